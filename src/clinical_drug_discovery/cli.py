@@ -1,0 +1,175 @@
+"""The command line: a table from command to public function.
+
+Flags, defaults and help texts are read off the functions, so they cannot drift apart. Results go to
+stdout (`--json` for machines), progress and errors to stderr; a user's mistake ends with exit code 2.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from clinical_drug_discovery.demo import run_demo
+from clinical_drug_discovery.doctor import describe_machine
+from clinical_drug_discovery.errors import InputError
+from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
+from clinical_drug_discovery.repurpose import similar_nodes
+from clinical_drug_discovery.synthetic import synthesize_graph
+
+#: Parameters whose names say .csv for the sake of the Python signature only.
+FLAG_NAMES = {"edges_csv": "edges", "output_csv": "output"}
+#: What the command line takes for types that a flag cannot have.
+FLAG_TYPES: dict[Any, Any] = {
+    str | Path: Path,
+    str | Path | None: Path | None,
+    Sequence[str] | None: list[str] | None,
+    str | int | None: str | None,
+}
+
+
+def show_record(result: dict[str, Any]) -> None:
+    """A record as a table of names and values."""
+    table = Table(show_header=False, box=None)
+    for name, value in result.items():
+        if isinstance(value, dict):
+            value = "\n".join(f"{key}: {_short(item)}" for key, item in value.items())
+        table.add_row(name, _short(value))
+    Console().print(table)
+
+
+def show_neighbors(result: list[dict[str, Any]]) -> None:
+    """Similar nodes as a table."""
+    table = Table(box=None)
+    for column in ("rank", "cosine", "name", "type", "id"):
+        table.add_column(column, justify="right" if column in ("rank", "cosine") else "left")
+    for row in result:
+        node_id = f"{row['node_source']}:{row['node_id']}"
+        cells = (
+            str(row["rank"]),
+            f"{row['cosine']:.3f}",
+            row["node_name"],
+            row["node_type"],
+            node_id,
+        )
+        table.add_row(*cells)
+    Console().print(table)
+
+
+def show_demo(result: dict[str, Any]) -> None:
+    """The demonstration's answers, and how to ask more."""
+    stats, console = result["stats"], Console(highlight=False)
+    console.print(
+        f"GraphSAGE on the sample graph: {stats['num_nodes']:,} nodes, {stats['num_edges']:,} edges, "
+        f"{stats['num_epochs']} epochs in {stats['seconds_train']:.1f} s on {stats['device']}, "
+        f"peak memory {stats['peak_memory_gib']:.2f} GiB.\n"
+        "Nearest of the same type, by cosine:\n"
+    )
+    table = Table(box=None)
+    table.add_column("node", style="bold")
+    table.add_column("its neighbours")
+    for name, rows in result["neighbors"].items():
+        table.add_row(name, ", ".join(f"{row['node_name']} {row['cosine']:.2f}" for row in rows))
+    console.print(table)
+    console.print(
+        f"\nAsk more: cdd similar --embeddings {stats['output_file']} --node Warfarin",
+        soft_wrap=True,
+    )
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_short(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(_short(item) for item in value)
+    return str(value)
+
+
+Command = tuple[Callable[..., Any], Callable[[Any], None]]
+#: Command words -> public function, and how its result is shown without --json.
+COMMANDS: dict[tuple[str, ...], Command] = {
+    ("embed", "graphsage"): (generate_gnn_embeddings, show_record),
+    ("similar",): (similar_nodes, show_neighbors),
+    ("synthesize",): (synthesize_graph, show_record),
+    ("demo",): (run_demo, show_demo),
+    ("doctor",): (describe_machine, show_record),
+}
+
+
+def make_command(function: Callable[..., Any], show: Callable[[Any], None]) -> Callable[..., None]:
+    """A command whose flags are the parameters of `function`, and --json."""
+    hints = get_type_hints(function)
+    helps = _argument_help(function)
+    parameters = []
+    for name, parameter in inspect.signature(function).parameters.items():
+        flag = f"--{FLAG_NAMES.get(name, name).replace('_', '-')}"
+        option = typer.Option(flag, help=helps[name])
+        annotation = Annotated[FLAG_TYPES.get(hints[name], hints[name]), option]
+        parameters.append(parameter.replace(kind=parameter.KEYWORD_ONLY, annotation=annotation))
+    as_json = Annotated[bool, typer.Option("--json", help="print the result as JSON on stdout")]
+    parameters.append(
+        inspect.Parameter("json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=as_json)
+    )
+
+    def command(**values: Any) -> None:
+        wants_json = values.pop("json")
+        try:
+            result = function(**values)
+        except InputError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(2) from None
+        record = asdict(result) if is_dataclass(result) and not isinstance(result, type) else result
+        if wants_json:
+            typer.echo(json.dumps(record))
+        else:
+            show(record)
+
+    command.__doc__ = (function.__doc__ or "").split("\n\n")[0]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return command
+
+
+def _argument_help(function: Callable[..., Any]) -> dict[str, str]:
+    """The `Args:` of a Google docstring, by parameter."""
+    text = inspect.getdoc(function) or ""
+    section = re.search(r"^Args:\n((?:    .*\n?|\n)+)", text, re.MULTILINE)
+    entries = re.findall(
+        r"^    (\w+): ((?:.|\n(?!    \w+: ))+)", section[1] if section else "", re.M
+    )
+    return {name: " ".join(described.split()) for name, described in entries}
+
+
+def make_app() -> typer.Typer:
+    """The whole command line."""
+    app = typer.Typer(
+        help="Node embeddings of biomedical knowledge graphs on one ordinary computer.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    groups: dict[str, typer.Typer] = {}
+    for (*group, name), (function, show) in COMMANDS.items():
+        parent = app
+        for word in group:
+            if word not in groups:
+                groups[word] = typer.Typer(no_args_is_help=True)
+                app.add_typer(groups[word], name=word, help="Train a model and embed all nodes.")
+            parent = groups[word]
+        parent.command(name)(make_command(function, show))
+    return app
+
+
+def main() -> None:
+    """Entry point of the console script `cdd`."""
+    make_app()()

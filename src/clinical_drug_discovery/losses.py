@@ -1,0 +1,57 @@
+"""The decoder that scores a triple, and the loss on sampled facts."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from clinical_drug_discovery.sampling import EdgeBatch
+
+
+class DistMult(nn.Module):
+    """Scores a triple as sum_d z_src[d] * w_relation[d] * z_dst[d] / sqrt(D).
+
+    "Embedding Entities and Relations for Learning and Inference in Knowledge Bases"
+    (arXiv:1412.6575), eq. 2. It is symmetric, as the facts are; the division keeps the scores of random
+    vectors of any dimension near 1.
+    """
+
+    def __init__(self, num_relations: int, dim: int) -> None:
+        super().__init__()
+        self.relation = nn.Parameter(torch.ones(num_relations, dim))
+
+    def forward(self, src: Tensor, relation: Tensor, dst: Tensor) -> Tensor:
+        """Score triples.
+
+        Args:
+            src: shape (B, D), embeddings.
+            relation: shape (B,), int64.
+            dst: shape (B, D), embeddings.
+
+        Returns:
+            shape (B,), logits.
+        """
+        weight = functional.embedding(relation, self.relation)  # (B, D)
+        return (src * weight * dst).sum(dim=1) / src.shape[1] ** 0.5
+
+
+def link_prediction_loss(decoder: DistMult, z: Tensor, batch: EdgeBatch) -> Tensor:
+    """Logistic loss of telling each fact from its corrupted twin.
+
+    Args:
+        decoder: scores triples.
+        z: shape (M, D), embeddings of `batch.rows`.
+        batch: B facts with negatives, on z's device.
+
+    Returns:
+        The mean over facts and valid negatives; ln 2 for a model that knows nothing.
+    """
+    # functional.embedding, not z[...]: on the CPU its gradient is summed in a fixed order.
+    src = functional.embedding(batch.src, z)
+    facts = decoder(src, batch.relation, functional.embedding(batch.dst, z))
+    others = decoder(src, batch.relation, functional.embedding(batch.negative, z))
+    losses = (
+        functional.softplus(-facts).sum() + (functional.softplus(others) * batch.has_negative).sum()
+    )
+    return losses / (facts.numel() + batch.has_negative.sum())

@@ -1,0 +1,107 @@
+"""Memory budgets: what a plan will need at its peak, said before anything is allocated."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+import psutil
+
+from clinical_drug_discovery.errors import InputError
+from clinical_drug_discovery.runtime import GIB, peak_memory_bytes
+
+_UNITS = {
+    "": 1,
+    "B": 1,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "KIB": 2**10,
+    "MIB": 2**20,
+    "GIB": GIB,
+}
+_FREE_SHARE = 0.7  # of what is free, when no budget is named: the user's other programs live too
+
+
+def parse_memory(budget: str | int | None) -> int:
+    """A memory budget in bytes.
+
+    Args:
+        budget: a number of bytes, text such as "4GiB" or "5.33 GB", or None for 70% of what is free.
+
+    Raises:
+        InputError: it is no amount of memory.
+    """
+    if budget is None:
+        return int(psutil.virtual_memory().available * _FREE_SHARE)
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(budget))
+    if match is None or match[2].upper() not in _UNITS or float(match[1]) <= 0:
+        raise InputError(
+            f"memory_budget (got {budget!r}) must be a positive number of bytes or text such as '4GiB'"
+        )
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+@dataclass(frozen=True)
+class SagePlan:
+    """The sizes that decide what training and embedding with GraphSAGE need."""
+
+    num_nodes: int
+    num_edges: int
+    hidden_dim: int
+    embedding_dim: int
+    num_layers: int
+    edge_batch_size: int
+
+    def bytes_needed(self) -> int:
+        """Peak bytes beside what the process holds already (interpreter, libraries, the graph).
+
+        Training: 16 N C of weights, gradient and two moments of Adam; 8 N C kept per hidden layer and
+        12 N C passing through; for the last layer M = 3 edge_batch_size rows (at most N) with
+        4 M (2 C + 5 D), and 21 bytes an edge to pick out theirs. Inference: the input, two layers'
+        rows and the result twice over while it is put in order and written, 4 N (2 C + 2 D).
+        """
+        nodes, hidden, dim = self.num_nodes, self.hidden_dim, self.embedding_dim
+        rows = min(3 * self.edge_batch_size, nodes)
+        layers = self.num_layers - 1
+        weights = 16 * (2 * hidden * (hidden * layers + dim))
+        training = 4 * nodes * hidden * (4 + 2 * layers + 3) + 4 * rows * (2 * hidden + 5 * dim)
+        inference = 4 * nodes * (2 * hidden + 2 * dim)
+        return weights + max(training + 21 * self.num_edges, inference)
+
+
+def check_budget(plan: SagePlan, memory_budget: str | int | None) -> int:
+    """Refuse a plan whose predicted peak exceeds the budget.
+
+    Args:
+        plan: what is to be run.
+        memory_budget: see `parse_memory`.
+
+    Returns:
+        The predicted peak resident size of the process in bytes.
+
+    Raises:
+        InputError: it does not fit; the message says what would do and which parameters help.
+    """
+    budget = parse_memory(memory_budget)
+    held = psutil.Process().memory_info().rss
+    if memory_budget is None:
+        budget += held  # what is free does not count what this process holds already
+    peak = max(held + plan.bytes_needed(), peak_memory_bytes())
+    if peak > budget:
+        limit = "70% of the free memory" if memory_budget is None else repr(memory_budget)
+        raise InputError(
+            f"memory_budget (got {limit}, {budget / GIB:.2f} GiB) is too small: this run needs "
+            f"{peak / GIB:.2f} GiB; {_what_helps(plan, held)}"
+        )
+    return peak
+
+
+def _what_helps(plan: SagePlan, held: int) -> str:
+    halves = []
+    for name in ("hidden_dim", "num_layers", "edge_batch_size", "embedding_dim"):
+        value = max(1, getattr(plan, name) // 2)
+        smaller = replace(plan, **{name: value}).bytes_needed()
+        if smaller < plan.bytes_needed():
+            halves.append(f"{name} {value} needs {(held + smaller) / GIB:.2f} GiB")
+    return "; ".join(halves) or "use a smaller graph (include_node_types, limit_nodes)"

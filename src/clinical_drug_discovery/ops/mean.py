@@ -1,0 +1,54 @@
+"""Mean over neighbours: the aggregator of GraphSAGE."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from clinical_drug_discovery.blocks import Block
+from clinical_drug_discovery.ops import cpu, reference
+from clinical_drug_discovery.runtime import check_shape
+
+
+def mean_neighbors(x: Tensor, block: Block) -> Tensor:
+    """Mean of the source rows of each target row; 0 where a row has no edges.
+
+    The aggregator of "Inductive Representation Learning on Large Graphs" (arXiv:1706.02216), Alg. 1,
+    line 4 with a mean. Nothing of the size of the edges is kept for the backward pass, which is the
+    same sum over the transposed block.
+
+    Args:
+        x: shape (N, C), one row per node of the graph.
+        block: M target rows.
+
+    Returns:
+        shape (M, C).
+    """
+    check_shape("x", x, None, None)
+    mean: Tensor = _MeanNeighbors.apply(x, block)
+    return mean
+
+
+class _MeanNeighbors(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, block: Block) -> Tensor:
+        ctx.block = block
+        ops = cpu if x.device.type == "cpu" else reference
+        scale = block.inverse_degree.to(x.dtype)
+        return ops.csr_sum(block.indptr, block.indices, x, scale, None)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        block: Block = ctx.block
+        if block.indptr_by_source is None or block.indices_by_source is None:
+            raise RuntimeError("a range_block has no backward pass: use it under torch.no_grad()")
+        ops = cpu if grad.device.type == "cpu" else reference
+        scale = block.inverse_degree.to(grad.dtype)
+        return (
+            ops.csr_sum(block.indptr_by_source, block.indices_by_source, grad, None, scale),
+            None,
+        )

@@ -1,0 +1,143 @@
+"""Embeddings to CSV, Parquet or .npy, and back.
+
+Columns: node_id, node_name, node_type, embedding, node_index, node_source; rows by node_index.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from torch import Tensor
+
+from clinical_drug_discovery.checkpoint import atomic_path, check_writable
+from clinical_drug_discovery.errors import InputError
+from clinical_drug_discovery.runtime import check_shape
+
+SUFFIXES = (".csv", ".parquet", ".npy")
+COLUMNS = ("node_id", "node_name", "node_type", "embedding", "node_index", "node_source")
+_CHUNK_ROWS = 4096  # of CSV text at a time: about 25 MB at 512 dimensions
+
+
+def check_output(path: Path) -> None:
+    """Refuse an output that could not be written, before anything expensive starts."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise InputError(f"output (got {path}) must end in one of {', '.join(SUFFIXES)}")
+    if path.is_dir():
+        raise InputError(f"output (got {path}) is a directory")
+    check_writable("output", path.parent)
+
+
+def index_path(path: Path) -> Path:
+    """Where the nodes' ids and names stand beside a .npy file of embeddings."""
+    return path.with_name(f"{path.stem}_index.csv")
+
+
+def write_embeddings(path: Path, nodes: pl.DataFrame, embeddings: Tensor) -> int:
+    """Write one row per node, by node_index, to a temporary file that takes the name at the end.
+
+    Args:
+        path: .csv (the embedding as a JSON list that parses back to the same float32), .parquet
+            (a fixed-size list of float32) or .npy (an (N, D) array, with `index_path` beside it).
+        nodes: N rows: node_index, node_id, node_type, node_name, node_source.
+        embeddings: shape (N, D), float32, on the CPU.
+
+    Returns:
+        The number of rows written. Peak extra memory is one copy of the embeddings if the nodes are not
+        in the order of node_index.
+    """
+    check_shape("embeddings", embeddings, nodes.height, None)
+    values = embeddings.numpy()
+    if not nodes["node_index"].is_sorted():
+        order = nodes["node_index"].arg_sort()
+        nodes, values = nodes[order], values[order.to_numpy()]
+    if path.suffix.lower() == ".npy":
+        with atomic_path(index_path(path)) as temporary:
+            nodes.select(name for name in COLUMNS if name != "embedding").write_csv(temporary)
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            np.save(file, values)
+        return nodes.height
+    with atomic_path(path) as temporary:
+        if path.suffix.lower() == ".parquet":
+            table = nodes.with_columns(embedding=_column(values)).select(COLUMNS)
+            table.write_parquet(
+                temporary, compression="lz4"
+            )  # floats hardly shrink: take the fastest
+        else:
+            with temporary.open("wb") as file:
+                for start in range(0, nodes.height, _CHUNK_ROWS):
+                    part = nodes.slice(start, _CHUNK_ROWS).with_columns(
+                        embedding=_column(values[start : start + _CHUNK_ROWS])
+                    )
+                    part.select(COLUMNS).with_columns(_as_json("embedding")).write_csv(
+                        file, include_header=start == 0
+                    )
+    return nodes.height
+
+
+def _column(values: npt.NDArray[np.float32]) -> pl.Series:
+    return pl.Series(values, dtype=pl.Array(pl.Float32, values.shape[1]))
+
+
+def _as_json(column: str) -> pl.Expr:
+    """A list of floats as JSON text: polars writes the shortest digits that parse back exactly."""
+    digits = pl.col(column).arr.to_list().list.eval(pl.element().cast(pl.String))
+    return pl.format("[{}]", digits.list.join(",")).alias(column)
+
+
+def read_embeddings(path: str | Path) -> tuple[pl.DataFrame, npt.NDArray[np.float32]]:
+    """Read what `write_embeddings` wrote.
+
+    Args:
+        path: a .csv, .parquet or .npy file; the latter needs its index beside it.
+
+    Returns:
+        The nodes, N rows, and their embeddings, shape (N, D).
+
+    Raises:
+        InputError: the file is missing, damaged or not of this form.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in SUFFIXES:
+        raise InputError(f"embeddings (got {path}) must end in one of {', '.join(SUFFIXES)}")
+    if not path.is_file():
+        raise InputError(f"embeddings (got {path}) is not a file")
+    try:
+        if path.suffix.lower() == ".npy":
+            nodes = pl.read_csv(index_path(path), schema_overrides={"node_id": pl.String})
+            values = np.load(path)
+        elif path.suffix.lower() == ".parquet":
+            table = pl.read_parquet(path)
+            nodes, values = table.drop("embedding"), table["embedding"].to_numpy()
+        else:
+            nodes, values = _read_csv(path)
+    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"embeddings (got {path}) is no file of embeddings: {reason}") from error
+    missing = set(COLUMNS) - {"embedding", *nodes.columns}
+    if missing or values.ndim != 2 or len(values) != nodes.height or values.dtype != np.float32:
+        raise InputError(
+            f"embeddings (got {path}) must hold {', '.join(COLUMNS)}, with one list of float32 of the "
+            f"same length per row; it holds {', '.join(nodes.columns)} and {values.dtype} "
+            f"of shape {values.shape}"
+        )
+    return nodes, values
+
+
+def _read_csv(path: Path) -> tuple[pl.DataFrame, npt.NDArray[np.float32]]:
+    frame = pl.scan_csv(path, infer_schema=False)
+    tables, parts = [], []
+    for batch in frame.collect_batches(chunk_size=_CHUNK_ROWS, maintain_order=True):
+        floats = (
+            batch["embedding"]
+            .str.strip_chars("[]")
+            .str.split(",")
+            .list.eval(pl.element().cast(pl.Float32))
+        )
+        width = floats.list.len()
+        parts.append(floats.list.to_array(int(width[0])).to_numpy())
+        tables.append(batch.drop("embedding"))
+    nodes = pl.concat(tables).with_columns(pl.col("node_index").cast(pl.Int64))
+    return nodes, np.concatenate(parts)

@@ -1,0 +1,140 @@
+"""Questions to finished embeddings: which node is meant, and what lies near it."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from clinical_drug_discovery.errors import InputError
+from clinical_drug_discovery.outputs import read_embeddings
+
+_MAX_CHOICES = 8
+
+
+def similar_nodes(
+    embeddings: str | Path, node: str, *, type: str | None = None, top: int = 10
+) -> list[dict[str, Any]]:
+    """List the nodes whose embeddings point the same way as one node's.
+
+    Args:
+        embeddings: a file that `cdd embed` wrote.
+        node: a name (in any case), an id, or source:id such as MONDO:5148.
+        type: node type to list; the node's own if None.
+        top: how many to list.
+
+    Returns:
+        The nearest first: rank, cosine, node_name, node_type, node_id, node_source, node_index.
+
+    Raises:
+        InputError: no such file, node or type, or an ambiguous node.
+    """
+    if top < 1:
+        raise InputError(f"top (got {top}) must be at least 1")
+    nodes, values = read_embeddings(embeddings)
+    at = find_node(nodes, node)
+    return nearest(nodes, values, at, type=type, top=top)
+
+
+def nearest(
+    nodes: pl.DataFrame, values: np.ndarray, at: int, *, type: str | None = None, top: int = 10
+) -> list[dict[str, Any]]:
+    """The rows nearest to row `at` by cosine, among the nodes of one type.
+
+    Args:
+        nodes: N rows.
+        values: shape (N, D), embeddings.
+        at: a row number.
+        type: node type to list; that of row `at` if None.
+        top: how many to list.
+
+    Returns:
+        As `similar_nodes`.
+    """
+    wanted = type if type is not None else nodes["node_type"][at]
+    if wanted not in nodes["node_type"]:
+        types = nodes["node_type"].unique().sort().to_list()
+        raise InputError(
+            f"type (got {wanted!r}) must be one of {', '.join(types)}{_hint(wanted, types)}"
+        )
+    rows = np.flatnonzero((nodes["node_type"] == wanted).to_numpy())
+    rows = rows[rows != at]
+    candidates = values[rows]
+    norms = np.linalg.norm(candidates, axis=1) * np.linalg.norm(values[at])
+    cosine = candidates @ values[at] / np.maximum(norms, np.finfo(np.float32).tiny)
+    best = np.argsort(-cosine, kind="stable")[:top]
+    columns = ("node_name", "node_type", "node_id", "node_source", "node_index")
+    found = nodes[rows[best]].select(columns).to_dicts()
+    return [
+        {"rank": rank, "cosine": round(float(score), 6), **record}
+        for rank, (score, record) in enumerate(zip(cosine[best], found, strict=True), start=1)
+    ]
+
+
+def find_node(nodes: pl.DataFrame, query: str, *, type: str | None = None) -> int:
+    """The row of the node that `query` names.
+
+    Args:
+        nodes: N rows.
+        query: source:id, an id, or a name; names match in any case, an exact match wins.
+        type: only nodes of this type.
+
+    Returns:
+        A row number of `nodes`.
+
+    Raises:
+        InputError: no such node (with suggestions), or several (with the choices).
+    """
+    text = query.strip()
+    table = nodes.with_row_index("row")
+    if type is not None:
+        table = table.filter(pl.col("node_type") == type)
+    name = pl.col("node_name")
+    rules = (
+        pl.format("{}:{}", "node_source", "node_id") == text,
+        (pl.col("node_id") == text) | (name == text),
+        name.str.to_lowercase() == text.lower(),
+    )
+    for rule in rules:
+        found = table.filter(rule)
+        if len(found) == 1:
+            return int(found["row"][0])
+        if len(found) > 1:
+            raise InputError(f"node (got {query!r}) is ambiguous; say which: {_choices(found)}")
+    raise InputError(f"node (got {query!r}) is no name or id in the graph{_suggest(table, text)}")
+
+
+def _choices(found: pl.DataFrame) -> str:
+    shown = [
+        f"{row['node_source']}:{row['node_id']} ({row['node_type']} {row['node_name']!r})"
+        for row in found.head(_MAX_CHOICES).iter_rows(named=True)
+    ]
+    more = len(found) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")
+
+
+def _suggest(table: pl.DataFrame, text: str) -> str:
+    """Names like the one that was typed: those that hold it, else those with nearly its letters."""
+    lowered = table["node_name"].str.to_lowercase()
+    holds = (
+        table.filter(lowered.str.contains(text.lower(), literal=True)) if text else table.clear()
+    )
+    if len(holds):
+        by_length = holds.sort(pl.col("node_name").str.len_chars(), "node_name")
+        return f"; names that hold it: {_choices(by_length)}"
+    near = get_close_matches(text.lower(), lowered.unique().sort().to_list(), n=5, cutoff=0.6)
+    if not near:
+        return ""
+    order = {name: i for i, name in enumerate(near)}
+    close = table.filter(lowered.is_in(near)).sort(
+        pl.col("node_name").str.to_lowercase().replace_strict(order, default=None)
+    )
+    return f"; did you mean {_choices(close)}?"
+
+
+def _hint(wanted: str, known: list[str]) -> str:
+    near = get_close_matches(wanted, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""

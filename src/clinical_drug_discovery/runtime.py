@@ -1,0 +1,105 @@
+"""The machine: devices, memory readings, shape checks. Knows nothing of graphs or models."""
+
+from __future__ import annotations
+
+import gc
+import os
+import resource
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from clinical_drug_discovery.errors import InputError
+
+GIB = 2**30
+DEVICES = ("mps", "cuda", "cpu")
+
+
+def resolve_device(device: str | None) -> torch.device:
+    """The device to run on: the one that is named, or the best that is there.
+
+    Args:
+        device: "mps", "cuda" or "cpu"; None takes the first of these that is available.
+
+    Raises:
+        InputError: the named device is not available, or would not be used for everything.
+    """
+    available = available_devices()
+    if device is None:
+        device = available[0]
+    if device not in DEVICES:
+        raise InputError(f"device (got {device!r}) must be one of {', '.join(DEVICES)} or left out")
+    if device not in available:
+        raise InputError(
+            f"device (got {device!r}) is not available here: {_why_missing(device)}; "
+            f"available: {', '.join(available)}"
+        )
+    fallback = os.environ.get("PYTORCH_ENABLE_MPS_FALLBACK", "0")
+    if device == "mps" and fallback not in ("", "0"):
+        raise InputError(
+            f"device 'mps' refuses to run while PYTORCH_ENABLE_MPS_FALLBACK is set (got {fallback!r}): "
+            "operations could move to the CPU without a word; unset it"
+        )
+    return torch.device(device)
+
+
+def available_devices() -> list[str]:
+    """The devices that work here, best first; "cpu" is always the last."""
+    found = {
+        "mps": torch.backends.mps.is_available(),
+        "cuda": torch.cuda.is_available(),
+        "cpu": True,
+    }
+    return [name for name in DEVICES if found[name]]
+
+
+def _why_missing(device: str) -> str:
+    if device == "cuda":
+        built = torch.backends.cuda.is_built()
+        return "no NVIDIA GPU or driver was found" if built else "this torch is built without CUDA"
+    if sys.platform != "darwin":
+        return "it needs a Mac with Apple silicon"
+    built = torch.backends.mps.is_built()
+    return "macOS 14 or newer is needed" if built else "this torch is built without MPS"
+
+
+def empty_cache(device: torch.device) -> None:
+    """Give cached blocks back to the system, where the device keeps any."""
+    if device.type != "cpu":
+        gc.collect()
+        torch.accelerator.empty_cache()
+
+
+def peak_memory_bytes() -> int:
+    """Highest resident size of this process so far, interpreter and libraries included."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # Not ru_maxrss: on Linux a child process inherits its parent's figure.
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def check_shape(name: str, tensor: Tensor, *shape: int | None) -> None:
+    """Refuse a tensor whose shape is not `shape`; None stands for any size."""
+    fits = tensor.dim() == len(shape) and all(
+        want in (None, got) for got, want in zip(tensor.shape, shape, strict=True)
+    )
+    if not fits:
+        raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected {shape}")
+
+
+def check_at_least(name: str, value: int, least: int) -> None:
+    """Refuse a parameter that is no whole number or below `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(f"{name} (got {value!r}) must be a whole number of at least {least}")
+
+
+def check_finite(name: str, tensor: Tensor) -> None:
+    """Stop on NaN or infinity."""
+    if not torch.isfinite(tensor).all():
+        raise FloatingPointError(f"{name} hold NaN or infinite values")

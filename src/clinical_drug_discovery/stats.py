@@ -1,0 +1,38 @@
+"""The record that both public functions return."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class EmbeddingStats:
+    """What was done, with what, how long it took and how it came out."""
+
+    model: str  #: "graphsage" or "hgt"
+    num_nodes: int
+    num_edges: int  #: directed; every fact counts twice
+    num_relations: int  #: distinct relation names
+    num_edge_types: int  #: distinct (source type, relation, target type)
+    embedding_dim: int
+    hidden_dim: int
+    num_layers: int
+    num_epochs: int
+    device: str
+    seed: int
+    seconds_read: float
+    seconds_train: float
+    seconds_inference: float
+    seconds_write: float
+    predicted_memory_gib: float  #: of the process, from the plan, before training
+    peak_memory_gib: float  #: highest resident size of the process so far, libraries included
+    final_loss: float  #: of the last epoch
+    output_file: str
+    model_dir: str
+    saved_nodes: int  #: rows in output_file
+    collapse: dict[str, dict[str, float | None]]  #: per node type: mean_cosine, effective_rank
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as plain Python, ready for JSON."""
+        return asdict(self)

@@ -1,0 +1,398 @@
+"""PrimeKG-shaped graphs of any size, with a planted drug mechanism, for tests and benchmarks.
+
+Only the counts are real. Every node is in a group (a drug class, a disease family), every group in
+a module (a biological mechanism) and a second one (of a class, where its side effects lie). A drug
+is indicated for a disease where a target is a gene of the disease or shares a pathway with one, and
+contraindicated where a side effect is a phenotype of the disease. Nothing here reads a graph.
+"""
+
+import math
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from polars.io.plugins import register_io_source
+
+from clinical_drug_discovery.errors import InputError
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+#: Draws, for each given node, a node related to it; -1 where there is none, and for -1.
+Hop = Callable[[Ints], Ints]
+
+INDICATION_NOISE = 0.1  # share of the indications that ignore the mechanism
+MIN_NODES = 10  # of each type, however small the scale
+MAX_SCALE = 64.0
+MAX_DENSITY = 0.5  # of all pairs: beyond it negatives grow rare and new facts hard to draw
+_CHUNK_ROWS = 65_536  # rows built at once: 10 string views of 16 bytes each, 10 MB
+_SUFFIXES = (".csv", ".csv.gz", ".csv.zst", ".parquet")
+_COMPRESSIONS: dict[str, Literal["gzip", "zstd"]] = {".gz": "gzip", ".zst": "zstd"}
+
+GENE, DISEASE, DRUG, EFFECT = "gene/protein", "disease", "drug", "effect/phenotype"
+PROCESS, FUNCTION, COMPONENT = "biological_process", "molecular_function", "cellular_component"
+ANATOMY, PATHWAY, EXPOSURE = "anatomy", "pathway", "exposure"
+_TREE = "parent-child"  # how the ontologies are shown: a tree over all nodes of a type, and more
+_LINK, _SHOWN, _EXPRESSED = "interacts with", "phenotype present", "expression present"
+
+
+class _Relation(NamedTuple):
+    display: str
+    x_type: str
+    y_type: str
+    rows: int  # at scale 1, both directions
+    x_tail: float  # standard deviation of the log popularity of the x
+    y_tail: float
+    module: float = 0.0  # share of the facts whose y is in the module of x
+    listed: float = 0.0  # share whose y is on the list of x's group; the rest goes by popularity
+
+
+#: Nodes at scale 1, source, how an id is made of a number, and kinds of names: every hundredth
+#: node has the last, so that a few diseases and phenotypes share a name, as in the real data.
+_NODE_TYPES = {
+    GENE: (27_671, "NCBI", "{}", ("{stem}{n}", "LOC{n}")),
+    DRUG: (7_957, "DrugBank", "DB{:05d}", ("{stem}inib {n}", "N,N-dimethyl-{stem}amine {n}")),
+    EFFECT: (15_311, "HPO", "{}", ("Abnormal {stem}, {n}", "{stem}algia {n}", "deafness {n}")),
+    DISEASE: (17_080, "MONDO", "{}", ("{stem} disease, {n}", '"{stem}itis" {n}', "deafness {n}")),
+    PROCESS: (28_642, "GO", "{}", ("regulation of {stem} {n}", "{stem} repair, early {n}")),
+    FUNCTION: (11_169, "GO", "{}", ("{stem} binding {n}", "{stem} 3',5'-kinase activity {n}")),
+    COMPONENT: (4_176, "GO", "{}", ("{stem} complex {n}", "{stem} membrane, basal {n}")),
+    ANATOMY: (14_035, "UBERON", "{}", ("lateral {stem} {n}", "layer of {stem} {n}")),
+    PATHWAY: (2_516, "REACTOME", "R-HSA-{}", ("Signaling by {stem} {n}", '"{stem}" loss, {n}')),
+    EXPOSURE: (818, "CTD", "D{:06d}", ("{stem} dust {n}", "{stem}ic acid, salts {n}")),
+}
+_STEMS = ("abel", "brax", "cort", "derm", "fibr", "glut", "kerat", "lys", "myel", "nephr", "orex")
+#: In the order of the file, which is also the order of drawing: a mechanism needs its facts first.
+_RELATIONS = {
+    "protein_protein": _Relation("ppi", GENE, GENE, 642_150, 1.5, 1.5, 0.7),
+    "drug_protein": _Relation("target", DRUG, GENE, 51_306, 0.9, 1.3, 0.3, 0.65),
+    "pathway_protein": _Relation(_LINK, PATHWAY, GENE, 85_292, 0.9, 0.8, 0.96),
+    "disease_protein": _Relation("associated with", DISEASE, GENE, 160_822, 1.2, 1.0, 0.27, 0.7),
+    "disease_phenotype_positive": _Relation(_SHOWN, DISEASE, EFFECT, 300_634, 1.5, 1.7, 0.2, 0.6),
+    "drug_effect": _Relation("side effect", DRUG, EFFECT, 129_568, 1.9, 1.7, 0.0, 0.7),
+    "indication": _Relation("indication", DRUG, DISEASE, 18_776, 1.8, 2.3),
+    "off-label use": _Relation("off-label use", DRUG, DISEASE, 5_136, 1.8, 2.3),
+    "contraindication": _Relation("contraindication", DRUG, DISEASE, 61_350, 1.8, 2.3),
+    "drug_drug": _Relation("synergistic interaction", DRUG, DRUG, 2_672_628, 1, 1, 0.05, 0.6),
+    "anatomy_protein_present": _Relation(_EXPRESSED, GENE, ANATOMY, 3_036_406, 0.7, 3.0, 0.1),
+    "anatomy_protein_absent": _Relation("expression absent", GENE, ANATOMY, 39_774, 1.0, 3.0),
+    "bioprocess_protein": _Relation(_LINK, GENE, PROCESS, 289_610, 1.0, 1.8, 0.6),
+    "molfunc_protein": _Relation(_LINK, GENE, FUNCTION, 139_060, 0.7, 2.4, 0.5),
+    "cellcomp_protein": _Relation(_LINK, GENE, COMPONENT, 166_804, 0.7, 2.4, 0.4),
+    "phenotype_protein": _Relation("associated with", EFFECT, GENE, 6_660, 1.2, 1.2, 0.7),
+    "disease_phenotype_negative": _Relation("phenotype absent", DISEASE, EFFECT, 2_386, 2.0, 1.7),
+    "exposure_disease": _Relation("linked to", EXPOSURE, DISEASE, 4_608, 1.5, 1.5, 0.6),
+    "exposure_protein": _Relation(_LINK, EXPOSURE, GENE, 2_424, 1.5, 1.3, 0.6),
+    "exposure_bioprocess": _Relation(_LINK, EXPOSURE, PROCESS, 3_250, 1.5, 1.5, 0.6),
+    "exposure_molfunc": _Relation(_LINK, EXPOSURE, FUNCTION, 90, 1.5, 1.5),
+    "exposure_cellcomp": _Relation(_LINK, EXPOSURE, COMPONENT, 20, 1.5, 1.5),
+    "bioprocess_bioprocess": _Relation(_TREE, PROCESS, PROCESS, 105_772, 1.5, 1.5, 0.9),
+    "molfunc_molfunc": _Relation(_TREE, FUNCTION, FUNCTION, 27_148, 1.5, 1.5, 0.9),
+    "cellcomp_cellcomp": _Relation(_TREE, COMPONENT, COMPONENT, 9_690, 1.5, 1.5, 0.9),
+    "phenotype_phenotype": _Relation(_TREE, EFFECT, EFFECT, 37_472, 1.5, 1.5, 0.9),
+    "disease_disease": _Relation(_TREE, DISEASE, DISEASE, 64_388, 1.5, 1.5, 0.9),
+    "anatomy_anatomy": _Relation(_TREE, ANATOMY, ANATOMY, 28_064, 1.5, 1.5, 0.9),
+    "pathway_pathway": _Relation(_TREE, PATHWAY, PATHWAY, 5_070, 1.5, 1.5, 0.9),
+    "exposure_exposure": _Relation(_TREE, EXPOSURE, EXPOSURE, 4_140, 1.5, 1.5, 0.9),
+}
+#: Length of the list of y that each group of x shares, and the shares of it that are in the group's
+#: module and in its second one.
+_LISTS = {
+    "drug_protein": (3, 1.0, 0.0),
+    "disease_protein": (18, 0.85, 0.15),
+    "disease_phenotype_positive": (60, 0.6, 0.2),
+    "drug_effect": (90, 0.0, 0.7),
+    "drug_drug": (400, 0.2, 0.0),
+}
+#: Drawn by walking along other facts; the number is the share drawn by popularity instead.
+_NOISE = {"indication": INDICATION_NOISE, "off-label use": 0.3, "contraindication": 0.2}
+#: Every x gets one of these facts first: genes and drugs have no ontology to hold them.
+_COVERING = ("drug_protein", "anatomy_protein_present")
+_PRESETS = ("primekg",)  # which these tables are
+
+
+@dataclass(frozen=True)
+class SynthesisReport:
+    """What `synthesize_graph` wrote."""
+
+    num_nodes: int
+    num_rows: int
+    num_facts: int  #: distinct; each is two rows
+    num_nodes_by_type: dict[str, int]
+    num_rows_by_relation: dict[str, int]
+    num_mechanistic_indications: int  #: found by walking from drug to disease
+    num_noise_indications: int  #: drawn by popularity alone
+    indication_noise: float  #: the share of those that was aimed at
+    capped_relations: tuple[str, ...]  #: fewer rows than asked, for want of distinct pairs
+    output: str
+    seconds: float  #: wall time, writing included
+
+
+def synthesize_graph(
+    output: str | Path, *, preset: str = "primekg", scale: float = 1.0, seed: int = 0
+) -> SynthesisReport:
+    """Writes a graph of PrimeKG's shape, every fact in both directions under one relation name.
+
+    Args:
+        output: .csv, .csv.gz, .csv.zst or .parquet file; it appears only once it is complete.
+        preset: which tables of node and row counts to follow.
+        scale: factor on the number of nodes of each type and of rows of each relation. A small
+            graph is denser, so that some relations have no room: see `capped_relations`.
+        seed: of the random numbers; the same preset, scale and seed give the same bytes.
+
+    Raises:
+        InputError: if a parameter breaks its rule or the directory of `output` does not exist.
+    """
+    began = time.perf_counter()
+    path = Path(output)
+    _check_parameters(path, preset, scale, seed)
+    counts = {name: max(MIN_NODES, round(row[0] * scale)) for name, row in _NODE_TYPES.items()}
+    asked = {name: round(relation.rows * scale / 2) for name, relation in _RELATIONS.items()}
+    rng = np.random.default_rng(seed)
+    sampler = _Sampler(rng, counts, scale)
+    planted = {name: sampler.draw(name, num_facts) for name, num_facts in asked.items()}
+    nodes = _name_nodes(rng, counts)
+    _write_atomically(path, _stream_rows(nodes, sampler))
+    num_rows = {name: 2 * pairs.shape[1] for name, pairs in sampler.facts.items()}
+    return SynthesisReport(
+        num_nodes=len(nodes),
+        num_rows=sum(num_rows.values()),
+        num_facts=sum(num_rows.values()) // 2,
+        num_nodes_by_type=counts,
+        num_rows_by_relation=num_rows,
+        num_mechanistic_indications=planted["indication"],
+        num_noise_indications=num_rows["indication"] // 2 - planted["indication"],
+        indication_noise=INDICATION_NOISE,
+        capped_relations=tuple(name for name in asked if num_rows[name] < 2 * asked[name]),
+        output=str(path),
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _check_parameters(path: Path, preset: str, scale: float, seed: int) -> None:
+    if preset not in _PRESETS:
+        raise InputError(f"preset (got {preset!r}) must be one of {', '.join(_PRESETS)}")
+    if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale <= MAX_SCALE:
+        raise InputError(f"scale (got {scale!r}) must be above 0 and at most {MAX_SCALE:g}")
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise InputError(f"seed (got {seed!r}) must be an integer of at least 0")
+    if not path.name.endswith(_SUFFIXES):
+        raise InputError(f"output (got {str(path)!r}) must end in one of {', '.join(_SUFFIXES)}")
+    if not path.parent.is_dir() or path.is_dir():
+        raise InputError(f"output (got {str(path)!r}) must be a file in a directory that exists")
+
+
+class _Latent:
+    """The hidden variables of the n nodes of one type, in g groups."""
+
+    def __init__(self, rng: np.random.Generator, count: int, num_modules: int) -> None:
+        # of 10 nodes, but more of them in a small type, lest it miss most modules
+        num_groups = max(count // 10, min(count, 2 * num_modules))
+        self.group = rng.permutation(np.arange(count) % num_groups)  # (n,)
+        size = np.cumsum((np.arange(num_modules) + 4.0) ** -0.9)  # a few modules hold the most
+        # (g,) both, the first ascending
+        self.module = np.searchsorted(size / size[-1], (np.arange(num_groups) + 0.5) / num_groups)
+        self.second = rng.permutation(self.module)
+        self.hub = rng.normal(size=count)  # (n,) what a node's popularity owes to itself
+
+
+class _Picker:
+    """Draws members of given groups, each with a chance proportional to its weight."""
+
+    def __init__(self, rng: np.random.Generator, group: Ints, member: Ints, weight: Floats) -> None:
+        order = np.argsort(group, kind="stable")
+        self.rng, self.weight = rng, weight
+        self.group, self.member = group[order], member[order]
+        self.cumulative: Floats = np.concatenate([[0.0], np.cumsum(weight[order])])
+
+    def draw(self, groups: Ints) -> Ints:
+        """One member of each of `groups`; -1 where there is no such group."""
+        low = np.searchsorted(self.group, groups, side="left")
+        high = np.searchsorted(self.group, groups, side="right")
+        share = self.rng.random(len(groups))
+        level = (1 - share) * self.cumulative[low] + share * self.cumulative[high]
+        at = np.searchsorted(self.cumulative[1:-1], level, side="right")
+        # rounding can carry a level past the end of its group, hence the clip
+        return np.where(high > low, self.member[np.clip(at, low, high - 1)], -1)
+
+    def jump(self, like: Ints) -> Ints:
+        """As many members as `like` has, whatever their group: a hop that forgets its start."""
+        level = self.rng.uniform(0.0, self.cumulative[-1], len(like))
+        return self.member[np.searchsorted(self.cumulative[1:-1], level, side="right")]
+
+
+#: One way to find facts: until there is this share of those wanted, from where, and by which hops.
+_Way = tuple[float, _Picker, list[Hop]]
+
+
+class _Sampler:
+    """Draws the facts of one relation after the other; `facts` holds those drawn so far.
+
+    Facts are (2, F): x and y, numbered within their types; while drawn, keys x * num_y + y, sorted.
+    """
+
+    def __init__(self, rng: np.random.Generator, counts: dict[str, int], scale: float) -> None:
+        # about 110 genes, 30 drugs, 70 diseases each at scale 1. A small graph is denser, and its
+        # modules must be fewer: pathways that use up the genes of a module take in all the others
+        self.num_modules = max(4, round(min(250 * scale**0.5, 1500 * scale)))
+        self.rng, self.counts = rng, counts
+        self.latents = {kind: _Latent(rng, n, self.num_modules) for kind, n in counts.items()}
+        self.facts: dict[str, Ints] = {}
+
+    def draw(self, name: str, asked: int) -> int:
+        """Draws as many facts of a relation as asked and as fit; returns how many are planted."""
+        relation = _RELATIONS[name]
+        num_x, num_y = self.counts[relation.x_type], self.counts[relation.y_type]
+        pairs = num_x * num_y if relation.x_type != relation.y_type else num_x * (num_x - 1) // 2
+        least = num_x if name in _COVERING else num_x - 1 if relation.display == _TREE else 1
+        goal = min(max(asked, least), int(MAX_DENSITY * pairs))
+        pick_x, even_x = (self._picker(relation.x_type, tail) for tail in (relation.x_tail, 0.0))
+        pick_y, even_y = (self._picker(relation.y_type, tail) for tail in (relation.y_tail, 0.0))
+        found = np.empty(0, dtype=np.int64)
+        if name in _NOISE:
+            ways = self._walks(name, pick_x, pick_y)
+        else:
+            x = self.latents[relation.x_type]
+            listed = self._draw_lists(name, x, pick_y) if name in _LISTS else pick_y.jump
+            if relation.display == _TREE:
+                found = self._encode(relation, *self._draw_tree(x))
+            elif name in _COVERING:
+                found = self._encode(relation, np.arange(num_x), listed(np.arange(num_x)))
+            share = relation.listed + relation.module
+            ways = [
+                (relation.listed, pick_x, [listed]),
+                (share, pick_x, [lambda at: pick_y.draw(x.module[x.group[at]])]),
+                (share, even_x, [lambda at: even_y.draw(x.module[x.group[at]])]),
+            ]
+        found = self._collect(relation, found, goal, ways)
+        planted = len(found)
+        ways = [(1.0, pick_x, [pick_y.jump]), (1.0, even_x, [even_y.jump])]
+        found = self._collect(relation, found, goal, ways)
+        self.facts[name] = np.stack(np.divmod(self.rng.permutation(found), num_y))
+        return planted
+
+    def _walks(self, name: str, drugs: _Picker, diseases: _Picker) -> list[_Way]:
+        """The ways from drug to disease along known facts, which are the mechanism."""
+        share = 1 - _NOISE[name]
+        if name == "contraindication":
+            phenotype_of = self._hop("disease_phenotype_positive", True, diseases.weight)
+            return [(share, drugs, [self._hop("drug_effect"), phenotype_of])]
+        target = self._hop("drug_protein")
+        gene_of = self._hop("disease_protein", True, diseases.weight)
+        pathway, member = self._hop("pathway_protein", True), self._hop("pathway_protein")
+        direct, by_pathway = [target, gene_of], [target, pathway, member, gene_of]
+        return [(share / 2, drugs, direct), (share, drugs, by_pathway), (share, drugs, direct)]
+
+    def _hop(self, name: str, back: bool = False, weight: Floats | None = None) -> Hop:
+        """From the x to the y of a relation's facts, or back; by the weight of where it leads."""
+        source, target = self.facts[name][::-1] if back else self.facts[name]
+        chance = np.ones(len(target)) if weight is None else weight[target]
+        return _Picker(self.rng, source, target, chance).draw
+
+    def _picker(self, kind: str, tail: float) -> _Picker:
+        """Picks the nodes of a type by module, and by a popularity drawn for this picker."""
+        latent = self.latents[kind]
+        module = latent.module[latent.group]
+        # half of the variance is the node's own, so that a hub is one in several relations
+        chance = (latent.hub + self.rng.normal(size=len(module))) / math.sqrt(2)
+        return _Picker(self.rng, module, np.arange(len(module)), np.exp(tail * chance))
+
+    def _draw_lists(self, name: str, x: _Latent, pick_y: _Picker) -> Hop:
+        """Draws the list of y that each group of x shares; returns the hop from x to its list."""
+        length, in_module, in_second = _LISTS[name]
+        owner = np.repeat(np.arange(len(x.module)), length)
+        place = self.rng.random(len(owner))
+        module = np.where(place < in_module, x.module[owner], x.second[owner])
+        entry = pick_y.draw(np.where(place < in_module + in_second, module, -1))
+        entry = np.where(entry < 0, pick_y.jump(owner), entry)
+        shared = _Picker(self.rng, owner, entry, self.rng.random(len(owner)))  # some liked better
+        return lambda at: shared.draw(x.group[at])
+
+    def _draw_tree(self, latent: _Latent) -> tuple[Ints, Ints]:
+        """A tree over all nodes: towards the hub within a group, from hub to hub between groups."""
+        order = np.lexsort((-latent.hub, latent.group))
+        group = latent.group[order]
+        first = np.searchsorted(group, np.arange(len(latent.module)))
+        rank = np.arange(len(order)) - first[group]
+        parent = first[group] + (rank * self.rng.random(len(order)) ** 6).astype(np.int64)
+        # groups are numbered by module: mostly a near one, of the same module, but also the root
+        before = np.maximum(group - 1 - self.rng.pareto(0.4, len(order)), 0).astype(np.int64)
+        parent = np.where(rank == 0, first[before], parent)
+        return order[1:], order[parent[1:]]
+
+    def _collect(self, relation: _Relation, found: Ints, goal: int, ways: list[_Way]) -> Ints:
+        """Adds to the sorted keys `found`; what one way does not find is left to the next."""
+        start, missing = len(found), goal - len(found)
+        for share, picker, hops in ways:
+            while (need := start + round(share * missing) - len(found)) > 0:
+                x = y = picker.jump(np.zeros(need + need // 4 + 16, dtype=np.int64))
+                for hop in hops:
+                    y = hop(y)
+                fresh = np.setdiff1d(self._encode(relation, x, y), found, assume_unique=True)
+                fresh = self.rng.permutation(fresh)[:need]
+                found = np.sort(np.concatenate([found, fresh]), kind="stable")
+                if len(fresh) <= 0.02 * need:  # hardly anything new is left to find this way
+                    break
+        return found
+
+    def _encode(self, relation: _Relation, x: Ints, y: Ints) -> Ints:
+        """Distinct keys, sorted; without self-loops, and with x < y where both are of one type."""
+        real = (x >= 0) & (y >= 0)
+        if relation.x_type == relation.y_type:
+            real &= x != y
+            x, y = np.minimum(x, y), np.maximum(x, y)
+        return np.unique((x * self.counts[relation.y_type] + y)[real])
+
+
+def _name_nodes(rng: np.random.Generator, counts: dict[str, int]) -> pl.DataFrame:
+    """One row a node, type by type. Ids meet across sources, and some names across types."""
+    # twice the numbers that the largest source needs: dense enough for ids to meet
+    pool = 2 * sum(counts[name] for name in (PROCESS, FUNCTION, COMPONENT))
+    numbers = {source: rng.permutation(pool) + 1 for _, source, _, _ in _NODE_TYPES.values()}
+    frames = []
+    for name, (_, source, id_format, own) in _NODE_TYPES.items():
+        number, numbers[source] = np.split(numbers[source], [counts[name]])
+        kinds = (own[n % 2 if n % 100 else -1] for n in range(counts[name]))
+        names = [kind.format(stem=_STEMS[n % len(_STEMS)], n=n) for n, kind in enumerate(kinds)]
+        frame = pl.DataFrame({"id": [id_format.format(n) for n in number], "name": names})
+        frames.append(frame.select("id", pl.lit(name).alias("type"), "name", source=pl.lit(source)))
+    return pl.concat(frames).select(pl.int_range(pl.len()).alias("index"), pl.all())
+
+
+def _stream_rows(nodes: pl.DataFrame, sampler: _Sampler) -> pl.LazyFrame:
+    """PrimeKG's 12 columns: relation by relation, all its facts and then all of them mirrored."""
+    first = dict(zip(sampler.counts, np.cumsum([0, *sampler.counts.values()]), strict=False))
+    x_nodes, y_nodes = (nodes.select(pl.all().name.prefix(side)) for side in ("x_", "y_"))
+
+    def batches(*_: Any) -> Iterator[pl.DataFrame]:
+        # polars passes the columns and rows it wants; a sink wants them all
+        for name, (x, y) in sampler.facts.items():
+            relation = _RELATIONS[name]
+            display = pl.lit(relation.display).alias("display_relation")
+            x, y = x + first[relation.x_type], y + first[relation.y_type]
+            for source, target in ((x, y), (y, x)):
+                for at in range(0, len(x), _CHUNK_ROWS):
+                    chunk = slice(at, at + _CHUNK_ROWS)
+                    sides = [x_nodes[source[chunk]], y_nodes[target[chunk]]]
+                    pair = pl.concat(sides, how="horizontal")
+                    yield pair.select(pl.lit(name).alias("relation"), display, pl.all())
+
+    return register_io_source(batches, schema=next(batches()).schema)
+
+
+def _write_atomically(path: Path, frame: pl.LazyFrame) -> None:
+    temporary = path.with_name(f".{secrets.token_hex(4)}-{path.name}")  # polars checks suffixes
+    try:
+        if path.suffix == ".parquet":
+            frame.sink_parquet(temporary)
+        else:
+            frame.sink_csv(temporary, compression=_COMPRESSIONS.get(path.suffix, "uncompressed"))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
