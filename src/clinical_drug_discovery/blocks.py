@@ -1,7 +1,7 @@
 """Which edges one layer has to look at: those into all nodes, into some, or into a range of them.
 
-A block is what a layer sees of the graph. The target rows of a block are numbered from 0; its source
-rows are the graph's nodes.
+A block is what a layer sees of the graph. The target rows of a block are numbered from 0; its
+source rows are the graph's nodes.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ def row_block(graph: KnowledgeGraph, rows: Tensor, device: torch.device) -> Bloc
     start, degree = indptr[picked], indptr[picked + 1] - indptr[picked]
     ends = np.concatenate([[0], np.cumsum(degree)])
     edges = np.arange(ends[-1]) + np.repeat(start - ends[:-1], degree)
-    # By source: of each node's edges those that lead to a picked row. An edge and its mirror stand in
-    # the same CSR, so filtering the list of neighbours is all the transposing there is to do.
+    # By source: of each node's edges those that lead to a picked row. An edge and its mirror stand
+    # in the same CSR, so filtering the list of neighbours is all the transposing there is to do.
     position = np.full(graph.num_nodes, -1, np.int32)
     position[picked] = np.arange(len(picked), dtype=np.int32)
     target = position[src]

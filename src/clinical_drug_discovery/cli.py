@@ -1,7 +1,8 @@
 """The command line: a table from command to public function.
 
 Flags, defaults and help texts are read off the functions, so they cannot drift apart. Results go to
-stdout (`--json` for machines), progress and errors to stderr; a user's mistake ends with exit code 2.
+stdout (`--json` for machines), progress and errors to stderr; a user's mistake ends with exit code
+2.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ def show_demo(result: dict[str, Any]) -> None:
     """The demonstration's answers, and how to ask more."""
     stats, console = result["stats"], Console(highlight=False)
     console.print(
-        f"GraphSAGE on the sample graph: {stats['num_nodes']:,} nodes, {stats['num_edges']:,} edges, "
+        f"GraphSAGE on the sample graph: {stats['num_nodes']:,} nodes, "
+        f"{stats['num_edges']:,} edges, "
         f"{stats['num_epochs']} epochs in {stats['seconds_train']:.1f} s on {stats['device']}, "
         f"peak memory {stats['peak_memory_gib']:.2f} GiB.\n"
         "Nearest of the same type, by cosine:\n"
@@ -114,7 +116,8 @@ def make_command(function: Callable[..., Any], show: Callable[[Any], None]) -> C
     for name, parameter in inspect.signature(function).parameters.items():
         flag = f"--{FLAG_NAMES.get(name, name).replace('_', '-')}"
         option = typer.Option(flag, help=helps[name])
-        annotation = Annotated[FLAG_TYPES.get(hints[name], hints[name]), option]
+        kind: Any = FLAG_TYPES.get(hints[name], hints[name])
+        annotation = Annotated[kind, option]
         parameters.append(parameter.replace(kind=parameter.KEYWORD_ONLY, annotation=annotation))
     as_json = Annotated[bool, typer.Option("--json", help="print the result as JSON on stdout")]
     parameters.append(

@@ -32,8 +32,8 @@ def run_demo(
         top: neighbours to list of each node.
 
     Returns:
-        stats, as `lib.gnn_embeddings` returns them, and neighbors, as `repurpose.nearest` lists them,
-        by node name.
+        stats, as `lib.gnn_embeddings` returns them, and neighbors, as `repurpose.nearest` lists
+        them, by node name.
     """
     output = Path(output_dir) / "graphsage.parquet"
     with as_file(files("clinical_drug_discovery") / "data" / "sample_kg.csv") as edges:

@@ -17,10 +17,10 @@ def collapse_by_type(
 ) -> dict[str, dict[str, float | None]]:
     """How alike the embeddings of each node type are.
 
-    `mean_cosine` is the mean over all pairs of different nodes of the type: 1 when all point the same
-    way. `effective_rank` is exp(entropy) of the normalised singular values of the type's rows (Roy and
-    Vetterli, EUSIPCO 2007, eq. 3), not centred, so that one shared direction counts as what it is:
-    between 1 and min(number of nodes, D).
+    `mean_cosine` is the mean over all pairs of different nodes of the type: 1 when all point the
+    same way. `effective_rank` is exp(entropy) of the normalised singular values of the type's rows
+    (Roy and Vetterli, EUSIPCO 2007, eq. 3), not centred, so that one shared direction counts as
+    what it is: between 1 and min(number of nodes, D).
 
     Args:
         embeddings: shape (N, D), on the CPU.

@@ -1,8 +1,8 @@
 """The knowledge graph: one frozen record of flat integer tensors, with ids and names beside it.
 
-Notation: N nodes, E directed edges, T node types, R edge types. Every fact stands in both directions,
-so the graph is its own transpose: one CSR structure serves the forward and the backward pass.
-Nothing here reads files (see `tables`) or computes with features (see `ops`).
+Notation: N nodes, E directed edges, T node types, R edge types. Every fact stands in both
+directions, so the graph is its own transpose: one CSR structure serves the forward and the
+backward pass. Nothing here reads files (see `tables`) or computes with features (see `ops`).
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ class KnowledgeGraph:
     """A typed multigraph in which every edge has its mirror.
 
     Nodes are numbered by (node type, node_index), so a node type is a contiguous range; edges are
-    sorted by (dst, edge_type, src) and distinct. Both orders depend on the facts alone, never on the
-    order of the file's rows.
+    sorted by (dst, edge_type, src) and distinct. Both orders depend on the facts alone, never on
+    the order of the file's rows.
     """
 
     node_type: Tensor  #: shape (N,), int32: index into `node_type_names`
@@ -146,7 +146,8 @@ def build_graph(
 
     Args:
         nodes: N rows in graph order, i.e. sorted by (node_type, node_index).
-        src: shape (F,), row numbers of `nodes`; a fact (a, r, b) stands once, never also as (b, r, a).
+        src: shape (F,), row numbers of `nodes`; a fact (a, r, b) never stands
+            again as (b, r, a).
         relation: shape (F,), indices into `relation_names`.
         dst: shape (F,), row numbers of `nodes`.
         relation_names: sorted.
@@ -163,7 +164,7 @@ def build_graph(
     def kind(a: IntArray, b: IntArray) -> npt.NDArray[np.int64]:
         """Edge type of a -> b as one integer that sorts as (src_type, relation, dst_type)."""
         code = node_type[a].astype(np.int64) * num_relations + relation
-        return code * num_types + node_type[b]
+        return np.asarray(code * num_types + node_type[b], np.int64)
 
     # A table over all possible edge types instead of np.unique, which would sort E integers.
     edge_type = np.concatenate([kind(src, dst), kind(dst, src)])

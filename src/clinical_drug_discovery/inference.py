@@ -36,8 +36,8 @@ def embed_all(
 ) -> Tensor:
     """Run one layer for all nodes, then the next, a chunk of target rows at a time.
 
-    Equal to the model's full forward pass for every chunk size. At any moment only the input and the
-    output of one layer exist, (N, C) and (N, D), and a few buffers of (chunk_size, max(C, D)).
+    Equal to the model's full forward pass for every chunk size. At any moment only the input and
+    the output of one layer exist, (N, C) and (N, D), and a few buffers of (chunk_size, max(C, D)).
 
     Args:
         model: on the graph's device.

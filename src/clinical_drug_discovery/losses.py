@@ -13,8 +13,8 @@ class DistMult(nn.Module):
     """Scores a triple as sum_d z_src[d] * w_relation[d] * z_dst[d] / sqrt(D).
 
     "Embedding Entities and Relations for Learning and Inference in Knowledge Bases"
-    (arXiv:1412.6575), eq. 2. It is symmetric, as the facts are; the division keeps the scores of random
-    vectors of any dimension near 1.
+    (arXiv:1412.6575), eq. 2. It is symmetric, as the facts are; the division keeps the scores of
+    random vectors of any dimension near 1.
     """
 
     def __init__(self, num_relations: int, dim: int) -> None:
@@ -33,7 +33,8 @@ class DistMult(nn.Module):
             shape (B,), logits.
         """
         weight = functional.embedding(relation, self.relation)  # (B, D)
-        return (src * weight * dst).sum(dim=1) / src.shape[1] ** 0.5
+        logits: Tensor = (src * weight * dst).sum(dim=1) / src.shape[1] ** 0.5
+        return logits
 
 
 def link_prediction_loss(decoder: DistMult, z: Tensor, batch: EdgeBatch) -> Tensor:
@@ -51,7 +52,7 @@ def link_prediction_loss(decoder: DistMult, z: Tensor, batch: EdgeBatch) -> Tens
     src = functional.embedding(batch.src, z)
     facts = decoder(src, batch.relation, functional.embedding(batch.dst, z))
     others = decoder(src, batch.relation, functional.embedding(batch.negative, z))
-    losses = (
-        functional.softplus(-facts).sum() + (functional.softplus(others) * batch.has_negative).sum()
-    )
-    return losses / (facts.numel() + batch.has_negative.sum())
+    wrong = functional.softplus(-facts).sum()
+    wrong = wrong + (functional.softplus(others) * batch.has_negative).sum()
+    loss: Tensor = wrong / (facts.numel() + batch.has_negative.sum())
+    return loss

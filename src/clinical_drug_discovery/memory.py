@@ -27,7 +27,8 @@ def parse_memory(budget: str | int | None) -> int:
     """A memory budget in bytes.
 
     Args:
-        budget: a number of bytes, text such as "4GiB" or "5.33 GB", or None for 70% of what is free.
+        budget: a number of bytes, text such as "4GiB" or "5.33 GB", or None for 70% of what is
+        free.
 
     Raises:
         InputError: it is no amount of memory.
@@ -37,7 +38,8 @@ def parse_memory(budget: str | int | None) -> int:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(budget))
     if match is None or match[2].upper() not in _UNITS or float(match[1]) <= 0:
         raise InputError(
-            f"memory_budget (got {budget!r}) must be a positive number of bytes or text such as '4GiB'"
+            f"memory_budget (got {budget!r}) must be a positive number of bytes, "
+            "or text such as '4GiB'"
         )
     return int(float(match[1]) * _UNITS[match[2].upper()])
 
@@ -56,8 +58,8 @@ class SagePlan:
     def bytes_needed(self) -> int:
         """Peak bytes beside what the process holds already (interpreter, libraries, the graph).
 
-        Training: 16 N C of weights, gradient and two moments of Adam; 8 N C kept per hidden layer and
-        12 N C passing through; for the last layer M = 3 edge_batch_size rows (at most N) with
+        Training: 16 N C of weights, gradient and two moments of Adam; 8 N C kept per hidden layer
+        and 12 N C passing through; for the last layer M = 3 edge_batch_size rows (at most N) with
         4 M (2 C + 5 D), and 21 bytes an edge to pick out theirs. Inference: the input, two layers'
         rows and the result twice over while it is put in order and written, 4 N (2 C + 2 D).
         """
@@ -87,7 +89,7 @@ def check_budget(plan: SagePlan, memory_budget: str | int | None) -> int:
     held = psutil.Process().memory_info().rss
     if memory_budget is None:
         budget += held  # what is free does not count what this process holds already
-    peak = max(held + plan.bytes_needed(), peak_memory_bytes())
+    peak: int = max(held + plan.bytes_needed(), peak_memory_bytes())
     if peak > budget:
         limit = "70% of the free memory" if memory_budget is None else repr(memory_budget)
         raise InputError(

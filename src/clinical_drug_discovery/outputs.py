@@ -45,8 +45,8 @@ def write_embeddings(path: Path, nodes: pl.DataFrame, embeddings: Tensor) -> int
         embeddings: shape (N, D), float32, on the CPU.
 
     Returns:
-        The number of rows written. Peak extra memory is one copy of the embeddings if the nodes are not
-        in the order of node_index.
+        The number of rows written. Peak extra memory is one copy of the embeddings if the nodes
+        are not in the order of node_index.
     """
     check_shape("embeddings", embeddings, nodes.height, None)
     values = embeddings.numpy()
@@ -119,8 +119,8 @@ def read_embeddings(path: str | Path) -> tuple[pl.DataFrame, npt.NDArray[np.floa
     missing = set(COLUMNS) - {"embedding", *nodes.columns}
     if missing or values.ndim != 2 or len(values) != nodes.height or values.dtype != np.float32:
         raise InputError(
-            f"embeddings (got {path}) must hold {', '.join(COLUMNS)}, with one list of float32 of the "
-            f"same length per row; it holds {', '.join(nodes.columns)} and {values.dtype} "
+            f"embeddings (got {path}) must hold {', '.join(COLUMNS)}, with one list of float32 "
+            f"of the same length per row; it holds {', '.join(nodes.columns)} and {values.dtype} "
             f"of shape {values.shape}"
         )
     return nodes, values

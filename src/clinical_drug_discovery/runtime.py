@@ -39,8 +39,8 @@ def resolve_device(device: str | None) -> torch.device:
     fallback = os.environ.get("PYTORCH_ENABLE_MPS_FALLBACK", "0")
     if device == "mps" and fallback not in ("", "0"):
         raise InputError(
-            f"device 'mps' refuses to run while PYTORCH_ENABLE_MPS_FALLBACK is set (got {fallback!r}): "
-            "operations could move to the CPU without a word; unset it"
+            f"device 'mps' refuses to run while PYTORCH_ENABLE_MPS_FALLBACK is set "
+            f"(got {fallback!r}): operations could move to the CPU without a word; unset it"
         )
     return torch.device(device)
 

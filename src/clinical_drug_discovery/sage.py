@@ -16,8 +16,8 @@ from clinical_drug_discovery.ops import mean_neighbors
 class SageLayer(nn.Module):
     """x'_i = W_self x_i + W_neighbor mean_j(x_j) + b, with mean aggregator.
 
-    "Inductive Representation Learning on Large Graphs" (arXiv:1706.02216), Alg. 1, lines 4 and 5, with
-    the concatenation written as a sum of two maps.
+    "Inductive Representation Learning on Large Graphs" (arXiv:1706.02216), Alg. 1, lines 4 and 5,
+    with the concatenation written as a sum of two maps.
     """
 
     def __init__(self, in_dim: int, out_dim: int, generator: torch.Generator) -> None:
@@ -49,10 +49,11 @@ class SageLayer(nn.Module):
 class GraphSage(nn.Module):
     """A stack of `SageLayer` over a learned vector per node, so that no two nodes look alike.
 
-    Hidden layers: h_l = h_{l-1} + norm(relu(layer(h_{l-1}))). Last layer: z = norm(layer(h)). `norm` is
-    layer normalisation without parameters, in place of the L2 normalisation of Alg. 1, line 7: it also
-    removes the common positive direction that ReLU leaves, along which embeddings would collapse. The
-    sum carries a node's own vector past the averages. All embeddings have length sqrt(D).
+    Hidden layers: h_l = h_{l-1} + norm(relu(layer(h_{l-1}))). Last layer: z = norm(layer(h)).
+    `norm` is layer normalisation without parameters, in place of the L2 normalisation of Alg. 1,
+    line 7: it also removes the common positive direction that ReLU leaves, along which embeddings
+    would collapse. The sum carries a node's own vector past the averages. All embeddings have
+    length sqrt(D).
     """
 
     def __init__(

@@ -70,7 +70,7 @@ _NODE_TYPES = {
 _STEMS = ("abel", "brax", "cort", "derm", "fibr", "glut", "kerat", "lys", "myel", "nephr", "orex")
 #: In the order of the file, which is also the order of drawing: a mechanism needs its facts first.
 _RELATIONS = {
-    "protein_protein": _Relation("ppi", GENE, GENE, 642_150, 1.5, 1.5, 0.7),
+    "protein_protein": _Relation("ppi", GENE, GENE, 642_150, 1.9, 1.9, 0.7),
     "drug_protein": _Relation("target", DRUG, GENE, 51_306, 0.9, 1.3, 0.3, 0.65),
     "pathway_protein": _Relation(_LINK, PATHWAY, GENE, 85_292, 0.9, 0.8, 0.96),
     "disease_protein": _Relation("associated with", DISEASE, GENE, 160_822, 1.2, 1.0, 0.27, 0.7),

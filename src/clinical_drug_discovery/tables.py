@@ -37,8 +37,9 @@ def read_graph(
     """Read a knowledge graph from a file in PrimeKG's columns.
 
     A node is (source, type, id); where the file numbers its nodes (x_index, y_index) the numbering
-    must agree with that. Facts may stand in both directions (as in PrimeKG) or once; the graph holds
-    both directions either way. Duplicate rows and self-loops are dropped and counted in the report.
+    must agree with that. Facts may stand in both directions (as in PrimeKG) or once; the graph
+    holds both directions either way. Duplicate rows and self-loops are dropped and counted in the
+    report.
 
     Args:
         path: a .csv, .csv.gz, .csv.zst or .parquet file.
@@ -105,8 +106,9 @@ class _Rows:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.num_rows = 0
-        # A node's record is a 64-bit hash of all that a row says of it, so that 8 bytes stand for its
-        # strings: 20 bytes a row. Two of a million nodes share a hash with a probability of 3e-8.
+        # A node's record is a 64-bit hash of all that a row says of it, so that 8 bytes stand for
+        # its strings: 20 bytes a row. Two of a million nodes share a hash with a probability of
+        # 3e-8.
         self.chunks: list[pl.DataFrame] = []
         self.nodes = pl.DataFrame()
 
@@ -120,7 +122,9 @@ class _Rows:
             frame = pl.scan_csv(self.path, infer_schema=False)
         columns = _check_header(self.path, frame.collect_schema().names())
         # Hashed inside polars' own stream, which is twice as fast as batch by batch.
-        frame = frame.select(pl.col(columns).cast(pl.String)).with_columns(
+        # Columns that are not needed are parsed all the same: only then does the parser count the
+        # fields of a row, and a name with a comma and no quotes is an error instead of a shift.
+        frame = frame.with_columns(pl.col(columns).cast(pl.String)).with_columns(
             pl.col("relation").cast(pl.Categorical),
             *(
                 pl.struct(name for name in columns if name.startswith(f"{side}_"))
@@ -218,9 +222,10 @@ def _without_blank(path: Path, batch: pl.DataFrame, columns: list[str]) -> pl.Da
     partial = batch.filter(missing & pl.any_horizontal(pl.col(columns).is_not_null()))
     if len(partial):
         record = partial.row(0, named=True)
+        lacking = ", ".join(name for name in columns if record[name] is None)
         raise InputError(
-            f"{path}, row {record['row']}: no {', '.join(n for n in columns if record[n] is None)}; "
-            f"every row must fill {', '.join(columns)} (is the file cut short?)"
+            f"{path}, row {record['row']}: no {lacking}; every row must fill {', '.join(columns)} "
+            "(is the file cut short?)"
         )
     return batch.filter(~missing)
 
@@ -233,9 +238,8 @@ def _check_nodes(path: Path, nodes: pl.DataFrame) -> None:
     for field in FIELDS:
         empty = nodes.filter(pl.col(field) == "")
         if len(empty):
-            raise InputError(
-                f"{path}, row {empty['row'].min()}: a node's {field} must not be empty"
-            )
+            row = empty["row"].to_list()[0]
+            raise InputError(f"{path}, row {row}: a node's {field} must not be empty")
     if "index" in nodes.columns:
         wrong = nodes.filter(~pl.col("index").str.contains(r"^\d{1,18}$"))
         if len(wrong):
@@ -271,8 +275,8 @@ def _fold(
 ) -> tuple[IntArray, IntArray, IntArray, dict[str, int]]:
     """Distinct undirected facts of directed rows, and what was dropped on the way.
 
-    A row becomes one integer (relation, lower end, higher end, direction); sorted, its duplicates and
-    its mirror are neighbours. 8 bytes a row, in place.
+    A row becomes one integer (relation, lower end, higher end, direction); sorted, its duplicates
+    and its mirror are neighbours. 8 bytes a row, in place.
     """
     bits = max(num_nodes - 1, 1).bit_length()
     loops = src == dst

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from clinical_drug_discovery.blocks import full_block, row_block
@@ -29,7 +29,7 @@ from clinical_drug_discovery.runtime import (
     resolve_device,
 )
 from clinical_drug_discovery.sage import GraphSage
-from clinical_drug_discovery.sampling import sample_edges
+from clinical_drug_discovery.sampling import EdgeSampler
 from clinical_drug_discovery.stats import EmbeddingStats
 from clinical_drug_discovery.tables import check_edges_file, read_graph
 
@@ -55,8 +55,8 @@ def generate_gnn_embeddings(
     """Embed all nodes of a knowledge graph with GraphSAGE, trained on the whole graph.
 
     Each epoch is one step of Adam: a full-batch forward pass, the loss on sampled facts and on
-    negatives of the same node type that are no known facts. The embeddings are then computed exactly,
-    layer by layer, for all nodes. See `sage.GraphSage` for the model and the paper.
+    negatives of the same node type that are no known facts. The embeddings are then computed
+    exactly, layer by layer, for all nodes. See `sage.GraphSage` for the model and the paper.
 
     Args:
         edges_csv: knowledge graph in PrimeKG's columns: .csv, .csv.gz, .csv.zst or .parquet.
@@ -71,7 +71,8 @@ def generate_gnn_embeddings(
         limit_nodes: keep at most so many nodes, the best connected ones of each type.
         include_node_types: keep only nodes of these types.
         seed: of the initial weights and of all sampling.
-        memory_budget: most memory the process may take, such as 4GiB; 70% of what is free if left out.
+        memory_budget: most memory the process may take, such as 4GiB; 70% of what is free if left
+        out.
         model_dir: where to write the model; beside the embeddings if left out.
         chunk_size: nodes embedded at a time; changes the memory that is used, never the result.
 
@@ -211,12 +212,12 @@ def _train(
     optimizer = torch.optim.Adam(
         [*model.parameters(), *decoder.parameters()], lr=learning_rate, fused=True
     )
-    rng = np.random.default_rng(seed)
+    sampler = EdgeSampler(graph, seed)
     history: list[dict[str, float]] = []
     with progress.bar("Training", num_epochs) as advance:
         for epoch in range(1, num_epochs + 1):
             start = time.perf_counter()
-            batch = sample_edges(graph, edge_batch_size, rng)
+            batch = sampler.sample(edge_batch_size)
             target = row_block(graph, batch.rows, place)
             z = model(hidden, target)
             loss = link_prediction_loss(decoder, z, batch.to(place))
@@ -224,9 +225,10 @@ def _train(
             optimizer.step()
             optimizer.zero_grad()  # to None: gradients do not lie beside the next forward pass
             value = loss.item()
-            if not np.isfinite(value):
+            if not math.isfinite(value):
                 raise InputError(
-                    f"learning_rate (got {learning_rate}) is too high: the loss of epoch {epoch} is {value}"
+                    f"learning_rate (got {learning_rate}) is too high: "
+                    f"the loss of epoch {epoch} is {value}"
                 )
             del z, loss, target
             empty_cache(place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,9 +17,9 @@ from clinical_drug_discovery.runtime import check_shape
 def mean_neighbors(x: Tensor, block: Block) -> Tensor:
     """Mean of the source rows of each target row; 0 where a row has no edges.
 
-    The aggregator of "Inductive Representation Learning on Large Graphs" (arXiv:1706.02216), Alg. 1,
-    line 4 with a mean. Nothing of the size of the edges is kept for the backward pass, which is the
-    same sum over the transposed block.
+    The aggregator of "Inductive Representation Learning on Large Graphs" (arXiv:1706.02216), Alg.
+    1, line 4 with a mean. Nothing of the size of the edges is kept for the backward pass, which is
+    the same sum over the transposed block.
 
     Args:
         x: shape (N, C), one row per node of the graph.
@@ -28,7 +29,7 @@ def mean_neighbors(x: Tensor, block: Block) -> Tensor:
         shape (M, C).
     """
     check_shape("x", x, None, None)
-    mean: Tensor = _MeanNeighbors.apply(x, block)
+    mean: Tensor = _MeanNeighbors.apply(x, block)  # type: ignore[no-untyped-call]  # torch has no types for it
     return mean
 
 
@@ -36,9 +37,8 @@ class _MeanNeighbors(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, block: Block) -> Tensor:
         ctx.block = block
-        ops = cpu if x.device.type == "cpu" else reference
         scale = block.inverse_degree.to(x.dtype)
-        return ops.csr_sum(block.indptr, block.indices, x, scale, None)
+        return _csr_sum(x)(block.indptr, block.indices, x, scale, None)
 
     @staticmethod
     @once_differentiable
@@ -46,9 +46,10 @@ class _MeanNeighbors(torch.autograd.Function):
         block: Block = ctx.block
         if block.indptr_by_source is None or block.indices_by_source is None:
             raise RuntimeError("a range_block has no backward pass: use it under torch.no_grad()")
-        ops = cpu if grad.device.type == "cpu" else reference
         scale = block.inverse_degree.to(grad.dtype)
-        return (
-            ops.csr_sum(block.indptr_by_source, block.indices_by_source, grad, None, scale),
-            None,
-        )
+        by_source = block.indptr_by_source, block.indices_by_source
+        return _csr_sum(grad)(*by_source, grad, None, scale), None
+
+
+def _csr_sum(x: Tensor) -> Callable[..., Tensor]:
+    return cpu.csr_sum if x.device.type == "cpu" else reference.csr_sum

@@ -16,7 +16,9 @@ def csr_sum(
     column_scale: Tensor | None,
     chunk_size: int = EDGE_CHUNK,
 ) -> Tensor:
-    """Sum of the rows of x that each CSR row lists: out[i] = row_scale[i] * sum_j column_scale[j] x[j].
+    """Sum of the rows of x that each CSR row lists, both sides scaled.
+
+    out[i] = row_scale[i] * sum over j in row i of column_scale[j] * x[j].
 
     Args:
         indptr: shape (M + 1,), int64.
