@@ -1,0 +1,95 @@
+"""Small knowledge graphs for the tests: as rows, as files, and as obvious Python sets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from clinical_drug_discovery.graph import KnowledgeGraph
+from clinical_drug_discovery.tables import read_graph
+
+
+class Node(NamedTuple):
+    source: str
+    type: str
+    id: str
+    name: str
+
+
+Fact = tuple[Node, str, Node]
+
+
+def node(type: str, number: int) -> Node:
+    source = {"drug": "DrugBank", "disease": "MONDO"}.get(type, "NCBI")
+    # Ids repeat across types, as in the real data: gene 7 and disease 7 are different things.
+    return Node(source, type, str(number), f"{type} {number}")
+
+
+def random_facts(
+    rng: np.random.Generator, num_facts: int = 400, sizes: dict[str, int] | None = None
+) -> list[Fact]:
+    """Distinct facts of several relations, two of them between the same types."""
+    sizes = sizes or {"drug": 30, "disease": 20, "gene/protein": 40}
+    relations = (
+        ("drug_protein", "drug", "gene/protein"),
+        ("disease_protein", "disease", "gene/protein"),
+        ("indication", "drug", "disease"),
+        ("off-label use", "drug", "disease"),
+        ("protein_protein", "gene/protein", "gene/protein"),
+    )
+    facts: dict[tuple[str, frozenset[Node]], Fact] = {}
+    while len(facts) < num_facts:
+        relation, x_type, y_type = relations[rng.integers(len(relations))]
+        # Squared, so that some nodes are hubs and others stay alone.
+        x, y = (node(kind, int(sizes[kind] * rng.random() ** 2)) for kind in (x_type, y_type))
+        if x != y:
+            facts[relation, frozenset((x, y))] = (x, relation, y)
+    return list(facts.values())
+
+
+def to_rows(facts: Iterable[Fact], *, both: bool = False, numbered: bool = True) -> pl.DataFrame:
+    """Facts in PrimeKG's columns, once or in both directions, with x_index and y_index or without."""
+    facts = list(facts)
+    written = facts + [(y, relation, x) for x, relation, y in facts] if both else facts
+    # Numbers that are not in the order of the types, and have gaps, as in a filtered file.
+    seen = sorted({end for x, _, y in facts for end in (x, y)}, key=lambda n: (n.id, n.type))
+    index = {end: 3 * i for i, end in enumerate(seen)}
+    rows = [
+        {
+            "relation": relation,
+            "display_relation": relation,
+            **{
+                f"{side}_{field}": value
+                for side, end in (("x", x), ("y", y))
+                for field, value in (
+                    ("index", index[end]),
+                    ("id", end.id),
+                    ("type", end.type),
+                    ("name", end.name),
+                    ("source", end.source),
+                )
+            },
+        }
+        for x, relation, y in written
+    ]
+    table = pl.DataFrame(rows)
+    return table if numbered else table.drop("x_index", "y_index")
+
+
+def read_facts(directory: Path, facts: Iterable[Fact]) -> KnowledgeGraph:
+    """The graph of some facts, by way of a file."""
+    path = directory / "facts.csv"
+    to_rows(facts).write_csv(path)
+    return read_graph(path)
+
+
+def to_triples(graph: KnowledgeGraph) -> set[tuple[tuple[str, ...], str, tuple[str, ...]]]:
+    """The directed edges of a graph as plain tuples of (source, type, id)."""
+    keys = graph.nodes.select("node_source", "node_type", "node_id").rows()
+    relation = [graph.edge_types[kind].relation for kind in graph.edge_type.tolist()]
+    edges = zip(graph.src.tolist(), relation, graph.dst.tolist(), strict=True)
+    return {(keys[src], name, keys[dst]) for src, name, dst in edges}

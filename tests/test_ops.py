@@ -1,0 +1,122 @@
+"""The edge-sized operations against dense matrices, in every chunking, forward and backward."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from graphs import Fact, node, random_facts, read_facts
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from clinical_drug_discovery.blocks import full_block, range_block, row_block
+from clinical_drug_discovery.graph import KnowledgeGraph
+from clinical_drug_discovery.ops import cpu, mean_neighbors, reference
+
+CPU = torch.device("cpu")
+
+
+def dense_mean(graph: KnowledgeGraph) -> torch.Tensor:
+    """The (N, N) matrix whose product is the mean over neighbours; parallel edges count each."""
+    matrix = torch.zeros(graph.num_nodes, graph.num_nodes, dtype=torch.float64)
+    for src, dst in zip(graph.src.tolist(), graph.dst.tolist(), strict=True):
+        matrix[dst, src] += 1
+    return matrix / matrix.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+def random_csr(
+    rng: np.random.Generator, num_rows: int, num_columns: int, num_edges: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    rows = np.sort((num_rows * rng.random(num_edges) ** 3).astype(int))
+    indptr = np.searchsorted(rows, np.arange(num_rows + 1))
+    indices = rng.integers(0, num_columns, num_edges).astype(np.int32)
+    return torch.from_numpy(indptr), torch.from_numpy(indices)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(1, 1, 0, 1), (7, 5, 40, 3), (50, 60, 2_000, 33)])
+def test_csr_sum_kernels_equal_a_dense_product(
+    rng: np.random.Generator, shape: tuple[int, int, int, int], dtype: torch.dtype
+) -> None:
+    num_rows, num_columns, num_edges, dim = shape
+    indptr, indices = random_csr(rng, num_rows, num_columns, num_edges)
+    matrix = torch.zeros(num_rows, num_columns, dtype=torch.float64)
+    rows = torch.repeat_interleave(torch.arange(num_rows), indptr.diff())
+    matrix.index_put_((rows, indices.long()), torch.ones(1, dtype=torch.float64), accumulate=True)
+    x = torch.from_numpy(rng.standard_normal((num_columns, dim))).to(dtype)
+    a, b = (torch.from_numpy(rng.random(n)).to(dtype) for n in (num_rows, num_columns))
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-12
+    for row_scale, column_scale in ((None, None), (a, None), (None, b), (a, b)):
+        expected = matrix @ (x if column_scale is None else column_scale[:, None] * x).double()
+        expected = expected if row_scale is None else row_scale[:, None] * expected
+        arguments = (indptr, indices, x, row_scale, column_scale)
+        results = [cpu.csr_sum(*arguments)]
+        results += [reference.csr_sum(*arguments, chunk_size=size) for size in (1, 7, 10**6)]
+        for result in results:
+            assert result.dtype == dtype
+            torch.testing.assert_close(result.double(), expected, rtol=tolerance, atol=tolerance)
+
+
+def test_a_hub_and_isolated_nodes(tmp_path: Path) -> None:
+    hub: list[Fact] = [(node("gene/protein", 0), "r", node("drug", i)) for i in range(50_000)]
+    graph = read_facts(tmp_path, hub)
+    x = torch.randn(graph.num_nodes, 4, dtype=torch.float64)
+    mean = mean_neighbors(x, full_block(graph))
+    centre = int(graph.indptr.diff().argmax())
+    others = torch.arange(graph.num_nodes) != centre
+    torch.testing.assert_close(mean[centre], x[others].mean(dim=0))
+    torch.testing.assert_close(mean[others], x[centre].expand(50_000, -1))
+    alone = read_facts(tmp_path, [(node("drug", 0), "r", node("drug", 1))])
+    block = row_block(alone, torch.tensor([1]), CPU)
+    assert mean_neighbors(torch.ones(2, 3), block).tolist() == [[1.0, 1.0, 1.0]]
+
+
+def test_blocks_equal_rows_of_the_dense_product_and_of_its_gradient(
+    graph: KnowledgeGraph, rng: np.random.Generator
+) -> None:
+    matrix = dense_mean(graph)
+    rows = torch.from_numpy(rng.permutation(graph.num_nodes)[:25].copy())
+    everything = torch.arange(graph.num_nodes)
+    for block, picked in ((full_block(graph), everything), (row_block(graph, rows, CPU), rows)):
+        x = torch.randn(graph.num_nodes, 6, dtype=torch.float64, requires_grad=True)
+        out = mean_neighbors(x, block)
+        torch.testing.assert_close(out, matrix[picked] @ x)
+        weight = torch.randn_like(out)
+        (gradient,) = torch.autograd.grad((out * weight).sum(), x)
+        torch.testing.assert_close(gradient, matrix[picked].t() @ weight)
+        assert torch.autograd.gradcheck(lambda x, block=block: mean_neighbors(x, block), x)
+    x = torch.randn(graph.num_nodes, 6, dtype=torch.float64)
+    block = range_block(graph, 10, 31)
+    torch.testing.assert_close(mean_neighbors(x, block), matrix[10:31] @ x)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Records the largest tensor that any operation returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        out = func(*args, **(kwargs or {}))
+        for value in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(value, torch.Tensor):
+                self.numel = max(self.numel, value.numel())
+        return out
+
+
+@pytest.mark.parametrize("backend", [cpu, reference])
+def test_no_tensor_of_the_edges_times_the_dimension_exists(
+    tmp_path: Path, rng: np.random.Generator, backend: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reference, "EDGE_CHUNK", 256)
+    monkeypatch.setattr(reference.csr_sum, "__defaults__", (256,))
+    monkeypatch.setattr("clinical_drug_discovery.ops.mean.cpu", backend)
+    sizes = {"drug": 60, "disease": 60, "gene/protein": 60}
+    graph = read_facts(tmp_path, random_facts(rng, 5_000, sizes))
+    x = torch.randn(graph.num_nodes, 64, requires_grad=True)
+    with LargestTensor() as seen:
+        mean_neighbors(x, full_block(graph)).sum().backward()  # type: ignore[no-untyped-call]
+    assert x.grad is not None
+    assert graph.num_nodes * 64 <= seen.numel < 20_000 < graph.num_edges * 64 // 10

@@ -1,0 +1,244 @@
+"""Reading: the same facts give the same graph, however they are written; a bad file is named."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from graphs import Fact, Node, node, to_rows, to_triples
+
+from clinical_drug_discovery.errors import InputError
+from clinical_drug_discovery.graph import KnowledgeGraph
+from clinical_drug_discovery.tables import read_graph
+
+
+def assert_same_graph(a: KnowledgeGraph, b: KnowledgeGraph) -> None:
+    for name in ("node_type", "src", "dst", "edge_type", "indptr", "type_ptr"):
+        assert torch.equal(getattr(a, name), getattr(b, name)), name
+    assert a.edge_types == b.edge_types
+    assert a.node_type_names == b.node_type_names
+    assert a.nodes.equals(b.nodes)
+
+
+def expected_triples(facts: list[Fact]) -> set[Any]:
+    directed = [*facts, *((y, relation, x) for x, relation, y in facts)]
+    return {(x[:3], relation, y[:3]) for x, relation, y in directed}
+
+
+@pytest.mark.parametrize("numbered", [True, False])
+@pytest.mark.parametrize("both", [True, False])
+def test_reads_every_fact_in_both_directions(
+    tmp_path: Path, facts: list[Fact], both: bool, numbered: bool
+) -> None:
+    path = tmp_path / "kg.csv"
+    to_rows(facts, both=both, numbered=numbered).write_csv(path)
+    graph = read_graph(path)
+    assert to_triples(graph) == expected_triples(facts)
+    assert graph.num_edges == 2 * len(facts)
+    assert graph.report.num_rows == len(facts) * (1 + both)
+    assert graph.report.num_facts == len(facts)
+    assert graph.report.num_mirrored_facts == len(facts) * both
+    assert ("both directions" in graph.report.spelling) == both
+
+
+@pytest.mark.parametrize("numbered", [True, False])
+def test_order_and_spelling_of_rows_change_nothing(
+    tmp_path: Path, facts: list[Fact], rng: np.random.Generator, numbered: bool
+) -> None:
+    original = to_rows(facts, numbered=numbered)
+    original.write_csv(tmp_path / "once.csv")
+    reference = read_graph(tmp_path / "once.csv")
+    for seed in range(3):
+        both = to_rows(facts, both=True, numbered=numbered)
+        both.sample(fraction=1, shuffle=True, seed=seed).write_csv(tmp_path / "both.csv")
+        assert_same_graph(read_graph(tmp_path / "both.csv"), reference)
+    mixed = pl.concat([original, to_rows(facts, both=True, numbered=numbered)[-100:]])
+    mixed.write_csv(tmp_path / "mixed.csv")
+    graph = read_graph(tmp_path / "mixed.csv")
+    assert_same_graph(graph, reference)
+    assert graph.report.num_mirrored_facts == 100
+    assert graph.report.spelling.startswith("mixed")
+
+
+def test_formats_hold_the_same_graph(tmp_path: Path, facts: list[Fact]) -> None:
+    rows = to_rows(facts)
+    rows.write_csv(tmp_path / "kg.csv")
+    text = (tmp_path / "kg.csv").read_bytes()
+    (tmp_path / "kg.csv.gz").write_bytes(gzip.compress(text))
+    rows.write_csv(tmp_path / "kg.csv.zst", compression="zstd")
+    rows.write_parquet(tmp_path / "kg.parquet")
+    (tmp_path / "bom.csv").write_bytes(b"\xef\xbb\xbf" + text.replace(b"\n", b"\r\n") + b"\r\n\r\n")
+    shuffled = rows.select(reversed(rows.columns)).with_columns(comment=pl.lit("x, y"))
+    shuffled.write_csv(tmp_path / "columns.csv")
+    reference = read_graph(tmp_path / "kg.csv")
+    for name in ("kg.csv.gz", "kg.csv.zst", "kg.parquet", "bom.csv", "columns.csv"):
+        assert_same_graph(read_graph(tmp_path / name), reference)
+
+
+def test_nodes_are_told_apart_by_source_type_and_id(tmp_path: Path) -> None:
+    a = Node("NCBI", "gene/protein", "007", 'a gene, called "seven"')
+    b = Node("MONDO", "disease", "007", 'a gene, called "seven"')
+    c = Node("NCBI", "gene/protein", "7", "another")
+    to_rows([(a, "r", b), (c, "r", b)]).write_csv(tmp_path / "kg.csv")
+    graph = read_graph(tmp_path / "kg.csv")
+    assert graph.num_nodes == 3
+    assert set(graph.nodes.select("node_source", "node_type", "node_id", "node_name").rows()) == {
+        a, b, c
+    }  # fmt: skip
+
+
+def test_node_index_is_the_files_own_numbering(tmp_path: Path, facts: list[Fact]) -> None:
+    rows = to_rows(facts)
+    rows.write_csv(tmp_path / "kg.csv")
+    graph = read_graph(tmp_path / "kg.csv")
+    for side in "xy":
+        joined = rows.join(graph.nodes, left_on=f"{side}_index", right_on="node_index")
+        assert len(joined) == len(rows)
+        assert (joined[f"{side}_name"] == joined["node_name"]).all()
+    to_rows(facts, numbered=False).write_csv(tmp_path / "plain.csv")
+    assert read_graph(tmp_path / "plain.csv").nodes["node_index"].to_list() == list(
+        range(graph.num_nodes)
+    )
+
+
+def test_duplicates_and_self_loops_are_dropped_and_counted(tmp_path: Path) -> None:
+    x, y, z = node("drug", 1), node("disease", 2), node("drug", 3)
+    facts = [(x, "r", y), (x, "r", y), (z, "r", z), (y, "r", x), (x, "s", y), (z, "r", y)]
+    to_rows(facts).write_csv(tmp_path / "kg.csv")
+    graph = read_graph(tmp_path / "kg.csv")
+    report = graph.report
+    assert (report.num_rows, report.num_duplicate_rows, report.num_self_loops) == (6, 1, 1)
+    assert (report.num_facts, report.num_mirrored_facts) == (3, 1)
+    assert graph.num_edges == 6
+
+
+def test_filters(tmp_path: Path, facts: list[Fact]) -> None:
+    path = tmp_path / "kg.csv"
+    to_rows(facts).write_csv(path)
+    whole = read_graph(path)
+    part = read_graph(path, include_node_types=["drug", "disease"])
+    inside = [f for f in facts if {f[0].type, f[2].type} == {"drug", "disease"}]
+    assert to_triples(part) == expected_triples(inside)
+    assert part.report.num_excluded_facts == len(facts) - len(inside)
+    assert set(part.nodes["node_type"]) == {"drug", "disease"}
+    half = read_graph(path, limit_nodes=whole.num_nodes // 2)
+    assert half.num_nodes == whole.num_nodes // 2
+    before, after = (g.nodes["node_type"].value_counts(sort=True) for g in (whole, half))
+    share = before.join(after, on="node_type").select(pl.col("count_right") / pl.col("count"))
+    assert share.to_series().is_between(0.45, 0.55).all()
+    # Of each type the best connected nodes stay.
+    degree = whole.nodes.with_columns(degree=pl.Series(whole.indptr.diff().numpy()))
+    kept = pl.col("node_index").is_in(half.nodes["node_index"].implode())
+    for (_,), group in degree.group_by("node_type"):
+        lost = group.filter(~kept)["degree"].to_list()
+        assert min(group.filter(kept)["degree"].to_list()) >= max(lost)
+    with pytest.raises(InputError, match=r"include_node_types .*'drugs'.* did you mean 'drug'"):
+        read_graph(path, include_node_types=["drugs"])
+    with pytest.raises(InputError, match=r"limit_nodes \(got 0\)"):
+        read_graph(path, limit_nodes=0)
+    with pytest.raises(InputError, match="leave no facts"):
+        read_graph(path, include_node_types=["drug"])
+
+
+GOOD = [(node("drug", i), "indication", node("disease", i % 7)) for i in range(40)]
+
+
+def corrupt(line: int, old: str, new: str, *, numbered: bool = True) -> bytes:
+    """The good file with one line changed; line 1 is the header."""
+    lines = to_rows(GOOD, numbered=numbered).write_csv().splitlines(keepends=True)
+    assert old in lines[line - 1]
+    lines[line - 1] = lines[line - 1].replace(old, new)
+    return "".join(lines).encode()
+
+
+FAULTS: dict[str, tuple[bytes, str]] = {
+    "empty file": (b"", r"is empty"),
+    "header alone": (corrupt(1, "", "")[: corrupt(1, "", "").index(b"\n") + 1], r"no rows"),
+    "wrong header": (corrupt(1, "x_id", "drug_id"), r"header lacks x_id; it has"),
+    "half an index": (corrupt(1, "y_index", "number"), r"x_index; it must have both or none"),
+    "missing fields": (corrupt(20, ",MONDO", ""), r"row 20: no y_source"),
+    "missing field": (corrupt(20, "drug 18", ""), r"row 20: no x_name"),
+    "empty field": (corrupt(20, "drug 18", '""'), r"row 20: a node's name must not be empty"),
+    "too many fields": (corrupt(20, "drug 18", "drug, 18"), r"row 20: 13 fields .* header has 12"),
+    "open quote": (corrupt(20, "drug 18", '"drug 18'), r"row 20: .*quote"),
+    "stray quote": (corrupt(20, "drug 18", 'drug "18'), r"row 20: .*quote"),
+    "not UTF-8": (
+        corrupt(20, "drug 18", "drug é").replace("é".encode(), b"\xe9"),
+        r"row 20: .*UTF",
+    ),
+    "cut short": (corrupt(1, "", "")[:-30], r"row 41: no y_.* cut short"),
+    "no number": (corrupt(20, "indication,indication,", "r,r,1e"), r"row 20: x_index .*'1e\d+'"),
+    "two types": (
+        corrupt(9, ",disease,", ",drug,"),
+        r"row 9: .*index.* has type 'drug', but row 2 ",
+    ),
+    "two types of an id": (
+        corrupt(9, ",disease,", ",drug,", numbered=False),
+        r"row 9: .*source 'MONDO', id '0' has type 'drug', but row 2 gave it type 'disease'",
+    ),
+    "two names": (corrupt(9, "disease 0", "Disease 0"), r"row 9: .* name 'Disease 0', but row 2 "),
+    "self-loops alone": (
+        to_rows([(node("drug", 1), "r", node("drug", 1))]).write_csv().encode(),
+        r"no graph",
+    ),
+    "no text": (b"\x89PNG\r\n\x1a\n" + bytes(range(256)), r"header lacks|UTF-8"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_bad_file_is_named_with_its_row(tmp_path: Path, name: str) -> None:
+    content, message = FAULTS[name]
+    path = tmp_path / "kg.csv"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=message) as error:
+        read_graph(path)
+    assert "kg.csv" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_bad_row_far_into_the_file(tmp_path: Path) -> None:
+    lines = to_rows(GOOD).write_csv().splitlines(keepends=True)
+    many = lines[:1] + lines[1:] * 12_000  # more than two batches
+    for damage, message in (
+        (lambda line: line[:40], "row 400001: no "),
+        (lambda line: "," + line, "row 400001: 13 f"),
+    ):
+        damaged = list(many)
+        damaged[400_000] = damage(damaged[400_000].rstrip("\n")) + "\n"
+        (tmp_path / "kg.csv").write_text("".join(damaged))
+        with pytest.raises(InputError, match=message):
+            read_graph(tmp_path / "kg.csv")
+
+
+@pytest.mark.parametrize("suffix", [".csv.gz", ".csv.zst", ".parquet"])
+def test_truncated_and_damaged_compressed_files(
+    tmp_path: Path, facts: list[Fact], suffix: str
+) -> None:
+    whole = tmp_path / f"whole{suffix}"
+    if suffix == ".parquet":
+        to_rows(facts).write_parquet(whole)
+    else:
+        to_rows(facts).write_csv(whole, compression="gzip" if suffix == ".csv.gz" else "zstd")
+    path = tmp_path / f"kg{suffix}"
+    content = whole.read_bytes()
+    for damaged in (content[: len(content) // 2], content[:100] + b"\0\1\2\3" + content[104:-200]):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"kg\..*(truncated|damaged|readable|lacks|UTF-8)"):
+            read_graph(path)
+
+
+def test_paths_that_cannot_be_a_graph(tmp_path: Path) -> None:
+    (tmp_path / "kg.tsv").write_text("a\tb\n")
+    (tmp_path / "dir.csv").mkdir()
+    for name, message in (
+        ("kg.tsv", "must end in one of"),
+        ("no.csv", "exist"),
+        ("dir.csv", "not a"),
+    ):
+        with pytest.raises(InputError, match=message):
+            read_graph(tmp_path / name)
