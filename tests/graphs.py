@@ -52,7 +52,7 @@ def random_facts(
 
 
 def to_rows(facts: Iterable[Fact], *, both: bool = False, numbered: bool = True) -> pl.DataFrame:
-    """Facts in PrimeKG's columns, once or in both directions, with x_index and y_index or without."""
+    """Facts in PrimeKG's columns, once or in both directions, with x_index or without."""
     facts = list(facts)
     written = facts + [(y, relation, x) for x, relation, y in facts] if both else facts
     # Numbers that are not in the order of the types, and have gaps, as in a filtered file.

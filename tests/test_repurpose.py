@@ -1,0 +1,88 @@
+"""Which node is meant, and what lies near it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from clinical_drug_discovery.errors import InputError
+from clinical_drug_discovery.outputs import write_embeddings
+from clinical_drug_discovery.repurpose import find_node, similar_nodes
+
+NODES = pl.DataFrame(
+    [
+        (0, "DB1", "drug", "Aspirin", "DrugBank"),
+        (1, "DB2", "drug", "Atorvastatin", "DrugBank"),
+        (2, "1234", "gene/protein", "ASP", "NCBI"),
+        (3, "1234", "disease", "asthma", "MONDO"),
+        (4, "5", "disease", "Cold", "MONDO"),
+        (5, "6", "disease", "cold", "MONDO"),
+        (6, "7", "drug", "asthma", "DrugBank"),
+        (7, "DB9", "drug", "Rosuvastatin", "DrugBank"),
+    ],
+    schema=["node_index", "node_id", "node_type", "node_name", "node_source"],
+    orient="row",
+)
+
+
+@pytest.mark.parametrize(
+    ("query", "row"),
+    [
+        ("DB1", 0),
+        ("aspirin", 0),
+        (" ASPIRIN ", 0),
+        ("MONDO:1234", 3),
+        ("NCBI:1234", 2),
+        ("cold", 5),
+    ],
+)
+def test_finds_by_name_id_or_source_and_id(query: str, row: int) -> None:
+    assert find_node(NODES, query) == row
+
+
+def test_type_narrows_the_search() -> None:
+    assert find_node(NODES, "asthma", type="disease") == 3
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("1234", r"ambiguous; say which: NCBI:1234 \(gene/protein 'ASP'\), MONDO:1234"),
+        ("asthma", r"ambiguous.*MONDO:1234 .*DrugBank:7"),
+        ("COLD", r"ambiguous.*MONDO:5 .*MONDO:6"),
+        ("Atorvastain", r"did you mean DrugBank:DB2 \(drug 'Atorvastatin'\)"),
+        ("statin", r"names that hold it: DrugBank:DB2.*DrugBank:DB9"),
+        ("", r"''"),
+        ("zzzzzz", r"'zzzzzz'.* is no name or id in the graph$"),
+    ],
+)
+def test_what_is_not_found_or_ambiguous_is_explained(query: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        find_node(NODES, query)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".npy"])
+def test_similar_nodes_against_all_cosines(
+    tmp_path: Path, rng: np.random.Generator, suffix: str
+) -> None:
+    values = rng.standard_normal((8, 5)).astype(np.float32)
+    path = tmp_path / f"e{suffix}"
+    write_embeddings(path, NODES, torch.from_numpy(values))
+    unit = values / np.linalg.norm(values, axis=1, keepdims=True)
+    cosine = unit @ unit[0]
+    drugs = sorted((1, 6, 7), key=lambda row: -cosine[row])
+    found = similar_nodes(path, "Aspirin")
+    assert [record["node_index"] for record in found] == drugs
+    assert [record["rank"] for record in found] == [1, 2, 3]
+    assert [record["cosine"] for record in found] == pytest.approx(cosine[drugs], abs=1e-5)
+    diseases = similar_nodes(path, "Aspirin", type="disease", top=2)
+    assert len(diseases) == 2
+    assert {record["node_type"] for record in diseases} == {"disease"}
+    with pytest.raises(InputError, match=r"type \(got 'Disease'\).*did you mean 'disease'"):
+        similar_nodes(path, "Aspirin", type="Disease")
+    with pytest.raises(InputError, match=r"top \(got 0\)"):
+        similar_nodes(path, "Aspirin", top=0)
