@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -73,6 +75,24 @@ def test_restricted_last_layer_gives_the_same_loss_and_gradients(
         results.append([loss, *torch.autograd.grad(loss, parameters)])
     for ours, wanted in zip(*results, strict=True):
         torch.testing.assert_close(ours, wanted, rtol=1e-10, atol=1e-12)
+
+
+def test_lean_hidden_layers_equal_autograd(graph: KnowledgeGraph, monkeypatch: Any) -> None:
+    monkeypatch.setattr("clinical_drug_discovery.sage._CHUNK_ROWS", 17)
+    model = GraphSage(graph.num_nodes, 16, 24, 3, generator()).double()
+    block = full_block(graph)
+    plain = model.input_features()
+    for index in range(3):
+        plain = model.apply_layer(index, plain, block)
+    lean = model(block, block)
+    torch.testing.assert_close(lean, plain, rtol=1e-12, atol=1e-12)
+    weight = torch.randn_like(lean)
+    parameters = list(model.parameters())
+    wanted = torch.autograd.grad((plain * weight).sum(), parameters)
+    ours = torch.autograd.grad((lean * weight).sum(), parameters, retain_graph=True)
+    torch.testing.assert_close(ours, wanted, rtol=1e-10, atol=1e-12)
+    with pytest.raises(AttributeError):  # what the first pass overwrote is not used again
+        torch.autograd.grad((lean * weight).sum(), parameters)
 
 
 @pytest.mark.parametrize("num_layers", [1, 3])

@@ -209,7 +209,6 @@ def test_the_smallest_graph_has_every_type_and_relation(tmp_path: Path) -> None:
         ("kg.csv", {"seed": 0.5}, r"seed \(got 0.5\)"),
         ("kg.csv", {"preset": "hetionet"}, r"preset \(got 'hetionet'\) must be one of primekg"),
         ("kg.tsv", {}, r"output \(got '.*kg.tsv'\) must end in one of .csv, .csv.gz"),
-        ("none/kg.csv", {}, r"output \(got '.*none/kg.csv'\) must be a file in a directory"),
     ],
 )
 def test_errors_name_the_rule_and_leave_no_file(

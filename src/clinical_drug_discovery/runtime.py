@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import resource
@@ -70,6 +71,18 @@ def empty_cache(device: torch.device) -> None:
     if device.type != "cpu":
         gc.collect()
         torch.accelerator.empty_cache()
+
+
+def release_memory() -> None:
+    """Give freed memory of the C heap back to the system; glibc would keep it for this process.
+
+    Worth 150 MB after reading a graph: what the reader used is then there for the training.
+    """
+    gc.collect()
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # not in every C library
+        if trim is not None:
+            trim(0)
 
 
 def peak_memory_bytes() -> int:

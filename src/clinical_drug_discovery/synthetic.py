@@ -7,8 +7,6 @@ contraindicated where a side effect is a phenotype of the disease. Nothing here 
 """
 
 import math
-import os
-import secrets
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ import numpy.typing as npt
 import polars as pl
 from polars.io.plugins import register_io_source
 
+from clinical_drug_discovery.checkpoint import atomic_path, check_writable
 from clinical_drug_discovery.errors import InputError
 
 Ints = npt.NDArray[np.int64]
@@ -137,7 +136,7 @@ class SynthesisReport:
 def synthesize_graph(
     output: str | Path, *, preset: str = "primekg", scale: float = 1.0, seed: int = 0
 ) -> SynthesisReport:
-    """Writes a graph of PrimeKG's shape, every fact in both directions under one relation name.
+    """Write a graph of PrimeKG's shape, every fact in both directions under one relation name.
 
     Args:
         output: .csv, .csv.gz, .csv.zst or .parquet file; it appears only once it is complete.
@@ -147,7 +146,7 @@ def synthesize_graph(
         seed: of the random numbers; the same preset, scale and seed give the same bytes.
 
     Raises:
-        InputError: if a parameter breaks its rule or the directory of `output` does not exist.
+        InputError: a parameter breaks its rule, or `output` cannot be written.
     """
     began = time.perf_counter()
     path = Path(output)
@@ -158,7 +157,12 @@ def synthesize_graph(
     sampler = _Sampler(rng, counts, scale)
     planted = {name: sampler.draw(name, num_facts) for name, num_facts in asked.items()}
     nodes = _name_nodes(rng, counts)
-    _write_atomically(path, _stream_rows(nodes, sampler))
+    rows = _stream_rows(nodes, sampler)
+    with atomic_path(path) as temporary:
+        if path.suffix == ".parquet":
+            rows.sink_parquet(temporary)
+        else:
+            rows.sink_csv(temporary, compression=_COMPRESSIONS.get(path.suffix, "uncompressed"))
     num_rows = {name: 2 * pairs.shape[1] for name, pairs in sampler.facts.items()}
     return SynthesisReport(
         num_nodes=len(nodes),
@@ -184,8 +188,9 @@ def _check_parameters(path: Path, preset: str, scale: float, seed: int) -> None:
         raise InputError(f"seed (got {seed!r}) must be an integer of at least 0")
     if not path.name.endswith(_SUFFIXES):
         raise InputError(f"output (got {str(path)!r}) must end in one of {', '.join(_SUFFIXES)}")
-    if not path.parent.is_dir() or path.is_dir():
-        raise InputError(f"output (got {str(path)!r}) must be a file in a directory that exists")
+    if path.is_dir():
+        raise InputError(f"output (got {str(path)!r}) is a directory")
+    check_writable("output", path.parent)
 
 
 class _Latent:
@@ -384,15 +389,3 @@ def _stream_rows(nodes: pl.DataFrame, sampler: _Sampler) -> pl.LazyFrame:
                     yield pair.select(pl.lit(name).alias("relation"), display, pl.all())
 
     return register_io_source(batches, schema=next(batches()).schema)
-
-
-def _write_atomically(path: Path, frame: pl.LazyFrame) -> None:
-    temporary = path.with_name(f".{secrets.token_hex(4)}-{path.name}")  # polars checks suffixes
-    try:
-        if path.suffix == ".parquet":
-            frame.sink_parquet(temporary)
-        else:
-            frame.sink_csv(temporary, compression=_COMPRESSIONS.get(path.suffix, "uncompressed"))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -33,6 +33,14 @@ def mean_neighbors(x: Tensor, block: Block) -> Tensor:
     return mean
 
 
+def mean_neighbors_backward(grad: Tensor, block: Block) -> Tensor:
+    """Gradient of `mean_neighbors` by x, shape (N, C), from that by its result, shape (M, C)."""
+    if block.indptr_by_source is None or block.indices_by_source is None:
+        raise RuntimeError("a range_block has no backward pass: use it under torch.no_grad()")
+    scale = block.inverse_degree.to(grad.dtype)
+    return _csr_sum(grad)(block.indptr_by_source, block.indices_by_source, grad, None, scale)
+
+
 class _MeanNeighbors(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, block: Block) -> Tensor:
@@ -43,12 +51,7 @@ class _MeanNeighbors(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        block: Block = ctx.block
-        if block.indptr_by_source is None or block.indices_by_source is None:
-            raise RuntimeError("a range_block has no backward pass: use it under torch.no_grad()")
-        scale = block.inverse_degree.to(grad.dtype)
-        by_source = block.indptr_by_source, block.indices_by_source
-        return _csr_sum(grad)(*by_source, grad, None, scale), None
+        return mean_neighbors_backward(grad, ctx.block), None
 
 
 def _csr_sum(x: Tensor) -> Callable[..., Tensor]:

@@ -1,0 +1,185 @@
+"""The command line says what the functions say, and ends as a script would want."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from graphs import Fact, to_rows
+from typer.testing import CliRunner
+
+from clinical_drug_discovery.cli import COMMANDS, FLAG_NAMES, make_app
+from clinical_drug_discovery.outputs import read_embeddings
+
+SMALL = ["--embedding-dim", "8", "--hidden-dim", "8", "--num-layers", "2", "--num-epochs", "2"]
+
+
+@pytest.fixture
+def edges(tmp_path: Path, facts: list[Fact]) -> Path:
+    path = tmp_path / "kg.csv"
+    to_rows(facts).write_csv(path)
+    return path
+
+
+def cdd(*arguments: object) -> Any:
+    runner = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"})  # no wrapping, no colours
+    return runner.invoke(make_app(), [str(argument) for argument in arguments])
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_every_parameter_is_a_flag_with_help(words: tuple[str, ...]) -> None:
+    function: Callable[..., Any] = COMMANDS[words][0]
+    result = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(
+        make_app(), [*words, "--help"]
+    )
+    assert result.exit_code == 0
+    for name in [*inspect.signature(function).parameters, "json"]:
+        flag = f"--{FLAG_NAMES.get(name, name).replace('_', '-')}"
+        (line,) = (line for line in result.output.splitlines() if f" {flag} " in line)
+        assert len(line.strip(" │").split(maxsplit=2)[-1]) > 10, line
+
+
+def test_embed_then_similar(edges: Path, tmp_path: Path) -> None:
+    output = tmp_path / "e.csv"
+    flags = ["--include-node-types", "drug", "--include-node-types", "disease", "--seed", 3]
+    result = cdd(
+        "embed", "graphsage", "--edges", edges, "--output", output, "--json", *flags, *SMALL
+    )
+    assert result.exit_code == 0, result.output
+    stats = json.loads(result.stdout)
+    assert stats["seed"] == 3
+    assert set(stats["collapse"]) == {"drug", "disease"}
+    nodes, _ = read_embeddings(output)
+    name = nodes["node_name"][0]
+    found = cdd("similar", "--embeddings", output, "--node", name, "--top", 3, "--json")
+    assert len(json.loads(found.stdout)) == 3
+    table = cdd("similar", "--embeddings", output, "--node", name, "--type", "disease")
+    assert table.exit_code == 0
+    assert "MONDO:" in table.stdout
+
+
+def test_synthesize_and_doctor(tmp_path: Path) -> None:
+    made = cdd("synthesize", "--scale", 0.002, "--output", tmp_path / "kg.csv.zst", "--json")
+    assert json.loads(made.stdout)["output"] == str(tmp_path / "kg.csv.zst")
+    assert json.loads(cdd("doctor", "--json").stdout)["devices"][-1] == "cpu"
+    assert "torch" in cdd("doctor").stdout
+
+
+def test_demo_answers_for_three_drugs_and_three_diseases(tmp_path: Path) -> None:
+    result = cdd("demo", "--output-dir", tmp_path / "demo")
+    assert result.exit_code == 0, result.output
+    neighbors = {
+        line.split("  ")[0].strip(): line for line in result.stdout.splitlines() if ", " in line
+    }
+    for name, expected in {
+        "Atorvastatin": "Simvastatin",
+        "Propranolol": "Metoprolol",
+        "Sertraline": "Paroxetine",
+    }.items():
+        assert expected in result.stdout, name
+    assert neighbors
+    for name in ("type 2 diabetes mellitus", "asthma", "major depressive disorder"):
+        assert name in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--edges", "none.csv", "--output", "e.csv"], "none.csv"),
+        (["--edges", "kg.csv", "--output", "e.xml"], "e.xml"),
+        (["--edges", "kg.csv", "--output", "e.csv", "--num-layers", "0"], "num_layers (got 0)"),
+        (["--edges", "kg.csv", "--output", "e.csv", "--num-layers", "two"], "num-layers"),
+        (["--edges", "kg.csv"], "output"),
+        (["--edges", "kg.csv", "--output", "e.csv", "--epochs", "3"], "epochs"),
+        (["--edges", "kg.csv", "--output", "e.csv", "--device", "mps"], "mps"),
+    ],
+)
+@pytest.mark.usefixtures("edges")
+def test_mistakes_end_with_code_2_one_message_and_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = cdd("embed", "graphsage", *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["kg.csv"]
+
+
+SCRIPT = str(Path(sys.executable).with_name("cdd"))
+
+
+def run_script(*arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [SCRIPT, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_the_script_is_quiet_when_stderr_is_no_terminal(edges: Path, tmp_path: Path) -> None:
+    process = run_script(
+        "embed", "graphsage", "--edges", edges, "--output", tmp_path / "e.npy", "--json", *SMALL
+    )
+    stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert stderr == ""
+    assert json.loads(stdout)["saved_nodes"] > 0
+
+
+def test_the_script_shows_the_milestones_on_a_terminal(edges: Path, tmp_path: Path) -> None:
+    pty = pytest.importorskip("pty")
+    ours, theirs = pty.openpty()
+    output = tmp_path / "e.npy"
+    flags = ["--edges", edges, "--output", output, "--device", "cpu", *SMALL]
+    command = [SCRIPT, "embed", "graphsage", *map(str, flags)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=theirs) as process:
+        os.close(theirs)
+        shown = b""
+        while True:
+            try:
+                part = os.read(ours, 65536)
+            except OSError:  # Linux's way to say that the other end is closed
+                break
+            if not part:
+                break
+            shown += part
+    os.close(ours)
+    assert process.returncode == 0
+    text = shown.decode()
+    for milestone in (
+        "Device: cpu",
+        "Full-batch training with edge sampling",
+        "Layer-wise inference",
+        "Layer 1/2",
+        "Layer 2/2",
+        "Generated embeddings: torch.Size([",
+    ):
+        assert milestone in text
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_run_leaves_no_half_written_output(
+    edges: Path, tmp_path: Path, how: signal.Signals
+) -> None:
+    output = tmp_path / "out" / "e.csv"
+    process = run_script(
+        "embed", "graphsage", "--edges", edges, "--output", output, "--num-epochs", 10**6
+    )
+    time.sleep(6)  # in training by then; anywhere earlier must leave nothing either
+    assert process.poll() is None
+    process.send_signal(how)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert not output.parent.exists()
