@@ -44,6 +44,9 @@ def parse_memory(budget: str | int | None) -> int:
     return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
+_FIXED = GIB // 5  # compiling the kernels, thread pools, work space of matrix products
+
+
 @dataclass(frozen=True)
 class SagePlan:
     """The sizes that decide what training and embedding with GraphSAGE need."""
@@ -58,18 +61,18 @@ class SagePlan:
     def bytes_needed(self) -> int:
         """Peak bytes beside what the process holds already (interpreter, libraries, the graph).
 
-        Training: 16 N C of weights, gradient and two moments of Adam; 8 N C kept per hidden layer
-        and 12 N C passing through; for the last layer M = 3 edge_batch_size rows (at most N) with
-        4 M (2 C + 5 D), and 21 bytes an edge to pick out theirs. Inference: the input, two layers'
-        rows and the result twice over while it is put in order and written, 4 N (2 C + 2 D).
+        Training: 12 N C of weights and Adam's two moments, 8 N C kept per hidden layer and 12 N C
+        passing through; for the last layer M = 3 edge_batch_size rows (at most N) with
+        4 M (2 C + 5 D), and 21 bytes an edge to pick out theirs. Inference: the input, a layer's
+        rows and the result, twice over while it is put in order and written, 4 N (2 C + 2 D).
         """
         nodes, hidden, dim = self.num_nodes, self.hidden_dim, self.embedding_dim
         rows = min(3 * self.edge_batch_size, nodes)
         layers = self.num_layers - 1
         weights = 16 * (2 * hidden * (hidden * layers + dim))
-        training = 4 * nodes * hidden * (4 + 2 * layers + 3) + 4 * rows * (2 * hidden + 5 * dim)
+        training = 4 * nodes * hidden * (3 + 2 * layers + 3) + 4 * rows * (2 * hidden + 5 * dim)
         inference = 4 * nodes * (2 * hidden + 2 * dim)
-        return weights + max(training + 21 * self.num_edges, inference)
+        return _FIXED + weights + max(training + 21 * self.num_edges, inference)
 
 
 def check_budget(plan: SagePlan, memory_budget: str | int | None) -> int:

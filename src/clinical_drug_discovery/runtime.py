@@ -67,18 +67,13 @@ def _why_missing(device: str) -> str:
 
 
 def empty_cache(device: torch.device) -> None:
-    """Give cached blocks back to the system, where the device keeps any."""
+    """Give freed memory back to the system: what the device's allocator keeps, and the C heap.
+
+    glibc keeps what is freed in small pieces; over 100 epochs on PrimeKG that grew by 0.4 GB.
+    """
     if device.type != "cpu":
         gc.collect()
         torch.accelerator.empty_cache()
-
-
-def release_memory() -> None:
-    """Give freed memory of the C heap back to the system; glibc would keep it for this process.
-
-    Worth 150 MB after reading a graph: what the reader used is then there for the training.
-    """
-    gc.collect()
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # not in every C library
         if trim is not None:

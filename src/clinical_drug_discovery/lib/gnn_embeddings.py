@@ -26,7 +26,6 @@ from clinical_drug_discovery.runtime import (
     check_finite,
     empty_cache,
     peak_memory_bytes,
-    release_memory,
     resolve_device,
 )
 from clinical_drug_discovery.sage import GraphSage
@@ -106,7 +105,7 @@ def generate_gnn_embeddings(
 
     start = time.perf_counter()
     graph = read_graph(edges_csv, include_node_types=include_node_types, limit_nodes=limit_nodes)
-    release_memory()
+    empty_cache(place)  # what the reader used is then there for the training
     seconds_read = time.perf_counter() - start
     progress.milestone(
         f"Read {graph.num_nodes:,} nodes and {graph.num_edges:,} edges of {len(graph.relations)} "
