@@ -19,7 +19,7 @@ LAYERS = (
     ("errors", "progress", "stats"),
     ("runtime",),
     ("graph", "diagnose", "checkpoint", "memory", "doctor"),
-    ("tables", "outputs", "blocks", "synthetic"),
+    ("tables", "outputs", "csr", "blocks", "synthetic"),
     ("ops",),
     ("sampling", "losses", "sage", "inference", "evaluate", "repurpose"),
     ("lib",),

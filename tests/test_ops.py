@@ -11,6 +11,7 @@ from graphs import Fact, node, random_facts, read_facts
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from clinical_drug_discovery.blocks import full_block, range_block, row_block
+from clinical_drug_discovery.csr import Csr
 from clinical_drug_discovery.graph import KnowledgeGraph
 from clinical_drug_discovery.ops import cpu, mean_neighbors, reference
 
@@ -50,7 +51,7 @@ def test_csr_sum_kernels_equal_a_dense_product(
     for row_scale, column_scale in ((None, None), (a, None), (None, b), (a, b)):
         expected = matrix @ (x if column_scale is None else column_scale[:, None] * x).double()
         expected = expected if row_scale is None else row_scale[:, None] * expected
-        arguments = (indptr, indices, x, row_scale, column_scale)
+        arguments = (Csr(indptr, indices), x, row_scale, column_scale)
         results = [cpu.csr_sum(*arguments)]
         results += [reference.csr_sum(*arguments, chunk_size=size) for size in (1, 7, 10**6)]
         for result in results:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from clinical_drug_discovery.blocks import Block
+from clinical_drug_discovery.blocks import Block, own_rows
 from clinical_drug_discovery.ops import mean_neighbors, mean_neighbors_backward
 
 _NORM_EPS = 1e-5
@@ -45,7 +45,7 @@ class SageLayer(nn.Module):
         """
         mean = mean_neighbors(x, block)
         out = functional.linear(mean, self.weight_neighbor, self.bias)
-        return out.addmm_(own_rows(x, block), self.weight_self.t())
+        return out.addmm_(own_rows(x, block.rows), self.weight_self.t())
 
 
 class GraphSage(nn.Module):
@@ -101,7 +101,7 @@ class GraphSage(nn.Module):
         if index == len(self.layers) - 1:
             return functional.layer_norm(out, out.shape[1:], eps=_NORM_EPS)
         normed = functional.layer_norm(out.relu(), out.shape[1:], eps=_NORM_EPS)
-        return normed + own_rows(x, block)
+        return normed + own_rows(x, block.rows)
 
 
 class _HiddenLayer(torch.autograd.Function):
@@ -144,13 +144,6 @@ class _HiddenLayer(torch.autograd.Function):
         by_neighbor = mean_neighbors_backward(out, ctx.block)
         grad_x = torch.addmm(grad, out, weight_self).addmm_(by_neighbor, weight_neighbor)
         return grad_x, out.t() @ x, by_neighbor.t() @ x, out.sum(dim=0), None
-
-
-def own_rows(x: Tensor, block: Block) -> Tensor:
-    """The target rows of x themselves, shape (M, C)."""
-    if isinstance(block.rows, slice):
-        return x[block.rows]
-    return functional.embedding(block.rows, x)  # its gradient is summed in a fixed order
 
 
 def _uniform(shape: tuple[int, int], bound: float, generator: torch.Generator) -> Tensor:

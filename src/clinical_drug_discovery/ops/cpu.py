@@ -11,34 +11,37 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clinical_drug_discovery.csr import Csr
+
 _PARTS_PER_THREAD = 16  # several parts a thread, so that one hub does not leave the others idle
 
 
 def csr_sum(
-    indptr: Tensor,
-    indices: Tensor,
+    csr: Csr,
     x: Tensor,
     row_scale: Tensor | None,
     column_scale: Tensor | None,
 ) -> Tensor:
     """The same as `reference.csr_sum`, without any buffer beside the output, shape (M, C)."""
-    num_rows = indptr.numel() - 1
-    out = torch.empty(num_rows, x.shape[1], dtype=x.dtype)
+    out = torch.empty(csr.num_rows, x.shape[1], dtype=x.dtype)
     ones = np.ones(1, out.numpy().dtype)
     _csr_sum(
-        indptr.numpy(),
-        indices.numpy(),
+        csr.indptr.numpy(),
+        csr.indices.numpy(),
         x.detach().contiguous().numpy(),
         ones if row_scale is None else row_scale.numpy(),
         ones if column_scale is None else column_scale.numpy(),
         out.numpy(),
-        _balanced_parts(indptr),
+        balanced_parts(csr.indptr),
     )
     return out
 
 
-def _balanced_parts(indptr: Tensor) -> np.ndarray:
-    """Row ranges of about equal numbers of edges (and rows), as boundaries."""
+def balanced_parts(indptr: Tensor) -> np.ndarray:
+    """Row ranges of about equal numbers of edges (and rows), as boundaries.
+
+    Balanced by edges, since one hub can have more of them than all other rows together.
+    """
     ends = indptr.numpy()
     work = ends + np.arange(len(ends))  # a row costs something even when it has no edges
     num_parts = numba.get_num_threads() * _PARTS_PER_THREAD

@@ -35,10 +35,10 @@ def mean_neighbors(x: Tensor, block: Block) -> Tensor:
 
 def mean_neighbors_backward(grad: Tensor, block: Block) -> Tensor:
     """Gradient of `mean_neighbors` by x, shape (N, C), from that by its result, shape (M, C)."""
-    if block.indptr_by_source is None or block.indices_by_source is None:
+    if block.by_source is None:
         raise RuntimeError("a range_block has no backward pass: use it under torch.no_grad()")
     scale = block.inverse_degree.to(grad.dtype)
-    return _csr_sum(grad)(block.indptr_by_source, block.indices_by_source, grad, None, scale)
+    return _csr_sum(grad)(block.by_source, grad, None, scale)
 
 
 class _MeanNeighbors(torch.autograd.Function):
@@ -46,7 +46,7 @@ class _MeanNeighbors(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, block: Block) -> Tensor:
         ctx.block = block
         scale = block.inverse_degree.to(x.dtype)
-        return _csr_sum(x)(block.indptr, block.indices, x, scale, None)
+        return _csr_sum(x)(block.by_target, x, scale, None)
 
     @staticmethod
     @once_differentiable

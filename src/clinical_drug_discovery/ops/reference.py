@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
+
+from clinical_drug_discovery.csr import Csr
 
 EDGE_CHUNK = 1 << 16  # with 256 float32 columns a chunk of messages is 64 MiB
 
 
 def csr_sum(
-    indptr: Tensor,
-    indices: Tensor,
+    csr: Csr,
     x: Tensor,
     row_scale: Tensor | None,
     column_scale: Tensor | None,
@@ -21,8 +24,7 @@ def csr_sum(
     out[i] = row_scale[i] * sum over j in row i of column_scale[j] * x[j].
 
     Args:
-        indptr: shape (M + 1,), int64.
-        indices: shape (E,), int32, rows of x.
+        csr: M rows of E entries, which are rows of x.
         x: shape (N, C).
         row_scale: shape (M,), or None for ones.
         column_scale: shape (N,), or None for ones.
@@ -31,12 +33,8 @@ def csr_sum(
     Returns:
         shape (M, C).
     """
-    num_rows, num_edges = indptr.numel() - 1, indices.numel()
-    out = x.new_zeros(num_rows, x.shape[1])
-    for start in range(0, num_edges, chunk_size):
-        columns = indices[start : start + chunk_size]
-        edges = torch.arange(start, start + columns.numel(), device=x.device)
-        rows = torch.bucketize(edges, indptr[1:], right=True)
+    out = x.new_zeros(csr.num_rows, x.shape[1])
+    for rows, columns in _edge_chunks(csr, chunk_size):
         messages = x[columns]  # (chunk, C)
         if column_scale is not None:
             messages *= column_scale[columns, None]
@@ -44,3 +42,11 @@ def csr_sum(
     if row_scale is not None:
         out *= row_scale[:, None]
     return out
+
+
+def _edge_chunks(csr: Csr, chunk_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Row and entry of every edge, so many edges at a time."""
+    for start in range(0, csr.indices.numel(), chunk_size):
+        columns = csr.indices[start : start + chunk_size]
+        edges = torch.arange(start, start + columns.numel(), device=columns.device)
+        yield torch.bucketize(edges, csr.indptr[1:], right=True), columns
