@@ -154,6 +154,7 @@ def test_nothing_global_is_touched(edges: Path, tmp_path: Path) -> None:
         ({"learning_rate": 0.0}, r"learning_rate \(got 0.0\)"),
         ({"learning_rate": float("nan")}, r"learning_rate \(got nan\)"),
         ({"learning_rate": 1e30}, r"learning_rate \(got 1e\+30\) is too high: the loss of epoch"),
+        ({"learning_rate": 1e30, "num_epochs": 1}, r"learning_rate .*NaN or infinity"),
         ({"seed": -1}, r"seed \(got -1\)"),
         ({"device": "tpu"}, r"device \(got 'tpu'\) must be one of mps, cuda, cpu"),
         ({"memory_budget": "1MiB"}, r"memory_budget .*too small"),

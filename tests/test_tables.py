@@ -153,7 +153,7 @@ def corrupt(line: int, old: str, new: str, *, numbered: bool = True) -> bytes:
     """The good file with one line changed; line 1 is the header."""
     lines = to_rows(GOOD, numbered=numbered).write_csv().splitlines(keepends=True)
     assert old in lines[line - 1]
-    lines[line - 1] = lines[line - 1].replace(old, new)
+    lines[line - 1] = lines[line - 1].replace(old, new, 1)
     return "".join(lines).encode()
 
 
@@ -165,6 +165,7 @@ FAULTS: dict[str, tuple[bytes, str]] = {
     "missing fields": (corrupt(20, ",MONDO", ""), r"row 20: no y_source"),
     "missing field": (corrupt(20, "drug 18", ""), r"row 20: no x_name"),
     "empty field": (corrupt(20, "drug 18", '""'), r"row 20: a node's name must not be empty"),
+    "empty relation": (corrupt(20, "indication,", '"",'), r"row 20: relation must not be empty"),
     "too many fields": (corrupt(20, "drug 18", "drug, 18"), r"row 20: 13 fields .* header has 12"),
     "open quote": (corrupt(20, "drug 18", '"drug 18'), r"row 20: .*quote"),
     "stray quote": (corrupt(20, "drug 18", 'drug "18'), r"row 20: .*quote"),

@@ -105,9 +105,3 @@ def check_at_least(name: str, value: int, least: int) -> None:
     """Refuse a parameter that is no whole number or below `least`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise InputError(f"{name} (got {value!r}) must be a whole number of at least {least}")
-
-
-def check_finite(name: str, tensor: Tensor) -> None:
-    """Stop on NaN or infinity."""
-    if not torch.isfinite(tensor).all():
-        raise FloatingPointError(f"{name} hold NaN or infinite values")

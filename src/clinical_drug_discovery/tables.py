@@ -183,6 +183,9 @@ class _Rows:
     def edges(self, order: IntArray) -> tuple[IntArray, IntArray, IntArray, tuple[str, ...]]:
         """All rows as (x, relation, y), nodes in graph order, and the relations' names, sorted."""
         relation = pl.concat(chunk["relation"] for chunk in self.chunks)
+        if "" in relation.unique():
+            row = int((relation == "").arg_max() or 0) + HEADER_ROWS + 1
+            raise InputError(f"{self.path}, row {row}: relation must not be empty")
         numbers = self.nodes.select("record", node=pl.Series(order))
         ends: dict[str, list[IntArray]] = {"x": [], "y": []}
         while self.chunks:  # each chunk is freed once it is translated

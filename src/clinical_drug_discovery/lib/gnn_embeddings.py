@@ -23,7 +23,6 @@ from clinical_drug_discovery.progress import Progress
 from clinical_drug_discovery.runtime import (
     GIB,
     check_at_least,
-    check_finite,
     empty_cache,
     peak_memory_bytes,
     resolve_device,
@@ -135,7 +134,10 @@ def generate_gnn_embeddings(
         chunk_size,
         on_layer=lambda index: progress.detail(f"Layer {index + 1}/{num_layers}..."),
     )
-    check_finite("embeddings", embeddings)
+    if not torch.isfinite(embeddings).all():
+        raise InputError(
+            f"learning_rate (got {learning_rate}) is too high: the embeddings hold NaN or infinity"
+        )
     collapse = collapse_by_type(embeddings, graph)
     seconds_inference = time.perf_counter() - start
     progress.milestone(f"Generated embeddings: {embeddings.shape}")
