@@ -19,7 +19,7 @@ LAYERS = (
     ("errors", "progress", "stats"),
     ("runtime",),
     ("graph", "diagnose", "checkpoint", "memory", "doctor"),
-    ("tables", "outputs", "csr", "blocks", "synthetic"),
+    ("tables", "outputs", "csr", "blocks", "typed_blocks", "synthetic"),
     ("ops",),
     ("sampling", "losses", "sage", "inference", "evaluate", "repurpose"),
     ("lib",),

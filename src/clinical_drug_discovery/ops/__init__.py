@@ -4,6 +4,7 @@ On the CPU the kernels of `cpu`, elsewhere the chunked torch code of `reference`
 oracle of the tests. No tensor of shape (num_edges, dim) exists on either path, forward or backward.
 """
 
+from clinical_drug_discovery.ops.attention import heterogeneous_attention
 from clinical_drug_discovery.ops.mean import mean_neighbors, mean_neighbors_backward
 
-__all__ = ["mean_neighbors", "mean_neighbors_backward"]
+__all__ = ["heterogeneous_attention", "mean_neighbors", "mean_neighbors_backward"]

@@ -44,6 +44,93 @@ def csr_sum(
     return out
 
 
+def attend(
+    csr: Csr,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scale: Tensor,
+    highest: Tensor,
+    total: Tensor,
+    weighted: Tensor,
+    chunk_size: int = EDGE_CHUNK,
+) -> None:
+    """Add the edges of one type to a running softmax over all edges of each row (online softmax).
+
+    "Online normalizer calculation for softmax" (arXiv:1805.02867), Alg. 3, with the weighted sum
+    carried along. After the last edge type, weighted / total is the attention's result.
+
+    Args:
+        csr: M rows of E entries, which are rows of k and v.
+        q: shape (M, H, d), queries.
+        k: shape (n, H, d), keys, mapped by the edge type.
+        v: shape (n, H, d), values, mapped by the edge type.
+        scale: shape (H,), what the dot products are multiplied by.
+        highest: shape (M, H), highest logit so far, -inf at first; changed in place.
+        total: shape (M, H), sum of exp(logit - highest) so far; changed in place.
+        weighted: shape (M, H, d), sum of exp(logit - highest) v so far; changed in place.
+        chunk_size: edges at a time; peak extra memory is about 3 chunk_size H d values.
+    """
+    for rows, columns in _edge_chunks(csr, chunk_size):
+        logits = (q[rows] * k[columns]).sum(dim=-1) * scale  # (chunk, H)
+        index = rows[:, None].expand_as(logits)
+        top = highest.scatter_reduce(0, index, logits, "amax", include_self=True)
+        # A row without edges so far has nothing to shrink, and -inf - -inf is no number.
+        shrink = torch.where(top > highest, torch.exp(highest - top), torch.ones_like(top))
+        share = torch.exp(logits - top[rows])
+        total.mul_(shrink).index_add_(0, rows, share)
+        weighted.mul_(shrink[..., None]).index_add_(0, rows, share[..., None] * v[columns])
+        highest.copy_(top)
+
+
+def attend_backward(
+    by_target: Csr,
+    by_source: Csr,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scale: Tensor,
+    log_total: Tensor,
+    delta: Tensor,
+    grad: Tensor,
+    grad_q: Tensor,
+    chunk_size: int = EDGE_CHUNK,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of the attention by one edge type's queries, keys, values and scale.
+
+    The logits are computed again, as in "FlashAttention" (arXiv:2205.14135), Alg. 4.
+
+    Args:
+        by_target: M rows of E entries.
+        by_source: its transpose; not needed by this path.
+        q: shape (M, H, d).
+        k: shape (n, H, d).
+        v: shape (n, H, d).
+        scale: shape (H,).
+        log_total: shape (M, H), log-sum-exp of each row's logits over all edge types.
+        delta: shape (M, H), sum of grad times result over d.
+        grad: shape (M, H, d), gradient by the attention's result.
+        grad_q: shape (M, H, d); the gradient by q is added in place.
+        chunk_size: edges at a time; peak extra memory is about 5 chunk_size H d values.
+
+    Returns:
+        Gradients by k, v, shape (n, H, d), and scale, shape (H,).
+    """
+    del by_source
+    grad_k, grad_v, grad_scale = torch.zeros_like(k), torch.zeros_like(v), torch.zeros_like(scale)
+    for rows, columns in _edge_chunks(by_target, chunk_size):
+        dots = (q[rows] * k[columns]).sum(dim=-1)  # (chunk, H)
+        share = torch.exp(dots * scale - log_total[rows])
+        grad_share = (grad[rows] * v[columns]).sum(dim=-1)
+        grad_logit = share * (grad_share - delta[rows])
+        grad_scale += (grad_logit * dots).sum(dim=0)
+        factor = (grad_logit * scale)[..., None]
+        grad_q.index_add_(0, rows, factor * k[columns])
+        grad_k.index_add_(0, columns, factor * q[rows])
+        grad_v.index_add_(0, columns, share[..., None] * grad[rows])
+    return grad_k, grad_v, grad_scale
+
+
 def _edge_chunks(csr: Csr, chunk_size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Row and entry of every edge, so many edges at a time."""
     for start in range(0, csr.indices.numel(), chunk_size):
