@@ -25,6 +25,7 @@ FIELDS = ("source", "type", "id", "name")
 REQUIRED = ("relation", *(f"{side}_{field}" for side in "xy" for field in FIELDS))
 INDEX = ("x_index", "y_index")
 BATCH_ROWS = 200_000  # about 25 MB of text
+ROW, RECORD = "#row", "#record"  # our own columns while reading; a file may have any other name
 HEADER_ROWS = 1  # rows of a CSV are counted as a text editor does: the header is row 1
 
 
@@ -129,11 +130,11 @@ class _Rows:
             *(
                 pl.struct(name for name in columns if name.startswith(f"{side}_"))
                 .hash(0)
-                .alias(f"{side}_record")
+                .alias(f"{side}_{RECORD}")
                 for side in "xy"
             ),
         )
-        frame = frame.with_row_index("row", offset=1 if parquet else HEADER_ROWS + 1)
+        frame = frame.with_row_index(ROW, offset=1 if parquet else HEADER_ROWS + 1)
         for batch in frame.collect_batches(chunk_size=BATCH_ROWS, maintain_order=True):
             rows = _without_blank(self.path, batch, columns)
             self._add(rows)
@@ -146,18 +147,17 @@ class _Rows:
         for side in "xy":
             new = batch
             if len(self.nodes):
-                known = batch[f"{side}_record"].is_in(self.nodes["record"].implode())
+                known = batch[f"{side}_{RECORD}"].is_in(self.nodes[RECORD].implode())
                 if known.all():
                     continue
                 new = batch.filter(~known)
-            fields = [name for name in batch.columns if name.startswith(f"{side}_")]
-            new = new.select("row", **{name.removeprefix(f"{side}_"): name for name in fields})
-            new = new.unique("record", keep="first", maintain_order=True)
+            fields = {name: f"{side}_{name}" for name in (*FIELDS, "index", RECORD)}
+            present = {name: column for name, column in fields.items() if column in batch.columns}
+            new = new.select(ROW, **present).unique(RECORD, keep="first", maintain_order=True)
             self.nodes = pl.concat([self.nodes, new], how="diagonal", rechunk=True)
         # Not batch.select: it would queue behind the reader's own work in polars' thread pool.
-        self.chunks.append(
-            pl.DataFrame([batch[name] for name in ("x_record", "y_record", "relation")])
-        )
+        kept = (f"x_{RECORD}", f"y_{RECORD}", "relation")
+        self.chunks.append(pl.DataFrame([batch[name] for name in kept]))
 
     def sorted_nodes(self) -> tuple[pl.DataFrame, npt.NDArray[np.int32]]:
         """The nodes in graph order, and for each node as first seen its number in that order."""
@@ -186,13 +186,13 @@ class _Rows:
         if "" in relation.unique():
             row = int((relation == "").arg_max() or 0) + HEADER_ROWS + 1
             raise InputError(f"{self.path}, row {row}: relation must not be empty")
-        numbers = self.nodes.select("record", node=pl.Series(order))
+        numbers = self.nodes.select(RECORD, node=pl.Series(order))
         ends: dict[str, list[IntArray]] = {"x": [], "y": []}
         while self.chunks:  # each chunk is freed once it is translated
             chunk = self.chunks.pop(0)
             for side, parts in ends.items():
-                records = chunk.select(record=f"{side}_record")
-                found = records.join(numbers, on="record", how="left", maintain_order="left")
+                records = chunk.select(pl.col(f"{side}_{RECORD}").alias(RECORD))
+                found = records.join(numbers, on=RECORD, how="left", maintain_order="left")
                 parts.append(found["node"].to_numpy())
         x, y = (np.concatenate(parts) for parts in ends.values())
         # polars numbers categories by first appearance in the process; ours are numbered by name.
@@ -227,7 +227,7 @@ def _without_blank(path: Path, batch: pl.DataFrame, columns: list[str]) -> pl.Da
         record = partial.row(0, named=True)
         lacking = ", ".join(name for name in columns if record[name] is None)
         raise InputError(
-            f"{path}, row {record['row']}: no {lacking}; every row must fill {', '.join(columns)} "
+            f"{path}, row {record[ROW]}: no {lacking}; every row must fill {', '.join(columns)} "
             "(is the file cut short?)"
         )
     return batch.filter(~missing)
@@ -241,12 +241,12 @@ def _check_nodes(path: Path, nodes: pl.DataFrame) -> None:
     for field in FIELDS:
         empty = nodes.filter(pl.col(field) == "")
         if len(empty):
-            row = empty["row"].to_list()[0]
+            row = empty[ROW].to_list()[0]
             raise InputError(f"{path}, row {row}: a node's {field} must not be empty")
     if "index" in nodes.columns:
         wrong = nodes.filter(~pl.col("index").str.contains(r"^\d{1,18}$"))
         if len(wrong):
-            row, index = wrong.select("row", "index").row(0)
+            row, index = wrong.select(ROW, "index").row(0)
             raise InputError(
                 f"{path}, row {row}: x_index or y_index (got {index!r}) must be an integer"
             )
@@ -263,13 +263,13 @@ def _check_unique(
     repeated = nodes.filter(nodes.select(keys).is_duplicated())
     if repeated.is_empty():
         return
-    groups = repeated.sort("row").group_by(keys, maintain_order=True)
+    groups = repeated.sort(ROW).group_by(keys, maintain_order=True)
     first, other = groups.head(2).head(2).rows(named=True)
     field = next(field for field in told if first[field] != other[field])
     raise InputError(
-        f"{path}, row {other['row']}: the node with "
+        f"{path}, row {other[ROW]}: the node with "
         f"{', '.join(f'{key} {first[key]!r}' for key in keys)} has {field} {other[field]!r}, "
-        f"but row {first['row']} gave it {field} {first[field]!r}"
+        f"but row {first[ROW]} gave it {field} {first[field]!r}"
     )
 
 
