@@ -21,7 +21,7 @@ LAYERS = (
     ("graph", "diagnose", "checkpoint", "memory", "doctor"),
     ("tables", "outputs", "csr", "blocks", "typed_blocks", "synthetic"),
     ("ops",),
-    ("sampling", "losses", "sage", "hgt", "inference", "evaluate", "repurpose"),
+    ("sampling", "similarity", "losses", "sage", "hgt", "inference", "evaluate", "repurpose"),
     ("lib",),
     ("demo",),
     ("cli",),

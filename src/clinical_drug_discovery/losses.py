@@ -56,3 +56,25 @@ def link_prediction_loss(decoder: DistMult, z: Tensor, batch: EdgeBatch) -> Tens
     wrong = wrong + (functional.softplus(others) * batch.has_negative).sum()
     loss: Tensor = wrong / (facts.numel() + batch.has_negative.sum())
     return loss
+
+
+def info_nce(anchor: Tensor, positive: Tensor, excluded: Tensor, temperature: float) -> Tensor:
+    """InfoNCE of pairs with the other pairs' positives as negatives.
+
+    "Representation Learning with Contrastive Predictive Coding" (arXiv:1807.03748), eq. 4, with
+    cosine / temperature as the logarithm of the density ratio.
+
+    Args:
+        anchor: shape (P, D), embeddings.
+        positive: shape (P, D), of the node that goes with each anchor.
+        excluded: shape (P, P), bool: pairs (i, j) of which positive j is no negative of anchor i,
+            because the two are the same node or alike themselves; the diagonal does not count.
+        temperature: divides the cosines.
+
+    Returns:
+        The mean over the pairs; ln of the number of candidates for a model that knows nothing.
+    """
+    cosine = functional.normalize(anchor, dim=1) @ functional.normalize(positive, dim=1).t()
+    own = torch.eye(len(anchor), dtype=torch.bool, device=anchor.device)
+    logits = (cosine / temperature).masked_fill(excluded & ~own, -torch.inf)
+    return functional.cross_entropy(logits, torch.arange(len(anchor), device=anchor.device))
