@@ -145,7 +145,7 @@ def test_nothing_global_is_touched(edges: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"embedding_dim": 0}, r"embedding_dim \(got 0\)"),
+        ({"embedding_dim": 1}, r"embedding_dim \(got 1\) must be a whole number of at least 2"),
         ({"hidden_dim": -1}, r"hidden_dim \(got -1\)"),
         ({"num_layers": 0}, r"num_layers \(got 0\)"),
         ({"num_epochs": 0}, r"num_epochs \(got 0\)"),

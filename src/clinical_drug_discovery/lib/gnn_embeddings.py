@@ -81,18 +81,18 @@ def generate_gnn_embeddings(
     Raises:
         InputError: a parameter or the file breaks a rule; nothing has been written then.
     """
-    for name, value in (
-        ("embedding_dim", embedding_dim),
-        ("hidden_dim", hidden_dim),
-        ("num_layers", num_layers),
-        ("num_epochs", num_epochs),
-        ("edge_batch_size", edge_batch_size),
-        ("chunk_size", chunk_size),
+    for name, value, least in (
+        ("embedding_dim", embedding_dim, 2),  # layer normalisation leaves nothing of one number
+        ("hidden_dim", hidden_dim, 2),
+        ("num_layers", num_layers, 1),
+        ("num_epochs", num_epochs, 1),
+        ("edge_batch_size", edge_batch_size, 1),
+        ("chunk_size", chunk_size, 1),
+        ("seed", seed, 0),
     ):
-        check_at_least(name, value, 1)
-    check_at_least("seed", seed, 0)
+        check_at_least(name, value, least)
     if not 0 < learning_rate < float("inf"):
-        raise InputError(f"learning_rate (got {learning_rate}) must be a number above 0")
+        raise InputError(f"learning_rate (got {learning_rate}) must be a finite number above 0")
     check_edges_file(Path(edges_csv))
     output = Path(output_csv)
     check_output(output)
