@@ -69,6 +69,7 @@ def test_record_and_files(edges: Path, tmp_path: Path) -> None:
         "num_relations": 5,
         "device": "cpu",
         "seed": 5,
+        "read_report": graph.report.to_dict(),
         "output_file": str(output),
         "model_dir": str(tmp_path / "new" / "e_model"),
         **SMALL,
@@ -112,10 +113,11 @@ def test_the_saved_model_gives_the_saved_embeddings(edges: Path, tmp_path: Path)
     assert saved_nodes.equals(graph.nodes)
     order = saved_nodes["node_index"].arg_sort().to_numpy()
     np.testing.assert_allclose(values, z[order], rtol=1e-4, atol=1e-5)
+    assert (weights["decoder.relation"] != 1).any()  # it starts as ones
     assert weights["decoder.relation"].shape == (len(config["relations"]), 12)
 
 
-def test_same_seed_same_bytes_whatever_the_order_of_rows_threads_or_chunks(
+def test_same_seed_same_bytes_whatever_the_order_of_rows(
     edges: Path, tmp_path: Path, facts: list[Fact]
 ) -> None:
     shuffled = tmp_path / "shuffled.csv"
@@ -160,6 +162,9 @@ def test_nothing_global_is_touched(edges: Path, tmp_path: Path) -> None:
         ({"memory_budget": "1MiB"}, r"memory_budget .*too small"),
         ({"memory_budget": "lots"}, r"memory_budget \(got 'lots'\)"),
         ({"include_node_types": ["Drug"]}, r"include_node_types .*did you mean 'drug'"),
+        ({"include_node_types": "drug"}, r"include_node_types \(got 'drug'\) must be a list"),
+        ({"limit_nodes": 1.5}, r"limit_nodes \(got 1.5\)"),
+        ({"seed": 2**64}, r"seed"),
         ({"limit_nodes": 0}, r"limit_nodes \(got 0\)"),
     ],
 )
@@ -175,3 +180,17 @@ def test_what_cannot_be_done_is_refused_and_leaves_nothing(
 def test_a_device_that_is_not_there_is_an_error(edges: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"device \(got 'cuda'\) is not available here: .*: cpu"):
         generate_gnn_embeddings(edges, tmp_path / "e.csv", device="cuda")
+
+
+def test_the_graph_is_never_overwritten(edges: Path, tmp_path: Path) -> None:
+    content = edges.read_bytes()
+    numpy_index = tmp_path / "e_index.csv"
+    numpy_index.write_bytes(content)
+    for source, output, model_dir in (
+        (edges, edges, None),
+        (numpy_index, tmp_path / "e.npy", None),
+        (edges, tmp_path / "e.csv", tmp_path / "e.csv"),
+    ):
+        with pytest.raises(InputError, match=r"would be written, but it is"):
+            generate_gnn_embeddings(source, output, model_dir=model_dir, **SMALL)
+    assert edges.read_bytes() == numpy_index.read_bytes() == content

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 import torch
 
+from clinical_drug_discovery.cli import show_neighbors
 from clinical_drug_discovery.errors import InputError
 from clinical_drug_discovery.outputs import write_embeddings
 from clinical_drug_discovery.repurpose import find_node, similar_nodes
@@ -86,3 +87,10 @@ def test_similar_nodes_against_all_cosines(
         similar_nodes(path, "Aspirin", type="Disease")
     with pytest.raises(InputError, match=r"top \(got 0\)"):
         similar_nodes(path, "Aspirin", top=0)
+
+
+def test_names_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "[phosphorylase] phosphatase [/red] activity of a rather long name " * 3
+    record = {"rank": 1, "cosine": 0.5, "node_name": name, "node_type": "t", "node_id": "1"}
+    show_neighbors([{**record, "node_source": "GO"}])
+    assert name.strip() in capsys.readouterr().out

@@ -242,8 +242,20 @@ def test_paths_that_cannot_be_a_graph(tmp_path: Path) -> None:
     (tmp_path / "dir.csv").mkdir()
     for name, message in (
         ("kg.tsv", "must end in one of"),
-        ("no.csv", "exist"),
+        ("no.csv", "No such"),
         ("dir.csv", "not a"),
     ):
         with pytest.raises(InputError, match=message):
             read_graph(tmp_path / name)
+
+
+def test_a_path_is_a_name_and_no_pattern(tmp_path: Path, facts: list[Fact]) -> None:
+    to_rows(facts).write_csv(tmp_path / "kg[1].csv")
+    to_rows(facts[:5]).write_csv(tmp_path / "kg1.csv")
+    assert read_graph(tmp_path / "kg[1].csv").report.num_facts == len(facts)
+
+
+def test_numbers_with_leading_zeros_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "kg.csv").write_bytes(corrupt(20, "indication,indication,", "r,r,0"))
+    with pytest.raises(InputError, match=r"row 20: .*without leading zeros"):
+        read_graph(tmp_path / "kg.csv")

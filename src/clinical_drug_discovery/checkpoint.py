@@ -17,6 +17,26 @@ from safetensors.torch import save_file
 from clinical_drug_discovery.errors import InputError
 
 FORMAT_VERSION = 1
+MODEL_FILES = (
+    "weights.safetensors", "nodes.parquet", "history.csv", "config.json", "stats.json",
+)  # fmt: skip
+
+
+def check_targets(edges: Path, output: Sequence[Path], model_dir: Path) -> None:
+    """Refuse files that would take each other's place, or that of the graph that is read.
+
+    Args:
+        edges: the graph's file.
+        output: the files of embeddings that will be written.
+        model_dir: where the model's files will be written.
+    """
+    taken = {edges.resolve(): "the edges file"}
+    for path in (*output, model_dir, *(model_dir / name for name in MODEL_FILES)):
+        if path.resolve() in taken:
+            raise InputError(f"{path} would be written, but it is {taken[path.resolve()]} as well")
+        taken[path.resolve()] = "another output"
+        if path != model_dir and path.is_dir():
+            raise InputError(f"{path} would be written, but it is a directory")
 
 
 @contextmanager
@@ -27,7 +47,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         path: where the finished file is to stand; missing directories are made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".part-", suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -50,7 +70,13 @@ def check_writable(name: str, directory: Path) -> None:
         name: the parameter that it comes from, for the error.
         directory: where files are to be written; missing parents will be made then.
     """
-    existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+    try:
+        places = (directory, *directory.absolute().parents)
+        existing = next(path for path in places if path.exists())
+    except OSError as error:
+        raise InputError(
+            f"{name} (got {directory}) cannot be written to: {error.strerror}"
+        ) from None
     if not existing.is_dir():
         raise InputError(f"{name} (got {directory}) cannot be a directory: {existing} is a file")
     if not os.access(existing, os.W_OK | os.X_OK):
@@ -65,7 +91,6 @@ def save_model(
     config: Mapping[str, Any],
     nodes: pl.DataFrame,
     history: Sequence[Mapping[str, float]],
-    stats: Mapping[str, Any],
 ) -> None:
     """Write all that a trained model is: no pickles, every file readable by common tools.
 
@@ -75,7 +100,6 @@ def save_model(
         config: to config.json: the model's kind, its sizes, the names of types and relations.
         nodes: to nodes.parquet: row i describes row i of the model's node embedding.
         history: to history.csv, one row per epoch.
-        stats: to stats.json.
     """
     with atomic_path(model_dir / "weights.safetensors") as path:
         save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path)
@@ -83,9 +107,10 @@ def save_model(
         nodes.write_parquet(path)
     with atomic_path(model_dir / "history.csv") as path:
         pl.DataFrame(list(history)).write_csv(path)
-    for name, record in (
-        ("config", {"format_version": FORMAT_VERSION, **config}),
-        ("stats", stats),
-    ):
-        with atomic_path(model_dir / f"{name}.json") as path:
-            path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    save_record(model_dir / "config.json", {"format_version": FORMAT_VERSION, **config})
+
+
+def save_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Write a record as JSON."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -37,6 +38,15 @@ FLAG_TYPES: dict[Any, Any] = {
 }
 
 
+def make_console() -> Console:
+    """Stdout, taking text as it is: names such as [phosphorylase] are no markup.
+
+    Lines are not wrapped where no person looks at them, in a pipe or a file.
+    """
+    width = None if sys.stdout.isatty() else 10_000
+    return Console(markup=False, highlight=False, width=width)
+
+
 def show_record(result: dict[str, Any]) -> None:
     """A record as a table of names and values."""
     table = Table(show_header=False, box=None)
@@ -44,7 +54,7 @@ def show_record(result: dict[str, Any]) -> None:
         if isinstance(value, dict):
             value = "\n".join(f"{key}: {_short(item)}" for key, item in value.items())
         table.add_row(name, _short(value))
-    Console().print(table)
+    make_console().print(table)
 
 
 def show_neighbors(result: list[dict[str, Any]]) -> None:
@@ -62,12 +72,12 @@ def show_neighbors(result: list[dict[str, Any]]) -> None:
             node_id,
         )
         table.add_row(*cells)
-    Console().print(table)
+    make_console().print(table)
 
 
 def show_demo(result: dict[str, Any]) -> None:
     """The demonstration's answers, and how to ask more."""
-    stats, console = result["stats"], Console(highlight=False)
+    stats, console = result["stats"], make_console()
     console.print(
         f"GraphSAGE on the sample graph: {stats['num_nodes']:,} nodes, "
         f"{stats['num_edges']:,} edges, "
@@ -133,7 +143,7 @@ def make_command(function: Callable[..., Any], show: Callable[[Any], None]) -> C
             raise typer.Exit(2) from None
         record = asdict(result) if is_dataclass(result) and not isinstance(result, type) else result
         if wants_json:
-            typer.echo(json.dumps(record))
+            typer.echo(json.dumps(record, allow_nan=False))
         else:
             show(record)
 

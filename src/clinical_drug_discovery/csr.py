@@ -41,7 +41,7 @@ class Csr:
         return Csr(torch.from_numpy(ends), torch.from_numpy(self.indices.numpy()[edges]))
 
     def keep(self, entries: IntArray, num_entries: int) -> Csr:
-        """Only the given entries, renumbered by their places; on the CPU, 13 bytes per edge.
+        """Only the given entries, renumbered by their places; on the CPU, about 30 bytes per edge.
 
         An edge and its mirror stand in the same structure, so this is the transpose of `pick`
         without any sorting.

@@ -33,6 +33,10 @@ def explain_unreadable(path: Path, num_rows: int, error: Exception) -> str:
     reason = str(error).strip().split("\n")[0] or type(error).__name__
     if path.name.lower().endswith(".parquet"):
         return f"{path} is no readable Parquet file: {reason}"
+    if isinstance(error, PermissionError):
+        return f"{path} cannot be read: permission denied"
+    if isinstance(error, pl.exceptions.NoDataError):
+        return f"{path} is empty"
     if isinstance(error, OSError):
         return (
             f"{path} is truncated or damaged, somewhere after row {num_rows}: {reason}; "
@@ -59,6 +63,8 @@ def _find_fault(path: Path) -> str | None:
                 return f", row {row}: {fault}: {lines.latest[:80]!r}"
     except csv.Error as error:
         return f", row {row + 1}: {error}; is a quote left open?"
+    except (pl.exceptions.PolarsError, OSError):
+        return None  # not even lines can be read of it
     return None
 
 
@@ -80,6 +86,7 @@ class _Lines:
             infer_schema=False,
             encoding="utf8-lossy",
             truncate_ragged_lines=True,
+            glob=False,
         )
         for batch in frame.collect_batches(chunk_size=100_000, maintain_order=True):
             for line in batch.to_series(0):

@@ -51,5 +51,6 @@ def _collapse(rows: Tensor) -> dict[str, float | None]:
     entropy = -torch.special.xlogy(share, share).sum()
     # |sum of unit vectors|^2 counts every ordered pair, and each node with itself.
     pairs = num_rows * (num_rows - 1)
-    cosine = ((direction @ direction).item() - num_rows) / pairs if pairs else None
+    to_itself = int(rows.any(dim=1).sum())  # 1 each, but 0 for a row of zeros
+    cosine = ((direction @ direction).item() - to_itself) / pairs if pairs else None
     return {"mean_cosine": cosine, "effective_rank": float(entropy.exp())}

@@ -17,6 +17,9 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from clinical_drug_discovery.errors import InputError
+
+_MAX_EDGE_TYPES = np.iinfo(np.int16).max  # 16 bits are what makes sorting by edge type fast
 IntArray = npt.NDArray[np.integer]
 
 
@@ -170,6 +173,11 @@ def build_graph(
     edge_type = np.concatenate([kind(src, dst), kind(dst, src)])
     present = np.bincount(edge_type, minlength=num_types * num_relations * num_types) > 0
     codes = np.flatnonzero(present)
+    if len(codes) > _MAX_EDGE_TYPES:
+        raise InputError(
+            f"the graph has {len(codes):,} edge types (source type, relation, target type); "
+            f"at most {_MAX_EDGE_TYPES:,} are allowed"
+        )
     edge_type = (np.cumsum(present) - 1)[edge_type]
     # One sort of one integer per edge is several times faster than a lexsort of three columns.
     node_bits = max(num_nodes - 1, 1).bit_length()

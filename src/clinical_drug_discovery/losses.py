@@ -5,8 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from clinical_drug_discovery.sampling import EdgeBatch
+
+# Of the loss at a time. At 512 dimensions a buffer is just above 32 MiB, from where on glibc gives
+# freed memory back at once: with smaller chunks the heap grew by 20 MB a chunk.
+CHUNK_PAIRS = 16_640
 
 
 class DistMult(nn.Module):
@@ -48,14 +53,26 @@ def link_prediction_loss(decoder: DistMult, z: Tensor, batch: EdgeBatch) -> Tens
     Returns:
         The mean over facts and valid negatives; ln 2 for a model that knows nothing.
     """
-    # functional.embedding, not z[...]: on the CPU its gradient is summed in a fixed order.
-    src = functional.embedding(batch.src, z)
-    facts = decoder(src, batch.relation, functional.embedding(batch.dst, z))
-    others = decoder(src, batch.relation, functional.embedding(batch.negative, z))
-    wrong = functional.softplus(-facts).sum()
-    wrong = wrong + (functional.softplus(others) * batch.has_negative).sum()
-    loss: Tensor = wrong / (facts.numel() + batch.has_negative.sum())
+    total = z.new_zeros(())
+    for start in range(0, batch.src.numel(), CHUNK_PAIRS):
+        pairs = slice(start, start + CHUNK_PAIRS)
+        # Computed again for the gradient: however large the batch, one chunk of (B, D) exists.
+        total = total + checkpoint(
+            _summed_losses, decoder, z, batch, pairs, use_reentrant=False, preserve_rng_state=False
+        )
+    loss: Tensor = total / (batch.src.numel() + batch.has_negative.sum())
     return loss
+
+
+def _summed_losses(decoder: DistMult, z: Tensor, batch: EdgeBatch, pairs: slice) -> Tensor:
+    # functional.embedding, not z[...]: on the CPU its gradient is summed in a fixed order.
+    src, dst, negative = (
+        functional.embedding(at[pairs], z) for at in (batch.src, batch.dst, batch.negative)
+    )
+    relation = batch.relation[pairs]
+    of_facts = functional.softplus(-decoder(src, relation, dst)).sum()
+    of_negatives = functional.softplus(decoder(src, relation, negative))
+    return of_facts + (of_negatives * batch.has_negative[pairs]).sum()
 
 
 def info_nce(anchor: Tensor, positive: Tensor, excluded: Tensor, temperature: float) -> Tensor:

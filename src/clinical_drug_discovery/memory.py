@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, replace
 
 import psutil
 
 from clinical_drug_discovery.errors import InputError
+from clinical_drug_discovery.losses import CHUNK_PAIRS
 from clinical_drug_discovery.runtime import GIB, peak_memory_bytes
 
 _UNITS = {
@@ -36,7 +38,7 @@ def parse_memory(budget: str | int | None) -> int:
     if budget is None:
         return int(psutil.virtual_memory().available * _FREE_SHARE)
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(budget))
-    if match is None or match[2].upper() not in _UNITS or float(match[1]) <= 0:
+    if match is None or match[2].upper() not in _UNITS or not 0 < float(match[1]) < 1e30:
         raise InputError(
             f"memory_budget (got {budget!r}) must be a positive number of bytes, "
             "or text such as '4GiB'"
@@ -63,14 +65,17 @@ class SagePlan:
 
         Training: 12 N C of weights and Adam's two moments, 8 N C kept per hidden layer and 12 N C
         passing through; for the last layer M = 3 edge_batch_size rows (at most N) with
-        4 M (2 C + 5 D), and 21 bytes an edge to pick out theirs. Inference: the input, a layer's
+        4 M (2 C + 4 D), 48 D for each pair of a chunk of the loss, and 21 bytes an edge to pick
+        out the rows' edges. Inference: the input, a layer's
         rows and the result, twice over while it is put in order and written, 4 N (2 C + 2 D).
         """
         nodes, hidden, dim = self.num_nodes, self.hidden_dim, self.embedding_dim
         rows = min(3 * self.edge_batch_size, nodes)
         layers = self.num_layers - 1
         weights = 16 * (2 * hidden * (hidden * layers + dim))
-        training = 4 * nodes * hidden * (3 + 2 * layers + 3) + 4 * rows * (2 * hidden + 5 * dim)
+        training = 4 * nodes * hidden * (3 + 2 * layers + 3) + 4 * rows * (2 * hidden + 4 * dim)
+        training += 48 * dim * min(self.edge_batch_size, self.num_edges, CHUNK_PAIRS)
+        training += 32 * self.edge_batch_size  # the batch's node numbers
         inference = 4 * nodes * (2 * hidden + 2 * dim)
         return _FIXED + weights + max(training + 21 * self.num_edges, inference)
 
@@ -97,16 +102,26 @@ def check_budget(plan: SagePlan, memory_budget: str | int | None) -> int:
         limit = "70% of the free memory" if memory_budget is None else repr(memory_budget)
         raise InputError(
             f"memory_budget (got {limit}, {budget / GIB:.2f} GiB) is too small: this run needs "
-            f"{peak / GIB:.2f} GiB; {_what_helps(plan, held)}"
+            f"{_gib(peak)}; {_what_helps(plan, held, budget)}"
         )
     return peak
 
 
-def _what_helps(plan: SagePlan, held: int) -> str:
-    halves = []
+def _what_helps(plan: SagePlan, held: int, budget: int) -> str:
+    """The parameters of which half, or a quarter, would fit."""
+    options = []
     for name in ("hidden_dim", "num_layers", "edge_batch_size", "embedding_dim"):
-        value = max(1, getattr(plan, name) // 2)
-        smaller = replace(plan, **{name: value}).bytes_needed()
-        if smaller < plan.bytes_needed():
-            halves.append(f"{name} {value} needs {(held + smaller) / GIB:.2f} GiB")
-    return "; ".join(halves) or "use a smaller graph (include_node_types, limit_nodes)"
+        for part in (2, 4):
+            value = max(1 if name == "num_layers" else 2, getattr(plan, name) // part)
+            needed = held + replace(plan, **{name: value}).bytes_needed()
+            if needed <= budget:
+                options.append(f"{name} {value} needs {_gib(needed)}")
+                break
+    if options:
+        return "; ".join(options)
+    return "no quarter of one parameter would fit; use fewer nodes (limit_nodes)"
+
+
+def _gib(size: int) -> str:
+    """Rounded up, so that asking for what is printed is enough."""
+    return f"{math.ceil(size / GIB * 100) / 100:.2f} GiB"

@@ -30,6 +30,11 @@ def check_output(path: Path) -> None:
     check_writable("output", path.parent)
 
 
+def output_files(path: Path) -> list[Path]:
+    """All files that writing embeddings to `path` makes."""
+    return [path, index_path(path)] if path.suffix.lower() == ".npy" else [path]
+
+
 def index_path(path: Path) -> Path:
     """Where the nodes' ids and names stand beside a .npy file of embeddings."""
     return path.with_name(f"{path.stem}_index.csv")
@@ -106,15 +111,16 @@ def read_embeddings(path: str | Path) -> tuple[pl.DataFrame, npt.NDArray[np.floa
         raise InputError(f"embeddings (got {path}) is not a file")
     try:
         if path.suffix.lower() == ".npy":
-            nodes = pl.read_csv(index_path(path), schema_overrides={"node_id": pl.String})
+            nodes = pl.read_csv(index_path(path), infer_schema=False, glob=False)
+            nodes = nodes.with_columns(pl.col("node_index").cast(pl.Int64))
             values = np.load(path)
         elif path.suffix.lower() == ".parquet":
-            table = pl.read_parquet(path)
+            table = pl.read_parquet(path, glob=False)
             nodes, values = table.drop("embedding"), table["embedding"].to_numpy()
         else:
             nodes, values = _read_csv(path)
-    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except (pl.exceptions.PolarsError, OSError, ValueError, TypeError, EOFError) as error:
+        reason = str(error).split("\n")[0]
         raise InputError(f"embeddings (got {path}) is no file of embeddings: {reason}") from error
     missing = set(COLUMNS) - {"embedding", *nodes.columns}
     if missing or values.ndim != 2 or len(values) != nodes.height or values.dtype != np.float32:
@@ -123,11 +129,13 @@ def read_embeddings(path: str | Path) -> tuple[pl.DataFrame, npt.NDArray[np.floa
             f"of the same length per row; it holds {', '.join(nodes.columns)} and {values.dtype} "
             f"of shape {values.shape}"
         )
+    if not np.isfinite(values).all():
+        raise InputError(f"embeddings (got {path}) hold NaN, infinity or a missing number")
     return nodes, values
 
 
 def _read_csv(path: Path) -> tuple[pl.DataFrame, npt.NDArray[np.float32]]:
-    frame = pl.scan_csv(path, infer_schema=False)
+    frame = pl.scan_csv(path, infer_schema=False, glob=False)
     tables, parts = [], []
     for batch in frame.collect_batches(chunk_size=_CHUNK_ROWS, maintain_order=True):
         floats = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -15,6 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Progress as RichProgress
+from rich.text import Text
 
 
 class Bar(Protocol):
@@ -28,13 +30,13 @@ class Progress:
     """Milestone lines and one bar at a time."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False)
-        self._visible = self._console.is_terminal
+        self._console = Console(stderr=True, highlight=False, markup=False)
+        self._visible = sys.stderr.isatty()
 
     def milestone(self, text: str) -> None:
         """Write one line that stays."""
         if self._visible:
-            self._console.print(f"[green]✓[/green] {text}", soft_wrap=True)
+            self._console.print(Text.assemble(("✓ ", "green"), text), soft_wrap=True)
 
     def detail(self, text: str) -> None:
         """Write one indented line below a milestone."""

@@ -103,5 +103,5 @@ def check_shape(name: str, tensor: Tensor, *shape: int | None) -> None:
 
 def check_at_least(name: str, value: int, least: int) -> None:
     """Refuse a parameter that is no whole number or below `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**63:
         raise InputError(f"{name} (got {value!r}) must be a whole number of at least {least}")

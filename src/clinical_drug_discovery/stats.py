@@ -32,6 +32,7 @@ class EmbeddingStats:
     model_dir: str
     saved_nodes: int  #: rows in output_file
     collapse: dict[str, dict[str, float | None]]  #: per node type: mean_cosine, effective_rank
+    read_report: dict[str, Any]  #: what the file held: rows, duplicates, self-loops, spelling, ...
 
     def to_dict(self) -> dict[str, Any]:
         """The record as plain Python, ready for JSON."""

@@ -7,6 +7,7 @@ told is in `diagnose`; embeddings are written and read in `outputs`.
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -18,12 +19,14 @@ import polars as pl
 from clinical_drug_discovery.diagnose import explain_unreadable
 from clinical_drug_discovery.errors import InputError
 from clinical_drug_discovery.graph import IntArray, KnowledgeGraph, ReadReport, build_graph
+from clinical_drug_discovery.runtime import check_at_least
 
 SUFFIXES = (".csv", ".csv.gz", ".csv.zst", ".parquet")
 IDENTITY = ("source", "type", "id")
 FIELDS = ("source", "type", "id", "name")
 REQUIRED = ("relation", *(f"{side}_{field}" for side in "xy" for field in FIELDS))
 INDEX = ("x_index", "y_index")
+MAX_RELATIONS = 10_000
 BATCH_ROWS = 200_000  # about 25 MB of text
 ROW, RECORD = "#row", "#record"  # our own columns while reading; a file may have any other name
 HEADER_ROWS = 1  # rows of a CSV are counted as a text editor does: the header is row 1
@@ -56,8 +59,12 @@ def read_graph(
     """
     path = Path(path)
     check_edges_file(path)
-    if limit_nodes is not None and limit_nodes < 1:
-        raise InputError(f"limit_nodes (got {limit_nodes}) must be at least 1")
+    if limit_nodes is not None:
+        check_at_least("limit_nodes", limit_nodes, 1)
+    if isinstance(include_node_types, str) or include_node_types == []:
+        raise InputError(
+            f"include_node_types (got {include_node_types!r}) must be a list of node types"
+        )
     rows = _Rows(path)
     try:
         rows.read()
@@ -96,9 +103,12 @@ def check_edges_file(path: Path) -> None:
     """Refuse a path that cannot be a graph by its name, or is no file."""
     if not path.name.lower().endswith(SUFFIXES):
         raise InputError(f"edges file (got {path}) must end in one of {', '.join(SUFFIXES)}")
-    if not path.is_file():
-        what = "is not a file" if path.exists() else "does not exist"
-        raise InputError(f"edges file (got {path}) {what}")
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise InputError(f"edges file (got {path}) cannot be read: {error.strerror}") from None
+    if not stat.S_ISREG(found.st_mode):
+        raise InputError(f"edges file (got {path}) is not a file")
 
 
 class _Rows:
@@ -117,10 +127,10 @@ class _Rows:
         """Stream the file; raises polars' own errors or OSError where it cannot be parsed."""
         parquet = self.path.name.lower().endswith(".parquet")
         if parquet:
-            frame = pl.scan_parquet(self.path)
+            frame = pl.scan_parquet(self.path, glob=False)
         else:
             # Everything is text: an id that looks like an integer is still a name.
-            frame = pl.scan_csv(self.path, infer_schema=False)
+            frame = pl.scan_csv(self.path, infer_schema=False, glob=False)
         columns = _check_header(self.path, frame.collect_schema().names())
         # Hashed inside polars' own stream, which is twice as fast as batch by batch.
         # Columns that are not needed are parsed all the same: only then does the parser count the
@@ -197,6 +207,11 @@ class _Rows:
         x, y = (np.concatenate(parts) for parts in ends.values())
         # polars numbers categories by first appearance in the process; ours are numbered by name.
         names = relation.unique().cast(pl.String).sort()
+        if len(names) > MAX_RELATIONS:
+            raise InputError(
+                f"{self.path} has {len(names):,} different relations, at most {MAX_RELATIONS:,} "
+                "are allowed: is its relation column something else?"
+            )
         physical = names.cast(pl.Categorical).to_physical().to_numpy()
         rank = np.zeros(physical.max() + 1, np.int16)
         rank[physical] = np.arange(len(names))
@@ -244,11 +259,12 @@ def _check_nodes(path: Path, nodes: pl.DataFrame) -> None:
             row = empty[ROW].to_list()[0]
             raise InputError(f"{path}, row {row}: a node's {field} must not be empty")
     if "index" in nodes.columns:
-        wrong = nodes.filter(~pl.col("index").str.contains(r"^\d{1,18}$"))
+        wrong = nodes.filter(~pl.col("index").str.contains(r"^(0|[1-9][0-9]{0,17})$"))
         if len(wrong):
             row, index = wrong.select(ROW, "index").row(0)
             raise InputError(
-                f"{path}, row {row}: x_index or y_index (got {index!r}) must be an integer"
+                f"{path}, row {row}: x_index or y_index (got {index!r}) must be an integer of at "
+                "least 0, without leading zeros"
             )
         _check_unique(path, nodes, IDENTITY, ("name", "index"))
         _check_unique(path, nodes, ("index",), ("type", "id", "source", "name"))

@@ -11,14 +11,19 @@ from typing import Any
 import torch
 
 from clinical_drug_discovery.blocks import full_block, row_block
-from clinical_drug_discovery.checkpoint import check_writable, save_model
+from clinical_drug_discovery.checkpoint import (
+    check_targets,
+    check_writable,
+    save_model,
+    save_record,
+)
 from clinical_drug_discovery.errors import InputError
 from clinical_drug_discovery.evaluate import collapse_by_type
 from clinical_drug_discovery.graph import KnowledgeGraph
 from clinical_drug_discovery.inference import embed_all
 from clinical_drug_discovery.losses import DistMult, link_prediction_loss
 from clinical_drug_discovery.memory import SagePlan, check_budget
-from clinical_drug_discovery.outputs import check_output, write_embeddings
+from clinical_drug_discovery.outputs import check_output, output_files, write_embeddings
 from clinical_drug_discovery.progress import Progress
 from clinical_drug_discovery.runtime import (
     GIB,
@@ -91,13 +96,14 @@ def generate_gnn_embeddings(
         ("seed", seed, 0),
     ):
         check_at_least(name, value, least)
-    if not 0 < learning_rate < float("inf"):
-        raise InputError(f"learning_rate (got {learning_rate}) must be a finite number above 0")
+    if not isinstance(learning_rate, int | float) or not 0 < learning_rate < math.inf:
+        raise InputError(f"learning_rate (got {learning_rate!r}) must be a finite number above 0")
     check_edges_file(Path(edges_csv))
     output = Path(output_csv)
     check_output(output)
     directory = output.with_name(f"{output.stem}_model") if model_dir is None else Path(model_dir)
     check_writable("model_dir", directory)
+    check_targets(Path(edges_csv), output_files(output), directory)
     place = resolve_device(device)
     progress = Progress()
     progress.milestone(f"Device: {place}")
@@ -143,6 +149,31 @@ def generate_gnn_embeddings(
     progress.milestone(f"Generated embeddings: {embeddings.shape}")
 
     start = time.perf_counter()
+    save_model(
+        directory,
+        weights={
+            **{f"model.{name}": tensor for name, tensor in model.state_dict().items()},
+            **{f"decoder.{name}": tensor for name, tensor in decoder.state_dict().items()},
+        },
+        config={
+            "model": "graphsage",
+            "num_nodes": graph.num_nodes,
+            "hidden_dim": hidden_dim,
+            "embedding_dim": embedding_dim,
+            "num_layers": num_layers,
+            "learning_rate": learning_rate,
+            "num_epochs": num_epochs,
+            "edge_batch_size": edge_batch_size,
+            "seed": seed,
+            "edges_file": str(edges_csv),
+            "limit_nodes": limit_nodes,
+            "include_node_types": include_node_types and list(include_node_types),
+            "relations": graph.relations,
+            "node_types": graph.node_type_names,
+        },
+        nodes=graph.nodes,
+        history=history,
+    )
     saved_nodes = write_embeddings(output, graph.nodes, embeddings)
     stats = EmbeddingStats(
         model="graphsage",
@@ -167,34 +198,9 @@ def generate_gnn_embeddings(
         model_dir=str(directory),
         saved_nodes=saved_nodes,
         collapse=collapse,
+        read_report=graph.report.to_dict(),
     ).to_dict()
-    save_model(
-        directory,
-        weights={
-            **{f"model.{name}": tensor for name, tensor in model.state_dict().items()},
-            **{f"decoder.{name}": tensor for name, tensor in decoder.state_dict().items()},
-        },
-        config={
-            "model": "graphsage",
-            "num_nodes": graph.num_nodes,
-            "hidden_dim": hidden_dim,
-            "embedding_dim": embedding_dim,
-            "num_layers": num_layers,
-            "learning_rate": learning_rate,
-            "num_epochs": num_epochs,
-            "edge_batch_size": edge_batch_size,
-            "seed": seed,
-            "edges_file": str(edges_csv),
-            "limit_nodes": limit_nodes,
-            "include_node_types": include_node_types and list(include_node_types),
-            "relations": graph.relations,
-            "node_types": graph.node_type_names,
-            "read_report": graph.report.to_dict(),
-        },
-        nodes=graph.nodes,
-        history=history,
-        stats=stats,
-    )
+    save_record(directory / "stats.json", stats)
     progress.milestone(f"Wrote {saved_nodes:,} nodes to {output} and the model to {directory}")
     return stats
 
