@@ -9,8 +9,8 @@ import pytest
 import torch
 from graphs import random_facts, read_facts
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch_geometric.nn import HGTConv
+from witness import LargestTensor
 
 from clinical_drug_discovery.graph import KnowledgeGraph
 from clinical_drug_discovery.hgt import Hgt, HgtLayer
@@ -124,22 +124,12 @@ def test_restricted_last_layer_gives_the_same_rows_and_gradients(
 def test_no_edge_sized_tensor_in_forward_or_backward(
     tmp_path: Path, rng: np.random.Generator
 ) -> None:
-    class Largest(TorchDispatchMode):
-        numel = 0
-
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-            out = func(*args, **(kwargs or {}))
-            for value in out if isinstance(out, tuple | list) else (out,):
-                if isinstance(value, torch.Tensor):
-                    self.numel = max(self.numel, value.numel())
-            return out
-
     sizes = {"drug": 60, "disease": 60, "gene/protein": 60}
     graph = read_facts(tmp_path, random_facts(rng, 5_000, sizes))
     typed = TypedGraph(graph)
     block = typed.full_block(CPU)
     model = Hgt(typed.type_ptr, len(graph.edge_types), 64, 64, 2, HEADS, generator())
-    with Largest() as seen:  # type: ignore[no-untyped-call]  # torch has no types for it
+    with LargestTensor() as seen:  # type: ignore[no-untyped-call]  # torch has no types for it
         model(block, block).sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
     # The largest are the maps of a layer to keys, queries and values, (T, 3 C, C).

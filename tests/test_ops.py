@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from graphs import Fact, node, random_facts, read_facts
-from torch.utils._python_dispatch import TorchDispatchMode
+from witness import LargestTensor
 
 from clinical_drug_discovery.blocks import full_block, range_block, row_block
 from clinical_drug_discovery.csr import Csr
@@ -90,19 +90,6 @@ def test_blocks_equal_rows_of_the_dense_product_and_of_its_gradient(
     x = torch.randn(graph.num_nodes, 6, dtype=torch.float64)
     block = range_block(graph, 10, 31)
     torch.testing.assert_close(mean_neighbors(x, block), matrix[10:31] @ x)
-
-
-class LargestTensor(TorchDispatchMode):
-    """Records the largest tensor that any operation returns."""
-
-    numel = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        out = func(*args, **(kwargs or {}))
-        for value in out if isinstance(out, tuple | list) else (out,):
-            if isinstance(value, torch.Tensor):
-                self.numel = max(self.numel, value.numel())
-        return out
 
 
 @pytest.mark.parametrize("backend", [cpu, reference])

@@ -78,7 +78,8 @@ def generate_gnn_embeddings(
         memory_budget: most memory the process may take, such as 4GiB; 70% of what is free if left
         out.
         model_dir: where to write the model; beside the embeddings if left out.
-        chunk_size: nodes embedded at a time; changes the memory that is used, never the result.
+        chunk_size: nodes embedded at a time; changes the memory that is used, and of the
+            result only the rounding of float32.
 
     Returns:
         The fields of `stats.EmbeddingStats`.
