@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from graphs import Fact, node, random_facts, read_facts, to_rows
 from torch import Tensor
 from torch_geometric.nn import HGTConv
+from witness import peak_bytes
 
 from clinical_drug_discovery.graph import KnowledgeGraph
 from clinical_drug_discovery.ops import attention as attention_module
@@ -133,6 +135,56 @@ def test_reference_in_any_chunks_equals_the_kernels(
     monkeypatch.setattr(attention_module, "cpu_attention", reference)
     ours = outputs_and_gradients(given, block)
     torch.testing.assert_close(ours, wanted, rtol=1e-10, atol=1e-10)
+
+
+def test_any_order_of_edge_types_gives_the_same(
+    graph: KnowledgeGraph, rng: np.random.Generator
+) -> None:
+    given = parameters(graph, torch.float64)
+    order = rng.permutation(len(graph.edge_types))
+    edge_type = np.argsort(order)[graph.edge_type.numpy()]
+    by = np.lexsort((graph.src.numpy(), edge_type, graph.dst.numpy()))
+    other = replace(
+        graph,
+        src=graph.src[by],
+        dst=graph.dst[by],
+        edge_type=torch.from_numpy(edge_type[by].astype(np.int32)),
+        edge_types=tuple(graph.edge_types[r] for r in order),
+    )
+    # x, weight and bias go by node; attention, message and prior by edge type.
+    moved = given[:3] + [value.detach()[order].requires_grad_() for value in given[3:]]
+    wanted = outputs_and_gradients(given, TypedGraph(graph).full_block(CPU))
+    ours = outputs_and_gradients(moved, TypedGraph(other).full_block(CPU))
+    wanted[4:] = [gradient[order] for gradient in wanted[4:]]
+    torch.testing.assert_close(ours, wanted, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("restricted", [False, True])
+def test_peak_memory_is_within_the_documented_formula(tmp_path: Path, restricted: bool) -> None:
+    rng = np.random.default_rng(0)
+    sizes = {"drug": 2_000, "disease": 1_500, "gene/protein": 2_500}
+    graph = read_facts(tmp_path, random_facts(rng, 40_000, sizes))
+    given = parameters(graph, torch.float32, width := 64)
+    typed = TypedGraph(graph)
+    rows = torch.from_numpy(np.sort(rng.permutation(graph.num_nodes)[:900]))
+    block = typed.row_block(rows, CPU) if restricted else typed.full_block(CPU)
+    attend_all(given, block).sum().backward()  # the kernels are compiled, the gradients exist
+    n, largest = block.num_rows, int(graph.type_ptr.diff().max())
+    numbers = sum(value.numel() for value in given[1:])
+    small = 4096  # bytes: figures of one number, and what rounds an allocation up
+    kept = 4 * n * (width + HEADS)
+    forward = 4 * (n * width + 2 * n * HEADS + 6 * largest * width)
+    backward = 4 * (
+        graph.num_nodes * width + n * (3 * width + HEADS) + 10 * largest * width + numbers
+    )
+    seen = peak_bytes(lambda: attend_all(given, block))
+    assert 0.8 * (kept + forward) < seen <= kept + forward + small
+    out = attend_all(given, block)
+    direction = torch.ones_like(out)
+    seen = peak_bytes(lambda: torch.autograd.grad(out, given, direction))
+    assert 0.8 * backward < seen <= backward + small
+    # Far from what an edge-sized buffer of keys or values alone would take.
+    assert backward < 4 * graph.num_edges * width
 
 
 def test_restricted_rows_and_ranges_equal_rows_of_the_whole(

@@ -17,7 +17,7 @@ import pytest
 from graphs import Fact, to_rows
 from typer.testing import CliRunner
 
-from clinical_drug_discovery.cli import COMMANDS, FLAG_NAMES, make_app
+from clinical_drug_discovery.cli import COMMANDS, FLAG_NAMES, make_app, show_demo
 from clinical_drug_discovery.outputs import read_embeddings
 
 SMALL = ["--embedding-dim", "8", "--hidden-dim", "8", "--num-layers", "2", "--num-epochs", "2"]
@@ -48,14 +48,14 @@ def test_every_parameter_is_a_flag_with_help(words: tuple[str, ...]) -> None:
         assert len(line.strip(" │").split(maxsplit=2)[-1]) > 10, line
 
 
-def test_embed_then_similar(edges: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("model", ["graphsage", "hgt"])
+def test_embed_then_similar(model: str, edges: Path, tmp_path: Path) -> None:
     output = tmp_path / "e.csv"
     flags = ["--include-node-types", "drug", "--include-node-types", "disease", "--seed", 3]
-    result = cdd(
-        "embed", "graphsage", "--edges", edges, "--output", output, "--json", *flags, *SMALL
-    )
+    result = cdd("embed", model, "--edges", edges, "--output", output, "--json", *flags, *SMALL)
     assert result.exit_code == 0, result.output
     stats = json.loads(result.stdout)
+    assert stats["model"] == model
     assert stats["seed"] == 3
     assert set(stats["collapse"]) == {"drug", "disease"}
     nodes, _ = read_embeddings(output)
@@ -74,10 +74,13 @@ def test_synthesize_and_doctor(tmp_path: Path) -> None:
     assert "torch" in cdd("doctor").stdout
 
 
-def test_demo_answers_for_three_drugs_and_three_diseases(tmp_path: Path) -> None:
-    result = cdd("demo", "--output-dir", tmp_path / "demo")
+def test_demo_answers_for_three_drugs_and_three_diseases(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = cdd("demo", "--output-dir", tmp_path / "demo", "--json")
     assert result.exit_code == 0, result.output
-    lines = {line.split("  ")[0].strip(): line for line in result.stdout.splitlines()}
+    answers = json.loads(result.stdout)
+    assert list(answers) == ["graphsage", "hgt"]
     for name, expected in {
         "Atorvastatin": "Simvastatin",
         "Propranolol": "Metoprolol",
@@ -86,7 +89,14 @@ def test_demo_answers_for_three_drugs_and_three_diseases(tmp_path: Path) -> None
         "asthma": "allergic rhinitis",
         "major depressive disorder": "generalized anxiety disorder",
     }.items():
-        assert expected in lines[name], name
+        for answer in answers.values():
+            assert expected in [row["node_name"] for row in answer["neighbors"][name]], name
+    show_demo(answers)
+    shown = capsys.readouterr().out
+    assert "GraphSAGE on the sample graph: 820 nodes" in shown
+    (line,) = (line for line in shown.splitlines() if line.strip().startswith("Atorvastatin"))
+    for answer in answers.values():  # side by side: both models' nearest in one line
+        assert answer["neighbors"]["Atorvastatin"][0]["node_name"] in line
 
 
 @pytest.mark.parametrize(
@@ -136,12 +146,18 @@ def test_the_script_is_quiet_when_stderr_is_no_terminal(edges: Path, tmp_path: P
     assert json.loads(stdout)["saved_nodes"] > 0
 
 
-def test_the_script_shows_the_milestones_on_a_terminal(edges: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("model", "stages"),
+    [("graphsage", ()), ("hgt", ("Projecting each node type", "Output projection"))],
+)
+def test_the_script_shows_the_milestones_on_a_terminal(
+    edges: Path, tmp_path: Path, model: str, stages: tuple[str, ...]
+) -> None:
     pty = pytest.importorskip("pty")
     ours, theirs = pty.openpty()
     output = tmp_path / "e.npy"
     flags = ["--edges", edges, "--output", output, "--device", "cpu", *SMALL]
-    command = [SCRIPT, "embed", "graphsage", *map(str, flags)]
+    command = [SCRIPT, "embed", model, *map(str, flags)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=theirs) as process:
         os.close(theirs)
         shown = b""
@@ -160,6 +176,8 @@ def test_the_script_shows_the_milestones_on_a_terminal(edges: Path, tmp_path: Pa
         "Device: cpu",
         "Full-batch training with edge sampling",
         "Layer-wise inference",
+        "Generating final embeddings with layer-wise computation",
+        *stages,
         "Layer 1/2",
         "Layer 2/2",
         "Generated embeddings: torch.Size([",

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from graphs import random_facts, read_facts
+from graphs import embed_graph, random_facts, read_facts
 from torch import Tensor
 from torch_geometric.nn import HGTConv
 from witness import LargestTensor
@@ -119,6 +119,23 @@ def test_restricted_last_layer_gives_the_same_rows_and_gradients(
         rtol=1e-4,
         atol=0,
     )
+
+
+@pytest.mark.parametrize("num_layers", [1, 3])
+def test_layer_wise_inference_equals_the_full_forward_pass(
+    graph: KnowledgeGraph, num_layers: int
+) -> None:
+    typed = TypedGraph(graph)
+    model = Hgt(typed.type_ptr, len(graph.edge_types), DIM, 20, num_layers, HEADS, generator())
+    block = typed.full_block(CPU)
+    with torch.no_grad():
+        expected = model(block, block)
+    said: list[str] = []
+    for chunk_size in (1, 7, graph.num_nodes):
+        out = embed_graph(model, graph, chunk_size, said.append)
+        torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
+    layers = [f"Layer {i + 1}/{num_layers}" for i in range(num_layers)]
+    assert said == ["Projecting each node type", *layers, "Output projection"] * 3
 
 
 def test_no_edge_sized_tensor_in_forward_or_backward(

@@ -18,12 +18,13 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = (
     ("errors", "progress", "stats"),
     ("runtime",),
-    ("graph", "diagnose", "checkpoint", "doctor"),
+    ("graph", "rowwise", "diagnose", "checkpoint", "doctor"),
     ("tables", "outputs", "csr", "blocks", "typed_blocks", "synthetic"),
     ("ops",),
     (
         "sampling",
         "similarity",
+        "contrast",
         "losses",
         "sage",
         "hgt",
@@ -32,6 +33,7 @@ LAYERS = (
         "evaluate",
         "repurpose",
     ),
+    ("run",),
     ("lib",),
     ("demo",),
     ("cli",),
@@ -76,7 +78,7 @@ def test_importing_changes_nothing_of_the_process() -> None:
         "import os, sys, warnings\n"
         "import clinical_drug_discovery\n"
         "assert not {'torch', 'numba', 'polars'} & set(sys.modules)\n"
-        "import torch, numba, polars, typer  # these may do what they like\n"
+        "import torch, numba, polars, scipy.sparse, typer  # these may do what they like\n"
         "state = lambda: (torch.initial_seed(), dict(os.environ), list(warnings.filters))\n"
         "before = state()\n"
         "import clinical_drug_discovery.cli\n"

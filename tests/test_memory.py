@@ -4,18 +4,34 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from clinical_drug_discovery.errors import InputError
-from clinical_drug_discovery.memory import SagePlan, check_budget, parse_memory
+from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
+from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
+from clinical_drug_discovery.memory import HgtPlan, Plan, SagePlan, check_budget, parse_memory
 from clinical_drug_discovery.runtime import GIB
 from clinical_drug_discovery.synthetic import synthesize_graph
 
 PRIMEKG = SagePlan(129_375, 8_100_498, 256, 512, 3, 10_000)
+HGT = HgtPlan(
+    num_nodes=130_000,
+    edge_type_counts=(500_000,) * 16 + (500,) * 4,
+    node_type_counts=(30_000,) * 3 + (10_000,) * 4,
+    num_rows=40_000,
+    num_sharing=500_000,
+    hidden_dim=256,
+    embedding_dim=512,
+    num_layers=2,
+    num_heads=8,
+    edge_sample_size=1_000,
+)
 
 
 @pytest.mark.parametrize(
@@ -51,29 +67,62 @@ def test_smaller_plans_need_less(name: str) -> None:
     assert smaller.bytes_needed() < PRIMEKG.bytes_needed()
 
 
-def test_a_budget_that_is_too_small_is_refused_with_what_would_do() -> None:
-    needed = check_budget(PRIMEKG, "64GiB")
-    assert needed > PRIMEKG.bytes_needed()
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("num_nodes", 65_000),
+        ("hidden_dim", 128),
+        ("embedding_dim", 256),
+        ("num_layers", 1),
+        ("edge_sample_size", 100),
+        ("num_sharing", 0),
+        ("edge_type_counts", (100_000,) * 20),
+        ("node_type_counts", (18_000,) * 7),
+    ],
+)
+def test_smaller_plans_of_hgt_need_less(name: str, value: object) -> None:
+    changed: dict[str, Any] = {name: value}
+    assert replace(HGT, **changed).bytes_needed() < HGT.bytes_needed()
+
+
+@pytest.mark.parametrize("plan", [PRIMEKG, HGT])
+def test_a_budget_that_is_too_small_is_refused_with_what_would_do(plan: Plan) -> None:
+    needed = check_budget(plan, "64GiB")
+    assert needed > plan.bytes_needed()
     with pytest.raises(InputError, match=r"memory_budget .*needs \d+\.\d\d GiB; hidden_dim \d+ "):
-        check_budget(PRIMEKG, needed * 2 // 3)
+        check_budget(plan, needed * 4 // 5)
     with pytest.raises(InputError, match="use fewer nodes"):
-        check_budget(PRIMEKG, psutil.Process().memory_info().rss)
+        check_budget(plan, psutil.Process().memory_info().rss)
 
 
 @pytest.mark.parametrize(
-    "sizes",
+    ("function", "sizes"),
     [
-        {"embedding_dim": 512, "hidden_dim": 32, "num_layers": 2, "edge_batch_size": 200_000},
-        {"embedding_dim": 64, "hidden_dim": 256, "num_layers": 3, "edge_batch_size": 1_000},
+        (
+            generate_gnn_embeddings,
+            {"embedding_dim": 512, "hidden_dim": 32, "num_layers": 2, "edge_batch_size": 200_000},
+        ),
+        (
+            generate_gnn_embeddings,
+            {"embedding_dim": 64, "hidden_dim": 256, "num_layers": 3, "edge_batch_size": 1_000},
+        ),
+        (
+            generate_hgt_embeddings,
+            {"embedding_dim": 64, "hidden_dim": 512, "num_layers": 3, "edge_sample_size": 200},
+        ),
+        (
+            generate_hgt_embeddings,
+            {"embedding_dim": 1024, "hidden_dim": 64, "num_layers": 2, "edge_sample_size": 2_000},
+        ),
     ],
 )
 def test_the_prediction_is_an_upper_bound_and_no_idle_one(
-    tmp_path: Path, sizes: dict[str, int]
+    tmp_path: Path, function: Callable[..., Any], sizes: dict[str, int]
 ) -> None:
     synthesize_graph(tmp_path / "kg.parquet", scale=0.1)
     script = (
-        "from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings\n"
-        f"s = generate_gnn_embeddings('kg.parquet', 'e.npy', num_epochs=2, **{sizes})\n"
+        f"from {function.__module__} import {function.__name__} as generate\n"
+        f"s = generate('kg.parquet', 'e.npy', num_epochs=2, **{sizes})\n"
         'import sys; sys.stdout.write(f\'{s["predicted_memory_gib"]} {s["peak_memory_gib"]}\')'
     )
     command = [sys.executable, "-c", script]

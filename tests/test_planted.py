@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
+import pytest
 import torch
 from graphs import Fact, node, to_rows
 from safetensors.torch import load_file
 
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
+from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
 from clinical_drug_discovery.losses import DistMult
 from clinical_drug_discovery.outputs import read_embeddings
 
@@ -34,16 +38,24 @@ def planted_facts(rng: np.random.Generator) -> list[Fact]:
     return list(facts.values())
 
 
-def test_groups_and_held_out_indications_are_found(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("generate", "options"),
+    [
+        (generate_gnn_embeddings, {"num_layers": 2, "edge_batch_size": 600}),
+        (generate_hgt_embeddings, {"num_heads": 4, "learning_rate": 0.01}),
+    ],
+    ids=["graphsage", "hgt"],
+)
+def test_groups_and_held_out_indications_are_found(
+    tmp_path: Path, generate: Callable[..., dict[str, Any]], options: dict[str, Any]
+) -> None:
     rng = np.random.default_rng(0)
     facts = planted_facts(rng)
     indications = [fact for fact in facts if fact[1] == "indication"]
     held_out = [indications[i] for i in rng.permutation(len(indications))[:50]]
     known = {(x.id, y.id) for x, relation, y in facts if relation == "indication"}
     to_rows([fact for fact in facts if fact not in held_out]).write_csv(tmp_path / "kg.csv")
-    stats = generate_gnn_embeddings(
-        tmp_path / "kg.csv", tmp_path / "e.npy", 32, 32, 2, 60, edge_batch_size=600
-    )
+    stats = generate(tmp_path / "kg.csv", tmp_path / "e.npy", 32, 32, num_epochs=60, **options)
     nodes, values = read_embeddings(tmp_path / "e.npy")
     row = {
         (kind, int(number)): i
@@ -62,7 +74,7 @@ def test_groups_and_held_out_indications_are_found(tmp_path: Path) -> None:
     # Held-out indications score above pairs that are no indications.
     decoder = DistMult(3, 32)
     weights = load_file(Path(stats["model_dir"]) / "weights.safetensors")
-    decoder.load_state_dict({"relation": weights["decoder.relation"]})
+    decoder.load_state_dict({name: weights[f"decoder.{name}"] for name in decoder.state_dict()})
     z = torch.from_numpy(values)
 
     def score(pairs: list[tuple[int, int]]) -> np.ndarray:

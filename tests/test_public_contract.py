@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,29 @@ import torch
 from graphs import Fact, to_rows
 from safetensors.torch import load_file
 
+from clinical_drug_discovery import run
 from clinical_drug_discovery.blocks import full_block
 from clinical_drug_discovery.errors import InputError
+from clinical_drug_discovery.hgt import Hgt
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
+from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
 from clinical_drug_discovery.outputs import read_embeddings
 from clinical_drug_discovery.sage import GraphSage
 from clinical_drug_discovery.stats import EmbeddingStats
 from clinical_drug_discovery.tables import read_graph
+from clinical_drug_discovery.typed_blocks import TypedGraph
 
 SMALL: dict[str, Any] = {"embedding_dim": 12, "hidden_dim": 8, "num_layers": 2, "num_epochs": 3}
+Generate = Callable[..., dict[str, Any]]
+MODELS: dict[str, Generate] = {
+    "graphsage": generate_gnn_embeddings,
+    "hgt": generate_hgt_embeddings,
+}
+
+
+@pytest.fixture(params=MODELS)
+def generate(request: pytest.FixtureRequest) -> Generate:
+    return MODELS[request.param]
 
 
 @pytest.fixture
@@ -33,36 +48,55 @@ def edges(tmp_path: Path, facts: list[Fact]) -> Path:
     return path
 
 
-def test_signature_is_the_seeds() -> None:
-    parameters = inspect.signature(generate_gnn_embeddings).parameters
-    positional = {
-        name: parameter.default
-        for name, parameter in parameters.items()
-        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
-    }
-    assert positional == {
-        "edges_csv": inspect.Parameter.empty,
-        "output_csv": inspect.Parameter.empty,
-        "embedding_dim": 512,
-        "hidden_dim": 256,
-        "num_layers": 3,
-        "num_epochs": 100,
-        "learning_rate": 0.01,
-        "device": None,
-        "edge_batch_size": 10_000,
-    }
-    assert {"limit_nodes", "include_node_types", "seed", "memory_budget", "model_dir"} <= {
-        name for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY
-    }
+def test_signatures_are_the_seeds() -> None:
+    sage, hgt = (inspect.signature(function).parameters for function in MODELS.values())
+
+    def positional(parameters: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
+        return {n: p.default for n, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD}
+
+    files = dict.fromkeys(("edges_csv", "output_csv"), inspect.Parameter.empty)
+    sizes = {"embedding_dim": 512, "hidden_dim": 256}
+    assert list(positional(sage).items()) == list(
+        {
+            **files,
+            **sizes,
+            "num_layers": 3,
+            "num_epochs": 100,
+            "learning_rate": 0.01,
+            "device": None,
+            "edge_batch_size": 10_000,
+        }.items()
+    )
+    assert list(positional(hgt).items()) == list(
+        {
+            **files,
+            **sizes,
+            "num_layers": 2,
+            "num_heads": 8,
+            "num_epochs": 100,
+            "learning_rate": 0.001,
+            "device": None,
+            "contrastive_weight": 0.5,
+            "edge_sample_size": 1_000,
+        }.items()
+    )
+    assert hgt["similarity_threshold"].default == 0.1
+    shared = {"limit_nodes", "include_node_types", "seed", "memory_budget", "model_dir"}
+    shared.add("chunk_size")
+    for name in shared:
+        assert sage[name] == hgt[name]
+        assert sage[name].kind is inspect.Parameter.KEYWORD_ONLY
 
 
-def test_record_and_files(edges: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("model", MODELS)
+def test_record_and_files(model: str, edges: Path, tmp_path: Path) -> None:
     output = tmp_path / "new" / "e.csv"
-    stats = generate_gnn_embeddings(str(edges), str(output), device="cpu", seed=5, **SMALL)
+    stats = MODELS[model](str(edges), str(output), device="cpu", seed=5, **SMALL)
     graph = read_graph(edges)
     assert list(stats) == [field.name for field in fields(EmbeddingStats)]
     assert json.loads(json.dumps(stats)) == stats
     expected = {
+        "model": model,
         "num_nodes": graph.num_nodes,
         "saved_nodes": graph.num_nodes,
         "num_edges": graph.num_edges,
@@ -70,6 +104,7 @@ def test_record_and_files(edges: Path, tmp_path: Path) -> None:
         "device": "cpu",
         "seed": 5,
         "read_report": graph.report.to_dict(),
+        "warnings": [],
         "output_file": str(output),
         "model_dir": str(tmp_path / "new" / "e_model"),
         **SMALL,
@@ -89,26 +124,40 @@ def test_record_and_files(edges: Path, tmp_path: Path) -> None:
     history = pl.read_csv(model_dir / "history.csv")
     assert history["epoch"].to_list() == [1, 2, 3]
     assert history["loss"][-1] == stats["final_loss"]
+    for name in graph.node_type_names:
+        cosine, rank = (history[f"{f}.{name}"].to_list() for f in ("mean_cosine", "effective_rank"))
+        assert -1 < cosine[0] < 1 < rank[0] <= 12
+        assert cosine[1:] == rank[1:] == [None, None]  # looked at in epochs 1, 10, 20, ...
 
 
-def test_the_saved_model_gives_the_saved_embeddings(edges: Path, tmp_path: Path) -> None:
-    stats = generate_gnn_embeddings(edges, tmp_path / "e.parquet", **SMALL)
+@pytest.mark.parametrize("model", MODELS)
+def test_the_saved_model_gives_the_saved_embeddings(
+    model: str, edges: Path, tmp_path: Path
+) -> None:
+    stats = MODELS[model](edges, tmp_path / "e.parquet", **SMALL)
     _, values = read_embeddings(tmp_path / "e.parquet")
     weights = load_file(Path(stats["model_dir"]) / "weights.safetensors")
     config = json.loads((Path(stats["model_dir"]) / "config.json").read_text())
-    model = GraphSage(
-        config["num_nodes"],
-        config["hidden_dim"],
-        config["embedding_dim"],
-        config["num_layers"],
-        torch.Generator(),
+    graph = read_graph(edges)
+    hidden_dim, dim, num_layers = (
+        config[name] for name in ("hidden_dim", "embedding_dim", "num_layers")
     )
-    model.load_state_dict(
+    network: GraphSage | Hgt
+    block: Any
+    if model == "hgt":
+        network = Hgt(
+            tuple(config["type_ptr"]), len(config["edge_types"]), hidden_dim, dim, num_layers,
+            config["num_heads"], torch.Generator(),
+        )  # fmt: skip
+        block = TypedGraph(graph).full_block(torch.device("cpu"))
+    else:
+        network = GraphSage(config["num_nodes"], hidden_dim, dim, num_layers, torch.Generator())
+        block = full_block(graph)
+    network.load_state_dict(
         {k.removeprefix("model."): v for k, v in weights.items() if k.startswith("model.")}
     )
-    graph = read_graph(edges)
     with torch.no_grad():
-        z = model(full_block(graph), full_block(graph)).numpy()
+        z = network(block, block).numpy()
     saved_nodes = pl.read_parquet(Path(stats["model_dir"]) / "nodes.parquet")
     assert saved_nodes.equals(graph.nodes)
     order = saved_nodes["node_index"].arg_sort().to_numpy()
@@ -118,7 +167,7 @@ def test_the_saved_model_gives_the_saved_embeddings(edges: Path, tmp_path: Path)
 
 
 def test_same_seed_same_bytes_whatever_the_order_of_rows(
-    edges: Path, tmp_path: Path, facts: list[Fact]
+    generate: Generate, edges: Path, tmp_path: Path, facts: list[Fact]
 ) -> None:
     shuffled = tmp_path / "shuffled.csv"
     to_rows(facts, both=True).sample(fraction=1, shuffle=True, seed=1).write_csv(shuffled)
@@ -130,17 +179,17 @@ def test_same_seed_same_bytes_whatever_the_order_of_rows(
         ("c", shuffled, {}),
         ("other", edges, {"seed": 1}),
     ):
-        generate_gnn_embeddings(path, tmp_path / f"{name}.parquet", **{**SMALL, **options})
+        generate(path, tmp_path / f"{name}.parquet", **{**SMALL, **options})
         contents.append((tmp_path / f"{name}.parquet").read_bytes())
     assert contents[0] == contents[1] == contents[2] != contents[3]
     assert torch.get_num_threads() == threads
 
 
-def test_nothing_global_is_touched(edges: Path, tmp_path: Path) -> None:
+def test_nothing_global_is_touched(generate: Generate, edges: Path, tmp_path: Path) -> None:
     torch.manual_seed(123)
     expected = torch.rand(3)
     torch.manual_seed(123)
-    generate_gnn_embeddings(edges, tmp_path / "e.npy", **SMALL)
+    generate(edges, tmp_path / "e.npy", **SMALL)
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -151,7 +200,6 @@ def test_nothing_global_is_touched(edges: Path, tmp_path: Path) -> None:
         ({"hidden_dim": -1}, r"hidden_dim \(got -1\)"),
         ({"num_layers": 0}, r"num_layers \(got 0\)"),
         ({"num_epochs": 0}, r"num_epochs \(got 0\)"),
-        ({"edge_batch_size": 0}, r"edge_batch_size \(got 0\)"),
         ({"embedding_dim": 1.5}, r"embedding_dim \(got 1.5\)"),
         ({"learning_rate": 0.0}, r"learning_rate \(got 0.0\)"),
         ({"learning_rate": float("nan")}, r"learning_rate \(got nan\)"),
@@ -169,11 +217,96 @@ def test_nothing_global_is_touched(edges: Path, tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_done_is_refused_and_leaves_nothing(
-    edges: Path, tmp_path: Path, options: dict[str, Any], message: str
+    generate: Generate, edges: Path, tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        generate_gnn_embeddings(edges, tmp_path / "out" / "e.csv", **{**SMALL, **options})
+        generate(edges, tmp_path / "out" / "e.csv", **{**SMALL, **options})
     assert sorted(tmp_path.iterdir()) == [edges]
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "message"),
+    [
+        ("graphsage", {"edge_batch_size": 0}, r"edge_batch_size \(got 0\)"),
+        ("hgt", {"edge_sample_size": 0}, r"edge_sample_size \(got 0\)"),
+        ("hgt", {"num_heads": 0}, r"num_heads \(got 0\)"),
+        ("hgt", {"num_heads": 3}, r"hidden_dim \(got 8\) must be divisible by num_heads \(got 3\)"),
+        (
+            "hgt",
+            {"contrastive_weight": 1.5},
+            r"contrastive_weight \(got 1.5\) .* at least 0 and at",
+        ),
+        ("hgt", {"contrastive_weight": -0.1}, r"contrastive_weight \(got -0.1\)"),
+        ("hgt", {"contrastive_weight": "half"}, r"contrastive_weight \(got 'half'\)"),
+        ("hgt", {"similarity_threshold": 0}, r"similarity_threshold \(got 0\) .* above 0 and at m"),
+        ("hgt", {"similarity_threshold": 1.1}, r"similarity_threshold \(got 1.1\)"),
+        ("hgt", {"temperature": 0}, r"temperature \(got 0\) must be a finite number above 0"),
+    ],
+)
+def test_what_one_model_alone_refuses(
+    model: str, edges: Path, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    test_what_cannot_be_done_is_refused_and_leaves_nothing(
+        MODELS[model], edges, tmp_path, options, message
+    )
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5, 1.0])
+def test_the_loss_is_what_the_weight_says(edges: Path, tmp_path: Path, weight: float) -> None:
+    stats = generate_hgt_embeddings(
+        edges, tmp_path / "e.npy", contrastive_weight=weight, similarity_threshold=0.05, **SMALL
+    )
+    history = pl.read_csv(Path(stats["model_dir"]) / "history.csv")
+    wanted = history["link_loss"]
+    if weight:
+        wanted = (1 - weight) * wanted + weight * history["contrastive_loss"]
+    assert history["loss"].to_list() == pytest.approx(wanted.to_list(), rel=1e-5)
+    assert stats["similarity"]["num_pairs"] > 0
+    assert stats["similarity"]["num_held_out_nodes"] > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"disease_gene_relation": "has_gene"}, "has no facts of disease_gene_relation 'has_gene'"),
+        ({"disease_type": "Disease"}, "between disease_type 'Disease'"),
+        ({"include_node_types": ["drug", "disease"]}, "gene_type 'gene/protein'"),
+        ({"similarity_threshold": 1.0}, "at least similarity_threshold (1)"),
+    ],
+)
+def test_without_alike_diseases_it_says_so_and_trains_on_links(
+    edges: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    options: dict[str, Any],
+    reason: str,
+) -> None:
+    stats = generate_hgt_embeddings(edges, tmp_path / "e.npy", **{**SMALL, **options})
+    (text,) = stats["warnings"]
+    assert reason in text
+    assert "trained on links alone" in text
+    assert f"warning: {text}" in " ".join(capfd.readouterr().err.split())
+    assert stats["similarity"] is None
+    history = pl.read_csv(Path(stats["model_dir"]) / "history.csv")
+    assert history["loss"].equals(history["link_loss"], check_names=False)
+    assert "contrastive_loss" not in history.columns
+
+
+def test_a_collapse_is_warned_of(
+    generate: Generate,
+    edges: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    same = torch.ones(read_graph(edges).num_nodes, 12)
+    monkeypatch.setattr(run, "embed_all", lambda *args, **options: same)
+    stats = generate(edges, tmp_path / "e.npy", **SMALL)
+    said = " ".join(capfd.readouterr().err.split())
+    assert len(stats["warnings"]) == 3
+    for text in stats["warnings"]:
+        assert "have collapsed (mean_cosine 1.00" in text
+        assert f"warning: {text}" in said
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the device is there")

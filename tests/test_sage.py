@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from graphs import embed_graph
+from torch import Tensor, nn
 from torch_geometric.nn import SAGEConv
 
 from clinical_drug_discovery.blocks import full_block, row_block
 from clinical_drug_discovery.graph import KnowledgeGraph
-from clinical_drug_discovery.inference import embed_all
 from clinical_drug_discovery.losses import DistMult, link_prediction_loss
 from clinical_drug_discovery.sage import GraphSage, SageLayer
-from clinical_drug_discovery.sampling import EdgeSampler
+from clinical_drug_discovery.sampling import EdgeSampler, share_out
 
 CPU = torch.device("cpu")
 
@@ -59,7 +60,7 @@ def test_layer_equals_pyg(
 def test_restricted_last_layer_gives_the_same_loss_and_gradients(
     graph: KnowledgeGraph, num_layers: int
 ) -> None:
-    batch = EdgeSampler(graph, seed=0).sample(15)
+    batch = EdgeSampler(graph, share_out(graph.edge_type_counts, 15), seed=0).sample()
     assert len(batch.rows) < graph.num_nodes
     results = []
     for restricted in (True, False):
@@ -81,9 +82,9 @@ def test_lean_hidden_layers_equal_autograd(graph: KnowledgeGraph, monkeypatch: A
     monkeypatch.setattr("clinical_drug_discovery.sage._CHUNK_ROWS", 17)
     model = GraphSage(graph.num_nodes, 16, 24, 3, generator()).double()
     block = full_block(graph)
-    plain = model.input_features()
+    plain: Tensor = model.node_embedding
     for index in range(3):
-        plain = model.apply_layer(index, plain, block)
+        plain = model.apply_stage(index, plain, block)
     lean = model(block, block)
     torch.testing.assert_close(lean, plain, rtol=1e-12, atol=1e-12)
     weight = torch.randn_like(lean)
@@ -102,15 +103,15 @@ def test_layer_wise_inference_equals_the_full_forward_pass(
     model = GraphSage(graph.num_nodes, 16, 24, num_layers, generator())
     with torch.no_grad():
         expected = model(full_block(graph), full_block(graph))
-    layers: list[int] = []
+    said: list[str] = []
     for chunk_size in (1, 7, graph.num_nodes - 1, graph.num_nodes, 10**6):
-        out = embed_all(model, graph, chunk_size, on_layer=layers.append)
+        out = embed_graph(model, graph, chunk_size, said.append)
         torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
-    assert layers == list(range(num_layers)) * 5
+    assert said == [f"Layer {i + 1}/{num_layers}" for i in range(num_layers)] * 5
 
 
 def test_embeddings_have_length_sqrt_dim_and_differ(graph: KnowledgeGraph) -> None:
-    z = embed_all(GraphSage(graph.num_nodes, 16, 24, 3, generator()), graph, 64)
+    z = embed_graph(GraphSage(graph.num_nodes, 16, 24, 3, generator()), graph, 64)
     np.testing.assert_allclose(z.norm(dim=1).numpy(), 24**0.5, rtol=1e-3)
     cosine = (z @ z.t() / 24).fill_diagonal_(0)
     assert cosine.max() < 0.999
@@ -120,15 +121,18 @@ def test_decoder_and_loss_by_hand() -> None:
     decoder = DistMult(2, 4)
     with torch.no_grad():
         decoder.relation.copy_(torch.tensor([[1.0, 2, 3, 4], [0, 0, 0, 1]]))
+        decoder.bias.copy_(torch.tensor([0.25, 0]))
     a, b = torch.tensor([[1.0, 1, 2, 0]]), torch.tensor([[3.0, 1, 1, 5]])
     score = decoder(a, torch.tensor([0]), b)
-    assert score.item() == pytest.approx((3 + 2 + 6 + 0) / 2)
+    assert score.item() == pytest.approx((3 + 2 + 6 + 0 + 4 * 0.25) / 2)
     assert torch.equal(score, decoder(b, torch.tensor([0]), a))
     assert decoder(a, torch.tensor([1]), b).item() == 0
 
 
 def test_loss_of_a_model_that_knows_nothing_is_ln_2(graph: KnowledgeGraph) -> None:
-    batch = EdgeSampler(graph, seed=0).sample(40)
+    batch = EdgeSampler(graph, share_out(graph.edge_type_counts, 40), seed=0).sample()
     z = torch.zeros(len(batch.rows), 8)
-    loss = link_prediction_loss(DistMult(len(graph.relations), 8), z, batch)
+    decoder = DistMult(len(graph.relations), 8)
+    nn.init.zeros_(decoder.bias)
+    loss = link_prediction_loss(decoder, z, batch)
     assert loss.item() == pytest.approx(np.log(2))

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import torch
 from graphs import node, read_facts
 
-from clinical_drug_discovery.graph import KnowledgeGraph
+from clinical_drug_discovery.graph import EdgeType, KnowledgeGraph
 from clinical_drug_discovery.sampling import EdgeSampler, share_out
 
 
 def test_batches_hold_facts_and_matching_negatives(graph: KnowledgeGraph) -> None:
-    sampler = EdgeSampler(graph, seed=0)
+    sampler = EdgeSampler(graph, share_out(graph.edge_type_counts, 100), seed=0)
     facts = {
         (src, graph.edge_types[kind].relation, dst)
         for src, kind, dst in zip(
@@ -21,7 +22,7 @@ def test_batches_hold_facts_and_matching_negatives(graph: KnowledgeGraph) -> Non
         )
     }
     for _ in range(20):
-        batch = sampler.sample(100)
+        batch = sampler.sample()
         assert batch.rows.tolist() == sorted(set(batch.rows.tolist()))
         src, dst, negative = (batch.rows[at] for at in (batch.src, batch.dst, batch.negative))
         relation = [graph.relations[r] for r in batch.relation.tolist()]
@@ -37,16 +38,46 @@ def test_batches_hold_facts_and_matching_negatives(graph: KnowledgeGraph) -> Non
 
 def test_a_source_that_knows_everyone_has_no_negative(tmp_path: Path) -> None:
     complete = [(node("drug", i), "r", node("disease", j)) for i in range(4) for j in range(3)]
-    batch = EdgeSampler(read_facts(tmp_path, complete), seed=0).sample(10**6)
+    graph = read_facts(tmp_path, complete)
+    batch = EdgeSampler(graph, share_out(graph.edge_type_counts, 10**6), seed=0).sample()
     assert len(batch.src) == 24
     assert not batch.has_negative.any()
 
 
 def test_a_seed_repeats_its_batches(graph: KnowledgeGraph) -> None:
-    a, b, other = (EdgeSampler(graph, seed) for seed in (3, 3, 4))
-    first = [a.sample(50) for _ in range(3)]
-    assert all(torch.equal(x.dst, b.sample(50).dst) for x in first)
-    assert not torch.equal(first[0].dst, other.sample(50).dst)
+    sizes = share_out(graph.edge_type_counts, 50)
+    a, b, other = (EdgeSampler(graph, sizes, seed) for seed in (3, 3, 4))
+    first = [a.sample() for _ in range(3)]
+    assert all(torch.equal(x.dst, b.sample().dst) for x in first)
+    assert not torch.equal(first[0].dst, other.sample().dst)
+
+
+def test_every_edge_type_gives_the_number_that_is_asked_for(graph: KnowledgeGraph) -> None:
+    sizes = np.minimum(graph.edge_type_counts, 7)
+    batch = EdgeSampler(graph, sizes, seed=0).sample()
+    src, dst = batch.rows[batch.src], batch.rows[batch.dst]
+    name = graph.node_type_names
+    drawn = Counter(
+        EdgeType(name[a], graph.relations[relation], name[b])
+        for a, relation, b in zip(
+            graph.node_type[src].tolist(),
+            batch.relation.tolist(),
+            graph.node_type[dst].tolist(),
+            strict=True,
+        )
+    )
+    assert drawn == dict(zip(graph.edge_types, sizes.tolist(), strict=True))
+
+
+def test_more_rows_leave_the_facts_as_they_are(graph: KnowledgeGraph) -> None:
+    batch = EdgeSampler(graph, [3] * len(graph.edge_types), seed=0).sample()
+    nodes = torch.tensor([[0, graph.num_nodes - 1], [5, 5]])
+    more = batch.including(nodes)
+    assert set(more.rows.tolist()) == {*batch.rows.tolist(), *nodes.flatten().tolist()}
+    assert more.rows.tolist() == sorted(set(more.rows.tolist()))
+    for name in ("src", "dst", "negative"):
+        assert torch.equal(more.rows[getattr(more, name)], batch.rows[getattr(batch, name)])
+    assert torch.equal(more.relation, batch.relation)
 
 
 def test_share_out_adds_up_and_respects_every_count(rng: np.random.Generator) -> None:

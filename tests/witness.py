@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
+from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
@@ -17,3 +20,23 @@ class LargestTensor(TorchDispatchMode):
             if isinstance(value, torch.Tensor):
                 self.numel = max(self.numel, value.numel())
         return out
+
+
+def peak_bytes(function: Callable[[], object]) -> int:
+    """The most that torch's CPU allocator holds while a function runs, beside what it held before.
+
+    What the function returns is kept alive to the end.
+    """
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        result = function()
+    del result
+    assert recorded.profiler is not None
+    events = recorded.profiler.kineto_results.events()
+    changes = sorted(
+        (event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]"
+    )
+    held = peak = 0
+    for _, change in changes:
+        held += change
+        peak = max(peak, held)
+    return peak

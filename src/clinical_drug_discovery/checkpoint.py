@@ -90,7 +90,7 @@ def save_model(
     weights: Mapping[str, torch.Tensor],
     config: Mapping[str, Any],
     nodes: pl.DataFrame,
-    history: Sequence[Mapping[str, float]],
+    history: Sequence[Mapping[str, float | None]],
 ) -> None:
     """Write all that a trained model is: no pickles, every file readable by common tools.
 
@@ -106,7 +106,7 @@ def save_model(
     with atomic_path(model_dir / "nodes.parquet") as path:
         nodes.write_parquet(path)
     with atomic_path(model_dir / "history.csv") as path:
-        pl.DataFrame(list(history)).write_csv(path)
+        pl.DataFrame(list(history), infer_schema_length=None).write_csv(path)
     save_record(model_dir / "config.json", {"format_version": FORMAT_VERSION, **config})
 
 

@@ -24,6 +24,7 @@ from clinical_drug_discovery.demo import run_demo
 from clinical_drug_discovery.doctor import describe_machine
 from clinical_drug_discovery.errors import InputError
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
+from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
 from clinical_drug_discovery.repurpose import similar_nodes
 from clinical_drug_discovery.synthetic import synthesize_graph
 
@@ -76,25 +77,30 @@ def show_neighbors(result: list[dict[str, Any]]) -> None:
 
 
 def show_demo(result: dict[str, Any]) -> None:
-    """The demonstration's answers, and how to ask more."""
-    stats, console = result["stats"], make_console()
-    console.print(
-        f"GraphSAGE on the sample graph: {stats['num_nodes']:,} nodes, "
-        f"{stats['num_edges']:,} edges, "
-        f"{stats['num_epochs']} epochs in {stats['seconds_train']:.1f} s on {stats['device']}, "
-        f"peak memory {stats['peak_memory_gib']:.2f} GiB.\n"
-        "Nearest of the same type, by cosine:\n"
-    )
+    """The demonstration's answers side by side, and how to ask more."""
+    console, titles = make_console(), {"graphsage": "GraphSAGE", "hgt": "HGT"}
+    for model, answer in result.items():
+        stats = answer["stats"]
+        console.print(
+            f"{titles[model]} on the sample graph: {stats['num_nodes']:,} nodes, "
+            f"{stats['num_edges']:,} edges, {stats['num_epochs']} epochs in "
+            f"{stats['seconds_train']:.1f} s on {stats['device']}, peak memory so far "
+            f"{stats['peak_memory_gib']:.2f} GiB."
+        )
+    console.print("Nearest of the same type, by cosine:\n")
     table = Table(box=None)
     table.add_column("node", style="bold")
-    table.add_column("its neighbours")
-    for name, rows in result["neighbors"].items():
-        table.add_row(name, ", ".join(f"{row['node_name']} {row['cosine']:.2f}" for row in rows))
+    for model in result:
+        table.add_column(titles[model])
+    for name in result["hgt"]["neighbors"]:
+        lists = (answer["neighbors"][name] for answer in result.values())
+        cells = (
+            "\n".join(f"{row['cosine']:.2f} {row['node_name']}" for row in rows) for rows in lists
+        )
+        table.add_row(name, *cells, end_section=True)
     console.print(table)
-    console.print(
-        f"\nAsk more: cdd similar --embeddings {stats['output_file']} --node Warfarin",
-        soft_wrap=True,
-    )
+    output = result["hgt"]["stats"]["output_file"]
+    console.print(f"\nAsk more: cdd similar --embeddings {output} --node Warfarin", soft_wrap=True)
 
 
 def _short(value: Any) -> str:
@@ -111,6 +117,7 @@ Command = tuple[Callable[..., Any], Callable[[Any], None]]
 #: Command words -> public function, and how its result is shown without --json.
 COMMANDS: dict[tuple[str, ...], Command] = {
     ("embed", "graphsage"): (generate_gnn_embeddings, show_record),
+    ("embed", "hgt"): (generate_hgt_embeddings, show_record),
     ("similar",): (similar_nodes, show_neighbors),
     ("synthesize",): (synthesize_graph, show_record),
     ("demo",): (run_demo, show_demo),

@@ -1,4 +1,4 @@
-"""The demonstration: embed the sample graph of the package and ask it a few questions."""
+"""The demonstration: embed the package's sample graph with both models and ask a few questions."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
+from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
 from clinical_drug_discovery.outputs import read_embeddings
 from clinical_drug_discovery.repurpose import find_node, nearest
 
@@ -23,21 +24,29 @@ NODES = (
 def run_demo(
     output_dir: str | Path = "demo", *, num_epochs: int = 100, seed: int = 0, top: int = 5
 ) -> dict[str, Any]:
-    """Embed the sample graph and list the neighbours of three drugs and three diseases.
+    """Embed the sample graph with both models and list what is near three drugs and diseases.
 
     Args:
-        output_dir: where to write the embeddings and the model.
-        num_epochs: training steps.
+        output_dir: where to write the embeddings and the models.
+        num_epochs: training steps of each model.
         seed: of the initial weights and of all sampling.
         top: neighbours to list of each node.
 
     Returns:
-        stats, as `lib.gnn_embeddings` returns them, and neighbors, as `repurpose.nearest` lists
-        them, by node name.
+        For each model stats, as the functions of `lib` return them, and neighbors, as
+        `repurpose.nearest` lists them, by node name.
     """
-    output = Path(output_dir) / "graphsage.parquet"
-    with as_file(files("clinical_drug_discovery") / "data" / "sample_kg.csv") as edges:
-        stats = generate_gnn_embeddings(edges, output, num_epochs=num_epochs, seed=seed)
-    nodes, values = read_embeddings(output)
-    neighbors = {name: nearest(nodes, values, find_node(nodes, name), top=top) for name in NODES}
-    return {"stats": stats, "neighbors": neighbors}
+    answers: dict[str, Any] = {}
+    for model, generate in (
+        ("graphsage", generate_gnn_embeddings),
+        ("hgt", generate_hgt_embeddings),
+    ):
+        output = Path(output_dir) / f"{model}.parquet"
+        with as_file(files("clinical_drug_discovery") / "data" / "sample_kg.csv") as edges:
+            stats = generate(edges, output, num_epochs=num_epochs, seed=seed)
+        nodes, values = read_embeddings(output)
+        neighbors = {
+            name: nearest(nodes, values, find_node(nodes, name), top=top) for name in NODES
+        }
+        answers[model] = {"stats": stats, "neighbors": neighbors}
+    return answers

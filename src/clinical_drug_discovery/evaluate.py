@@ -1,20 +1,29 @@
-"""Are the embeddings worth anything? So far: have they collapsed?"""
+"""Are the embeddings worth anything? Have they collapsed, and is near what shares genes?"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+
+import polars as pl
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from clinical_drug_discovery.contrast import LeftOutPairs
 from clinical_drug_discovery.graph import KnowledgeGraph
 from clinical_drug_discovery.runtime import check_shape
 
 _CHUNK_ROWS = 8192
+_HIGH_COSINE, _LOW_RANK_SHARE, _MIN_NODES = 0.8, 0.02, 10
+
+
+Collapse = dict[str, dict[str, float | None]]
 
 
 def collapse_by_type(
-    embeddings: Tensor, graph: KnowledgeGraph
-) -> dict[str, dict[str, float | None]]:
+    embeddings: Tensor, type_ptr: Sequence[int], node_type_names: Sequence[str]
+) -> Collapse:
     """How alike the embeddings of each node type are.
 
     `mean_cosine` is the mean over all pairs of different nodes of the type: 1 when all point the
@@ -23,22 +32,82 @@ def collapse_by_type(
     what it is: between 1 and min(number of nodes, D).
 
     Args:
-        embeddings: shape (N, D), on the CPU.
-        graph: gives each type's range of rows.
+        embeddings: shape (M, D), ordered by type, on the CPU.
+        type_ptr: the rows of type t are type_ptr[t]:type_ptr[t + 1].
+        node_type_names: of the T types.
 
     Returns:
-        For each node type mean_cosine (None for a type with one node) and effective_rank.
+        For each node type mean_cosine (None with fewer than two rows) and effective_rank (None
+        without rows).
     """
-    check_shape("embeddings", embeddings, graph.num_nodes, None)
-    bounds = graph.type_ptr.tolist()
+    check_shape("embeddings", embeddings, type_ptr[-1], None)
     return {
         name: _collapse(embeddings[start:stop])
-        for name, start, stop in zip(graph.node_type_names, bounds, bounds[1:], strict=False)
+        for name, (start, stop) in zip(node_type_names, pairwise(type_ptr), strict=True)
     }
+
+
+def collapse_warnings(collapse: Collapse, graph: KnowledgeGraph, embedding_dim: int) -> list[str]:
+    """What to say about node types whose embeddings have collapsed, with the likely cause.
+
+    Collapsed means a mean cosine of at least 0.8, or an effective rank of at most 2% of what the
+    number of nodes and dimensions allow, among at least 10 nodes.
+
+    Args:
+        collapse: of all nodes, as `collapse_by_type` gives it.
+        graph: on the CPU.
+        embedding_dim: D.
+
+    Returns:
+        One text for each such node type.
+    """
+    texts = []
+    degree = graph.indptr.diff()
+    for (name, figures), (start, stop) in zip(
+        collapse.items(), pairwise(graph.type_ptr.tolist()), strict=True
+    ):
+        cosine, rank = figures["mean_cosine"], figures["effective_rank"]
+        if stop - start < _MIN_NODES or cosine is None or rank is None:
+            continue
+        if cosine < _HIGH_COSINE and rank > _LOW_RANK_SHARE * min(stop - start, embedding_dim):
+            continue
+        cause = "learning_rate is too high for this graph"
+        if degree[start:stop].median() <= 1:
+            cause = "half of its nodes or more have at most one edge, so little tells them apart"
+        texts.append(
+            f"embeddings of node type {name!r} have collapsed (mean_cosine {cosine:.2f}, "
+            f"effective_rank {rank:.1f}); likely cause: {cause}"
+        )
+    return texts
+
+
+def similarity_spearman(embeddings: Tensor, pairs: LeftOutPairs) -> dict[str, float | int | None]:
+    """Are pairs of nodes the nearer the more they share?
+
+    Args:
+        embeddings: shape (N, D), on the CPU.
+        pairs: K pairs, half of which share nothing.
+
+    Returns:
+        num_held_out_pairs, which is K, and spearman, the rank correlation of Jaccard index and
+        cosine with ties at their mean rank: None where all Jaccard indices are equal.
+    """
+    spearman = None
+    if len(set(pairs.jaccard.tolist())) > 1:
+        a, b = torch.from_numpy(pairs.a), torch.from_numpy(pairs.b)
+        chunks = zip(a.split(_CHUNK_ROWS), b.split(_CHUNK_ROWS), strict=True)
+        cosine = torch.cat(
+            [functional.cosine_similarity(embeddings[x], embeddings[y]) for x, y in chunks]
+        )
+        table = pl.DataFrame({"jaccard": pairs.jaccard, "cosine": cosine.numpy()})
+        spearman = float(table.select(pl.corr("jaccard", "cosine", method="spearman")).item())
+    return {"num_held_out_pairs": len(pairs.a), "spearman": spearman}
 
 
 def _collapse(rows: Tensor) -> dict[str, float | None]:
     num_rows, dim = rows.shape
+    if num_rows == 0:
+        return {"mean_cosine": None, "effective_rank": None}
     # Both figures come from a D-vector and a (D, D) matrix: no pair of nodes is ever formed.
     direction = torch.zeros(dim, dtype=torch.float64)
     gram = torch.zeros(dim, dim, dtype=torch.float64)

@@ -6,22 +6,22 @@ heads of d, D embedding dimensions.
 
 from __future__ import annotations
 
-from itertools import pairwise
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 from clinical_drug_discovery.blocks import own_rows
 from clinical_drug_discovery.ops import heterogeneous_attention
+from clinical_drug_discovery.rowwise import by_type
 from clinical_drug_discovery.typed_blocks import TypedBlock
 
 _NORM_EPS = 1e-5
 
 
 class TypedLinear(nn.Module):
-    """A linear map of its own for each node type."""
+    """The weights of a linear map of its own for each node type."""
 
     def __init__(
         self, num_types: int, in_dim: int, out_dim: int, generator: torch.Generator
@@ -29,21 +29,6 @@ class TypedLinear(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(_uniform((num_types, out_dim, in_dim), in_dim, generator))
         self.bias = nn.Parameter(torch.zeros(num_types, out_dim))
-
-    def forward(self, x: Tensor, row_ptr: tuple[int, ...]) -> Tensor:
-        """Map rows that are ordered by type.
-
-        Args:
-            x: shape (M, in_dim).
-            row_ptr: the rows of type t are row_ptr[t]:row_ptr[t + 1].
-
-        Returns:
-            shape (M, out_dim).
-        """
-        sizes = [stop - start for start, stop in pairwise(row_ptr)]
-        # split and not slices: the gradient of a slice is a zero tensor as large as all of x.
-        parts = zip(x.split(sizes), self.weight, self.bias, strict=True)
-        return torch.cat([functional.linear(part, weight, bias) for part, weight, bias in parts])
 
 
 class HgtLayer(nn.Module):
@@ -79,28 +64,21 @@ class HgtLayer(nn.Module):
             block: M target rows.
 
         Returns:
-            shape (M, C). Kept for the backward pass: x, the attention's result, and for M < N the
-            target rows of x; the rest, (M, C) each, is computed again.
+            shape (M, C).
         """
+        return self._update(_update, x, block)
+
+    def forward_normed(self, x: Tensor, block: TypedBlock) -> Tensor:
+        """The same with layer normalisation, which costs no further buffer here."""
+        return self._update(_normed_update, x, block)
+
+    def _update(self, function: Callable[..., Tensor], x: Tensor, block: TypedBlock) -> Tensor:
         attended = heterogeneous_attention(
             x, self.kqv.weight, self.kqv.bias, self.attention, self.message, self.prior, block
         )
-        own = own_rows(x, block.rows)
-        updated: Tensor = checkpoint(
-            self._update,
-            attended,
-            own,
-            block.row_ptr,
-            use_reentrant=False,
-            preserve_rng_state=False,
-        )
-        return updated
-
-    def _update(self, attended: Tensor, own: Tensor, row_ptr: tuple[int, ...]) -> Tensor:
-        mapped = self.out(functional.gelu(attended), row_ptr)
-        sizes = [stop - start for start, stop in pairwise(row_ptr)]
-        parts = zip(self.skip.sigmoid(), mapped.split(sizes), own.split(sizes), strict=True)
-        return torch.cat([torch.lerp(before, after, gate) for gate, after, before in parts])
+        rows = (attended, own_rows(x, block.rows))
+        weights = (self.out.weight, self.out.bias, self.skip)
+        return by_type(function, block.row_ptr, rows, weights, x.shape[1])
 
 
 class Hgt(nn.Module):
@@ -108,7 +86,8 @@ class Hgt(nn.Module):
 
     Every node has a learned vector as input: with one input per type, attention would average equal
     vectors. After each layer comes layer normalisation without parameters, and after the output map
-    as well: all embeddings have length sqrt(D).
+    as well: all embeddings have length sqrt(D). Kept for the backward pass of a hidden layer are
+    its input and what was attended to, (N, C) each.
     """
 
     def __init__(
@@ -126,13 +105,17 @@ class Hgt(nn.Module):
         self.type_ptr = type_ptr
         self.node_embedding = nn.Parameter(torch.empty(type_ptr[-1], hidden_dim))
         nn.init.normal_(self.node_embedding, generator=generator)
-        self.layer_dims = [hidden_dim] * (num_layers - 1) + [embedding_dim]
         self.project = TypedLinear(num_types, hidden_dim, hidden_dim, generator)
         self.layers = nn.ModuleList(
             HgtLayer(num_types, num_edge_types, hidden_dim, num_heads, generator)
             for _ in range(num_layers)
         )
         self.out = TypedLinear(num_types, hidden_dim, embedding_dim, generator)
+        self.stages = [
+            ("Projecting each node type", hidden_dim),
+            *((f"Layer {index}/{num_layers}", hidden_dim) for index in range(1, num_layers + 1)),
+            ("Output projection", embedding_dim),
+        ]
 
     def forward(self, hidden: TypedBlock, target: TypedBlock) -> Tensor:
         """Embed the target rows of a block.
@@ -144,24 +127,43 @@ class Hgt(nn.Module):
         Returns:
             shape (M, D).
         """
-        x = self.input_features()
-        for index in range(len(self.layers) - 1):
-            x = self.apply_layer(index, x, hidden)
-        return self.apply_layer(len(self.layers) - 1, x, target)
+        x: Tensor = self.node_embedding
+        for index in range(len(self.layers)):
+            x = self.apply_stage(index, x, hidden)
+        x = self.apply_stage(len(self.layers), x, target)
+        return _map(_normed_linear, x, self.out, target.row_ptr)
 
-    def input_features(self) -> Tensor:
-        """Input of the first layer, shape (N, C): the learned vectors, mapped per node type."""
-        mapped: Tensor = self.project(self.node_embedding, self.type_ptr)
-        return mapped
+    def apply_stage(self, index: int, x: Tensor, block: TypedBlock) -> Tensor:
+        """Input maps, one of the layers, or output maps, for a block's target rows."""
+        if index == 0:
+            return _map(functional.linear, own_rows(x, block.rows), self.project, block.row_ptr)
+        if index > len(self.layers):
+            return _map(_normed_linear, own_rows(x, block.rows), self.out, block.row_ptr)
+        layer: HgtLayer = self.layers[index - 1]  # type: ignore[assignment]  # of Module | Tensor
+        return layer.forward_normed(x, block)
 
-    def apply_layer(self, index: int, x: Tensor, block: TypedBlock) -> Tensor:
-        """Output of one layer for a block's target rows; the last one includes the output map."""
-        out: Tensor = self.layers[index](x, block)
-        out = functional.layer_norm(out, out.shape[1:], eps=_NORM_EPS)
-        if index == len(self.layers) - 1:
-            out = self.out(out, block.row_ptr)
-            out = functional.layer_norm(out, out.shape[1:], eps=_NORM_EPS)
-        return out
+
+def _map(
+    function: Callable[..., Tensor], x: Tensor, linear: TypedLinear, row_ptr: tuple[int, ...]
+) -> Tensor:
+    return by_type(function, row_ptr, (x,), (linear.weight, linear.bias), linear.weight.shape[1])
+
+
+def _update(attended: Tensor, own: Tensor, weight: Tensor, bias: Tensor, skip: Tensor) -> Tensor:
+    mapped = functional.linear(functional.gelu(attended), weight, bias)
+    return torch.lerp(own, mapped, skip.sigmoid())
+
+
+def _normed_update(*arguments: Tensor) -> Tensor:
+    return _norm(_update(*arguments))
+
+
+def _normed_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return _norm(functional.linear(x, weight, bias))
+
+
+def _norm(x: Tensor) -> Tensor:
+    return functional.layer_norm(x, x.shape[1:], eps=_NORM_EPS)
 
 
 def _uniform(shape: tuple[int, ...], in_dim: int, generator: torch.Generator) -> Tensor:

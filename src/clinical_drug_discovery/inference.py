@@ -2,59 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from clinical_drug_discovery.blocks import Block, range_block
-from clinical_drug_discovery.graph import KnowledgeGraph
 from clinical_drug_discovery.runtime import empty_cache
 
+Rows = TypeVar("Rows", contravariant=True)
 
-class LayeredModel(Protocol):
-    """What inference needs of a model: an input, and layers that work on any block of rows."""
+
+class LayeredModel(Protocol[Rows]):
+    """What inference needs of a model: stages that work on any block of rows."""
 
     @property
-    def layer_dims(self) -> list[int]:
-        """Width of each layer's output, in order."""
+    def node_embedding(self) -> Tensor:
+        """Input of the first stage, shape (N, C)."""
 
-    def input_features(self) -> Tensor:
-        """Input of the first layer, shape (N, C)."""
+    @property
+    def stages(self) -> Sequence[tuple[str, int]]:
+        """What is said of each stage, and the width of its output, in order."""
 
-    def apply_layer(self, index: int, x: Tensor, block: Block) -> Tensor:
-        """Output of a layer for a block's target rows, activation included, shape (M, D)."""
+    def apply_stage(self, index: int, x: Tensor, block: Rows) -> Tensor:
+        """Output of a stage for a block's target rows, activation included, shape (M, D)."""
 
 
 @torch.no_grad()
 def embed_all(
-    model: LayeredModel,
-    graph: KnowledgeGraph,
+    model: LayeredModel[Rows],
+    type_ptr: Sequence[int],
+    range_block: Callable[[int, int], Rows],
     chunk_size: int,
-    on_layer: Callable[[int], None] = lambda index: None,
+    on_stage: Callable[[str], None] = lambda name: None,
 ) -> Tensor:
-    """Run one layer for all nodes, then the next, a chunk of target rows at a time.
+    """Run one stage for all nodes, then the next, a chunk of nodes of one type at a time.
 
     Equal to the model's full forward pass for every chunk size. At any moment only the input and
-    the output of one layer exist, (N, C) and (N, D), and a few buffers of (chunk_size, max(C, D)).
+    the output of one stage exist, (N, C) and (N, D), and a few buffers of (chunk_size, max(C, D)).
 
     Args:
-        model: on the graph's device.
-        graph: the whole graph.
-        chunk_size: target rows at a time.
-        on_layer: called with the layer's index before each layer.
+        model: on the device that it is to run on.
+        type_ptr: the nodes of type t are type_ptr[t]:type_ptr[t + 1].
+        range_block: gives the edges into nodes start:stop, on the model's device.
+        chunk_size: nodes at a time.
+        on_stage: called with each stage's name before it.
 
     Returns:
         shape (N, D), on the CPU.
     """
-    x = model.input_features()
-    for index, dim in enumerate(model.layer_dims):
-        on_layer(index)
-        out = x.new_empty(graph.num_nodes, dim)
-        for start in range(0, graph.num_nodes, chunk_size):
-            stop = min(start + chunk_size, graph.num_nodes)
-            out[start:stop] = model.apply_layer(index, x, range_block(graph, start, stop))
+    x: Tensor = model.node_embedding.detach()
+    for index, (name, dim) in enumerate(model.stages):
+        on_stage(name)
+        out = x.new_empty(len(x), dim)
+        for first, last in pairwise(type_ptr):
+            for start in range(first, last, chunk_size):
+                stop = min(start + chunk_size, last)
+                out[start:stop] = model.apply_stage(index, x, range_block(start, stop))
+            empty_cache(x.device)
         x = out
-        empty_cache(x.device)
     return x.cpu()

@@ -80,7 +80,60 @@ class SagePlan:
         return _FIXED + weights + max(training + 21 * self.num_edges, inference)
 
 
-def check_budget(plan: SagePlan, memory_budget: str | int | None) -> int:
+@dataclass(frozen=True)
+class HgtPlan:
+    """The sizes that decide what training and embedding with HGT need."""
+
+    num_nodes: int
+    edge_type_counts: tuple[int, ...]
+    node_type_counts: tuple[int, ...]
+    num_rows: int  #: nodes of a batch, as drawn once
+    num_sharing: int  #: at most so many ordered pairs of diseases share a gene
+    hidden_dim: int
+    embedding_dim: int
+    num_layers: int
+    num_heads: int
+    edge_sample_size: int
+
+    def bytes_needed(self) -> int:
+        """Peak bytes beside what the process holds already (interpreter, libraries, the graph).
+
+        With M the rows of a batch and n the nodes of the largest type. Always there: 12 N C of
+        vectors and Adam's two moments, 16 bytes for each other weight, 22 bytes an edge for the
+        edges by type and those of a batch. In a step the largest of: the loss, with 4 N C (2 L - 1)
+        kept and 4 M (3 C + 4 D); the last layer's backward pass, with 4 N C 2 L, 28 M C and
+        40 n C of one source type; a hidden layer's, with 4 N C (7 + 2 (L - 2)) and 40 n C.
+        Inference: the vectors, a stage's input and result, the latter twice over while it is put
+        in order and written, and 24 n C.
+        """
+        nodes, hidden, dim = self.num_nodes, self.hidden_dim, self.embedding_dim
+        sampled = sum(min(count, self.edge_sample_size) for count in self.edge_type_counts)
+        pairs = self.edge_sample_size
+        rows = min(self.num_rows, 3 * sampled + 2 * pairs)
+        types, layers, most = (
+            len(self.node_type_counts),
+            self.num_layers,
+            max(self.node_type_counts),
+        )
+        matrices = types * hidden * (4 * hidden * layers + hidden + dim)
+        matrices += 2 * layers * len(self.edge_type_counts) * hidden * hidden // self.num_heads
+        vector = 4 * nodes * hidden
+        scratch = 40 * most * hidden
+        loss = vector * (2 * layers - 1) + 4 * rows * (3 * hidden + 4 * dim)
+        loss += 48 * dim * min(sampled, CHUNK_PAIRS) + 24 * pairs**2
+        last = vector * 2 * layers + 28 * rows * hidden + scratch
+        middle = vector * (7 + 2 * (layers - 2)) + scratch if layers > 1 else 0
+        num_edges = sum(self.edge_type_counts)
+        training = 3 * vector + 16 * matrices + 22 * num_edges + 100 * sampled
+        training += max(loss, last, middle)
+        inference = vector + 4 * nodes * (hidden + 2 * dim) + 24 * most * hidden + 8 * num_edges
+        return _FIXED + 60 * self.num_sharing + max(training, inference)
+
+
+Plan = SagePlan | HgtPlan
+
+
+def check_budget(plan: Plan, memory_budget: str | int | None) -> int:
     """Refuse a plan whose predicted peak exceeds the budget.
 
     Args:
@@ -107,11 +160,14 @@ def check_budget(plan: SagePlan, memory_budget: str | int | None) -> int:
     return peak
 
 
-def _what_helps(plan: SagePlan, held: int, budget: int) -> str:
+def _what_helps(plan: Plan, held: int, budget: int) -> str:
     """The parameters of which half, or a quarter, would fit."""
     options = []
-    for name in ("hidden_dim", "num_layers", "edge_batch_size", "embedding_dim"):
+    names = "hidden_dim", "num_layers", "edge_batch_size", "edge_sample_size", "embedding_dim"
+    for name in names:
         for part in (2, 4):
+            if not hasattr(plan, name):
+                continue
             value = max(1 if name == "num_layers" else 2, getattr(plan, name) // part)
             needed = held + replace(plan, **{name: value}).bytes_needed()
             if needed <= budget:

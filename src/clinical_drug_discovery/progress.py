@@ -1,4 +1,4 @@
-"""The progress display: milestones and bars on stderr, silent when stderr is no terminal."""
+"""The progress display: milestones and bars on stderr, only warnings when it is no terminal."""
 
 from __future__ import annotations
 
@@ -42,6 +42,10 @@ class Progress:
         """Write one indented line below a milestone."""
         if self._visible:
             self._console.print(f"  {text}", soft_wrap=True)
+
+    def warning(self, text: str) -> None:
+        """Write a line that the user must not miss, terminal or not."""
+        self._console.print(Text.assemble(("warning: ", "yellow"), text), soft_wrap=True)
 
     @contextmanager
     def bar(self, description: str, total: int) -> Iterator[Bar]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import math
 import os
 import resource
 import sys
@@ -99,6 +100,18 @@ def check_shape(name: str, tensor: Tensor, *shape: int | None) -> None:
     )
     if not fits:
         raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected {shape}")
+
+
+def check_between(
+    name: str, value: float, low: float, high: float, *, low_allowed: bool = False
+) -> None:
+    """Refuse a parameter that is no number above `low` (or equal, if allowed) and up to `high`."""
+    fits = isinstance(value, int | float) and not isinstance(value, bool)
+    fits = fits and low <= value <= high and math.isfinite(value)
+    if not fits or (value == low and not low_allowed):
+        lowest = f"of at least {low:g}" if low_allowed else f"above {low:g}"
+        highest = f" and at most {high:g}" if math.isfinite(high) else ""
+        raise InputError(f"{name} (got {value!r}) must be a finite number {lowest}{highest}")
 
 
 def check_at_least(name: str, value: int, least: int) -> None:

@@ -69,10 +69,9 @@ class GraphSage(nn.Module):
         super().__init__()
         self.node_embedding = nn.Parameter(torch.empty(num_nodes, hidden_dim))
         nn.init.normal_(self.node_embedding, generator=generator)
-        self.layer_dims = [hidden_dim] * (num_layers - 1) + [embedding_dim]
-        self.layers = nn.ModuleList(
-            SageLayer(hidden_dim, dim, generator) for dim in self.layer_dims
-        )
+        dims = [hidden_dim] * (num_layers - 1) + [embedding_dim]
+        self.layers = nn.ModuleList(SageLayer(hidden_dim, dim, generator) for dim in dims)
+        self.stages = [(f"Layer {i}/{num_layers}", dim) for i, dim in enumerate(dims, start=1)]
 
     def forward(self, hidden: Block, target: Block) -> Tensor:
         """Embed the target rows of a block.
@@ -84,18 +83,14 @@ class GraphSage(nn.Module):
         Returns:
             shape (M, D). Kept for the backward pass: two (N, C) buffers per hidden layer.
         """
-        x = self.input_features()
+        x: Tensor = self.node_embedding
         for layer in self.layers[:-1]:
             x = _HiddenLayer.apply(  # type: ignore[no-untyped-call]  # torch has no types for it
                 x, layer.weight_self, layer.weight_neighbor, layer.bias, hidden
             )
-        return self.apply_layer(len(self.layers) - 1, x, target)
+        return self.apply_stage(len(self.layers) - 1, x, target)
 
-    def input_features(self) -> Tensor:
-        """Input of the first layer, shape (N, C): the learned vectors."""
-        return self.node_embedding
-
-    def apply_layer(self, index: int, x: Tensor, block: Block) -> Tensor:
+    def apply_stage(self, index: int, x: Tensor, block: Block) -> Tensor:
         """Output of one layer for a block's target rows, shape (M, D)."""
         out: Tensor = self.layers[index](x, block)
         if index == len(self.layers) - 1:
@@ -105,7 +100,7 @@ class GraphSage(nn.Module):
 
 
 class _HiddenLayer(torch.autograd.Function):
-    """`GraphSage.apply_layer` of a hidden layer for all nodes, in less memory than autograd takes.
+    """`GraphSage.apply_stage` of a hidden layer for all nodes, in less memory than autograd takes.
 
     Kept are x and relu(layer(x)); the backward pass overwrites the latter with its gradient and
     adds two (N, C) buffers. Left to autograd, a layer takes five more of them, 0.7 GB on PrimeKG.

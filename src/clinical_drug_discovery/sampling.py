@@ -5,7 +5,8 @@ All drawing is done on the host with numpy, so a seed gives the same batches on 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -30,50 +31,45 @@ class EdgeBatch:
     )
     has_negative: Tensor  #: shape (B,), bool: False where no such node was found
 
+    def including(self, nodes: Tensor) -> EdgeBatch:
+        """The same facts with more nodes among the rows; shape of `nodes`: any, int64."""
+        rows = torch.cat([self.rows, nodes.flatten()]).unique()
+        place = torch.searchsorted(rows, self.rows)
+        ends = {name: place[getattr(self, name)] for name in ("src", "dst", "negative")}
+        return replace(self, rows=rows, **ends)
+
     def to(self, device: torch.device) -> EdgeBatch:
         """The same batch on `device`."""
         return EdgeBatch(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
 
 class EdgeSampler:
-    """Draws batches of distinct edges, the rarer edge types more often than their share.
+    """Draws batches of distinct edges, a given number of each edge type."""
 
-    An edge type of n edges gets a share of the batch that goes with sqrt(n). Drawn uniformly, half
-    of a batch of PrimeKG would be gene expression and one edge in 400 an indication.
-    """
-
-    def __init__(self, graph: KnowledgeGraph, seed: int) -> None:
-        """Sort the edges by type once: 4 bytes an edge are kept.
+    def __init__(self, graph: KnowledgeGraph, sizes: IntArray | Sequence[int], seed: int) -> None:
+        """Sort the edges by type once.
 
         Args:
             graph: on the CPU.
+            sizes: R numbers of edges to draw, none above what the edge type has.
             seed: of all drawing.
         """
-        self._graph = graph
+        self._graph, self._sizes = graph, sizes
         self._rng = np.random.default_rng(seed)
-        edge_type = graph.edge_type.numpy()
-        self._by_type = np.argsort(edge_type.astype(np.int16), kind="stable").astype(np.int32)
-        self._count = np.bincount(edge_type, minlength=len(graph.edge_types))
 
-    def sample(self, batch_size: int) -> EdgeBatch:
+    def sample(self) -> EdgeBatch:
         """Draw distinct edges, and for each a type-matched negative target.
 
         Every fact stands in both directions, so corrupting the target alone corrupts either end.
-
-        Args:
-            batch_size: number of edges; all edges when the graph has fewer.
 
         Returns:
             The batch, on the CPU.
         """
         graph = self._graph
-        starts = np.cumsum(self._count) - self._count
         edges = np.concatenate(
             [
-                self._by_type[start + self._rng.choice(count, size, replace=False)]
-                for start, count, size in zip(
-                    starts, self._count, share_out(self._count, batch_size), strict=True
-                )
+                of_type[self._rng.choice(len(of_type), size, replace=False)]
+                for of_type, size in zip(graph.edges_by_type, self._sizes, strict=True)
             ]
         )
         src, dst = graph.src.numpy()[edges], graph.dst.numpy()[edges]
@@ -92,11 +88,14 @@ class EdgeSampler:
 
 
 def share_out(counts: IntArray, total: int) -> list[int]:
-    """Split `total` among groups in proportion to sqrt(count), none above its count.
+    """Split `total` among edge types in proportion to sqrt(count), none above its count.
+
+    Drawn evenly, half of a batch of PrimeKG would be gene expression and one edge in 400 an
+    indication.
 
     Args:
-        counts: shape (R,), sizes of the groups.
-        total: how many to share out; all of them when the groups hold fewer.
+        counts: shape (R,), how many edges there are of each type.
+        total: how many to share out; all of them when there are fewer.
 
     Returns:
         R sizes that add up to min(total, sum(counts)).

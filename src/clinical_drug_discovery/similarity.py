@@ -9,15 +9,11 @@ from clinical_drug_discovery.graph import KnowledgeGraph
 
 
 def shared_neighbor_jaccard(
-    graph: KnowledgeGraph,
-    *,
-    node_type: str = "disease",
-    neighbor_type: str = "gene/protein",
-    relation: str = "disease_protein",
+    graph: KnowledgeGraph, *, node_type: str, neighbor_type: str, relation: str
 ) -> scipy.sparse.csr_array | None:
     """Jaccard index of the neighbour sets of all pairs of nodes that share a neighbour.
 
-    One sparse product, never a loop over pairs: of the real graph's 23,213 diseases in a second.
+    One sparse product, never a loop over pairs: of the real graph's 23,213 diseases in 0.02 s.
 
     Args:
         graph: on the CPU.
@@ -28,22 +24,43 @@ def shared_neighbor_jaccard(
     Returns:
         Symmetric, shape (n, n) for the n nodes of the type in graph order, |A and B| / |A or B| for
         each pair of different nodes that share a neighbour; None if the graph has no such facts.
+        About 60 bytes for each of `most_sharing_pairs` are needed meanwhile.
     """
-    kind = (neighbor_type, relation, node_type)
-    if kind not in graph.edge_types:
+    has = _incidence(graph, node_type, neighbor_type, relation)
+    if has is None:
         return None
-    edges = np.flatnonzero(graph.edge_type.numpy() == graph.edge_types.index(kind))
-    bounds = graph.type_ptr.tolist()
-    start, stop = (bounds[graph.node_type_names.index(node_type) + i] for i in (0, 1))
-    rows = graph.dst.numpy()[edges] - start
-    ones = np.ones(len(edges), np.int32)
-    shape = (stop - start, graph.num_nodes)
-    has = scipy.sparse.csr_array((ones, (rows, graph.src.numpy()[edges])), shape=shape)
     shared = (has @ has.T).tocoo()
-    size = np.bincount(rows, minlength=stop - start)
+    size = np.diff(has.indptr)
     a, b = shared.coords
     jaccard = shared.data / (size[a] + size[b] - shared.data)
     different = a != b
     return scipy.sparse.csr_array(
-        (jaccard[different], (a[different], b[different])), shape=(stop - start,) * 2
+        (jaccard[different], (a[different], b[different])), shape=shared.shape
+    )
+
+
+def most_sharing_pairs(
+    graph: KnowledgeGraph, *, node_type: str, neighbor_type: str, relation: str
+) -> int:
+    """How many ordered pairs can share a neighbour at most, known without forming them."""
+    has = _incidence(graph, node_type, neighbor_type, relation)
+    if has is None:
+        return 0
+    return int((np.bincount(has.indices).astype(np.int64) ** 2).sum())
+
+
+def _incidence(
+    graph: KnowledgeGraph, node_type: str, neighbor_type: str, relation: str
+) -> scipy.sparse.csr_array | None:
+    """Which node has which neighbour, shape (n, N); None without such facts."""
+    kind = (neighbor_type, relation, node_type)
+    if kind not in graph.edge_types:
+        return None
+    edges = graph.edges_by_type[graph.edge_types.index(kind)]
+    bounds = graph.type_ptr.tolist()
+    start, stop = (bounds[graph.node_type_names.index(node_type) + i] for i in (0, 1))
+    rows = graph.dst.numpy()[edges] - start
+    ones = np.ones(len(edges), np.int32)
+    return scipy.sparse.csr_array(
+        (ones, (rows, graph.src.numpy()[edges])), shape=(stop - start, graph.num_nodes)
     )

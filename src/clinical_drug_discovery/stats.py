@@ -28,10 +28,12 @@ class EmbeddingStats:
     predicted_memory_gib: float  #: of the process, from the plan, before training
     peak_memory_gib: float  #: highest resident size of the process so far, libraries included
     final_loss: float  #: of the last epoch
+    similarity: dict[str, float | int | None] | None  #: see `contrast.PairSampler`; None: not used
     output_file: str
     model_dir: str
     saved_nodes: int  #: rows in output_file
     collapse: dict[str, dict[str, float | None]]  #: per node type: mean_cosine, effective_rank
+    warnings: list[str]  #: collapsed node types, parts of the loss that the graph has no facts for
     read_report: dict[str, Any]  #: what the file held: rows, duplicates, self-loops, spelling, ...
 
     def to_dict(self) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,32 +9,24 @@ from typing import Any
 
 import torch
 
-from clinical_drug_discovery.blocks import full_block, row_block
-from clinical_drug_discovery.checkpoint import (
-    check_targets,
-    check_writable,
-    save_model,
-    save_record,
-)
-from clinical_drug_discovery.errors import InputError
-from clinical_drug_discovery.evaluate import collapse_by_type
+from clinical_drug_discovery.blocks import full_block, range_block, row_block
 from clinical_drug_discovery.graph import KnowledgeGraph
-from clinical_drug_discovery.inference import embed_all
 from clinical_drug_discovery.losses import DistMult, link_prediction_loss
-from clinical_drug_discovery.memory import SagePlan, check_budget
-from clinical_drug_discovery.outputs import check_output, output_files, write_embeddings
-from clinical_drug_discovery.progress import Progress
-from clinical_drug_discovery.runtime import (
-    GIB,
-    check_at_least,
-    empty_cache,
-    peak_memory_bytes,
-    resolve_device,
+from clinical_drug_discovery.memory import SagePlan
+from clinical_drug_discovery.run import (
+    History,
+    Run,
+    embed_nodes,
+    predict_memory,
+    read_edges,
+    start_run,
+    take_step,
+    watch_collapse,
+    write_results,
 )
+from clinical_drug_discovery.runtime import GIB, empty_cache
 from clinical_drug_discovery.sage import GraphSage
-from clinical_drug_discovery.sampling import EdgeSampler
-from clinical_drug_discovery.stats import EmbeddingStats
-from clinical_drug_discovery.tables import check_edges_file, read_graph
+from clinical_drug_discovery.sampling import EdgeSampler, share_out
 
 
 def generate_gnn_embeddings(
@@ -87,161 +78,90 @@ def generate_gnn_embeddings(
     Raises:
         InputError: a parameter or the file breaks a rule; nothing has been written then.
     """
-    for name, value, least in (
-        ("embedding_dim", embedding_dim, 2),  # layer normalisation leaves nothing of one number
-        ("hidden_dim", hidden_dim, 2),
-        ("num_layers", num_layers, 1),
-        ("num_epochs", num_epochs, 1),
-        ("edge_batch_size", edge_batch_size, 1),
-        ("chunk_size", chunk_size, 1),
-        ("seed", seed, 0),
-    ):
-        check_at_least(name, value, least)
-    if not isinstance(learning_rate, int | float) or not 0 < learning_rate < math.inf:
-        raise InputError(f"learning_rate (got {learning_rate!r}) must be a finite number above 0")
-    check_edges_file(Path(edges_csv))
-    output = Path(output_csv)
-    check_output(output)
-    directory = output.with_name(f"{output.stem}_model") if model_dir is None else Path(model_dir)
-    check_writable("model_dir", directory)
-    check_targets(Path(edges_csv), output_files(output), directory)
-    place = resolve_device(device)
-    progress = Progress()
-    progress.milestone(f"Device: {place}")
-
-    start = time.perf_counter()
-    graph = read_graph(edges_csv, include_node_types=include_node_types, limit_nodes=limit_nodes)
-    empty_cache(place)  # what the reader used is then there for the training
-    seconds_read = time.perf_counter() - start
-    progress.milestone(
-        f"Read {graph.num_nodes:,} nodes and {graph.num_edges:,} edges of {len(graph.relations)} "
-        f"relations in {seconds_read:.1f} s: {graph.report.spelling}"
+    run = start_run(
+        edges_csv,
+        output_csv,
+        model_dir,
+        device,
+        learning_rate,
+        least={
+            "embedding_dim": (embedding_dim, 2),  # layer normalisation leaves nothing of one number
+            "hidden_dim": (hidden_dim, 2),
+            "num_layers": (num_layers, 1),
+            "num_epochs": (num_epochs, 1),
+            "edge_batch_size": (edge_batch_size, 1),
+            "chunk_size": (chunk_size, 1),
+            "seed": (seed, 0),
+        },
     )
+    graph = read_edges(run, include_node_types, limit_nodes)
     plan = SagePlan(
         graph.num_nodes, graph.num_edges, hidden_dim, embedding_dim, num_layers, edge_batch_size
     )
-    predicted = check_budget(plan, memory_budget)
-    progress.milestone(f"Predicted peak memory: {predicted / GIB:.2f} GiB")
+    predicted = predict_memory(run, plan, memory_budget)
 
-    start = time.perf_counter()
-    generator = torch.Generator().manual_seed(seed)
-    model = GraphSage(graph.num_nodes, hidden_dim, embedding_dim, num_layers, generator).to(place)
-    decoder = DistMult(len(graph.relations), embedding_dim).to(place)
-    progress.milestone("Full-batch training with edge sampling")
-    history = _train(
-        model, decoder, graph, num_epochs, learning_rate, edge_batch_size, seed, progress
+    with run.timed("train"):
+        generator = torch.Generator().manual_seed(seed)
+        model = GraphSage(graph.num_nodes, hidden_dim, embedding_dim, num_layers, generator)
+        model = model.to(run.device)
+        decoder = DistMult(len(graph.relations), embedding_dim).to(run.device)
+        sizes = share_out(graph.edge_type_counts, edge_batch_size)
+        history = _train(run, model, decoder, graph, EdgeSampler(graph, sizes, seed), num_epochs)
+
+    placed = graph.to(run.device)
+    embeddings, collapse = embed_nodes(
+        run, model, graph, lambda start, stop: range_block(placed, start, stop), chunk_size
     )
-    seconds_train = time.perf_counter() - start
-
-    start = time.perf_counter()
-    progress.milestone("Layer-wise inference for memory efficiency")
-    embeddings = embed_all(
-        model,
-        graph.to(place),
-        chunk_size,
-        on_layer=lambda index: progress.detail(f"Layer {index + 1}/{num_layers}..."),
-    )
-    if not torch.isfinite(embeddings).all():
-        raise InputError(
-            f"learning_rate (got {learning_rate}) is too high: the embeddings hold NaN or infinity"
-        )
-    collapse = collapse_by_type(embeddings, graph)
-    seconds_inference = time.perf_counter() - start
-    progress.milestone(f"Generated embeddings: {embeddings.shape}")
-
-    start = time.perf_counter()
-    save_model(
-        directory,
-        weights={
-            **{f"model.{name}": tensor for name, tensor in model.state_dict().items()},
-            **{f"decoder.{name}": tensor for name, tensor in decoder.state_dict().items()},
-        },
-        config={
+    return write_results(
+        run,
+        graph,
+        {"model": model, "decoder": decoder},
+        {
             "model": "graphsage",
-            "num_nodes": graph.num_nodes,
-            "hidden_dim": hidden_dim,
             "embedding_dim": embedding_dim,
+            "hidden_dim": hidden_dim,
             "num_layers": num_layers,
-            "learning_rate": learning_rate,
             "num_epochs": num_epochs,
+            "learning_rate": learning_rate,
             "edge_batch_size": edge_batch_size,
-            "seed": seed,
-            "edges_file": str(edges_csv),
             "limit_nodes": limit_nodes,
             "include_node_types": include_node_types and list(include_node_types),
-            "relations": graph.relations,
-            "node_types": graph.node_type_names,
+            "seed": seed,
         },
-        nodes=graph.nodes,
-        history=history,
-    )
-    saved_nodes = write_embeddings(output, graph.nodes, embeddings)
-    stats = EmbeddingStats(
-        model="graphsage",
-        num_nodes=graph.num_nodes,
-        num_edges=graph.num_edges,
-        num_relations=len(graph.relations),
-        num_edge_types=len(graph.edge_types),
-        embedding_dim=embedding_dim,
-        hidden_dim=hidden_dim,
-        num_layers=num_layers,
-        num_epochs=num_epochs,
-        device=str(place),
-        seed=seed,
-        seconds_read=seconds_read,
-        seconds_train=seconds_train,
-        seconds_inference=seconds_inference,
-        seconds_write=time.perf_counter() - start,
+        embeddings,
+        history,
         predicted_memory_gib=predicted / GIB,
-        peak_memory_gib=peak_memory_bytes() / GIB,
-        final_loss=history[-1]["loss"],
-        output_file=str(output),
-        model_dir=str(directory),
-        saved_nodes=saved_nodes,
         collapse=collapse,
-        read_report=graph.report.to_dict(),
-    ).to_dict()
-    save_record(directory / "stats.json", stats)
-    progress.milestone(f"Wrote {saved_nodes:,} nodes to {output} and the model to {directory}")
-    return stats
+        similarity=None,
+    )
 
 
 def _train(
+    run: Run,
     model: GraphSage,
     decoder: DistMult,
     graph: KnowledgeGraph,
+    sampler: EdgeSampler,
     num_epochs: int,
-    learning_rate: float,
-    edge_batch_size: int,
-    seed: int,
-    progress: Progress,
-) -> list[dict[str, float]]:
-    """Train in place; returns epoch, loss and seconds of each epoch."""
-    place = model.node_embedding.device
-    hidden = full_block(graph.to(place))
-    optimizer = torch.optim.Adam(
-        [*model.parameters(), *decoder.parameters()], lr=learning_rate, fused=True
-    )
-    sampler = EdgeSampler(graph, seed)
-    history: list[dict[str, float]] = []
-    with progress.bar("Training", num_epochs) as advance:
+) -> History:
+    """Train in place; returns a record of each epoch."""
+    run.progress.milestone("Full-batch training with edge sampling")
+    hidden = full_block(graph.to(run.device))
+    parameters = [*model.parameters(), *decoder.parameters()]
+    optimizer = torch.optim.Adam(parameters, lr=run.learning_rate, fused=True)
+    history: History = []
+    with run.progress.bar("Training", num_epochs) as advance:
         for epoch in range(1, num_epochs + 1):
             start = time.perf_counter()
-            batch = sampler.sample(edge_batch_size)
-            target = row_block(graph, batch.rows, place)
+            batch = sampler.sample()
+            target = row_block(graph, batch.rows, run.device)
             z = model(hidden, target)
-            loss = link_prediction_loss(decoder, z, batch.to(place))
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()  # to None: gradients do not lie beside the next forward pass
-            value = loss.item()
-            if not math.isfinite(value):
-                raise InputError(
-                    f"learning_rate (got {learning_rate}) is too high: "
-                    f"the loss of epoch {epoch} is {value}"
-                )
+            loss = link_prediction_loss(decoder, z, batch.to(run.device))
+            value = take_step(run, loss, optimizer, epoch)
+            seconds = time.perf_counter() - start
+            watched = watch_collapse(z, batch.rows, graph, epoch)
+            history.append({"epoch": epoch, "loss": value, "seconds": seconds, **watched})
             del z, loss, target
-            empty_cache(place)
-            history.append({"epoch": epoch, "loss": value, "seconds": time.perf_counter() - start})
+            empty_cache(run.device)
             advance(f"loss {value:.4f}")
     return history

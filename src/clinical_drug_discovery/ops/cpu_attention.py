@@ -24,6 +24,7 @@ _FAST = {"reassoc", "contract", "arcp", "nsz"}
 
 def attend(
     csr: Csr,
+    rows: Tensor,
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -34,12 +35,13 @@ def attend(
 ) -> None:
     """The same as `reference.attend`, without any buffer of the size of the edges."""
     parts = balanced_parts(csr.indptr)
-    _run(_attend, csr, (q, k, v, scale, highest, total, weighted), parts)
+    _run(_attend, csr, (rows, q, k, v, scale, highest, total, weighted), parts)
 
 
 def attend_backward(
     by_target: Csr,
     by_source: Csr,
+    rows: Tensor,
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -48,16 +50,17 @@ def attend_backward(
     delta: Tensor,
     grad: Tensor,
     grad_q: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
+    grad_k: Tensor,
+    grad_v: Tensor,
+) -> Tensor:
     """The same as `reference.attend_backward`, without any buffer of the size of the edges."""
-    given = q, k, v, scale, log_total, delta, grad
+    given = rows, q, k, v, scale, log_total, delta, grad
     parts = balanced_parts(by_target.indptr)
     grad_scale = torch.zeros(len(parts) - 1, scale.numel(), dtype=q.dtype)
     _run(_backward_by_target, by_target, (*given, grad_q, grad_scale), parts)
-    grad_k, grad_v = torch.empty_like(k), torch.empty_like(v)
     parts = balanced_parts(by_source.indptr)
     _run(_backward_by_source, by_source, (*given, grad_k, grad_v), parts)
-    return grad_k, grad_v, grad_scale.sum(dim=0)
+    return grad_scale.sum(dim=0)
 
 
 def _run(
@@ -68,13 +71,14 @@ def _run(
 
 
 @numba.njit(parallel=True, cache=True, nogil=True, fastmath=_FAST)
-def _attend(indptr, indices, q, k, v, scale, highest, total, weighted, parts):  # type: ignore[no-untyped-def]  # noqa: C901  # one loop nest: a call per edge would cost more than the edge
+def _attend(indptr, indices, rows, q, k, v, scale, highest, total, weighted, parts):  # type: ignore[no-untyped-def]  # noqa: C901  # one loop nest: a call per edge would cost more than the edge
     num_heads, dim = q.shape[1], q.shape[2]
     for part in numba.prange(len(parts) - 1):
         logits = np.empty((num_heads, _EDGES), q.dtype)
-        for i in range(parts[part], parts[part + 1]):
-            for first in range(indptr[i], indptr[i + 1], _EDGES):
-                count = min(_EDGES, indptr[i + 1] - first)
+        for row in range(parts[part], parts[part + 1]):
+            i = rows[row]
+            for first in range(indptr[row], indptr[row + 1], _EDGES):
+                count = min(_EDGES, indptr[row + 1] - first)
                 for e in range(count):
                     j = indices[first + e]
                     for h in range(num_heads):
@@ -105,12 +109,13 @@ def _attend(indptr, indices, q, k, v, scale, highest, total, weighted, parts):  
 
 @numba.njit(parallel=True, cache=True, nogil=True, fastmath=_FAST)
 def _backward_by_target(  # type: ignore[no-untyped-def]
-    indptr, indices, q, k, v, scale, log_total, delta, grad, grad_q, grad_scale, parts
+    indptr, indices, rows, q, k, v, scale, log_total, delta, grad, grad_q, grad_scale, parts
 ):
     num_heads, dim = q.shape[1], q.shape[2]
     for part in numba.prange(len(parts) - 1):
-        for i in range(parts[part], parts[part + 1]):
-            for edge in range(indptr[i], indptr[i + 1]):
+        for row in range(parts[part], parts[part + 1]):
+            i = rows[row]
+            for edge in range(indptr[row], indptr[row + 1]):
                 j = indices[edge]
                 for h in range(num_heads):
                     dot = q.dtype.type(0)
@@ -128,7 +133,7 @@ def _backward_by_target(  # type: ignore[no-untyped-def]
 
 @numba.njit(parallel=True, cache=True, nogil=True, fastmath=_FAST)
 def _backward_by_source(  # type: ignore[no-untyped-def]
-    indptr, indices, q, k, v, scale, log_total, delta, grad, grad_k, grad_v, parts
+    indptr, indices, rows, q, k, v, scale, log_total, delta, grad, grad_k, grad_v, parts
 ):
     num_heads, dim = q.shape[1], q.shape[2]
     for part in numba.prange(len(parts) - 1):
@@ -136,7 +141,7 @@ def _backward_by_source(  # type: ignore[no-untyped-def]
             grad_k[j] = 0
             grad_v[j] = 0
             for edge in range(indptr[j], indptr[j + 1]):
-                i = indices[edge]
+                i = rows[indices[edge]]
                 for h in range(num_heads):
                     dot = q.dtype.type(0)
                     grad_share = q.dtype.type(0)

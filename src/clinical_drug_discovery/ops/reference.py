@@ -46,6 +46,7 @@ def csr_sum(
 
 def attend(
     csr: Csr,
+    rows: Tensor,
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -61,7 +62,8 @@ def attend(
     carried along. After the last edge type, weighted / total is the attention's result.
 
     Args:
-        csr: M rows of E entries, which are rows of k and v.
+        csr: E entries, which are rows of k and v.
+        rows: the target row of each of the CSR's rows: int64, distinct.
         q: shape (M, H, d), queries.
         k: shape (n, H, d), keys, mapped by the edge type.
         v: shape (n, H, d), values, mapped by the edge type.
@@ -71,21 +73,23 @@ def attend(
         weighted: shape (M, H, d), sum of exp(logit - highest) v so far; changed in place.
         chunk_size: edges at a time; peak extra memory is about 3 chunk_size H d values.
     """
-    for rows, columns in _edge_chunks(csr, chunk_size):
-        logits = (q[rows] * k[columns]).sum(dim=-1) * scale  # (chunk, H)
-        index = rows[:, None].expand_as(logits)
+    for at, columns in _edge_chunks(csr, chunk_size):
+        row = rows[at]
+        logits = (q[row] * k[columns]).sum(dim=-1) * scale  # (chunk, H)
+        index = row[:, None].expand_as(logits)
         top = highest.scatter_reduce(0, index, logits, "amax", include_self=True)
         # A row without edges so far has nothing to shrink, and -inf - -inf is no number.
         shrink = torch.where(top > highest, torch.exp(highest - top), torch.ones_like(top))
-        share = torch.exp(logits - top[rows])
-        total.mul_(shrink).index_add_(0, rows, share)
-        weighted.mul_(shrink[..., None]).index_add_(0, rows, share[..., None] * v[columns])
+        share = torch.exp(logits - top[row])
+        total.mul_(shrink).index_add_(0, row, share)
+        weighted.mul_(shrink[..., None]).index_add_(0, row, share[..., None] * v[columns])
         highest.copy_(top)
 
 
 def attend_backward(
     by_target: Csr,
     by_source: Csr,
+    rows: Tensor,
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -94,15 +98,18 @@ def attend_backward(
     delta: Tensor,
     grad: Tensor,
     grad_q: Tensor,
+    grad_k: Tensor,
+    grad_v: Tensor,
     chunk_size: int = EDGE_CHUNK,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Tensor:
     """Gradients of the attention by one edge type's queries, keys, values and scale.
 
     The logits are computed again, as in "FlashAttention" (arXiv:2205.14135), Alg. 4.
 
     Args:
-        by_target: M rows of E entries.
+        by_target: E entries, which are rows of k and v.
         by_source: its transpose; not needed by this path.
+        rows: the target row of each of the CSR's rows: int64, distinct.
         q: shape (M, H, d).
         k: shape (n, H, d).
         v: shape (n, H, d).
@@ -111,24 +118,29 @@ def attend_backward(
         delta: shape (M, H), sum of grad times result over d.
         grad: shape (M, H, d), gradient by the attention's result.
         grad_q: shape (M, H, d); the gradient by q is added in place.
+        grad_k: shape (n, H, d); overwritten by the gradient by k.
+        grad_v: shape (n, H, d); overwritten by the gradient by v.
         chunk_size: edges at a time; peak extra memory is about 5 chunk_size H d values.
 
     Returns:
-        Gradients by k, v, shape (n, H, d), and scale, shape (H,).
+        The gradient by scale, shape (H,).
     """
     del by_source
-    grad_k, grad_v, grad_scale = torch.zeros_like(k), torch.zeros_like(v), torch.zeros_like(scale)
-    for rows, columns in _edge_chunks(by_target, chunk_size):
-        dots = (q[rows] * k[columns]).sum(dim=-1)  # (chunk, H)
-        share = torch.exp(dots * scale - log_total[rows])
-        grad_share = (grad[rows] * v[columns]).sum(dim=-1)
-        grad_logit = share * (grad_share - delta[rows])
+    grad_scale = torch.zeros_like(scale)
+    grad_k.zero_()
+    grad_v.zero_()
+    for at, columns in _edge_chunks(by_target, chunk_size):
+        row = rows[at]
+        dots = (q[row] * k[columns]).sum(dim=-1)  # (chunk, H)
+        share = torch.exp(dots * scale - log_total[row])
+        grad_share = (grad[row] * v[columns]).sum(dim=-1)
+        grad_logit = share * (grad_share - delta[row])
         grad_scale += (grad_logit * dots).sum(dim=0)
         factor = (grad_logit * scale)[..., None]
-        grad_q.index_add_(0, rows, factor * k[columns])
-        grad_k.index_add_(0, columns, factor * q[rows])
-        grad_v.index_add_(0, columns, share[..., None] * grad[rows])
-    return grad_k, grad_v, grad_scale
+        grad_q.index_add_(0, row, factor * k[columns])
+        grad_k.index_add_(0, columns, factor * q[row])
+        grad_v.index_add_(0, columns, share[..., None] * grad[row])
+    return grad_scale
 
 
 def _edge_chunks(csr: Csr, chunk_size: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -1,0 +1,265 @@
+"""One call of a public function: what both of them do before and after their training."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from clinical_drug_discovery.checkpoint import (
+    check_targets,
+    check_writable,
+    save_model,
+    save_record,
+)
+from clinical_drug_discovery.errors import InputError
+from clinical_drug_discovery.evaluate import Collapse, collapse_by_type, collapse_warnings
+from clinical_drug_discovery.graph import KnowledgeGraph
+from clinical_drug_discovery.inference import LayeredModel, Rows, embed_all
+from clinical_drug_discovery.memory import Plan, check_budget
+from clinical_drug_discovery.outputs import check_output, output_files, write_embeddings
+from clinical_drug_discovery.progress import Progress
+from clinical_drug_discovery.runtime import (
+    GIB,
+    check_at_least,
+    check_between,
+    empty_cache,
+    peak_memory_bytes,
+    resolve_device,
+)
+from clinical_drug_discovery.stats import EmbeddingStats
+from clinical_drug_discovery.tables import check_edges_file, read_graph
+
+_WATCH_EVERY = 10  # epochs: on PrimeKG a look at one batch takes half a second
+History = list[dict[str, Any]]  #: one record per epoch
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where from, where to, on what device, and what is known so far."""
+
+    edges: Path
+    output: Path
+    model_dir: Path
+    device: torch.device
+    learning_rate: float
+    progress: Progress = field(default_factory=Progress)
+    seconds: dict[str, float] = field(default_factory=dict)  #: by part of the run
+    warnings: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def timed(self, part: str) -> Iterator[None]:
+        """Take the time of a part of the run."""
+        start = time.perf_counter()
+        yield
+        self.seconds[f"seconds_{part}"] = time.perf_counter() - start
+
+    def warn(self, text: str) -> None:
+        """Say it now, and again in the record."""
+        self.warnings.append(text)
+        self.progress.warning(text)
+
+
+def start_run(
+    edges_csv: str | Path,
+    output_csv: str | Path,
+    model_dir: str | Path | None,
+    device: str | None,
+    learning_rate: float,
+    least: Mapping[str, tuple[int, int]],
+) -> Run:
+    """Refuse what cannot be done, before anything expensive starts and with nothing written.
+
+    Args:
+        edges_csv: the graph's file.
+        output_csv: the file of embeddings to write.
+        model_dir: where to write the model; beside the embeddings if None.
+        device: see `runtime.resolve_device`.
+        learning_rate: must be a finite number above 0.
+        least: for each parameter that is a whole number its value and the least that is allowed.
+
+    Raises:
+        InputError: a parameter breaks a rule.
+    """
+    for name, (value, minimum) in least.items():
+        check_at_least(name, value, minimum)
+    check_between("learning_rate", learning_rate, 0, math.inf)
+    edges, output = Path(edges_csv), Path(output_csv)
+    check_edges_file(edges)
+    check_output(output)
+    directory = output.with_name(f"{output.stem}_model") if model_dir is None else Path(model_dir)
+    check_writable("model_dir", directory)
+    check_targets(edges, output_files(output), directory)
+    run = Run(edges, output, directory, resolve_device(device), learning_rate)
+    run.progress.milestone(f"Device: {run.device}")
+    return run
+
+
+def read_edges(
+    run: Run, include_node_types: Sequence[str] | None, limit_nodes: int | None
+) -> KnowledgeGraph:
+    """Read the graph and say what it holds."""
+    with run.timed("read"):
+        graph = read_graph(
+            run.edges, include_node_types=include_node_types, limit_nodes=limit_nodes
+        )
+        empty_cache(run.device)  # what the reader used is then there for the training
+    run.progress.milestone(
+        f"Read {graph.num_nodes:,} nodes and {graph.num_edges:,} edges of {len(graph.relations)} "
+        f"relations in {run.seconds['seconds_read']:.1f} s: {graph.report.spelling}"
+    )
+    return graph
+
+
+def predict_memory(run: Run, plan: Plan, memory_budget: str | int | None) -> int:
+    """Predict the peak in bytes, say it, and refuse a plan that does not fit."""
+    predicted = check_budget(plan, memory_budget)
+    run.progress.milestone(f"Predicted peak memory: {predicted / GIB:.2f} GiB")
+    return predicted
+
+
+def take_step(run: Run, loss: Tensor, optimizer: torch.optim.Optimizer, epoch: int) -> float:
+    """One step of the optimizer down the loss; returns the loss.
+
+    Raises:
+        InputError: the loss is no finite number.
+    """
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()  # to None: gradients do not lie beside the next forward pass
+    value = loss.item()
+    if not math.isfinite(value):
+        raise InputError(
+            f"learning_rate (got {run.learning_rate}) is too high: "
+            f"the loss of epoch {epoch} is {value}"
+        )
+    return value
+
+
+def watch_collapse(
+    z: Tensor, rows: Tensor, graph: KnowledgeGraph, epoch: int
+) -> dict[str, float | None]:
+    """Every few epochs the collapse of each node type among the rows of a batch, for the history.
+
+    Args:
+        z: shape (M, D), embeddings of the rows.
+        rows: shape (M,), nodes, ascending, on the CPU.
+        graph: on the CPU.
+        epoch: counted from 1.
+
+    Returns:
+        "mean_cosine.<type>" and "effective_rank.<type>" for each type; nothing in other epochs.
+    """
+    if epoch != 1 and epoch % _WATCH_EVERY:
+        return {}
+    row_ptr = np.searchsorted(rows.numpy(), graph.type_ptr.numpy()).tolist()
+    collapse = collapse_by_type(z.detach().cpu(), row_ptr, graph.node_type_names)
+    return {f"{name}.{kind}": value for kind, f in collapse.items() for name, value in f.items()}
+
+
+def embed_nodes(
+    run: Run,
+    model: LayeredModel[Rows],
+    graph: KnowledgeGraph,
+    range_block: Callable[[int, int], Rows],
+    chunk_size: int,
+) -> tuple[Tensor, Collapse]:
+    """Embed all nodes, and warn of node types that have collapsed.
+
+    Raises:
+        InputError: the embeddings hold NaN or infinity.
+    """
+    run.progress.milestone("Layer-wise inference for memory efficiency")
+    run.progress.milestone("Generating final embeddings with layer-wise computation...")
+    with run.timed("inference"):
+        embeddings = embed_all(
+            model,
+            graph.type_ptr.tolist(),
+            range_block,
+            chunk_size,
+            on_stage=lambda name: run.progress.detail(f"{name}..."),
+        )
+        if not torch.isfinite(embeddings).all():
+            raise InputError(
+                f"learning_rate (got {run.learning_rate}) is too high: "
+                "the embeddings hold NaN or infinity"
+            )
+        collapse = collapse_by_type(embeddings, graph.type_ptr.tolist(), graph.node_type_names)
+    run.progress.milestone(f"Generated embeddings: {embeddings.shape}")
+    for text in collapse_warnings(collapse, graph, embeddings.shape[1]):
+        run.warn(text)
+    return embeddings, collapse
+
+
+def write_results(
+    run: Run,
+    graph: KnowledgeGraph,
+    modules: Mapping[str, nn.Module],
+    parameters: Mapping[str, Any],
+    embeddings: Tensor,
+    history: History,
+    **figures: Any,
+) -> dict[str, Any]:
+    """Write the model, the embeddings and the record; returns the record.
+
+    Args:
+        run: says where to.
+        graph: what was embedded.
+        modules: "model" and "decoder".
+        parameters: what the public function was called with, and "model", the model's name.
+        embeddings: shape (N, D), on the CPU.
+        history: one record per epoch.
+        figures: the fields of `stats.EmbeddingStats` that are not known here.
+    """
+    with run.timed("write"):
+        save_model(
+            run.model_dir,
+            weights={
+                f"{name}.{key}": tensor
+                for name, module in modules.items()
+                for key, tensor in module.state_dict().items()
+            },
+            config={
+                **parameters,
+                "edges_file": str(run.edges),
+                "num_nodes": graph.num_nodes,
+                "node_types": graph.node_type_names,
+                "type_ptr": graph.type_ptr.tolist(),
+                "relations": graph.relations,
+                "edge_types": graph.edge_types,
+            },
+            nodes=graph.nodes,
+            history=history,
+        )
+        saved_nodes = write_embeddings(run.output, graph.nodes, embeddings)
+    names = "model", "embedding_dim", "hidden_dim", "num_layers", "num_epochs", "seed"
+    known: dict[str, Any] = {name: parameters[name] for name in names}
+    stats = EmbeddingStats(
+        **known,
+        num_nodes=graph.num_nodes,
+        num_edges=graph.num_edges,
+        num_relations=len(graph.relations),
+        num_edge_types=len(graph.edge_types),
+        device=str(run.device),
+        peak_memory_gib=peak_memory_bytes() / GIB,
+        final_loss=history[-1]["loss"],
+        output_file=str(run.output),
+        model_dir=str(run.model_dir),
+        saved_nodes=saved_nodes,
+        warnings=run.warnings,
+        read_report=graph.report.to_dict(),
+        **{**run.seconds, **figures},
+    ).to_dict()
+    save_record(run.model_dir / "stats.json", stats)
+    run.progress.milestone(
+        f"Wrote {saved_nodes:,} nodes to {run.output} and the model to {run.model_dir}"
+    )
+    return stats
