@@ -185,13 +185,13 @@ def test_the_script_shows_the_milestones_on_a_terminal(
         assert milestone in text
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(("model", "how"), [("graphsage", signal.SIGKILL), ("hgt", signal.SIGINT)])
 def test_a_killed_run_leaves_no_half_written_output(
-    edges: Path, tmp_path: Path, how: signal.Signals
+    edges: Path, tmp_path: Path, model: str, how: signal.Signals
 ) -> None:
     output = tmp_path / "out" / "e.csv"
     process = run_script(
-        "embed", "graphsage", "--edges", edges, "--output", output, "--num-epochs", 10**6
+        "embed", model, "--edges", edges, "--output", output, "--num-epochs", 10**6
     )
     time.sleep(6)  # in training by then; anywhere earlier must leave nothing either
     assert process.poll() is None

@@ -83,6 +83,10 @@ def test_a_collapsed_type_is_named_with_its_cause(tmp_path: Path) -> None:
     assert "at most one edge" in of_drugs
     assert "'gene/protein' have collapsed" in of_genes
     assert "learning_rate is too high" in of_genes
+    # On one line, in both directions: no mean cosine shows it, the effective rank does.
+    both = torch.ones(graph.num_nodes, 32)
+    both[::2] *= -1
+    assert len(collapse_warnings(collapse_of(both, graph), graph, 32)) == 2
 
 
 def test_spearman_against_scipy(rng: np.random.Generator) -> None:
@@ -93,5 +97,8 @@ def test_spearman_against_scipy(rng: np.random.Generator) -> None:
     found = similarity_spearman(values, LeftOutPairs(a, b, jaccard))
     wanted = scipy.stats.spearmanr(jaccard, cosine.numpy()).statistic
     assert found == {"num_held_out_pairs": 300, "spearman": pytest.approx(wanted)}
+    # On one line all cosines are 1: no rank correlation, and no NaN that JSON could not hold.
+    line = similarity_spearman(torch.ones(50, 8), LeftOutPairs(a, b, jaccard))
+    assert line["spearman"] is None
     for none in (LeftOutPairs(a, b, np.zeros(300)), LeftOutPairs(a[:0], b[:0], jaccard[:0])):
         assert similarity_spearman(values, none)["spearman"] is None

@@ -26,6 +26,7 @@ LAYERS = (
         "similarity",
         "contrast",
         "losses",
+        "initial",
         "sage",
         "hgt",
         "memory",

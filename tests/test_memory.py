@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,23 +10,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 
 from clinical_drug_discovery.errors import InputError
+from clinical_drug_discovery.graph import EdgeType, KnowledgeGraph
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
 from clinical_drug_discovery.memory import HgtPlan, Plan, SagePlan, check_budget, parse_memory
 from clinical_drug_discovery.runtime import GIB
+from clinical_drug_discovery.sampling import EdgeSampler
 from clinical_drug_discovery.synthetic import synthesize_graph
 
 PRIMEKG = SagePlan(129_375, 8_100_498, 256, 512, 3, 10_000)
+NODE_TYPES = dict.fromkeys("abc", 30_000) | dict.fromkeys("defg", 10_000)
 HGT = HgtPlan(
-    num_nodes=130_000,
-    edge_type_counts=(500_000,) * 16 + (500,) * 4,
-    node_type_counts=(30_000,) * 3 + (10_000,) * 4,
-    num_rows=40_000,
+    node_type_counts=NODE_TYPES,
+    edge_type_counts={EdgeType(a, "r", b): 200_000 for a in "abcdef" for b in "abcdef"},
     num_sharing=500_000,
+    num_diseases=20_000,
     hidden_dim=256,
     embedding_dim=512,
     num_layers=2,
@@ -70,19 +74,52 @@ def test_smaller_plans_need_less(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("num_nodes", 65_000),
         ("hidden_dim", 128),
         ("embedding_dim", 256),
         ("num_layers", 1),
         ("edge_sample_size", 100),
         ("num_sharing", 0),
-        ("edge_type_counts", (100_000,) * 20),
-        ("node_type_counts", (18_000,) * 7),
+        ("edge_type_counts", {EdgeType(a, "r", b): 200_000 for a in "abc" for b in "abc"}),
+        ("node_type_counts", {**NODE_TYPES, "a": 10_000}),
     ],
 )
 def test_smaller_plans_of_hgt_need_less(name: str, value: object) -> None:
     changed: dict[str, Any] = {name: value}
     assert replace(HGT, **changed).bytes_needed() < HGT.bytes_needed()
+
+
+def test_an_endless_sample_needs_no_more_than_all_edges_do(graph: KnowledgeGraph) -> None:
+    """However large edge_sample_size is: an epoch has no more edges, rows and pairs than exist."""
+    counts = dict(zip(graph.node_type_names, graph.type_ptr.diff().tolist(), strict=True))
+    edges = dict(zip(graph.edge_types, graph.edge_type_counts.tolist(), strict=True))
+    plan = replace(
+        HGT, node_type_counts=counts, edge_type_counts=edges, num_sharing=0, num_diseases=20,
+        edge_sample_size=max(edges.values()),
+    )  # fmt: skip
+    assert replace(plan, edge_sample_size=10**12).bytes_needed() == plan.bytes_needed() < GIB
+
+
+def test_the_rows_of_a_batch_are_foreseen(graph: KnowledgeGraph) -> None:
+    counts = dict(zip(graph.node_type_names, graph.type_ptr.diff().tolist(), strict=True))
+    edges = dict(zip(graph.edge_types, graph.edge_type_counts.tolist(), strict=True))
+    plan = replace(HGT, node_type_counts=counts, edge_type_counts=edges, num_diseases=0)
+    for size in (1, 3, 10):
+        sampler = EdgeSampler(graph, np.minimum(graph.edge_type_counts, size), seed=0)
+        drawn = np.mean([len(sampler.sample().rows) for _ in range(20)])
+        assert drawn <= replace(plan, edge_sample_size=size).num_rows() <= 1.5 * drawn
+
+
+def test_what_is_said_to_help_is_allowed() -> None:
+    plan = replace(HGT, hidden_dim=24)
+    needed = check_budget(plan, "64GiB")
+    with pytest.raises(InputError) as refused:
+        check_budget(plan, needed - 10**8)
+    said = re.findall(r"hidden_dim (\d+)", str(refused.value))
+    assert said
+    assert all(int(value) % plan.num_heads == 0 for value in said)
+    hub = replace(HGT, num_sharing=10**9)
+    with pytest.raises(InputError, match="1,000,000,000 pairs that share by disease_gene_relation"):
+        check_budget(hub, "8GiB")
 
 
 @pytest.mark.parametrize("plan", [PRIMEKG, HGT])

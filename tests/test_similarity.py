@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 from graphs import Fact, node, read_facts
 
@@ -48,37 +49,71 @@ def test_a_graph_without_such_facts_has_no_pairs(tmp_path: Path) -> None:
     assert shared_neighbor_jaccard(read_facts(tmp_path, facts), **GENES) is None
 
 
-@pytest.mark.parametrize("threshold", [0.05, 0.3, 1.0])
-def test_pairs_are_alike_and_never_held_out(graph: KnowledgeGraph, threshold: float) -> None:
-    jaccard = shared_neighbor_jaccard(graph, **GENES)
-    assert jaccard is not None
-    dense, first = jaccard.toarray(), int(graph.type_ptr[0])
+def random_jaccard(num_nodes: int, density: float) -> scipy.sparse.csr_array:
+    rng = np.random.default_rng(num_nodes)
+    upper = np.triu(
+        rng.random((num_nodes, num_nodes)) * (rng.random((num_nodes,) * 2) < density), 1
+    )
+    return scipy.sparse.csr_array(upper + upper.T)
+
+
+@pytest.mark.parametrize(("num_nodes", "density"), [(40, 0.2), (60, 0.9), (25, 1.0), (15, 0.5)])
+@pytest.mark.parametrize("threshold", [0.05, 0.5])
+def test_pairs_are_alike_and_never_held_out(
+    num_nodes: int, density: float, threshold: float
+) -> None:
+    jaccard, first = random_jaccard(num_nodes, density), 100
+    dense = jaccard.toarray()
     pairs = PairSampler(jaccard, first, threshold, seed=0)
-    left_out = pairs.left_out()
+    left_out = pairs.left_out
     held_out = set(left_out.a.tolist())
-    assert pairs.num_held_out_nodes == len(dense.any(axis=1).nonzero()[0]) // 10 == len(held_out)
-    free = np.array([node not in held_out for node in range(len(dense))])
-    assert pairs.num_pairs == (np.triu(dense) >= threshold)[free][:, free].sum()
-    for _ in range(20 if pairs.num_pairs else 0):
+    assert pairs.num_held_out_nodes == dense.any(axis=1).sum() // 10 == len(held_out) > 0
+    free = np.array([first + node not in held_out for node in range(num_nodes)])
+    alike = np.triu(dense >= threshold) & (dense > 0)
+    assert pairs.num_alike_pairs == alike.sum()
+    assert 0 < pairs.num_pairs == alike[free][:, free].sum() < pairs.num_alike_pairs
+    for _ in range(20):
         batch = pairs.sample(10)
         a, b = batch.anchor - first, batch.positive - first
         assert len(set(a.tolist())) == len(a) > 0
         assert not held_out & {*batch.nodes.tolist()}
         assert (dense[a, b] >= threshold).all()
         for i in range(len(a)):
-            alike = (dense[a[i], b] >= threshold) | (a[i] == b).numpy()
-            assert batch.excluded[i].tolist() == alike.tolist()
-    # Left out: all pairs that share something, and about as many that share nothing.
-    kept = {frozenset(pair) for pair in zip(left_out.a.tolist(), left_out.b.tolist(), strict=True)}
-    sharing = {
-        frozenset((int(i), int(j)))
+            no_negative = (dense[a[i], b] >= threshold) | (a[i] == b).numpy()
+            assert batch.excluded[i].tolist() == no_negative.tolist()
+    # Left out: all pairs that share something, and as many that share nothing where there are any.
+    sharing = left_out.jaccard > 0
+    ends = list(zip(left_out.a.tolist(), left_out.b.tolist(), strict=True))
+    kept = {frozenset(ends[k]) for k in np.flatnonzero(sharing)}
+    assert len(kept) == sharing.sum()
+    assert kept == {
+        frozenset((first + int(i), first + int(j)))
         for i, j in zip(*dense.nonzero(), strict=True)
-        if {int(i), int(j)} & held_out
+        if {first + int(i), first + int(j)} & held_out
     }
-    assert sharing <= kept
     np.testing.assert_allclose(left_out.jaccard, dense[left_out.a - first, left_out.b - first])
-    assert (left_out.jaccard > 0).sum() == len(sharing)
     assert (left_out.a != left_out.b).all()
+    num_nothing, most = (~sharing).sum(), sharing.sum()
+    if density in (0.9, 1.0):
+        assert num_nothing < most  # such nodes are hard to find, or not there
+    else:
+        assert num_nothing == most
+
+
+def test_what_is_left_out_does_not_depend_on_the_training() -> None:
+    a, b = (PairSampler(random_jaccard(40, 0.3), 0, threshold, 5) for threshold in (0.1, 0.9))
+    for _ in range(7):
+        a.sample(10)
+    for name in ("a", "b", "jaccard"):
+        np.testing.assert_array_equal(getattr(a.left_out, name), getattr(b.left_out, name))
+
+
+def test_no_contrast_where_all_are_alike_or_alone() -> None:
+    everyone = scipy.sparse.csr_array(np.ones((12, 12)) - np.eye(12))
+    assert not PairSampler(everyone, 0, 0.5, 0).has_negatives(100)
+    some = PairSampler(random_jaccard(40, 0.3), 0, 0.5, 0)
+    assert some.has_negatives(2)
+    assert not some.has_negatives(1)
 
 
 def test_info_nce_by_hand() -> None:

@@ -10,6 +10,7 @@ from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
 from clinical_drug_discovery.outputs import read_embeddings
 from clinical_drug_discovery.repurpose import find_node, nearest
+from clinical_drug_discovery.runtime import check_at_least
 
 NODES = (
     "Atorvastatin",
@@ -36,6 +37,7 @@ def run_demo(
         For each model stats, as the functions of `lib` return them, and neighbors, as
         `repurpose.nearest` lists them, by node name.
     """
+    check_at_least("top", top, 1)
     answers: dict[str, Any] = {}
     for model, generate in (
         ("graphsage", generate_gnn_embeddings),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -15,7 +16,9 @@ from clinical_drug_discovery.graph import KnowledgeGraph
 from clinical_drug_discovery.runtime import check_shape
 
 _CHUNK_ROWS = 8192
-_HIGH_COSINE, _LOW_RANK_SHARE, _MIN_NODES = 0.8, 0.02, 10
+_MIN_NODES = 10
+_HIGH_COSINE = 0.8
+_LOW_RANK, _LOW_RANK_SHARE = 1.5, 0.02
 
 
 Collapse = dict[str, dict[str, float | None]]
@@ -50,8 +53,8 @@ def collapse_by_type(
 def collapse_warnings(collapse: Collapse, graph: KnowledgeGraph, embedding_dim: int) -> list[str]:
     """What to say about node types whose embeddings have collapsed, with the likely cause.
 
-    Collapsed means a mean cosine of at least 0.8, or an effective rank of at most 2% of what the
-    number of nodes and dimensions allow, among at least 10 nodes.
+    Collapsed means a mean cosine of at least 0.8, or an effective rank of at most 1.5 or 2% of what
+    the number of nodes and dimensions allow, among at least 10 nodes.
 
     Args:
         collapse: of all nodes, as `collapse_by_type` gives it.
@@ -69,7 +72,8 @@ def collapse_warnings(collapse: Collapse, graph: KnowledgeGraph, embedding_dim: 
         cosine, rank = figures["mean_cosine"], figures["effective_rank"]
         if stop - start < _MIN_NODES or cosine is None or rank is None:
             continue
-        if cosine < _HIGH_COSINE and rank > _LOW_RANK_SHARE * min(stop - start, embedding_dim):
+        low_rank = max(_LOW_RANK, _LOW_RANK_SHARE * min(stop - start, embedding_dim))
+        if cosine < _HIGH_COSINE and rank > low_rank:
             continue
         cause = "learning_rate is too high for this graph"
         if degree[start:stop].median() <= 1:
@@ -86,11 +90,11 @@ def similarity_spearman(embeddings: Tensor, pairs: LeftOutPairs) -> dict[str, fl
 
     Args:
         embeddings: shape (N, D), on the CPU.
-        pairs: K pairs, half of which share nothing.
+        pairs: K pairs.
 
     Returns:
         num_held_out_pairs, which is K, and spearman, the rank correlation of Jaccard index and
-        cosine with ties at their mean rank: None where all Jaccard indices are equal.
+        cosine with ties at their mean rank: None where one of them is the same for all pairs.
     """
     spearman = None
     if len(set(pairs.jaccard.tolist())) > 1:
@@ -100,7 +104,8 @@ def similarity_spearman(embeddings: Tensor, pairs: LeftOutPairs) -> dict[str, fl
             [functional.cosine_similarity(embeddings[x], embeddings[y]) for x, y in chunks]
         )
         table = pl.DataFrame({"jaccard": pairs.jaccard, "cosine": cosine.numpy()})
-        spearman = float(table.select(pl.corr("jaccard", "cosine", method="spearman")).item())
+        value = table.select(pl.corr("jaccard", "cosine", method="spearman")).item()
+        spearman = float(value) if math.isfinite(value) else None
     return {"num_held_out_pairs": len(pairs.a), "spearman": spearman}
 
 

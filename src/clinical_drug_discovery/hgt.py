@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clinical_drug_discovery.blocks import own_rows
+from clinical_drug_discovery.initial import uniform
 from clinical_drug_discovery.ops import heterogeneous_attention
 from clinical_drug_discovery.rowwise import by_type
 from clinical_drug_discovery.typed_blocks import TypedBlock
@@ -27,7 +28,7 @@ class TypedLinear(nn.Module):
         self, num_types: int, in_dim: int, out_dim: int, generator: torch.Generator
     ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(_uniform((num_types, out_dim, in_dim), in_dim, generator))
+        self.weight = nn.Parameter(uniform((num_types, out_dim, in_dim), in_dim, generator))
         self.bias = nn.Parameter(torch.zeros(num_types, out_dim))
 
 
@@ -35,7 +36,8 @@ class HgtLayer(nn.Module):
     """One layer of "Heterogeneous Graph Transformer" (arXiv:2003.01332), eq. 3 to 5.
 
     Attention as in `ops.heterogeneous_attention`, then per node type gelu, output map and a gated
-    skip: x' = sigmoid(skip) out(gelu(attention)) + (1 - sigmoid(skip)) x.
+    skip: x' = norm(sigmoid(skip) out(gelu(attention)) + (1 - sigmoid(skip)) x), with `norm` layer
+    normalisation without parameters, which the paper does not have.
     """
 
     def __init__(
@@ -50,8 +52,8 @@ class HgtLayer(nn.Module):
         head_dim = dim // num_heads
         heads = (num_edge_types, num_heads, head_dim, head_dim)
         self.kqv = TypedLinear(num_types, dim, 3 * dim, generator)
-        self.attention = nn.Parameter(_uniform(heads, head_dim, generator))
-        self.message = nn.Parameter(_uniform(heads, head_dim, generator))
+        self.attention = nn.Parameter(uniform(heads, head_dim, generator))
+        self.message = nn.Parameter(uniform(heads, head_dim, generator))
         self.prior = nn.Parameter(torch.ones(num_edge_types, num_heads))
         self.out = TypedLinear(num_types, dim, dim, generator)
         self.skip = nn.Parameter(torch.ones(num_types))
@@ -66,27 +68,20 @@ class HgtLayer(nn.Module):
         Returns:
             shape (M, C).
         """
-        return self._update(_update, x, block)
-
-    def forward_normed(self, x: Tensor, block: TypedBlock) -> Tensor:
-        """The same with layer normalisation, which costs no further buffer here."""
-        return self._update(_normed_update, x, block)
-
-    def _update(self, function: Callable[..., Tensor], x: Tensor, block: TypedBlock) -> Tensor:
         attended = heterogeneous_attention(
             x, self.kqv.weight, self.kqv.bias, self.attention, self.message, self.prior, block
         )
         rows = (attended, own_rows(x, block.rows))
         weights = (self.out.weight, self.out.bias, self.skip)
-        return by_type(function, block.row_ptr, rows, weights, x.shape[1])
+        return by_type(_update, block.row_ptr, rows, weights, x.shape[1])
 
 
 class Hgt(nn.Module):
     """Input maps per node type, a stack of `HgtLayer`, and output maps per node type.
 
     Every node has a learned vector as input: with one input per type, attention would average equal
-    vectors. After each layer comes layer normalisation without parameters, and after the output map
-    as well: all embeddings have length sqrt(D). Kept for the backward pass of a hidden layer are
+    vectors. The output map ends in layer normalisation without parameters, as each layer does: all
+    embeddings have length sqrt(D). Kept for the backward pass of a hidden layer are
     its input and what was attended to, (N, C) each.
     """
 
@@ -102,7 +97,6 @@ class Hgt(nn.Module):
     ) -> None:
         super().__init__()
         num_types = len(type_ptr) - 1
-        self.type_ptr = type_ptr
         self.node_embedding = nn.Parameter(torch.empty(type_ptr[-1], hidden_dim))
         nn.init.normal_(self.node_embedding, generator=generator)
         self.project = TypedLinear(num_types, hidden_dim, hidden_dim, generator)
@@ -139,8 +133,8 @@ class Hgt(nn.Module):
             return _map(functional.linear, own_rows(x, block.rows), self.project, block.row_ptr)
         if index > len(self.layers):
             return _map(_normed_linear, own_rows(x, block.rows), self.out, block.row_ptr)
-        layer: HgtLayer = self.layers[index - 1]  # type: ignore[assignment]  # of Module | Tensor
-        return layer.forward_normed(x, block)
+        updated: Tensor = self.layers[index - 1](x, block)
+        return updated
 
 
 def _map(
@@ -151,11 +145,7 @@ def _map(
 
 def _update(attended: Tensor, own: Tensor, weight: Tensor, bias: Tensor, skip: Tensor) -> Tensor:
     mapped = functional.linear(functional.gelu(attended), weight, bias)
-    return torch.lerp(own, mapped, skip.sigmoid())
-
-
-def _normed_update(*arguments: Tensor) -> Tensor:
-    return _norm(_update(*arguments))
+    return _norm(torch.lerp(own, mapped, skip.sigmoid()))
 
 
 def _normed_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -164,9 +154,3 @@ def _normed_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 def _norm(x: Tensor) -> Tensor:
     return functional.layer_norm(x, x.shape[1:], eps=_NORM_EPS)
-
-
-def _uniform(shape: tuple[int, ...], in_dim: int, generator: torch.Generator) -> Tensor:
-    """Weights that keep the variance of what they map."""
-    bound = (3.0 / in_dim) ** 0.5
-    return torch.empty(shape).uniform_(-bound, bound, generator=generator)

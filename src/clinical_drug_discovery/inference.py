@@ -40,7 +40,9 @@ def embed_all(
     """Run one stage for all nodes, then the next, a chunk of nodes of one type at a time.
 
     Equal to the model's full forward pass for every chunk size. At any moment only the input and
-    the output of one stage exist, (N, C) and (N, D), and a few buffers of (chunk_size, max(C, D)).
+    the output of one stage exist, (N, C) and (N, D), and a few buffers of (chunk_size, max(C, D));
+    with HGT also 6 of (n, C) for the n nodes of the largest type, whatever the chunk size, since a
+    chunk needs the keys and values of all its sources.
 
     Args:
         model: on the device that it is to run on.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import psutil
 
 from clinical_drug_discovery.errors import InputError
+from clinical_drug_discovery.graph import EdgeType
 from clinical_drug_discovery.losses import CHUNK_PAIRS
 from clinical_drug_discovery.runtime import GIB, peak_memory_bytes
 
@@ -84,46 +86,55 @@ class SagePlan:
 class HgtPlan:
     """The sizes that decide what training and embedding with HGT need."""
 
-    num_nodes: int
-    edge_type_counts: tuple[int, ...]
-    node_type_counts: tuple[int, ...]
-    num_rows: int  #: nodes of a batch, as drawn once
+    node_type_counts: Mapping[str, int]
+    edge_type_counts: Mapping[EdgeType, int]
     num_sharing: int  #: at most so many ordered pairs of diseases share a gene
+    num_diseases: int  #: that the contrastive term may draw from; 0 without one
     hidden_dim: int
     embedding_dim: int
     num_layers: int
     num_heads: int
     edge_sample_size: int
 
+    def num_rows(self) -> int:
+        """Nodes in a batch: what drawing evenly would give, which is the most to be expected."""
+        drawn = dict.fromkeys(self.node_type_counts, 0)
+        for kind, count in self.edge_type_counts.items():
+            size = min(count, self.edge_sample_size)
+            drawn[kind.src_type] += size
+            drawn[kind.dst_type] += 2 * size  # the fact's and the negative's
+        pairs = 2 * min(self.edge_sample_size, self.num_diseases)
+        return pairs + sum(
+            math.ceil(count * -math.expm1(-drawn[kind] / count))
+            for kind, count in self.node_type_counts.items()
+        )
+
     def bytes_needed(self) -> int:
         """Peak bytes beside what the process holds already (interpreter, libraries, the graph).
 
-        With M the rows of a batch and n the nodes of the largest type. Always there: 12 N C of
-        vectors and Adam's two moments, 16 bytes for each other weight, 22 bytes an edge for the
-        edges by type and those of a batch. In a step the largest of: the loss, with 4 N C (2 L - 1)
-        kept and 4 M (3 C + 4 D); the last layer's backward pass, with 4 N C 2 L, 28 M C and
-        40 n C of one source type; a hidden layer's, with 4 N C (7 + 2 (L - 2)) and 40 n C.
-        Inference: the vectors, a stage's input and result, the latter twice over while it is put
-        in order and written, and 24 n C.
+        With M the rows of a batch, P the pairs of its contrastive term, n the nodes of the largest
+        type. Always there: 12 N C of vectors and Adam's two moments, 16 bytes for each other
+        weight, 22 bytes an edge for the edges by type and those of a batch, 60 bytes for each pair
+        of diseases that share a gene. In a step the largest of: the loss, with 4 N C (2 L - 1)
+        kept, 4 M (3 C + 4 D), 48 D for each pair of a chunk and 24 P^2; the last layer's backward
+        pass, with 4 N C 2 L, 28 M C and 40 n C of one source type; a hidden layer's, with
+        4 N C (7 + 2 (L - 2)) and 40 n C. Inference: the vectors, a stage's input and result, the
+        latter twice over while it is put in order and written, and 24 n C.
         """
-        nodes, hidden, dim = self.num_nodes, self.hidden_dim, self.embedding_dim
-        sampled = sum(min(count, self.edge_sample_size) for count in self.edge_type_counts)
-        pairs = self.edge_sample_size
-        rows = min(self.num_rows, 3 * sampled + 2 * pairs)
-        types, layers, most = (
-            len(self.node_type_counts),
-            self.num_layers,
-            max(self.node_type_counts),
-        )
+        hidden, dim, layers = self.hidden_dim, self.embedding_dim, self.num_layers
+        nodes, num_edges = sum(self.node_type_counts.values()), sum(self.edge_type_counts.values())
+        most, types = max(self.node_type_counts.values()), len(self.node_type_counts)
+        sampled = sum(min(count, self.edge_sample_size) for count in self.edge_type_counts.values())
+        rows = min(self.num_rows(), nodes)
         matrices = types * hidden * (4 * hidden * layers + hidden + dim)
         matrices += 2 * layers * len(self.edge_type_counts) * hidden * hidden // self.num_heads
         vector = 4 * nodes * hidden
         scratch = 40 * most * hidden
         loss = vector * (2 * layers - 1) + 4 * rows * (3 * hidden + 4 * dim)
-        loss += 48 * dim * min(sampled, CHUNK_PAIRS) + 24 * pairs**2
+        loss += 48 * dim * min(sampled, CHUNK_PAIRS)
+        loss += 24 * min(self.edge_sample_size, self.num_diseases) ** 2
         last = vector * 2 * layers + 28 * rows * hidden + scratch
         middle = vector * (7 + 2 * (layers - 2)) + scratch if layers > 1 else 0
-        num_edges = sum(self.edge_type_counts)
         training = 3 * vector + 16 * matrices + 22 * num_edges + 100 * sampled
         training += max(loss, last, middle)
         inference = vector + 4 * nodes * (hidden + 2 * dim) + 24 * most * hidden + 8 * num_edges
@@ -165,14 +176,23 @@ def _what_helps(plan: Plan, held: int, budget: int) -> str:
     options = []
     names = "hidden_dim", "num_layers", "edge_batch_size", "edge_sample_size", "embedding_dim"
     for name in names:
+        if not hasattr(plan, name):
+            continue
+        step = plan.num_heads if name == "hidden_dim" and isinstance(plan, HgtPlan) else 1
+        least = max(step, 1 if name == "num_layers" else 2)
         for part in (2, 4):
-            if not hasattr(plan, name):
-                continue
-            value = max(1 if name == "num_layers" else 2, getattr(plan, name) // part)
+            value = max(least, getattr(plan, name) // part // step * step)
             needed = held + replace(plan, **{name: value}).bytes_needed()
             if needed <= budget:
                 options.append(f"{name} {value} needs {_gib(needed)}")
                 break
+    if isinstance(plan, HgtPlan):
+        needed = held + replace(plan, num_sharing=0).bytes_needed()
+        if needed <= budget:
+            options.append(
+                f"{plan.num_sharing:,} pairs that share by disease_gene_relation are "
+                f"too many, without them {_gib(needed)} is needed"
+            )
     if options:
         return "; ".join(options)
     return "no quarter of one parameter would fit; use fewer nodes (limit_nodes)"

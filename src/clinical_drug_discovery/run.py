@@ -145,7 +145,7 @@ def take_step(run: Run, loss: Tensor, optimizer: torch.optim.Optimizer, epoch: i
 
 
 def watch_collapse(
-    z: Tensor, rows: Tensor, graph: KnowledgeGraph, epoch: int
+    z: Tensor, rows: Tensor, graph: KnowledgeGraph, epoch: int, num_epochs: int
 ) -> dict[str, float | None]:
     """Every few epochs the collapse of each node type among the rows of a batch, for the history.
 
@@ -154,11 +154,12 @@ def watch_collapse(
         rows: shape (M,), nodes, ascending, on the CPU.
         graph: on the CPU.
         epoch: counted from 1.
+        num_epochs: which epoch is the last.
 
     Returns:
         "mean_cosine.<type>" and "effective_rank.<type>" for each type; nothing in other epochs.
     """
-    if epoch != 1 and epoch % _WATCH_EVERY:
+    if epoch not in (1, num_epochs) and epoch % _WATCH_EVERY:
         return {}
     row_ptr = np.searchsorted(rows.numpy(), graph.type_ptr.numpy()).tolist()
     collapse = collapse_by_type(z.detach().cpu(), row_ptr, graph.node_type_names)

@@ -50,7 +50,8 @@ def resolve_device(device: str | None) -> torch.device:
 def available_devices() -> list[str]:
     """The devices that work here, best first; "cpu" is always the last."""
     found = {
-        "mps": torch.backends.mps.is_available(),
+        # Before macOS 15, MPS may lose what is written to a view of a tensor.
+        "mps": torch.backends.mps.is_available() and torch.backends.mps.is_macos_or_newer(15, 0),
         "cuda": torch.cuda.is_available(),
         "cpu": True,
     }
@@ -64,7 +65,7 @@ def _why_missing(device: str) -> str:
     if sys.platform != "darwin":
         return "it needs a Mac with Apple silicon"
     built = torch.backends.mps.is_built()
-    return "macOS 14 or newer is needed" if built else "this torch is built without MPS"
+    return "macOS 15 or newer is needed" if built else "this torch is built without MPS"
 
 
 def empty_cache(device: torch.device) -> None:
@@ -107,7 +108,7 @@ def check_between(
 ) -> None:
     """Refuse a parameter that is no number above `low` (or equal, if allowed) and up to `high`."""
     fits = isinstance(value, int | float) and not isinstance(value, bool)
-    fits = fits and low <= value <= high and math.isfinite(value)
+    fits = fits and low <= value <= min(high, sys.float_info.max)
     if not fits or (value == low and not low_allowed):
         lowest = f"of at least {low:g}" if low_allowed else f"above {low:g}"
         highest = f" and at most {high:g}" if math.isfinite(high) else ""

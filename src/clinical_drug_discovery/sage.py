@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from clinical_drug_discovery.blocks import Block, own_rows
+from clinical_drug_discovery.initial import uniform
 from clinical_drug_discovery.ops import mean_neighbors, mean_neighbors_backward
 
 _NORM_EPS = 1e-5
@@ -28,9 +29,8 @@ class SageLayer(nn.Module):
 
     def __init__(self, in_dim: int, out_dim: int, generator: torch.Generator) -> None:
         super().__init__()
-        bound = (3.0 / in_dim) ** 0.5  # keeps the variance of each of the two terms
-        self.weight_self = nn.Parameter(_uniform((out_dim, in_dim), bound, generator))
-        self.weight_neighbor = nn.Parameter(_uniform((out_dim, in_dim), bound, generator))
+        self.weight_self = nn.Parameter(uniform((out_dim, in_dim), in_dim, generator))
+        self.weight_neighbor = nn.Parameter(uniform((out_dim, in_dim), in_dim, generator))
         self.bias = nn.Parameter(torch.zeros(out_dim))
 
     def forward(self, x: Tensor, block: Block) -> Tensor:
@@ -139,7 +139,3 @@ class _HiddenLayer(torch.autograd.Function):
         by_neighbor = mean_neighbors_backward(out, ctx.block)
         grad_x = torch.addmm(grad, out, weight_self).addmm_(by_neighbor, weight_neighbor)
         return grad_x, out.t() @ x, by_neighbor.t() @ x, out.sum(dim=0), None
-
-
-def _uniform(shape: tuple[int, int], bound: float, generator: torch.Generator) -> Tensor:
-    return torch.empty(shape).uniform_(-bound, bound, generator=generator)

@@ -47,7 +47,7 @@ class EdgeSampler:
     """Draws batches of distinct edges, a given number of each edge type."""
 
     def __init__(self, graph: KnowledgeGraph, sizes: IntArray | Sequence[int], seed: int) -> None:
-        """Sort the edges by type once.
+        """Prepare to draw.
 
         Args:
             graph: on the CPU.

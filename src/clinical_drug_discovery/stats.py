@@ -28,7 +28,10 @@ class EmbeddingStats:
     predicted_memory_gib: float  #: of the process, from the plan, before training
     peak_memory_gib: float  #: highest resident size of the process so far, libraries included
     final_loss: float  #: of the last epoch
-    similarity: dict[str, float | int | None] | None  #: see `contrast.PairSampler`; None: not used
+    #: of HGT on a graph with diseases and genes: num_pairs (alike, that the contrastive term draws
+    #: from), num_held_out_nodes, num_held_out_pairs (with at least one such node) and spearman (of
+    #: gene Jaccard and cosine over these pairs; None where it has no value)
+    similarity: dict[str, float | int | None] | None
     output_file: str
     model_dir: str
     saved_nodes: int  #: rows in output_file

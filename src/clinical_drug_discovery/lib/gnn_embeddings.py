@@ -69,8 +69,8 @@ def generate_gnn_embeddings(
         memory_budget: most memory the process may take, such as 4GiB; 70% of what is free if left
         out.
         model_dir: where to write the model; beside the embeddings if left out.
-        chunk_size: nodes embedded at a time; changes the memory that is used, and of the
-            result only the rounding of float32.
+        chunk_size: nodes embedded at a time: fewer take less memory and more time; of the result
+            it changes only the rounding of float32.
 
     Returns:
         The fields of `stats.EmbeddingStats`.
@@ -159,7 +159,7 @@ def _train(
             loss = link_prediction_loss(decoder, z, batch.to(run.device))
             value = take_step(run, loss, optimizer, epoch)
             seconds = time.perf_counter() - start
-            watched = watch_collapse(z, batch.rows, graph, epoch)
+            watched = watch_collapse(z, batch.rows, graph, epoch, num_epochs)
             history.append({"epoch": epoch, "loss": value, "seconds": seconds, **watched})
             del z, loss, target
             empty_cache(run.device)

@@ -82,7 +82,7 @@ def generate_hgt_embeddings(
         edge_sample_size: facts of each edge type in the loss of an epoch, and pairs of diseases.
         similarity_threshold: two diseases are alike if the Jaccard index of their genes is at
             least this, above 0 and up to 1.
-        temperature: divides the cosines of the contrastive loss.
+        temperature: divides the cosines of the contrastive loss; at least 0.001.
         disease_type: node type of the contrastive loss.
         gene_type: node type that makes two diseases alike.
         disease_gene_relation: relation between these two types.
@@ -92,8 +92,8 @@ def generate_hgt_embeddings(
         memory_budget: most memory the process may take, such as 4GiB; 70% of what is free if left
             out.
         model_dir: where to write the model; beside the embeddings if left out.
-        chunk_size: nodes embedded at a time; changes the memory that is used, and of the
-            result only the rounding of float32.
+        chunk_size: nodes embedded at a time: fewer take less memory and more time; of the result
+            it changes only the rounding of float32.
 
     Returns:
         The fields of `stats.EmbeddingStats`.
@@ -124,28 +124,28 @@ def generate_hgt_embeddings(
         )
     check_between("contrastive_weight", contrastive_weight, 0, 1, low_allowed=True)
     check_between("similarity_threshold", similarity_threshold, 0, 1)
-    check_between("temperature", temperature, 0, math.inf)
+    check_between("temperature", temperature, 0.001, math.inf, low_allowed=True)
     graph = read_edges(run, include_node_types, limit_nodes)
     names = {
         "node_type": disease_type, "neighbor_type": gene_type, "relation": disease_gene_relation
     }  # fmt: skip
-    sizes = np.minimum(graph.edge_type_counts, edge_sample_size)
+    counts = dict(zip(graph.node_type_names, graph.type_ptr.diff().tolist(), strict=True))
     plan = HgtPlan(
-        graph.num_nodes,
-        tuple(graph.edge_type_counts.tolist()),
-        tuple(graph.type_ptr.diff().tolist()),
-        len(EdgeSampler(graph, sizes, seed).sample().rows) + 2 * edge_sample_size,
-        most_sharing_pairs(graph, **names),
-        hidden_dim,
-        embedding_dim,
-        num_layers,
-        num_heads,
-        edge_sample_size,
+        node_type_counts=counts,
+        edge_type_counts=dict(zip(graph.edge_types, graph.edge_type_counts.tolist(), strict=True)),
+        num_sharing=most_sharing_pairs(graph, **names),
+        num_diseases=counts.get(disease_type, 0) if contrastive_weight else 0,
+        hidden_dim=hidden_dim,
+        embedding_dim=embedding_dim,
+        num_layers=num_layers,
+        num_heads=num_heads,
+        edge_sample_size=edge_sample_size,
     )
     predicted = predict_memory(run, plan, memory_budget)
 
     with run.timed("train"):
         alike = _alike(run, graph, names, similarity_threshold, seed)
+        weight = _weight(run, alike, contrastive_weight, edge_sample_size)
         typed = TypedGraph(graph)
         generator = torch.Generator().manual_seed(seed)
         model = Hgt(
@@ -153,9 +153,10 @@ def generate_hgt_embeddings(
             generator,
         ).to(run.device)  # fmt: skip
         decoder = DistMult(len(graph.relations), embedding_dim).to(run.device)
+        sizes = np.minimum(graph.edge_type_counts, edge_sample_size)
         history = _train(
             run, model, decoder, graph, typed, EdgeSampler(graph, sizes, seed), num_epochs,
-            alike, edge_sample_size, contrastive_weight, temperature,
+            alike, edge_sample_size, weight, temperature,
         )  # fmt: skip
 
     embeddings, collapse = embed_nodes(
@@ -165,6 +166,13 @@ def generate_hgt_embeddings(
         lambda start, stop: typed.range_block(start, stop, run.device),
         chunk_size,
     )
+    similarity = None
+    if alike is not None:
+        similarity = {
+            "num_pairs": alike.num_pairs,
+            "num_held_out_nodes": alike.num_held_out_nodes,
+            **similarity_spearman(embeddings, alike.left_out),
+        }
     return write_results(
         run,
         graph,
@@ -192,19 +200,14 @@ def generate_hgt_embeddings(
         history,
         predicted_memory_gib=predicted / GIB,
         collapse=collapse,
-        similarity=alike
-        and {
-            "num_pairs": alike.num_pairs,
-            "num_held_out_nodes": alike.num_held_out_nodes,
-            **similarity_spearman(embeddings, alike.left_out()),
-        },
+        similarity=similarity,
     )
 
 
 def _alike(
     run: Run, graph: KnowledgeGraph, names: dict[str, str], threshold: float, seed: int
 ) -> PairSampler | None:
-    """Pairs of diseases that share genes, or None, said aloud, if the graph has none."""
+    """Which diseases are alike; None, said aloud, if the graph has no such facts."""
     jaccard = shared_neighbor_jaccard(graph, **names)
     if jaccard is None:
         run.warn(
@@ -215,18 +218,28 @@ def _alike(
         return None
     first = int(graph.type_ptr[graph.node_type_names.index(names["node_type"])])
     alike = PairSampler(jaccard, first, threshold, seed)
-    if alike.num_pairs == 0:
-        run.warn(
-            f"no two nodes of type {names['node_type']!r} have a Jaccard index of at least "
-            f"similarity_threshold ({threshold:g}): trained on links alone"
-        )
-        return None
     run.progress.milestone(
-        f"{alike.num_pairs:,} pairs of type {names['node_type']!r} share {names['neighbor_type']!r}"
-        f" with a Jaccard index of at least {threshold:g}; {alike.num_held_out_nodes:,} nodes are "
-        "left out to measure with"
+        f"{alike.num_alike_pairs:,} pairs of type {names['node_type']!r} share "
+        f"{names['neighbor_type']!r} with a Jaccard index of at least {threshold:g}; "
+        f"{alike.num_held_out_nodes:,} nodes are held out to measure with, {alike.num_pairs:,} "
+        "pairs are left to train on"
     )
     return alike
+
+
+def _weight(run: Run, alike: PairSampler | None, weight: float, batch_size: int) -> float:
+    """The weight of the contrastive term: 0, said aloud, where it would have no gradient."""
+    if alike is None or weight == 0:
+        return 0.0
+    if not alike.has_negatives(batch_size):
+        run.warn(
+            f"no contrastive loss: {alike.num_pairs:,} pairs of alike diseases (of "
+            f"{alike.num_alike_pairs:,}, the others have a held-out node) and edge_sample_size "
+            f"({batch_size:,}) give no pair that could be told apart from another: trained on "
+            "links alone"
+        )
+        return 0.0
+    return weight
 
 
 def _train(
@@ -238,8 +251,8 @@ def _train(
     sampler: EdgeSampler,
     num_epochs: int,
     alike: PairSampler | None,
-    num_pairs: int,
-    contrastive_weight: float,
+    pair_batch_size: int,
+    weight: float,
     temperature: float,
 ) -> History:
     """Train in place; returns a record of each epoch."""
@@ -252,23 +265,22 @@ def _train(
         for epoch in range(1, num_epochs + 1):
             start = time.perf_counter()
             batch = sampler.sample()
-            pairs = alike.sample(num_pairs) if alike and contrastive_weight else None
-            if pairs:
+            pairs = alike.sample(pair_batch_size) if alike is not None and weight else None
+            if pairs is not None:
                 batch = batch.including(pairs.nodes)
             target = typed.row_block(batch.rows, run.device)
             z = model(hidden, target)
-            loss = link_loss = link_prediction_loss(decoder, z, batch.to(run.device))
-            parts = {"link_loss": link_loss}
-            if pairs:
-                contrast = contrastive_loss(z, batch.rows, pairs, temperature)
-                loss = (1 - contrastive_weight) * link_loss + contrastive_weight * contrast
-                parts["contrastive_loss"] = contrast
+            parts = {"link_loss": link_prediction_loss(decoder, z, batch.to(run.device))}
+            loss = parts["link_loss"]
+            if pairs is not None:
+                parts["contrastive_loss"] = contrastive_loss(z, batch.rows, pairs, temperature)
+                loss = (1 - weight) * loss + weight * parts["contrastive_loss"]
             value = take_step(run, loss, optimizer, epoch)
-            seconds = time.perf_counter() - start
-            watched = watch_collapse(z, batch.rows, graph, epoch)
             values = {name: part.item() for name, part in parts.items()}
+            seconds = time.perf_counter() - start
+            watched = watch_collapse(z, batch.rows, graph, epoch, num_epochs)
             history.append({"epoch": epoch, "loss": value, **values, "seconds": seconds, **watched})
-            del z, loss, link_loss, parts, target
+            del z, loss, parts, target
             empty_cache(run.device)
             advance(f"loss {value:.4f}")
     return history

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from clinical_drug_discovery.csr import Csr
 
-_PARTS_PER_THREAD = 16  # several parts a thread, so that one hub does not leave the others idle
+# Several parts a thread, so that one hub does not leave the others idle. The number does not depend
+# on that of the threads: where sums are made by part, results must not either.
+_NUM_PARTS = 64
 
 
 def csr_sum(
@@ -44,8 +46,7 @@ def balanced_parts(indptr: Tensor) -> np.ndarray:
     """
     ends = indptr.numpy()
     work = ends + np.arange(len(ends))  # a row costs something even when it has no edges
-    num_parts = numba.get_num_threads() * _PARTS_PER_THREAD
-    bounds = np.searchsorted(work, np.linspace(0, work[-1], num_parts + 1))
+    bounds = np.searchsorted(work, np.linspace(0, work[-1], _NUM_PARTS + 1))
     bounds[0], bounds[-1] = 0, len(ends) - 1
     return bounds
 
