@@ -110,7 +110,7 @@ def test_the_rows_of_a_batch_are_foreseen(graph: KnowledgeGraph) -> None:
 
 
 def test_what_is_said_to_help_is_allowed() -> None:
-    plan = replace(HGT, hidden_dim=24)
+    plan = replace(HGT, hidden_dim=264)  # of which the half is no multiple of 8
     needed = check_budget(plan, "64GiB")
     with pytest.raises(InputError) as refused:
         check_budget(plan, needed - 10**8)
