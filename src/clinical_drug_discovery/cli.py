@@ -155,7 +155,7 @@ def make_command(function: Callable[..., Any], show: Callable[[Any], None]) -> C
             show(record)
 
     command.__doc__ = (function.__doc__ or "").split("\n\n")[0]
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer reads it
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return command
 

@@ -52,7 +52,7 @@ def balanced_parts(indptr: Tensor) -> np.ndarray:
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
-def _csr_sum(indptr, indices, x, row_scale, column_scale, out, parts):  # type: ignore[no-untyped-def]
+def _csr_sum(indptr, indices, x, row_scale, column_scale, out, parts):  # type: ignore[no-untyped-def]  # numba infers its types
     num_columns = x.shape[1]
     scaled_rows = len(row_scale) == len(out)
     scaled_columns = len(column_scale) == len(x)

@@ -71,7 +71,7 @@ def _run(
 
 
 @numba.njit(parallel=True, cache=True, nogil=True, fastmath=_FAST)
-def _attend(indptr, indices, rows, q, k, v, scale, highest, total, weighted, parts):  # type: ignore[no-untyped-def]  # noqa: C901  # one loop nest: a call per edge would cost more than the edge
+def _attend(indptr, indices, rows, q, k, v, scale, highest, total, weighted, parts):  # type: ignore[no-untyped-def]  # numba infers its types  # noqa: C901  # one loop nest: a call per edge would cost more than the edge
     num_heads, dim = q.shape[1], q.shape[2]
     for part in numba.prange(len(parts) - 1):
         logits = np.empty((num_heads, _EDGES), q.dtype)
@@ -108,7 +108,7 @@ def _attend(indptr, indices, rows, q, k, v, scale, highest, total, weighted, par
 
 
 @numba.njit(parallel=True, cache=True, nogil=True, fastmath=_FAST)
-def _backward_by_target(  # type: ignore[no-untyped-def]
+def _backward_by_target(  # type: ignore[no-untyped-def]  # numba infers its types
     indptr, indices, rows, q, k, v, scale, log_total, delta, grad, grad_q, grad_scale, parts
 ):
     num_heads, dim = q.shape[1], q.shape[2]
@@ -132,7 +132,7 @@ def _backward_by_target(  # type: ignore[no-untyped-def]
 
 
 @numba.njit(parallel=True, cache=True, nogil=True, fastmath=_FAST)
-def _backward_by_source(  # type: ignore[no-untyped-def]
+def _backward_by_source(  # type: ignore[no-untyped-def]  # numba infers its types
     indptr, indices, rows, q, k, v, scale, log_total, delta, grad, grad_k, grad_v, parts
 ):
     num_heads, dim = q.shape[1], q.shape[2]
