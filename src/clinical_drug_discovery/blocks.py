@@ -1,17 +1,18 @@
 """Which edges one layer has to look at: those into all nodes, into some, or into a range of them.
 
-A block is what a layer sees of the graph. The target rows of a block are numbered from 0; its
-source rows are the graph's nodes.
+A block is what a layer sees of the graph. The target rows of a block are numbered from 0 and ordered
+by node type; its source rows are the graph's nodes. No edge is copied: a block of some rows says
+which nodes they are, and for the gradient which row a node is.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from clinical_drug_discovery.csr import Csr
 from clinical_drug_discovery.graph import KnowledgeGraph
 
 
@@ -19,42 +20,62 @@ from clinical_drug_discovery.graph import KnowledgeGraph
 class Block:
     """The edges into M target rows."""
 
+    graph: KnowledgeGraph  #: on the device that the block is for
     rows: Tensor | slice  #: the graph's nodes that are targets: shape (M,), int64, or a range
-    by_target: Csr  #: rows: the block's rows; entries: nodes of the graph
-    by_source: Csr | None  #: the transpose, for the gradient; None: no backward pass
-    inverse_degree: Tensor  #: shape (M,), float32: 1 / number of edges into the row, 0 for none
+    row_ptr: tuple[int, ...]  #: the rows of type t are row_ptr[t]:row_ptr[t + 1]
+    place: Tensor | None  #: shape (N,), int32: a node's row, or -1; None: no backward pass
 
     @property
     def num_rows(self) -> int:
         """Number of target rows M."""
-        return self.by_target.num_rows
+        return self.row_ptr[-1]
+
+    @property
+    def typed_rows(self) -> list[tuple[int, slice]]:
+        """Node types with their target rows, where there are any."""
+        ends = enumerate(pairwise(self.row_ptr))
+        return [(t, slice(start, stop)) for t, (start, stop) in ends if stop > start]
+
+    def nodes_of(self, node_type: int) -> Tensor:
+        """The target rows of a node type, numbered within it: shape (m,), int64, ascending."""
+        start, stop = self.row_ptr[node_type], self.row_ptr[node_type + 1]
+        first = self.graph.bounds[node_type]
+        if isinstance(self.rows, slice):
+            begin = self.rows.start - first
+            return torch.arange(begin + start, begin + stop, device=self.graph.device)
+        return self.rows[start:stop] - first
+
+    def places(self) -> Tensor:
+        """`place`, or an error where there is no backward pass."""
+        if self.place is None:
+            raise RuntimeError("a range_block has no backward pass: use it under torch.no_grad()")
+        return self.place
 
 
 def full_block(graph: KnowledgeGraph) -> Block:
-    """All edges. The graph is its own transpose, so the same arrays serve both directions."""
-    edges = Csr(graph.indptr, graph.src)
-    return _block(slice(0, graph.num_nodes), edges, edges)
+    """All edges."""
+    place = torch.arange(graph.num_nodes, dtype=torch.int32, device=graph.device)
+    return Block(graph, slice(0, graph.num_nodes), graph.bounds, place)
 
 
 def range_block(graph: KnowledgeGraph, start: int, stop: int) -> Block:
     """The edges into nodes start:stop, for inference."""
-    return _block(slice(start, stop), Csr(graph.indptr, graph.src).range(start, stop), None)
+    row_ptr = tuple(min(max(end, start), stop) - start for end in graph.bounds)
+    return Block(graph, slice(start, stop), row_ptr, None)
 
 
-def row_block(graph: KnowledgeGraph, rows: Tensor, device: torch.device) -> Block:
+def row_block(graph: KnowledgeGraph, rows: Tensor) -> Block:
     """The edges into the given nodes, for training on some rows of the last layer.
 
     Args:
-        graph: on the CPU.
-        rows: shape (M,), int64, distinct.
-        device: where the block is to live.
-
-    Returns:
-        A block of M target rows, in the order of `rows`.
+        graph: on the device that the block is for.
+        rows: shape (M,), int64, distinct and ascending.
     """
-    edges, picked = Csr(graph.indptr, graph.src), rows.numpy()
-    by_target, by_source = edges.pick(picked), edges.keep(picked, graph.num_nodes)
-    return _block(rows.to(device), by_target.to(device), by_source.to(device))
+    rows = rows.to(graph.device)
+    place = torch.full((graph.num_nodes,), -1, dtype=torch.int32, device=graph.device)
+    place[rows] = torch.arange(len(rows), dtype=torch.int32, device=graph.device)
+    row_ptr = tuple(torch.searchsorted(rows, graph.type_ptr).tolist())
+    return Block(graph, rows, row_ptr, place)
 
 
 def own_rows(x: Tensor, rows: Tensor | slice) -> Tensor:
@@ -62,9 +83,3 @@ def own_rows(x: Tensor, rows: Tensor | slice) -> Tensor:
     if isinstance(rows, slice):
         return x[rows]
     return torch.nn.functional.embedding(rows, x)  # its gradient is summed in a fixed order
-
-
-def _block(rows: Tensor | slice, by_target: Csr, by_source: Csr | None) -> Block:
-    degree = by_target.indptr.diff()
-    inverse_degree = torch.where(degree > 0, 1.0 / degree.clamp(min=1), 0.0)
-    return Block(rows, by_target, by_source, inverse_degree)

@@ -65,7 +65,7 @@ def collapse_warnings(collapse: Collapse, graph: KnowledgeGraph, embedding_dim: 
         One text for each such node type.
     """
     texts = []
-    degree = graph.indptr.diff()
+    degree = graph.degree
     for (name, figures), (start, stop) in zip(
         collapse.items(), pairwise(graph.type_ptr.tolist()), strict=True
     ):

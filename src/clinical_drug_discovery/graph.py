@@ -1,14 +1,15 @@
 """The knowledge graph: one frozen record of flat integer tensors, with ids and names beside it.
 
 Notation: N nodes, E directed edges, T node types, R edge types. Every fact stands in both
-directions, so the graph is its own transpose: one CSR structure serves the forward and the
-backward pass. Nothing here reads files (see `tables`) or computes with features (see `ops`).
+directions, so an edge type's transpose is another edge type of the same graph: one structure serves
+the forward and the backward pass. Nothing here reads files (see `tables`) or computes with features (see `ops`).
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +20,9 @@ from torch import Tensor
 
 from clinical_drug_discovery.errors import InputError
 
-_MAX_EDGE_TYPES = np.iinfo(np.int16).max  # 16 bits are what makes sorting by edge type fast
+_MAX_EDGE_TYPES = np.iinfo(
+    np.int16
+).max  # far more than any graph has; their sort key needs the bits
 IntArray = npt.NDArray[np.integer]
 
 
@@ -63,15 +66,18 @@ class KnowledgeGraph:
     """A typed multigraph in which every edge has its mirror.
 
     Nodes are numbered by (node type, node_index), so a node type is a contiguous range; edges are
-    sorted by (dst, edge_type, src) and distinct. Both orders depend on the facts alone, never on
-    the order of the file's rows.
+    sorted by (edge_type, dst, src) and distinct. Both orders depend on the facts alone, never on
+    the order of the file's rows. Sorted so, one edge type reads the rows of one node type, which
+    lie in the cache together, and neither the type nor the target of an edge has to be kept.
     """
 
     node_type: Tensor  #: shape (N,), int32: index into `node_type_names`
     src: Tensor  #: shape (E,), int32
-    dst: Tensor  #: shape (E,), int32
-    edge_type: Tensor  #: shape (E,), int32: index into `edge_types`
-    indptr: Tensor  #: shape (N + 1,), int64: the edges into node i are indptr[i]:indptr[i + 1]
+    #: int64, for each edge type one after the other n + 1 numbers for the n nodes of its target
+    #: type: the edges of that type into the i-th of them stand in `src` from indptr[i] to
+    #: indptr[i + 1]; see `indptr_of`
+    indptr: Tensor
+    edge_type_ptr: Tensor  #: shape (R + 1,), int64: where in `src` the edges of each type stand
     type_ptr: Tensor  #: shape (T + 1,), int64: the nodes of type t are type_ptr[t]:type_ptr[t + 1]
     node_type_names: tuple[str, ...]  #: sorted
     edge_types: tuple[EdgeType, ...]  #: sorted
@@ -88,6 +94,11 @@ class KnowledgeGraph:
         """Number of directed edges E; every fact counts twice."""
         return self.src.numel()
 
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are."""
+        return self.src.device
+
     @cached_property
     def relations(self) -> tuple[str, ...]:
         """The distinct relation names, sorted."""
@@ -100,22 +111,93 @@ class KnowledgeGraph:
         return torch.tensor([index[edge_type.relation] for edge_type in self.edge_types])
 
     @cached_property
-    def edges_by_type(self) -> list[npt.NDArray[np.int32]]:
-        """For each edge type the numbers of its edges, ascending; needs the graph on the CPU.
+    def bounds(self) -> tuple[int, ...]:
+        """`type_ptr` as plain numbers."""
+        return tuple(self.type_ptr.tolist())
 
-        Sorted on first use and kept, at 4 bytes an edge.
-        """
-        # Integers of 16 bits get a radix sort.
-        order = np.argsort(self.edge_type.numpy().astype(np.int16), kind="stable")
-        return np.split(order.astype(np.int32), np.cumsum(self.edge_type_counts)[:-1])
+    @cached_property
+    def ends(self) -> tuple[tuple[int, int], ...]:
+        """For each edge type its source and its target type, as indices into `node_type_names`."""
+        index = {name: t for t, name in enumerate(self.node_type_names)}
+        return tuple((index[kind.src_type], index[kind.dst_type]) for kind in self.edge_types)
+
+    @cached_property
+    def mirror(self) -> tuple[int, ...]:
+        """For each edge type the one that holds its edges the other way round."""
+        index = {kind: r for r, kind in enumerate(self.edge_types)}
+        return tuple(
+            index[EdgeType(kind.dst_type, kind.relation, kind.src_type)] for kind in self.edge_types
+        )
 
     @cached_property
     def edge_type_counts(self) -> npt.NDArray[np.int64]:
         """For each edge type the number of its edges, shape (R,)."""
-        return np.bincount(self.edge_type.cpu().numpy(), minlength=len(self.edge_types))
+        return self.edge_type_ptr.diff().cpu().numpy()
+
+    @cached_property
+    def _indptr_ptr(self) -> list[int]:
+        sizes = [self.bounds[dst + 1] - self.bounds[dst] + 1 for _, dst in self.ends]
+        return [0, *np.cumsum(sizes).tolist()]
+
+    def indptr_of(self, edge_type: int) -> Tensor:
+        """Where the edges of a type start and end for each node of its target type, (n + 1,)."""
+        return self.indptr[self._indptr_ptr[edge_type] : self._indptr_ptr[edge_type + 1]]
+
+    @cached_property
+    def degree(self) -> Tensor:
+        """For each node the number of edges into it, shape (N,), int64."""
+        degree = torch.zeros_like(self.node_type, dtype=torch.int64)
+        for r, (_, dst) in enumerate(self.ends):
+            degree[self.bounds[dst] : self.bounds[dst + 1]] += self.indptr_of(r).diff()
+        return degree
+
+    @cached_property
+    def sources(self) -> tuple[Tensor, ...]:
+        """For each edge type the nodes with such an edge out of them, numbered within their type.
+
+        Of PrimeKG's edge types most touch a small part of their node types. int64, ascending.
+        """
+        degrees = (self.indptr_of(mirror).diff() for mirror in self.mirror)
+        return tuple(degree.nonzero()[:, 0] for degree in degrees)
+
+    @cached_property
+    def mirrored_edges(self) -> Tensor:
+        """For each edge the number of its mirror, shape (E,), int32; needs the graph on the CPU.
+
+        Made on first use and kept, at 4 bytes an edge.
+        """
+        # Taken in order, the edges that leave a node arrive in the order that its mirror type has.
+        parts = [
+            np.argsort(self.src[start:stop].numpy(), kind="stable").astype(np.int32) + start
+            for start, stop in pairwise(self.edge_type_ptr.tolist())
+        ]
+        mirrored = np.empty(self.num_edges, np.int32)
+        for r, part in enumerate(parts):
+            start = int(self.edge_type_ptr[self.mirror[r]])
+            mirrored[start : start + len(part)] = part
+        return torch.from_numpy(mirrored)
+
+    @property
+    def edge_type(self) -> Tensor:
+        """Type of each edge, shape (E,), int32; made anew, 4 bytes an edge."""
+        kinds = torch.arange(len(self.edge_types), dtype=torch.int32, device=self.device)
+        return kinds.repeat_interleave(self.edge_type_ptr.diff())
+
+    @property
+    def dst(self) -> Tensor:
+        """Target of each edge, shape (E,), int32; made anew, 4 bytes an edge."""
+        parts = []
+        for r, (_, dst) in enumerate(self.ends):
+            nodes = torch.arange(
+                self.bounds[dst], self.bounds[dst + 1], dtype=torch.int32, device=self.device
+            )
+            parts.append(nodes.repeat_interleave(self.indptr_of(r).diff()))
+        return torch.cat(parts)
 
     def to(self, device: torch.device) -> KnowledgeGraph:
-        """The same graph with its tensors on `device`."""
+        """The same graph with its tensors on `device`; itself if they are there."""
+        if device == self.device:
+            return self
         moved = {f.name: getattr(self, f.name) for f in fields(self)}
         for name, value in moved.items():
             if isinstance(value, Tensor):
@@ -125,31 +207,29 @@ class KnowledgeGraph:
     def has_edges(self, src: IntArray, edge_type: IntArray, dst: IntArray) -> npt.NDArray[np.bool_]:
         """Which of the triples (src, edge_type, dst) are facts; needs the graph on the CPU.
 
-        A binary search within the sorted edges of each target: no table beside the graph is built.
+        A binary search within the sorted sources of each target: no table beside the graph is
+        built.
 
         Args:
             src: shape (K,), node numbers.
             edge_type: shape (K,), indices into `edge_types`.
-            dst: shape (K,), node numbers.
+            dst: shape (K,), node numbers, each of its edge type's target type.
 
         Returns:
             shape (K,), True where the edge is in the graph.
         """
-        indptr, edge_src, edge_kind = self.indptr.numpy(), self.src.numpy(), self.edge_type.numpy()
-        low, end = indptr[dst], indptr[dst + 1]
+        indptr, edge_src = self.indptr.numpy(), self.src.numpy()
+        first = np.array([self.bounds[t] for _, t in self.ends])
+        at_dst = np.array(self._indptr_ptr)[edge_type] + dst - first[edge_type]
+        low, end = indptr[at_dst], indptr[at_dst + 1]
         high = end.copy()
         while (open_ := low < high).any():
             middle = (low + high) // 2
-            at = np.minimum(middle, self.num_edges - 1)
-            kind = edge_kind[at]
-            before = (kind < edge_type) | ((kind == edge_type) & (edge_src[at] < src))
+            before = edge_src[np.minimum(middle, self.num_edges - 1)] < src
             low = np.where(open_ & before, middle + 1, low)
             high = np.where(open_ & ~before, middle, high)
-        at = np.minimum(low, self.num_edges - 1)
-        found: npt.NDArray[np.bool_] = (
-            (low < end) & (edge_kind[at] == edge_type) & (edge_src[at] == src)
-        )
-        return found
+        found: npt.NDArray[np.bool_] = edge_src[np.minimum(low, self.num_edges - 1)] == src
+        return (low < end) & found
 
 
 def build_graph(
@@ -195,28 +275,27 @@ def build_graph(
         )
     edge_type = (np.cumsum(present) - 1)[edge_type]
     # One sort of one integer per edge is several times faster than a lexsort of three columns.
-    node_bits = max(num_nodes - 1, 1).bit_length()
-    type_bits = len(codes).bit_length()
-    key = np.concatenate([dst, src]).astype(np.int64)
-    key <<= type_bits
-    key |= edge_type
+    bits = max(num_nodes - 1, 1).bit_length()
+    key = edge_type.astype(np.int64)
     del edge_type
-    key <<= node_bits
+    key <<= bits
+    key |= np.concatenate([dst, src])
+    key <<= bits
     key |= np.concatenate([src, dst])
     key.sort()
-    edge_src = (key & ((1 << node_bits) - 1)).astype(np.int32)
-    key >>= node_bits
-    edge_kind = (key & ((1 << type_bits) - 1)).astype(np.int32)
-    key >>= type_bits
-    edge_dst = key.astype(np.int32)
-    del key
+    edge_src = (key & ((1 << bits) - 1)).astype(np.int32)
+    key >>= bits
+    type_ptr = np.searchsorted(node_type, np.arange(num_types + 1))
+    starts = [  # of each edge type, the keys of its target type's nodes and of what follows them
+        (r << bits) + np.arange(type_ptr[code % num_types], type_ptr[code % num_types + 1] + 1)
+        for r, code in enumerate(codes.tolist())
+    ]
     return KnowledgeGraph(
         node_type=torch.from_numpy(node_type.astype(np.int32)),
         src=torch.from_numpy(edge_src),
-        dst=torch.from_numpy(edge_dst),
-        edge_type=torch.from_numpy(edge_kind),
-        indptr=torch.from_numpy(np.searchsorted(edge_dst, np.arange(num_nodes + 1))),
-        type_ptr=torch.from_numpy(np.searchsorted(node_type, np.arange(num_types + 1))),
+        indptr=torch.from_numpy(np.searchsorted(key, np.concatenate(starts))),
+        edge_type_ptr=torch.from_numpy(np.searchsorted(key, np.arange(len(codes) + 1) << bits)),
+        type_ptr=torch.from_numpy(type_ptr),
         node_type_names=type_names,
         edge_types=tuple(
             EdgeType(

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clinical_drug_discovery.blocks import own_rows
+from clinical_drug_discovery.blocks import Block, own_rows
 from clinical_drug_discovery.initial import uniform
 from clinical_drug_discovery.ops import heterogeneous_attention
+from clinical_drug_discovery.ops.precision import linear
 from clinical_drug_discovery.rowwise import by_type
-from clinical_drug_discovery.typed_blocks import TypedBlock
 
 _NORM_EPS = 1e-5
 
@@ -58,7 +58,7 @@ class HgtLayer(nn.Module):
         self.out = TypedLinear(num_types, dim, dim, generator)
         self.skip = nn.Parameter(torch.ones(num_types))
 
-    def forward(self, x: Tensor, block: TypedBlock) -> Tensor:
+    def forward(self, x: Tensor, block: Block) -> Tensor:
         """Compute the block's target rows from all source rows.
 
         Args:
@@ -111,7 +111,7 @@ class Hgt(nn.Module):
             ("Output projection", embedding_dim),
         ]
 
-    def forward(self, hidden: TypedBlock, target: TypedBlock) -> Tensor:
+    def forward(self, hidden: Block, target: Block) -> Tensor:
         """Embed the target rows of a block.
 
         Args:
@@ -123,14 +123,17 @@ class Hgt(nn.Module):
         """
         x: Tensor = self.node_embedding
         for index in range(len(self.layers)):
-            x = self.apply_stage(index, x, hidden)
-        x = self.apply_stage(len(self.layers), x, target)
+            x = self.apply_stage(index, x, None, hidden)
+        x = self.apply_stage(len(self.layers), x, None, target)
         return _map(_normed_linear, x, self.out, target.row_ptr)
 
-    def apply_stage(self, index: int, x: Tensor, block: TypedBlock) -> Tensor:
+    def begin_stage(self, index: int, x: Tensor) -> None:
+        """Nothing is made for all blocks of a stage: keys and values of all types would not fit."""
+
+    def apply_stage(self, index: int, x: Tensor, begun: None, block: Block) -> Tensor:
         """Input maps, one of the layers, or output maps, for a block's target rows."""
         if index == 0:
-            return _map(functional.linear, own_rows(x, block.rows), self.project, block.row_ptr)
+            return _map(linear, own_rows(x, block.rows), self.project, block.row_ptr)
         if index > len(self.layers):
             return _map(_normed_linear, own_rows(x, block.rows), self.out, block.row_ptr)
         updated: Tensor = self.layers[index - 1](x, block)
@@ -144,12 +147,12 @@ def _map(
 
 
 def _update(attended: Tensor, own: Tensor, weight: Tensor, bias: Tensor, skip: Tensor) -> Tensor:
-    mapped = functional.linear(functional.gelu(attended), weight, bias)
+    mapped = linear(functional.gelu(attended), weight, bias)
     return _norm(torch.lerp(own, mapped, skip.sigmoid()))
 
 
 def _normed_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return _norm(functional.linear(x, weight, bias))
+    return _norm(linear(x, weight, bias))
 
 
 def _norm(x: Tensor) -> Tensor:

@@ -9,12 +9,14 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from clinical_drug_discovery.blocks import Block, range_block
+from clinical_drug_discovery.graph import KnowledgeGraph
 from clinical_drug_discovery.runtime import empty_cache
 
-Rows = TypeVar("Rows", contravariant=True)
+Begun = TypeVar("Begun")
 
 
-class LayeredModel(Protocol[Rows]):
+class LayeredModel(Protocol[Begun]):
     """What inference needs of a model: stages that work on any block of rows."""
 
     @property
@@ -25,15 +27,17 @@ class LayeredModel(Protocol[Rows]):
     def stages(self) -> Sequence[tuple[str, int]]:
         """What is said of each stage, and the width of its output, in order."""
 
-    def apply_stage(self, index: int, x: Tensor, block: Rows) -> Tensor:
+    def begin_stage(self, index: int, x: Tensor) -> Begun:
+        """What all blocks of a stage need, made once."""
+
+    def apply_stage(self, index: int, x: Tensor, begun: Begun, block: Block) -> Tensor:
         """Output of a stage for a block's target rows, activation included, shape (M, D)."""
 
 
 @torch.no_grad()
 def embed_all(
-    model: LayeredModel[Rows],
-    type_ptr: Sequence[int],
-    range_block: Callable[[int, int], Rows],
+    model: LayeredModel[Begun],
+    graph: KnowledgeGraph,
     chunk_size: int,
     on_stage: Callable[[str], None] = lambda name: None,
 ) -> Tensor:
@@ -46,8 +50,7 @@ def embed_all(
 
     Args:
         model: on the device that it is to run on.
-        type_ptr: the nodes of type t are type_ptr[t]:type_ptr[t + 1].
-        range_block: gives the edges into nodes start:stop, on the model's device.
+        graph: on the model's device.
         chunk_size: nodes at a time.
         on_stage: called with each stage's name before it.
 
@@ -57,11 +60,13 @@ def embed_all(
     x: Tensor = model.node_embedding.detach()
     for index, (name, dim) in enumerate(model.stages):
         on_stage(name)
+        begun = model.begin_stage(index, x)
         out = x.new_empty(len(x), dim)
-        for first, last in pairwise(type_ptr):
+        for first, last in pairwise(graph.bounds):
             for start in range(first, last, chunk_size):
                 stop = min(start + chunk_size, last)
-                out[start:stop] = model.apply_stage(index, x, range_block(start, stop))
+                block = range_block(graph, start, stop)
+                out[start:stop] = model.apply_stage(index, x, begun, block)
             empty_cache(x.device)
         x = out
     return x.cpu()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,7 @@ from clinical_drug_discovery.checkpoint import (
 from clinical_drug_discovery.errors import InputError
 from clinical_drug_discovery.evaluate import Collapse, collapse_by_type, collapse_warnings
 from clinical_drug_discovery.graph import KnowledgeGraph
-from clinical_drug_discovery.inference import LayeredModel, Rows, embed_all
+from clinical_drug_discovery.inference import LayeredModel, embed_all
 from clinical_drug_discovery.memory import Plan, check_budget
 from clinical_drug_discovery.outputs import check_output, output_files, write_embeddings
 from clinical_drug_discovery.progress import Progress
@@ -168,9 +168,8 @@ def watch_collapse(
 
 def embed_nodes(
     run: Run,
-    model: LayeredModel[Rows],
+    model: LayeredModel[Any],
     graph: KnowledgeGraph,
-    range_block: Callable[[int, int], Rows],
     chunk_size: int,
 ) -> tuple[Tensor, Collapse]:
     """Embed all nodes, and warn of node types that have collapsed.
@@ -183,8 +182,7 @@ def embed_nodes(
     with run.timed("inference"):
         embeddings = embed_all(
             model,
-            graph.type_ptr.tolist(),
-            range_block,
+            graph.to(run.device),
             chunk_size,
             on_stage=lambda name: run.progress.detail(f"{name}..."),
         )

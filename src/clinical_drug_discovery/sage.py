@@ -14,10 +14,18 @@ from torch.nn import functional
 
 from clinical_drug_discovery.blocks import Block, own_rows
 from clinical_drug_discovery.initial import uniform
-from clinical_drug_discovery.ops import mean_neighbors, mean_neighbors_backward
+from clinical_drug_discovery.ops import mean_neighbors, mean_neighbors_backward, mean_of_packed
+from clinical_drug_discovery.ops.precision import (
+    linear,
+    linear_backward,
+    linear_into,
+    packed,
+    padded,
+    row_chunks,
+    storage_dtype,
+)
 
 _NORM_EPS = 1e-5
-_CHUNK_ROWS = 8192  # of the hidden layers' backward pass
 
 
 class SageLayer(nn.Module):
@@ -43,9 +51,11 @@ class SageLayer(nn.Module):
         Returns:
             shape (M, D). Kept for the backward pass: x itself and two (M, C) buffers.
         """
-        mean = mean_neighbors(x, block)
-        out = functional.linear(mean, self.weight_neighbor, self.bias)
-        return out.addmm_(own_rows(x, block.rows), self.weight_self.t())
+        return self.combine(mean_neighbors(x, block), own_rows(x, block.rows))
+
+    def combine(self, mean: Tensor, own: Tensor) -> Tensor:
+        """The sum of the two maps, shape (M, D)."""
+        return linear(mean, self.weight_neighbor, self.bias) + linear(own, self.weight_self)
 
 
 class GraphSage(nn.Module):
@@ -88,15 +98,32 @@ class GraphSage(nn.Module):
             x = _HiddenLayer.apply(  # type: ignore[no-untyped-call]  # torch has no types for it
                 x, layer.weight_self, layer.weight_neighbor, layer.bias, hidden
             )
-        return self.apply_stage(len(self.layers) - 1, x, target)
+        return _normed(self.layers[-1](x, target))
 
-    def apply_stage(self, index: int, x: Tensor, block: Block) -> Tensor:
+    def begin_stage(self, index: int, x: Tensor) -> Tensor:
+        """What the blocks of a stage gather: x, mapped in a hidden layer, as kernels read it."""
+        layer = self.layers[index]
+        return packed(x) if index == len(self.layers) - 1 else _messages(x, layer.weight_neighbor)
+
+    def apply_stage(self, index: int, x: Tensor, messages: Tensor, block: Block) -> Tensor:
         """Output of one layer for a block's target rows, shape (M, D)."""
-        out: Tensor = self.layers[index](x, block)
+        layer, own = self.layers[index], own_rows(x, block.rows)
+        mean = mean_of_packed(messages, block, x.new_zeros(block.num_rows, x.shape[1]))
         if index == len(self.layers) - 1:
-            return functional.layer_norm(out, out.shape[1:], eps=_NORM_EPS)
-        normed = functional.layer_norm(out.relu(), out.shape[1:], eps=_NORM_EPS)
-        return normed + own_rows(x, block.rows)
+            return _normed(layer.combine(mean, own))
+        mean += linear(own, layer.weight_self, layer.bias)
+        return _normed(mean.relu_()) + own
+
+
+def _messages(x: Tensor, weight: Tensor) -> Tensor:
+    """Rows mapped before they are averaged: then no mean has to be kept for the map's gradient."""
+    messages = x.new_zeros(len(x), padded(len(weight)), dtype=storage_dtype(x))
+    linear_into(messages[:, : len(weight)], x, weight)
+    return messages
+
+
+def _normed(x: Tensor) -> Tensor:
+    return functional.layer_norm(x, x.shape[1:], eps=_NORM_EPS)
 
 
 class _HiddenLayer(torch.autograd.Function):
@@ -115,27 +142,34 @@ class _HiddenLayer(torch.autograd.Function):
         bias: Tensor,
         block: Block,
     ) -> Tensor:
-        # Mapped before it is averaged: then no mean has to be kept for the gradient of its map.
-        out = mean_neighbors(functional.linear(x, weight_neighbor), block)
-        out.add_(bias).addmm_(x, weight_self.t()).relu_()
-        normed, mean, scale = torch.native_layer_norm(out, out.shape[1:], None, None, _NORM_EPS)
+        out = torch.zeros_like(x)
+        mean_of_packed(_messages(x, weight_neighbor), block, out)
+        result = torch.empty_like(x)
+        for rows in row_chunks(len(x)):
+            part = out[rows]
+            part += linear(x[rows], weight_self, bias)
+            torch.add(_normed(part.relu_()), x[rows], out=result[rows])
         ctx.save_for_backward(x, weight_self, weight_neighbor)
-        ctx.block, ctx.activation, ctx.mean, ctx.scale = block, out, mean, scale
-        return normed.add_(x)
+        ctx.block, ctx.activation = block, out
+        return result
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight_self, weight_neighbor = ctx.saved_tensors
-        out, mean, scale = ctx.activation, ctx.mean, ctx.scale
+        out = ctx.activation
         del ctx.activation  # overwritten below: a second backward pass must fail, not mislead
-        for start in range(0, len(out), _CHUNK_ROWS):
-            rows = slice(start, start + _CHUNK_ROWS)
+        for rows in row_chunks(len(out)):
+            part = out[rows]
+            _, mean, scale = torch.native_layer_norm(part, part.shape[1:], None, None, _NORM_EPS)
             through_norm, _, _ = torch.ops.aten.native_layer_norm_backward(
-                grad[rows], out[rows], out.shape[1:], mean[rows], scale[rows], None, None,
-                [True, False, False],
-            )  # fmt: skip
-            out[rows] = through_norm.masked_fill_(out[rows] == 0, 0)
+                grad[rows], part, part.shape[1:], mean, scale, None, None, [True, False, False]
+            )
+            out[rows] = through_norm.masked_fill_(part == 0, 0)
         by_neighbor = mean_neighbors_backward(out, ctx.block)
-        grad_x = torch.addmm(grad, out, weight_self).addmm_(by_neighbor, weight_neighbor)
-        return grad_x, out.t() @ x, by_neighbor.t() @ x, out.sum(dim=0), None
+        grads = [torch.zeros_like(w) for w in (weight_self, weight_neighbor)]
+        grad_bias = out.sum(dim=0)
+        grad_x = grad.clone()
+        linear_backward(out, x, weight_self, grad_x, grads[0], None)
+        linear_backward(by_neighbor, x, weight_neighbor, grad_x, grads[1], None)
+        return grad_x, *grads, grad_bias, None

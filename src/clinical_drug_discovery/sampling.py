@@ -66,14 +66,15 @@ class EdgeSampler:
             The batch, on the CPU.
         """
         graph = self._graph
-        edges = np.concatenate(
-            [
-                of_type[self._rng.choice(len(of_type), size, replace=False)]
-                for of_type, size in zip(graph.edges_by_type, self._sizes, strict=True)
-            ]
-        )
-        src, dst = graph.src.numpy()[edges], graph.dst.numpy()[edges]
-        edge_type = graph.edge_type.numpy()[edges]
+        edge_type = np.repeat(np.arange(len(graph.edge_types)), self._sizes)
+        edges, targets = [], []
+        for r, size in enumerate(self._sizes):
+            first = int(graph.edge_type_ptr[r])
+            count = int(graph.edge_type_counts[r])
+            edges.append(first + self._rng.choice(count, size, replace=False))
+            at = np.searchsorted(graph.indptr_of(r).numpy(), edges[-1], side="right") - 1
+            targets.append(at + graph.bounds[graph.ends[r][1]])
+        src, dst = graph.src.numpy()[np.concatenate(edges)], np.concatenate(targets)
         negative, has_negative = sample_negatives(graph, src, edge_type, dst, self._rng)
         rows, position = np.unique(np.concatenate([src, dst, negative]), return_inverse=True)
         at_src, at_dst, at_negative = torch.from_numpy(position).view(3, -1)

@@ -56,11 +56,10 @@ def _incidence(
     kind = (neighbor_type, relation, node_type)
     if kind not in graph.edge_types:
         return None
-    edges = graph.edges_by_type[graph.edge_types.index(kind)]
-    bounds = graph.type_ptr.tolist()
-    start, stop = (bounds[graph.node_type_names.index(node_type) + i] for i in (0, 1))
-    rows = graph.dst.numpy()[edges] - start
-    ones = np.ones(len(edges), np.int32)
+    r = graph.edge_types.index(kind)
+    indptr = graph.indptr_of(r).numpy()
+    sources = graph.src.numpy()[indptr[0] : indptr[-1]]
     return scipy.sparse.csr_array(
-        (ones, (rows, graph.src.numpy()[edges])), shape=(stop - start, graph.num_nodes)
+        (np.ones(len(sources), np.int32), sources, indptr - indptr[0]),
+        shape=(len(indptr) - 1, graph.num_nodes),
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from clinical_drug_discovery.blocks import full_block, range_block, row_block
+from clinical_drug_discovery.blocks import full_block, row_block
 from clinical_drug_discovery.graph import KnowledgeGraph
 from clinical_drug_discovery.losses import DistMult, link_prediction_loss
 from clinical_drug_discovery.memory import SagePlan
@@ -108,10 +108,7 @@ def generate_gnn_embeddings(
         sizes = share_out(graph.edge_type_counts, edge_batch_size)
         history = _train(run, model, decoder, graph, EdgeSampler(graph, sizes, seed), num_epochs)
 
-    placed = graph.to(run.device)
-    embeddings, collapse = embed_nodes(
-        run, model, graph, lambda start, stop: range_block(placed, start, stop), chunk_size
-    )
+    embeddings, collapse = embed_nodes(run, model, graph, chunk_size)
     return write_results(
         run,
         graph,
@@ -146,7 +143,8 @@ def _train(
 ) -> History:
     """Train in place; returns a record of each epoch."""
     run.progress.milestone("Full-batch training with edge sampling")
-    hidden = full_block(graph.to(run.device))
+    placed = graph.to(run.device)
+    hidden = full_block(placed)
     parameters = [*model.parameters(), *decoder.parameters()]
     optimizer = torch.optim.Adam(parameters, lr=run.learning_rate, fused=True)
     history: History = []
@@ -154,7 +152,7 @@ def _train(
         for epoch in range(1, num_epochs + 1):
             start = time.perf_counter()
             batch = sampler.sample()
-            target = row_block(graph, batch.rows, run.device)
+            target = row_block(placed, batch.rows)
             z = model(hidden, target)
             loss = link_prediction_loss(decoder, z, batch.to(run.device))
             value = take_step(run, loss, optimizer, epoch)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from clinical_drug_discovery.blocks import full_block, row_block
 from clinical_drug_discovery.contrast import PairSampler
 from clinical_drug_discovery.errors import InputError
 from clinical_drug_discovery.evaluate import similarity_spearman
@@ -32,7 +33,6 @@ from clinical_drug_discovery.run import (
 from clinical_drug_discovery.runtime import GIB, check_between, empty_cache
 from clinical_drug_discovery.sampling import EdgeSampler
 from clinical_drug_discovery.similarity import most_sharing_pairs, shared_neighbor_jaccard
-from clinical_drug_discovery.typed_blocks import TypedGraph
 
 
 def generate_hgt_embeddings(
@@ -146,26 +146,19 @@ def generate_hgt_embeddings(
     with run.timed("train"):
         alike = _alike(run, graph, names, similarity_threshold, seed)
         weight = _weight(run, alike, contrastive_weight, edge_sample_size)
-        typed = TypedGraph(graph)
         generator = torch.Generator().manual_seed(seed)
         model = Hgt(
-            typed.type_ptr, len(graph.edge_types), hidden_dim, embedding_dim, num_layers, num_heads,
+            graph.bounds, len(graph.edge_types), hidden_dim, embedding_dim, num_layers, num_heads,
             generator,
         ).to(run.device)  # fmt: skip
         decoder = DistMult(len(graph.relations), embedding_dim).to(run.device)
         sizes = np.minimum(graph.edge_type_counts, edge_sample_size)
         history = _train(
-            run, model, decoder, graph, typed, EdgeSampler(graph, sizes, seed), num_epochs,
+            run, model, decoder, graph, EdgeSampler(graph, sizes, seed), num_epochs,
             alike, edge_sample_size, weight, temperature,
         )  # fmt: skip
 
-    embeddings, collapse = embed_nodes(
-        run,
-        model,
-        graph,
-        lambda start, stop: typed.range_block(start, stop, run.device),
-        chunk_size,
-    )
+    embeddings, collapse = embed_nodes(run, model, graph, chunk_size)
     similarity = None
     if alike is not None:
         similarity = {
@@ -247,7 +240,6 @@ def _train(
     model: Hgt,
     decoder: DistMult,
     graph: KnowledgeGraph,
-    typed: TypedGraph,
     sampler: EdgeSampler,
     num_epochs: int,
     alike: PairSampler | None,
@@ -257,7 +249,8 @@ def _train(
 ) -> History:
     """Train in place; returns a record of each epoch."""
     run.progress.milestone("Full-batch training with edge sampling")
-    hidden = typed.full_block(run.device)
+    placed = graph.to(run.device)
+    hidden = full_block(placed)
     parameters = [*model.parameters(), *decoder.parameters()]
     optimizer = torch.optim.Adam(parameters, lr=run.learning_rate, fused=True)
     history: History = []
@@ -268,7 +261,7 @@ def _train(
             pairs = alike.sample(pair_batch_size) if alike is not None and weight else None
             if pairs is not None:
                 batch = batch.including(pairs.nodes)
-            target = typed.row_block(batch.rows, run.device)
+            target = row_block(placed, batch.rows)
             z = model(hidden, target)
             parts = {"link_loss": link_prediction_loss(decoder, z, batch.to(run.device))}
             loss = parts["link_loss"]

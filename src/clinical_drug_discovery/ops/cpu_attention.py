@@ -1,155 +1,317 @@
 """Attention over one edge type as CPU kernels, compiled by numba on first use and cached on disk.
 
-Notation: M target rows, n source nodes, H heads, d channels per head. Every row is summed by one
-thread in the order of its edges: results depend neither on the number of threads nor on the run.
+Every row is summed by one thread in the order of its edges: results depend neither on the number of
+threads nor on the run. Rows that are gathered together (key and value, query and gradient) lie side
+by side, so that an edge touches one place in memory, and may be stored as bfloat16.
+
+Notation: M target rows, n source nodes, H heads of d channels, P = H d with d a multiple of
+`simd.LANES`. The arrays of rows come flat.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numba
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from clinical_drug_discovery.csr import Csr
-from clinical_drug_discovery.ops.cpu import balanced_parts
+from clinical_drug_discovery.blocks import Block
+from clinical_drug_discovery.ops.cpu import balanced_parts, edges_between, flat, tables
+from clinical_drug_discovery.ops.cpu_heads import map_heads, map_heads_backward
+from clinical_drug_discovery.ops.simd import (
+    FAST,
+    LANES,
+    add,
+    exp,
+    fma,
+    load,
+    load_splat,
+    mul,
+    narrow,
+    prefetch,
+    splat,
+    store,
+    store_totals,
+    total,
+)
 
-_EDGES = 64  # of a row at a time: their logits stay in the first cache
-# Sums may be reordered, which is what lets them be vectorised; infinities keep their meaning.
-_FAST = {"reassoc", "contract", "arcp", "nsz"}
+__all__ = ["attend", "attend_backward", "map_heads", "map_heads_backward"]
+
+_AHEAD = 6  # edges whose rows are asked for before they are needed
+_LINE = 64  # bytes of a cache line
+_EDGES = 32  # of a row at a time: what is computed of them stays in the first cache
 
 
 def attend(
-    csr: Csr,
-    rows: Tensor,
+    block: Block,
+    edge_type: int,
     q: Tensor,
-    k: Tensor,
-    v: Tensor,
+    kv: Tensor,
     scale: Tensor,
     highest: Tensor,
-    total: Tensor,
+    sums: Tensor,
     weighted: Tensor,
 ) -> None:
     """The same as `reference.attend`, without any buffer of the size of the edges."""
-    parts = balanced_parts(csr.indptr)
-    _run(_attend, csr, (rows, q, k, v, scale, highest, total, weighted), parts)
+    graph, (src_type, dst_type) = block.graph, block.graph.ends[edge_type]
+    nodes, indptr = block.nodes_of(dst_type).numpy(), graph.indptr_of(edge_type).numpy()
+    parts = balanced_parts(indptr[nodes + 1] - indptr[nodes])
+    first, last = graph.bounds[src_type : src_type + 2]
+    for low, high in tables(first, last, kv[0].nbytes):
+        _attend(
+            parts, nodes, indptr, graph.src.numpy(), low, high, first, flat(q), q.stride(0),
+            flat(kv), scale.numpy(), highest.numpy(), sums.numpy(), weighted.numpy(),
+        )  # fmt: skip
 
 
 def attend_backward(
-    by_target: Csr,
-    by_source: Csr,
-    rows: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
+    block: Block,
+    edge_type: int,
+    qg: Tensor,
+    kv: Tensor,
     scale: Tensor,
     log_total: Tensor,
     delta: Tensor,
-    grad: Tensor,
     grad_q: Tensor,
-    grad_k: Tensor,
-    grad_v: Tensor,
+    grad_kv: Tensor,
+    shares: Tensor,
 ) -> Tensor:
     """The same as `reference.attend_backward`, without any buffer of the size of the edges."""
-    given = rows, q, k, v, scale, log_total, delta, grad
-    parts = balanced_parts(by_target.indptr)
-    grad_scale = torch.zeros(len(parts) - 1, scale.numel(), dtype=q.dtype)
-    _run(_backward_by_target, by_target, (*given, grad_q, grad_scale), parts)
-    parts = balanced_parts(by_source.indptr)
-    _run(_backward_by_source, by_source, (*given, grad_k, grad_v), parts)
+    graph, (src_type, dst_type) = block.graph, block.graph.ends[edge_type]
+    nodes, indptr = block.nodes_of(dst_type).numpy(), graph.indptr_of(edge_type).numpy()
+    parts = balanced_parts(indptr[nodes + 1] - indptr[nodes])
+    grad_scale = torch.zeros(len(parts) - 1, len(scale), dtype=scale.dtype)
+    first, last = graph.bounds[src_type : src_type + 2]
+    first_edge = int(graph.edge_type_ptr[edge_type])
+    for low, high in tables(first, last, kv[0].nbytes):
+        _backward_by_target(
+            parts, nodes, indptr, graph.src.numpy(), low, high, first, first_edge, flat(qg),
+            flat(kv), scale.numpy(), log_total.numpy(), delta.numpy(), grad_q.numpy(),
+            grad_scale.numpy(), flat(shares),
+        )  # fmt: skip
+    indptr = graph.indptr_of(graph.mirror[edge_type]).numpy()
+    parts = balanced_parts(np.diff(indptr))
+    first, last = graph.bounds[dst_type : dst_type + 2]
+    for low, high in tables(first, last, qg[0].nbytes):
+        _backward_by_source(
+            parts, indptr, graph.src.numpy(), low, high, low == first, block.places().numpy(),
+            block.row_ptr[dst_type], graph.mirrored_edges.numpy(), first_edge, flat(qg),
+            flat(shares), len(scale), flat(grad_kv), grad_q.shape[1],
+        )  # fmt: skip
     return grad_scale.sum(dim=0)
 
 
-def _run(
-    kernel: Callable[..., None], csr: Csr, tensors: tuple[Tensor, ...], parts: npt.NDArray[np.int64]
-) -> None:
-    arrays = (tensor.detach().numpy() for tensor in (csr.indptr, csr.indices, *tensors))
-    kernel(*arrays, parts)
+@numba.njit(inline="always")
+def _prefetch_row(rows, at, count):  # type: ignore[no-untyped-def]  # numba infers its types
+    for c in range(0, count, _LINE // rows.itemsize):
+        prefetch(rows, at + c)
 
 
-@numba.njit(parallel=True, cache=True, nogil=True, fastmath=_FAST)
-def _attend(indptr, indices, rows, q, k, v, scale, highest, total, weighted, parts):  # type: ignore[no-untyped-def]  # numba infers its types  # noqa: C901  # one loop nest: a call per edge would cost more than the edge
-    num_heads, dim = q.shape[1], q.shape[2]
-    for part in numba.prange(len(parts) - 1):
-        logits = np.empty((num_heads, _EDGES), q.dtype)
-        for row in range(parts[part], parts[part + 1]):
-            i = rows[row]
-            for first in range(indptr[row], indptr[row + 1], _EDGES):
-                count = min(_EDGES, indptr[row + 1] - first)
-                for e in range(count):
-                    j = indices[first + e]
-                    for h in range(num_heads):
-                        dot = q.dtype.type(0)
-                        for c in range(dim):
-                            dot += q[i, h, c] * k[j, h, c]
-                        logits[h, e] = dot * scale[h]
-                for h in range(num_heads):
-                    top = highest[i, h]
-                    for e in range(count):
-                        top = max(top, logits[h, e])
-                    shrink = np.exp(highest[i, h] - top)
-                    highest[i, h] = top
-                    part_sum = q.dtype.type(0)
-                    for e in range(count):
-                        logits[h, e] = np.exp(logits[h, e] - top)
-                        part_sum += logits[h, e]
-                    total[i, h] = total[i, h] * shrink + part_sum
-                    for c in range(dim):
-                        weighted[i, h, c] *= shrink
-                for e in range(count):
-                    j = indices[first + e]
-                    for h in range(num_heads):
-                        share = logits[h, e]
-                        for c in range(dim):
-                            weighted[i, h, c] += share * v[j, h, c]
+@numba.njit(inline="always", fastmath=FAST)
+def _dots(heads, rows, at, out, place, num_heads, dim):  # type: ignore[no-untyped-def]  # numba infers its types
+    """Write the dot products of all heads with a row's to out[place : place + H]."""
+    zero = splat(heads.dtype.type(0))
+    if num_heads % 4 == 0:
+        for h in range(0, num_heads, 4):
+            first = h * dim
+            s0 = s1 = s2 = s3 = zero
+            for c in range(first, first + dim, LANES):
+                s0 = fma(load(heads, c), load(rows, at + c), s0)
+                s1 = fma(load(heads, c + dim), load(rows, at + c + dim), s1)
+                s2 = fma(load(heads, c + 2 * dim), load(rows, at + c + 2 * dim), s2)
+                s3 = fma(load(heads, c + 3 * dim), load(rows, at + c + 3 * dim), s3)
+            store_totals(out, place + h, s0, s1, s2, s3)
+    else:
+        for h in range(num_heads):
+            s0 = zero
+            for c in range(h * dim, (h + 1) * dim, LANES):
+                s0 = fma(load(heads, c), load(rows, at + c), s0)
+            out[place + h] = total(s0)
 
 
-@numba.njit(parallel=True, cache=True, nogil=True, fastmath=_FAST)
-def _backward_by_target(  # type: ignore[no-untyped-def]  # numba infers its types
-    indptr, indices, rows, q, k, v, scale, log_total, delta, grad, grad_q, grad_scale, parts
+@numba.njit(inline="always", fastmath=FAST)
+def _add_heads(count, factors, places, rows, starts, out, first, num_heads, dim):  # type: ignore[no-untyped-def]  # numba infers its types
+    """Add the heads of some rows, each times its factor, to out[first:].
+
+    Row e starts at rows[starts[e]], its factors at factors[places[e]]. Four rows at a time read and
+    write the sum a quarter as often.
+    """
+    e = 0
+    while e + 4 <= count:
+        p0, p1, p2, p3 = places[e], places[e + 1], places[e + 2], places[e + 3]
+        r0, r1, r2, r3 = starts[e], starts[e + 1], starts[e + 2], starts[e + 3]
+        for h in range(num_heads):
+            f0, f1 = load_splat(factors, p0 + h), load_splat(factors, p1 + h)
+            f2, f3 = load_splat(factors, p2 + h), load_splat(factors, p3 + h)
+            for c in range(h * dim, (h + 1) * dim, LANES):
+                left = fma(f0, load(rows, r0 + c), load(out, first + c))
+                right = fma(f2, load(rows, r2 + c), mul(f3, load(rows, r3 + c)))
+                store(out, first + c, add(fma(f1, load(rows, r1 + c), left), right))
+        e += 4
+    while e < count:
+        for h in range(num_heads):
+            factor = load_splat(factors, places[e] + h)
+            for c in range(h * dim, (h + 1) * dim, LANES):
+                store(out, first + c, fma(factor, load(rows, starts[e] + c), load(out, first + c)))
+        e += 1
+
+
+@numba.njit(parallel=True, cache=True, nogil=True, fastmath=FAST)
+def _attend(  # type: ignore[no-untyped-def]  # numba infers its types  # noqa: C901  # one loop nest: a call per edge would cost more than the edge
+    parts, nodes, indptr, src, low, high, first, q, stride, kv, scale, highest, sums, weighted
 ):
-    num_heads, dim = q.shape[1], q.shape[2]
+    """Carry a running softmax over the edges into each row."""
+    num_heads, width = len(scale), weighted.shape[1]
+    dim = width // num_heads
     for part in numba.prange(len(parts) - 1):
+        own = np.empty(width, scale.dtype)
+        acc = np.empty(width, scale.dtype)
+        logits = np.empty(_EDGES * num_heads, scale.dtype)
+        top = np.empty(num_heads, scale.dtype)
+        starts = np.empty(_EDGES, np.int64)
+        places = np.arange(_EDGES) * num_heads
         for row in range(parts[part], parts[part + 1]):
-            i = rows[row]
-            for edge in range(indptr[row], indptr[row + 1]):
-                j = indices[edge]
+            begin, end = indptr[nodes[row]], indptr[nodes[row] + 1]
+            begin, end = edges_between(src, begin, end, low, high)
+            if begin == end:
+                continue
+            for c in range(0, width, LANES):
+                store(own, c, load(q, row * stride + c))
+            for h in range(num_heads):
+                for c in range(h * dim, (h + 1) * dim):
+                    own[c] *= scale[h]
+            for c in range(width):
+                acc[c] = weighted[row, c]
+            for start in range(begin, end, _EDGES):
+                count = min(_EDGES, end - start)
                 for h in range(num_heads):
-                    dot = q.dtype.type(0)
-                    grad_share = q.dtype.type(0)
-                    for c in range(dim):
-                        dot += q[i, h, c] * k[j, h, c]
-                        grad_share += grad[i, h, c] * v[j, h, c]
-                    share = np.exp(dot * scale[h] - log_total[i, h])
-                    grad_logit = share * (grad_share - delta[i, h])
-                    grad_scale[part, h] += grad_logit * dot
-                    factor = grad_logit * scale[h]
-                    for c in range(dim):
-                        grad_q[i, h, c] += factor * k[j, h, c]
+                    top[h] = highest[row, h]
+                for e in range(count):
+                    coming = src[min(start + e + _AHEAD, end - 1)] - first
+                    _prefetch_row(kv, coming * 2 * width, 2 * width)
+                    key = (src[start + e] - first) * 2 * width
+                    _dots(own, kv, key, logits, e * num_heads, num_heads, dim)
+                    for h in range(num_heads):
+                        top[h] = max(top[h], logits[e * num_heads + h])
+                for e in range(count):
+                    for h in range(num_heads):
+                        logits[e * num_heads + h] -= top[h]
+                for i in range(count * num_heads):
+                    logits[i] = exp(logits[i])
+                for h in range(num_heads):
+                    if top[h] > highest[row, h]:
+                        shrink = exp(highest[row, h] - top[h])
+                        highest[row, h] = top[h]
+                        sums[row, h] *= shrink
+                        for c in range(h * dim, (h + 1) * dim):
+                            acc[c] *= shrink
+                for e in range(count):
+                    starts[e] = (src[start + e] - first) * 2 * width + width
+                    for h in range(num_heads):
+                        sums[row, h] += logits[e * num_heads + h]
+                _add_heads(count, logits, places, kv, starts, acc, 0, num_heads, dim)
+            for c in range(width):
+                weighted[row, c] = acc[c]
 
 
-@numba.njit(parallel=True, cache=True, nogil=True, fastmath=_FAST)
+@numba.njit(parallel=True, cache=True, nogil=True, fastmath=FAST)
+def _backward_by_target(  # type: ignore[no-untyped-def]  # numba infers its types  # noqa: C901  # see `_attend`
+    parts, nodes, indptr, src, low, high, first, first_edge, qg, kv, scale, log_total, delta,
+    grad_q, grad_scale, shares,
+):  # fmt: skip
+    """Add to the gradients by queries and, of each part, by scale; keep what each edge weighs.
+
+    Kept for each edge and head are the factors of the query in the gradient by the key, and of the
+    result's gradient in that by the value.
+    """
+    num_heads, width = len(scale), grad_q.shape[1]
+    dim = width // num_heads
+    for part in numba.prange(len(parts) - 1):
+        own = np.empty(2 * width, scale.dtype)
+        acc = np.empty(width, scale.dtype)
+        dots = np.empty(_EDGES * num_heads, scale.dtype)
+        weights = np.empty((_EDGES + LANES) * 2 * num_heads, scale.dtype)
+        share = np.empty(_EDGES * num_heads, scale.dtype)
+        starts = np.empty(_EDGES, np.int64)
+        places = np.arange(_EDGES) * num_heads
+        for row in range(parts[part], parts[part + 1]):
+            begin, end = indptr[nodes[row]], indptr[nodes[row] + 1]
+            begin, end = edges_between(src, begin, end, low, high)
+            if begin == end:
+                continue
+            for c in range(0, 2 * width, LANES):
+                store(own, c, load(qg, row * 2 * width + c))
+            for c in range(width):
+                acc[c] = 0
+            for start in range(begin, end, _EDGES):
+                count = min(_EDGES, end - start)
+                for e in range(count):
+                    coming = src[min(start + e + _AHEAD, end - 1)] - first
+                    _prefetch_row(kv, coming * 2 * width, 2 * width)
+                    key = (src[start + e] - first) * 2 * width
+                    _dots(own, kv, key, dots, e * num_heads, num_heads, dim)
+                    _dots(own[width:], kv, key + width, weights, e * num_heads, num_heads, dim)
+                for e in range(count):
+                    for h in range(num_heads):
+                        at = e * num_heads + h
+                        share[at] = min(
+                            dots[at] * scale[h] - log_total[row, h], scale.dtype.type(0)
+                        )
+                for i in range(count * num_heads):
+                    share[i] = exp(share[i])
+                for e in range(count):
+                    for h in range(num_heads):
+                        at = e * num_heads + h
+                        by_logit = share[at] * (weights[at] - delta[row, h])
+                        grad_scale[part, h] += by_logit * dots[at]
+                        dots[at] = by_logit * scale[h]
+                for e in range(count):
+                    starts[e] = (src[start + e] - first) * 2 * width
+                _add_heads(count, dots, places, kv, starts, acc, 0, num_heads, dim)
+                for e in range(count):
+                    for h in range(num_heads):
+                        weights[e * 2 * num_heads + h] = dots[e * num_heads + h]
+                        weights[(e * 2 + 1) * num_heads + h] = share[e * num_heads + h]
+                place = (start - first_edge) * 2 * num_heads
+                for i in range(count * 2 * num_heads):
+                    shares[place + i] = narrow(weights[i], shares)
+            for c in range(width):
+                grad_q[row, c] += acc[c]
+
+
+@numba.njit(parallel=True, cache=True, nogil=True, fastmath=FAST)
 def _backward_by_source(  # type: ignore[no-untyped-def]  # numba infers its types
-    indptr, indices, rows, q, k, v, scale, log_total, delta, grad, grad_k, grad_v, parts
-):
-    num_heads, dim = q.shape[1], q.shape[2]
+    parts, indptr, dst, low, high, fresh, place, first_row, mirrored, first_edge, qg, shares,
+    num_heads, grad_kv, width,
+):  # fmt: skip
+    """Write the gradients by keys and values of the nodes that have edges."""
+    dim = width // num_heads
     for part in numba.prange(len(parts) - 1):
+        acc = np.empty(2 * width, grad_kv.dtype)
+        starts = np.empty(_EDGES, np.int64)
+        places = np.empty(_EDGES, np.int64)
         for j in range(parts[part], parts[part + 1]):
-            grad_k[j] = 0
-            grad_v[j] = 0
-            for edge in range(indptr[j], indptr[j + 1]):
-                i = rows[indices[edge]]
-                for h in range(num_heads):
-                    dot = q.dtype.type(0)
-                    grad_share = q.dtype.type(0)
-                    for c in range(dim):
-                        dot += q[i, h, c] * k[j, h, c]
-                        grad_share += grad[i, h, c] * v[j, h, c]
-                    share = np.exp(dot * scale[h] - log_total[i, h])
-                    factor = share * (grad_share - delta[i, h]) * scale[h]
-                    for c in range(dim):
-                        grad_k[j, h, c] += factor * q[i, h, c]
-                        grad_v[j, h, c] += share * grad[i, h, c]
+            begin, end = edges_between(dst, indptr[j], indptr[j + 1], low, high)
+            if begin == end and not (fresh and indptr[j] < indptr[j + 1]):
+                continue
+            for c in range(2 * width):
+                acc[c] = 0 if fresh else grad_kv[j * 2 * width + c]
+            edge = begin
+            while edge < end:
+                count = 0
+                while edge < end and count < _EDGES:
+                    row = place[dst[edge]] - first_row
+                    if row >= 0:
+                        starts[count] = row * 2 * width
+                        places[count] = (mirrored[edge] - first_edge) * 2 * num_heads
+                        prefetch(shares, places[count])
+                        _prefetch_row(qg, starts[count], 2 * width)
+                        count += 1
+                    edge += 1
+                _add_heads(count, shares, places, qg, starts, acc, 0, num_heads, dim)
+                for e in range(count):
+                    starts[e] += width
+                    places[e] += num_heads
+                _add_heads(count, shares, places, qg, starts, acc, width, num_heads, dim)
+            for c in range(2 * width):
+                grad_kv[j * 2 * width + c] = acc[c]

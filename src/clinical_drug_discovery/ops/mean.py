@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch.autograd.function import once_differentiable
 
 from clinical_drug_discovery.blocks import Block
 from clinical_drug_discovery.ops import cpu, reference
+from clinical_drug_discovery.ops.precision import packed
 from clinical_drug_discovery.runtime import check_shape
 
 
@@ -19,7 +20,7 @@ def mean_neighbors(x: Tensor, block: Block) -> Tensor:
 
     The aggregator of "Inductive Representation Learning on Large Graphs" (arXiv:1706.02216), Alg.
     1, line 4 with a mean. Nothing of the size of the edges is kept for the backward pass, which is
-    the same sum over the transposed block.
+    the same sum over the mirrored edges.
 
     Args:
         x: shape (N, C), one row per node of the graph.
@@ -28,25 +29,30 @@ def mean_neighbors(x: Tensor, block: Block) -> Tensor:
     Returns:
         shape (M, C).
     """
-    check_shape("x", x, None, None)
+    check_shape("x", x, block.graph.num_nodes, None)
     mean: Tensor = _MeanNeighbors.apply(x, block)  # type: ignore[no-untyped-call]  # torch has no types for it
     return mean
 
 
+def mean_of_packed(messages: Tensor, block: Block, out: Tensor) -> Tensor:
+    """`mean_neighbors` of rows that are `packed` already, added to `out`, shape (M, C)."""
+    _backend(out).add_neighbors(messages, block, _share(block, out.dtype), out)
+    return out
+
+
 def mean_neighbors_backward(grad: Tensor, block: Block) -> Tensor:
     """Gradient of `mean_neighbors` by x, shape (N, C), from that by its result, shape (M, C)."""
-    if block.by_source is None:
-        raise RuntimeError("a range_block has no backward pass: use it under torch.no_grad()")
-    scale = block.inverse_degree.to(grad.dtype)
-    return _csr_sum(grad)(block.by_source, grad, None, scale)
+    out = grad.new_zeros(block.graph.num_nodes, grad.shape[1])
+    messages = packed(grad, _share(block, grad.dtype))
+    _backend(grad).add_neighbors_backward(messages, block, block.places(), out)
+    return out
 
 
 class _MeanNeighbors(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, block: Block) -> Tensor:
         ctx.block = block
-        scale = block.inverse_degree.to(x.dtype)
-        return _csr_sum(x)(block.by_target, x, scale, None)
+        return mean_of_packed(packed(x), block, x.new_zeros(block.num_rows, x.shape[1]))
 
     @staticmethod
     @once_differentiable
@@ -54,5 +60,10 @@ class _MeanNeighbors(torch.autograd.Function):
         return mean_neighbors_backward(grad, ctx.block), None
 
 
-def _csr_sum(x: Tensor) -> Callable[..., Tensor]:
-    return cpu.csr_sum if x.device.type == "cpu" else reference.csr_sum
+def _share(block: Block, dtype: torch.dtype) -> Tensor:
+    """1 / number of edges into each row, shape (M,)."""
+    return block.graph.degree[block.rows].clamp(min=1).to(dtype).reciprocal()
+
+
+def _backend(x: Tensor) -> ModuleType:
+    return cpu if x.device.type == "cpu" else reference

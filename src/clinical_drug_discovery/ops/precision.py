@@ -1,0 +1,113 @@
+"""In which precision rows are stored and multiplied. Sums are always made in that of the model.
+
+On a CPU a float32 model stores the rows that edges gather as bfloat16, which halves what has to be
+read, and multiplies dense matrices in bfloat16 where the CPU has instructions for it (AVX512_BF16
+or AMX), which doubles their speed; both add up in float32. Elsewhere, and in float64, everything is
+in the model's own precision.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from clinical_drug_discovery.ops.simd import LANES
+
+CHUNK_ROWS = 4096  # with 256 float32 columns 4 MiB: a few of them stay in the last cache
+
+
+def storage_dtype(x: Tensor) -> torch.dtype:
+    """In what the rows of x are stored for gathering."""
+    return torch.bfloat16 if x.device.type == "cpu" and x.dtype == torch.float32 else x.dtype
+
+
+def product_dtype(x: Tensor) -> torch.dtype:
+    """In what the rows of x are multiplied by matrices."""
+    fast = x.device.type == "cpu" and x.dtype == torch.float32 and _has_bfloat16_products()
+    return torch.bfloat16 if fast else x.dtype
+
+
+@cache
+def _has_bfloat16_products() -> bool:
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def padded(width: int) -> int:
+    """The next multiple of what the kernels' vectors hold."""
+    return -(-width // LANES) * LANES
+
+
+def packed(x: Tensor, scale: Tensor | None = None) -> Tensor:
+    """The rows of x, scaled, as kernels gather them: shape (N, padded C), in `storage_dtype`.
+
+    Args:
+        x: shape (N, C).
+        scale: shape (N,), or None for ones.
+    """
+    num_rows, width = x.shape
+    result = x.new_empty(num_rows, padded(width), dtype=storage_dtype(x))
+    for rows in row_chunks(num_rows):
+        part = x[rows] if scale is None else x[rows] * scale[rows, None]
+        result[rows, :width] = part
+    result[:, width:] = 0
+    return result
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`functional.linear`, multiplied in `product_dtype`; for some thousands of rows at a time."""
+    dtype = product_dtype(x)
+    if dtype == x.dtype:
+        return functional.linear(x, weight, bias)
+    product = functional.linear(x.to(dtype), weight.to(dtype)).to(x.dtype)
+    return product if bias is None else product + bias
+
+
+def linear_into(out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> None:
+    """Write `linear` of many rows to `out`, of any precision, a chunk of rows at a time."""
+    dtype = product_dtype(x)
+    columns = weight.to(dtype).t()
+    for rows in row_chunks(len(x)):
+        product = x[rows].to(dtype) @ columns
+        if bias is None:
+            out[rows] = product
+        else:
+            torch.add(product, bias, out=out[rows])
+
+
+def linear_backward(
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    grad_x: Tensor | None,
+    grad_weight: Tensor,
+    grad_bias: Tensor | None,
+) -> None:
+    """Add the gradients of `linear` by rows, weight and bias to those given.
+
+    Args:
+        grad: shape (N, D), by the result.
+        x: shape (N, C).
+        weight: shape (D, C).
+        grad_x: shape (N, C); None if not wanted.
+        grad_weight: shape (D, C).
+        grad_bias: shape (D,); None if not wanted.
+    """
+    dtype = product_dtype(x)
+    matrix = weight.to(dtype)
+    for rows in row_chunks(len(x)):
+        part = grad[rows].to(dtype)
+        grad_weight += part.t() @ x[rows].to(dtype)
+        if grad_x is not None:
+            grad_x[rows] += part @ matrix
+    if grad_bias is not None:
+        grad_bias += grad.sum(dim=0)
+
+
+def row_chunks(num_rows: int) -> list[slice]:
+    """All rows in chunks that fit the cache."""
+    starts = range(0, num_rows, CHUNK_ROWS)
+    return [slice(start, min(start + CHUNK_ROWS, num_rows)) for start in starts]

@@ -1,0 +1,271 @@
+"""Vectors of 16 numbers inside numba kernels, with bfloat16 as a way to store them.
+
+numba leaves it to the compiler to find vectors in loops over numbers. Over the short loops of an
+attention head it finds few: these intrinsics say them outright, which made the kernels twice as
+fast. LLVM maps them to whatever the CPU has (AVX-512, AVX2, NEON). Arithmetic is in float32 or
+float64; arrays of uint16 hold bfloat16, the upper half of a float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.datamodel.models import PrimitiveModel
+from numba.extending import intrinsic as numba_intrinsic
+from numba.extending import overload, register_model
+
+LANES = 16
+# Sums may be reordered, which is what lets them be vectorised; infinities keep their meaning.
+FAST = {"reassoc", "contract", "arcp", "nsz"}
+_INT32 = ir.IntType(32)
+_INT32S = ir.VectorType(_INT32, LANES)
+_FLOATS = ir.VectorType(ir.FloatType(), LANES)
+Generator = tuple[Any, Callable[..., Any]]
+# Called in kernels without their first parameter, which a type checker cannot know.
+intrinsic: Any = numba_intrinsic
+
+
+class Vector(types.Type):
+    """numba's type of `LANES` numbers in a register."""
+
+    def __init__(self, scalar: types.Float) -> None:
+        self.scalar = scalar
+        super().__init__(name=f"Vector({scalar})")
+
+
+@register_model(Vector)
+class _VectorModel(PrimitiveModel):
+    def __init__(self, manager: Any, vector: Vector) -> None:
+        element = ir.FloatType() if vector.scalar == types.float32 else ir.DoubleType()
+        super().__init__(manager, vector, ir.VectorType(element, LANES))
+
+
+def widen(x: Any) -> Any:
+    """A stored number as one to compute with; only inside kernels."""
+    raise NotImplementedError
+
+
+@overload(widen, inline="always")
+def _widen(x):  # type: ignore[no-untyped-def]  # numba compares it with what it returns
+    if isinstance(x, types.Integer):
+        return lambda x: np.uint32(np.uint32(x) << np.uint32(16)).view(np.float32)
+    return lambda x: x
+
+
+def narrow(x: Any, like: Any) -> Any:
+    """A number as an array stores it, rounded to the nearest (ties to even); only inside kernels."""
+    raise NotImplementedError
+
+
+@overload(narrow, inline="always")
+def _narrow(x, like):  # type: ignore[no-untyped-def]  # as above
+    return _narrow_float32 if like.dtype == types.uint16 else lambda x, like: x
+
+
+def _narrow_float32(x, like):  # type: ignore[no-untyped-def]  # as above
+    bits = np.float32(x).view(np.uint32)
+    odd = np.uint32(np.uint32(bits >> np.uint32(16)) & np.uint32(1))
+    return np.uint16(np.uint32(bits + np.uint32(np.uint32(0x7FFF) + odd)) >> np.uint32(16))
+
+
+def exp(x: Any) -> Any:
+    """exp(x) for x <= 0; only inside kernels, where a loop of it is vectorised."""
+    raise NotImplementedError
+
+
+@overload(exp, inline="always")
+def _exp(x):  # type: ignore[no-untyped-def]  # numba compares it with what it returns
+    return _exp_float32 if x == types.float32 else lambda x: np.exp(x)
+
+
+def _exp_float32(x):  # type: ignore[no-untyped-def]  # as above
+    """Cephes' expf, to 2 units in the last place: 2**n times a polynomial in the rest."""
+    x = max(x, np.float32(-87.0))
+    n = np.floor(x * np.float32(1.44269504) + np.float32(0.5))
+    f = x - n * np.float32(0.693359375)
+    f -= n * np.float32(-2.12194440e-4)
+    p = np.float32(1.9875691500e-4)
+    p = p * f + np.float32(1.3981999507e-3)
+    p = p * f + np.float32(8.3334519073e-3)
+    p = p * f + np.float32(4.1665795894e-2)
+    p = p * f + np.float32(1.6666665459e-1)
+    p = p * f + np.float32(5.0000001201e-1)
+    p = p * f * f + f + np.float32(1)
+    return p * np.int32(np.int32(np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
+
+
+@intrinsic
+def load(_: Any, array: Any, at: Any) -> Generator:
+    """The numbers array[at : at + LANES] of a flat array, widened."""
+    stored_as_bfloat16 = array.dtype == types.uint16
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer, alignment = _address(context, builder, signature, args)
+        vector = builder.load(pointer, align=alignment)
+        if not stored_as_bfloat16:
+            return vector
+        bits = builder.shl(builder.zext(vector, _INT32S), _splat_int(16))
+        return builder.bitcast(bits, _FLOATS)
+
+    return Vector(types.float32 if stored_as_bfloat16 else array.dtype)(array, types.intp), generate
+
+
+@intrinsic
+def store(_: Any, array: Any, at: Any, vector: Any) -> Generator:
+    """Write a vector to array[at : at + LANES], rounded to the nearest (ties to even)."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer, alignment = _address(context, builder, signature, args)
+        value = args[2]
+        if array.dtype == types.uint16:
+            bits = builder.bitcast(value, _INT32S)
+            odd = builder.and_(builder.lshr(bits, _splat_int(16)), _splat_int(1))
+            rounded = builder.add(builder.add(bits, _splat_int(0x7FFF)), odd)
+            half = ir.VectorType(ir.IntType(16), LANES)
+            value = builder.trunc(builder.lshr(rounded, _splat_int(16)), half)
+        builder.store(value, pointer, align=alignment)
+
+    return types.void(array, types.intp, vector), generate
+
+
+@intrinsic
+def load_splat(_: Any, array: Any, at: Any) -> Generator:
+    """A vector of the one number array[at] of a flat array, widened.
+
+    Unlike `splat` of array[at] it does not ask whether `at` counts from the end, which cost more
+    than the arithmetic.
+    """
+    stored_as_bfloat16 = array.dtype == types.uint16
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        struct = context.make_array(signature.args[0])(context, builder, args[0])
+        number = builder.load(builder.gep(struct.data, [args[1]]))
+        if stored_as_bfloat16:
+            bits = builder.shl(builder.zext(number, _INT32), _INT32(16))
+            number = builder.bitcast(bits, ir.FloatType())
+        return _splat(builder, number)
+
+    return Vector(types.float32 if stored_as_bfloat16 else array.dtype)(array, types.intp), generate
+
+
+@intrinsic
+def prefetch(_: Any, array: Any, at: Any) -> Generator:
+    """Ask for the cache line of array[at], which is needed soon."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        struct = context.make_array(signature.args[0])(context, builder, args[0])
+        byte = ir.IntType(8).as_pointer()
+        pointer = builder.bitcast(builder.gep(struct.data, [args[1]]), byte)
+        function = ir.FunctionType(ir.VoidType(), [byte, _INT32, _INT32, _INT32])
+        fetch = cgutils.get_or_insert_function(builder.module, function, "llvm.prefetch.p0")
+        builder.call(fetch, [pointer, _INT32(0), _INT32(3), _INT32(1)])  # to read, to all caches
+
+    return types.void(array, types.intp), generate
+
+
+@intrinsic
+def splat(_: Any, x: Any) -> Generator:
+    """A vector of one number."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _splat(builder, args[0])
+
+    return Vector(x)(x), generate
+
+
+@intrinsic
+def add(_: Any, a: Any, b: Any) -> Generator:
+    """A + b."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.fadd(*args)
+
+    return a(a, b), generate
+
+
+@intrinsic
+def mul(_: Any, a: Any, b: Any) -> Generator:
+    """a * b."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.fmul(*args)
+
+    return a(a, b), generate
+
+
+@intrinsic
+def fma(_: Any, a: Any, b: Any, c: Any) -> Generator:
+    """A * b + c."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = args[0].type
+        name = f"llvm.fma.v{LANES}{_suffix(kind)}"
+        function = ir.FunctionType(kind, [kind] * 3)
+        return builder.call(cgutils.get_or_insert_function(builder.module, function, name), args)
+
+    return a(a, b, c), generate
+
+
+@intrinsic
+def total(_: Any, a: Any) -> Generator:
+    """The sum of a vector's numbers."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = args[0].type
+        name = f"llvm.vector.reduce.fadd.v{LANES}{_suffix(kind)}"
+        function = ir.FunctionType(kind.element, [kind.element, kind])
+        reduce = cgutils.get_or_insert_function(builder.module, function, name)
+        return builder.call(reduce, [kind.element(-0.0), args[0]], fastmath=("reassoc",))
+
+    return a.scalar(a), generate
+
+
+@intrinsic
+def store_totals(_: Any, array: Any, at: Any, a: Any, b: Any, c: Any, d: Any) -> Generator:
+    """Write the sums of four vectors to array[at : at + 4], in half the work of `total`."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def halves(x: Any, y: Any, width: int) -> Any:
+            """Add the two halves of each group of `width` numbers of x and then y."""
+            starts = range(0, 2 * x.type.count if y is not x else x.type.count, width)
+            low = [i + j for i in starts for j in range(width // 2)]
+            high = [i + width // 2 for i in low]
+            masks = (ir.Constant(ir.VectorType(_INT32, len(low)), part) for part in (low, high))
+            return builder.fadd(*(builder.shuffle_vector(x, y, mask) for mask in masks))
+
+        sums = halves(halves(*args[2:4], LANES), halves(*args[4:6], LANES), LANES // 2)
+        for width in (LANES // 4, LANES // 8):
+            sums = halves(sums, sums, width)
+        array_struct = context.make_array(signature.args[0])(context, builder, args[0])
+        pointer = builder.gep(array_struct.data, [args[1]])
+        alignment = signature.args[0].dtype.bitwidth // 8
+        builder.store(sums, builder.bitcast(pointer, sums.type.as_pointer()), align=alignment)
+
+    return types.void(array, types.intp, a, b, c, d), generate
+
+
+def _address(context: Any, builder: Any, signature: Any, args: Any) -> tuple[Any, int]:
+    array = context.make_array(signature.args[0])(context, builder, args[0])
+    element = builder.gep(array.data, [args[1]])
+    vector = ir.VectorType(context.get_value_type(signature.args[0].dtype), LANES)
+    alignment = signature.args[0].dtype.bitwidth // 8  # that of one number: rows start anywhere
+    return builder.bitcast(element, vector.as_pointer()), alignment
+
+
+def _splat(builder: Any, number: Any) -> Any:
+    undefined = ir.Constant(ir.VectorType(number.type, LANES), ir.Undefined)
+    first = builder.insert_element(undefined, number, _INT32(0))
+    return builder.shuffle_vector(first, undefined, _splat_int(0))
+
+
+def _splat_int(value: int) -> Any:
+    return ir.Constant(_INT32S, [value] * LANES)
+
+
+def _suffix(vector: Any) -> str:
+    return "f32" if isinstance(vector.element, ir.FloatType) else "f64"
