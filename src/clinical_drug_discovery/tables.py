@@ -62,12 +62,7 @@ def read_graph(
     """
     path = Path(path)
     check_edges_file(path)
-    if limit_nodes is not None:
-        check_at_least("limit_nodes", limit_nodes, 1)
-    if isinstance(include_node_types, str) or include_node_types == []:
-        raise InputError(
-            f"include_node_types (got {include_node_types!r}) must be a list of node types"
-        )
+    check_filters(include_node_types, limit_nodes)
     rows = _Rows(path)
     try:
         rows.read()
@@ -114,6 +109,19 @@ def check_edges_file(path: Path) -> None:
         raise InputError(f"edges file (got {path}) cannot be read: {error.strerror}") from None
     if not stat.S_ISREG(found.st_mode):
         raise InputError(f"edges file (got {path}) is not a file")
+
+
+def check_filters(include_node_types: Sequence[str] | None, limit_nodes: int | None) -> None:
+    """Refuse filters that fit no graph."""
+    if limit_nodes is not None:
+        check_at_least("limit_nodes", limit_nodes, 1)
+    if include_node_types is None:
+        return
+    names = [] if isinstance(include_node_types, str) else list(include_node_types)
+    if not names or not all(isinstance(name, str) for name in names):
+        raise InputError(
+            f"include_node_types (got {include_node_types!r}) must be a list of node types"
+        )
 
 
 class _Rows:
