@@ -109,12 +109,14 @@ def read_cached(
             return graph, CacheOutcome(place, True, message, _only(failure))
         del graph  # its memory is needed to read the file
         why = ", since the file has changed"
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         pass
     except OtherVersionError as error:
         why = f", since the cached graph is of {error}"
-    except (DamagedGraphError, OSError) as error:
+    except DamagedGraphError as error:
         warnings.append(f"the cached graph {place} is damaged, the file is read anew: {error}")
+    except OSError as error:
+        warnings.append(f"the cached graph {place} cannot be read: {error.strerror or error}")
     with _hashing(path) as content:
         graph = read_graph(path, include_node_types=include_node_types, limit_nodes=limit_nodes)
         sha256 = content.result()
