@@ -244,6 +244,9 @@ def test_a_file_that_changes_while_it_is_read_is_not_cached(
 
     monkeypatch.setattr(cache, "read_graph", read_and_touch)
     assert "changed while it was read" in read_cached(edges)[1].warnings[0]
+    monkeypatch.setattr(cache, "read_graph", read_graph)
+    monkeypatch.setattr(cache, "_content_hash", _disk_full)
+    assert "cannot be read again" in read_cached(edges)[1].warnings[0]
     assert list(edges.parent.iterdir()) == [edges]
 
 

@@ -170,7 +170,9 @@ def test_writing_copies_no_embeddings(tmp_path: Path, suffix: str) -> None:
 def test_outputs_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "d.csv").mkdir()
     (tmp_path / "file").write_text("")
+    (tmp_path / "link.csv").symlink_to(tmp_path / "d.csv")
     for path, message in (
+        (tmp_path / "link.csv", "is a directory"),
         (tmp_path / "e.xlsx", "must end in one of"),
         (tmp_path / "d.csv", "is a directory"),
         (tmp_path / "file" / "e.csv", "is a file"),

@@ -119,11 +119,7 @@ def read_cached(
         warnings.append(f"the cached graph {place} cannot be read: {error.strerror or error}")
     with _hashing(path) as content:
         graph = read_graph(path, include_node_types=include_node_types, limit_nodes=limit_nodes)
-        sha256 = content.result()
-    if _stamp(path) != stamp:
-        failure = f"{path} was changed while it was read: the graph is not cached"
-    else:
-        failure = _save(place, graph, _source(stamp, sha256))
+        failure = _save_read(place, graph, path, stamp, content)
     message = f"Graph not cached{why}" if failure else f"Graph cached as {place}{why}"
     return graph, CacheOutcome(place, False, message, (*warnings, *_only(failure)))
 
@@ -147,6 +143,27 @@ def _save(place: Path, graph: KnowledgeGraph, source: dict[str, Any]) -> str | N
     except OSError as error:
         return f"the graph could not be cached as {place}: {error.strerror or error}"
     return None
+
+
+def _save_read(
+    place: Path, graph: KnowledgeGraph, path: Path, stamp: Stamp, content: Future[str]
+) -> str | None:
+    """Cache a graph that was just read, if the file is still what it was; returns what went wrong.
+
+    Args:
+        place: where to.
+        graph: what was read.
+        path: where from.
+        stamp: that of the file before it was read.
+        content: will be the file's hash.
+    """
+    try:
+        sha256, after = content.result(), _stamp(path)
+    except OSError as error:
+        return f"the graph is not cached, {path} cannot be read again: {error.strerror or error}"
+    if after != stamp:
+        return f"the graph is not cached, {path} was changed while it was read"
+    return _save(place, graph, _source(stamp, sha256))
 
 
 def _only(text: str | None) -> tuple[str, ...]:

@@ -100,7 +100,9 @@ def load_graph(path: Path) -> tuple[KnowledgeGraph, dict[str, Any]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if _checksum(metadata["record"], tensors) != metadata["sha256"]:
             raise DamagedGraphError("its checksum is wrong")
-    except (SafetensorError, KeyError, TypeError, UnicodeError) as error:
+    except KeyError as error:
+        raise DamagedGraphError(f"it has no {error}") from error
+    except (SafetensorError, TypeError, UnicodeError) as error:
         raise DamagedGraphError(str(error).split("\n")[0]) from error
     record = json.loads(metadata["record"])
     values = {**record["graph"]}

@@ -32,7 +32,11 @@ def check_output(path: Path) -> None:
         raise InputError(f"output (got {path}) must end in one of {', '.join(SUFFIXES)}")
     if path.is_dir():
         raise InputError(f"output (got {path}) is a directory")
-    check_writable("output", path.resolve().parent)  # a link is written through
+    try:
+        place = path.resolve().parent  # a link is written through
+    except (OSError, RuntimeError):
+        raise InputError(f"output (got {path}) is a link that leads back to itself") from None
+    check_writable("output", place)
 
 
 def output_files(path: Path) -> list[Path]:
