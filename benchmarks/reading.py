@@ -1,38 +1,71 @@
-"""How long does a kg.csv take to become a graph, and how much memory?
+"""How long does a kg.csv take to become a graph, from the file and from the cache?
 
 python benchmarks/reading.py [kg.csv]   (without a file: a synthetic graph of PrimeKG's size)
+
+Yardstick: polars parses the same file into columns of text, and nothing is done with them.
 """
 
 from __future__ import annotations
 
 import sys
+import tempfile
 import time
+from collections.abc import Callable
 
 from measure import edges_file, in_fresh_process, run
 
 
-def read(arguments: list[str]) -> dict[str, float]:
+def figures(work: Callable[[], int]) -> dict[str, float]:
+    """Seconds and peak of some work that returns the number of rows it saw."""
     from clinical_drug_discovery.runtime import GIB, peak_memory_bytes
-    from clinical_drug_discovery.tables import read_graph
 
     start = time.perf_counter()
-    graph = read_graph(arguments[0])
+    num_rows = work()
     seconds = time.perf_counter() - start
-    return {
-        "num_rows": graph.report.num_rows,
-        "seconds": seconds,
-        "peak_memory_gib": peak_memory_bytes() / GIB,
-    }
+    return {"num_rows": num_rows, "seconds": seconds, "peak_memory_gib": peak_memory_bytes() / GIB}
+
+
+def scan(arguments: list[str]) -> dict[str, float]:
+    import polars as pl
+
+    frame = pl.scan_csv(arguments[0], infer_schema=False, glob=False)
+    return figures(lambda: sum(len(batch) for batch in frame.collect_batches()))
+
+
+def read(arguments: list[str]) -> dict[str, float]:
+    from clinical_drug_discovery.tables import read_graph
+
+    return figures(lambda: read_graph(arguments[0]).report.num_rows)
+
+
+def cached(arguments: list[str]) -> dict[str, float]:
+    """The same by way of the cache, whether it is there already or has to be made."""
+    from clinical_drug_discovery.cache import read_cached
+
+    path, directory = arguments
+    return figures(lambda: read_cached(path, cache_dir=directory)[0].report.num_rows)
 
 
 def main() -> None:
-    with edges_file(sys.argv[1] if sys.argv[1:] else None) as path:
-        figures = in_fresh_process(__file__, "read", path, repeat=5)
-    print(
-        f"read {figures['num_rows']:,.0f} rows: {figures['seconds']:.1f} s, "
-        f"peak {figures['peak_memory_gib']:.2f} GiB (medians of 5 processes)"
-    )
+    with (
+        edges_file(sys.argv[1] if sys.argv[1:] else None) as path,
+        tempfile.TemporaryDirectory() as directory,
+    ):
+        plain = in_fresh_process(__file__, "scan", path, repeat=5)
+        results = {
+            "read": in_fresh_process(__file__, "read", path, repeat=5),
+            "read and cache": in_fresh_process(__file__, "cached", path, directory),
+            "from cache": in_fresh_process(__file__, "cached", path, directory, repeat=5),
+        }
+    print(f"polars alone: {plain['seconds']:.2f} s, peak {plain['peak_memory_gib']:.2f} GiB")
+    for name, result in results.items():
+        seconds, num_rows = result["seconds"], result["num_rows"]
+        print(
+            f"{name}: {seconds:.2f} s = {seconds / plain['seconds']:.2f} scans, "
+            f"{num_rows / seconds / 1e6:.1f} million rows/s of {num_rows:,.0f}, "
+            f"peak {result['peak_memory_gib']:.2f} GiB"
+        )
 
 
 if __name__ == "__main__":
-    run({"read": read}, main)
+    run({"scan": scan, "read": read, "cached": cached}, main)

@@ -18,8 +18,8 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = (
     ("errors", "progress", "stats"),
     ("runtime",),
-    ("graph", "rowwise", "diagnose", "checkpoint", "doctor"),
-    ("tables", "outputs", "csr", "blocks", "typed_blocks", "synthetic"),
+    ("graph", "graph_file", "numbering", "sorting", "rowwise", "diagnose", "checkpoint", "doctor"),
+    ("tables", "cache", "facts", "outputs", "csr", "blocks", "typed_blocks", "synthetic"),
     ("ops",),
     (
         "sampling",

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +17,7 @@ from clinical_drug_discovery import outputs
 from clinical_drug_discovery.checkpoint import atomic_path
 from clinical_drug_discovery.errors import InputError
 
-NUM_NODES = 5_000  # more than one chunk
+NUM_NODES = 5_000
 
 
 @pytest.fixture
@@ -40,12 +43,22 @@ def embeddings(rng: np.random.Generator) -> torch.Tensor:
     return torch.from_numpy(values)
 
 
+@pytest.mark.parametrize("chunk_rows", [1, 999, 1000, NUM_NODES - 1, NUM_NODES, None])
 @pytest.mark.parametrize("suffix", outputs.SUFFIXES)
 def test_round_trip_is_exact(
-    tmp_path: Path, nodes: pl.DataFrame, embeddings: torch.Tensor, suffix: str
+    tmp_path: Path,
+    nodes: pl.DataFrame,
+    embeddings: torch.Tensor,
+    monkeypatch: pytest.MonkeyPatch,
+    suffix: str,
+    chunk_rows: int | None,
 ) -> None:
+    if chunk_rows == 1:  # wider than a chunk, and no file is as slow as one of single rows
+        nodes, embeddings = nodes[:50], embeddings[:50]
+    if chunk_rows is not None:
+        monkeypatch.setattr(outputs, "_CHUNK_FLOATS", 7 * chunk_rows - (chunk_rows == 1))
     path = tmp_path / "new" / f"e{suffix}"
-    assert outputs.write_embeddings(path, nodes, embeddings) == NUM_NODES
+    assert outputs.write_embeddings(path, nodes, embeddings) == len(nodes)
     read, values = outputs.read_embeddings(path)
     order = nodes["node_index"].arg_sort()
     assert read.select(nodes.columns).equals(nodes[order])
@@ -89,10 +102,77 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_link_is_written_through(
+    tmp_path: Path, nodes: pl.DataFrame, embeddings: torch.Tensor
+) -> None:
+    target = tmp_path / "elsewhere" / "real.parquet"
+    link = tmp_path / "e.parquet"
+    link.symlink_to(target)
+    outputs.check_output(link)
+    for _ in range(2):  # the target is made, then replaced
+        outputs.write_embeddings(link, nodes, embeddings)
+        assert link.is_symlink()
+        assert not target.is_symlink()
+        assert len(outputs.read_embeddings(target)[0]) == NUM_NODES
+    assert len(list(target.parent.iterdir())) == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM to catch")
+def test_a_request_to_end_removes_what_is_unfinished(tmp_path: Path) -> None:
+    script = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from clinical_drug_discovery import checkpoint, cli\n"
+        "def write():\n"
+        "    with checkpoint.atomic_path(Path(sys.argv[1])) as path:\n"
+        "        sys.stdout.write('ready\\n'); sys.stdout.flush(); time.sleep(60)\n"
+        "cli.make_app = lambda: write\n"
+        "cli.main()\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "e.csv")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        assert len(list(tmp_path.iterdir())) == 1
+        process.terminate()
+    assert process.returncode == 128 + signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can forget a peak of memory")
+@pytest.mark.parametrize("suffix", outputs.SUFFIXES)
+def test_writing_copies_no_embeddings(tmp_path: Path, suffix: str) -> None:
+    """Resident memory, for it counts what polars takes; a small file first, as a warm-up."""
+    script = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "import polars as pl, psutil, torch\n"
+        "from clinical_drug_discovery.outputs import write_embeddings\n"
+        "from clinical_drug_discovery.runtime import peak_memory_bytes\n"
+        "def write(num_nodes):\n"
+        "    index = torch.randperm(num_nodes, generator=torch.Generator().manual_seed(0))\n"
+        "    text = [str(i) for i in index.tolist()]\n"
+        "    names = ('node_id', 'node_name', 'node_type', 'node_source')\n"
+        "    nodes = pl.DataFrame({'node_index': index.numpy(), **dict.fromkeys(names, text)})\n"
+        "    values = torch.randn(num_nodes, 512)\n"
+        "    Path('/proc/self/clear_refs').write_text('5')\n"
+        "    before = psutil.Process().memory_info().rss\n"
+        "    write_embeddings(Path(sys.argv[1]), nodes, values)\n"
+        "    return (peak_memory_bytes() - before) / values.nbytes\n"
+        "write(4_000)\n"
+        "sys.stdout.write(str(write(60_000)))\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / f"e{suffix}")]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    assert float(done.stdout) < 0.6, done.stdout
+
+
 def test_outputs_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "d.csv").mkdir()
     (tmp_path / "file").write_text("")
+    (tmp_path / "link.csv").symlink_to(tmp_path / "d.csv")
     for path, message in (
+        (tmp_path / "link.csv", "is a directory"),
         (tmp_path / "e.xlsx", "must end in one of"),
         (tmp_path / "d.csv", "is a directory"),
         (tmp_path / "file" / "e.csv", "is a file"),

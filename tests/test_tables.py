@@ -163,6 +163,7 @@ FAULTS: dict[str, tuple[bytes, str]] = {
     "empty file": (b"", r"is empty"),
     "header alone": (corrupt(1, "", "")[: corrupt(1, "", "").index(b"\n") + 1], r"no rows"),
     "wrong header": (corrupt(1, "x_id", "drug_id"), r"header lacks x_id; it has"),
+    "a column twice": (corrupt(1, "display_relation", "x_id"), r"header has x_id more than once"),
     "half an index": (corrupt(1, "y_index", "number"), r"x_index; it must have both or none"),
     "missing fields": (corrupt(20, ",MONDO", ""), r"row 20: no y_source"),
     "missing field": (corrupt(20, "drug 18", ""), r"row 20: no x_name"),
@@ -247,6 +248,14 @@ def test_paths_that_cannot_be_a_graph(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=message):
             read_graph(tmp_path / name)
+
+
+def test_an_empty_relation_below_blank_lines_is_named_by_its_row(tmp_path: Path) -> None:
+    lines = to_rows(GOOD).write_csv().splitlines(keepends=True)
+    lines[9] = lines[9].replace("indication", '""', 1)
+    (tmp_path / "kg.csv").write_text("".join([*lines[:5], "\n\n", *lines[5:]]))
+    with pytest.raises(InputError, match=r"row 12: relation must not be empty"):
+        read_graph(tmp_path / "kg.csv")
 
 
 def test_a_path_is_a_name_and_no_pattern(tmp_path: Path, facts: list[Fact]) -> None:

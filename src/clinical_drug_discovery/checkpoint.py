@@ -22,15 +22,15 @@ MODEL_FILES = (
 )  # fmt: skip
 
 
-def check_targets(edges: Path, output: Sequence[Path], model_dir: Path) -> None:
-    """Refuse files that would take each other's place, or that of the graph that is read.
+def check_targets(sources: Mapping[str, Path], output: Sequence[Path], model_dir: Path) -> None:
+    """Refuse files that would take each other's place, or that of a file that is read.
 
     Args:
-        edges: the graph's file.
+        sources: files that are read, or kept for reading, by what to call them.
         output: the files of embeddings that will be written.
         model_dir: where the model's files will be written.
     """
-    taken = {edges.resolve(): "the edges file"}
+    taken = {path.resolve(): name for name, path in sources.items()}
     for path in (*output, model_dir, *(model_dir / name for name in MODEL_FILES)):
         if path.resolve() in taken:
             raise InputError(f"{path} would be written, but it is {taken[path.resolve()]} as well")
@@ -44,8 +44,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path` to write to; on success it takes the name, else it goes.
 
     Args:
-        path: where the finished file is to stand; missing directories are made.
+        path: where the finished file is to stand; missing directories are made. Of a symbolic link
+            the target is replaced, and the link stays.
     """
+    path = path.resolve() if path.is_symlink() else path
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".part-", suffix=path.suffix)
     os.close(handle)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, is_dataclass
@@ -132,6 +133,8 @@ def make_command(function: Callable[..., Any], show: Callable[[Any], None]) -> C
     parameters = []
     for name, parameter in inspect.signature(function).parameters.items():
         flag = f"--{FLAG_NAMES.get(name, name).replace('_', '-')}"
+        if parameter.default is True:  # or nobody could turn it off
+            flag = f"{flag}/--no-{name.replace('_', '-')}"
         option = typer.Option(flag, help=helps[name])
         kind: Any = FLAG_TYPES.get(hints[name], hints[name])
         annotation = Annotated[kind, option]
@@ -192,4 +195,6 @@ def make_app() -> typer.Typer:
 
 def main() -> None:
     """Entry point of the console script `cdd`."""
+    # As Ctrl-C does, a polite request to end lets unfinished files be removed.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     make_app()()

@@ -45,7 +45,8 @@ def run_demo(
     ):
         output = Path(output_dir) / f"{model}.parquet"
         with as_file(files("clinical_drug_discovery") / "data" / "sample_kg.csv") as edges:
-            stats = generate(edges, output, num_epochs=num_epochs, seed=seed)
+            # Not cached: its place is the installed package.
+            stats = generate(edges, output, num_epochs=num_epochs, seed=seed, cache=False)
         nodes, values = read_embeddings(output)
         neighbors = {
             name: nearest(nodes, values, find_node(nodes, name), top=top) for name in NODES

@@ -5,20 +5,25 @@ Columns: node_id, node_name, node_type, embedding, node_index, node_source; rows
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+import torch
+from polars.io.plugins import register_io_source
 from torch import Tensor
 
 from clinical_drug_discovery.checkpoint import atomic_path, check_writable
 from clinical_drug_discovery.errors import InputError
-from clinical_drug_discovery.runtime import check_shape
+from clinical_drug_discovery.runtime import check_shape, empty_cache
 
 SUFFIXES = (".csv", ".parquet", ".npy")
 COLUMNS = ("node_id", "node_name", "node_type", "embedding", "node_index", "node_source")
-_CHUNK_ROWS = 4096  # of CSV text at a time: about 25 MB at 512 dimensions
+_CHUNK_FLOATS = 2**19  # that are held at a time, 2 MB: 1024 rows of 512 dimensions
+_READ_ROWS = 4096  # of CSV at a time
 
 
 def check_output(path: Path) -> None:
@@ -27,7 +32,11 @@ def check_output(path: Path) -> None:
         raise InputError(f"output (got {path}) must end in one of {', '.join(SUFFIXES)}")
     if path.is_dir():
         raise InputError(f"output (got {path}) is a directory")
-    check_writable("output", path.parent)
+    try:
+        place = path.resolve().parent  # a link is written through
+    except (OSError, RuntimeError):
+        raise InputError(f"output (got {path}) is a link that leads back to itself") from None
+    check_writable("output", place)
 
 
 def output_files(path: Path) -> list[Path]:
@@ -50,36 +59,67 @@ def write_embeddings(path: Path, nodes: pl.DataFrame, embeddings: Tensor) -> int
         embeddings: shape (N, D), float32, on the CPU.
 
     Returns:
-        The number of rows written. Peak extra memory is one copy of the embeddings if the nodes
-        are not in the order of node_index.
+        The number of rows written. Peak extra memory is that of a few chunks, whatever N and D are:
+        rows are put in order chunk by chunk.
     """
     check_shape("embeddings", embeddings, nodes.height, None)
-    values = embeddings.numpy()
-    if not nodes["node_index"].is_sorted():
-        order = nodes["node_index"].arg_sort()
-        nodes, values = nodes[order], values[order.to_numpy()]
+    order = nodes["node_index"].arg_sort()
+    nodes, rows, values = nodes[order], order.to_numpy(), embeddings.numpy()
+    size = chunk_rows(values.shape[1])
+    chunks = (values[rows[start : start + size]] for start in range(0, len(rows), size))
     if path.suffix.lower() == ".npy":
         with atomic_path(index_path(path)) as temporary:
             nodes.select(name for name in COLUMNS if name != "embedding").write_csv(temporary)
         with atomic_path(path) as temporary, temporary.open("wb") as file:
-            np.save(file, values)
-        return nodes.height
-    with atomic_path(path) as temporary:
-        if path.suffix.lower() == ".parquet":
-            table = nodes.with_columns(embedding=_column(values)).select(COLUMNS)
-            table.write_parquet(
-                temporary, compression="lz4"
-            )  # floats hardly shrink: take the fastest
-        else:
-            with temporary.open("wb") as file:
-                for start in range(0, nodes.height, _CHUNK_ROWS):
-                    part = nodes.slice(start, _CHUNK_ROWS).with_columns(
-                        embedding=_column(values[start : start + _CHUNK_ROWS])
-                    )
-                    part.select(COLUMNS).with_columns(_as_json("embedding")).write_csv(
-                        file, include_header=start == 0
-                    )
+            _write_numpy_header(file, values)
+            for chunk in chunks:
+                file.write(chunk.data)
+    else:
+        tables = (
+            nodes.slice(i * size, size).with_columns(embedding=_column(chunk)).select(COLUMNS)
+            for i, chunk in enumerate(chunks)
+        )
+        write = _write_parquet if path.suffix.lower() == ".parquet" else _write_csv
+        with atomic_path(path) as temporary:
+            write(temporary, tables, size)
+    empty_cache(torch.device("cpu"))
     return nodes.height
+
+
+def chunk_rows(dim: int) -> int:
+    """Rows of embeddings of so many dimensions that are held at a time."""
+    return max(1, _CHUNK_FLOATS // max(dim, 1))
+
+
+def _write_numpy_header(file: BinaryIO, values: npt.NDArray[np.float32]) -> None:
+    """What np.save writes before an array's bytes."""
+    header = {
+        "descr": np.lib.format.dtype_to_descr(values.dtype),
+        "fortran_order": False,
+        "shape": values.shape,
+    }
+    np.lib.format.write_array_header_1_0(file, header)
+
+
+def _write_parquet(path: Path, tables: Iterator[pl.DataFrame], num_rows: int) -> None:
+    """One row group a table, through polars' stream, which asks for one when it has room."""
+    first = next(tables)
+
+    def source(*_: Any) -> Iterator[pl.DataFrame]:  # whole, for a sink asks for all columns
+        yield first
+        yield from tables
+
+    # Floats hardly shrink: take the fastest compression.
+    register_io_source(source, schema=first.schema).sink_parquet(
+        path, compression="lz4", row_group_size=num_rows, maintain_order=True
+    )
+
+
+def _write_csv(path: Path, tables: Iterator[pl.DataFrame], num_rows: int) -> None:
+    """The text of a chunk at a time: about 12 bytes a number, twice over."""
+    with path.open("wb") as file:
+        for i, table in enumerate(tables):
+            table.with_columns(_as_json("embedding")).write_csv(file, include_header=i == 0)
 
 
 def _column(values: npt.NDArray[np.float32]) -> pl.Series:
@@ -137,7 +177,7 @@ def read_embeddings(path: str | Path) -> tuple[pl.DataFrame, npt.NDArray[np.floa
 def _read_csv(path: Path) -> tuple[pl.DataFrame, npt.NDArray[np.float32]]:
     frame = pl.scan_csv(path, infer_schema=False, glob=False)
     tables, parts = [], []
-    for batch in frame.collect_batches(chunk_size=_CHUNK_ROWS, maintain_order=True):
+    for batch in frame.collect_batches(chunk_size=_READ_ROWS, maintain_order=True):
         floats = (
             batch["embedding"]
             .str.strip_chars("[]")

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from clinical_drug_discovery.cache import cache_path, read_cached
 from clinical_drug_discovery.checkpoint import (
     check_targets,
     check_writable,
@@ -36,7 +37,7 @@ from clinical_drug_discovery.runtime import (
     resolve_device,
 )
 from clinical_drug_discovery.stats import EmbeddingStats
-from clinical_drug_discovery.tables import check_edges_file, read_graph
+from clinical_drug_discovery.tables import check_edges_file, check_filters, read_graph
 
 _WATCH_EVERY = 10  # epochs: on PrimeKG a look at one batch takes half a second
 History = list[dict[str, Any]]  #: one record per epoch
@@ -97,20 +98,47 @@ def start_run(
     check_output(output)
     directory = output.with_name(f"{output.stem}_model") if model_dir is None else Path(model_dir)
     check_writable("model_dir", directory)
-    check_targets(edges, output_files(output), directory)
+    check_targets({"the edges file": edges}, output_files(output), directory)
     run = Run(edges, output, directory, resolve_device(device), learning_rate)
     run.progress.milestone(f"Device: {run.device}")
     return run
 
 
 def read_edges(
-    run: Run, include_node_types: Sequence[str] | None, limit_nodes: int | None
+    run: Run,
+    include_node_types: Sequence[str] | None,
+    limit_nodes: int | None,
+    cache: bool,
+    cache_dir: str | Path | None,
 ) -> KnowledgeGraph:
-    """Read the graph and say what it holds."""
+    """Read the graph, or take it from its cache, and say what it holds.
+
+    Args:
+        run: says where from.
+        include_node_types: see `tables.read_graph`.
+        limit_nodes: see `tables.read_graph`.
+        cache: whether to use the cache at all.
+        cache_dir: see `cache.cache_path`.
+
+    Raises:
+        InputError: the file, a filter or the cache's place breaks a rule.
+    """
+    filters: dict[str, Any] = {
+        "include_node_types": include_node_types, "limit_nodes": limit_nodes
+    }  # fmt: skip
+    check_filters(**filters)
+    if cache_dir is not None and not cache:
+        raise InputError(f"cache_dir (got {cache_dir}) is of no use without cache")
     with run.timed("read"):
-        graph = read_graph(
-            run.edges, include_node_types=include_node_types, limit_nodes=limit_nodes
-        )
+        if cache:
+            place = cache_path(run.edges, **filters, cache_dir=cache_dir)
+            check_targets({"the cached graph": place}, output_files(run.output), run.model_dir)
+            graph, outcome = read_cached(run.edges, **filters, cache_dir=cache_dir)
+            for text in outcome.warnings:
+                run.warn(text)
+            run.progress.milestone(outcome.message)
+        else:
+            graph = read_graph(run.edges, **filters)
         empty_cache(run.device)  # what the reader used is then there for the training
     run.progress.milestone(
         f"Read {graph.num_nodes:,} nodes and {graph.num_edges:,} edges of {len(graph.relations)} "

@@ -18,7 +18,9 @@ import polars as pl
 
 from clinical_drug_discovery.diagnose import explain_unreadable
 from clinical_drug_discovery.errors import InputError
+from clinical_drug_discovery.facts import Keys, fold, node_bits, pack
 from clinical_drug_discovery.graph import IntArray, KnowledgeGraph, ReadReport, build_graph
+from clinical_drug_discovery.numbering import Hashes, Numbering
 from clinical_drug_discovery.runtime import check_at_least
 
 SUFFIXES = (".csv", ".csv.gz", ".csv.zst", ".parquet")
@@ -27,7 +29,8 @@ FIELDS = ("source", "type", "id", "name")
 REQUIRED = ("relation", *(f"{side}_{field}" for side in "xy" for field in FIELDS))
 INDEX = ("x_index", "y_index")
 MAX_RELATIONS = 10_000
-BATCH_ROWS = 200_000  # about 25 MB of text
+BATCH_ROWS = 50_000  # about 6 MB of text
+MAX_PARTS = 16  # of the table of nodes
 ROW, RECORD = "#row", "#record"  # our own columns while reading; a file may have any other name
 HEADER_ROWS = 1  # rows of a CSV are counted as a text editor does: the header is row 1
 
@@ -59,20 +62,16 @@ def read_graph(
     """
     path = Path(path)
     check_edges_file(path)
-    if limit_nodes is not None:
-        check_at_least("limit_nodes", limit_nodes, 1)
-    if isinstance(include_node_types, str) or include_node_types == []:
-        raise InputError(
-            f"include_node_types (got {include_node_types!r}) must be a list of node types"
-        )
+    check_filters(include_node_types, limit_nodes)
     rows = _Rows(path)
     try:
         rows.read()
     except (pl.exceptions.PolarsError, OSError) as error:
         raise InputError(explain_unreadable(path, rows.num_rows, error)) from error
     nodes, order = rows.sorted_nodes()
-    src, relation, dst, relation_names = rows.edges(order)
-    src, relation, dst, counts = _fold(src, relation, dst, nodes.height)
+    keys, num_self_loops, relation_names = rows.keys(order)
+    src, relation, dst, counts = fold(keys, node_bits(nodes.height))
+    del keys
     if not len(src):
         raise InputError(f"{path} holds no facts between two different nodes: it is no graph")
     keep = _selected(path, nodes, src, dst, include_node_types, limit_nodes)
@@ -84,6 +83,7 @@ def read_graph(
         )
     report = ReadReport(
         num_rows=rows.num_rows,
+        num_self_loops=num_self_loops,
         num_excluded_facts=int((~inside).sum()),
         num_excluded_nodes=int((~keep).sum()),
         **counts,
@@ -111,17 +111,31 @@ def check_edges_file(path: Path) -> None:
         raise InputError(f"edges file (got {path}) is not a file")
 
 
+def check_filters(include_node_types: Sequence[str] | None, limit_nodes: int | None) -> None:
+    """Refuse filters that fit no graph."""
+    if limit_nodes is not None:
+        check_at_least("limit_nodes", limit_nodes, 1)
+    if include_node_types is None:
+        return
+    names = [] if isinstance(include_node_types, str) else list(include_node_types)
+    if not names or not all(isinstance(name, str) for name in names):
+        raise InputError(
+            f"include_node_types (got {include_node_types!r}) must be a list of node types"
+        )
+
+
 class _Rows:
     """The file while it is read: integer rows, and the distinct nodes seen so far."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.num_rows = 0
-        # A node's record is a 64-bit hash of all that a row says of it, so that 8 bytes stand for
-        # its strings: 20 bytes a row. Two of a million nodes share a hash with a probability of
-        # 3e-8.
-        self.chunks: list[pl.DataFrame] = []
-        self.nodes = pl.DataFrame()
+        # A node's record is a 64-bit hash of all that a row says of it. Two of a million nodes
+        # share a hash with a probability of 3e-8.
+        self.records = Numbering()
+        # Of each row x and y, as numbers of `records`, and the relation: 12 bytes.
+        self.chunks: list[tuple[IntArray, IntArray, pl.Series]] = []
+        self.nodes: list[pl.DataFrame] = []
 
     def read(self) -> None:
         """Stream the file; raises polars' own errors or OSError where it cannot be parsed."""
@@ -132,6 +146,8 @@ class _Rows:
             # Everything is text: an id that looks like an integer is still a name.
             frame = pl.scan_csv(self.path, infer_schema=False, glob=False)
         columns = _check_header(self.path, frame.collect_schema().names())
+        if not parquet:
+            _check_no_column_twice(self.path, columns)
         # Hashed inside polars' own stream, which is twice as fast as batch by batch.
         # Columns that are not needed are parsed all the same: only then does the parser count the
         # fields of a row, and a name with a comma and no quotes is an error instead of a shift.
@@ -151,27 +167,40 @@ class _Rows:
             self.num_rows += len(rows)
         if not self.num_rows:
             raise InputError(f"{self.path} holds a header and no rows")
-        _check_nodes(self.path, self.nodes)
+        self.nodes = [pl.concat(self.nodes, rechunk=True)]
+        _check_nodes(self.path, self.nodes[0])
 
     def _add(self, batch: pl.DataFrame) -> None:
+        relation = batch["relation"]
+        if (relation == "").any():
+            row = batch.filter(relation == "").item(0, ROW)
+            raise InputError(f"{self.path}, row {row}: relation must not be empty")
+        ends = []
         for side in "xy":
-            new = batch
-            if len(self.nodes):
-                known = batch[f"{side}_{RECORD}"].is_in(self.nodes[RECORD].implode())
-                if known.all():
-                    continue
-                new = batch.filter(~known)
-            fields = {name: f"{side}_{name}" for name in (*FIELDS, "index", RECORD)}
-            present = {name: column for name, column in fields.items() if column in batch.columns}
-            new = new.select(ROW, **present).unique(RECORD, keep="first", maintain_order=True)
-            self.nodes = pl.concat([self.nodes, new], how="diagonal", rechunk=True)
+            records = batch[f"{side}_{RECORD}"].to_numpy()
+            number = self.records.find(records)
+            unknown = number < 0
+            if unknown.any():
+                self._add_nodes(batch, side, np.flatnonzero(unknown), records[unknown])
+                number[unknown] = self.records.find(records[unknown])
+            ends.append(number)
+        self.chunks.append((ends[0], ends[1], relation))
+
+    def _add_nodes(self, batch: pl.DataFrame, side: str, rows: IntArray, records: Hashes) -> None:
+        """Number the new records and keep what the first row of each says."""
+        new, first = np.unique(records, return_index=True)
+        self.records.add(new)
+        fields = {name: f"{side}_{name}" for name in (*FIELDS, "index")}
+        columns = {ROW: ROW, **{n: column for n, column in fields.items() if column in batch}}
         # Not batch.select: it would queue behind the reader's own work in polars' thread pool.
-        kept = (f"x_{RECORD}", f"y_{RECORD}", "relation")
-        self.chunks.append(pl.DataFrame([batch[name] for name in kept]))
+        kept = pl.DataFrame({n: batch[column].gather(rows[first]) for n, column in columns.items()})
+        self.nodes.append(kept)
+        if len(self.nodes) == MAX_PARTS:  # copied, or each would keep the text of its whole batch
+            self.nodes = [pl.concat(self.nodes, rechunk=True)]
 
     def sorted_nodes(self) -> tuple[pl.DataFrame, npt.NDArray[np.int32]]:
         """The nodes in graph order, and for each node as first seen its number in that order."""
-        table = self.nodes.with_row_index("seen")
+        table = self.nodes[0].with_row_index("seen")
         if "index" in table.columns:
             table = table.with_columns(pl.col("index").cast(pl.Int64)).sort("type", "index")
         else:
@@ -190,23 +219,15 @@ class _Rows:
             order,
         )
 
-    def edges(self, order: IntArray) -> tuple[IntArray, IntArray, IntArray, tuple[str, ...]]:
-        """All rows as (x, relation, y), nodes in graph order, and the relations' names, sorted."""
-        relation = pl.concat(chunk["relation"] for chunk in self.chunks)
-        if "" in relation.unique():
-            row = int((relation == "").arg_max() or 0) + HEADER_ROWS + 1
-            raise InputError(f"{self.path}, row {row}: relation must not be empty")
-        numbers = self.nodes.select(RECORD, node=pl.Series(order))
-        ends: dict[str, list[IntArray]] = {"x": [], "y": []}
-        while self.chunks:  # each chunk is freed once it is translated
-            chunk = self.chunks.pop(0)
-            for side, parts in ends.items():
-                records = chunk.select(pl.col(f"{side}_{RECORD}").alias(RECORD))
-                found = records.join(numbers, on=RECORD, how="left", maintain_order="left")
-                parts.append(found["node"].to_numpy())
-        x, y = (np.concatenate(parts) for parts in ends.values())
+    def keys(self, order: IntArray) -> tuple[Keys, int, tuple[str, ...]]:
+        """All rows that are no self-loop as `facts.pack` packs them, with nodes in graph order.
+
+        Returns:
+            The keys, the number of self-loops, and the relations' names, sorted.
+        """
         # polars numbers categories by first appearance in the process; ours are numbered by name.
-        names = relation.unique().cast(pl.String).sort()
+        names = pl.concat([r for *_, r in self.chunks], rechunk=False).unique()
+        names = names.cast(pl.String).sort()
         if len(names) > MAX_RELATIONS:
             raise InputError(
                 f"{self.path} has {len(names):,} different relations, at most {MAX_RELATIONS:,} "
@@ -215,7 +236,17 @@ class _Rows:
         physical = names.cast(pl.Categorical).to_physical().to_numpy()
         rank = np.zeros(physical.max() + 1, np.int16)
         rank[physical] = np.arange(len(names))
-        return x, rank[relation.to_physical().to_numpy()], y, tuple(names)
+        bits = node_bits(len(order))
+        keys, end = np.empty(self.num_rows, np.int64), 0
+        while self.chunks:  # each chunk is freed once it is packed; sorting forgets their order
+            x_seen, y_seen, relation = self.chunks.pop()
+            x, r, y = order[x_seen], rank[relation.to_physical().to_numpy()], order[y_seen]
+            loops = x == y
+            if loops.any():
+                x, r, y = x[~loops], r[~loops], y[~loops]
+            keys[end : end + len(x)] = pack(x, r, y, bits)
+            end += len(x)
+        return keys[:end], self.num_rows - end, tuple(names)
 
 
 def _check_header(path: Path, present: list[str]) -> list[str]:
@@ -230,6 +261,15 @@ def _check_header(path: Path, present: list[str]) -> list[str]:
             f"{path}: the header has {numbered[0]}; it must have both or none of {INDEX}"
         )
     return [*REQUIRED, *numbered]
+
+
+def _check_no_column_twice(path: Path, columns: list[str]) -> None:
+    """Refuse a header that names a column we read twice; polars renames the second."""
+    header = pl.scan_csv(path, has_header=False, infer_schema=False, glob=False, n_rows=1).collect()
+    names = header.row(0)
+    twice = [name for name in columns if names.count(name) > 1]
+    if twice:
+        raise InputError(f"{path}: the header has {', '.join(twice)} more than once")
 
 
 def _without_blank(path: Path, batch: pl.DataFrame, columns: list[str]) -> pl.DataFrame:
@@ -287,44 +327,6 @@ def _check_unique(
         f"{', '.join(f'{key} {first[key]!r}' for key in keys)} has {field} {other[field]!r}, "
         f"but row {first[ROW]} gave it {field} {first[field]!r}"
     )
-
-
-def _fold(
-    src: IntArray, relation: IntArray, dst: IntArray, num_nodes: int
-) -> tuple[IntArray, IntArray, IntArray, dict[str, int]]:
-    """Distinct undirected facts of directed rows, and what was dropped on the way.
-
-    A row becomes one integer (relation, lower end, higher end, direction); sorted, its duplicates
-    and its mirror are neighbours. 8 bytes a row, in place.
-    """
-    bits = max(num_nodes - 1, 1).bit_length()
-    loops = src == dst
-    key = relation.astype(np.int64)
-    key <<= bits
-    key |= np.minimum(src, dst)
-    key <<= bits
-    key |= np.maximum(src, dst)
-    key <<= 1
-    key |= src > dst
-    if loops.any():
-        key = key[~loops]
-    key.sort()
-    distinct = key[_first_of_run(key)] >> 1
-    facts = distinct[_first_of_run(distinct)]
-    counts = {
-        "num_self_loops": int(loops.sum()),
-        "num_duplicate_rows": len(key) - len(distinct),
-        "num_facts": len(facts),
-        "num_mirrored_facts": len(distinct) - len(facts),
-    }
-    node = (1 << bits) - 1
-    return facts >> bits & node, facts >> 2 * bits, facts & node, counts
-
-
-def _first_of_run(values: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    first = np.ones(len(values), bool)
-    np.not_equal(values[1:], values[:-1], out=first[1:])
-    return first
 
 
 def _selected(

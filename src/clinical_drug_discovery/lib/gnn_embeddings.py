@@ -46,6 +46,8 @@ def generate_gnn_embeddings(
     memory_budget: str | int | None = None,
     model_dir: str | Path | None = None,
     chunk_size: int = 8_192,
+    cache: bool = True,
+    cache_dir: str | Path | None = None,
 ) -> dict[str, Any]:
     """Embed all nodes of a knowledge graph with GraphSAGE, trained on the whole graph.
 
@@ -71,12 +73,15 @@ def generate_gnn_embeddings(
         model_dir: where to write the model; beside the embeddings if left out.
         chunk_size: nodes embedded at a time: fewer take less memory and more time; of the result
             it changes only the rounding of float32.
+        cache: keep the graph once it is read, and take it from there as long as the file is the
+            same.
+        cache_dir: where to keep it; beside the edges file if left out.
 
     Returns:
         The fields of `stats.EmbeddingStats`.
 
     Raises:
-        InputError: a parameter or the file breaks a rule; nothing has been written then.
+        InputError: a parameter or the file breaks a rule; at most the cached graph is written then.
     """
     run = start_run(
         edges_csv,
@@ -94,7 +99,7 @@ def generate_gnn_embeddings(
             "seed": (seed, 0),
         },
     )
-    graph = read_edges(run, include_node_types, limit_nodes)
+    graph = read_edges(run, include_node_types, limit_nodes, cache, cache_dir)
     plan = SagePlan(
         graph.num_nodes, graph.num_edges, hidden_dim, embedding_dim, num_layers, edge_batch_size
     )

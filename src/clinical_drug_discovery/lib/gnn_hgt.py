@@ -59,6 +59,8 @@ def generate_hgt_embeddings(
     memory_budget: str | int | None = None,
     model_dir: str | Path | None = None,
     chunk_size: int = 8_192,
+    cache: bool = True,
+    cache_dir: str | Path | None = None,
 ) -> dict[str, Any]:
     """Embed all nodes of a knowledge graph with HGT, trained on the whole graph.
 
@@ -94,12 +96,15 @@ def generate_hgt_embeddings(
         model_dir: where to write the model; beside the embeddings if left out.
         chunk_size: nodes embedded at a time: fewer take less memory and more time; of the result
             it changes only the rounding of float32.
+        cache: keep the graph once it is read, and take it from there as long as the file is the
+            same.
+        cache_dir: where to keep it; beside the edges file if left out.
 
     Returns:
         The fields of `stats.EmbeddingStats`.
 
     Raises:
-        InputError: a parameter or the file breaks a rule; nothing has been written then.
+        InputError: a parameter or the file breaks a rule; at most the cached graph is written then.
     """
     run = start_run(
         edges_csv,
@@ -125,7 +130,7 @@ def generate_hgt_embeddings(
     check_between("contrastive_weight", contrastive_weight, 0, 1, low_allowed=True)
     check_between("similarity_threshold", similarity_threshold, 0, 1)
     check_between("temperature", temperature, 0.001, math.inf, low_allowed=True)
-    graph = read_edges(run, include_node_types, limit_nodes)
+    graph = read_edges(run, include_node_types, limit_nodes, cache, cache_dir)
     names = {
         "node_type": disease_type, "neighbor_type": gene_type, "relation": disease_gene_relation
     }  # fmt: skip

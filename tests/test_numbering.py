@@ -1,0 +1,48 @@
+"""Numbering: as a dictionary would, whatever the hashes are."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from clinical_drug_discovery.facts import fold, node_bits, pack
+from clinical_drug_discovery.numbering import Numbering
+
+
+@pytest.mark.parametrize("spread", [2**64 - 1, 90_000])  # the latter share their upper bits
+def test_numbers_are_those_of_a_dictionary(rng: np.random.Generator, spread: int) -> None:
+    numbering, known = Numbering(), dict[int, int]()
+    for _ in range(12):
+        keys = rng.integers(0, spread, 9_000, dtype=np.uint64)
+        expected = [known.get(key, -1) for key in keys.tolist()]
+        assert numbering.find(keys).tolist() == expected
+        new = np.unique(keys[numbering.find(keys) < 0])
+        numbering.add(new)
+        known |= {key: len(known) + i for i, key in enumerate(new.tolist())}
+        assert numbering.find(keys).tolist() == [known[key] for key in keys.tolist()]
+    assert len(numbering) == len(known)
+
+
+def test_hashes_that_fight_for_one_slot() -> None:
+    inverse = pow(0x9E3779B97F4A7C15, -1, 2**64)
+    keys = np.array([i * inverse % 2**64 for i in range(1000)], np.uint64)  # all mixed to 0..999
+    numbering = Numbering()
+    for part in np.split(keys, 10):
+        numbering.add(part)
+    assert numbering.find(keys).tolist() == list(range(1000))
+    assert (numbering.find(keys + np.uint64(1)) == -1).all()
+
+
+def test_folding_is_that_of_sets(rng: np.random.Generator) -> None:
+    for size in (1, 2, 5, 3_000):
+        x, y, r = (rng.integers(0, most, size) for most in (40, 40, 3))
+        x, y, r = x[x != y], y[x != y], r[x != y]
+        bits = node_bits(40)
+        lower, relation, higher, counts = fold(pack(x, r, y, bits), bits)
+        rows = set(zip(x.tolist(), r.tolist(), y.tolist(), strict=True))
+        facts = {(min(a, b), k, max(a, b)) for a, k, b in rows}
+        found = list(zip(lower.tolist(), relation.tolist(), higher.tolist(), strict=True))
+        assert set(found) == facts
+        assert len(found) == len(facts) == counts["num_facts"]
+        assert counts["num_duplicate_rows"] == len(x) - len(rows)
+        assert counts["num_mirrored_facts"] == len(rows) - len(facts)
