@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from clinical_drug_discovery.errors import InputError
+from clinical_drug_discovery.sorting import sort_integers
 
 _MAX_EDGE_TYPES = np.iinfo(
     np.int16
@@ -282,7 +283,7 @@ def build_graph(
     key |= np.concatenate([dst, src])
     key <<= bits
     key |= np.concatenate([src, dst])
-    key.sort()
+    sort_integers(key)
     edge_src = (key & ((1 << bits) - 1)).astype(np.int32)
     key >>= bits
     type_ptr = np.searchsorted(node_type, np.arange(num_types + 1))

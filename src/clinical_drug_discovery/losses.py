@@ -5,15 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 from clinical_drug_discovery.contrast import PairBatch
+from clinical_drug_discovery.ops import score_triples
 from clinical_drug_discovery.sampling import EdgeBatch
-
-# Of the loss at a time. At 512 dimensions a buffer is just above 32 MiB, from where on glibc gives
-# freed memory back at once: with smaller chunks the heap grew by 20 MB a chunk.
-CHUNK_PAIRS = 16_640
-
 
 _FIRST_BIAS = -4.0  # about where training takes it; two random nodes are hardly ever a fact
 
@@ -33,22 +28,22 @@ class DistMult(nn.Module):
         self.relation = nn.Parameter(torch.ones(num_relations, dim))
         self.bias = nn.Parameter(torch.full((num_relations,), _FIRST_BIAS / dim**0.5))
 
-    def forward(self, src: Tensor, relation: Tensor, dst: Tensor) -> Tensor:
+    def forward(self, z: Tensor, src: Tensor, relation: Tensor, dst: Tensor) -> Tensor:
         """Score triples.
 
         Args:
-            src: shape (B, D), embeddings.
+            z: shape (M, D), embeddings.
+            src: shape (B,), int64, rows of z.
             relation: shape (B,), int64.
-            dst: shape (B, D), embeddings.
+            dst: shape (B,), int64, rows of z.
 
         Returns:
             shape (B,), logits.
         """
-        weight = functional.embedding(relation, self.relation)  # (B, D)
         bias = functional.embedding(relation, self.bias[:, None])[:, 0]
-        dim = src.shape[1]
-        logits: Tensor = ((src * weight * dst).sum(dim=1) + dim * bias) / dim**0.5
-        return logits
+        dim = z.shape[1]
+        scores = score_triples(z, self.relation, src, relation, dst)
+        return (scores + dim * bias) / dim**0.5
 
 
 def link_prediction_loss(decoder: DistMult, z: Tensor, batch: EdgeBatch) -> Tensor:
@@ -62,26 +57,11 @@ def link_prediction_loss(decoder: DistMult, z: Tensor, batch: EdgeBatch) -> Tens
     Returns:
         The mean over facts and valid negatives.
     """
-    total = z.new_zeros(())
-    for start in range(0, batch.src.numel(), CHUNK_PAIRS):
-        pairs = slice(start, start + CHUNK_PAIRS)
-        # Computed again for the gradient: however large the batch, one chunk of (B, D) exists.
-        total = total + checkpoint(
-            _summed_losses, decoder, z, batch, pairs, use_reentrant=False, preserve_rng_state=False
-        )
+    of_facts = functional.softplus(-decoder(z, batch.src, batch.relation, batch.dst)).sum()
+    of_negatives = functional.softplus(decoder(z, batch.src, batch.relation, batch.negative))
+    total = of_facts + (of_negatives * batch.has_negative).sum()
     loss: Tensor = total / (batch.src.numel() + batch.has_negative.sum())
     return loss
-
-
-def _summed_losses(decoder: DistMult, z: Tensor, batch: EdgeBatch, pairs: slice) -> Tensor:
-    # functional.embedding, not z[...]: on the CPU its gradient is summed in a fixed order.
-    src, dst, negative = (
-        functional.embedding(at[pairs], z) for at in (batch.src, batch.dst, batch.negative)
-    )
-    relation = batch.relation[pairs]
-    of_facts = functional.softplus(-decoder(src, relation, dst)).sum()
-    of_negatives = functional.softplus(decoder(src, relation, negative))
-    return of_facts + (of_negatives * batch.has_negative[pairs]).sum()
 
 
 def contrastive_loss(z: Tensor, rows: Tensor, pairs: PairBatch, temperature: float) -> Tensor:

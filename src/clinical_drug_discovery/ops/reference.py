@@ -13,6 +13,7 @@ from torch import Tensor
 
 from clinical_drug_discovery.blocks import Block
 
+TRIPLE_CHUNK = 1 << 14
 EDGE_CHUNK = 1 << 16  # with 256 float32 columns a chunk of messages is 64 MiB
 
 
@@ -50,6 +51,26 @@ def add_neighbors_backward(
     del place
     for rows, sources in _all_edges(block, chunk_size):
         out.index_add_(0, sources, messages[rows, : out.shape[1]].to(out.dtype))
+
+
+def score(z: Tensor, weight: Tensor, src: Tensor, relation: Tensor, dst: Tensor) -> Tensor:
+    """Scores of triples; see `scores.score_triples`. Chunks of `TRIPLE_CHUNK` triples."""
+    chunks = zip(*(part.split(TRIPLE_CHUNK) for part in (src, relation, dst)), strict=True)
+    return torch.cat([(z[x] * weight[r] * z[y]).sum(dim=1) for x, r, y in chunks])
+
+
+def score_backward(
+    grad: Tensor, z: Tensor, weight: Tensor, src: Tensor, relation: Tensor, dst: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gradients of `score` by z and weight from that by the scores, shape (B,)."""
+    grad_z, grad_weight = torch.zeros_like(z), torch.zeros_like(weight)
+    parts = (part.split(TRIPLE_CHUNK) for part in (grad, src, relation, dst))
+    for by_score, x, r, y in zip(*parts, strict=True):
+        by_product = by_score[:, None] * weight[r]
+        grad_z.index_add_(0, x, by_product * z[y])
+        grad_z.index_add_(0, y, by_product * z[x])
+        grad_weight.index_add_(0, r, by_score[:, None] * z[x] * z[y])
+    return grad_z, grad_weight
 
 
 def map_heads(nodes: Tensor, heads: Tensor, matrix: Tensor, out: Tensor, part: int) -> None:
