@@ -57,9 +57,12 @@ def link_prediction_loss(decoder: DistMult, z: Tensor, batch: EdgeBatch) -> Tens
     Returns:
         The mean over facts and valid negatives.
     """
-    of_facts = functional.softplus(-decoder(z, batch.src, batch.relation, batch.dst)).sum()
-    of_negatives = functional.softplus(decoder(z, batch.src, batch.relation, batch.negative))
-    total = of_facts + (of_negatives * batch.has_negative).sum()
+    # Both in one call, so that z gets one gradient: another would be as large as z.
+    src, relation = batch.src.repeat(2), batch.relation.repeat(2)
+    logits = decoder(z, src, relation, torch.cat([batch.dst, batch.negative]))
+    of_facts, of_negatives = logits.view(2, -1)
+    total = functional.softplus(-of_facts).sum()
+    total = total + (functional.softplus(of_negatives) * batch.has_negative).sum()
     loss: Tensor = total / (batch.src.numel() + batch.has_negative.sum())
     return loss
 

@@ -11,7 +11,6 @@ import psutil
 
 from clinical_drug_discovery.errors import InputError
 from clinical_drug_discovery.graph import EdgeType
-from clinical_drug_discovery.losses import DistMult as _unused
 from clinical_drug_discovery.runtime import GIB, peak_memory_bytes
 
 _UNITS = {

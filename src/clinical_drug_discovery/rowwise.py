@@ -1,5 +1,9 @@
 """Functions of single rows, a chunk of rows of one node type at a time, forward and backward.
 
+What lies between the arguments and the result exists for one chunk of rows at a time, in the
+backward pass as well, where it is computed again; kept, it would be several times the size of the
+rows.
+
 Notation: M rows ordered by node type, T node types.
 """
 
@@ -7,41 +11,99 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-_CHUNK_ROWS = 4096  # with 256 float32 columns 4 MiB: a few of them stay in the last cache
-
+from clinical_drug_discovery.chunks import row_chunks
 
 def by_type(
     function: Callable[..., Tensor],
     row_ptr: tuple[int, ...],
-    rows: Sequence[Tensor],
+    rows: Tensor,
     weights: Sequence[Tensor],
     dim: int,
 ) -> Tensor:
-    """Apply a function to all rows, with weights of their node type.
-
-    What lies between the arguments and the result exists for one chunk of rows at a time, in the
-    backward pass as well, where it is computed again; kept, it would be several times the size of
-    the rows.
+    """Apply a function to all rows, with weights of their node type; differentiable.
 
     Args:
-        function: takes, of each of `rows`, some rows of one type, shape (m, C), then that type's
-            entry of each of `weights`; gives shape (m, dim). It must not depend on other rows.
+        function: takes some rows of one type, shape (m, C), then that type's entry of each of
+            `weights`; gives shape (m, dim). It must not depend on other rows.
         row_ptr: the rows of type t are row_ptr[t]:row_ptr[t + 1].
-        rows: each of shape (M, C).
+        rows: shape (M, C).
         weights: each of shape (T, ...).
         dim: of the result.
 
     Returns:
         shape (M, dim). Kept for the backward pass: `rows` and `weights`.
     """
-    result: Tensor = _ByType.apply(function, row_ptr, dim, len(rows), *rows, *weights)  # type: ignore[no-untyped-call]  # torch has no types for it
+    result: Tensor = _ByType.apply(function, row_ptr, dim, rows, *weights)  # type: ignore[no-untyped-call]  # torch has no types for it
     return result
+
+
+def apply_by_type(
+    function: Callable[..., Tensor],
+    row_ptr: tuple[int, ...],
+    rows: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    out: Tensor,
+) -> None:
+    """Write the function of each row to `out`, which may be one of `rows`.
+
+    Args:
+        function: as in `by_type`, of some rows of each of `rows`.
+        row_ptr: as in `by_type`.
+        rows: each of shape (M, C).
+        weights: as in `by_type`.
+        out: shape (M, dim).
+    """
+    for t, chunk in _chunks(row_ptr):
+        out[chunk] = function(*(x[chunk] for x in rows), *(w[t] for w in weights))
+
+
+def backward_by_type(
+    function: Callable[..., Tensor],
+    row_ptr: tuple[int, ...],
+    rows: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    grad: Tensor,
+    grad_rows: Sequence[TakesRows],
+) -> list[Tensor]:
+    """Gradients of `apply_by_type`.
+
+    Args:
+        function: as in `apply_by_type`.
+        row_ptr: as in `apply_by_type`.
+        rows: as in `apply_by_type`.
+        weights: as in `apply_by_type`.
+        grad: shape (M, dim), by the result.
+        grad_rows: take the gradients by `rows`, of the same shapes; each may be one of `rows` or
+            `grad`, whose place is then taken.
+
+    Returns:
+        The gradients by `weights`.
+    """
+    grads = [torch.zeros_like(weight) for weight in weights]
+    for t, chunk in _chunks(row_ptr):
+        given = [x[chunk].detach().requires_grad_() for x in rows]
+        given += [weight[t].detach().requires_grad_() for weight in weights]
+        with torch.enable_grad():
+            result = function(*given)
+        parts = torch.autograd.grad(result, given, grad[chunk])
+        for target, part in zip(grad_rows, parts[: len(rows)], strict=True):
+            target[chunk] = part
+        for target, part in zip(grads, parts[len(rows) :], strict=True):
+            target[t] += part
+    return grads
+
+
+class TakesRows(Protocol):
+    """A tensor, or what is to be done with a chunk of rows."""
+
+    def __setitem__(self, chunk: Any, rows: Tensor, /) -> None:
+        """Take the rows of a chunk."""
 
 
 class _ByType(torch.autograd.Function):
@@ -51,38 +113,25 @@ class _ByType(torch.autograd.Function):
         function: Callable[..., Tensor],
         row_ptr: tuple[int, ...],
         dim: int,
-        num_rows: int,
-        *tensors: Tensor,
+        rows: Tensor,
+        *weights: Tensor,
     ) -> Tensor:
-        rows, weights = tensors[:num_rows], tensors[num_rows:]
-        out = rows[0].new_empty(row_ptr[-1], dim)
-        for t, chunk in _chunks(row_ptr):
-            out[chunk] = function(*(x[chunk] for x in rows), *(w[t] for w in weights))
-        ctx.save_for_backward(*tensors)
-        ctx.function, ctx.row_ptr, ctx.num_rows = function, row_ptr, num_rows
+        out = rows.new_empty(row_ptr[-1], dim)
+        apply_by_type(function, row_ptr, (rows,), weights, out)
+        ctx.save_for_backward(rows, *weights)
+        ctx.function, ctx.row_ptr = function, row_ptr
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        tensors = ctx.saved_tensors
-        grads = [torch.empty_like(tensor) for tensor in tensors[: ctx.num_rows]]
-        grads += [torch.zeros_like(tensor) for tensor in tensors[ctx.num_rows :]]
-        for t, chunk in _chunks(ctx.row_ptr):
-            places = [chunk] * ctx.num_rows + [t] * (len(tensors) - ctx.num_rows)
-            given = [x[at].detach().requires_grad_() for x, at in zip(tensors, places, strict=True)]
-            with torch.enable_grad():
-                result = ctx.function(*given)
-            parts = torch.autograd.grad(result, given, grad[chunk])
-            for i, part in enumerate(parts):
-                if i < ctx.num_rows:
-                    grads[i][chunk] = part
-                else:
-                    grads[i][t] += part
-        return None, None, None, None, *grads
+        rows, *weights = ctx.saved_tensors
+        grad_rows = torch.empty_like(rows)
+        given = ctx.function, ctx.row_ptr, (rows,), weights, grad, (grad_rows,)
+        return None, None, None, grad_rows, *backward_by_type(*given)
 
 
 def _chunks(row_ptr: tuple[int, ...]) -> Iterator[tuple[int, slice]]:
     for t, (first, last) in enumerate(pairwise(row_ptr)):
-        for start in range(first, last, _CHUNK_ROWS):
-            yield t, slice(start, min(start + _CHUNK_ROWS, last))
+        for chunk in row_chunks(first, last):
+            yield t, chunk

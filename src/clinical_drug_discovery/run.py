@@ -26,6 +26,7 @@ from clinical_drug_discovery.evaluate import Collapse, collapse_by_type, collaps
 from clinical_drug_discovery.graph import KnowledgeGraph
 from clinical_drug_discovery.inference import LayeredModel, embed_all
 from clinical_drug_discovery.memory import Plan, check_budget
+from clinical_drug_discovery.optimizer import Adam
 from clinical_drug_discovery.outputs import check_output, output_files, write_embeddings
 from clinical_drug_discovery.progress import Progress
 from clinical_drug_discovery.runtime import (
@@ -154,7 +155,7 @@ def predict_memory(run: Run, plan: Plan, memory_budget: str | int | None) -> int
     return predicted
 
 
-def take_step(run: Run, loss: Tensor, optimizer: torch.optim.Optimizer, epoch: int) -> float:
+def take_step(run: Run, loss: Tensor, optimizer: Adam, epoch: int) -> float:
     """One step of the optimizer down the loss; returns the loss.
 
     Raises:
@@ -162,7 +163,6 @@ def take_step(run: Run, loss: Tensor, optimizer: torch.optim.Optimizer, epoch: i
     """
     loss.backward()
     optimizer.step()
-    optimizer.zero_grad()  # to None: gradients do not lie beside the next forward pass
     value = loss.item()
     if not math.isfinite(value):
         raise InputError(

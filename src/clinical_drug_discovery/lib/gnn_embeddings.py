@@ -13,6 +13,7 @@ from clinical_drug_discovery.blocks import full_block, row_block
 from clinical_drug_discovery.graph import KnowledgeGraph
 from clinical_drug_discovery.losses import DistMult, link_prediction_loss
 from clinical_drug_discovery.memory import SagePlan
+from clinical_drug_discovery.optimizer import Adam
 from clinical_drug_discovery.run import (
     History,
     Run,
@@ -150,8 +151,7 @@ def _train(
     run.progress.milestone("Full-batch training with edge sampling")
     placed = graph.to(run.device)
     hidden = full_block(placed)
-    parameters = [*model.parameters(), *decoder.parameters()]
-    optimizer = torch.optim.Adam(parameters, lr=run.learning_rate, fused=True)
+    optimizer = Adam([*model.parameters(), *decoder.parameters()], run.learning_rate)
     history: History = []
     with run.progress.bar("Training", num_epochs) as advance:
         for epoch in range(1, num_epochs + 1):
@@ -160,11 +160,12 @@ def _train(
             target = row_block(placed, batch.rows)
             z = model(hidden, target)
             loss = link_prediction_loss(decoder, z, batch.to(run.device))
-            value = take_step(run, loss, optimizer, epoch)
-            seconds = time.perf_counter() - start
             watched = watch_collapse(z, batch.rows, graph, epoch, num_epochs)
+            del z  # the backward pass gives it back as soon as it is not needed
+            value = take_step(run, loss, optimizer, epoch)
+            del loss, target
+            seconds = time.perf_counter() - start
             history.append({"epoch": epoch, "loss": value, "seconds": seconds, **watched})
-            del z, loss, target
             empty_cache(run.device)
             advance(f"loss {value:.4f}")
     return history

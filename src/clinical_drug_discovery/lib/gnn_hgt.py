@@ -19,6 +19,7 @@ from clinical_drug_discovery.graph import KnowledgeGraph
 from clinical_drug_discovery.hgt import Hgt
 from clinical_drug_discovery.losses import DistMult, contrastive_loss, link_prediction_loss
 from clinical_drug_discovery.memory import HgtPlan
+from clinical_drug_discovery.optimizer import Adam
 from clinical_drug_discovery.run import (
     History,
     Run,
@@ -256,8 +257,7 @@ def _train(
     run.progress.milestone("Full-batch training with edge sampling")
     placed = graph.to(run.device)
     hidden = full_block(placed)
-    parameters = [*model.parameters(), *decoder.parameters()]
-    optimizer = torch.optim.Adam(parameters, lr=run.learning_rate, fused=True)
+    optimizer = Adam([*model.parameters(), *decoder.parameters()], run.learning_rate)
     history: History = []
     with run.progress.bar("Training", num_epochs) as advance:
         for epoch in range(1, num_epochs + 1):
@@ -273,12 +273,13 @@ def _train(
             if pairs is not None:
                 parts["contrastive_loss"] = contrastive_loss(z, batch.rows, pairs, temperature)
                 loss = (1 - weight) * loss + weight * parts["contrastive_loss"]
+            watched = watch_collapse(z, batch.rows, graph, epoch, num_epochs)
+            del z  # the backward pass gives it back as soon as it is not needed
             value = take_step(run, loss, optimizer, epoch)
             values = {name: part.item() for name, part in parts.items()}
             seconds = time.perf_counter() - start
-            watched = watch_collapse(z, batch.rows, graph, epoch, num_epochs)
             history.append({"epoch": epoch, "loss": value, **values, "seconds": seconds, **watched})
-            del z, loss, parts, target
+            del loss, parts, target
             empty_cache(run.device)
             advance(f"loss {value:.4f}")
     return history

@@ -5,7 +5,13 @@ oracle of the tests. No tensor of shape (num_edges, dim) exists on either path, 
 """
 
 from clinical_drug_discovery.ops.attention import heterogeneous_attention
-from clinical_drug_discovery.ops.mean import mean_neighbors, mean_neighbors_backward, mean_of_packed
+from clinical_drug_discovery.ops.mean import add_mean, mean_backward_by_type, mean_neighbors
 from clinical_drug_discovery.ops.scores import score_triples
 
-__all__ = ["heterogeneous_attention", "mean_neighbors", "mean_neighbors_backward", "mean_of_packed", "score_triples"]
+__all__ = [
+    "add_mean",
+    "heterogeneous_attention",
+    "mean_backward_by_type",
+    "mean_neighbors",
+    "score_triples",
+]

@@ -5,6 +5,7 @@ Notation: N nodes, M target rows, T node types, R edge types, H heads of d chann
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
 from types import ModuleType
 from typing import Any
 
@@ -14,9 +15,9 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from clinical_drug_discovery.blocks import Block, own_rows
+from clinical_drug_discovery.chunks import row_chunks
 from clinical_drug_discovery.ops import cpu_attention, reference
 from clinical_drug_discovery.ops.precision import (
-    CHUNK_ROWS,
     linear_backward,
     linear_into,
     padded,
@@ -57,113 +58,189 @@ def heterogeneous_attention(
     Returns:
         shape (M, C).
     """
-    num_heads, dim = attention.shape[1:3]
-    num_types = len(block.graph.node_type_names)
-    check_shape("x", x, block.graph.num_nodes, num_heads * dim)
-    check_shape("weight", weight, num_types, 3 * num_heads * dim, num_heads * dim)
-    check_shape("prior", prior, len(block.graph.edge_types), num_heads)
-    scale = prior / dim**0.5
-    more = padded(dim) - dim  # channels of zeros, so that heads are whole vectors of the kernels
-    if more:
-        parts = (num_types, 3, num_heads, dim)
-        weight = functional.pad(weight.unflatten(1, parts[1:]), (0, 0, 0, more)).flatten(1, 3)
-        bias = functional.pad(bias.view(parts), (0, more)).flatten(1)
-        attention, message = (functional.pad(m, (0, more, 0, more)) for m in (attention, message))
+    check_shape("x", x, block.graph.num_nodes, attention.shape[1] * attention.shape[2])
     result: Tensor = _Attention.apply(  # type: ignore[no-untyped-call]  # torch has no types for it
-        x, weight, bias, attention, message, scale, block
+        x, weight, bias, attention, message, prior, block
     )
-    if more:
-        result = result.unflatten(1, (num_heads, -1))[..., :dim].flatten(1)
     return result
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """The weights of one layer's attention, heads padded to whole vectors of the kernels."""
+
+    weight: Tensor  #: shape (T, 3 P, C)
+    bias: Tensor  #: shape (T, 3 P)
+    attention: Tensor  #: shape (R, H, D, D)
+    message: Tensor  #: shape (R, H, D, D)
+    scale: Tensor  #: shape (R, H)
+    dim: int  #: d, of which D is the next multiple of what a vector holds
+
+    @staticmethod
+    def padded(
+        weight: Tensor, bias: Tensor, attention: Tensor, message: Tensor, prior: Tensor
+    ) -> Parameters:
+        """Pad the arguments of `heterogeneous_attention`; nothing is copied where all fits."""
+        num_heads, dim = attention.shape[1:3]
+        more = padded(dim) - dim
+        if more:
+            parts = (len(weight), 3, num_heads, dim)
+            weight = functional.pad(weight.unflatten(1, parts[1:]), (0, 0, 0, more)).flatten(1, 3)
+            bias = functional.pad(bias.view(parts), (0, more)).flatten(1)
+            attention, message = (
+                functional.pad(m, (0, more, 0, more)) for m in (attention, message)
+            )
+        return Parameters(weight, bias, attention, message, prior / dim**0.5, dim)
+
+    def cut(self, grads: Parameters) -> tuple[Tensor, ...]:
+        """The gradients by the arguments of `padded` from those by its result."""
+        num_heads, dim = self.attention.shape[1], self.dim
+        parts = (3, num_heads, -1)
+        return (
+            grads.weight.unflatten(1, parts)[:, :, :, :dim].flatten(1, 3),
+            grads.bias.unflatten(1, parts)[..., :dim].flatten(1),
+            grads.attention[:, :, :dim, :dim].contiguous(),
+            grads.message[:, :, :dim, :dim].contiguous(),
+            grads.scale / dim**0.5,
+        )
+
+
+def attend(x: Tensor, parameters: Parameters, block: Block) -> tuple[Tensor, Tensor]:
+    """`heterogeneous_attention` without a graph of gradients.
+
+    Peak beside the result: the queries and the buffers of one source type, see `memory`.
+
+    Returns:
+        The result with padded heads, shape (M, P), and the log-sum-exp of the logits, shape (M, H).
+    """
+    stream = _Stream(x, parameters, block)
+    num_heads, num_rows = parameters.scale.shape[1], block.num_rows
+    q = x.new_empty(num_rows, stream.width, dtype=storage_dtype(x))
+    stream.queries(q)
+    highest = x.new_full((num_rows, num_heads), -torch.inf)
+    sums = torch.zeros_like(highest)
+    out = x.new_zeros(num_rows, stream.width)
+    for src_type, edge_types in stream.by_source_type():
+        stream.keys_and_values(src_type)
+        for r in edge_types:
+            rows = stream.rows(r)
+            stream.backend.attend(
+                block, r, q[rows], stream.mapped(r), parameters.scale[r],
+                highest[rows], sums[rows], out[rows],
+            )  # fmt: skip
+    heads = out.view(num_rows, num_heads, -1)
+    heads /= sums.clamp(min=torch.finfo(sums.dtype).tiny)[..., None]
+    return out, sums.log_().add_(highest)
+
+
+def attend_backward(
+    x: Tensor,
+    parameters: Parameters,
+    block: Block,
+    log_total: Tensor,
+    delta: Tensor,
+    grad: Tensor,
+    grad_x: Tensor,
+) -> Parameters:
+    """Gradients of `attend`.
+
+    Args:
+        x: shape (N, C).
+        parameters: as in `attend`.
+        block: as in `attend`.
+        log_total: shape (M, H), what `attend` gave.
+        delta: shape (M, H), dot products of each head's result and gradient.
+        grad: shape (M, P), by the result; its place is taken by the gradient by the queries.
+        grad_x: shape (N, C); the gradient by x is added.
+
+    Returns:
+        The gradients by `parameters`.
+    """
+    stream = _Stream(x, parameters, block)
+    num_rows, width = grad.shape
+    qg = x.new_empty(num_rows, 2, width, dtype=storage_dtype(x))
+    stream.queries(qg[:, 0])
+    qg[:, 1] = grad
+    grad_q = grad.zero_()
+    scale = parameters.scale
+    grads = Parameters(
+        *(torch.zeros_like(getattr(parameters, f.name)) for f in fields(parameters)[:-1]),
+        parameters.dim,
+    )
+    for src_type, edge_types in stream.by_source_type():
+        stream.keys_and_values(src_type)
+        nodes = stream.nodes(src_type)
+        by_k, by_v = (stream.buffer(f"grad {name}", nodes, 1).zero_()[:, 0] for name in "kv")
+        for r in edge_types:
+            rows = stream.rows(r)
+            kv, by_kv = stream.mapped(r), stream.buffer("grad kv", nodes, 2)
+            grads.scale[r] = stream.backend.attend_backward(
+                block, r, qg[rows], kv, scale[r], log_total[rows], delta[rows],
+                grad_q[rows], by_kv,
+            )  # fmt: skip
+            for part, name, by, matrices, grad_matrices in (
+                (0, "k", by_k, parameters.attention, grads.attention),
+                (1, "v", by_v, parameters.message, grads.message),
+            ):
+                heads = stream.buffer(name, nodes, 1)[:, 0]
+                grad_matrices[r] = stream.backend.map_heads_backward(
+                    block.graph.sources[r], heads, matrices[r], by_kv, part, by
+                )
+        for part, by in ((0, by_k), (2, by_v)):
+            columns = slice(part * width, (part + 1) * width)
+            linear_backward(
+                by, x[nodes], parameters.weight[src_type, columns], grad_x[nodes],
+                grads.weight[src_type, columns], grads.bias[src_type, columns],
+            )  # fmt: skip
+    columns = slice(width, 2 * width)
+    for t, rows in block.typed_rows:
+        own = stream.own(t, rows)
+        by_own = torch.zeros_like(own)
+        linear_backward(
+            grad_q[rows], own, parameters.weight[t, columns], by_own,
+            grads.weight[t, columns], grads.bias[t, columns],
+        )  # fmt: skip
+        if isinstance(block.rows, slice):
+            grad_x[block.rows][rows] += by_own
+        else:
+            grad_x[block.rows[rows]] += by_own  # the rows are distinct
+    return grads
 
 
 class _Attention(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        attention: Tensor,
-        message: Tensor,
-        scale: Tensor,
-        block: Block,
-    ) -> Tensor:
-        step = _Stream(x, weight, bias, block)
-        num_heads, num_rows, width = scale.shape[1], block.num_rows, weight.shape[1] // 3
-        q = x.new_empty(num_rows, width, dtype=storage_dtype(x))
-        step.queries(q)
-        highest = x.new_full((num_rows, num_heads), -torch.inf)
-        sums = torch.zeros_like(highest)
-        out = x.new_zeros(num_rows, width)
-        for src_type, edge_types in step.by_source_type():
-            step.keys_and_values(src_type)
-            for r in edge_types:
-                rows = step.rows(r)
-                kv = step.mapped(r, attention[r], message[r])
-                step.backend.attend(
-                    block, r, q[rows], kv, scale[r], highest[rows], sums[rows], out[rows]
-                )
-        heads = out.view(num_rows, num_heads, -1)
-        heads /= sums.clamp(min=torch.finfo(sums.dtype).tiny)[..., None]
-        ctx.save_for_backward(x, weight, bias, attention, message, scale, out)
-        ctx.block, ctx.log_total = block, sums.log_().add_(highest)
-        return out
+    def forward(ctx: Any, x: Tensor, *given: Any) -> Tensor:
+        *weights, block = given
+        parameters = Parameters.padded(*weights)
+        out, ctx.log_total = attend(x, parameters, block)
+        ctx.save_for_backward(x, out, *weights)
+        ctx.block = block
+        heads = out.unflatten(1, (weights[2].shape[1], -1))
+        return heads[..., : parameters.dim].flatten(1).clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, bias, attention, message, scale, out = ctx.saved_tensors
-        block: Block = ctx.block
-        step = _Stream(x, weight, bias, block)
-        num_rows, width = out.shape
-        qg = x.new_empty(num_rows, 2, width, dtype=storage_dtype(x))
-        step.queries(qg[:, 0])
-        qg[:, 1] = grad
-        delta = _dots(grad, out, scale.shape[1])
-        grad_q = torch.zeros_like(out)
+        x, out, *weights = ctx.saved_tensors
+        parameters = Parameters.padded(*weights)
+        num_heads = parameters.scale.shape[1]
+        by_out = torch.zeros_like(out)
+        by_out.unflatten(1, (num_heads, -1))[..., : parameters.dim] = grad.unflatten(
+            1, (num_heads, -1)
+        )
+        delta = head_dots(out, by_out, num_heads)
         grad_x = torch.zeros_like(x)
-        grads = [torch.zeros_like(p) for p in (weight, bias, attention, message, scale)]
-        grad_weight, grad_bias, grad_attention, grad_message, grad_scale = grads
-        for src_type, edge_types in step.by_source_type():
-            step.keys_and_values(src_type)
-            nodes = step.nodes(src_type)
-            by_k, by_v = (step.buffer(f"grad {name}", nodes, 1).zero_() for name in "kv")
-            for r in edge_types:
-                rows = step.rows(r)
-                kv = step.mapped(r, attention[r], message[r])
-                by_kv = step.buffer("grad kv", nodes, 2)
-                shares = step.shares(r, scale.shape[1])
-                grad_scale[r] = step.backend.attend_backward(
-                    block, r, qg[rows], kv, scale[r], ctx.log_total[rows], delta[rows],
-                    grad_q[rows], by_kv, shares,
-                )  # fmt: skip
-                of = block.graph.sources[r]
-                for part, name, matrix, grad_matrix, by in (
-                    (0, "k", attention, grad_attention, by_k),
-                    (1, "v", message, grad_message, by_v),
-                ):
-                    heads = step.buffer(name, nodes, 1)[:, 0]
-                    grad_matrix[r] = step.backend.map_heads_backward(
-                        of, heads, matrix[r], by_kv, part, by[:, 0]
-                    )
-            for part, by in ((0, by_k), (2, by_v)):
-                columns = slice(part * width, (part + 1) * width)
-                linear_backward(
-                    by[:, 0], x[nodes], weight[src_type, columns], grad_x[nodes],
-                    grad_weight[src_type, columns], grad_bias[src_type, columns],
-                )  # fmt: skip
-        columns = slice(width, 2 * width)
-        for t, rows in block.typed_rows:
-            own, whole = step.own(t, rows), isinstance(block.rows, slice)
-            by_own = grad_x[block.rows][rows] if whole else torch.zeros_like(own)
-            linear_backward(
-                grad_q[rows], own, weight[t, columns], by_own,
-                grad_weight[t, columns], grad_bias[t, columns],
-            )  # fmt: skip
-            if not whole:
-                grad_x.index_add_(0, block.rows[rows], by_own)
-        return grad_x, *grads, None
+        grads = attend_backward(x, parameters, ctx.block, ctx.log_total, delta, by_out, grad_x)
+        return grad_x, *parameters.cut(grads), None
+
+
+def head_dots(a: Tensor, b: Tensor, num_heads: int) -> Tensor:
+    """Dot products of the heads of two arrays of rows, shape (M, H)."""
+    shape = (num_heads, a.shape[1] // num_heads)
+    dots = a.new_empty(len(a), num_heads)
+    for rows in row_chunks(0, len(a)):
+        dots[rows] = (a[rows] * b[rows]).unflatten(1, shape).sum(dim=-1)
+    return dots
 
 
 class _Stream:
@@ -173,9 +250,9 @@ class _Stream:
     be cleared by the system each time: that was a fifth of the time of a backward pass.
     """
 
-    def __init__(self, x: Tensor, weight: Tensor, bias: Tensor, block: Block) -> None:
-        self.x, self.weight, self.bias, self.block = x, weight, bias, block
-        self.width = weight.shape[1] // 3
+    def __init__(self, x: Tensor, parameters: Parameters, block: Block) -> None:
+        self.x, self.parameters, self.block = x, parameters, block
+        self.width = parameters.weight.shape[1] // 3
         self.backend: ModuleType = cpu_attention if x.device.type == "cpu" else reference
         graph = block.graph
         self._most = max(
@@ -209,16 +286,6 @@ class _Stream:
             self._buffers[name] = self.x.new_empty(shape, dtype=dtype)
         return self._buffers[name][: nodes.stop - nodes.start]
 
-    def shares(self, edge_type: int, num_heads: int) -> Tensor:
-        """Room for two numbers for each edge of a type and head; none where it is not used."""
-        if self.backend is reference:
-            return self.x.new_empty(0)
-        if "shares" not in self._buffers:
-            most = int(self.block.graph.edge_type_counts.max())
-            shape, dtype = (most, 2, num_heads), storage_dtype(self.x)
-            self._buffers["shares"] = self.x.new_empty(shape, dtype=dtype)
-        return self._buffers["shares"][: self.block.graph.edge_type_counts[edge_type]]
-
     def own(self, node_type: int, rows: slice) -> Tensor:
         """The rows of x that are the block's targets of one type, shape (m, C)."""
         if isinstance(self.block.rows, slice):
@@ -230,7 +297,10 @@ class _Stream:
         columns = slice(self.width, 2 * self.width)
         for t, rows in self.block.typed_rows:
             linear_into(
-                out[rows], self.own(t, rows), self.weight[t, columns], self.bias[t, columns]
+                out[rows],
+                self.own(t, rows),
+                self.parameters.weight[t, columns],
+                self.parameters.bias[t, columns],
             )
 
     def keys_and_values(self, src_type: int) -> None:
@@ -240,21 +310,17 @@ class _Stream:
             columns = slice(part * self.width, (part + 1) * self.width)
             linear_into(
                 self.buffer(name, nodes, 1)[:, 0], self.x[nodes],
-                self.weight[src_type, columns], self.bias[src_type, columns],
+                self.parameters.weight[src_type, columns], self.parameters.bias[src_type, columns],
             )  # fmt: skip
 
-    def mapped(self, edge_type: int, attention: Tensor, message: Tensor) -> Tensor:
+    def mapped(self, edge_type: int) -> Tensor:
         """Keys and values of the sources of an edge type, mapped by it: shape (n, 2, P)."""
         nodes = self.nodes(self.block.graph.ends[edge_type][0])
         kv = self.buffer("kv", nodes, 2)
-        for part, (name, matrix) in enumerate((("k", attention), ("v", message))):
+        matrices = (("k", self.parameters.attention), ("v", self.parameters.message))
+        for part, (name, matrix) in enumerate(matrices):
             heads = self.buffer(name, nodes, 1)[:, 0]
-            self.backend.map_heads(self.block.graph.sources[edge_type], heads, matrix, kv, part)
+            self.backend.map_heads(
+                self.block.graph.sources[edge_type], heads, matrix[edge_type], kv, part
+            )
         return kv
-
-
-def _dots(a: Tensor, b: Tensor, num_heads: int) -> Tensor:
-    """Dot products of the heads of two arrays of rows, shape (M, H)."""
-    shape = (-1, num_heads, a.shape[1] // num_heads)
-    chunks = zip(a.split(CHUNK_ROWS), b.split(CHUNK_ROWS), strict=True)
-    return torch.cat([(x * y).view(shape).sum(dim=-1) for x, y in chunks])

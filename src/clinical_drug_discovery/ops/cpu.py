@@ -17,7 +17,7 @@ from clinical_drug_discovery.ops.simd import FAST, LANES, add, load, splat, stor
 
 # Several parts a thread, so that one hub does not leave the others idle. The number does not depend
 # on that of the threads: where sums are made by part, results must not either.
-_NUM_PARTS = 64
+NUM_PARTS = 64
 _TABLE_BYTES = 8 * 2**20
 
 
@@ -46,18 +46,19 @@ def add_neighbors(messages: Tensor, block: Block, scale: Tensor, out: Tensor) ->
                 )  # fmt: skip
 
 
-def add_neighbors_backward(messages: Tensor, block: Block, place: Tensor, out: Tensor) -> None:
+def add_neighbors_backward(
+    messages: Tensor, block: Block, place: Tensor, node_type: int, out: Tensor
+) -> None:
     """The same as `reference.add_neighbors_backward`, by source, so that no two threads collide."""
     graph = block.graph
     for r, (src_type, dst_type) in enumerate(graph.ends):
-        if block.row_ptr[dst_type] < block.row_ptr[dst_type + 1]:
+        if src_type == node_type and block.row_ptr[dst_type] < block.row_ptr[dst_type + 1]:
             indptr = graph.indptr_of(graph.mirror[r]).numpy()
-            nodes = slice(*graph.bounds[src_type : src_type + 2])
             parts = balanced_parts(np.diff(indptr))
             for low, high in tables(*graph.bounds[dst_type : dst_type + 2], _row_bytes(messages)):
                 _add_neighbors_backward(
                     parts, indptr, graph.src.numpy(), low, high, place.numpy(), flat(messages),
-                    out[nodes].numpy(),
+                    out.numpy(),
                 )  # fmt: skip
 
 
@@ -78,7 +79,7 @@ def balanced_parts(degree: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """
     work = np.zeros(len(degree) + 1, np.int64)
     np.cumsum(degree + 1, out=work[1:])  # a row costs something even when it has no edges
-    return np.searchsorted(work, np.linspace(0, work[-1], _NUM_PARTS + 1).astype(np.int64))
+    return np.searchsorted(work, np.linspace(0, work[-1], NUM_PARTS + 1).astype(np.int64))
 
 
 @numba.njit(inline="always")

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import numba
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from clinical_drug_discovery.blocks import Block
-from clinical_drug_discovery.ops.cpu import balanced_parts, edges_between, flat, tables
+from clinical_drug_discovery.ops.cpu import NUM_PARTS, balanced_parts, edges_between, flat, tables
 from clinical_drug_discovery.ops.cpu_heads import map_heads, map_heads_backward
 from clinical_drug_discovery.ops.simd import (
     FAST,
@@ -37,6 +38,7 @@ from clinical_drug_discovery.ops.simd import (
 
 __all__ = ["attend", "attend_backward", "map_heads", "map_heads_backward"]
 
+_PIECE_EDGES = 1 << 20  # whose shares are kept from one kernel to the next
 _AHEAD = 6  # edges whose rows are asked for before they are needed
 _LINE = 64  # bytes of a cache line
 _EDGES = 32  # of a row at a time: what is computed of them stays in the first cache
@@ -74,31 +76,45 @@ def attend_backward(
     delta: Tensor,
     grad_q: Tensor,
     grad_kv: Tensor,
-    shares: Tensor,
 ) -> Tensor:
     """The same as `reference.attend_backward`, without any buffer of the size of the edges."""
     graph, (src_type, dst_type) = block.graph, block.graph.ends[edge_type]
     nodes, indptr = block.nodes_of(dst_type).numpy(), graph.indptr_of(edge_type).numpy()
-    parts = balanced_parts(indptr[nodes + 1] - indptr[nodes])
-    grad_scale = torch.zeros(len(parts) - 1, len(scale), dtype=scale.dtype)
-    first, last = graph.bounds[src_type : src_type + 2]
-    first_edge = int(graph.edge_type_ptr[edge_type])
-    for low, high in tables(first, last, kv[0].nbytes):
-        _backward_by_target(
-            parts, nodes, indptr, graph.src.numpy(), low, high, first, first_edge, flat(qg),
-            flat(kv), scale.numpy(), log_total.numpy(), delta.numpy(), grad_q.numpy(),
-            grad_scale.numpy(), flat(shares),
-        )  # fmt: skip
-    indptr = graph.indptr_of(graph.mirror[edge_type]).numpy()
-    parts = balanced_parts(np.diff(indptr))
-    first, last = graph.bounds[dst_type : dst_type + 2]
-    for low, high in tables(first, last, qg[0].nbytes):
+    mirror = graph.indptr_of(graph.mirror[edge_type]).numpy()
+    src = graph.src.numpy()
+    first_src, first_dst = graph.bounds[src_type], graph.bounds[dst_type]
+    given = scale.numpy(), log_total.numpy(), delta.numpy(), grad_q.numpy()
+    grad_scale = torch.zeros(NUM_PARTS, len(scale), dtype=scale.dtype)
+    source_parts = balanced_parts(np.diff(mirror))
+    pieces = _pieces(indptr, qg[0].nbytes)
+    most = max(int(indptr[stop] - indptr[start]) for start, stop in pieces)
+    shares = flat(torch.empty(most, 2 * len(scale), dtype=qg.dtype))
+    for start, stop in pieces:
+        rows = slice(*np.searchsorted(nodes, (start, stop)))
+        parts = rows.start + balanced_parts(indptr[nodes[rows] + 1] - indptr[nodes[rows]])
+        for low, high in tables(*graph.bounds[src_type : src_type + 2], kv[0].nbytes):
+            _backward_by_target(
+                parts, nodes, indptr, src, low, high, first_src, indptr[start], flat(qg),
+                flat(kv), *given, grad_scale.numpy(), shares,
+            )  # fmt: skip
         _backward_by_source(
-            parts, indptr, graph.src.numpy(), low, high, low == first, block.places().numpy(),
-            block.row_ptr[dst_type], graph.mirrored_edges.numpy(), first_edge, flat(qg),
-            flat(shares), len(scale), flat(grad_kv), grad_q.shape[1],
+            source_parts, mirror, src, first_dst + start, first_dst + stop, start == 0,
+            block.places().numpy(), block.row_ptr[dst_type], graph.mirrored_edges.numpy(),
+            indptr[start], flat(qg), shares, len(scale), flat(grad_kv), grad_q.shape[1],
         )  # fmt: skip
     return grad_scale.sum(dim=0)
+
+
+def _pieces(indptr: npt.NDArray[np.int64], row_bytes: int) -> list[tuple[int, int]]:
+    """Ranges of target nodes whose rows fit the cache and whose edges' shares fit their buffer."""
+    pieces = []
+    for start, last in tables(0, len(indptr) - 1, row_bytes):
+        while start < last:
+            most = np.searchsorted(indptr, indptr[start] + _PIECE_EDGES, side="right") - 1
+            stop = min(last, max(start + 1, int(most)))
+            pieces.append((start, stop))
+            start = stop
+    return pieces
 
 
 @numba.njit(inline="always")

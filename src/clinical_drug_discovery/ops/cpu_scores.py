@@ -14,7 +14,6 @@ from clinical_drug_discovery.ops.cpu import balanced_parts
 from clinical_drug_discovery.ops.simd import (
     FAST,
     LANES,
-    add,
     fma,
     load,
     load_splat,

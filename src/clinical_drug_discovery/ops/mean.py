@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import pairwise
 from types import ModuleType
 from typing import Any
 
@@ -34,30 +36,49 @@ def mean_neighbors(x: Tensor, block: Block) -> Tensor:
     return mean
 
 
-def mean_of_packed(messages: Tensor, block: Block, out: Tensor) -> Tensor:
-    """`mean_neighbors` of rows that are `packed` already, added to `out`, shape (M, C)."""
+def add_mean(messages: Tensor, block: Block, out: Tensor) -> Tensor:
+    """Add `mean_neighbors` of rows that are `precision.packed` to `out`, shape (M, C)."""
     _backend(out).add_neighbors(messages, block, _share(block, out.dtype), out)
     return out
 
 
-def mean_neighbors_backward(grad: Tensor, block: Block) -> Tensor:
-    """Gradient of `mean_neighbors` by x, shape (N, C), from that by its result, shape (M, C)."""
-    out = grad.new_zeros(block.graph.num_nodes, grad.shape[1])
+def mean_backward_by_type(grad: Tensor, block: Block) -> Iterator[tuple[slice, Tensor]]:
+    """Gradient of `mean_neighbors` by x, the nodes of one type after the other.
+
+    Whole it would be of the size of x; this way it is of the size of the largest type.
+
+    Args:
+        grad: shape (M, C), by the result.
+        block: M target rows.
+
+    Yields:
+        The nodes of a type and the gradient by their rows, shape (n, C), used again for the next.
+    """
+    graph = block.graph
     messages = packed(grad, _share(block, grad.dtype))
-    _backend(grad).add_neighbors_backward(messages, block, block.places(), out)
-    return out
+    types = list(pairwise(graph.bounds))
+    most = max(last - first for first, last in types)
+    buffer = grad.new_empty(most, grad.shape[1])
+    for node_type, (first, last) in enumerate(types):
+        out = buffer[: last - first].zero_()
+        _backend(grad).add_neighbors_backward(messages, block, block.places(), node_type, out)
+        yield slice(first, last), out
 
 
 class _MeanNeighbors(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, block: Block) -> Tensor:
         ctx.block = block
-        return mean_of_packed(packed(x), block, x.new_zeros(block.num_rows, x.shape[1]))
+        return add_mean(packed(x), block, x.new_zeros(block.num_rows, x.shape[1]))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return mean_neighbors_backward(grad, ctx.block), None
+        block: Block = ctx.block
+        grad_x = grad.new_empty(block.graph.num_nodes, grad.shape[1])
+        for nodes, by_neighbor in mean_backward_by_type(grad, block):
+            grad_x[nodes] = by_neighbor
+        return grad_x, None
 
 
 def _share(block: Block, dtype: torch.dtype) -> Tensor:

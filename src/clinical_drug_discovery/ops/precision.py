@@ -14,10 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from clinical_drug_discovery.chunks import row_chunks
 from clinical_drug_discovery.ops.simd import LANES
-
-CHUNK_ROWS = 4096  # with 256 float32 columns 4 MiB: a few of them stay in the last cache
-
 
 def storage_dtype(x: Tensor) -> torch.dtype:
     """In what the rows of x are stored for gathering."""
@@ -50,7 +48,7 @@ def packed(x: Tensor, scale: Tensor | None = None) -> Tensor:
     """
     num_rows, width = x.shape
     result = x.new_empty(num_rows, padded(width), dtype=storage_dtype(x))
-    for rows in row_chunks(num_rows):
+    for rows in row_chunks(0, num_rows):
         part = x[rows] if scale is None else x[rows] * scale[rows, None]
         result[rows, :width] = part
     result[:, width:] = 0
@@ -70,7 +68,7 @@ def linear_into(out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None = No
     """Write `linear` of many rows to `out`, of any precision, a chunk of rows at a time."""
     dtype = product_dtype(x)
     columns = weight.to(dtype).t()
-    for rows in row_chunks(len(x)):
+    for rows in row_chunks(0, len(x)):
         product = x[rows].to(dtype) @ columns
         if bias is None:
             out[rows] = product
@@ -98,16 +96,10 @@ def linear_backward(
     """
     dtype = product_dtype(x)
     matrix = weight.to(dtype)
-    for rows in row_chunks(len(x)):
+    for rows in row_chunks(0, len(x)):
         part = grad[rows].to(dtype)
         grad_weight += part.t() @ x[rows].to(dtype)
         if grad_x is not None:
             grad_x[rows] += part @ matrix
     if grad_bias is not None:
         grad_bias += grad.sum(dim=0)
-
-
-def row_chunks(num_rows: int) -> list[slice]:
-    """All rows in chunks that fit the cache."""
-    starts = range(0, num_rows, CHUNK_ROWS)
-    return [slice(start, min(start + CHUNK_ROWS, num_rows)) for start in starts]

@@ -31,26 +31,37 @@ def add_neighbors(
         out: shape (M, C); changed in place.
         chunk_size: edges at a time; peak extra memory is chunk_size (2 C itemsize + 24) bytes.
     """
-    for rows, sources in _all_edges(block, chunk_size):
-        part = messages[sources, : out.shape[1]].to(out.dtype)
-        out.index_add_(0, rows, part * scale[rows, None])
+    for r, (src_type, dst_type) in enumerate(block.graph.ends):
+        for place, sources in _edges(block, r, chunk_size):
+            rows = place + block.row_ptr[dst_type]
+            part = messages[sources + block.graph.bounds[src_type], : out.shape[1]]
+            out.index_add_(0, rows, part.to(out.dtype) * scale[rows, None])
 
 
 def add_neighbors_backward(
-    messages: Tensor, block: Block, place: Tensor, out: Tensor, chunk_size: int | None = None
+    messages: Tensor,
+    block: Block,
+    place: Tensor,
+    node_type: int,
+    out: Tensor,
+    chunk_size: int | None = None,
 ) -> None:
-    """Add to each node the messages of its targets among a block's rows.
+    """Add to each node of a type the messages of its targets among a block's rows.
 
     Args:
         messages: shape (M, at least C), of the block's rows.
         block: M target rows.
         place: which row a node is; not needed by this path.
-        out: shape (N, C); changed in place.
+        node_type: of n nodes.
+        out: shape (n, C); changed in place.
         chunk_size: as in `add_neighbors`.
     """
     del place
-    for rows, sources in _all_edges(block, chunk_size):
-        out.index_add_(0, sources, messages[rows, : out.shape[1]].to(out.dtype))
+    for r, (src_type, dst_type) in enumerate(block.graph.ends):
+        if src_type == node_type:
+            for rows, sources in _edges(block, r, chunk_size):
+                part = messages[rows + block.row_ptr[dst_type], : out.shape[1]]
+                out.index_add_(0, sources, part.to(out.dtype))
 
 
 def score(z: Tensor, weight: Tensor, src: Tensor, relation: Tensor, dst: Tensor) -> Tensor:
@@ -161,7 +172,6 @@ def attend_backward(
     delta: Tensor,
     grad_q: Tensor,
     grad_kv: Tensor,
-    shares: Tensor,
     chunk_size: int | None = None,
 ) -> Tensor:
     """Gradients of the attention by one edge type's queries, keys, values and scale.
@@ -178,13 +188,11 @@ def attend_backward(
         delta: shape (m, H), sum of gradient times result over d.
         grad_q: shape (m, P); the gradient by the queries is added in place.
         grad_kv: shape (n, 2, P); the rows of nodes with edges are overwritten by the gradient.
-        shares: shape (edges of the type, 2, H), room to work in; not needed by this path.
         chunk_size: edges at a time; peak extra memory is about 6 chunk_size P values.
 
     Returns:
         The gradient by scale, shape (H,).
     """
-    del shares
     shape = (-1, len(scale), grad_q.shape[1] // len(scale))
     grad_scale = torch.zeros_like(scale)
     grad_kv.zero_()
@@ -208,13 +216,6 @@ def _multiply(rows: Tensor, matrix: Tensor) -> Tensor:
     num_heads, dim = matrix.shape[:2]
     heads = rows.to(matrix.dtype).view(-1, num_heads, dim)
     return torch.bmm(heads.transpose(0, 1), matrix).transpose(0, 1).reshape(len(rows), -1)
-
-
-def _all_edges(block: Block, chunk_size: int | None) -> Iterator[tuple[Tensor, Tensor]]:
-    """Row of the block and source node of every edge, one type after the other."""
-    for r, (src_type, dst_type) in enumerate(block.graph.ends):
-        for rows, sources in _edges(block, r, chunk_size):
-            yield rows + block.row_ptr[dst_type], sources + block.graph.bounds[src_type]
 
 
 def _edges(block: Block, edge_type: int, chunk_size: int | None) -> Iterator[tuple[Tensor, Tensor]]:

@@ -13,9 +13,7 @@ from clinical_drug_discovery.ops import cpu_scores, reference
 from clinical_drug_discovery.runtime import check_shape
 
 
-def score_triples(
-    z: Tensor, weight: Tensor, src: Tensor, relation: Tensor, dst: Tensor
-) -> Tensor:
+def score_triples(z: Tensor, weight: Tensor, src: Tensor, relation: Tensor, dst: Tensor) -> Tensor:
     """sum_d z[src, d] * weight[relation, d] * z[dst, d].
 
     "Embedding Entities and Relations for Learning and Inference in Knowledge Bases"

@@ -190,7 +190,7 @@ def add(_: Any, a: Any, b: Any) -> Generator:
 
 @intrinsic
 def mul(_: Any, a: Any, b: Any) -> Generator:
-    """a * b."""
+    """A * b."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.fmul(*args)
