@@ -85,9 +85,10 @@ class HgtLayer(nn.Module):
 class _Layer(torch.autograd.Function):
     """`HgtLayer` with attention and update in one, so that buffers are used again.
 
-    Kept for the backward pass are x and what was attended to. The latter's place is taken by its
-    gradient and then by that of the queries, that of the incoming gradient by the gradient by x:
-    left to autograd, a layer of all nodes takes four more (N, C) buffers, 0.5 GiB on PrimeKG.
+    Kept for the backward pass are x and what was attended to, whose place is taken by the gradient
+    by x; that of the incoming gradient is taken by the gradient by what was attended to and then by
+    the queries: left to autograd, a layer of all nodes takes four more (N, C) buffers, 0.5 GiB on
+    PrimeKG.
     """
 
     @staticmethod
@@ -108,34 +109,35 @@ class _Layer(torch.autograd.Function):
         x, *weights = ctx.saved_tensors
         parameters, block, attended = Parameters.padded(*weights[:5]), ctx.block, ctx.attended
         del ctx.attended  # overwritten below: a second backward pass must fail, not mislead
-        num_heads = parameters.scale.shape[1]
-        by_attended, grad = _Replaced(attended, num_heads), grad.contiguous()
+        fits = attended.shape == grad.shape and grad.is_contiguous()
+        by_attended = grad if fits else torch.empty_like(attended)
+        by_own = attended if fits else torch.empty_like(grad)
+        dotted = _Dotted(by_attended, attended, parameters.scale.shape[1])
         rows = attended, own_rows(x, block.rows)
         by_update = backward_by_type(
-            _updater(parameters), block.row_ptr, rows, weights[5:], grad, (by_attended, grad)
+            _updater(parameters), block.row_ptr, rows, weights[5:], grad, (dotted, by_own)
         )
-        del rows
-        if isinstance(block.rows, slice):
-            grad_x = grad
-        else:
+        del rows, attended, grad
+        grad_x = by_own
+        if not isinstance(block.rows, slice):
             grad_x = torch.zeros_like(x)
-            grad_x[block.rows] = grad
-        grads = attend_backward(
-            x, parameters, block, ctx.log_total, by_attended.dots, attended, grad_x
-        )
+            grad_x[block.rows] = by_own
+        delta = dotted.dots
+        del by_own, dotted
+        grads = attend_backward(x, parameters, block, ctx.log_total, delta, by_attended, grad_x)
         return grad_x, *parameters.cut(grads), *by_update, None
 
 
-class _Replaced:
-    """Puts gradients in the place of the rows that they belong to; keeps their dot products."""
+class _Dotted:
+    """Takes the gradients of some rows, and keeps their dot products with the rows."""
 
-    def __init__(self, rows: Tensor, num_heads: int) -> None:
-        self._rows, self._num_heads = rows, num_heads
+    def __init__(self, target: Tensor, rows: Tensor, num_heads: int) -> None:
+        self._target, self._rows, self._num_heads = target, rows, num_heads
         self.dots = rows.new_empty(len(rows), num_heads)
 
     def __setitem__(self, chunk: slice, grad: Tensor, /) -> None:
         self.dots[chunk] = head_dots(self._rows[chunk], grad, self._num_heads)
-        self._rows[chunk] = grad
+        self._target[chunk] = grad
 
 
 def _updater(parameters: Parameters) -> Callable[..., Tensor]:
@@ -215,7 +217,7 @@ class Hgt(nn.Module):
 def _map(
     function: Callable[..., Tensor], x: Tensor, linear: TypedLinear, row_ptr: tuple[int, ...]
 ) -> Tensor:
-    return by_type(function, row_ptr, x, (linear.weight, linear.bias), linear.weight.shape[1])
+    return by_type(function, row_ptr, (x,), (linear.weight, linear.bias), linear.weight.shape[1])
 
 
 def _update(attended: Tensor, own: Tensor, weight: Tensor, bias: Tensor, skip: Tensor) -> Tensor:

@@ -22,24 +22,24 @@ from clinical_drug_discovery.chunks import row_chunks
 def by_type(
     function: Callable[..., Tensor],
     row_ptr: tuple[int, ...],
-    rows: Tensor,
+    rows: Sequence[Tensor],
     weights: Sequence[Tensor],
     dim: int,
 ) -> Tensor:
     """Apply a function to all rows, with weights of their node type; differentiable.
 
     Args:
-        function: takes some rows of one type, shape (m, C), then that type's entry of each of
-            `weights`; gives shape (m, dim). It must not depend on other rows.
+        function: takes, of each of `rows`, some rows of one type, shape (m, C), then that type's
+            entry of each of `weights`; gives shape (m, dim). It must not depend on other rows.
         row_ptr: the rows of type t are row_ptr[t]:row_ptr[t + 1].
-        rows: shape (M, C).
+        rows: each of shape (M, C).
         weights: each of shape (T, ...).
         dim: of the result.
 
     Returns:
         shape (M, dim). Kept for the backward pass: `rows` and `weights`.
     """
-    result: Tensor = _ByType.apply(function, row_ptr, dim, rows, *weights)  # type: ignore[no-untyped-call]  # torch has no types for it
+    result: Tensor = _ByType.apply(function, row_ptr, dim, len(rows), *rows, *weights)  # type: ignore[no-untyped-call]  # torch has no types for it
     return result
 
 
@@ -53,9 +53,9 @@ def apply_by_type(
     """Write the function of each row to `out`, which may be one of `rows`.
 
     Args:
-        function: as in `by_type`, of some rows of each of `rows`.
+        function: as in `by_type`.
         row_ptr: as in `by_type`.
-        rows: each of shape (M, C).
+        rows: as in `by_type`.
         weights: as in `by_type`.
         out: shape (M, dim).
     """
@@ -113,22 +113,23 @@ class _ByType(torch.autograd.Function):
         function: Callable[..., Tensor],
         row_ptr: tuple[int, ...],
         dim: int,
-        rows: Tensor,
-        *weights: Tensor,
+        num_rows: int,
+        *tensors: Tensor,
     ) -> Tensor:
-        out = rows.new_empty(row_ptr[-1], dim)
-        apply_by_type(function, row_ptr, (rows,), weights, out)
-        ctx.save_for_backward(rows, *weights)
-        ctx.function, ctx.row_ptr = function, row_ptr
+        rows, weights = tensors[:num_rows], tensors[num_rows:]
+        out = rows[0].new_empty(row_ptr[-1], dim)
+        apply_by_type(function, row_ptr, rows, weights, out)
+        ctx.save_for_backward(*tensors)
+        ctx.function, ctx.row_ptr, ctx.num_rows = function, row_ptr, num_rows
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        rows, *weights = ctx.saved_tensors
-        grad_rows = torch.empty_like(rows)
-        given = ctx.function, ctx.row_ptr, (rows,), weights, grad, (grad_rows,)
-        return None, None, None, grad_rows, *backward_by_type(*given)
+        rows, weights = ctx.saved_tensors[: ctx.num_rows], ctx.saved_tensors[ctx.num_rows :]
+        grad_rows = [torch.empty_like(x) for x in rows]
+        by_weights = backward_by_type(ctx.function, ctx.row_ptr, rows, weights, grad, grad_rows)
+        return None, None, None, None, *grad_rows, *by_weights
 
 
 def _chunks(row_ptr: tuple[int, ...]) -> Iterator[tuple[int, slice]]:

@@ -36,6 +36,7 @@ from clinical_drug_discovery.runtime import (
     empty_cache,
     peak_memory_bytes,
     resolve_device,
+    return_large_buffers,
 )
 from clinical_drug_discovery.stats import EmbeddingStats
 from clinical_drug_discovery.tables import check_edges_file, check_filters, read_graph
@@ -100,6 +101,7 @@ def start_run(
     directory = output.with_name(f"{output.stem}_model") if model_dir is None else Path(model_dir)
     check_writable("model_dir", directory)
     check_targets({"the edges file": edges}, output_files(output), directory)
+    return_large_buffers()
     run = Run(edges, output, directory, resolve_device(device), learning_rate)
     run.progress.milestone(f"Device: {run.device}")
     return run

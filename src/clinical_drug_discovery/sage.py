@@ -25,6 +25,7 @@ from clinical_drug_discovery.ops.precision import (
     padded,
     storage_dtype,
 )
+from clinical_drug_discovery.rowwise import by_type
 
 _NORM_EPS = 1e-5
 
@@ -52,12 +53,9 @@ class SageLayer(nn.Module):
         Returns:
             shape (M, D). Kept for the backward pass: two (M, C) buffers.
         """
-        mean, own = _MeanAndOwn.apply(x, block)  # type: ignore[no-untyped-call]  # torch has no types for it
-        return self.combine(mean, own)
-
-    def combine(self, mean: Tensor, own: Tensor) -> Tensor:
-        """The sum of the two maps, shape (M, D)."""
-        return linear(mean, self.weight_neighbor, self.bias) + linear(own, self.weight_self)
+        rows = _MeanAndOwn.apply(x, block)  # type: ignore[no-untyped-call]  # torch has no types for it
+        weights = [weight[None] for weight in self.parameters()]  # as of a single node type
+        return by_type(_combined, (0, block.num_rows), rows, weights, len(self.bias))
 
 
 class GraphSage(nn.Module):
@@ -100,7 +98,7 @@ class GraphSage(nn.Module):
         if hidden_layers:
             weights = [w for layer in hidden_layers for w in layer.parameters()]
             x = _HiddenLayers.apply(x, hidden, *weights)  # type: ignore[no-untyped-call]  # torch has no types for it
-        return _normed(last(x, target))
+        return by_type(_normed, (0, target.num_rows), (last(x, target),), (), last.bias.numel())
 
     def begin_stage(self, index: int, x: Tensor) -> Tensor:
         """What the blocks of a stage gather: x, mapped in a hidden layer, as kernels read it."""
@@ -112,12 +110,18 @@ class GraphSage(nn.Module):
         layer, own = self._layers()[index], own_rows(x, block.rows)
         mean = add_mean(messages, block, x.new_zeros(block.num_rows, x.shape[1]))
         if index == len(self.layers) - 1:
-            return _normed(layer.combine(mean, own))
+            return _normed(_combined(mean, own, *layer.parameters()))
         mean += linear(own, layer.weight_self, layer.bias)
         return _normed(mean.relu_()) + own
 
     def _layers(self) -> list[SageLayer]:
         return [cast(SageLayer, layer) for layer in self.layers]
+
+
+def _combined(
+    mean: Tensor, own: Tensor, weight_self: Tensor, weight_neighbor: Tensor, bias: Tensor
+) -> Tensor:
+    return linear(mean, weight_neighbor, bias) + linear(own, weight_self)
 
 
 def _messages(x: Tensor, weight: Tensor) -> Tensor:

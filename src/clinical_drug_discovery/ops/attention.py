@@ -170,28 +170,28 @@ def attend_backward(
     for src_type, edge_types in stream.by_source_type():
         stream.keys_and_values(src_type)
         nodes = stream.nodes(src_type)
-        by_k, by_v = (stream.buffer(f"grad {name}", nodes, 1).zero_()[:, 0] for name in "kv")
+        by_heads = stream.buffer("grad heads", nodes).zero_()
         for r in edge_types:
             rows = stream.rows(r)
-            kv, by_kv = stream.mapped(r), stream.buffer("grad kv", nodes, 2)
+            kv, by_kv = stream.mapped(r), stream.buffer("grad kv", nodes)
             grads.scale[r] = stream.backend.attend_backward(
                 block, r, qg[rows], kv, scale[r], log_total[rows], delta[rows],
                 grad_q[rows], by_kv,
             )  # fmt: skip
-            for part, name, by, matrices, grad_matrices in (
-                (0, "k", by_k, parameters.attention, grads.attention),
-                (1, "v", by_v, parameters.message, grads.message),
+            for part, matrices, grad_matrices in (
+                (0, parameters.attention, grads.attention),
+                (1, parameters.message, grads.message),
             ):
-                heads = stream.buffer(name, nodes, 1)[:, 0]
+                heads = stream.buffer("heads", nodes)[:, part]
                 grad_matrices[r] = stream.backend.map_heads_backward(
-                    block.graph.sources[r], heads, matrices[r], by_kv, part, by
+                    block.graph.sources[r], heads, matrices[r], by_kv, part, by_heads[:, part]
                 )
-        for part, by in ((0, by_k), (2, by_v)):
-            columns = slice(part * width, (part + 1) * width)
-            linear_backward(
-                by, x[nodes], parameters.weight[src_type, columns], grad_x[nodes],
-                grads.weight[src_type, columns], grads.bias[src_type, columns],
-            )  # fmt: skip
+        weight, bias = stream.maps(src_type)
+        by_weight, by_bias = torch.zeros_like(weight), torch.zeros_like(bias)
+        linear_backward(by_heads.flatten(1), x[nodes], weight, grad_x[nodes], by_weight, by_bias)
+        for part, columns in enumerate(stream.columns):
+            grads.weight[src_type, columns] = by_weight[part * width : (part + 1) * width]
+            grads.bias[src_type, columns] = by_bias[part * width : (part + 1) * width]
     columns = slice(width, 2 * width)
     for t, rows in block.typed_rows:
         own = stream.own(t, rows)
@@ -259,7 +259,10 @@ class _Stream:
             graph.bounds[s + 1] - graph.bounds[s] for s, _ in self.by_source_type() or [(0, [])]
         )
         self._buffers: dict[str, Tensor] = {}
-        self._dtypes = {"k": product_dtype(x), "v": product_dtype(x), "kv": storage_dtype(x)}
+        stored = storage_dtype(x)
+        self._dtypes = {"heads": product_dtype(x), "kv": stored, "grad kv": stored}
+        #: of the keys and of the values among the rows of the maps
+        self.columns = slice(0, self.width), slice(2 * self.width, 3 * self.width)
 
     def by_source_type(self) -> list[tuple[int, list[int]]]:
         """Source types with their edge types that lead to rows of the block."""
@@ -278,12 +281,11 @@ class _Stream:
         dst_type = self.block.graph.ends[edge_type][1]
         return slice(*self.block.row_ptr[dst_type : dst_type + 2])
 
-    def buffer(self, name: str, nodes: slice, parts: int) -> Tensor:
-        """The first rows of the buffer of that name, shape (n, parts, P)."""
+    def buffer(self, name: str, nodes: slice) -> Tensor:
+        """The first rows of the buffer of that name, shape (n, 2, P)."""
         if name not in self._buffers:
             dtype = self._dtypes.get(name, self.x.dtype)
-            shape = (self._most, parts, self.width)
-            self._buffers[name] = self.x.new_empty(shape, dtype=dtype)
+            self._buffers[name] = self.x.new_empty(self._most, 2, self.width, dtype=dtype)
         return self._buffers[name][: nodes.stop - nodes.start]
 
     def own(self, node_type: int, rows: slice) -> Tensor:
@@ -303,24 +305,24 @@ class _Stream:
                 self.parameters.bias[t, columns],
             )
 
+    def maps(self, node_type: int) -> tuple[Tensor, Tensor]:
+        """Weight and bias of keys and values, shapes (2 P, C) and (2 P,)."""
+        parts = (self.parameters.weight, self.parameters.bias)
+        weight, bias = (torch.cat([p[node_type, at] for at in self.columns]) for p in parts)
+        return weight, bias
+
     def keys_and_values(self, src_type: int) -> None:
-        """Put keys and values of all nodes of one type into their buffers."""
+        """Put keys and values of all nodes of one type into their buffer."""
         nodes = self.nodes(src_type)
-        for name, part in (("k", 0), ("v", 2)):
-            columns = slice(part * self.width, (part + 1) * self.width)
-            linear_into(
-                self.buffer(name, nodes, 1)[:, 0], self.x[nodes],
-                self.parameters.weight[src_type, columns], self.parameters.bias[src_type, columns],
-            )  # fmt: skip
+        out = self.buffer("heads", nodes).flatten(1)
+        linear_into(out, self.x[nodes], *self.maps(src_type))
 
     def mapped(self, edge_type: int) -> Tensor:
         """Keys and values of the sources of an edge type, mapped by it: shape (n, 2, P)."""
-        nodes = self.nodes(self.block.graph.ends[edge_type][0])
-        kv = self.buffer("kv", nodes, 2)
-        matrices = (("k", self.parameters.attention), ("v", self.parameters.message))
-        for part, (name, matrix) in enumerate(matrices):
-            heads = self.buffer(name, nodes, 1)[:, 0]
-            self.backend.map_heads(
-                self.block.graph.sources[edge_type], heads, matrix[edge_type], kv, part
-            )
+        graph = self.block.graph
+        nodes = self.nodes(graph.ends[edge_type][0])
+        heads, kv = self.buffer("heads", nodes), self.buffer("kv", nodes)
+        for part, matrices in enumerate((self.parameters.attention, self.parameters.message)):
+            of = graph.sources[edge_type]
+            self.backend.map_heads(of, heads[:, part], matrices[edge_type], kv, part)
         return kv

@@ -38,7 +38,7 @@ from clinical_drug_discovery.ops.simd import (
 
 __all__ = ["attend", "attend_backward", "map_heads", "map_heads_backward"]
 
-_PIECE_EDGES = 1 << 20  # whose shares are kept from one kernel to the next
+_PIECE_EDGES = 1 << 19  # whose shares are kept from one kernel to the next
 _AHEAD = 6  # edges whose rows are asked for before they are needed
 _LINE = 64  # bytes of a cache line
 _EDGES = 32  # of a row at a time: what is computed of them stays in the first cache
@@ -100,7 +100,7 @@ def attend_backward(
         _backward_by_source(
             source_parts, mirror, src, first_dst + start, first_dst + stop, start == 0,
             block.places().numpy(), block.row_ptr[dst_type], graph.mirrored_edges.numpy(),
-            indptr[start], flat(qg), shares, len(scale), flat(grad_kv), grad_q.shape[1],
+            indptr[start], flat(qg), shares, scale.numpy(), flat(grad_kv), grad_q.shape[1],
         )  # fmt: skip
     return grad_scale.sum(dim=0)
 
@@ -298,20 +298,22 @@ def _backward_by_target(  # type: ignore[no-untyped-def]  # numba infers its typ
 @numba.njit(parallel=True, cache=True, nogil=True, fastmath=FAST)
 def _backward_by_source(  # type: ignore[no-untyped-def]  # numba infers its types
     parts, indptr, dst, low, high, fresh, place, first_row, mirrored, first_edge, qg, shares,
-    num_heads, grad_kv, width,
+    scale, grad_kv, width,
 ):  # fmt: skip
     """Write the gradients by keys and values of the nodes that have edges."""
+    num_heads = len(scale)
     dim = width // num_heads
+    zero = scale.dtype.type(0)
     for part in numba.prange(len(parts) - 1):
-        acc = np.empty(2 * width, grad_kv.dtype)
+        acc = np.empty(2 * width, scale.dtype)
         starts = np.empty(_EDGES, np.int64)
         places = np.empty(_EDGES, np.int64)
         for j in range(parts[part], parts[part + 1]):
             begin, end = edges_between(dst, indptr[j], indptr[j + 1], low, high)
             if begin == end and not (fresh and indptr[j] < indptr[j + 1]):
                 continue
-            for c in range(2 * width):
-                acc[c] = 0 if fresh else grad_kv[j * 2 * width + c]
+            for c in range(0, 2 * width, LANES):
+                store(acc, c, splat(zero) if fresh else load(grad_kv, j * 2 * width + c))
             edge = begin
             while edge < end:
                 count = 0
@@ -329,5 +331,5 @@ def _backward_by_source(  # type: ignore[no-untyped-def]  # numba infers its typ
                     starts[e] += width
                     places[e] += num_heads
                 _add_heads(count, shares, places, qg, starts, acc, width, num_heads, dim)
-            for c in range(2 * width):
-                grad_kv[j * 2 * width + c] = acc[c]
+            for c in range(0, 2 * width, LANES):
+                store(grad_kv, j * 2 * width + c, load(acc, c))

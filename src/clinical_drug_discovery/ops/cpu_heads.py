@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import numba
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -26,7 +27,7 @@ def map_heads(nodes: Tensor, heads: Tensor, matrix: Tensor, out: Tensor, part: i
     """The same as `reference.map_heads`."""
     width = heads.shape[1]
     _map(
-        nodes.numpy(), flat(heads), width, 0, matrix.contiguous().numpy(),
+        nodes.numpy(), _from_first(heads), heads.stride(0), 0, matrix.contiguous().numpy(),
         flat(out), 2 * width, part * width, False,
     )  # fmt: skip
 
@@ -40,10 +41,19 @@ def map_heads_backward(
     by_part = torch.zeros(_PARTS, *matrix.shape, dtype=matrix.dtype)
     _map(
         nodes.numpy(), flat(grad), 2 * width, part * width, transposed.numpy(),
-        flat(grad_heads), width, 0, True,
+        _from_first(grad_heads), grad_heads.stride(0), 0, True,
     )  # fmt: skip
-    _outer(nodes.numpy(), flat(heads), flat(grad), part * width, by_part.numpy())
+    _outer(
+        nodes.numpy(), _from_first(heads), heads.stride(0), flat(grad), part * width,
+        by_part.numpy(),
+    )  # fmt: skip
     return by_part.sum(dim=0)
+
+
+def _from_first(rows: Tensor) -> npt.NDArray[np.generic]:
+    """All memory from the first of some rows, which may lie apart, to the end of the last."""
+    size = (len(rows) - 1) * rows.stride(0) + rows.shape[1] if len(rows) else 0
+    return flat(rows.as_strided((size,), (1,)))
 
 
 @numba.njit(parallel=True, cache=True, nogil=True, fastmath=FAST)
@@ -93,7 +103,7 @@ def _map(nodes, heads, stride, first, matrix, out, out_stride, out_first, accumu
 
 
 @numba.njit(parallel=True, cache=True, nogil=True, fastmath=FAST)
-def _outer(nodes, heads, grad, first, by_part):  # type: ignore[no-untyped-def]  # numba infers its types
+def _outer(nodes, heads, stride, grad, first, by_part):  # type: ignore[no-untyped-def]  # numba infers its types
     """Sum the outer products of each head's rows and their gradients, by part."""
     num_heads, dim = by_part.shape[1:3]
     width = num_heads * dim
@@ -107,7 +117,7 @@ def _outer(nodes, heads, grad, first, by_part):  # type: ignore[no-untyped-def] 
             stop = min(start + _ROWS, end)
             for i in range(start, stop):
                 for c in range(0, width, LANES):
-                    store(own, (i - start) * width + c, load(heads, nodes[i] * width + c))
+                    store(own, (i - start) * width + c, load(heads, nodes[i] * stride + c))
             for row in range(0, width, 4):  # dim is a multiple of 4
                 head = row // dim * dim
                 for column in range(0, dim, LANES):
