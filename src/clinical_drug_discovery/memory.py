@@ -6,12 +6,17 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
+import numpy as np
 import psutil
 
 from clinical_drug_discovery.errors import InputError
-from clinical_drug_discovery.graph import EdgeType
-from clinical_drug_discovery.runtime import GIB, peak_memory_bytes
+from clinical_drug_discovery.graph import EdgeType, KnowledgeGraph
+from clinical_drug_discovery.ops.cpu_attention import PIECE_EDGES
+from clinical_drug_discovery.ops.precision import padded
+from clinical_drug_discovery.runtime import GIB, available_memory_bytes, peak_memory_bytes
+from clinical_drug_discovery.sampling import share_out
 
 _UNITS = {
     "": 1,
@@ -37,7 +42,7 @@ def parse_memory(budget: str | int | None) -> int:
         InputError: it is no amount of memory.
     """
     if budget is None:
-        return int(psutil.virtual_memory().available * _FREE_SHARE)
+        return int(available_memory_bytes() * _FREE_SHARE)
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(budget))
     if match is None or match[2].upper() not in _UNITS or not 0 < float(match[1]) < 1e30:
         raise InputError(
@@ -47,46 +52,106 @@ def parse_memory(budget: str | int | None) -> int:
     return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
-_FIXED = GIB // 5  # compiling the kernels, thread pools, work space of matrix products
+# What comes on top of any plan: compiled kernels, libraries of matrix products and their work
+# space, thread pools, and what the heap does not give back at once.
+_FIXED = 190 * 2**20
+CHUNK_SIZES = (32_768, 16_384, 8_192, 4_096, 2_048, 1_024)  # of inference, to choose from
+
+
+@dataclass(frozen=True)
+class GraphSizes:
+    """The sizes of a graph that decide what training needs."""
+
+    node_type_counts: Mapping[str, int]
+    edge_type_counts: Mapping[EdgeType, int]
+
+    @staticmethod
+    def of(graph: KnowledgeGraph) -> GraphSizes:
+        """The sizes of a graph."""
+        nodes = dict(zip(graph.node_type_names, graph.type_ptr.diff().tolist(), strict=True))
+        edges = dict(zip(graph.edge_types, graph.edge_type_counts.tolist(), strict=True))
+        return GraphSizes(nodes, edges)
+
+    @property
+    def num_nodes(self) -> int:
+        """Number of nodes N."""
+        return sum(self.node_type_counts.values())
+
+    @property
+    def num_edges(self) -> int:
+        """Number of directed edges E."""
+        return sum(self.edge_type_counts.values())
+
+    @property
+    def most(self) -> int:
+        """Number of nodes n of the largest type."""
+        return max(self.node_type_counts.values())
+
+    def expected_rows(self, sizes: Mapping[EdgeType, int]) -> int:
+        """Nodes in a batch of facts: what drawing evenly would give, the most to be expected."""
+        drawn = dict.fromkeys(self.node_type_counts, 0)
+        for kind, size in sizes.items():
+            drawn[kind.src_type] += size
+            drawn[kind.dst_type] += 2 * size  # the fact's and the negative's
+        return sum(
+            math.ceil(count * -math.expm1(-drawn[kind] / count))
+            for kind, count in self.node_type_counts.items()
+        )
 
 
 @dataclass(frozen=True)
 class SagePlan:
     """The sizes that decide what training and embedding with GraphSAGE need."""
 
-    num_nodes: int
-    num_edges: int
+    graph: GraphSizes
     hidden_dim: int
     embedding_dim: int
     num_layers: int
     edge_batch_size: int
+    chunk_size: int
+    stored: int = 2  #: bytes of a number that edges gather
 
     def bytes_needed(self) -> int:
         """Peak bytes beside what the process holds already (interpreter, libraries, the graph).
 
-        Training: 12 N C of weights and Adam's two moments, 8 N C kept per hidden layer and 12 N C
-        passing through; for the last layer M = 3 edge_batch_size rows (at most N) with
-        4 M (2 C + 4 D), 48 D for each pair of a chunk of the loss, and 21 bytes an edge to pick
-        out the rows' edges. Inference: the input, a layer's
-        rows and the result, twice over while it is put in order and written, 4 N (2 C + 2 D).
+        With S bytes of a stored number, L hidden layers, n nodes of the largest type and M rows of
+        a batch. Always there: 12 N C of vectors and Adam's two moments, 16 bytes for each other
+        weight. In a step the largest of: the hidden layers forward, with N C (4 L + 4 + S); the
+        last layer and the loss, with 4 N C (L + 1) + M (8 C + 12 D); the last layer backward, with
+        N C (4 L + 4) + M (8 C + 8 D + S C) + 4 n C; the hidden layers backward, with
+        N C (4 L + 4 + S) + 4 n C. Inference: the vectors, the input and the rows that edges gather
+        of it, and the result: 4 N C + N C (4 + S) + 4 N max(C, D), and the rows of a chunk.
         """
-        nodes, hidden, dim = self.num_nodes, self.hidden_dim, self.embedding_dim
-        rows = min(3 * self.edge_batch_size, nodes)
+        nodes, most, hidden, dim = (
+            self.graph.num_nodes, self.graph.most, self.hidden_dim, self.embedding_dim
+        )  # fmt: skip
         layers = self.num_layers - 1
+        counts = np.array(list(self.graph.edge_type_counts.values()))
+        sizes = zip(
+            self.graph.edge_type_counts, share_out(counts, self.edge_batch_size), strict=True
+        )
+        rows = self.graph.expected_rows(dict(sizes))
+        vector, kept = 4 * nodes * hidden, 4 * nodes * hidden * layers
+        stored = self.stored * nodes * hidden
+        step = max(
+            kept + vector + stored if layers else 0,
+            kept + (vector if layers else 0) + stored,
+            kept + (vector if layers else 0) + rows * (8 * hidden + 12 * dim),
+            kept + vector + rows * ((8 + self.stored) * hidden + 8 * dim) + 4 * most * hidden,
+            kept + vector + stored + 4 * most * hidden if layers else 0,
+        )
         weights = 16 * (2 * hidden * (hidden * layers + dim))
-        training = 4 * nodes * hidden * (3 + 2 * layers + 3) + 4 * rows * (2 * hidden + 4 * dim)
-        training += 48 * dim * min(self.edge_batch_size, self.num_edges, CHUNK_PAIRS)
-        training += 32 * self.edge_batch_size  # the batch's node numbers
-        inference = 4 * nodes * (2 * hidden + 2 * dim)
-        return _FIXED + weights + max(training + 21 * self.num_edges, inference)
+        training = 3 * vector + weights + step + 150 * self.edge_batch_size
+        chunk = min(self.chunk_size, most) * 4 * (3 * hidden + 4 * dim)
+        inference = vector + vector + stored + 4 * nodes * max(hidden, dim) + chunk
+        return _FIXED + max(training, inference)
 
 
 @dataclass(frozen=True)
 class HgtPlan:
     """The sizes that decide what training and embedding with HGT need."""
 
-    node_type_counts: Mapping[str, int]
-    edge_type_counts: Mapping[EdgeType, int]
+    graph: GraphSizes
     num_sharing: int  #: at most so many ordered pairs of diseases share a gene
     num_diseases: int  #: that the contrastive term may draw from; 0 without one
     hidden_dim: int
@@ -94,64 +159,78 @@ class HgtPlan:
     num_layers: int
     num_heads: int
     edge_sample_size: int
+    chunk_size: int
+    stored: int = 2  #: bytes of a number that edges gather
 
     def num_rows(self) -> int:
-        """Nodes in a batch: what drawing evenly would give, which is the most to be expected."""
-        drawn = dict.fromkeys(self.node_type_counts, 0)
-        for kind, count in self.edge_type_counts.items():
-            size = min(count, self.edge_sample_size)
-            drawn[kind.src_type] += size
-            drawn[kind.dst_type] += 2 * size  # the fact's and the negative's
+        """Nodes in a batch, at most to be expected."""
+        counts = self.graph.edge_type_counts
+        sizes = {kind: min(count, self.edge_sample_size) for kind, count in counts.items()}
         pairs = 2 * min(self.edge_sample_size, self.num_diseases)
-        return pairs + sum(
-            math.ceil(count * -math.expm1(-drawn[kind] / count))
-            for kind, count in self.node_type_counts.items()
-        )
+        return min(pairs + self.graph.expected_rows(sizes), self.graph.num_nodes)
 
     def bytes_needed(self) -> int:
         """Peak bytes beside what the process holds already (interpreter, libraries, the graph).
 
-        With M the rows of a batch, P the pairs of its contrastive term, n the nodes of the largest
-        type. Always there: 12 N C of vectors and Adam's two moments, 16 bytes for each other
-        weight, 22 bytes an edge for the edges by type and those of a batch, 60 bytes for each pair
-        of diseases that share a gene. In a step the largest of: the loss, with 4 N C (2 L - 1)
-        kept, 4 M (3 C + 4 D), 48 D for each pair of a chunk and 24 P^2; the last layer's backward
-        pass, with 4 N C 2 L, 28 M C and 40 n C of one source type; a hidden layer's, with
-        4 N C (7 + 2 (L - 2)) and 40 n C. Inference: the vectors, a stage's input and result, the
-        latter twice over while it is put in order and written, and 24 n C.
+        With S bytes of a stored number, P the width with padded heads, n nodes of the largest type,
+        M rows of a batch, L layers. Always there: 12 N C of vectors and Adam's two moments, 16 bytes
+        for each other weight, 4 bytes an edge for the mirrored edges, 60 for each pair of diseases
+        that share a gene. Buffers of one source type: forward 4 S n P, backward n P (6 S + 8) and
+        the shares of 2**19 edges. Kept of the first k layers: k N (4 C + S P). In a step the largest
+        of: a hidden layer forward, with what is kept of those before, 4 N C, and N P (4 + S) or
+        4 N (P + C); the loss, with what is kept of the hidden layers, 4 N C and
+        M (4 P + 4 C + 8 D); the last layer backward, with the same, 4 N C again and M P (4 + 2 S);
+        a hidden layer backward, with what is kept of those before, 8 N C and N P (4 + 2 S).
+        Inference: the vectors, a stage's input and result, a chunk's rows and the forward buffers.
         """
-        hidden, dim, layers = self.hidden_dim, self.embedding_dim, self.num_layers
-        nodes, num_edges = sum(self.node_type_counts.values()), sum(self.edge_type_counts.values())
-        most, types = max(self.node_type_counts.values()), len(self.node_type_counts)
-        sampled = sum(min(count, self.edge_sample_size) for count in self.edge_type_counts.values())
-        rows = min(self.num_rows(), nodes)
-        matrices = types * hidden * (4 * hidden * layers + hidden + dim)
-        matrices += 2 * layers * len(self.edge_type_counts) * hidden * hidden // self.num_heads
-        vector = 4 * nodes * hidden
-        scratch = 40 * most * hidden
-        loss = vector * (2 * layers - 1) + 4 * rows * (3 * hidden + 4 * dim)
-        loss += 48 * dim * min(sampled, CHUNK_PAIRS)
+        graph, hidden, dim, layers = (
+            self.graph, self.hidden_dim, self.embedding_dim, self.num_layers
+        )  # fmt: skip
+        nodes, most, stored = graph.num_nodes, graph.most, self.stored
+        width = self.num_heads * padded(hidden // self.num_heads)
+        rows, vector, wide = self.num_rows(), 4 * nodes * hidden, 4 * nodes * width
+        forward = 4 * stored * most * width
+        largest = min(PIECE_EDGES, max(graph.edge_type_counts.values()))
+        backward = most * width * (6 * stored + 8) + 2 * stored * self.num_heads * largest
+        gathered = stored * nodes * width
+        kept = (layers - 1) * (vector + gathered)  # of the hidden layers
+        loss = kept + vector + rows * (4 * width + 4 * hidden + 8 * dim)
         loss += 24 * min(self.edge_sample_size, self.num_diseases) ** 2
-        last = vector * 2 * layers + 28 * rows * hidden + scratch
-        middle = vector * (7 + 2 * (layers - 2)) + scratch if layers > 1 else 0
-        training = 3 * vector + 16 * matrices + 22 * num_edges + 100 * sampled
-        training += max(loss, last, middle)
-        inference = vector + 4 * nodes * (hidden + 2 * dim) + 24 * most * hidden + 8 * num_edges
-        return _FIXED + 60 * self.num_sharing + max(training, inference)
+        last = kept + 2 * vector + rows * width * (4 + 2 * stored) + backward
+        step = max(loss, last, 2 * vector)
+        if layers > 1:
+            before = (layers - 2) * (vector + gathered)
+            step = max(
+                step,
+                before + vector + wide + max(gathered + forward, vector, gathered),
+                before + 2 * vector + wide + 2 * gathered + backward,
+            )
+        types, edge_types = len(graph.node_type_counts), len(graph.edge_type_counts)
+        weights = types * hidden * (4 * hidden * layers + hidden + dim)
+        weights += 2 * layers * edge_types * hidden * hidden // self.num_heads
+        sampled = sum(min(n, self.edge_sample_size) for n in graph.edge_type_counts.values())
+        training = 3 * vector + 16 * weights + 150 * sampled + 4 * graph.num_edges + step
+        chunk = min(self.chunk_size, most) * (width * (4 + stored) + 4 * (hidden + dim))
+        inference = vector + vector + 4 * nodes * max(hidden, dim) + chunk + forward
+        return _FIXED + 60 * self.num_sharing + max(training, inference + 16 * weights)
 
 
 Plan = SagePlan | HgtPlan
+AnyPlan = TypeVar("AnyPlan", SagePlan, HgtPlan)
 
 
-def check_budget(plan: Plan, memory_budget: str | int | None) -> int:
-    """Refuse a plan whose predicted peak exceeds the budget.
+def fit_plan(
+    plan: AnyPlan, memory_budget: str | int | None, *, choose_chunk_size: bool
+) -> tuple[AnyPlan, int]:
+    """Choose the chunk size of a plan so that its predicted peak fits the budget, or refuse it.
 
     Args:
         plan: what is to be run.
         memory_budget: see `parse_memory`.
+        choose_chunk_size: take the largest of `CHUNK_SIZES` that fits, else leave the plan's own.
 
     Returns:
-        The predicted peak resident size of the process in bytes.
+        The plan, and the predicted peak resident size of the process in bytes.
 
     Raises:
         InputError: it does not fit; the message says what would do and which parameters help.
@@ -160,18 +239,22 @@ def check_budget(plan: Plan, memory_budget: str | int | None) -> int:
     held = psutil.Process().memory_info().rss
     if memory_budget is None:
         budget += held  # what is free does not count what this process holds already
-    peak: int = max(held + plan.bytes_needed(), peak_memory_bytes())
-    if peak > budget:
-        limit = "70% of the free memory" if memory_budget is None else repr(memory_budget)
-        raise InputError(
-            f"memory_budget (got {limit}, {budget / GIB:.2f} GiB) is too small: this run needs "
-            f"{_gib(peak)}; {_what_helps(plan, held, budget)}"
-        )
-    return peak
+    sizes = CHUNK_SIZES if choose_chunk_size else (plan.chunk_size,)
+    for size in sizes:
+        fitted = replace(plan, chunk_size=size)
+        peak = max(held + fitted.bytes_needed(), peak_memory_bytes())
+        if peak <= budget:
+            return fitted, peak
+    limit = "70% of the free memory" if memory_budget is None else repr(memory_budget)
+    raise InputError(
+        f"memory_budget (got {limit}, {budget / GIB:.2f} GiB) is too small: this run needs "
+        f"{_gib(peak)}; {_what_helps(fitted, held, budget)}"
+    )
 
 
 def _what_helps(plan: Plan, held: int, budget: int) -> str:
-    """The parameters of which half, or a quarter, would fit."""
+    """How much half of each parameter would save, or a quarter, and whether that is enough."""
+    now = held + plan.bytes_needed()
     options = []
     names = "hidden_dim", "num_layers", "edge_batch_size", "edge_sample_size", "embedding_dim"
     for name in names:
@@ -182,8 +265,9 @@ def _what_helps(plan: Plan, held: int, budget: int) -> str:
         for part in (2, 4):
             value = max(least, getattr(plan, name) // part // step * step)
             needed = held + replace(plan, **{name: value}).bytes_needed()
-            if needed <= budget:
-                options.append(f"{name} {value} needs {_gib(needed)}")
+            if needed < now and (needed <= budget or part == 4):
+                enough = "" if needed <= budget else ", which is not enough alone"
+                options.append(f"{name} {value} needs {_gib(needed)}{enough}")
                 break
     if isinstance(plan, HgtPlan):
         needed = held + replace(plan, num_sharing=0).bytes_needed()
@@ -192,9 +276,7 @@ def _what_helps(plan: Plan, held: int, budget: int) -> str:
                 f"{plan.num_sharing:,} pairs that share by disease_gene_relation are "
                 f"too many, without them {_gib(needed)} is needed"
             )
-    if options:
-        return "; ".join(options)
-    return "no quarter of one parameter would fit; use fewer nodes (limit_nodes)"
+    return "; ".join([*options, "fewer nodes (limit_nodes) need less of everything"])
 
 
 def _gib(size: int) -> str:

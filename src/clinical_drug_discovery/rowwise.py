@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from clinical_drug_discovery.chunks import row_chunks
 
+
 def by_type(
     function: Callable[..., Tensor],
     row_ptr: tuple[int, ...],
@@ -87,7 +88,7 @@ def backward_by_type(
     """
     grads = [torch.zeros_like(weight) for weight in weights]
     for t, chunk in _chunks(row_ptr):
-        given = [x[chunk].detach().requires_grad_() for x in rows]
+        given = [x[chunk].detach().to(grad.dtype).requires_grad_() for x in rows]
         given += [weight[t].detach().requires_grad_() for weight in weights]
         with torch.enable_grad():
             result = function(*given)

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from clinical_drug_discovery.errors import InputError
 from clinical_drug_discovery.evaluate import Collapse, collapse_by_type, collapse_warnings
 from clinical_drug_discovery.graph import KnowledgeGraph
 from clinical_drug_discovery.inference import LayeredModel, embed_all
-from clinical_drug_discovery.memory import Plan, check_budget
+from clinical_drug_discovery.memory import AnyPlan, fit_plan
 from clinical_drug_discovery.optimizer import Adam
 from clinical_drug_discovery.outputs import check_output, output_files, write_embeddings
 from clinical_drug_discovery.progress import Progress
@@ -41,6 +41,7 @@ from clinical_drug_discovery.runtime import (
 from clinical_drug_discovery.stats import EmbeddingStats
 from clinical_drug_discovery.tables import check_edges_file, check_filters, read_graph
 
+_FINITE_ROWS = 8_192  # looked at a time: whole, this takes a copy of the embeddings
 _WATCH_EVERY = 10  # epochs: on PrimeKG a look at one batch takes half a second
 History = list[dict[str, Any]]  #: one record per epoch
 
@@ -77,7 +78,7 @@ def start_run(
     model_dir: str | Path | None,
     device: str | None,
     learning_rate: float,
-    least: Mapping[str, tuple[int, int]],
+    least: Mapping[str, tuple[int | None, int]],
 ) -> Run:
     """Refuse what cannot be done, before anything expensive starts and with nothing written.
 
@@ -87,13 +88,15 @@ def start_run(
         model_dir: where to write the model; beside the embeddings if None.
         device: see `runtime.resolve_device`.
         learning_rate: must be a finite number above 0.
-        least: for each parameter that is a whole number its value and the least that is allowed.
+        least: for each parameter that is a whole number, or left out, its value and the least that
+            is allowed.
 
     Raises:
         InputError: a parameter breaks a rule.
     """
     for name, (value, minimum) in least.items():
-        check_at_least(name, value, minimum)
+        if value is not None:
+            check_at_least(name, value, minimum)
     check_between("learning_rate", learning_rate, 0, math.inf)
     edges, output = Path(edges_csv), Path(output_csv)
     check_edges_file(edges)
@@ -150,11 +153,22 @@ def read_edges(
     return graph
 
 
-def predict_memory(run: Run, plan: Plan, memory_budget: str | int | None) -> int:
-    """Predict the peak in bytes, say it, and refuse a plan that does not fit."""
-    predicted = check_budget(plan, memory_budget)
-    run.progress.milestone(f"Predicted peak memory: {predicted / GIB:.2f} GiB")
-    return predicted
+def plan_memory(
+    run: Run, plan: AnyPlan, memory_budget: str | int | None, chunk_size: int | None
+) -> tuple[int, int]:
+    """Choose what the budget leaves to choose, say the predicted peak, or refuse.
+
+    Returns:
+        The chunk size of inference and the predicted peak in bytes.
+    """
+    stored = 2 if run.device.type == "cpu" else 4
+    plan = replace(plan, stored=stored, chunk_size=chunk_size or plan.chunk_size)
+    fitted, predicted = fit_plan(plan, memory_budget, choose_chunk_size=chunk_size is None)
+    run.progress.milestone(
+        f"Predicted peak memory: {predicted / GIB:.2f} GiB, {fitted.chunk_size:,} nodes embedded "
+        "at a time"
+    )
+    return fitted.chunk_size, predicted
 
 
 def take_step(run: Run, loss: Tensor, optimizer: Adam, epoch: int) -> float:
@@ -216,7 +230,7 @@ def embed_nodes(
             chunk_size,
             on_stage=lambda name: run.progress.detail(f"{name}..."),
         )
-        if not torch.isfinite(embeddings).all():
+        if not all(torch.isfinite(rows).all() for rows in embeddings.split(_FINITE_ROWS)):
             raise InputError(
                 f"learning_rate (got {run.learning_rate}) is too high: "
                 "the embeddings hold NaN or infinity"

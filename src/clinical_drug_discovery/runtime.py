@@ -10,6 +10,7 @@ import resource
 import sys
 from pathlib import Path
 
+import psutil
 import torch
 from torch import Tensor
 
@@ -104,6 +105,15 @@ def peak_memory_bytes() -> int:
                 return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def available_memory_bytes() -> int:
+    """Memory that a program could still take: what is free, or what a container's limit leaves."""
+    available: int = psutil.virtual_memory().available
+    limit, used = (Path(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
+    if limit.exists() and used.exists() and (text := limit.read_text().strip()) != "max":
+        available = min(available, max(0, int(text) - int(used.read_text())))
+    return available
 
 
 def check_shape(name: str, tensor: Tensor, *shape: int | None) -> None:

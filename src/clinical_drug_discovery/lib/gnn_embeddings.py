@@ -12,13 +12,13 @@ import torch
 from clinical_drug_discovery.blocks import full_block, row_block
 from clinical_drug_discovery.graph import KnowledgeGraph
 from clinical_drug_discovery.losses import DistMult, link_prediction_loss
-from clinical_drug_discovery.memory import SagePlan
+from clinical_drug_discovery.memory import CHUNK_SIZES, GraphSizes, SagePlan
 from clinical_drug_discovery.optimizer import Adam
 from clinical_drug_discovery.run import (
     History,
     Run,
     embed_nodes,
-    predict_memory,
+    plan_memory,
     read_edges,
     start_run,
     take_step,
@@ -46,7 +46,7 @@ def generate_gnn_embeddings(
     seed: int = 0,
     memory_budget: str | int | None = None,
     model_dir: str | Path | None = None,
-    chunk_size: int = 8_192,
+    chunk_size: int | None = None,
     cache: bool = True,
     cache_dir: str | Path | None = None,
 ) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def generate_gnn_embeddings(
         out.
         model_dir: where to write the model; beside the embeddings if left out.
         chunk_size: nodes embedded at a time: fewer take less memory and more time; of the result
-            it changes only the rounding of float32.
+            it changes only the rounding. The most that the budget allows, if left out.
         cache: keep the graph once it is read, and take it from there as long as the file is the
             same.
         cache_dir: where to keep it; beside the edges file if left out.
@@ -102,9 +102,9 @@ def generate_gnn_embeddings(
     )
     graph = read_edges(run, include_node_types, limit_nodes, cache, cache_dir)
     plan = SagePlan(
-        graph.num_nodes, graph.num_edges, hidden_dim, embedding_dim, num_layers, edge_batch_size
+        GraphSizes.of(graph), hidden_dim, embedding_dim, num_layers, edge_batch_size, CHUNK_SIZES[0]
     )
-    predicted = predict_memory(run, plan, memory_budget)
+    chunk_size, predicted = plan_memory(run, plan, memory_budget, chunk_size)
 
     with run.timed("train"):
         generator = torch.Generator().manual_seed(seed)

@@ -18,13 +18,13 @@ from clinical_drug_discovery.evaluate import similarity_spearman
 from clinical_drug_discovery.graph import KnowledgeGraph
 from clinical_drug_discovery.hgt import Hgt
 from clinical_drug_discovery.losses import DistMult, contrastive_loss, link_prediction_loss
-from clinical_drug_discovery.memory import HgtPlan
+from clinical_drug_discovery.memory import CHUNK_SIZES, GraphSizes, HgtPlan
 from clinical_drug_discovery.optimizer import Adam
 from clinical_drug_discovery.run import (
     History,
     Run,
     embed_nodes,
-    predict_memory,
+    plan_memory,
     read_edges,
     start_run,
     take_step,
@@ -59,7 +59,7 @@ def generate_hgt_embeddings(
     seed: int = 0,
     memory_budget: str | int | None = None,
     model_dir: str | Path | None = None,
-    chunk_size: int = 8_192,
+    chunk_size: int | None = None,
     cache: bool = True,
     cache_dir: str | Path | None = None,
 ) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def generate_hgt_embeddings(
             out.
         model_dir: where to write the model; beside the embeddings if left out.
         chunk_size: nodes embedded at a time: fewer take less memory and more time; of the result
-            it changes only the rounding of float32.
+            it changes only the rounding. The most that the budget allows, if left out.
         cache: keep the graph once it is read, and take it from there as long as the file is the
             same.
         cache_dir: where to keep it; beside the edges file if left out.
@@ -135,19 +135,19 @@ def generate_hgt_embeddings(
     names = {
         "node_type": disease_type, "neighbor_type": gene_type, "relation": disease_gene_relation
     }  # fmt: skip
-    counts = dict(zip(graph.node_type_names, graph.type_ptr.diff().tolist(), strict=True))
+    sizes = GraphSizes.of(graph)
     plan = HgtPlan(
-        node_type_counts=counts,
-        edge_type_counts=dict(zip(graph.edge_types, graph.edge_type_counts.tolist(), strict=True)),
+        graph=sizes,
         num_sharing=most_sharing_pairs(graph, **names),
-        num_diseases=counts.get(disease_type, 0) if contrastive_weight else 0,
+        num_diseases=sizes.node_type_counts.get(disease_type, 0) if contrastive_weight else 0,
         hidden_dim=hidden_dim,
         embedding_dim=embedding_dim,
         num_layers=num_layers,
         num_heads=num_heads,
         edge_sample_size=edge_sample_size,
+        chunk_size=CHUNK_SIZES[0],
     )
-    predicted = predict_memory(run, plan, memory_budget)
+    chunk_size, predicted = plan_memory(run, plan, memory_budget, chunk_size)
 
     with run.timed("train"):
         alike = _alike(run, graph, names, similarity_threshold, seed)
@@ -158,9 +158,9 @@ def generate_hgt_embeddings(
             generator,
         ).to(run.device)  # fmt: skip
         decoder = DistMult(len(graph.relations), embedding_dim).to(run.device)
-        sizes = np.minimum(graph.edge_type_counts, edge_sample_size)
+        drawn = np.minimum(graph.edge_type_counts, edge_sample_size)
         history = _train(
-            run, model, decoder, graph, EdgeSampler(graph, sizes, seed), num_epochs,
+            run, model, decoder, graph, EdgeSampler(graph, drawn, seed), num_epochs,
             alike, edge_sample_size, weight, temperature,
         )  # fmt: skip
 

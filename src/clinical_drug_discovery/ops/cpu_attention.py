@@ -38,7 +38,7 @@ from clinical_drug_discovery.ops.simd import (
 
 __all__ = ["attend", "attend_backward", "map_heads", "map_heads_backward"]
 
-_PIECE_EDGES = 1 << 19  # whose shares are kept from one kernel to the next
+PIECE_EDGES = 1 << 19  # whose shares are kept from one kernel to the next
 _AHEAD = 6  # edges whose rows are asked for before they are needed
 _LINE = 64  # bytes of a cache line
 _EDGES = 32  # of a row at a time: what is computed of them stays in the first cache
@@ -110,7 +110,7 @@ def _pieces(indptr: npt.NDArray[np.int64], row_bytes: int) -> list[tuple[int, in
     pieces = []
     for start, last in tables(0, len(indptr) - 1, row_bytes):
         while start < last:
-            most = np.searchsorted(indptr, indptr[start] + _PIECE_EDGES, side="right") - 1
+            most = np.searchsorted(indptr, indptr[start] + PIECE_EDGES, side="right") - 1
             stop = min(last, max(start + 1, int(most)))
             pieces.append((start, stop))
             start = stop

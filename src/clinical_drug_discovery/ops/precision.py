@@ -17,6 +17,9 @@ from torch.nn import functional
 from clinical_drug_discovery.chunks import row_chunks
 from clinical_drug_discovery.ops.simd import LANES
 
+_FEW = 64
+
+
 def storage_dtype(x: Tensor) -> torch.dtype:
     """In what the rows of x are stored for gathering."""
     return torch.bfloat16 if x.device.type == "cpu" and x.dtype == torch.float32 else x.dtype
@@ -60,7 +63,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     dtype = product_dtype(x)
     if dtype == x.dtype:
         return functional.linear(x, weight, bias)
-    product = functional.linear(x.to(dtype), weight.to(dtype)).to(x.dtype)
+    product = _product(x.to(dtype), weight.to(dtype).t()).to(x.dtype)
     return product if bias is None else product + bias
 
 
@@ -69,7 +72,7 @@ def linear_into(out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None = No
     dtype = product_dtype(x)
     columns = weight.to(dtype).t()
     for rows in row_chunks(0, len(x)):
-        product = x[rows].to(dtype) @ columns
+        product = _product(x[rows].to(dtype), columns)
         if bias is None:
             out[rows] = product
         else:
@@ -98,8 +101,19 @@ def linear_backward(
     matrix = weight.to(dtype)
     for rows in row_chunks(0, len(x)):
         part = grad[rows].to(dtype)
-        grad_weight += part.t() @ x[rows].to(dtype)
+        grad_weight += _product(part.t(), x[rows].to(dtype))
         if grad_x is not None:
-            grad_x[rows] += part @ matrix
+            grad_x[rows] += _product(part, matrix)
     if grad_bias is not None:
         grad_bias += grad.sum(dim=0)
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """The product of two matrices. Of few rows in bfloat16 the same by way of float32.
+
+    For bfloat16 a kernel is compiled for each shape: no use for the last rows of some type, of
+    which there are different ones in each batch. They took 10 MB an epoch on PrimeKG.
+    """
+    if a.dtype == torch.bfloat16 and min(a.shape) < _FEW:
+        return (a.float() @ b.float()).to(a.dtype)
+    return a @ b
