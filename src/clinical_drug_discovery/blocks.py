@@ -1,8 +1,8 @@
 """Which edges one layer has to look at: those into all nodes, into some, or into a range of them.
 
-A block is what a layer sees of the graph. The target rows of a block are numbered from 0 and ordered
-by node type; its source rows are the graph's nodes. No edge is copied: a block of some rows says
-which nodes they are, and for the gradient which row a node is.
+A block is what a layer sees of the graph. Its target rows are numbered from 0 and ordered by node
+type; its source rows are the graph's nodes. No edge is copied: a block of some rows says which
+nodes they are, and for the gradient which row a node is.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 Notation: N nodes, E directed edges, T node types, R edge types. Every fact stands in both
 directions, so an edge type's transpose is another edge type of the same graph: one structure serves
-the forward and the backward pass. Nothing here reads files (see `tables`) or computes with features (see `ops`).
+the forward and the backward pass. Nothing here reads files (see `tables`) or computes with features
+(see `ops`).
 """
 
 from __future__ import annotations
@@ -115,6 +116,10 @@ class KnowledgeGraph:
     def bounds(self) -> tuple[int, ...]:
         """`type_ptr` as plain numbers."""
         return tuple(self.type_ptr.tolist())
+
+    def span(self, node_type: int) -> tuple[int, int]:
+        """The first node of a type, and what follows its last."""
+        return self.bounds[node_type], self.bounds[node_type + 1]
 
     @cached_property
     def ends(self) -> tuple[tuple[int, int], ...]:
@@ -229,8 +234,9 @@ class KnowledgeGraph:
             before = edge_src[np.minimum(middle, self.num_edges - 1)] < src
             low = np.where(open_ & before, middle + 1, low)
             high = np.where(open_ & ~before, middle, high)
-        found: npt.NDArray[np.bool_] = edge_src[np.minimum(low, self.num_edges - 1)] == src
-        return (low < end) & found
+        found: npt.NDArray[np.bool_] = low < end
+        found &= edge_src[np.minimum(low, self.num_edges - 1)] == src
+        return found
 
 
 def build_graph(

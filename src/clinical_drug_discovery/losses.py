@@ -43,7 +43,8 @@ class DistMult(nn.Module):
         bias = functional.embedding(relation, self.bias[:, None])[:, 0]
         dim = z.shape[1]
         scores = score_triples(z, self.relation, src, relation, dst)
-        return (scores + dim * bias) / dim**0.5
+        logits: Tensor = (scores + dim * bias) / dim**0.5
+        return logits
 
 
 def link_prediction_loss(decoder: DistMult, z: Tensor, batch: EdgeBatch) -> Tensor:

@@ -40,6 +40,7 @@ from clinical_drug_discovery.runtime import (
 )
 from clinical_drug_discovery.stats import EmbeddingStats
 from clinical_drug_discovery.tables import check_edges_file, check_filters, read_graph
+from clinical_drug_discovery.warmup import prepare_kernels
 
 _FINITE_ROWS = 8_192  # looked at a time: whole, this takes a copy of the embeddings
 _WATCH_EVERY = 10  # epochs: on PrimeKG a look at one batch takes half a second
@@ -161,6 +162,8 @@ def plan_memory(
     Returns:
         The chunk size of inference and the predicted peak in bytes.
     """
+    if run.device.type == "cpu":
+        prepare_kernels(run.progress.milestone)
     stored = 2 if run.device.type == "cpu" else 4
     plan = replace(plan, stored=stored, chunk_size=chunk_size or plan.chunk_size)
     fitted, predicted = fit_plan(plan, memory_budget, choose_chunk_size=chunk_size is None)

@@ -5,7 +5,7 @@ Notation: N nodes, M target rows, T node types, R edge types, H heads of d chann
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -164,8 +164,12 @@ def attend_backward(
     grad_q = grad.zero_()
     scale = parameters.scale
     grads = Parameters(
-        *(torch.zeros_like(getattr(parameters, f.name)) for f in fields(parameters)[:-1]),
-        parameters.dim,
+        weight=torch.zeros_like(parameters.weight),
+        bias=torch.zeros_like(parameters.bias),
+        attention=torch.zeros_like(parameters.attention),
+        message=torch.zeros_like(parameters.message),
+        scale=torch.zeros_like(parameters.scale),
+        dim=parameters.dim,
     )
     for src_type, edge_types in stream.by_source_type():
         stream.keys_and_values(src_type)
@@ -215,7 +219,7 @@ class _Attention(torch.autograd.Function):
         out, ctx.log_total = attend(x, parameters, block)
         ctx.save_for_backward(x, out, *weights)
         ctx.block = block
-        heads = out.unflatten(1, (weights[2].shape[1], -1))
+        heads: Tensor = out.unflatten(1, (weights[2].shape[1], -1))
         return heads[..., : parameters.dim].flatten(1).clone()
 
     @staticmethod
@@ -274,7 +278,7 @@ class _Stream:
 
     def nodes(self, node_type: int) -> slice:
         """The graph's nodes of a type."""
-        return slice(*self.block.graph.bounds[node_type : node_type + 2])
+        return slice(*self.block.graph.span(node_type))
 
     def rows(self, edge_type: int) -> slice:
         """The target rows of an edge type."""

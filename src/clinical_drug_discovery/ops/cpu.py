@@ -39,7 +39,7 @@ def add_neighbors(messages: Tensor, block: Block, scale: Tensor, out: Tensor) ->
         if rows.start < rows.stop:
             nodes, indptr = block.nodes_of(dst_type).numpy(), graph.indptr_of(r).numpy()
             parts = balanced_parts(indptr[nodes + 1] - indptr[nodes])
-            for low, high in tables(*graph.bounds[src_type : src_type + 2], _row_bytes(messages)):
+            for low, high in tables(*graph.span(src_type), _row_bytes(messages)):
                 _add_neighbors(
                     parts, nodes, indptr, graph.src.numpy(), low, high, flat(messages),
                     scale[rows].numpy(), out[rows].numpy(),
@@ -55,7 +55,7 @@ def add_neighbors_backward(
         if src_type == node_type and block.row_ptr[dst_type] < block.row_ptr[dst_type + 1]:
             indptr = graph.indptr_of(graph.mirror[r]).numpy()
             parts = balanced_parts(np.diff(indptr))
-            for low, high in tables(*graph.bounds[dst_type : dst_type + 2], _row_bytes(messages)):
+            for low, high in tables(*graph.span(dst_type), _row_bytes(messages)):
                 _add_neighbors_backward(
                     parts, indptr, graph.src.numpy(), low, high, place.numpy(), flat(messages),
                     out.numpy(),

@@ -58,7 +58,7 @@ def attend(
     graph, (src_type, dst_type) = block.graph, block.graph.ends[edge_type]
     nodes, indptr = block.nodes_of(dst_type).numpy(), graph.indptr_of(edge_type).numpy()
     parts = balanced_parts(indptr[nodes + 1] - indptr[nodes])
-    first, last = graph.bounds[src_type : src_type + 2]
+    first, last = graph.span(src_type)
     for low, high in tables(first, last, kv[0].nbytes):
         _attend(
             parts, nodes, indptr, graph.src.numpy(), low, high, first, flat(q), q.stride(0),
@@ -92,7 +92,7 @@ def attend_backward(
     for start, stop in pieces:
         rows = slice(*np.searchsorted(nodes, (start, stop)))
         parts = rows.start + balanced_parts(indptr[nodes[rows] + 1] - indptr[nodes[rows]])
-        for low, high in tables(*graph.bounds[src_type : src_type + 2], kv[0].nbytes):
+        for low, high in tables(*graph.span(src_type), kv[0].nbytes):
             _backward_by_target(
                 parts, nodes, indptr, src, low, high, first_src, indptr[start], flat(qg),
                 flat(kv), *given, grad_scale.numpy(), shares,

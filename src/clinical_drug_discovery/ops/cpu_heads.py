@@ -1,8 +1,8 @@
 """A matrix for each attention head, applied to the rows that have edges, as CPU kernels.
 
 A batched product of 8 matrices of 32 x 32 over rows side by side runs at a quarter of the CPU's
-rate in BLAS; these kernels keep the products of six rows in registers. Compiled by numba on first use and cached
-on disk.
+rate in BLAS; these kernels keep the products of six rows in registers. Compiled by numba on first
+use and cached on disk.
 
 Notation: n nodes, H heads of d channels, P = H d with d a multiple of `simd.LANES`.
 """
@@ -57,7 +57,7 @@ def _from_first(rows: Tensor) -> npt.NDArray[np.generic]:
 
 
 @numba.njit(parallel=True, cache=True, nogil=True, fastmath=FAST)
-def _map(nodes, heads, stride, first, matrix, out, out_stride, out_first, accumulate):  # type: ignore[no-untyped-def]  # numba infers its types
+def _map(nodes, heads, stride, first, matrix, out, out_stride, out_first, accumulate):  # type: ignore[no-untyped-def]  # numba infers its types  # noqa: C901  # vectors do not go into arrays
     num_heads, dim = matrix.shape[:2]
     width = num_heads * dim
     weights = matrix.reshape(-1)

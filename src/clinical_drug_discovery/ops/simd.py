@@ -26,8 +26,11 @@ _INT32 = ir.IntType(32)
 _INT32S = ir.VectorType(_INT32, LANES)
 _FLOATS = ir.VectorType(ir.FloatType(), LANES)
 Generator = tuple[Any, Callable[..., Any]]
-# Called in kernels without their first parameter, which a type checker cannot know.
-intrinsic: Any = numba_intrinsic
+
+
+def intrinsic(generator: Callable[..., Generator]) -> Any:
+    """numba's, of no type: in kernels it is called without its first parameter."""
+    return numba_intrinsic(generator)
 
 
 class Vector(types.Type):
@@ -231,14 +234,16 @@ def store_totals(_: Any, array: Any, at: Any, a: Any, b: Any, c: Any, d: Any) ->
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         def halves(x: Any, y: Any, width: int) -> Any:
-            """Add the two halves of each group of `width` numbers of x and then y."""
-            starts = range(0, 2 * x.type.count if y is not x else x.type.count, width)
-            low = [i + j for i in starts for j in range(width // 2)]
-            high = [i + width // 2 for i in low]
+            """Add the two halves of each group of `width` numbers of x and then of y."""
+            count = x.type.count if y is x else 2 * x.type.count
+            low = [at + i for at in range(0, count, width) for i in range(width // 2)]
+            high = [at + width // 2 for at in low]
             masks = (ir.Constant(ir.VectorType(_INT32, len(low)), part) for part in (low, high))
-            return builder.fadd(*(builder.shuffle_vector(x, y, mask) for mask in masks))
+            left, right = (builder.shuffle_vector(x, y, mask) for mask in masks)
+            return builder.fadd(left, right)
 
-        sums = halves(halves(*args[2:4], LANES), halves(*args[4:6], LANES), LANES // 2)
+        a, b, c, d = args[2:]
+        sums = halves(halves(a, b, LANES), halves(c, d, LANES), LANES // 2)
         for width in (LANES // 4, LANES // 8):
             sums = halves(sums, sums, width)
         array_struct = context.make_array(signature.args[0])(context, builder, args[0])
