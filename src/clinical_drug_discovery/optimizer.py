@@ -1,4 +1,4 @@
-"""Adam, without what `torch.optim` brings along: its first use imports a compiler, 70 MB and 2 s."""
+"""Adam, without what `torch.optim` brings along: its first use imports a compiler of 70 MB."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8
 
 
 class Adam:
-    """ "Adam: A Method for Stochastic Optimization" (arXiv:1412.6980), Alg. 1, its usual constants.
+    """Alg. 1 of "Adam: A Method for Stochastic Optimization" (arXiv:1412.6980), usual constants.
 
     Equal to `torch.optim.Adam`. Keeps two numbers beside each weight.
     """

@@ -45,7 +45,7 @@ class Vector(types.Type):
 class _VectorModel(PrimitiveModel):
     def __init__(self, manager: Any, vector: Vector) -> None:
         element = ir.FloatType() if vector.scalar == types.float32 else ir.DoubleType()
-        super().__init__(manager, vector, ir.VectorType(element, LANES))
+        super().__init__(manager, vector, ir.VectorType(element, LANES))  # type: ignore[no-untyped-call]  # numba has no types
 
 
 def widen(x: Any) -> Any:
@@ -61,7 +61,7 @@ def _widen(x):  # type: ignore[no-untyped-def]  # numba compares it with what it
 
 
 def narrow(x: Any, like: Any) -> Any:
-    """A number as an array stores it, rounded to the nearest (ties to even); only inside kernels."""
+    """A number as an array stores it, rounded to the nearest, ties to even; only in kernels."""
     raise NotImplementedError
 
 
@@ -77,7 +77,7 @@ def _narrow_float32(x, like):  # type: ignore[no-untyped-def]  # as above
 
 
 def exp(x: Any) -> Any:
-    """exp(x) for x <= 0; only inside kernels, where a loop of it is vectorised."""
+    """The exponential of x <= 0; only inside kernels, where a loop of it is vectorised."""
     raise NotImplementedError
 
 
