@@ -38,7 +38,7 @@ from clinical_drug_discovery.ops.simd import (
 
 __all__ = ["attend", "attend_backward", "map_heads", "map_heads_backward"]
 
-PIECE_EDGES = 1 << 19  # whose shares are kept from one kernel to the next
+PIECE_EDGES = 1 << 18  # whose shares are kept from one kernel to the next
 _AHEAD = 6  # edges whose rows are asked for before they are needed
 _LINE = 64  # bytes of a cache line
 _EDGES = 32  # of a row at a time: what is computed of them stays in the first cache

@@ -84,22 +84,27 @@ def _map(nodes, heads, stride, first, matrix, out, out_stride, out_first, accumu
                     s3 = fma(load_splat(own, x + 3 * width), w, s3)
                     s4 = fma(load_splat(own, x + 4 * width), w, s4)
                     s5 = fma(load_splat(own, x + 5 * width), w, s5)
-                for i in range(count):  # what a last group lacks is computed of rubbish, not kept
-                    place = nodes[group * _GROUP + i] * out_stride + out_first + at
-                    vector = s0
-                    if i == 1:
-                        vector = s1
-                    elif i == 2:
-                        vector = s2
-                    elif i == 3:
-                        vector = s3
-                    elif i == 4:
-                        vector = s4
-                    elif i == 5:
-                        vector = s5
-                    if accumulate:
-                        vector = add(load(out, place), vector)
-                    store(out, place, vector)
+                # What a last group lacks was computed of rubbish and is not kept.
+                first_node, place = group * _GROUP, out_first + at
+                _put(out, nodes[first_node] * out_stride + place, s0, accumulate)
+                if count > 1:
+                    _put(out, nodes[first_node + 1] * out_stride + place, s1, accumulate)
+                if count > 2:
+                    _put(out, nodes[first_node + 2] * out_stride + place, s2, accumulate)
+                if count > 3:
+                    _put(out, nodes[first_node + 3] * out_stride + place, s3, accumulate)
+                if count > 4:
+                    _put(out, nodes[first_node + 4] * out_stride + place, s4, accumulate)
+                if count > 5:
+                    _put(out, nodes[first_node + 5] * out_stride + place, s5, accumulate)
+
+
+@numba.njit(inline="always", fastmath=FAST)
+def _put(out, at, vector, accumulate):  # type: ignore[no-untyped-def]  # numba infers its types
+    if accumulate:
+        store(out, at, add(load(out, at), vector))
+    else:
+        store(out, at, vector)
 
 
 @numba.njit(parallel=True, cache=True, nogil=True, fastmath=FAST)
