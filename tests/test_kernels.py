@@ -1,0 +1,406 @@
+"""Every CPU kernel against the reference in float64, of the same stored rows.
+
+What is stored as bfloat16 is rounded before both get it: what is left is the rounding of the sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import numba
+import numpy as np
+import pytest
+import torch
+from closeness import BFLOAT16, off
+from graphs import Fact, Node, node, random_facts, to_rows
+from torch import Tensor
+
+from clinical_drug_discovery.blocks import Block, full_block, range_block, row_block
+from clinical_drug_discovery.graph import KnowledgeGraph
+from clinical_drug_discovery.ops import cpu, cpu_attention, cpu_scores, reference
+from clinical_drug_discovery.ops.precision import padded
+from clinical_drug_discovery.tables import read_graph
+
+#: In what rows are stored, in what is computed, and how far from exact that may be.
+DTYPES = (
+    (torch.float64, torch.float64, 1e-12),
+    (torch.float32, torch.float32, 1e-5),
+    (torch.bfloat16, torch.float32, 1e-5),
+)
+COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 31, 32, 33, 34, 65)  # of edges into one row
+
+
+def make_graph(directory: Path) -> KnowledgeGraph:
+    """Rows of so many edges as the loops of the kernels have cases, and nodes without any."""
+    rng = np.random.default_rng(3)
+    facts: list[Fact] = []
+    for number, count in enumerate(COUNTS):
+        drug, others = node("drug", 100 + number), rng.permutation(70)[:count].tolist()
+        facts += [(drug, "drug_protein", node("gene/protein", i)) for i in others]
+    facts += random_facts(rng, 60, {"drug": 40, "disease": 20, "gene/protein": 90})
+    lonely = [node(kind, 500) for kind in ("drug", "disease", "gene/protein")]
+    facts += [(end, "other", Node("other", "other", "0", "other")) for end in lonely]
+    to_rows(dict.fromkeys(facts)).write_csv(directory / "kg.csv")
+    return read_graph(directory / "kg.csv", include_node_types=["drug", "disease", "gene/protein"])
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory: pytest.TempPathFactory) -> KnowledgeGraph:
+    graph = make_graph(tmp_path_factory.mktemp("counts"))
+    assert (graph.degree == 0).sum() == 3
+    into_drugs = graph.edge_types.index(("gene/protein", "drug_protein", "drug"))
+    assert set(graph.indptr_of(into_drugs).diff().tolist()) >= set(COUNTS)
+    return graph
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> KnowledgeGraph:
+    facts = [(node("gene/protein", 0), "r", node("drug", i)) for i in range(50_000)]
+    path = tmp_path_factory.mktemp("hub") / "kg.csv"
+    to_rows(facts).write_csv(path)
+    return read_graph(path)
+
+
+def blocks(graph: KnowledgeGraph) -> list[Block]:
+    """All rows, some of all types, of one type, without any edge, and none at all."""
+    some = torch.randperm(graph.num_nodes, generator=torch.Generator().manual_seed(5))[:40]
+    one_type = torch.arange(*graph.span(1), 2)
+    rows = some.sort().values, one_type, (graph.degree == 0).nonzero()[:, 0], some[:0]
+    return [full_block(graph), *(row_block(graph, part) for part in rows)]
+
+
+def ranges(graph: KnowledgeGraph) -> list[Block]:
+    bounds = (0, 1), (3, graph.bounds[1]), (7, graph.num_nodes - 2), (graph.bounds[1], 50)
+    return [range_block(graph, start, stop) for start, stop in bounds]
+
+
+class Draw:
+    """Random numbers of any shape and precision."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def __call__(self, *shape: int, dtype: torch.dtype) -> Tensor:
+        return torch.randn(shape, generator=self._generator, dtype=torch.float64).to(dtype)
+
+
+def double(*values: Tensor) -> tuple[Tensor, ...]:
+    """Exact copies."""
+    return tuple(value.double().clone() for value in values)
+
+
+def table_sizes(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """All rows in one table, in a few of them, and each in one of its own."""
+    for size in (8 * 2**20, 2_000, 1):
+        monkeypatch.setattr(cpu, "_TABLE_BYTES", size)
+        yield size
+
+
+def check_sums(
+    block: Block, width: int, dtypes: tuple[torch.dtype, torch.dtype], tolerance: float
+) -> None:
+    """`add_neighbors` and, where there is a backward pass, `add_neighbors_backward`."""
+    (stored, computed), draw, graph = dtypes, Draw(), block.graph
+    messages = draw(graph.num_nodes, padded(width), dtype=stored)
+    # Of the size of 1 / degree, as the means are: a hub's sum is no larger than others.
+    scale = draw(block.num_rows, dtype=torch.float64) / graph.degree[block.rows].clamp(min=1)
+    scale, out = scale.to(computed), draw(block.num_rows, width, dtype=computed)
+    wanted, scale_64, messages_64 = double(out, scale, messages)
+    reference.add_neighbors(messages_64, block, scale_64, wanted)
+    cpu.add_neighbors(messages, block, scale, out)
+    assert off(out, wanted) < tolerance
+    if block.place is None:
+        with pytest.raises(RuntimeError, match="no backward pass"):
+            block.places()
+        return
+    messages = draw(block.num_rows, padded(width), dtype=stored) / 16
+    for node_type, (first, last) in enumerate(map(graph.span, range(len(graph.bounds) - 1))):
+        out = draw(last - first, width, dtype=computed)
+        wanted, messages_64 = double(out, messages)
+        given = block, block.places(), node_type
+        reference.add_neighbors_backward(messages_64, *given, wanted)
+        cpu.add_neighbors_backward(messages, *given, out)
+        assert off(out, wanted) < tolerance
+
+
+def test_sums_over_neighbours(graph: KnowledgeGraph, monkeypatch: pytest.MonkeyPatch) -> None:
+    for stored, computed, tolerance in DTYPES:
+        for width in (1, 3, 16, 33, 64):
+            for block in [*blocks(graph), *ranges(graph)]:
+                check_sums(block, width, (stored, computed), tolerance)
+    for size in table_sizes(monkeypatch):
+        assert len(cpu.tables(0, 100, 64)) == {8 * 2**20: 1, 2_000: 4, 1: 100}[size]
+        for block in [*blocks(graph), *ranges(graph)]:
+            check_sums(block, 33, (torch.float64, torch.float64), 1e-12)
+            check_sums(block, 16, (torch.bfloat16, torch.float32), 1e-5)
+
+
+def test_tables_cover_every_node_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in table_sizes(monkeypatch):
+        for first, last, row_bytes in ((0, 1, 10), (5, 105, 64), (5, 105, 2_000), (3, 3, 1)):
+            found = cpu.tables(first, last, row_bytes)
+            nodes = [i for low, high in found for i in range(low, high)]
+            assert nodes == list(range(first, last))
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the attention kernels take, for all edge types."""
+
+    block: Block
+    qg: Tensor  #: shape (M, 2, P), queries and gradients
+    kv: list[Tensor]  #: of each edge type, shape (n, 2, P)
+    scale: Tensor  #: shape (R, H)
+    delta: Tensor  #: shape (M, H)
+
+    @staticmethod
+    def draw(
+        block: Block, heads: int, dim: int, stored: torch.dtype, computed: torch.dtype
+    ) -> Given:
+        draw, graph, width = Draw(), block.graph, heads * dim
+        return Given(
+            block,
+            draw(block.num_rows, 2, width, dtype=stored),
+            [
+                draw(graph.bounds[s + 1] - graph.bounds[s], 2, width, dtype=stored)
+                for s, _ in graph.ends
+            ],
+            draw(len(graph.ends), heads, dtype=computed) / dim**0.5,
+            draw(block.num_rows, heads, dtype=computed),
+        )
+
+    def double(self) -> Given:
+        """The same in float64."""
+        qg, scale, delta = double(self.qg, self.scale, self.delta)
+        return Given(self.block, qg, [*double(*self.kv)], scale, delta)
+
+    def edge_types(self) -> Iterator[tuple[int, slice]]:
+        """Edge types that lead to rows of the block, with these rows."""
+        for r, (_, dst_type) in enumerate(self.block.graph.ends):
+            rows = slice(*self.block.row_ptr[dst_type : dst_type + 2])
+            if rows.start < rows.stop:
+                yield r, rows
+
+    def attend(self, backend: ModuleType) -> list[Tensor]:
+        """Highest logit, sum and weighted sum of each row, after all edge types."""
+        q, width = self.qg[:, 0].contiguous(), self.qg.shape[2]
+        highest = torch.full_like(self.delta, -torch.inf)
+        sums, weighted = torch.zeros_like(highest), self.delta.new_zeros(len(q), width)
+        for r, rows in self.edge_types():
+            backend.attend(
+                self.block, r, q[rows], self.kv[r], self.scale[r], highest[rows], sums[rows],
+                weighted[rows],
+            )  # fmt: skip
+        return [highest, sums, weighted]
+
+    def backward(
+        self, backend: ModuleType, log_total: Tensor
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """Gradients by queries, by scales, and by keys and values of each edge type."""
+        grad_q = self.delta.new_full((self.block.num_rows, self.qg.shape[2]), 0.5)
+        by_scale, by_kv = [], []
+        for r, rows in self.edge_types():
+            by_kv.append(torch.full_like(self.kv[r], 7))
+            by_scale.append(
+                backend.attend_backward(
+                    self.block, r, self.qg[rows], self.kv[r], self.scale[r],
+                    log_total[rows].to(self.delta.dtype), self.delta[rows], grad_q[rows], by_kv[-1],
+                )
+            )  # fmt: skip
+        return grad_q, by_scale, by_kv
+
+
+def check_attention(given: Given, tolerance: float, stored_tolerance: float = BFLOAT16) -> None:
+    ours, wanted = given.attend(cpu_attention), given.double().attend(reference)
+    alone = wanted[1][:, 0] == 0
+    assert (ours[0][alone] == -torch.inf).all()
+    assert (ours[1][alone] == 0).all()
+    assert (ours[2][alone] == 0).all()
+    for value, exact in zip(ours, wanted, strict=True):
+        assert off(value[~alone], exact[~alone]) < tolerance
+    if given.block.place is None:
+        return
+    log_total = wanted[0] + wanted[1].log()
+    grad_q, by_scale, by_kv = given.backward(cpu_attention, log_total)
+    exact_q, exact_scale, exact_kv = given.double().backward(reference, log_total)
+    assert off(grad_q, exact_q) < tolerance
+    # What edges weigh, and the result, are stored as bfloat16 if the rows are.
+    rounded = given.qg.dtype == torch.bfloat16
+    for at, (r, _) in enumerate(given.edge_types()):
+        assert off(by_scale[at], exact_scale[at]) < 10 * tolerance  # of terms of both signs
+        sources = given.block.graph.sources[r]
+        found, exact = by_kv[at][sources], exact_kv[at][sources]
+        assert off(found, exact) < (stored_tolerance if rounded else tolerance)
+        others = torch.ones(len(by_kv[at]), dtype=torch.bool)
+        others[sources] = False
+        assert (by_kv[at][others] == 7).all()
+
+
+HEADS_AND_DIMS = [(heads, dim) for heads in (1, 2, 3, 4, 8) for dim in (16, 32, 48)]
+
+
+def test_attention(graph: KnowledgeGraph) -> None:
+    for stored, computed, tolerance in DTYPES:
+        for heads, dim in HEADS_AND_DIMS:
+            every = [*blocks(graph), *ranges(graph)]
+            for block in every if (heads, dim) in ((1, 16), (3, 16), (4, 32)) else every[:2]:
+                check_attention(Given.draw(block, heads, dim, stored, computed), tolerance)
+
+
+def test_attention_through_many_tables_and_pieces(
+    graph: KnowledgeGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in table_sizes(monkeypatch):
+        for most in (1 << 18, 40, 1):
+            monkeypatch.setattr(cpu_attention, "PIECE_EDGES", most)
+            for block in blocks(graph)[:3]:
+                for stored, computed, tolerance in (DTYPES[0], DTYPES[2]):
+                    given = Given.draw(block, 4, 16, stored, computed)
+                    # With one row a piece, a sum is rounded as often as it has terms.
+                    check_attention(given, tolerance, stored_tolerance=4 * BFLOAT16)
+
+
+def test_a_hub_of_50_000_edges(hub: KnowledgeGraph, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = torch.tensor([0, 7, hub.num_nodes - 1])
+    for block in (full_block(hub), row_block(hub, first)):
+        for stored, computed, tolerance in (DTYPES[0], DTYPES[2]):
+            check_sums(block, 33, (stored, computed), 10 * tolerance)
+            for most in (1 << 18, 1_000):
+                monkeypatch.setattr(cpu_attention, "PIECE_EDGES", most)
+                check_attention(Given.draw(block, 4, 16, stored, computed), 10 * tolerance)
+
+
+def test_head_maps() -> None:
+    draw = Draw()
+    for multiplied, stored, computed, tolerance in (
+        (torch.float64, torch.float64, torch.float64, 1e-12),
+        (torch.float32, torch.float32, torch.float32, 1e-5),
+        (torch.float32, torch.bfloat16, torch.float32, 1e-5),
+        (torch.bfloat16, torch.bfloat16, torch.float32, 1e-5),
+    ):
+        for heads, dim in HEADS_AND_DIMS:
+            width = heads * dim
+            matrix = draw(heads, dim, dim, dtype=computed) / dim**0.5
+            kv = draw(101, 2, width, dtype=multiplied)
+            by_kv = draw(101, 2, width, dtype=stored)
+            few = heads * dim <= 64  # else as many as there are in two groups, and some more
+            for count in (*range(1, 14), 31, 33, 64, 101) if few else (11, 101):
+                part = count % 2
+                nodes = torch.randperm(101, generator=torch.Generator().manual_seed(count))[:count]
+                nodes = nodes.sort().values
+                others = torch.ones(101, dtype=torch.bool)
+                others[nodes] = False
+                check_head_map(nodes, others, kv[:, part], matrix, stored, part, tolerance)
+                check_head_map_backward(nodes, others, kv[:, part], matrix, by_kv, part, tolerance)
+
+
+def check_head_map(
+    nodes: Tensor,
+    others: Tensor,
+    heads: Tensor,
+    matrix: Tensor,
+    stored: torch.dtype,
+    part: int,
+    tolerance: float,
+) -> None:
+    out = torch.full((len(heads), 2, heads.shape[1]), 7, dtype=stored)
+    wanted = out.double()
+    cpu_attention.map_heads(nodes, heads, matrix, out, part)
+    reference.map_heads(nodes, *double(heads, matrix), wanted, part)
+    assert off(out, wanted) < (2**-8 if stored == torch.bfloat16 else tolerance)
+    # Rounded once, to the nearest: but for ties, the exact result rounds to the same.
+    assert (out == wanted.to(stored)).double().mean() > 0.98 or stored != torch.bfloat16
+    assert (out[others] == 7).all()
+    assert (out[:, 1 - part] == 7).all()
+
+
+def check_head_map_backward(
+    nodes: Tensor,
+    others: Tensor,
+    heads: Tensor,
+    matrix: Tensor,
+    by_kv: Tensor,
+    part: int,
+    tolerance: float,
+) -> None:
+    both = torch.full((len(heads), 2, heads.shape[1]), 0.25, dtype=matrix.dtype)
+    (wanted,) = double(both)
+    by_matrix = cpu_attention.map_heads_backward(nodes, heads, matrix, by_kv, part, both[:, part])
+    exact = reference.map_heads_backward(
+        nodes, *double(heads, matrix, by_kv), part, wanted[:, part]
+    )
+    assert by_matrix.dtype == matrix.dtype
+    assert off(by_matrix, exact) < tolerance
+    assert off(both, wanted) < tolerance
+    assert (both[others] == 0.25).all()
+    assert (both[:, 1 - part] == 0.25).all()
+
+
+def test_scores_of_triples() -> None:
+    draw, rng = Draw(), np.random.default_rng(0)
+    for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
+        for dim in (1, 3, 16, 33, 64):
+            for count in (0, 1, 5, 63, 1_000):
+                z, weight = draw(30, dim, dtype=dtype), draw(4, dim, dtype=dtype)
+                grad = draw(count, dtype=dtype)
+                ends = [torch.from_numpy(rng.integers(0, n, count)) for n in (30, 4, 30)]
+                exact = double(z, weight)
+                assert off(cpu_scores.score(z, weight, *ends), reference.score(*exact, *ends)) < (
+                    tolerance
+                )
+                ours = cpu_scores.score_backward(grad, z, weight, *ends)
+                wanted = reference.score_backward(*double(grad), *exact, *ends)
+                for value, by in zip(ours, wanted, strict=True):
+                    assert off(value, by) < tolerance
+
+
+def test_neither_the_number_of_threads_nor_the_run_changes_a_bit(
+    graph: KnowledgeGraph, hub: KnowledgeGraph
+) -> None:
+    most = numba.config.NUMBA_NUM_THREADS
+    results = []
+    for threads in (1, most, most):
+        before = numba.get_num_threads()
+        numba.set_num_threads(threads)
+        try:
+            found = head_maps_and_scores(5_000)
+            for block in (full_block(graph), blocks(graph)[1], full_block(hub)):
+                found += sums_and_attention(block)
+        finally:
+            numba.set_num_threads(before)
+        results.append([value.contiguous().view(-1).view(torch.uint8) for value in found])
+    assert all(value.any() for value in results[0])
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def sums_and_attention(block: Block) -> list[Tensor]:
+    draw, graph = Draw(), block.graph
+    messages = draw(graph.num_nodes, 48, dtype=torch.bfloat16)
+    scale = draw(block.num_rows, dtype=torch.float32)
+    sums = torch.zeros(block.num_rows, 33)
+    cpu.add_neighbors(messages, block, scale, sums)
+    by_message = torch.zeros(graph.bounds[1], 33)
+    messages = messages[: block.num_rows]
+    cpu.add_neighbors_backward(messages, block, block.places(), 0, by_message)
+    given = Given.draw(block, 3, 16, torch.bfloat16, torch.float32)
+    highest, total, weighted = given.attend(cpu_attention)
+    by_q, by_scale, by_kv = given.backward(cpu_attention, highest + total.log())
+    return [sums, by_message, highest, total, weighted, by_q, *by_scale, *by_kv]
+
+
+def head_maps_and_scores(count: int) -> list[Tensor]:
+    draw, nodes = Draw(), torch.arange(0, count, 2)
+    heads, by_kv = (draw(count, 2, 64, dtype=torch.bfloat16) for _ in range(2))
+    matrix, by_heads = draw(4, 16, 16, dtype=torch.float32), torch.zeros(count, 64)
+    out = torch.zeros_like(heads)
+    cpu_attention.map_heads(nodes, heads[:, 0], matrix, out, 1)
+    by_matrix = cpu_attention.map_heads_backward(nodes, heads[:, 0], matrix, by_kv, 1, by_heads)
+    z, weight = by_heads[:100], matrix.view(-1, 64)
+    ends = nodes % 100, nodes % len(weight), nodes // 2 % 100
+    scores = cpu_scores.score(z, weight, *ends)
+    by_scores = cpu_scores.score_backward(scores, z, weight, *ends)
+    return [out, by_matrix, by_heads, scores, *by_scores]

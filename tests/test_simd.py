@@ -1,0 +1,160 @@
+"""Vectors in kernels: what is stored, rounded and added up is what numpy and torch say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+
+from clinical_drug_discovery.ops.simd import (
+    FAST,
+    LANES,
+    add,
+    exp,
+    fma,
+    load,
+    load_splat,
+    mul,
+    narrow,
+    splat,
+    store,
+    store_totals,
+    total,
+    widen,
+)
+
+
+@numba.njit(fastmath=FAST)
+def narrow_all(values, out):  # type: ignore[no-untyped-def]  # numba infers its types
+    for i in range(len(values)):
+        out[i] = narrow(values[i], out)
+
+
+@numba.njit(fastmath=FAST)
+def widen_all(values, out):  # type: ignore[no-untyped-def]  # as above
+    for i in range(len(values)):
+        out[i] = widen(values[i])
+
+
+@numba.njit(fastmath=FAST)
+def copy_all(values, out):  # type: ignore[no-untyped-def]  # as above
+    for i in range(0, len(values), LANES):
+        store(out, i, load(values, i))
+
+
+@numba.njit(fastmath=FAST)
+def exp_all(values, out):  # type: ignore[no-untyped-def]  # as above
+    for i in range(len(values)):
+        out[i] = exp(values[i])
+
+
+@numba.njit(fastmath=FAST)
+def sum_all(values, at, out):  # type: ignore[no-untyped-def]  # as above
+    a, b = load(values, at), load(values, at + LANES)
+    c, d = load(values, at + 2 * LANES), load(values, at + 3 * LANES)
+    store_totals(out, 1, a, b, c, d)
+    out[6] = total(a)
+
+
+@numba.njit(fastmath=FAST)
+def combine(a, b, x, out):  # type: ignore[no-untyped-def]  # as above
+    store(out, 0, fma(load(a, 0), load(b, 0), splat(x)))
+    store(out, LANES, add(load(a, 0), mul(load(b, 0), load_splat(b, 3))))
+
+
+def bit_patterns(rng: np.random.Generator) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Numbers of every kind but NaN: of any exponent, subnormal, infinite, ties and beside ties."""
+    bits = rng.integers(0, 2**32, 200_000, dtype=np.uint32)
+    upper = bits & np.uint32(0xFFFF0000)
+    near = [upper | np.uint32(low) for low in (0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF)]
+    subnormal = bits & np.uint32(0x807FFFFF)
+    special = np.array([0, 0x80000000, 0x7F800000, 0xFF800000, 0x7F7FFFFF, 1], np.uint32)
+    values = np.concatenate([bits, *near, subnormal, special]).view(np.float32)
+    values = values[~np.isnan(values)]
+    return values[: len(values) // LANES * LANES]
+
+
+def to_bits(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The upper halves of the float32 numbers, rounded by torch."""
+    rounded = torch.from_numpy(values).to(torch.bfloat16)
+    return np.asarray(rounded.view(torch.uint16).numpy())
+
+
+def test_bfloat16_is_rounded_as_torch_rounds_it(rng: np.random.Generator) -> None:
+    values = np.concatenate([bit_patterns(rng), np.full(LANES, -np.inf, np.float32)])
+    wanted = to_bits(values)
+    for kernel in (narrow_all, copy_all):
+        found = np.zeros(len(values), np.uint16)
+        kernel(values, found)
+        np.testing.assert_array_equal(found, wanted)
+    widened = np.zeros((2, len(values)), np.float32)
+    widen_all(wanted, widened[0])
+    copy_all(wanted, widened[1])
+    exact = torch.from_numpy(wanted).view(torch.bfloat16).float().numpy()
+    for row in widened:
+        np.testing.assert_array_equal(row.view(np.uint32), exact.view(np.uint32))
+
+
+def test_what_is_no_number_stays_none() -> None:
+    values = np.full(LANES, np.nan, np.float32)
+    for sign in (values, -values):
+        for kernel in (narrow_all, copy_all):
+            found = np.zeros(LANES, np.uint16)
+            kernel(sign, found)
+            assert torch.from_numpy(found).view(torch.bfloat16).isnan().all()
+
+
+def test_other_precisions_are_stored_as_they_are(rng: np.random.Generator) -> None:
+    for dtype in (np.float32, np.float64):
+        values = rng.standard_normal(10 * LANES).astype(dtype)
+        for kernel in (narrow_all, widen_all, copy_all):
+            found = np.zeros_like(values)
+            kernel(values, found)
+            np.testing.assert_array_equal(found, values)
+
+
+def test_exp(rng: np.random.Generator) -> None:
+    values = np.concatenate([-np.geomspace(1e-8, 87, 100_000), -87 * rng.random(100_000), [0, -87]])
+    single = values.astype(np.float32)
+    found = np.zeros_like(single)
+    exp_all(single, found)
+    exact = np.exp(single.astype(np.float64))
+    units = np.abs(found - exact) / np.spacing(exact.astype(np.float32)).astype(np.float64)
+    assert units[single > -20].max() <= 2
+    assert units.max() <= 5
+    assert found[-2] == 1
+    low = np.array([-87.5, -1e4, -1e30, -np.inf], np.float32)
+    found = np.ones_like(low)
+    exp_all(low, found)  # nothing that would count beside the 1 of a row's highest logit
+    assert ((found >= 0) & (found < 1e-37)).all()
+    found = np.zeros_like(values)
+    exp_all(values, found)
+    np.testing.assert_allclose(found, np.exp(values), rtol=1e-15)
+
+
+def test_sums_of_vectors(rng: np.random.Generator) -> None:
+    for dtype in (np.float32, np.float64):
+        for at in (0, 3, 5):
+            # Whole numbers: in any order their sums are exact.
+            values = rng.integers(-1000, 1000, 5 * LANES).astype(dtype)
+            out = np.full(8, 7, dtype)
+            sum_all(values, at, out)
+            sums = values[at : at + 4 * LANES].reshape(4, LANES).sum(axis=1)
+            np.testing.assert_array_equal(out, [7, *sums, 7, sums[0], 7])
+
+
+def test_arithmetic_of_vectors(rng: np.random.Generator) -> None:
+    for dtype in (np.float32, np.float64):
+        a, b = rng.standard_normal((2, LANES)).astype(dtype)
+        x, out = dtype(1.5), np.zeros(2 * LANES, dtype)
+        combine(a, b, x, out)
+        wanted = np.concatenate([a * b + x, a + b * b[3]])
+        np.testing.assert_allclose(out, wanted, rtol=8 * np.finfo(dtype).eps, atol=1e-7)
+    stored = to_bits(rng.standard_normal((2, LANES)).astype(np.float32))
+    single = torch.from_numpy(stored).view(torch.bfloat16).float().numpy()
+    out = np.zeros(2 * LANES, np.float32)
+    combine(stored[0], stored[1], np.float32(1.5), out)
+    wanted = np.concatenate([single[0] * single[1] + 1.5, single[0] + single[1] * single[1, 3]])
+    np.testing.assert_allclose(out, wanted, rtol=1e-6, atol=1e-6)

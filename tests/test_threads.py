@@ -1,0 +1,44 @@
+"""A whole training is the same with any number of threads, to float32 rounding."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clinical_drug_discovery.synthetic import synthesize_graph
+
+SCRIPT = """
+import numba, torch
+from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
+from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
+assert torch.get_num_threads() == numba.get_num_threads() == {threads}
+sizes = dict(embedding_dim=32, hidden_dim=64, num_layers=2, num_epochs=3, cache=False)
+generate_gnn_embeddings("kg.parquet", "graphsage-{name}.npy", **sizes)
+generate_hgt_embeddings("kg.parquet", "hgt-{name}.npy", num_heads=4, **sizes)
+"""
+
+
+def test_training_does_not_depend_on_the_number_of_threads(tmp_path: Path) -> None:
+    synthesize_graph(tmp_path / "kg.parquet", scale=0.02)
+    for name, threads in (("one", 1), ("two", 2), ("again", 2)):
+        variables = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+        done = subprocess.run(
+            [sys.executable, "-c", SCRIPT.format(name=name, threads=threads)],
+            env={**os.environ, **dict.fromkeys(variables, str(threads))},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    for model in ("graphsage", "hgt"):
+        one, two, again = (
+            np.load(tmp_path / f"{model}-{name}.npy") for name in ("one", "two", "again")
+        )
+        assert two.tobytes() == again.tobytes()
+        assert one == pytest.approx(two, rel=1e-4, abs=1e-4), model
