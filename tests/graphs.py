@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-import torch
-from torch import Tensor
 
-from clinical_drug_discovery.blocks import range_block
 from clinical_drug_discovery.graph import KnowledgeGraph
-from clinical_drug_discovery.hgt import Hgt
-from clinical_drug_discovery.inference import embed_all
-from clinical_drug_discovery.sage import GraphSage
 from clinical_drug_discovery.tables import read_graph
-from clinical_drug_discovery.typed_blocks import TypedGraph
 
 
 class Node(NamedTuple):
@@ -100,17 +93,3 @@ def to_triples(graph: KnowledgeGraph) -> set[tuple[tuple[str, ...], str, tuple[s
     relation = [graph.edge_types[kind].relation for kind in graph.edge_type.tolist()]
     edges = zip(graph.src.tolist(), relation, graph.dst.tolist(), strict=True)
     return {(keys[src], name, keys[dst]) for src, name, dst in edges}
-
-
-def embed_graph(
-    model: GraphSage | Hgt,
-    graph: KnowledgeGraph,
-    chunk_size: int,
-    on_stage: Callable[[str], None] = lambda name: None,
-) -> Tensor:
-    """Layer-wise inference of either model on the CPU."""
-    bounds = graph.type_ptr.tolist()
-    if isinstance(model, GraphSage):
-        return embed_all(model, bounds, lambda a, b: range_block(graph, a, b), chunk_size, on_stage)
-    typed, cpu = TypedGraph(graph), torch.device("cpu")
-    return embed_all(model, bounds, lambda a, b: typed.range_block(a, b, cpu), chunk_size, on_stage)

@@ -2,30 +2,60 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections import Counter
+from dataclasses import fields, replace
+from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import torch
+from graphs import node, read_facts
 
 from clinical_drug_discovery.graph import KnowledgeGraph
 
+Triple = tuple[int, int, int]
+
+
+def to_triples(graph: KnowledgeGraph) -> list[Triple]:
+    """(edge type, target, source) of every edge, read off the pointers one by one."""
+    triples = []
+    for r, (_, dst_type) in enumerate(graph.ends):
+        indptr = graph.indptr_of(r).tolist()
+        for i, (start, stop) in enumerate(pairwise(indptr)):
+            dst = graph.bounds[dst_type] + i
+            triples += [(r, dst, src) for src in graph.src[start:stop].tolist()]
+    return triples
+
 
 def test_edges_are_sorted_distinct_and_mirrored(graph: KnowledgeGraph) -> None:
-    edges = list(zip(graph.dst.tolist(), graph.edge_type.tolist(), graph.src.tolist(), strict=True))
+    edges = to_triples(graph)
+    assert len(edges) == graph.num_edges
     assert edges == sorted(set(edges))
-    kinds = {kind: i for i, kind in enumerate(graph.edge_types)}
-    assert list(graph.edge_types) == sorted(kinds)
-    for dst, edge_type, src in edges:
+    assert list(graph.edge_types) == sorted(set(graph.edge_types))
+    assert len(graph.mirror) == len(graph.edge_types)
+    known = set(edges)
+    for edge_type, dst, src in edges:
         kind = graph.edge_types[edge_type]
-        mirror = kinds[kind._replace(src_type=kind.dst_type, dst_type=kind.src_type)]
-        assert (src, mirror, dst) in edges
+        opposite = graph.edge_types[graph.mirror[edge_type]]
+        assert opposite == (kind.dst_type, kind.relation, kind.src_type)
+        assert (graph.mirror[edge_type], src, dst) in known
         assert graph.node_type_names[graph.node_type[src]] == kind.src_type
         assert graph.node_type_names[graph.node_type[dst]] == kind.dst_type
 
 
 def test_pointers(graph: KnowledgeGraph) -> None:
-    assert torch.equal(graph.indptr.diff(), torch.bincount(graph.dst, minlength=graph.num_nodes))
+    cuts = graph.edge_type_ptr.tolist()
+    assert (cuts[0], cuts[-1]) == (0, graph.num_edges)
+    assert graph.edge_type_counts.tolist() == [stop - start for start, stop in pairwise(cuts)]
+    sizes = [graph.bounds[dst + 1] - graph.bounds[dst] for _, dst in graph.ends]
+    assert graph.indptr.numel() == sum(sizes) + len(sizes)
+    for r, size in enumerate(sizes):
+        indptr = graph.indptr_of(r).tolist()
+        assert len(indptr) == size + 1
+        assert (indptr[0], indptr[-1]) == (cuts[r], cuts[r + 1])
+    assert graph.bounds == tuple(graph.type_ptr.tolist())
     for t in range(len(graph.node_type_names)):
+        assert graph.span(t) == graph.bounds[t : t + 2]
         assert (graph.node_type[graph.type_ptr[t] : graph.type_ptr[t + 1]] == t).all()
     assert graph.type_ptr[-1] == graph.num_nodes
     assert graph.nodes["node_type"].to_list() == [
@@ -33,14 +63,36 @@ def test_pointers(graph: KnowledgeGraph) -> None:
     ]
 
 
+def test_what_is_computed_of_the_edges_agrees_with_them_one_by_one(graph: KnowledgeGraph) -> None:
+    edges = to_triples(graph)
+    assert graph.edge_type.tolist() == [r for r, _, _ in edges]
+    assert graph.dst.tolist() == [dst for _, dst, _ in edges]
+    assert graph.src.tolist() == [src for _, _, src in edges]
+    degree = Counter(dst for _, dst, _ in edges)
+    assert graph.degree.tolist() == [degree[i] for i in range(graph.num_nodes)]
+    places = {edge: at for at, edge in enumerate(edges)}
+    mirrored = [places[graph.mirror[r], src, dst] for r, dst, src in edges]
+    assert graph.mirrored_edges.tolist() == mirrored
+    assert graph.edge_type.dtype == graph.dst.dtype == graph.mirrored_edges.dtype == torch.int32
+    assert len(graph.sources) == len(graph.edge_types)
+    for r, (src_type, _) in enumerate(graph.ends):
+        wanted = sorted({src - graph.bounds[src_type] for kind, _, src in edges if kind == r})
+        assert graph.sources[r].tolist() == wanted
+        assert graph.sources[r].dtype == torch.int64
+
+
 def test_has_edges_agrees_with_a_set(graph: KnowledgeGraph, rng: np.random.Generator) -> None:
-    known = set(zip(graph.src.tolist(), graph.edge_type.tolist(), graph.dst.tolist(), strict=True))
-    src = np.concatenate([graph.src.numpy(), rng.integers(0, graph.num_nodes, 5000)])
-    kind = np.concatenate([graph.edge_type.numpy(), rng.integers(0, len(graph.edge_types), 5000)])
-    dst = np.concatenate([graph.dst.numpy(), rng.integers(0, graph.num_nodes, 5000)])
-    asked = zip(src.tolist(), kind.tolist(), dst.tolist(), strict=True)
-    expected = [triple in known for triple in asked]
-    assert graph.has_edges(src, kind, dst).tolist() == expected
+    known = set(to_triples(graph))
+    kind = rng.integers(0, len(graph.edge_types), 5000)
+    first, last = np.array([graph.span(dst) for _, dst in graph.ends])[kind].T
+    asked = np.stack([kind, rng.integers(first, last), rng.integers(0, graph.num_nodes, 5000)])
+    asked = np.concatenate([asked, np.array(sorted(known)).T], axis=1)
+    expected = [triple in known for triple in zip(*asked.tolist(), strict=True)]
+    assert graph.has_edges(asked[2], asked[0], asked[1]).tolist() == expected
+    assert any(expected[:5000])
+    assert not all(expected)
+    none = np.empty(0, np.int64)
+    assert graph.has_edges(none, none, none).tolist() == []
 
 
 def test_to_moves_every_tensor_and_keeps_the_rest(graph: KnowledgeGraph) -> None:
@@ -51,3 +103,25 @@ def test_to_moves_every_tensor_and_keeps_the_rest(graph: KnowledgeGraph) -> None
             assert value.device.type == "meta", field.name
         else:
             assert value is getattr(graph, field.name)
+
+
+def test_to_and_back_is_the_same_graph(graph: KnowledgeGraph) -> None:
+    assert graph.to(torch.device("cpu")) is graph
+    copied = replace(graph, src=graph.src.clone())
+    assert copied.src is not graph.src
+    assert to_triples(copied) == to_triples(graph)  # nothing that was made on first use is lost
+    meta = graph.to(torch.device("meta"))
+    assert meta.device.type == "meta"
+    assert meta.num_nodes == graph.num_nodes
+    assert meta.num_edges == graph.num_edges
+    assert meta.ends == graph.ends
+    assert meta.mirror == graph.mirror
+
+
+def test_a_graph_of_one_fact(tmp_path: Path) -> None:
+    graph = read_facts(tmp_path, [(node("drug", 0), "r", node("drug", 1))])
+    assert to_triples(graph) == [(0, 0, 1), (0, 1, 0)]
+    assert graph.mirrored_edges.tolist() == [1, 0]
+    ends = np.array([0, 1, 0, 1])
+    found = graph.has_edges(ends, np.zeros(4, int), np.array([0, 0, 1, 1]))
+    assert found.tolist() == [False, True, True, False]

@@ -16,10 +16,10 @@ PACKAGE = Path(clinical_drug_discovery.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 #: A module may import from its own layer and from those below.
 LAYERS = (
-    ("errors", "progress", "stats"),
+    ("errors", "progress", "stats", "chunks", "optimizer"),
     ("runtime",),
     ("graph", "graph_file", "numbering", "sorting", "rowwise", "diagnose", "checkpoint", "doctor"),
-    ("tables", "cache", "facts", "outputs", "csr", "blocks", "typed_blocks", "synthetic"),
+    ("tables", "cache", "facts", "outputs", "blocks", "synthetic"),
     ("ops",),
     (
         "sampling",
@@ -33,6 +33,7 @@ LAYERS = (
         "inference",
         "evaluate",
         "repurpose",
+        "warmup",
     ),
     ("run",),
     ("lib",),

@@ -18,16 +18,24 @@ from clinical_drug_discovery.errors import InputError
 from clinical_drug_discovery.graph import EdgeType, KnowledgeGraph
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
-from clinical_drug_discovery.memory import HgtPlan, Plan, SagePlan, check_budget, parse_memory
+from clinical_drug_discovery.memory import (
+    CHUNK_SIZES,
+    AnyPlan,
+    GraphSizes,
+    HgtPlan,
+    SagePlan,
+    fit_plan,
+    parse_memory,
+)
 from clinical_drug_discovery.runtime import GIB
 from clinical_drug_discovery.sampling import EdgeSampler
 from clinical_drug_discovery.synthetic import synthesize_graph
 
-PRIMEKG = SagePlan(129_375, 8_100_498, 256, 512, 3, 10_000)
 NODE_TYPES = dict.fromkeys("abc", 30_000) | dict.fromkeys("defg", 10_000)
+SIZES = GraphSizes(NODE_TYPES, {EdgeType(a, "r", b): 200_000 for a in "abcdef" for b in "abcdef"})
+SAGE = SagePlan(SIZES, 256, 512, 3, 10_000, 4_096)
 HGT = HgtPlan(
-    node_type_counts=NODE_TYPES,
-    edge_type_counts={EdgeType(a, "r", b): 200_000 for a in "abcdef" for b in "abcdef"},
+    graph=SIZES,
     num_sharing=500_000,
     num_diseases=20_000,
     hidden_dim=256,
@@ -35,6 +43,7 @@ HGT = HgtPlan(
     num_layers=2,
     num_heads=8,
     edge_sample_size=1_000,
+    chunk_size=4_096,
 )
 
 
@@ -62,13 +71,32 @@ def test_none_is_most_of_what_is_free() -> None:
     assert 0 < parse_memory(None) < psutil.virtual_memory().total
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["hidden_dim", "embedding_dim", "num_layers", "edge_batch_size", "num_nodes", "num_edges"],
+def needed(plan: AnyPlan, budget: str | int) -> int:
+    """What a plan needs as it is, if the budget allows."""
+    same, peak = fit_plan(plan, budget, choose_chunk_size=False)
+    assert same == plan
+    return peak
+
+
+FEWER_NODES = GraphSizes({**NODE_TYPES, "a": 10_000}, SIZES.edge_type_counts)
+FEWER_EDGE_TYPES = GraphSizes(
+    NODE_TYPES, {EdgeType(a, "r", b): 200_000 for a in "abc" for b in "abc"}
 )
-def test_smaller_plans_need_less(name: str) -> None:
-    smaller = replace(PRIMEKG, **{name: getattr(PRIMEKG, name) // 2})
-    assert smaller.bytes_needed() < PRIMEKG.bytes_needed()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("hidden_dim", 128),
+        ("embedding_dim", 256),
+        ("num_layers", 1),
+        ("edge_batch_size", 100),
+        ("graph", FEWER_NODES),
+    ],
+)
+def test_smaller_plans_need_less(name: str, value: object) -> None:
+    changed: dict[str, Any] = {name: value}
+    assert replace(SAGE, **changed).bytes_needed() < SAGE.bytes_needed()
 
 
 @pytest.mark.parametrize(
@@ -79,8 +107,8 @@ def test_smaller_plans_need_less(name: str) -> None:
         ("num_layers", 1),
         ("edge_sample_size", 100),
         ("num_sharing", 0),
-        ("edge_type_counts", {EdgeType(a, "r", b): 200_000 for a in "abc" for b in "abc"}),
-        ("node_type_counts", {**NODE_TYPES, "a": 10_000}),
+        ("graph", FEWER_NODES),
+        ("graph", FEWER_EDGE_TYPES),
     ],
 )
 def test_smaller_plans_of_hgt_need_less(name: str, value: object) -> None:
@@ -90,19 +118,17 @@ def test_smaller_plans_of_hgt_need_less(name: str, value: object) -> None:
 
 def test_an_endless_sample_needs_no_more_than_all_edges_do(graph: KnowledgeGraph) -> None:
     """However large edge_sample_size is: an epoch has no more edges, rows and pairs than exist."""
-    counts = dict(zip(graph.node_type_names, graph.type_ptr.diff().tolist(), strict=True))
-    edges = dict(zip(graph.edge_types, graph.edge_type_counts.tolist(), strict=True))
+    sizes = GraphSizes.of(graph)
+    assert (sizes.num_nodes, sizes.num_edges) == (graph.num_nodes, graph.num_edges)
     plan = replace(
-        HGT, node_type_counts=counts, edge_type_counts=edges, num_sharing=0, num_diseases=20,
-        edge_sample_size=max(edges.values()),
+        HGT, graph=sizes, num_sharing=0, num_diseases=20,
+        edge_sample_size=max(sizes.edge_type_counts.values()),
     )  # fmt: skip
     assert replace(plan, edge_sample_size=10**12).bytes_needed() == plan.bytes_needed() < GIB
 
 
 def test_the_rows_of_a_batch_are_foreseen(graph: KnowledgeGraph) -> None:
-    counts = dict(zip(graph.node_type_names, graph.type_ptr.diff().tolist(), strict=True))
-    edges = dict(zip(graph.edge_types, graph.edge_type_counts.tolist(), strict=True))
-    plan = replace(HGT, node_type_counts=counts, edge_type_counts=edges, num_diseases=0)
+    plan = replace(HGT, graph=GraphSizes.of(graph), num_diseases=0)
     for size in (1, 3, 10):
         sampler = EdgeSampler(graph, np.minimum(graph.edge_type_counts, size), seed=0)
         drawn = np.mean([len(sampler.sample().rows) for _ in range(20)])
@@ -111,25 +137,46 @@ def test_the_rows_of_a_batch_are_foreseen(graph: KnowledgeGraph) -> None:
 
 def test_what_is_said_to_help_is_allowed() -> None:
     plan = replace(HGT, hidden_dim=264)  # of which the half is no multiple of 8
-    needed = check_budget(plan, "64GiB")
     with pytest.raises(InputError) as refused:
-        check_budget(plan, needed - 10**8)
+        fit_plan(plan, needed(plan, "64GiB") - 10**8, choose_chunk_size=False)
     said = re.findall(r"hidden_dim (\d+)", str(refused.value))
     assert said
     assert all(int(value) % plan.num_heads == 0 for value in said)
     hub = replace(HGT, num_sharing=10**9)
     with pytest.raises(InputError, match="1,000,000,000 pairs that share by disease_gene_relation"):
-        check_budget(hub, "8GiB")
+        fit_plan(hub, "8GiB", choose_chunk_size=False)
 
 
-@pytest.mark.parametrize("plan", [PRIMEKG, HGT])
-def test_a_budget_that_is_too_small_is_refused_with_what_would_do(plan: Plan) -> None:
-    needed = check_budget(plan, "64GiB")
-    assert needed > plan.bytes_needed()
+@pytest.mark.parametrize("plan", [SAGE, HGT])
+def test_a_budget_that_is_too_small_is_refused_with_what_would_do(plan: AnyPlan) -> None:
+    least = needed(plan, "64GiB")
+    assert least > plan.bytes_needed()
     with pytest.raises(InputError, match=r"memory_budget .*needs \d+\.\d\d GiB; hidden_dim \d+ "):
-        check_budget(plan, needed * 4 // 5)
-    with pytest.raises(InputError, match="use fewer nodes"):
-        check_budget(plan, psutil.Process().memory_info().rss)
+        fit_plan(plan, least * 4 // 5, choose_chunk_size=False)
+    with pytest.raises(InputError, match="fewer nodes"):
+        fit_plan(plan, psutil.Process().memory_info().rss, choose_chunk_size=True)
+
+
+@pytest.mark.parametrize("plan", [SAGE, HGT])
+def test_the_largest_chunks_that_fit_are_taken(plan: AnyPlan) -> None:
+    # A plan of which inference is the peak.
+    plan = replace(plan, embedding_dim=4_096, num_layers=1, **_SMALL_BATCH[type(plan)])
+    peaks = [needed(replace(plan, chunk_size=size), "64GiB") for size in CHUNK_SIZES]
+    assert peaks == sorted(peaks, reverse=True)
+    assert peaks[0] > peaks[-1]
+    slack = 2**20  # what this process takes meanwhile
+    for size, peak in zip(CHUNK_SIZES, peaks, strict=True):
+        fitted, predicted = fit_plan(plan, peak + slack, choose_chunk_size=True)
+        assert fitted.chunk_size >= size
+        assert fitted == replace(plan, chunk_size=fitted.chunk_size)
+        assert predicted <= peak + slack
+    assert fitted.chunk_size < CHUNK_SIZES[0]
+
+
+_SMALL_BATCH: dict[type, dict[str, int]] = {
+    SagePlan: {"edge_batch_size": 10},
+    HgtPlan: {"edge_sample_size": 1},
+}
 
 
 @pytest.mark.parametrize(

@@ -78,11 +78,11 @@ def test_groups_and_held_out_indications_are_found(
     z = torch.from_numpy(values)
 
     def score(pairs: list[tuple[int, int]]) -> np.ndarray:
-        src = z[[row["drug", a] for a, _ in pairs]]
-        dst = z[[row["disease", b] for _, b in pairs]]
+        src = torch.tensor([row["drug", a] for a, _ in pairs])
+        dst = torch.tensor([row["disease", b] for _, b in pairs])
         relation = torch.full((len(pairs),), 2)  # drug_protein, disease_protein, indication, sorted
         with torch.no_grad():
-            return np.asarray(decoder(src, relation, dst))
+            return np.asarray(decoder(z, src, relation, dst))
 
     drugs = {number for kind, number in row if kind == "drug"}
     diseases = {number for kind, number in row if kind == "disease"}

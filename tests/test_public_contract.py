@@ -26,7 +26,6 @@ from clinical_drug_discovery.outputs import read_embeddings
 from clinical_drug_discovery.sage import GraphSage
 from clinical_drug_discovery.stats import EmbeddingStats
 from clinical_drug_discovery.tables import read_graph
-from clinical_drug_discovery.typed_blocks import TypedGraph
 
 SMALL: dict[str, Any] = {"embedding_dim": 12, "hidden_dim": 8, "num_layers": 2, "num_epochs": 3}
 Generate = Callable[..., dict[str, Any]]
@@ -144,19 +143,17 @@ def test_the_saved_model_gives_the_saved_embeddings(
         config[name] for name in ("hidden_dim", "embedding_dim", "num_layers")
     )
     network: GraphSage | Hgt
-    block: Any
     if model == "hgt":
         network = Hgt(
             tuple(config["type_ptr"]), len(config["edge_types"]), hidden_dim, dim, num_layers,
             config["num_heads"], torch.Generator(),
         )  # fmt: skip
-        block = TypedGraph(graph).full_block(torch.device("cpu"))
     else:
         network = GraphSage(config["num_nodes"], hidden_dim, dim, num_layers, torch.Generator())
-        block = full_block(graph)
     network.load_state_dict(
         {k.removeprefix("model."): v for k, v in weights.items() if k.startswith("model.")}
     )
+    block = full_block(graph)
     with torch.no_grad():
         z = network(block, block).numpy()
     saved_nodes = pl.read_parquet(Path(stats["model_dir"]) / "nodes.parquet")

@@ -19,7 +19,7 @@ from clinical_drug_discovery.tables import read_graph
 
 
 def assert_same_graph(a: KnowledgeGraph, b: KnowledgeGraph) -> None:
-    for name in ("node_type", "src", "dst", "edge_type", "indptr", "type_ptr"):
+    for name in ("node_type", "src", "dst", "edge_type", "indptr", "edge_type_ptr", "type_ptr"):
         assert torch.equal(getattr(a, name), getattr(b, name)), name
     assert a.edge_types == b.edge_types
     assert a.node_type_names == b.node_type_names
@@ -135,7 +135,7 @@ def test_filters(tmp_path: Path, facts: list[Fact]) -> None:
     share = before.join(after, on="node_type").select(pl.col("count_right") / pl.col("count"))
     assert share.to_series().is_between(0.45, 0.55).all()
     # Of each type the best connected nodes stay.
-    degree = whole.nodes.with_columns(degree=pl.Series(whole.indptr.diff().numpy()))
+    degree = whole.nodes.with_columns(degree=pl.Series(whole.degree.numpy()))
     kept = pl.col("node_index").is_in(half.nodes["node_index"].implode())
     for (_,), group in degree.group_by("node_type"):
         lost = group.filter(~kept)["degree"].to_list()

@@ -24,7 +24,7 @@ from clinical_drug_discovery.graph import EdgeType, KnowledgeGraph, ReadReport
 
 #: To be raised whenever the same edges file gives another graph than before, were it only the order
 #: of its edges: graphs of other versions are read anew.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _TABLE = ".arrow"  # ends the name of a tensor that holds the bytes of a table
 
 #: How a field that is neither tensor nor table comes back from JSON.
