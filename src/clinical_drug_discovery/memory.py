@@ -142,7 +142,7 @@ class SagePlan:
         )
         weights = 16 * (2 * hidden * (hidden * layers + dim))
         training = 3 * vector + weights + step + 150 * self.edge_batch_size
-        chunk = min(self.chunk_size, most) * 4 * (3 * hidden + 4 * dim)
+        chunk = min(self.chunk_size, most) * 4 * (hidden + 3 * dim)
         inference = vector + vector + stored + 4 * nodes * max(hidden, dim) + chunk
         return _FIXED + max(training, inference)
 
