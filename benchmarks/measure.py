@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import io
 import json
 import statistics
 import subprocess
@@ -10,11 +13,24 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from clinical_drug_discovery.cache import read_cached
+from clinical_drug_discovery.graph import KnowledgeGraph
+from clinical_drug_discovery.runtime import GIB, peak_memory_bytes
 from clinical_drug_discovery.synthetic import synthesize_graph
+from clinical_drug_discovery.tables import read_graph
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_LIB = "clinical_drug_discovery.lib"
+#: Of each model the module of its public function, imported by the task alone, and its name.
+MODELS = {
+    "graphsage": (f"{_LIB}.gnn_embeddings", "generate_gnn_embeddings"),
+    "hgt": (f"{_LIB}.gnn_hgt", "generate_hgt_embeddings"),
+}
 
 
 def in_fresh_process(script: str, task: str, *arguments: object, repeat: int = 1) -> dict[str, Any]:
@@ -30,52 +46,88 @@ def in_fresh_process(script: str, task: str, *arguments: object, repeat: int = 1
     return {name: statistics.median(run[name] for run in runs) for name in runs[0]}
 
 
+def cached_graph(path: str, directory: str) -> KnowledgeGraph:
+    """The graph from a cache in `directory`: a process that takes it from there has no peak yet."""
+    return read_cached(path, cache_dir=directory)[0]
+
+
 def yardstick(arguments: list[str]) -> dict[str, float]:
-    """Y: one torch.sparse.mm of the graph's CSR matrix with 256 float32 columns."""
+    """Y: one torch.sparse.mm of the graph's CSR matrix with 256 float32 columns.
+
+    One entry per directed edge, parallel edges of different types included; rows are targets.
+    """
     import torch
 
-    from clinical_drug_discovery.tables import read_graph
+    graph = read_graph(arguments[0])
+    matrix, x = csr_matrix(graph), torch.randn(graph.num_nodes, 256)
+    return {"seconds": seconds_of(lambda: torch.sparse.mm(matrix, x, "sum"), repeat=6)}
+
+
+def csr_matrix(graph: KnowledgeGraph) -> Tensor:
+    """The graph's edges by target, shape (N, N), all of weight 1."""
+    import torch
 
     warnings.simplefilter("ignore", UserWarning)  # the CSR layout announces that it is in beta
-    graph = read_graph(arguments[0])
-    matrix = torch.sparse_csr_tensor(
-        graph.indptr.int(), graph.src, torch.ones(graph.num_edges), size=(graph.num_nodes,) * 2
+    indptr = torch.zeros(graph.num_nodes + 1, dtype=torch.int32)
+    indptr[1:] = graph.degree.cumsum(0)
+    src = graph.src[graph.dst.argsort(stable=True)]
+    return torch.sparse_csr_tensor(
+        indptr, src, torch.ones(graph.num_edges), size=(graph.num_nodes,) * 2
     )
-    x = torch.randn(graph.num_nodes, 256)
+
+
+def seconds_of(work: Callable[[], object], repeat: int = 5) -> float:
+    """Median seconds of some work, the first time left out."""
     seconds = []
-    for _ in range(7):
+    for _ in range(repeat + 1):
         start = time.perf_counter()
-        torch.sparse.mm(matrix, x, "sum")
+        work()
         seconds.append(time.perf_counter() - start)
-    return {"seconds": statistics.median(seconds[1:])}
+    return statistics.median(seconds[1:])
 
 
-def embed(generate: Callable[..., dict[str, Any]], path: str, num_epochs: int) -> dict[str, float]:
-    """Embed a graph at the model's defaults; median seconds of the epochs after the first."""
+class _Terminal(io.StringIO):
+    """Passes for a terminal, where progress is shown; notes the peak when training has ended."""
+
+    peak_training: int | None = None
+
+    def isatty(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        if "Layer-wise inference" in text and self.peak_training is None:
+            self.peak_training = peak_memory_bytes()
+        sys.__stderr__.write(text if "warning" in text else "")  # type: ignore[union-attr]
+        return len(text)
+
+
+def embed(model: str, path: str, num_epochs: int) -> dict[str, float]:
+    """Embed a graph at a model's defaults; median seconds of the epochs after the first.
+
+    The file is read, not its cache, and none is made.
+    """
     import polars as pl
 
-    with tempfile.TemporaryDirectory() as directory:
-        stats = generate(path, Path(directory) / "e.parquet", num_epochs=num_epochs)
+    module, function = MODELS[model]
+    generate = getattr(importlib.import_module(module), function)
+    terminal = _Terminal()
+    with tempfile.TemporaryDirectory() as directory, contextlib.redirect_stderr(terminal):
+        output = Path(directory) / "e.parquet"
+        stats = generate(path, output, num_epochs=num_epochs, cache=False)
         epochs = pl.read_csv(Path(stats["model_dir"]) / "history.csv")["seconds"][1:]
-    names = ("seconds_inference", "seconds_write", "predicted_memory_gib", "peak_memory_gib")
-    return {"seconds_epoch": statistics.median(epochs), **{name: stats[name] for name in names}}
+    if terminal.peak_training is None:
+        raise RuntimeError("the progress no longer says that inference begins")
+    names = (
+        "num_edges", "seconds_inference", "seconds_write", "predicted_memory_gib", "peak_memory_gib"
+    )  # fmt: skip
+    return {
+        "seconds_epoch": statistics.median(epochs),
+        "peak_training_gib": terminal.peak_training / GIB,
+        **{name: stats[name] for name in names},
+    }
 
 
-def report_embedding(script: str) -> None:
-    """Run the tasks "yardstick" and "embed" of a benchmark and print their figures."""
-    with edges_file(sys.argv[1] if sys.argv[1:] else None) as path:
-        y = in_fresh_process(script, "yardstick", path)["seconds"]
-        figures = in_fresh_process(script, "embed", path)
-    print(f"Y: {y:.2f} s")
-    for name in ("seconds_epoch", "seconds_inference", "seconds_write"):
-        print(f"{name}: {figures[name]:.2f} s = {figures[name] / y:.1f} Y")
-    print(
-        f"peak_memory_gib: {figures['peak_memory_gib']:.2f} "
-        f"(predicted {figures['predicted_memory_gib']:.2f})"
-    )
-
-
-@contextmanager
+@contextlib.contextmanager
 def edges_file(argument: str | None, scale: float = 1.0) -> Iterator[str]:
     """The graph to measure on: the file that is named, or a synthetic one of PrimeKG's size."""
     if argument is not None:

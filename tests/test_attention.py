@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -209,14 +210,10 @@ def test_peak_memory_does_not_grow_with_the_edges(tmp_path: Path, restricted: bo
         block = row_block(graph, rows) if restricted else full_block(graph)
         given = parameters(graph, torch.float32, width)
         attend_all(given, block).sum().backward()  # compiled, and the mirrored edges are made
-        forward = peak_bytes(lambda given=given, block=block: attend_all(given, block))
+        forward = peak_bytes(partial(attend_all, given, block))
         out = attend_all(given, block)
         direction = torch.ones_like(out)
-        backward = peak_bytes(
-            lambda out=out, given=given, direction=direction: torch.autograd.grad(
-                out, given, direction
-            )
-        )
+        backward = peak_bytes(partial(torch.autograd.grad, out, given, direction))
         peaks.append((forward, backward))
         shares.append(int(graph.edge_type_counts.max()) * 2 * HEADS * 2)  # in bfloat16
         nodes = graph.num_nodes

@@ -119,7 +119,8 @@ def test_layer_and_all_its_gradients_equal_pyg_to_float32(graph: KnowledgeGraph)
 
 
 def test_layer_and_all_its_gradients_equal_pyg_to_bfloat16(graph: KnowledgeGraph) -> None:
-    assert_layer_equals_pyg(graph, torch.float32, 2 * BFLOAT16)
+    # Of the gradients of a whole layer: what they pass through is rounded four times.
+    assert_layer_equals_pyg(graph, torch.float32, 3 * BFLOAT16)
 
 
 def test_restricted_last_layer_gives_the_same_rows_and_gradients(

@@ -173,7 +173,7 @@ def test_the_largest_chunks_that_fit_are_taken(plan: AnyPlan) -> None:
     assert fitted.chunk_size < CHUNK_SIZES[0]
 
 
-_SMALL_BATCH: dict[type, dict[str, int]] = {
+_SMALL_BATCH: dict[type, dict[str, Any]] = {
     SagePlan: {"edge_batch_size": 10},
     HgtPlan: {"edge_sample_size": 1},
 }

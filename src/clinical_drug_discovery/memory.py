@@ -55,6 +55,7 @@ def parse_memory(budget: str | int | None) -> int:
 # What comes on top of any plan: compiled kernels, libraries of matrix products and their work
 # space, thread pools, and what the heap does not give back at once.
 _FIXED = 190 * 2**20
+_FIXED_HGT = 112 * 2**20  # more kernels, and gradients of many small matrices
 CHUNK_SIZES = (32_768, 16_384, 8_192, 4_096, 2_048, 1_024)  # of inference, to choose from
 
 
@@ -142,7 +143,7 @@ class SagePlan:
         )
         weights = 16 * (2 * hidden * (hidden * layers + dim))
         training = 3 * vector + weights + step + 150 * self.edge_batch_size
-        chunk = min(self.chunk_size, most) * 4 * (3 * hidden + 4 * dim)
+        chunk = min(self.chunk_size, most) * 4 * (hidden + 3 * dim)
         inference = vector + vector + stored + 4 * nodes * max(hidden, dim) + chunk
         return _FIXED + max(training, inference)
 
@@ -212,7 +213,8 @@ class HgtPlan:
         training = 3 * vector + 16 * weights + 150 * sampled + 4 * graph.num_edges + step
         chunk = min(self.chunk_size, most) * (width * (4 + stored) + 4 * (hidden + dim))
         inference = vector + vector + 4 * nodes * max(hidden, dim) + chunk + forward
-        return _FIXED + 60 * self.num_sharing + max(training, inference + 16 * weights)
+        needed = max(training, inference + 16 * weights)
+        return _FIXED + _FIXED_HGT + 60 * self.num_sharing + needed
 
 
 Plan = SagePlan | HgtPlan

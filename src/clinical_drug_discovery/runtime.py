@@ -17,7 +17,7 @@ from torch import Tensor
 from clinical_drug_discovery.errors import InputError
 
 GIB = 2**30
-_MMAP_THRESHOLD = -3  # its number in malloc.h
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # their numbers in malloc.h
 DEVICES = ("mps", "cuda", "cpu")
 
 
@@ -71,14 +71,16 @@ def _why_missing(device: str) -> str:
 
 
 def return_large_buffers() -> None:
-    """Have the C heap give buffers of 8 MiB and more back as soon as they are freed.
+    """Have the C heap give buffers of 8 MiB and more back at once, and keep the smaller ones.
 
     glibc on its own keeps what is freed up to 32 MiB, which made the peak of HGT on PrimeKG 0.1 GiB
-    higher and let it creep up. Concerns the whole process.
+    higher and let it creep up. Memory that is given back and taken again has to be cleared by the
+    system each time, so chunks of rows stay. Concerns the whole process.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:  # not in every C library
         mallopt(_MMAP_THRESHOLD, 8 * 2**20)
+        mallopt(_TRIM_THRESHOLD, 64 * 2**20)
 
 
 def empty_cache(device: torch.device) -> None:

@@ -71,12 +71,12 @@ def linear_into(out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None = No
     """Write `linear` of many rows to `out`, of any precision, a chunk of rows at a time."""
     dtype = product_dtype(x)
     columns = weight.to(dtype).t()
+    shift = None if bias is None else bias.to(dtype)
     for rows in row_chunks(0, len(x)):
         product = _product(x[rows].to(dtype), columns)
-        if bias is None:
-            out[rows] = product
-        else:
-            torch.add(product, bias, out=out[rows])
+        if shift is not None:
+            product += shift
+        out[rows] = product
 
 
 def linear_backward(

@@ -1,0 +1,219 @@
+"""How far is each operation from what the machine could do at best?
+
+python benchmarks/kernels.py [kg.csv]   (without a file: a synthetic graph of PrimeKG's size)
+
+An operation must move bytes and make products; its bound is the longer of bytes over the bandwidth
+of a large copy and operations over the rate of a large matrix product of the precision it computes
+in, both measured in the same run. Bytes are the least that must be moved: every row that an edge
+gathers once per edge, the edge's own numbers, and what is read or written of each row once per edge
+type. Gathered rows may come from the cache, which is faster than a copy: a ratio below 1 is
+possible. Beside it the bandwidth of gathering rows of 512 bytes at random, by the size of their
+table.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from measure import edges_file, seconds_of
+from torch.nn import functional
+
+from clinical_drug_discovery.blocks import Block, full_block
+from clinical_drug_discovery.graph import KnowledgeGraph
+from clinical_drug_discovery.ops import cpu, cpu_attention, cpu_heads
+from clinical_drug_discovery.ops.precision import (
+    linear_backward,
+    linear_into,
+    packed,
+    product_dtype,
+    storage_dtype,
+)
+from clinical_drug_discovery.tables import read_graph
+
+DIM, HEADS = 256, 8
+TABLE_MIB = (1, 4, 8, 16, 32, 64, 128)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What an operation did and must do at least."""
+
+    name: str
+    seconds: float
+    num_bytes: float
+    num_operations: float
+    dtype: torch.dtype = torch.float32  #: in which it computes
+
+
+class Machine:
+    """What the machine can do, per second."""
+
+    def __init__(self) -> None:
+        a = torch.randn(1 << 26)
+        b = torch.empty_like(a)
+        self.copy = 2 * a.nbytes / seconds_of(lambda: b.copy_(a))
+        self.rates: dict[torch.dtype, float] = {}
+        for dtype in {torch.float32, product_dtype(a)}:
+            m = torch.randn(2048, 2048).to(dtype)
+            self.rates[dtype] = 2 * 2048**3 / seconds_of(lambda m=m: m @ m)  # type: ignore[misc]
+
+    def bound(self, work: Work) -> float:
+        """Seconds that some work takes at least."""
+        return max(work.num_bytes / self.copy, work.num_operations / self.rates[work.dtype])
+
+
+def gather_bandwidth(mib: int) -> float:
+    """Bytes per second of sums over 64 random rows of 512 bytes each, of a table of that size."""
+    num_rows = (mib << 20) // 512
+    table, at = torch.randn(num_rows, 128), torch.randint(num_rows, (1 << 14, 64))
+    seconds = seconds_of(lambda: functional.embedding_bag(at, table, mode="sum"))
+    return at.numel() * 512 / seconds
+
+
+def mean(graph: KnowledgeGraph, block: Block) -> Iterator[Work]:
+    rows = packed(torch.randn(graph.num_nodes, DIM))
+    share = graph.degree.clamp(min=1).float().reciprocal()
+    out = torch.zeros(graph.num_nodes, DIM)
+    moved = graph.num_edges * (rows[0].nbytes + 4) + out.nbytes
+    operations = graph.num_edges * DIM
+
+    def backward() -> None:
+        for t in range(len(graph.node_type_names)):
+            of_type = out[slice(*graph.span(t))]
+            cpu.add_neighbors_backward(rows, block, block.places(), t, of_type)
+
+    seconds = seconds_of(lambda: cpu.add_neighbors(rows, block, share, out))
+    yield Work("mean forward", seconds, moved, operations)
+    yield Work("mean backward", seconds_of(backward), moved, operations)
+
+
+def attention(graph: KnowledgeGraph, block: Block) -> Iterator[Work]:
+    """All edge types, with keys and values of the largest node type's size used for each."""
+    num_nodes, kinds = graph.num_nodes, range(len(graph.edge_types))
+    stored = storage_dtype(torch.empty(0))
+    most = max(last - first for first, last in map(graph.span, range(len(graph.node_type_names))))
+    kv, qg = (torch.randn(n, 2, DIM).to(stored) for n in (most, num_nodes))
+    q = qg[:, 0].contiguous()
+    scale = torch.full((HEADS,), (DIM / HEADS) ** -0.5)
+    highest, sums = torch.full((num_nodes, HEADS), -torch.inf), torch.zeros(num_nodes, HEADS)
+    out, grad_q = torch.zeros(num_nodes, DIM), torch.zeros(num_nodes, DIM)
+    log_total, delta = torch.full((num_nodes, HEADS), 9.0), torch.zeros(num_nodes, HEADS)
+    grad_kv = torch.empty_like(kv)
+
+    def sides(r: int) -> tuple[slice, slice]:
+        """Sources and targets of an edge type."""
+        src, dst = graph.ends[r]
+        return slice(0, graph.span(src)[1] - graph.span(src)[0]), slice(*graph.span(dst))
+
+    def forward() -> None:
+        for r in kinds:
+            sources, rows = sides(r)
+            cpu_attention.attend(
+                block, r, q[rows], kv[sources], scale, highest[rows], sums[rows], out[rows]
+            )
+
+    def backward(block: Block) -> Callable[[], None]:
+        def work() -> None:
+            for r in kinds:
+                sources, rows = sides(r)
+                cpu_attention.attend_backward(
+                    block, r, qg[rows], kv[sources], scale, log_total[rows], delta[rows],
+                    grad_q[rows], grad_kv[sources],
+                )  # fmt: skip
+
+        return work
+
+    edges, pair = graph.num_edges, kv[0].nbytes
+    num_targets = sum(int((graph.indptr_of(r).diff() > 0).sum()) for r in kinds)
+    num_sources = sum(len(sources) for sources in graph.sources)
+    shares = 2 * HEADS * kv.element_size()
+    in_out = 2 * out[0].nbytes  # a float32 row that is read and written
+    yield Work(
+        "attention forward", seconds_of(forward, 3),
+        edges * (pair + 4) + num_targets * (pair / 2 + in_out), 4 * DIM * edges,
+    )  # fmt: skip
+    # A block of rows of which none is a target of any edge: then nothing is left to do by source.
+    nowhere = replace(block, place=torch.full_like(block.places(), -1))
+    both, by_target = seconds_of(backward(block), 3), seconds_of(backward(nowhere), 3)
+    yield Work(
+        "attention backward by target", by_target,
+        edges * (pair + 4 + shares) + num_targets * (pair + in_out), 6 * DIM * edges,
+    )  # fmt: skip
+    yield Work(
+        "attention backward by source", both - by_target,
+        edges * (pair + 12 + shares) + num_sources * pair, 4 * DIM * edges,
+    )  # fmt: skip
+
+
+def head_maps(graph: KnowledgeGraph) -> Iterator[Work]:
+    """Keys and values of all edge types' sources, each times the matrices of its heads."""
+    x = torch.empty(0)
+    most = max(int(nodes.max()) for nodes in graph.sources) + 1
+    heads = torch.randn(most, DIM).to(product_dtype(x))
+    out = torch.randn(most, 2, DIM).to(storage_dtype(x))
+    matrix = torch.randn(HEADS, DIM // HEADS, DIM // HEADS)
+    by_heads = torch.zeros(most, DIM)
+
+    def forward() -> None:
+        for nodes in graph.sources:
+            for part in range(2):
+                cpu_heads.map_heads(nodes, heads, matrix, out, part)
+
+    def backward() -> None:
+        for nodes in graph.sources:
+            for part in range(2):
+                cpu_heads.map_heads_backward(nodes, heads, matrix, out, part, by_heads)
+
+    mapped = 2 * sum(len(nodes) for nodes in graph.sources)
+    operations = 2 * DIM * (DIM // HEADS) * mapped
+    moved = mapped * (heads[0].nbytes + out[0, 0].nbytes)
+    yield Work("head maps forward", seconds_of(forward), moved, operations)
+    moved += mapped * 2 * by_heads[0].nbytes
+    yield Work("head maps backward", seconds_of(backward), moved, 2 * operations)
+
+
+def dense(graph: KnowledgeGraph) -> Iterator[Work]:
+    """One map of all nodes' rows."""
+    x, grad = torch.randn(graph.num_nodes, DIM), torch.randn(graph.num_nodes, DIM)
+    weight, out = torch.randn(DIM, DIM), torch.empty(graph.num_nodes, DIM)
+    grad_x, grad_weight = torch.zeros_like(x), torch.zeros_like(weight)
+    operations, dtype = 2 * DIM * DIM * graph.num_nodes, product_dtype(x)
+    seconds = seconds_of(lambda: linear_into(out, x, weight))
+    yield Work("linear forward", seconds, 2 * x.nbytes, operations, dtype)
+    seconds = seconds_of(lambda: linear_backward(grad, x, weight, grad_x, grad_weight, None))
+    yield Work("linear backward", seconds, 4 * x.nbytes, 2 * operations, dtype)
+
+
+def report(machine: Machine, work: Work) -> None:
+    seconds, bound = work.seconds, machine.bound(work)
+    by = "bytes" if bound == work.num_bytes / machine.copy else "operations"
+    print(
+        f"{work.name}: {seconds:.3f} s = {seconds / bound:.1f} times the bound by {by}; "
+        f"{work.num_bytes / 1e9:.2f} GB at {work.num_bytes / seconds / 1e9:.0f} GB/s, "
+        f"{work.num_operations / 1e9:.1f} Gflop at "
+        f"{work.num_operations / seconds / 1e9:.0f} Gflop/s",
+        flush=True,
+    )
+
+
+@torch.no_grad()
+def main() -> None:
+    machine = Machine()
+    print(f"copy: {machine.copy / 1e9:.0f} GB/s read and written")
+    for dtype, rate in machine.rates.items():
+        print(f"matrix product of {dtype}: {rate / 1e9:.0f} Gflop/s")
+    tables = ", ".join(f"{mib} MiB {gather_bandwidth(mib) / 1e9:.0f}" for mib in TABLE_MIB)
+    print(f"gather of 512-byte rows, GB/s by size of their table: {tables}")
+    with edges_file(sys.argv[1] if sys.argv[1:] else None) as path:
+        graph = read_graph(path)
+    block = full_block(graph)
+    for works in (mean(graph, block), attention(graph, block), head_maps(graph), dense(graph)):
+        for work in works:
+            report(machine, work)
+
+
+if __name__ == "__main__":
+    main()
