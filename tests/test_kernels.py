@@ -307,9 +307,9 @@ def check_head_map(
     tolerance: float,
 ) -> None:
     out = torch.full((len(heads), 2, heads.shape[1]), 7, dtype=stored)
-    wanted = out.double()
+    wanted, heads_64, matrix_64 = double(out, heads, matrix)
     cpu_attention.map_heads(nodes, heads, matrix, out, part)
-    reference.map_heads(nodes, *double(heads, matrix), wanted, part)
+    reference.map_heads(nodes, heads_64, matrix_64, wanted, part)
     assert off(out, wanted) < (2**-8 if stored == torch.bfloat16 else tolerance)
     # Rounded once, to the nearest: but for ties, the exact result rounds to the same.
     assert (out == wanted.to(stored)).double().mean() > 0.98 or stored != torch.bfloat16
@@ -327,10 +327,10 @@ def check_head_map_backward(
     tolerance: float,
 ) -> None:
     both = torch.full((len(heads), 2, heads.shape[1]), 0.25, dtype=matrix.dtype)
-    (wanted,) = double(both)
+    wanted, heads_64, matrix_64, by_kv_64 = double(both, heads, matrix, by_kv)
     by_matrix = cpu_attention.map_heads_backward(nodes, heads, matrix, by_kv, part, both[:, part])
     exact = reference.map_heads_backward(
-        nodes, *double(heads, matrix, by_kv), part, wanted[:, part]
+        nodes, heads_64, matrix_64, by_kv_64, part, wanted[:, part]
     )
     assert by_matrix.dtype == matrix.dtype
     assert off(by_matrix, exact) < tolerance
@@ -360,17 +360,16 @@ def test_scores_of_triples() -> None:
 def test_neither_the_number_of_threads_nor_the_run_changes_a_bit(
     graph: KnowledgeGraph, hub: KnowledgeGraph
 ) -> None:
-    most = numba.config.NUMBA_NUM_THREADS
+    most = numba.get_num_threads()
     results = []
     for threads in (1, most, most):
-        before = numba.get_num_threads()
         numba.set_num_threads(threads)
         try:
             found = head_maps_and_scores(5_000)
             for block in (full_block(graph), blocks(graph)[1], full_block(hub)):
                 found += sums_and_attention(block)
         finally:
-            numba.set_num_threads(before)
+            numba.set_num_threads(most)
         results.append([value.contiguous().view(-1).view(torch.uint8) for value in found])
     assert all(value.any() for value in results[0])
     for other in results[1:]:
