@@ -88,6 +88,8 @@ class _Layer(torch.autograd.Function):
     Kept for the backward pass are x and what was attended to. The place of the incoming gradient is
     taken by the gradient by what was attended to and then by that of the queries: left to autograd,
     a layer of all nodes takes five more (N, C) buffers, 0.6 GiB on PrimeKG.
+    So the gradient that arrives must belong to the layer alone: a caller that passes one to
+    torch.autograd.grad, or uses the output twice, has to copy it.
     """
 
     @staticmethod
