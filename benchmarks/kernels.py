@@ -58,7 +58,7 @@ class Machine:
         self.rates: dict[torch.dtype, float] = {}
         for dtype in {torch.float32, product_dtype(a)}:
             m = torch.randn(2048, 2048).to(dtype)
-            self.rates[dtype] = 2 * 2048**3 / seconds_of(lambda m=m: m @ m)  # type: ignore[misc]
+            self.rates[dtype] = 2 * 2048**3 / seconds_of(lambda m=m: m @ m)  # type: ignore[misc]  # a lambda's default
 
     def bound(self, work: Work) -> float:
         """Seconds that some work takes at least."""

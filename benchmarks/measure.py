@@ -97,7 +97,7 @@ class _Terminal(io.StringIO):
     def write(self, text: str) -> int:
         if "Layer-wise inference" in text and self.peak_training is None:
             self.peak_training = peak_memory_bytes()
-        sys.__stderr__.write(text if "warning" in text else "")  # type: ignore[union-attr]
+        sys.__stderr__.write(text if "warning" in text else "")  # type: ignore[union-attr]  # there is one in a script
         return len(text)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 _MOST_ROWS = 4096  # with 256 float32 columns 4 MiB: a few of them stay in the last cache
-_FEW_ROWS = 64
+FEW_ROWS = 64  # a chunk of fewer has any size
 
 
 def row_chunks(start: int, stop: int) -> Iterator[slice]:
@@ -16,8 +16,8 @@ def row_chunks(start: int, stop: int) -> Iterator[slice]:
     """
     size = _MOST_ROWS
     while start < stop:
-        while size > stop - start and size >= _FEW_ROWS:
+        while size > stop - start and size >= FEW_ROWS:
             size //= 2
-        end = start + size if size >= _FEW_ROWS else stop
+        end = start + size if size >= FEW_ROWS else stop
         yield slice(start, end)
         start = end

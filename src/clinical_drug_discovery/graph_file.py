@@ -97,7 +97,7 @@ def load_graph(path: Path) -> tuple[KnowledgeGraph, dict[str, Any]]:
             metadata = file.metadata() or {}
             if metadata["version"] != str(FORMAT_VERSION):
                 raise OtherVersionError(f"version {metadata['version']}, not {FORMAT_VERSION}")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # a file of safetensors is no dict
         if _checksum(metadata["record"], tensors) != metadata["sha256"]:
             raise DamagedGraphError("its checksum is wrong")
     except KeyError as error:

@@ -246,7 +246,7 @@ def _backward_by_target(  # type: ignore[no-untyped-def]  # numba infers its typ
         own = np.empty(2 * width, scale.dtype)
         acc = np.empty(width, scale.dtype)
         dots = np.empty(_EDGES * num_heads, scale.dtype)
-        weights = np.empty((_EDGES + LANES) * 2 * num_heads, scale.dtype)
+        weights = np.empty(_EDGES * 2 * num_heads, scale.dtype)
         share = np.empty(_EDGES * num_heads, scale.dtype)
         starts = np.empty(_EDGES, np.int64)
         places = np.arange(_EDGES) * num_heads

@@ -14,10 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from clinical_drug_discovery.chunks import row_chunks
+from clinical_drug_discovery.chunks import FEW_ROWS, row_chunks
 from clinical_drug_discovery.ops.simd import LANES
-
-_FEW = 64
 
 
 def storage_dtype(x: Tensor) -> torch.dtype:
@@ -83,7 +81,7 @@ def linear_backward(
     grad: Tensor,
     x: Tensor,
     weight: Tensor,
-    grad_x: Tensor | None,
+    grad_x: Tensor,
     grad_weight: Tensor,
     grad_bias: Tensor | None,
 ) -> None:
@@ -93,7 +91,7 @@ def linear_backward(
         grad: shape (N, D), by the result.
         x: shape (N, C).
         weight: shape (D, C).
-        grad_x: shape (N, C); None if not wanted.
+        grad_x: shape (N, C).
         grad_weight: shape (D, C).
         grad_bias: shape (D,); None if not wanted.
     """
@@ -102,8 +100,7 @@ def linear_backward(
     for rows in row_chunks(0, len(x)):
         part = grad[rows].to(dtype)
         grad_weight += _product(part.t(), x[rows].to(dtype))
-        if grad_x is not None:
-            grad_x[rows] += _product(part, matrix)
+        grad_x[rows] += _product(part, matrix)
     if grad_bias is not None:
         grad_bias += grad.sum(dim=0)
 
@@ -114,6 +111,6 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
     For bfloat16 a kernel is compiled for each shape: no use for the last rows of some type, of
     which there are different ones in each batch. They took 10 MB an epoch on PrimeKG.
     """
-    if a.dtype == torch.bfloat16 and min(a.shape) < _FEW:
+    if a.dtype == torch.bfloat16 and min(a.shape) < FEW_ROWS:
         return (a.float() @ b.float()).to(a.dtype)
     return a @ b
