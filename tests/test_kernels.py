@@ -108,6 +108,7 @@ def table_sizes(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """All rows in one table, in a few of them, and each in one of its own."""
     for size in (8 * 2**20, 2_000, 1):
         monkeypatch.setattr(cpu, "_TABLE_BYTES", size)
+        monkeypatch.setattr(cpu, "_FEW_EDGES", 0)  # else so few edges make one table of all rows
         yield size
 
 
@@ -144,7 +145,10 @@ def test_sums_over_neighbours(graph: KnowledgeGraph, monkeypatch: pytest.MonkeyP
             for block in [*blocks(graph), *ranges(graph)]:
                 check_sums(block, width, (stored, computed), tolerance)
     for size in table_sizes(monkeypatch):
-        assert len(cpu.tables(0, 100, 64)) == {8 * 2**20: 1, 2_000: 4, 1: 100}[size]
+        assert (
+            len(cpu.tables(0, 100, 64, np.ones(9, np.int64)))
+            == {8 * 2**20: 1, 2_000: 4, 1: 100}[size]
+        )
         for block in [*blocks(graph), *ranges(graph)]:
             check_sums(block, 33, (torch.float64, torch.float64), 1e-12)
             check_sums(block, 16, (torch.bfloat16, torch.float32), 1e-5)
@@ -153,9 +157,15 @@ def test_sums_over_neighbours(graph: KnowledgeGraph, monkeypatch: pytest.MonkeyP
 def test_tables_cover_every_node_once(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in table_sizes(monkeypatch):
         for first, last, row_bytes in ((0, 1, 10), (5, 105, 64), (5, 105, 2_000), (3, 3, 1)):
-            found = cpu.tables(first, last, row_bytes)
+            found = cpu.tables(first, last, row_bytes, np.ones(9, np.int64))
             nodes = [i for low, high in found for i in range(low, high)]
             assert nodes == list(range(first, last))
+
+
+def test_few_edges_a_row_are_not_worth_several_tables() -> None:
+    rows = 40_000
+    assert len(cpu.tables(0, rows, 1024, np.full(9, 39))) == 1
+    assert len(cpu.tables(0, rows, 1024, np.full(9, 40))) == 5
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,15 @@ from typing import Any
 
 import numba
 import numpy as np
+import pytest
 import torch
 
+from clinical_drug_discovery.ops import simd
 from clinical_drug_discovery.ops.simd import (
     FAST,
     LANES,
     add,
+    add_products,
     exp,
     fma,
     load,
@@ -62,6 +65,11 @@ def sum_all(values, at, out):  # type: ignore[no-untyped-def]  # as above
 def combine(a, b, x, out):  # type: ignore[no-untyped-def]  # as above
     store(out, 0, fma(load(a, 0), load(b, 0), splat(x)))
     store(out, LANES, add(load(a, 0), mul(load(b, 0), load_splat(b, 3))))
+
+
+@numba.njit(fastmath=FAST)
+def dot(a, i, b, j, out):  # type: ignore[no-untyped-def]  # as above
+    out[0] = total(add_products(a, i, b, j, splat(out.dtype.type(1))))
 
 
 def bit_patterns(rng: np.random.Generator) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -158,3 +166,23 @@ def test_arithmetic_of_vectors(rng: np.random.Generator) -> None:
     combine(stored[0], stored[1], np.float32(1.5), out)
     wanted = np.concatenate([single[0] * single[1] + 1.5, single[0] + single[1] * single[1, 3]])
     np.testing.assert_allclose(out, wanted, rtol=1e-6, atol=1e-6)
+
+
+def test_sums_of_products(rng: np.random.Generator) -> None:
+    whole = rng.integers(-9, 10, (2, 5 * LANES))  # their sums are exact
+    for dtype in (np.float32, np.float64, np.uint16):
+        values = whole.astype(np.float32) if dtype == np.uint16 else whole.astype(dtype)
+        a, b = (to_bits(v) for v in values) if dtype == np.uint16 else values
+        out = np.zeros(1, values.dtype)
+        for i, j in ((0, 0), (3, LANES), (2 * LANES, 5)):
+            dot(a, i, b, j, out)
+            wanted = LANES + (whole[0, i : i + 2 * LANES] * whole[1, j : j + 2 * LANES]).sum()
+            assert out[0] == wanted
+
+
+def test_sums_of_products_without_the_instruction(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(simd, "_has_bfloat16_products", lambda context: False)
+    a = to_bits(np.arange(2 * LANES, dtype=np.float32))
+    out = np.zeros(1, np.float32)
+    numba.njit(dot.py_func)(a, 0, a, 0, out)
+    assert out[0] == LANES + (np.arange(2 * LANES) ** 2).sum()

@@ -17,12 +17,23 @@ import torch
 from torch import Tensor
 
 from clinical_drug_discovery.blocks import Block
-from clinical_drug_discovery.ops.cpu import NUM_PARTS, balanced_parts, edges_between, flat, tables
+from clinical_drug_discovery.ops.cpu import (
+    AHEAD,
+    NUM_PARTS,
+    Degrees,
+    balanced_parts,
+    edges_between,
+    flat,
+    next_row,
+    prefetch_row,
+    tables,
+)
 from clinical_drug_discovery.ops.cpu_heads import map_heads, map_heads_backward
 from clinical_drug_discovery.ops.simd import (
     FAST,
     LANES,
     add,
+    add_products,
     exp,
     fma,
     load,
@@ -39,9 +50,7 @@ from clinical_drug_discovery.ops.simd import (
 __all__ = ["attend", "attend_backward", "map_heads", "map_heads_backward"]
 
 PIECE_EDGES = 1 << 18  # whose shares are kept from one kernel to the next
-_AHEAD = 6  # edges whose rows are asked for before they are needed
-_LINE = 64  # bytes of a cache line
-_EDGES = 32  # of a row at a time: what is computed of them stays in the first cache
+_EDGES = 8  # of a row at a time: what is computed of them stays in the first cache
 
 
 def attend(
@@ -57,9 +66,10 @@ def attend(
     """The same as `reference.attend`, without any buffer of the size of the edges."""
     graph, (src_type, dst_type) = block.graph, block.graph.ends[edge_type]
     nodes, indptr = block.nodes_of(dst_type).numpy(), graph.indptr_of(edge_type).numpy()
-    parts = balanced_parts(indptr[nodes + 1] - indptr[nodes])
+    degree = indptr[nodes + 1] - indptr[nodes]
+    parts = balanced_parts(degree)
     first, last = graph.span(src_type)
-    for low, high in tables(first, last, kv[0].nbytes):
+    for low, high in tables(first, last, kv[0].nbytes, degree):
         _attend(
             parts, nodes, indptr, graph.src.numpy(), low, high, first, flat(q), q.stride(0),
             flat(kv), scale.numpy(), highest.numpy(), sums.numpy(), weighted.numpy(),
@@ -86,13 +96,14 @@ def attend_backward(
     given = scale.numpy(), log_total.numpy(), delta.numpy(), grad_q.numpy()
     grad_scale = torch.zeros(NUM_PARTS, len(scale), dtype=scale.dtype)
     source_parts = balanced_parts(np.diff(mirror))
-    pieces = _pieces(indptr, qg[0].nbytes)
+    pieces = _pieces(indptr, qg[0].nbytes, np.diff(mirror))
     most = max(int(indptr[stop] - indptr[start]) for start, stop in pieces)
     shares = flat(torch.empty(most, 2 * len(scale), dtype=qg.dtype))
     for start, stop in pieces:
         rows = slice(*np.searchsorted(nodes, (start, stop)))
-        parts = rows.start + balanced_parts(indptr[nodes[rows] + 1] - indptr[nodes[rows]])
-        for low, high in tables(*graph.span(src_type), kv[0].nbytes):
+        degree = indptr[nodes[rows] + 1] - indptr[nodes[rows]]
+        parts = rows.start + balanced_parts(degree)
+        for low, high in tables(*graph.span(src_type), kv[0].nbytes, degree):
             _backward_by_target(
                 parts, nodes, indptr, src, low, high, first_src, indptr[start], flat(qg),
                 flat(kv), *given, grad_scale.numpy(), shares,
@@ -105,10 +116,12 @@ def attend_backward(
     return grad_scale.sum(dim=0)
 
 
-def _pieces(indptr: npt.NDArray[np.int64], row_bytes: int) -> list[tuple[int, int]]:
+def _pieces(
+    indptr: npt.NDArray[np.int64], row_bytes: int, sources: Degrees
+) -> list[tuple[int, int]]:
     """Ranges of target nodes whose rows fit the cache and whose edges' shares fit their buffer."""
     pieces = []
-    for start, last in tables(0, len(indptr) - 1, row_bytes):
+    for start, last in tables(0, len(indptr) - 1, row_bytes, sources):
         while start < last:
             most = np.searchsorted(indptr, indptr[start] + PIECE_EDGES, side="right") - 1
             stop = min(last, max(start + 1, int(most)))
@@ -118,30 +131,40 @@ def _pieces(indptr: npt.NDArray[np.int64], row_bytes: int) -> list[tuple[int, in
 
 
 @numba.njit(inline="always")
-def _prefetch_row(rows, at, count):  # type: ignore[no-untyped-def]  # numba infers its types
-    for c in range(0, count, _LINE // rows.itemsize):
-        prefetch(rows, at + c)
+def _edges_of(j, last, indptr, dst, low, high):  # type: ignore[no-untyped-def]  # numba infers its types
+    """A source's edges to targets from `low` to below `high`; none from `last` on."""
+    if j >= last:
+        return np.int64(0), np.int64(0)
+    return edges_between(dst, indptr[j], indptr[j + 1], low, high)
+
+
+@numba.njit(inline="always")
+def _prefetch_target(edge, dst, place, first_row, mirrored, first_edge, qg, shares, heads, width):  # type: ignore[no-untyped-def]  # numba infers its types
+    row = place[dst[edge]] - first_row
+    if row >= 0:
+        prefetch(shares, (mirrored[edge] - first_edge) * 2 * heads)
+        prefetch_row(qg, row * 2 * width, 2 * width)
 
 
 @numba.njit(inline="always", fastmath=FAST)
-def _dots(heads, rows, at, out, place, num_heads, dim):  # type: ignore[no-untyped-def]  # numba infers its types
-    """Write the dot products of all heads with a row's to out[place : place + H]."""
-    zero = splat(heads.dtype.type(0))
-    if num_heads % 4 == 0:
+def _dots(own, first, rows, at, out, place, num_heads, dim):  # type: ignore[no-untyped-def]  # numba infers its types
+    """Write the dot products of the heads of two rows to out[place : place + H]."""
+    zero = splat(out.dtype.type(0))
+    if num_heads % 4 == 0 and dim % (2 * LANES) == 0:
         for h in range(0, num_heads, 4):
-            first = h * dim
             s0 = s1 = s2 = s3 = zero
-            for c in range(first, first + dim, LANES):
-                s0 = fma(load(heads, c), load(rows, at + c), s0)
-                s1 = fma(load(heads, c + dim), load(rows, at + c + dim), s1)
-                s2 = fma(load(heads, c + 2 * dim), load(rows, at + c + 2 * dim), s2)
-                s3 = fma(load(heads, c + 3 * dim), load(rows, at + c + 3 * dim), s3)
+            for c in range(h * dim, (h + 1) * dim, 2 * LANES):
+                a, b = first + c, at + c
+                s0 = add_products(own, a, rows, b, s0)
+                s1 = add_products(own, a + dim, rows, b + dim, s1)
+                s2 = add_products(own, a + 2 * dim, rows, b + 2 * dim, s2)
+                s3 = add_products(own, a + 3 * dim, rows, b + 3 * dim, s3)
             store_totals(out, place + h, s0, s1, s2, s3)
     else:
         for h in range(num_heads):
             s0 = zero
             for c in range(h * dim, (h + 1) * dim, LANES):
-                s0 = fma(load(heads, c), load(rows, at + c), s0)
+                s0 = fma(load(own, first + c), load(rows, at + c), s0)
             out[place + h] = total(s0)
 
 
@@ -180,22 +203,17 @@ def _attend(  # type: ignore[no-untyped-def]  # numba infers its types  # noqa: 
     num_heads, width = len(scale), weighted.shape[1]
     dim = width // num_heads
     for part in numba.prange(len(parts) - 1):
-        own = np.empty(width, scale.dtype)
         acc = np.empty(width, scale.dtype)
         logits = np.empty(_EDGES * num_heads, scale.dtype)
         top = np.empty(num_heads, scale.dtype)
         starts = np.empty(_EDGES, np.int64)
         places = np.arange(_EDGES) * num_heads
-        for row in range(parts[part], parts[part + 1]):
-            begin, end = indptr[nodes[row]], indptr[nodes[row] + 1]
-            begin, end = edges_between(src, begin, end, low, high)
-            if begin == end:
-                continue
-            for c in range(0, width, LANES):
-                store(own, c, load(q, row * stride + c))
-            for h in range(num_heads):
-                for c in range(h * dim, (h + 1) * dim):
-                    own[c] *= scale[h]
+        last = parts[part + 1]
+        row, begin, end = next_row(parts[part], last, nodes, indptr, src, low, high)
+        while row < last:
+            then, then_begin, then_end = next_row(row + 1, last, nodes, indptr, src, low, high)
+            for e in range(then_begin, min(then_begin + AHEAD, then_end)):
+                prefetch_row(kv, (src[e] - first) * 2 * width, 2 * width)
             for c in range(width):
                 acc[c] = weighted[row, c]
             for start in range(begin, end, _EDGES):
@@ -203,12 +221,15 @@ def _attend(  # type: ignore[no-untyped-def]  # numba infers its types  # noqa: 
                 for h in range(num_heads):
                     top[h] = highest[row, h]
                 for e in range(count):
-                    coming = src[min(start + e + _AHEAD, end - 1)] - first
-                    _prefetch_row(kv, coming * 2 * width, 2 * width)
+                    if start + e + AHEAD < end:
+                        coming = src[start + e + AHEAD] - first
+                        prefetch_row(kv, coming * 2 * width, 2 * width)
                     key = (src[start + e] - first) * 2 * width
-                    _dots(own, kv, key, logits, e * num_heads, num_heads, dim)
+                    _dots(q, row * stride, kv, key, logits, e * num_heads, num_heads, dim)
                     for h in range(num_heads):
-                        top[h] = max(top[h], logits[e * num_heads + h])
+                        at = e * num_heads + h
+                        logits[at] *= scale[h]
+                        top[h] = max(top[h], logits[at])
                 for e in range(count):
                     for h in range(num_heads):
                         logits[e * num_heads + h] -= top[h]
@@ -228,6 +249,7 @@ def _attend(  # type: ignore[no-untyped-def]  # numba infers its types  # noqa: 
                 _add_heads(count, logits, places, kv, starts, acc, 0, num_heads, dim)
             for c in range(width):
                 weighted[row, c] = acc[c]
+            row, begin, end = then, then_begin, then_end
 
 
 @numba.njit(parallel=True, cache=True, nogil=True, fastmath=FAST)
@@ -243,30 +265,31 @@ def _backward_by_target(  # type: ignore[no-untyped-def]  # numba infers its typ
     num_heads, width = len(scale), grad_q.shape[1]
     dim = width // num_heads
     for part in numba.prange(len(parts) - 1):
-        own = np.empty(2 * width, scale.dtype)
         acc = np.empty(width, scale.dtype)
         dots = np.empty(_EDGES * num_heads, scale.dtype)
         weights = np.empty(_EDGES * 2 * num_heads, scale.dtype)
         share = np.empty(_EDGES * num_heads, scale.dtype)
+        by_scale = np.zeros(num_heads, scale.dtype)
         starts = np.empty(_EDGES, np.int64)
         places = np.arange(_EDGES) * num_heads
-        for row in range(parts[part], parts[part + 1]):
-            begin, end = indptr[nodes[row]], indptr[nodes[row] + 1]
-            begin, end = edges_between(src, begin, end, low, high)
-            if begin == end:
-                continue
-            for c in range(0, 2 * width, LANES):
-                store(own, c, load(qg, row * 2 * width + c))
+        last = parts[part + 1]
+        row, begin, end = next_row(parts[part], last, nodes, indptr, src, low, high)
+        while row < last:
+            then, then_begin, then_end = next_row(row + 1, last, nodes, indptr, src, low, high)
+            for e in range(then_begin, min(then_begin + AHEAD, then_end)):
+                prefetch_row(kv, (src[e] - first) * 2 * width, 2 * width)
+            own = row * 2 * width
             for c in range(width):
                 acc[c] = 0
             for start in range(begin, end, _EDGES):
                 count = min(_EDGES, end - start)
                 for e in range(count):
-                    coming = src[min(start + e + _AHEAD, end - 1)] - first
-                    _prefetch_row(kv, coming * 2 * width, 2 * width)
+                    if start + e + AHEAD < end:
+                        coming = src[start + e + AHEAD] - first
+                        prefetch_row(kv, coming * 2 * width, 2 * width)
                     key = (src[start + e] - first) * 2 * width
-                    _dots(own, kv, key, dots, e * num_heads, num_heads, dim)
-                    _dots(own[width:], kv, key + width, weights, e * num_heads, num_heads, dim)
+                    _dots(qg, own, kv, key, dots, e * num_heads, num_heads, dim)
+                    _dots(qg, own + width, kv, key + width, weights, e * num_heads, num_heads, dim)
                 for e in range(count):
                     for h in range(num_heads):
                         at = e * num_heads + h
@@ -279,7 +302,7 @@ def _backward_by_target(  # type: ignore[no-untyped-def]  # numba infers its typ
                     for h in range(num_heads):
                         at = e * num_heads + h
                         by_logit = share[at] * (weights[at] - delta[row, h])
-                        grad_scale[part, h] += by_logit * dots[at]
+                        by_scale[h] += by_logit * dots[at]
                         dots[at] = by_logit * scale[h]
                 for e in range(count):
                     starts[e] = (src[start + e] - first) * 2 * width
@@ -293,10 +316,13 @@ def _backward_by_target(  # type: ignore[no-untyped-def]  # numba infers its typ
                     shares[place + i] = narrow(weights[i], shares)
             for c in range(width):
                 grad_q[row, c] += acc[c]
+            row, begin, end = then, then_begin, then_end
+        for h in range(num_heads):
+            grad_scale[part, h] += by_scale[h]
 
 
 @numba.njit(parallel=True, cache=True, nogil=True, fastmath=FAST)
-def _backward_by_source(  # type: ignore[no-untyped-def]  # numba infers its types
+def _backward_by_source(  # type: ignore[no-untyped-def]  # numba infers its types  # noqa: C901  # see `_attend`
     parts, indptr, dst, low, high, fresh, place, first_row, mirrored, first_edge, qg, shares,
     scale, grad_kv, width,
 ):  # fmt: skip
@@ -308,28 +334,37 @@ def _backward_by_source(  # type: ignore[no-untyped-def]  # numba infers its typ
         acc = np.empty(2 * width, scale.dtype)
         starts = np.empty(_EDGES, np.int64)
         places = np.empty(_EDGES, np.int64)
-        for j in range(parts[part], parts[part + 1]):
-            begin, end = edges_between(dst, indptr[j], indptr[j + 1], low, high)
-            if begin == end and not (fresh and indptr[j] < indptr[j + 1]):
-                continue
-            for c in range(0, 2 * width, LANES):
-                store(acc, c, splat(zero) if fresh else load(grad_kv, j * 2 * width + c))
-            edge = begin
-            while edge < end:
-                count = 0
-                while edge < end and count < _EDGES:
-                    row = place[dst[edge]] - first_row
-                    if row >= 0:
-                        starts[count] = row * 2 * width
-                        places[count] = (mirrored[edge] - first_edge) * 2 * num_heads
-                        prefetch(shares, places[count])
-                        _prefetch_row(qg, starts[count], 2 * width)
-                        count += 1
-                    edge += 1
-                _add_heads(count, shares, places, qg, starts, acc, 0, num_heads, dim)
-                for e in range(count):
-                    starts[e] += width
-                    places[e] += num_heads
-                _add_heads(count, shares, places, qg, starts, acc, width, num_heads, dim)
-            for c in range(0, 2 * width, LANES):
-                store(grad_kv, j * 2 * width + c, load(acc, c))
+        last = parts[part + 1]
+        begin, end = _edges_of(parts[part], last, indptr, dst, low, high)
+        for j in range(parts[part], last):
+            then_begin, then_end = _edges_of(j + 1, last, indptr, dst, low, high)
+            for edge in range(then_begin, min(then_begin + AHEAD, then_end)):
+                _prefetch_target(
+                    edge, dst, place, first_row, mirrored, first_edge, qg, shares, num_heads, width
+                )
+            if begin < end or (fresh and indptr[j] < indptr[j + 1]):
+                for c in range(0, 2 * width, LANES):
+                    store(acc, c, splat(zero) if fresh else load(grad_kv, j * 2 * width + c))
+                edge = begin
+                while edge < end:
+                    count = 0
+                    while edge < end and count < _EDGES:
+                        if edge + AHEAD < end:
+                            _prefetch_target(
+                                edge + AHEAD, dst, place, first_row, mirrored, first_edge, qg,
+                                shares, num_heads, width,
+                            )  # fmt: skip
+                        row = place[dst[edge]] - first_row
+                        if row >= 0:
+                            starts[count] = row * 2 * width
+                            places[count] = (mirrored[edge] - first_edge) * 2 * num_heads
+                            count += 1
+                        edge += 1
+                    _add_heads(count, shares, places, qg, starts, acc, 0, num_heads, dim)
+                    for e in range(count):
+                        starts[e] += width
+                        places[e] += num_heads
+                    _add_heads(count, shares, places, qg, starts, acc, width, num_heads, dim)
+                for c in range(0, 2 * width, LANES):
+                    store(grad_kv, j * 2 * width + c, load(acc, c))
+            begin, end = then_begin, then_end

@@ -25,6 +25,7 @@ FAST = {"reassoc", "contract", "arcp", "nsz"}
 _INT32 = ir.IntType(32)
 _INT32S = ir.VectorType(_INT32, LANES)
 _FLOATS = ir.VectorType(ir.FloatType(), LANES)
+_PAIRS = ir.VectorType(_INT32, LANES)  # of bfloat16, as one integer
 Generator = tuple[Any, Callable[..., Any]]
 
 
@@ -109,16 +110,11 @@ def _exp_float32(x):  # type: ignore[no-untyped-def]  # as above
 @intrinsic
 def load(_: Any, array: Any, at: Any) -> Generator:
     """The numbers array[at : at + LANES] of a flat array, widened."""
-    stored_as_bfloat16 = array.dtype == types.uint16
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pointer, alignment = _address(context, builder, signature, args)
-        vector = builder.load(pointer, align=alignment)
-        if not stored_as_bfloat16:
-            return vector
-        bits = builder.shl(builder.zext(vector, _INT32S), _splat_int(16))
-        return builder.bitcast(bits, _FLOATS)
+        return _load(context, builder, signature.args[0], *args)
 
+    stored_as_bfloat16 = array.dtype == types.uint16
     return Vector(types.float32 if stored_as_bfloat16 else array.dtype)(array, types.intp), generate
 
 
@@ -210,12 +206,37 @@ def fma(_: Any, a: Any, b: Any, c: Any) -> Generator:
     """A * b + c."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = args[0].type
-        name = f"llvm.fma.v{LANES}{_suffix(kind)}"
-        function = ir.FunctionType(kind, [kind] * 3)
-        return builder.call(cgutils.get_or_insert_function(builder.module, function, name), args)
+        a, b, c = args
+        return _fma(builder, a, b, c)
 
     return a(a, b, c), generate
+
+
+@intrinsic
+def add_products(_: Any, a: Any, i: Any, b: Any, j: Any, sums: Any) -> Generator:
+    """Sums + a[i :] * b[j :] of 2 `LANES` numbers each, two products to a sum.
+
+    Which two is left open. Of two arrays of bfloat16 it is one instruction where the CPU has
+    AVX512_BF16 (and then subnormals count as zero), a third of the work elsewhere.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        x, at, y, place, value = args
+        x_kind, _, y_kind = signature.args[:3]
+        if x_kind.dtype != types.uint16 or y_kind.dtype != types.uint16:
+            for more in (0, LANES):
+                left = _load(context, builder, x_kind, x, builder.add(at, at.type(more)))
+                right = _load(context, builder, y_kind, y, builder.add(place, at.type(more)))
+                value = _fma(builder, left, right, value)
+            return value
+        left = builder.load(_pointer(context, builder, x_kind, x, at, _PAIRS), align=2)
+        right = builder.load(_pointer(context, builder, y_kind, y, place, _PAIRS), align=2)
+        if _has_bfloat16_products(context):
+            return _dot_pairs(builder, value, left, right)
+        value = _fma(builder, _lower(builder, left), _lower(builder, right), value)
+        return _fma(builder, _upper(builder, left), _upper(builder, right), value)
+
+    return sums(a, i, b, j, sums), generate
 
 
 @intrinsic
@@ -259,11 +280,66 @@ def store_totals(_: Any, array: Any, at: Any, a: Any, b: Any, c: Any, d: Any) ->
 
 
 def _address(context: Any, builder: Any, signature: Any, args: Any) -> tuple[Any, int]:
-    array = context.make_array(signature.args[0])(context, builder, args[0])
-    element = builder.gep(array.data, [args[1]])
-    vector = ir.VectorType(context.get_value_type(signature.args[0].dtype), LANES)
-    alignment = signature.args[0].dtype.bitwidth // 8  # that of one number: rows start anywhere
-    return builder.bitcast(element, vector.as_pointer()), alignment
+    kind = signature.args[0]
+    vector = ir.VectorType(context.get_value_type(kind.dtype), LANES)
+    alignment = kind.dtype.bitwidth // 8  # that of one number: rows start anywhere
+    return _pointer(context, builder, kind, args[0], args[1], vector), alignment
+
+
+def _pointer(context: Any, builder: Any, kind: Any, array: Any, at: Any, vector: Any) -> Any:
+    data = context.make_array(kind)(context, builder, array).data
+    return builder.bitcast(builder.gep(data, [at]), vector.as_pointer())
+
+
+def _load(context: Any, builder: Any, kind: Any, array: Any, at: Any) -> Any:
+    vector = ir.VectorType(context.get_value_type(kind.dtype), LANES)
+    pointer = _pointer(context, builder, kind, array, at, vector)
+    value = builder.load(pointer, align=kind.dtype.bitwidth // 8)
+    if kind.dtype != types.uint16:
+        return value
+    bits = builder.shl(builder.zext(value, _INT32S), _splat_int(16))
+    return builder.bitcast(bits, _FLOATS)
+
+
+def _fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    name = f"llvm.fma.v{LANES}{_suffix(a.type)}"
+    function = ir.FunctionType(a.type, [a.type] * 3)
+    return builder.call(cgutils.get_or_insert_function(builder.module, function, name), [a, b, c])
+
+
+def _lower(builder: Any, pairs: Any) -> Any:
+    return builder.bitcast(builder.shl(pairs, _splat_int(16)), _FLOATS)
+
+
+def _upper(builder: Any, pairs: Any) -> Any:
+    return builder.bitcast(builder.and_(pairs, _splat_int(0xFFFF0000)), _FLOATS)
+
+
+class _BFloat16(ir.Type):  # type: ignore[misc]  # llvmlite has no types
+    """LLVM's type, which llvmlite does not name."""
+
+    def __str__(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _BFloat16)
+
+    def __hash__(self) -> int:
+        return hash(_BFloat16)
+
+
+def _has_bfloat16_products(context: Any) -> bool:
+    """Whether the CPU that is compiled for has them; part of what numba keeps kernels under."""
+    return "+avx512bf16" in context.codegen().magic_tuple()[2]
+
+
+def _dot_pairs(builder: Any, sums: Any, a: Any, b: Any) -> Any:
+    """Sums + the products of both bfloat16 of each pair."""
+    kind = ir.VectorType(_BFloat16(), 2 * LANES)
+    function = ir.FunctionType(_FLOATS, [_FLOATS, kind, kind])
+    name = "llvm.x86.avx512bf16.dpbf16ps.512"
+    dot = cgutils.get_or_insert_function(builder.module, function, name)
+    return builder.call(dot, [sums, builder.bitcast(a, kind), builder.bitcast(b, kind)])
 
 
 def _splat(builder: Any, number: Any) -> Any:
