@@ -18,6 +18,7 @@ from clinical_drug_discovery.graph import IntArray, KnowledgeGraph
 from clinical_drug_discovery.pairs import DISEASE, DRUG, pairs_of, span_of
 
 Scores = npt.NDArray[np.float32]
+Ranker = Callable[[KnowledgeGraph, IntArray], Scores]
 _HOPS, _DAMPING = 3, 0.5
 _TRAITS = ("gene/protein", "effect/phenotype")  # node types; what diseases may have in common
 _ABSENT = ("disease_phenotype_negative",)  # relations that say: has it not
@@ -89,11 +90,40 @@ def shared_scores(graph: KnowledgeGraph, diseases: IntArray) -> Scores:
     return np.asarray((cosine.tocsr() @ treats[treated]).toarray(), np.float32)
 
 
-BASELINES: dict[str, Callable[[KnowledgeGraph, IntArray], Scores]] = {
+def break_ties(scores: Scores, by: Scores) -> Scores:
+    """The same order, and where it leaves a tie that of other scores.
+
+    Most drugs help no relative of a disease at all, and tie at 0: of those the popular ones come
+    first. On a real graph that was worth 0.02 of recall@50 to relatives, and 0.14 to shared.
+
+    Args:
+        scores: shape (n, M).
+        by: shape (n, M).
+
+    Returns:
+        shape (n, M): places from the worst, whole numbers; equal only where both scores are.
+    """
+    places = np.empty(scores.shape, np.float32)
+    for first, second, place in zip(scores, by, places, strict=True):
+        order = np.lexsort((second, first))
+        a, b = first[order], second[order]
+        place[order] = np.cumsum(np.r_[False, (a[1:] != a[:-1]) | (b[1:] != b[:-1])])
+    return places
+
+
+def _with_popularity(scores_of: Ranker) -> Ranker:
+    return lambda graph, diseases: break_ties(
+        scores_of(graph, diseases), popularity_scores(graph, diseases)
+    )
+
+
+BASELINES: dict[str, Ranker] = {
     "popularity": popularity_scores,
     "degree": degree_scores,
     "relatives": relatives_scores,
+    "relatives+popularity": _with_popularity(relatives_scores),
     "shared": shared_scores,
+    "shared+popularity": _with_popularity(shared_scores),
 }
 
 
@@ -113,7 +143,7 @@ def treatments(graph: KnowledgeGraph) -> scipy.sparse.csr_array:
 
 
 def _traits(graph: KnowledgeGraph) -> scipy.sparse.csr_array:
-    """Which disease has which gene or phenotype, shape (number of diseases, N), rows of length 1."""
+    """Which disease has which gene or phenotype, (number of diseases, N), rows of length 1."""
     first, stop = span_of(graph, DISEASE)
     kinds = [
         r
@@ -127,7 +157,7 @@ def _traits(graph: KnowledgeGraph) -> scipy.sparse.csr_array:
         (np.ones(len(trait), np.float32), (disease, trait)), shape=(stop - first, graph.num_nodes)
     )
     has.data[:] = 1  # the same phenotype under two relations is one
-    num_with_any = np.count_nonzero(np.diff(has.indptr))
+    num_with_any = max(np.count_nonzero(np.diff(has.indptr)), 1)
     num_with_it = np.bincount(has.indices, minlength=1)
     has.data *= np.log(num_with_any / np.maximum(num_with_it, 1))[has.indices].astype(np.float32)
     length = np.sqrt(has.multiply(has).sum(axis=1))

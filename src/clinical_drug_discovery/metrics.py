@@ -7,11 +7,11 @@ from training or held out themselves. All others do, whatever else a graph says 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from clinical_drug_discovery.errors import InputError
@@ -19,7 +19,7 @@ from clinical_drug_discovery.graph import IntArray
 
 Metrics = dict[str, float | int | None]
 Scores = npt.NDArray[np.floating]
-Known = npt.NDArray[np.bool_] | scipy.sparse.csr_array
+Known = npt.NDArray[np.bool_]
 _TOP = 50  # of a list, of which one asks how many different drugs it names
 
 
@@ -33,8 +33,8 @@ def filtered_ranks(
 
     Args:
         scores: shape (n, M), high is good.
-        known: shape (n, M), all known candidates; whether the held-out ones are among them makes
-            no difference.
+        known: shape (n, M), bool, all known candidates; whether the held-out ones are among them
+            makes no difference.
         row: shape (K,), row of each held-out pair.
         candidate: shape (K,), column of each held-out pair.
 
@@ -124,9 +124,10 @@ def top_entropy(
         Shannon entropy, in nats, of the candidates' shares of all places; and the same divided by
         its maximum ln(M), None for a single candidate.
     """
+    _check(scores, known, row, candidate)
     places = np.zeros(scores.shape[1])
     for i in np.unique(row):
-        listed = ~_known_row(known, i)
+        listed = ~known[i]
         listed[candidate[row == i]] = True
         columns = np.flatnonzero(listed)
         own = scores[i, columns]
@@ -136,7 +137,7 @@ def top_entropy(
         places[columns] += above + equal * ((free - above.sum()) / equal.sum())
     share = places[places > 0] / places.sum()
     entropy = abs(float((share * np.log(share)).sum()))
-    return entropy, entropy / np.log(len(places)) if len(places) > 1 else None
+    return entropy, entropy / math.log(len(places)) if len(places) > 1 else None
 
 
 def bootstrap_interval(
@@ -159,7 +160,7 @@ def bootstrap_interval(
         seed: of the drawing.
 
     Returns:
-        The lower and the upper end; both are the mean when there is one cluster.
+        The lower and the upper end; with one cluster both are the mean.
 
     Raises:
         InputError: no values, or not one cluster each, or a parameter breaks its rule.
@@ -190,25 +191,16 @@ def _rows(
     order = np.argsort(row, kind="stable")
     for at in np.split(order, np.flatnonzero(np.diff(row[order])) + 1) if len(row) else []:
         i = row[at[0]]
-        others = ~_known_row(known, i)
+        others = ~known[i]
         others[candidate[at]] = False
         yield at, scores[i, candidate[at]], scores[i, others]
 
 
-def _known_row(known: Known, i: int) -> npt.NDArray[np.bool_]:
-    if isinstance(known, np.ndarray):
-        return known[i].copy()
-    found = np.zeros(known.shape[1], bool)
-    start, stop = known.indptr[i : i + 2]
-    found[known.indices[start:stop]] = known.data[start:stop]
-    return found
-
-
 def _check(scores: Scores, known: Known, row: IntArray, candidate: IntArray) -> None:
-    if scores.ndim != 2 or scores.shape != known.shape:
+    if scores.ndim != 2 or scores.shape != known.shape or known.dtype != bool:
         raise InputError(
-            f"scores (got shape {scores.shape}) must have two dimensions, as known "
-            f"(got shape {known.shape})"
+            f"scores (got shape {scores.shape}) must have two dimensions, and known (got "
+            f"{known.dtype}, shape {known.shape}) must be bool, of the same shape"
         )
     if row.shape != candidate.shape or row.ndim != 1:
         raise InputError(f"row (got shape {row.shape}) must be as candidate {candidate.shape}")
