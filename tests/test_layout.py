@@ -22,6 +22,12 @@ LAYERS = (
     ("tables", "cache", "facts", "outputs", "blocks", "synthetic"),
     ("ops",),
     (
+        "pairs",
+        "areas",
+        "split",
+        "metrics",
+        "baselines",
+        "ranking",
         "sampling",
         "similarity",
         "contrast",
@@ -80,7 +86,8 @@ def test_importing_changes_nothing_of_the_process() -> None:
         "import os, sys, warnings\n"
         "import clinical_drug_discovery\n"
         "assert not {'torch', 'numba', 'polars'} & set(sys.modules)\n"
-        "import torch, numba, polars, scipy.sparse, typer  # these may do what they like\n"
+        "import torch, numba, polars, scipy.sparse, sklearn.metrics, typer\n"
+        # Those may do what they like.
         "state = lambda: (torch.initial_seed(), dict(os.environ), list(warnings.filters))\n"
         "before = state()\n"
         "import clinical_drug_discovery.cli\n"

@@ -8,7 +8,7 @@ the forward and the backward pass. Nothing here reads files (see `tables`) or co
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -192,13 +192,18 @@ class KnowledgeGraph:
     @property
     def dst(self) -> Tensor:
         """Target of each edge, shape (E,), int32; made anew, 4 bytes an edge."""
-        parts = []
-        for r, (_, dst) in enumerate(self.ends):
-            nodes = torch.arange(
-                self.bounds[dst], self.bounds[dst + 1], dtype=torch.int32, device=self.device
-            )
-            parts.append(nodes.repeat_interleave(self.indptr_of(r).diff()))
-        return torch.cat(parts)
+        return torch.cat([self.dst_of(r) for r in range(len(self.edge_types))])
+
+    def src_of(self, edge_type: int) -> Tensor:
+        """Source of each edge of a type, int32; a view."""
+        start, stop = self.edge_type_ptr[edge_type : edge_type + 2].tolist()
+        return self.src[start:stop]
+
+    def dst_of(self, edge_type: int) -> Tensor:
+        """Target of each edge of a type, int32; made anew."""
+        first, stop = self.span(self.ends[edge_type][1])
+        nodes = torch.arange(first, stop, dtype=torch.int32, device=self.device)
+        return nodes.repeat_interleave(self.indptr_of(edge_type).diff())
 
     def to(self, device: torch.device) -> KnowledgeGraph:
         """The same graph with its tensors on `device`; itself if they are there."""
@@ -237,6 +242,37 @@ class KnowledgeGraph:
         found: npt.NDArray[np.bool_] = low < end
         found &= edge_src[np.minimum(low, self.num_edges - 1)] == src
         return found
+
+
+def without_edges(graph: KnowledgeGraph, removed: npt.NDArray[np.bool_]) -> KnowledgeGraph:
+    """The same nodes with fewer edges; an edge leaves together with its mirror.
+
+    Node numbers, the order of the edges and the list of edge types stay, even of a type that loses
+    all its edges: a model of what is left is also one of the whole. `report` still tells of the
+    file that was read.
+
+    Args:
+        graph: on the CPU.
+        removed: shape (E,), True for the edges to remove, of which one direction is enough.
+
+    Returns:
+        A graph of its own edges that shares what has not changed.
+    """
+    gone = removed.copy()
+    bounds = list(pairwise(graph.edge_type_ptr.tolist()))
+    for (start, stop), mirror in zip(bounds, graph.mirror, strict=True):
+        if removed[start:stop].any():
+            # See `mirrored_edges`; only the types that lose edges have to be sorted.
+            order = np.argsort(graph.src[start:stop].numpy(), kind="stable")
+            gone[slice(*bounds[mirror])] |= removed[start:stop][order]
+    kept = np.zeros(graph.num_edges + 1, np.int64)
+    np.cumsum(~gone, out=kept[1:])
+    return replace(
+        graph,
+        src=torch.from_numpy(graph.src.numpy()[~gone]),
+        indptr=torch.from_numpy(kept[graph.indptr.numpy()]),
+        edge_type_ptr=torch.from_numpy(kept[graph.edge_type_ptr.numpy()]),
+    )
 
 
 def build_graph(

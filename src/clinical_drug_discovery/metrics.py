@@ -1,0 +1,229 @@
+"""How well scores rank what was held out: filtered, tie-aware ranks, and figures made of them.
+
+Notation: n rows (diseases), M candidates (drugs), K held-out pairs of a row and a candidate. What
+is known of a row is its own: other known candidates never compete with a held-out one, be they
+from training or held out themselves. All others do, whatever else a graph says of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from clinical_drug_discovery.errors import InputError
+from clinical_drug_discovery.graph import IntArray
+
+Metrics = dict[str, float | int | None]
+Scores = npt.NDArray[np.floating]
+Known = npt.NDArray[np.bool_]
+_TOP = 50  # of a list, of which one asks how many different drugs it names
+
+
+def filtered_ranks(
+    scores: Scores, known: Known, row: IntArray, candidate: IntArray
+) -> npt.NDArray[np.float64]:
+    """The rank of each held-out candidate among those of its row that are not known, and itself.
+
+    Equal scores share their mean rank, so a constant score is as good as chance: rank is
+    1 + number of greater + half the number of equal others.
+
+    Args:
+        scores: shape (n, M), high is good.
+        known: shape (n, M), bool, all known candidates; whether the held-out ones are among them
+            makes no difference.
+        row: shape (K,), row of each held-out pair.
+        candidate: shape (K,), column of each held-out pair.
+
+    Returns:
+        shape (K,), from 1 to M.
+
+    Raises:
+        InputError: a score is NaN or infinite, or shapes or numbers do not fit.
+    """
+    ranks = np.empty(len(row))
+    for at, positive, negative in _rows(scores, known, row, candidate):
+        order = np.sort(negative)
+        not_above = np.searchsorted(order, positive, side="right")
+        below = np.searchsorted(order, positive, side="left")
+        ranks[at] = 1 + len(order) - (not_above + below) / 2
+    return ranks
+
+
+def ranking_metrics(
+    scores: Scores, known: Known, row: IntArray, candidate: IntArray, *, seed: int = 0
+) -> Metrics:
+    """All figures of one ranking.
+
+    Args:
+        scores: see `filtered_ranks`.
+        known: see `filtered_ranks`.
+        row: see `filtered_ranks`.
+        candidate: see `filtered_ranks`.
+        seed: of the sampled negatives and of the bootstrap.
+
+    Returns:
+        Means over pairs, so that a row with many counts for many: `mrr`, and `hits@10`,
+        `recall@50`, `recall@100`, the shares of pairs with a rank of at most that. `mrr_low`,
+        `mrr_high`, `recall@50_low`, `recall@50_high`: see `bootstrap_interval`. `auroc`, `auprc`
+        (average precision): all pairs in one pool against every candidate that is not known of
+        the same rows, once each. `balanced_auroc`, `balanced_auprc`: against as many, one drawn
+        for each pair from its row. `entropy@50`, `normalized_entropy@50`: see `top_entropy`.
+        `num_pairs`, `num_diseases` (rows with a pair) and `num_candidates`. None where there is
+        nothing to compare with.
+
+    Raises:
+        InputError: as `filtered_ranks`; or there is no pair.
+    """
+    if not len(row):
+        raise InputError("row (got no pairs) must hold at least 1 held-out pair")
+    ranks = filtered_ranks(scores, known, row, candidate)
+    rng = np.random.default_rng(seed)
+    positives, negatives, balanced, drawn = [], [], [], []
+    for _, positive, negative in _rows(scores, known, row, candidate):
+        positives.append(positive)
+        negatives.append(negative)
+        if len(negative):
+            balanced.append(positive)
+            drawn.append(rng.choice(negative, len(positive)))
+    metrics: Metrics = {"mrr": float((1 / ranks).mean())}
+    metrics |= {
+        name: float((ranks <= most).mean())
+        for name, most in (("hits@10", 10), ("recall@50", 50), ("recall@100", 100))
+    }
+    for name, values in (("mrr", 1 / ranks), ("recall@50", (ranks <= 50).astype(float))):
+        low, high = bootstrap_interval(values, row, seed=seed)
+        metrics |= {f"{name}_low": low, f"{name}_high": high}
+    metrics["auroc"], metrics["auprc"] = _areas(positives, negatives)
+    metrics["balanced_auroc"], metrics["balanced_auprc"] = _areas(balanced, drawn)
+    entropy, normalized = top_entropy(scores, known, row, candidate)
+    metrics |= {f"entropy@{_TOP}": entropy, f"normalized_entropy@{_TOP}": normalized}
+    metrics |= {"num_pairs": len(row), "num_diseases": len(np.unique(row))}
+    return {**metrics, "num_candidates": scores.shape[1]}
+
+
+def top_entropy(
+    scores: Scores, known: Known, row: IntArray, candidate: IntArray, *, top: int = _TOP
+) -> tuple[float, float | None]:
+    """How many different candidates the heads of the lists name: does every row get the same few?
+
+    A row's list holds what is not known of it, and its held-out candidates; rows without a
+    held-out pair have none. Candidates that tie for the last places share them.
+
+    Args:
+        scores: see `filtered_ranks`.
+        known: see `filtered_ranks`.
+        row: see `filtered_ranks`.
+        candidate: see `filtered_ranks`.
+        top: length of the heads.
+
+    Returns:
+        Shannon entropy, in nats, of the candidates' shares of all places; and the same divided by
+        its maximum ln(M), None for a single candidate.
+    """
+    _check(scores, known, row, candidate)
+    places = np.zeros(scores.shape[1])
+    for i in np.unique(row):
+        listed = ~known[i]
+        listed[candidate[row == i]] = True
+        columns = np.flatnonzero(listed)
+        own = scores[i, columns]
+        free = min(top, len(own))
+        last = np.partition(own, len(own) - free)[len(own) - free]
+        above, equal = own > last, own == last
+        places[columns] += above + equal * ((free - above.sum()) / equal.sum())
+    share = places[places > 0] / places.sum()
+    entropy = abs(float((share * np.log(share)).sum()))
+    return entropy, entropy / math.log(len(places)) if len(places) > 1 else None
+
+
+def bootstrap_interval(
+    values: npt.NDArray[np.floating],
+    cluster: IntArray,
+    *,
+    level: float = 0.95,
+    num_samples: int = 1000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of a mean whose values come in clusters.
+
+    The pairs of one disease are no independent evidence, so whole diseases are drawn.
+
+    Args:
+        values: shape (K,), one for each pair, such as 1 / rank.
+        cluster: shape (K,), the disease of each pair.
+        level: share of the bootstrap means within the interval.
+        num_samples: how many bootstrap means.
+        seed: of the drawing.
+
+    Returns:
+        The lower and the upper end; with one cluster both are the mean.
+
+    Raises:
+        InputError: no values, or not one cluster each, or a parameter breaks its rule.
+    """
+    if not len(values) or values.shape != cluster.shape or not np.isfinite(values).all():
+        raise InputError(
+            f"values (got shape {values.shape}) must be at least 1 finite number for each of "
+            f"cluster (got shape {cluster.shape})"
+        )
+    if not 0 < level < 1:
+        raise InputError(f"level (got {level}) must be above 0 and below 1")
+    if num_samples < 1:
+        raise InputError(f"num_samples (got {num_samples}) must be at least 1")
+    _, number, size = np.unique(cluster, return_inverse=True, return_counts=True)
+    total = np.bincount(number, values)
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(len(size), np.full(len(size), 1 / len(size)), num_samples)
+    means = (drawn @ total) / (drawn @ size)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _rows(
+    scores: Scores, known: Known, row: IntArray, candidate: IntArray
+) -> Iterator[tuple[IntArray, Scores, Scores]]:
+    """For each row with held-out pairs their positions, their scores, and those of its unknown."""
+    _check(scores, known, row, candidate)
+    order = np.argsort(row, kind="stable")
+    for at in np.split(order, np.flatnonzero(np.diff(row[order])) + 1) if len(row) else []:
+        i = row[at[0]]
+        others = ~known[i]
+        others[candidate[at]] = False
+        yield at, scores[i, candidate[at]], scores[i, others]
+
+
+def _check(scores: Scores, known: Known, row: IntArray, candidate: IntArray) -> None:
+    if scores.ndim != 2 or scores.shape != known.shape or known.dtype != bool:
+        raise InputError(
+            f"scores (got shape {scores.shape}) must have two dimensions, and known (got "
+            f"{known.dtype}, shape {known.shape}) must be bool, of the same shape"
+        )
+    if row.shape != candidate.shape or row.ndim != 1:
+        raise InputError(f"row (got shape {row.shape}) must be as candidate {candidate.shape}")
+    for name, values, size in (
+        ("row", row, len(scores)),
+        ("candidate", candidate, scores.shape[1]),
+    ):
+        if len(values) and not 0 <= values.min() <= values.max() < size:
+            raise InputError(
+                f"{name} (got {values.min()} to {values.max()}) must be from 0 to {size - 1}"
+            )
+    if not np.isfinite(scores).all():
+        i, j = np.argwhere(~np.isfinite(scores))[0]
+        raise InputError(f"scores (got {scores[i, j]} at row {i}, column {j}) must be finite")
+
+
+def _areas(
+    positives: list[Scores], negatives: list[Scores]
+) -> tuple[float, float] | tuple[None, None]:
+    """Areas under the ROC and the precision-recall curve; nothing without negatives."""
+    if not sum(map(len, negatives)):
+        return None, None
+    parts = [*positives, *negatives]
+    truth = np.repeat([True, False], [sum(map(len, positives)), sum(map(len, negatives))])
+    scores = np.concatenate(parts)
+    return float(roc_auc_score(truth, scores)), float(average_precision_score(truth, scores))

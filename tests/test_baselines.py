@@ -1,0 +1,168 @@
+"""Rankers without learning, against the obvious loops over facts."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from graphs import Fact, node, read_facts
+
+from clinical_drug_discovery.baselines import BASELINES, break_ties, popularity_scores
+from clinical_drug_discovery.errors import InputError
+from clinical_drug_discovery.graph import KnowledgeGraph
+from clinical_drug_discovery.pairs import TREATS, span_of
+from clinical_drug_discovery.ranking import known_drugs, rank_metrics_of
+from clinical_drug_discovery.split import split_pairs
+
+DRUGS, DISEASES = 15, 25
+RELATIONS = (
+    ("indication", "drug", "disease", 40),
+    ("palliation", "drug", "disease", 15),
+    ("contraindication", "drug", "disease", 20),
+    ("disease_disease", "disease", "disease", 60),
+    ("disease_protein", "disease", "gene/protein", 50),
+    ("disease_phenotype_positive", "disease", "effect/phenotype", 50),
+    ("disease_phenotype_negative", "disease", "effect/phenotype", 20),
+    ("drug_protein", "drug", "gene/protein", 30),
+)
+
+
+@pytest.fixture
+def facts(rng: np.random.Generator) -> list[Fact]:
+    sizes = defaultdict(lambda: 12, drug=DRUGS, disease=DISEASES)
+    found: set[Fact] = set()
+    for relation, x, y, number in RELATIONS:
+        for i, j in zip(
+            rng.integers(0, sizes[x], number), rng.integers(0, sizes[y], number), strict=True
+        ):
+            if x != y or i < j:
+                found.add((node(x, int(i)), relation, node(y, int(j))))
+    # All nodes are there, whatever was drawn.
+    found |= {(node("drug", i), "is", node("thing", 0)) for i in range(DRUGS)}
+    found |= {(node("disease", i), "is", node("thing", 0)) for i in range(DISEASES)}
+    return sorted(found)
+
+
+def expected(facts: list[Fact], name: str) -> np.ndarray:
+    """Scores of all diseases and drugs, by their ids."""
+    treats = {(y.id, x.id) for x, r, y in facts if r in TREATS}
+    near: dict[str, set[str]] = defaultdict(set)
+    traits: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    for x, r, y in facts:
+        if r == "disease_disease":
+            near[x.id].add(y.id)
+            near[y.id].add(x.id)
+        if r in ("disease_protein", "disease_phenotype_positive"):
+            traits[x.id].add((y.type, y.id))
+    diseases = [str(i) for i in range(DISEASES)]
+
+    def weight(of: set[tuple[str, str]]) -> float:
+        return sum(
+            math.log(len(traits) / sum(t in other for other in traits.values())) ** 2 for t in of
+        )
+
+    def score(d: str, drug: str) -> float:
+        helped = {other for other, x in treats if x == drug}
+        if name == "popularity":
+            return len(helped)
+        if name == "degree":
+            return sum(n == node("drug", int(drug)) for fact in facts for n in fact[::2])
+        if name == "relatives":
+            total, seen, rim = 0.0, {d}, {d}
+            for hop in (1, 2, 3):
+                rim = {b for a in rim for b in near[a]} - seen
+                seen |= rim
+                total += 0.5**hop * len(rim & helped)
+            return total
+        return sum(
+            weight(traits[d] & traits[o]) / math.sqrt(weight(traits[d]) * weight(traits[o]))
+            for o in helped - {d}
+            if traits.get(d) and traits.get(o)
+        )
+
+    return np.array([[score(d, str(i)) for i in range(DRUGS)] for d in diseases])
+
+
+def numbers(graph: KnowledgeGraph, node_type: str) -> np.ndarray:
+    """The id of each node of a type, in graph order."""
+    first, stop = span_of(graph, node_type)
+    return graph.nodes["node_id"][first:stop].cast(int).to_numpy()
+
+
+@pytest.mark.parametrize("name", ["popularity", "degree", "relatives", "shared"])
+def test_scores_against_loops(name: str, facts: list[Fact], graph: KnowledgeGraph) -> None:
+    first, stop = span_of(graph, "disease")
+    order = np.random.default_rng(0).permutation(np.arange(first, stop))[:20]
+    scores = BASELINES[name](graph, order)
+    assert scores.dtype == np.float32
+    assert scores.shape == (20, DRUGS)
+    wanted = expected(facts, name)[numbers(graph, "disease")[order - first]]
+    np.testing.assert_allclose(scores, wanted[:, numbers(graph, "drug")], rtol=1e-5, atol=1e-6)
+    assert len(np.unique(scores)) > 5
+
+
+@pytest.mark.parametrize("name", ["relatives", "shared"])
+def test_ties_fall_to_popularity(name: str, graph: KnowledgeGraph) -> None:
+    diseases = np.arange(*span_of(graph, "disease"))
+    plain, popular = BASELINES[name](graph, diseases), popularity_scores(graph, diseases)
+    broken = BASELINES[f"{name}+popularity"](graph, diseases)
+    np.testing.assert_array_equal(broken, break_ties(plain, popular))
+    i, j = np.meshgrid(np.arange(DRUGS), np.arange(DRUGS))
+    better = (plain[:, i] > plain[:, j]) | (
+        (plain[:, i] == plain[:, j]) & (popular[:, i] > popular[:, j])
+    )
+    np.testing.assert_array_equal(broken[:, i] > broken[:, j], better)
+    assert (plain == 0).mean() > 0.1
+
+
+def test_a_graph_without_such_facts_gives_zeros(tmp_path: Path) -> None:
+    graph = read_facts(tmp_path, [(node("drug", 0), "contraindication", node("disease", 0))])
+    disease = np.array([span_of(graph, "disease")[0]])
+    for name, scores_of in BASELINES.items():
+        assert scores_of(graph, disease).tolist() == [[1.0 if name == "degree" else 0.0]], name
+    no_drugs = read_facts(tmp_path, [(node("disease", 1), "disease_disease", node("disease", 0))])
+    with pytest.raises(InputError, match="no nodes of type 'drug'"):
+        popularity_scores(no_drugs, np.array([0]))
+
+
+def test_known_drugs_are_of_the_training_graph_and_of_both_parts(graph: KnowledgeGraph) -> None:
+    split = split_pairs(graph, share=0.4, seed=0)
+    diseases = np.arange(*span_of(graph, "disease"))
+    whole = known_drugs(split, diseases)
+    edges = zip(graph.src.tolist(), graph.edge_type.tolist(), graph.dst.tolist(), strict=True)
+    first_disease, first_drug = diseases[0], span_of(graph, "drug")[0]
+    wanted = np.zeros_like(whole)
+    for src, r, dst in edges:
+        kind = graph.edge_types[r]
+        if kind.src_type == "drug" and kind.relation in TREATS:
+            wanted[dst - first_disease, src - first_drug] = True
+    np.testing.assert_array_equal(whole, wanted)
+    np.testing.assert_array_equal(known_drugs(split, diseases[3:9]), wanted[3:9])
+
+
+def test_a_split_is_ranked(graph: KnowledgeGraph) -> None:
+    split = split_pairs(graph, share=0.4, seed=0)
+    first_drug, end_drug = span_of(graph, "drug")
+
+    def oracle(diseases: np.ndarray) -> np.ndarray:
+        assert diseases.tolist() == sorted(set(split.test.disease.tolist()))
+        scores = np.zeros((len(diseases), end_drug - first_drug))
+        for drug, disease in zip(split.test.drug, split.test.disease, strict=True):
+            scores[diseases.tolist().index(disease), drug - first_drug] = 1
+        return scores
+
+    metrics = rank_metrics_of(split, oracle)
+    assert metrics["mrr"] == metrics["auroc"] == 1
+    assert metrics["num_pairs"] == len(split.test)
+    both = rank_metrics_of(
+        split, lambda diseases: BASELINES["relatives"](split.graph, diseases), part="held_out"
+    )
+    assert both["num_pairs"] == len(split.held_out)
+    with pytest.raises(InputError, match="scores"):
+        rank_metrics_of(split, lambda diseases: np.zeros((len(diseases), 3)))
+    none = split_pairs(graph, share=0.4, seed=0, validation_share=0)
+    with pytest.raises(InputError, match=r"part \(got 'validation'\)"):
+        rank_metrics_of(none, oracle, part="validation")
