@@ -17,7 +17,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 #: A module may import from its own layer and from those below.
 LAYERS = (
     ("errors", "progress", "stats", "chunks", "optimizer"),
-    ("runtime",),
+    ("runtime", "device_memory"),
     ("graph", "graph_file", "numbering", "sorting", "rowwise", "diagnose", "checkpoint", "doctor"),
     ("tables", "cache", "facts", "outputs", "blocks", "synthetic"),
     ("ops",),
@@ -39,6 +39,7 @@ LAYERS = (
     ("lib",),
     ("demo",),
     ("cli",),
+    ("entry",),
 )
 
 

@@ -17,6 +17,7 @@ from torch.nn import functional
 from clinical_drug_discovery.blocks import Block, own_rows
 from clinical_drug_discovery.chunks import row_chunks
 from clinical_drug_discovery.ops import cpu_attention, reference
+from clinical_drug_discovery.ops.backend import uses_kernels
 from clinical_drug_discovery.ops.precision import (
     linear_backward,
     linear_into,
@@ -257,7 +258,7 @@ class _Stream:
     def __init__(self, x: Tensor, parameters: Parameters, block: Block) -> None:
         self.x, self.parameters, self.block = x, parameters, block
         self.width = parameters.weight.shape[1] // 3
-        self.backend: ModuleType = cpu_attention if x.device.type == "cpu" else reference
+        self.backend: ModuleType = cpu_attention if uses_kernels(x.device) else reference
         graph = block.graph
         self._most = max(
             graph.bounds[s + 1] - graph.bounds[s] for s, _ in self.by_source_type() or [(0, [])]

@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from clinical_drug_discovery.blocks import Block
 from clinical_drug_discovery.ops import cpu, reference
+from clinical_drug_discovery.ops.backend import uses_kernels
 from clinical_drug_discovery.ops.precision import packed
 from clinical_drug_discovery.runtime import check_shape
 
@@ -87,4 +88,4 @@ def _share(block: Block, dtype: torch.dtype) -> Tensor:
 
 
 def _backend(x: Tensor) -> ModuleType:
-    return cpu if x.device.type == "cpu" else reference
+    return cpu if uses_kernels(x.device) else reference

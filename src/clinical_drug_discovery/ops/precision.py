@@ -15,17 +15,23 @@ from torch import Tensor
 from torch.nn import functional
 
 from clinical_drug_discovery.chunks import FEW_ROWS, row_chunks
+from clinical_drug_discovery.ops.backend import uses_kernels
 from clinical_drug_discovery.ops.simd import LANES
 
 
 def storage_dtype(x: Tensor) -> torch.dtype:
     """In what the rows of x are stored for gathering."""
-    return torch.bfloat16 if x.device.type == "cpu" and x.dtype == torch.float32 else x.dtype
+    return torch.bfloat16 if uses_kernels(x.device) and x.dtype == torch.float32 else x.dtype
+
+
+def stored_bytes(device: torch.device) -> int:
+    """How many bytes a number of a float32 model takes where it is stored for gathering."""
+    return storage_dtype(torch.empty(0, dtype=torch.float32, device=device)).itemsize
 
 
 def product_dtype(x: Tensor) -> torch.dtype:
     """In what the rows of x are multiplied by matrices."""
-    fast = x.device.type == "cpu" and x.dtype == torch.float32 and _has_bfloat16_products()
+    fast = uses_kernels(x.device) and x.dtype == torch.float32 and _has_bfloat16_products()
     return torch.bfloat16 if fast else x.dtype
 
 
