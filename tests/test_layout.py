@@ -18,10 +18,11 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = (
     ("errors", "progress", "stats", "chunks", "optimizer"),
     ("runtime", "device_memory"),
-    ("graph", "graph_file", "numbering", "sorting", "rowwise", "diagnose", "checkpoint", "doctor"),
-    ("tables", "cache", "facts", "outputs", "blocks", "synthetic"),
+    ("graph", "graph_file", "numbering", "sorting", "diagnose", "checkpoint", "op_table"),
+    ("tables", "cache", "facts", "outputs", "edge_chunks", "blocks", "synthetic", "witnesses"),
     ("ops",),
     (
+        "rowwise",
         "sampling",
         "similarity",
         "contrast",
@@ -35,9 +36,10 @@ LAYERS = (
         "repurpose",
         "warmup",
     ),
+    ("audit_paths", "audit"),
     ("run",),
     ("lib",),
-    ("demo",),
+    ("demo", "doctor"),
     ("cli",),
     ("entry",),
 )

@@ -87,4 +87,3 @@ def audit_path(run: Callable[[], object], waits: int = 0) -> dict[str, Any]:
         "largest_tensor": seen.largest,
         "passed": not (missing or seen.wide or seen.compressed or too_many),
     }
-

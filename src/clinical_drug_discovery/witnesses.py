@@ -41,9 +41,7 @@ class Operations(TorchDispatchMode):
         self.waiting: Counter[str] = Counter()  #: for which the host waits
         self.largest = 0  #: elements of the largest tensor
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operation and note it."""
         result = func(*args, **(kwargs or {}))
         space, name = func._schema.name.split("::")
