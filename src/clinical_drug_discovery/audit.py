@@ -18,7 +18,7 @@ from clinical_drug_discovery.op_table import operations
 from clinical_drug_discovery.ops.backend import device_path
 from clinical_drug_discovery.witnesses import CallTree, Operations
 
-#: Has a kernel, but one that is prepared anew for each shape, or one whose sums have no fixed order.
+#: Has a kernel, but one that is slow somewhere, or one whose sums have no fixed order.
 _NOTES = {
     "index_add": "prepared for each shape up to torch 2.13; sums in no fixed order",
     "index_select": "prepared for each shape up to torch 2.13",

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,13 +19,14 @@ from torch import Tensor
 
 from clinical_drug_discovery.blocks import full_block, row_block
 from clinical_drug_discovery.contrast import PairBatch, PairSampler
-from clinical_drug_discovery.graph import KnowledgeGraph
+from clinical_drug_discovery.graph import IntArray, KnowledgeGraph
 from clinical_drug_discovery.hgt import Hgt
-from clinical_drug_discovery.inference import embed_all
+from clinical_drug_discovery.inference import LayeredModel, embed_all
 from clinical_drug_discovery.losses import DistMult, contrastive_loss, link_prediction_loss
+from clinical_drug_discovery.ops.backend import device_path
 from clinical_drug_discovery.optimizer import Adam
 from clinical_drug_discovery.sage import GraphSage
-from clinical_drug_discovery.sampling import EdgeBatch, EdgeSampler, share_out
+from clinical_drug_discovery.sampling import EdgeBatch, EdgeSampler, SteadyRows, share_out
 from clinical_drug_discovery.similarity import shared_neighbor_jaccard
 from clinical_drug_discovery.synthetic import synthesize_graph
 from clinical_drug_discovery.tables import read_graph
@@ -58,7 +60,8 @@ def audited_paths(num_epochs: int = 2) -> Iterator[AuditedPath]:
     )
     assert shared is not None  # the synthetic graph has such facts
     first = graph.bounds[graph.node_type_names.index("disease")]
-    drawn = {
+    _ = graph.source_chunks  # the host's part
+    drawn: dict[str, tuple[IntArray | list[int], PairSampler | None]] = {
         "graphsage": (share_out(graph.edge_type_counts, 1_000), None),
         "hgt": (np.minimum(graph.edge_type_counts, 50), PairSampler(shared, first, 0.1, 0)),
     }
@@ -71,19 +74,25 @@ def audited_paths(num_epochs: int = 2) -> Iterator[AuditedPath]:
     for name, model in models.items():
         sizes, alike = drawn[name]
         sampler = EdgeSampler(graph, sizes, 0)
-        batches = [_draw(sampler, alike) for _ in range(num_epochs)]
+        with device_path():
+            steady = SteadyRows(graph, graph.device)
+            batches = [_draw(sampler, steady, alike) for _ in range(num_epochs)]
         train = partial(_train, model, graph, batches)
-        yield AuditedPath(f"{name} training", train, 2 * num_epochs * (3 if alike else 1))
-        yield AuditedPath(f"{name} inference", partial(embed_all, model, graph, _CHUNK), 0)
+        yield AuditedPath(f"{name} training", train, num_epochs * (3 if alike else 1))
+        yield AuditedPath(f"{name} inference", partial(_embed, model, graph), 0)
         decoder = DistMult(len(graph.relations), _DIM)
         evaluate = partial(_score, model, decoder, graph, batches[0][0])
         yield AuditedPath(f"{name} evaluation", evaluate, 0)
 
 
-def _draw(sampler: EdgeSampler, alike: PairSampler | None) -> tuple[EdgeBatch, PairBatch | None]:
+def _draw(
+    sampler: EdgeSampler, steady: SteadyRows, alike: PairSampler | None
+) -> tuple[EdgeBatch, PairBatch | None]:
     batch = sampler.sample()
     pairs = alike.sample(50) if alike is not None else None
-    return (batch if pairs is None else batch.including(pairs.nodes)), pairs
+    if pairs is not None:
+        batch = batch.including(pairs.nodes)
+    return steady.fill(batch), pairs
 
 
 def _train(
@@ -105,7 +114,11 @@ def _train(
         z.detach().cpu()  # what the look at collapse takes
         loss.backward()
         optimizer.step()
-        loss.item()
+        [value.item() for value in (loss, *(parts if pairs is not None else ()))]
+
+
+def _embed(model: LayeredModel[Any], graph: KnowledgeGraph) -> Tensor:
+    return embed_all(model, graph, _CHUNK)
 
 
 @torch.no_grad()
@@ -114,4 +127,5 @@ def _score(
 ) -> Tensor:
     """The scores of facts, which every figure of link prediction comes from."""
     z = model(full_block(graph), row_block(graph, batch.rows))
-    return decoder(z, batch.src, batch.relation, batch.dst).sigmoid().cpu()
+    scores: Tensor = decoder(z, batch.src, batch.relation, batch.dst)
+    return scores.sigmoid().cpu()

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clinical_drug_discovery.chunks import filled_chunks
 from clinical_drug_discovery.graph import KnowledgeGraph
 
 EDGE_CHUNK = 1 << 15  # with 256 float32 columns a chunk of messages is 32 MiB
@@ -53,23 +54,6 @@ class EdgeIndex:
             yield EdgeChunk(pair.sub_(self.first_pair[edge_type]), source, real)
 
 
-def filled_chunks(start: int, stop: int, chunk_size: int) -> Iterator[tuple[int, int]]:
-    """Starts and sizes of chunks of four sizes that cover start:stop; the last one may go beyond.
-
-    Less than half of any chunk is filling, but for the smallest size.
-
-    Args:
-        start: of what is to be covered.
-        stop: of what is to be covered.
-        chunk_size: the largest size; the others are a quarter of the next larger.
-    """
-    sizes = [max(chunk_size >> (2 * i), 1) for i in range(4)]
-    while start < stop:
-        size = next((size for size in sizes if size < 2 * (stop - start)), sizes[-1])
-        yield start, size
-        start += size
-
-
 def index_edges(graph: KnowledgeGraph, rows: Tensor | slice, row_ptr: tuple[int, ...]) -> EdgeIndex:
     """Find a block's edges, on the host.
 
@@ -88,7 +72,10 @@ def index_edges(graph: KnowledgeGraph, rows: Tensor | slice, row_ptr: tuple[int,
         else:
             pairs.append(rows[first:last].numpy() + shift)
     if isinstance(rows, slice):  # whole ranges: the graph's own order does
-        places = [(int(indptr[first]), int(indptr[last])) for first, last in pairs]
+        places = [
+            (int(indptr[first]), int(indptr[last])) if first < last else (0, 0)
+            for first, last in pairs
+        ]
         return EdgeIndex(graph, graph.indptr, None, [int(first) for first, _ in pairs], places)
     pair = np.concatenate(pairs)
     ends = np.cumsum(indptr[pair + 1] - indptr[pair])

@@ -27,8 +27,8 @@ def main() -> None:
 
 
 def _named_device(arguments: list[str]) -> str | None:
-    """The value of --device, if there is one and no help is asked for."""
-    if "--help" in arguments:
+    """The value of --device of a run, if there is one and no help is asked for."""
+    if arguments[:1] != ["embed"] or "--help" in arguments:
         return None
     for i, argument in enumerate(arguments):
         if argument.startswith("--device="):

@@ -19,12 +19,14 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from clinical_drug_discovery.chunks import filled_chunks
 from clinical_drug_discovery.errors import InputError
 from clinical_drug_discovery.sorting import sort_integers
 
 _MAX_EDGE_TYPES = np.iinfo(
     np.int16
 ).max  # far more than any graph has; their sort key needs the bits
+_SOURCE_CHUNK = 8_192
 IntArray = npt.NDArray[np.integer]
 
 
@@ -176,6 +178,17 @@ class KnowledgeGraph:
             return tuple(nodes.to(self.device) for nodes in self.host.sources)
         degrees = (self.indptr_of(mirror).diff() for mirror in self.mirror)
         return tuple(degree.nonzero()[:, 0] for degree in degrees)
+
+    @cached_property
+    def source_chunks(self) -> tuple[tuple[Tensor, ...], ...]:
+        """`sources` in chunks of four sizes for GPUs, the last filled up with its last node."""
+        return tuple(
+            tuple(
+                nodes[torch.arange(start, start + size).clamp_(max=len(nodes) - 1)].to(self.device)
+                for start, size in filled_chunks(0, len(nodes), _SOURCE_CHUNK)
+            )
+            for nodes in self.host.sources
+        )
 
     @cached_property
     def mirrored_edges(self) -> Tensor:

@@ -22,17 +22,17 @@ from clinical_drug_discovery.op_table import Coverage, coverage, has_own_cpu_ker
 _WIDE = (torch.float64, torch.complex128)
 _COMPRESSED = (torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
 #: With these the host waits for the device, since a size or a value depends on the data.
-WAITING = frozenset(
-    "_local_scalar_dense nonzero _unique _unique2 unique_dim unique_consecutive masked_select "
-    "bincount equal is_nonzero repeat_interleave".split()
-)
+WAITING = (
+    "_local_scalar_dense", "nonzero", "_unique", "_unique2", "unique_dim", "unique_consecutive",
+    "masked_select", "bincount", "equal", "is_nonzero", "repeat_interleave",
+)  # fmt: skip
 
 
 class Operations(TorchDispatchMode):
     """Records the operations below autograd, forward and backward."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch has no types for it
         self.calls: Counter[str] = Counter()  #: by operation and overload
         self.shapes: dict[str, set[tuple[Any, ...]]] = defaultdict(set)  #: of the arguments
         self.missing: set[str] = set()  #: with the layout that asks for it, where it is not dense

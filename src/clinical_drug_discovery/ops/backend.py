@@ -12,6 +12,10 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 import torch
+from torch import Tensor
+from torch.nn import functional
+
+from clinical_drug_discovery.chunks import MOST_ROWS, filled_chunks, row_chunks
 
 _PLAIN = ContextVar("plain", default=False)
 
@@ -32,3 +36,24 @@ def device_path() -> Iterator[None]:
         yield
     finally:
         _PLAIN.reset(token)
+
+
+def chunks_of(x: Tensor, start: int, stop: int) -> Iterator[slice]:
+    """Cut rows start:stop of x into chunks that fit the cache: see `chunks`."""
+    if uses_kernels(x.device):
+        yield from row_chunks(start, stop)
+        return
+    for first, size in filled_chunks(start, stop, MOST_ROWS):
+        yield slice(first, min(first + size, stop))
+
+
+def filled(x: Tensor, rows: slice) -> Tensor:
+    """Some rows of x, and on GPUs rows of zeros up to one of four sizes.
+
+    There a product of matrices of another shape costs another kernel.
+    """
+    part, count = x[rows], rows.stop - rows.start
+    if uses_kernels(x.device):
+        return part
+    more = next(filled_chunks(0, count, MOST_ROWS), (0, 0))[1] - count
+    return functional.pad(part, (0, 0, 0, more)) if more > 0 else part
