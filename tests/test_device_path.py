@@ -13,20 +13,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from closeness import BFLOAT16, off
+from closeness import off
 from graphs import Fact, to_rows
 from torch import Tensor
 from typer.testing import CliRunner
 
 from clinical_drug_discovery.blocks import full_block, range_block, row_block
 from clinical_drug_discovery.cli import make_app
+from clinical_drug_discovery.contrast import PairBatch
 from clinical_drug_discovery.graph import KnowledgeGraph
 from clinical_drug_discovery.hgt import Hgt
 from clinical_drug_discovery.inference import embed_all
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
-from clinical_drug_discovery.losses import DistMult, link_prediction_loss
+from clinical_drug_discovery.losses import DistMult, contrastive_loss, link_prediction_loss
 from clinical_drug_discovery.ops.backend import device_path
+from clinical_drug_discovery.optimizer import Adam
 from clinical_drug_discovery.runtime import available_devices
 from clinical_drug_discovery.sage import GraphSage
 from clinical_drug_discovery.sampling import EdgeSampler, SteadyRows
@@ -166,3 +168,31 @@ def test_doctor_plans_for_a_device_that_is_not_here(tmp_path: Path, facts: list[
     assert not json.loads(small.stdout)["plan"]["hgt"]["fits"]
     for mistake in (["doctor", "--plan"], [*flags, "--memory-budget", "much"]):
         assert runner.invoke(make_app(), mistake).exit_code == 2
+
+
+@pytest.mark.parametrize("model_name", ["graphsage", "hgt"])
+def test_training_needs_no_value_from_the_device(model_name: str, graph: KnowledgeGraph) -> None:
+    """On the meta device, where tensors have no values: to ask for one, or to mix it in, fails."""
+    here = torch.device("meta")
+    generator = torch.Generator().manual_seed(0)
+    model: GraphSage | Hgt = (
+        GraphSage(graph.num_nodes, 32, 24, 3, generator)
+        if model_name == "graphsage"
+        else Hgt(graph.bounds, len(graph.edge_types), 32, 24, 2, 4, generator)
+    )
+    model, decoder = model.to(here), DistMult(len(graph.relations), 24).to(here)
+    placed, steady = graph.to(here), SteadyRows(graph, here)
+    sampler = EdgeSampler(graph, [6] * len(graph.edge_types), 0)
+    optimizer = Adam([*model.parameters(), *decoder.parameters()], 0.01)
+    for _ in range(2):
+        batch = steady.fill(sampler.sample())
+        z = model(full_block(placed), row_block(placed, batch.rows))
+        loss = link_prediction_loss(decoder, z, batch.to(here))
+        nodes = batch.rows[:4]
+        pairs = PairBatch(nodes[:2], nodes[2:], torch.eye(2, dtype=torch.bool))
+        loss = loss + contrastive_loss(z, batch.rows, pairs, 0.1)
+        loss.backward()
+        optimizer.step()
+        assert loss.device == here
+        with pytest.raises(RuntimeError):
+            loss.item()
