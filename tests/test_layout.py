@@ -17,9 +17,9 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 #: A module may import from its own layer and from those below.
 LAYERS = (
     ("errors", "progress", "stats", "chunks", "optimizer"),
-    ("runtime",),
-    ("graph", "graph_file", "numbering", "sorting", "rowwise", "diagnose", "checkpoint", "doctor"),
-    ("tables", "cache", "facts", "outputs", "blocks", "synthetic"),
+    ("runtime", "device_memory"),
+    ("graph", "graph_file", "numbering", "sorting", "diagnose", "checkpoint", "op_table"),
+    ("tables", "cache", "facts", "outputs", "edge_chunks", "blocks", "synthetic", "witnesses"),
     ("ops",),
     (
         "pairs",
@@ -28,6 +28,7 @@ LAYERS = (
         "metrics",
         "baselines",
         "ranking",
+        "rowwise",
         "sampling",
         "similarity",
         "contrast",
@@ -41,10 +42,12 @@ LAYERS = (
         "repurpose",
         "warmup",
     ),
+    ("audit_paths", "audit"),
     ("run",),
     ("lib",),
-    ("demo",),
+    ("demo", "doctor"),
     ("cli",),
+    ("entry",),
 )
 
 

@@ -127,7 +127,7 @@ def plain_embeddings(model: GraphSage, graph: KnowledgeGraph, oracles: list[SAGE
 def test_model_and_its_gradients_equal_a_stack_of_pyg(
     graph: KnowledgeGraph, monkeypatch: pytest.MonkeyPatch, num_layers: int
 ) -> None:
-    monkeypatch.setattr(chunks, "_MOST_ROWS", 16)
+    monkeypatch.setattr(chunks, "MOST_ROWS", 16)
     monkeypatch.setattr(chunks, "FEW_ROWS", 4)
     model = GraphSage(graph.num_nodes, 20, 24, num_layers, generator()).double()
     oracles = [oracle_for(layer, torch.float64) for layer in model._layers()]

@@ -8,11 +8,13 @@ nodes they are, and for the gradient which row a node is.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from clinical_drug_discovery.edge_chunks import EdgeIndex, index_edges
 from clinical_drug_discovery.graph import KnowledgeGraph
 
 
@@ -24,6 +26,7 @@ class Block:
     rows: Tensor | slice  #: the graph's nodes that are targets: shape (M,), int64, or a range
     row_ptr: tuple[int, ...]  #: the rows of type t are row_ptr[t]:row_ptr[t + 1]
     place: Tensor | None  #: shape (N,), int32: a node's row, or -1; None: no backward pass
+    host_rows: Tensor | slice  #: `rows` on the CPU
 
     @property
     def num_rows(self) -> int:
@@ -45,6 +48,11 @@ class Block:
             return torch.arange(begin + start, begin + stop, device=self.graph.device)
         return self.rows[start:stop] - first
 
+    @cached_property
+    def edges(self) -> EdgeIndex:
+        """Where the edges are, for operations in plain torch; made on first use."""
+        return index_edges(self.graph, self.host_rows, self.row_ptr)
+
     def places(self) -> Tensor:
         """`place`, or an error where there is no backward pass."""
         if self.place is None:
@@ -55,13 +63,14 @@ class Block:
 def full_block(graph: KnowledgeGraph) -> Block:
     """All edges."""
     place = torch.arange(graph.num_nodes, dtype=torch.int32, device=graph.device)
-    return Block(graph, slice(0, graph.num_nodes), graph.bounds, place)
+    rows = slice(0, graph.num_nodes)
+    return Block(graph, rows, graph.bounds, place, rows)
 
 
 def range_block(graph: KnowledgeGraph, start: int, stop: int) -> Block:
     """The edges into nodes start:stop, for inference."""
     row_ptr = tuple(min(max(end, start), stop) - start for end in graph.bounds)
-    return Block(graph, slice(start, stop), row_ptr, None)
+    return Block(graph, slice(start, stop), row_ptr, None, slice(start, stop))
 
 
 def row_block(graph: KnowledgeGraph, rows: Tensor) -> Block:
@@ -71,11 +80,11 @@ def row_block(graph: KnowledgeGraph, rows: Tensor) -> Block:
         graph: on the device that the block is for.
         rows: shape (M,), int64, distinct and ascending.
     """
-    rows = rows.to(graph.device)
+    host_rows, rows = rows.cpu(), rows.to(graph.device)
     place = torch.full((graph.num_nodes,), -1, dtype=torch.int32, device=graph.device)
     place[rows] = torch.arange(len(rows), dtype=torch.int32, device=graph.device)
-    row_ptr = tuple(torch.searchsorted(rows, graph.type_ptr).tolist())
-    return Block(graph, rows, row_ptr, place)
+    row_ptr = tuple(torch.searchsorted(host_rows, graph.host.type_ptr).tolist())
+    return Block(graph, rows, row_ptr, place, host_rows)
 
 
 def own_rows(x: Tensor, rows: Tensor | slice) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-_MOST_ROWS = 4096  # with 256 float32 columns 4 MiB: a few of them stay in the last cache
+MOST_ROWS = 4096  # with 256 float32 columns 4 MiB: a few of them stay in the last cache
 FEW_ROWS = 64  # a chunk of fewer has any size
 
 
@@ -14,10 +14,27 @@ def row_chunks(start: int, stop: int) -> Iterator[slice]:
     Libraries of matrix products and GPUs prepare a kernel for each shape that they see, and keep
     it: on PrimeKG with HGT that was 0.3 s and 30 MB an epoch when a last chunk had any size.
     """
-    size = _MOST_ROWS
+    size = MOST_ROWS
     while start < stop:
         while size > stop - start and size >= FEW_ROWS:
             size //= 2
         end = start + size if size >= FEW_ROWS else stop
         yield slice(start, end)
         start = end
+
+
+def filled_chunks(start: int, stop: int, chunk_size: int) -> Iterator[tuple[int, int]]:
+    """Starts and sizes of chunks of four sizes that cover start:stop; the last one may go beyond.
+
+    Less than half of any chunk is filling, but for the smallest size.
+
+    Args:
+        start: of what is to be covered.
+        stop: of what is to be covered.
+        chunk_size: the largest size; the others are a quarter of the next larger.
+    """
+    sizes = [max(chunk_size >> (2 * i), 1) for i in range(4)]
+    while start < stop:
+        size = next((size for size in sizes if size < 2 * (stop - start)), sizes[-1])
+        yield start, size
+        start += size

@@ -156,6 +156,8 @@ def make_command(function: Callable[..., Any], show: Callable[[Any], None]) -> C
             typer.echo(json.dumps(record, allow_nan=False))
         else:
             show(record)
+        if isinstance(record, dict) and record.get("audit", {}).get("passed") is False:
+            raise typer.Exit(1)
 
     command.__doc__ = (function.__doc__ or "").split("\n\n")[0]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer reads it

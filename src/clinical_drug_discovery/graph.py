@@ -19,12 +19,14 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from clinical_drug_discovery.chunks import filled_chunks
 from clinical_drug_discovery.errors import InputError
 from clinical_drug_discovery.sorting import sort_integers
 
 _MAX_EDGE_TYPES = np.iinfo(
     np.int16
 ).max  # far more than any graph has; their sort key needs the bits
+_SOURCE_CHUNK = 8_192
 IntArray = npt.NDArray[np.integer]
 
 
@@ -115,7 +117,13 @@ class KnowledgeGraph:
     @cached_property
     def bounds(self) -> tuple[int, ...]:
         """`type_ptr` as plain numbers."""
-        return tuple(self.type_ptr.tolist())
+        return tuple(self.host.type_ptr.tolist())
+
+    @property
+    def host(self) -> KnowledgeGraph:
+        """The same graph on the CPU, from which sizes are read without waiting for a device."""
+        host: KnowledgeGraph = self.__dict__.get("_host", self)
+        return host
 
     def span(self, node_type: int) -> tuple[int, int]:
         """The first node of a type, and what follows its last."""
@@ -138,20 +146,23 @@ class KnowledgeGraph:
     @cached_property
     def edge_type_counts(self) -> npt.NDArray[np.int64]:
         """For each edge type the number of its edges, shape (R,)."""
-        return self.edge_type_ptr.diff().cpu().numpy()
+        return self.host.edge_type_ptr.diff().numpy()
 
     @cached_property
-    def _indptr_ptr(self) -> list[int]:
+    def indptr_ptr(self) -> list[int]:
+        """Where in `indptr` the numbers of each edge type stand."""
         sizes = [self.bounds[dst + 1] - self.bounds[dst] + 1 for _, dst in self.ends]
         return [0, *np.cumsum(sizes).tolist()]
 
     def indptr_of(self, edge_type: int) -> Tensor:
         """Where the edges of a type start and end for each node of its target type, (n + 1,)."""
-        return self.indptr[self._indptr_ptr[edge_type] : self._indptr_ptr[edge_type + 1]]
+        return self.indptr[self.indptr_ptr[edge_type] : self.indptr_ptr[edge_type + 1]]
 
     @cached_property
     def degree(self) -> Tensor:
         """For each node the number of edges into it, shape (N,), int64."""
+        if self.host is not self:
+            return self.host.degree.to(self.device)
         degree = torch.zeros_like(self.node_type, dtype=torch.int64)
         for r, (_, dst) in enumerate(self.ends):
             degree[self.bounds[dst] : self.bounds[dst + 1]] += self.indptr_of(r).diff()
@@ -163,8 +174,21 @@ class KnowledgeGraph:
 
         Of PrimeKG's edge types most touch a small part of their node types. int64, ascending.
         """
+        if self.host is not self:
+            return tuple(nodes.to(self.device) for nodes in self.host.sources)
         degrees = (self.indptr_of(mirror).diff() for mirror in self.mirror)
         return tuple(degree.nonzero()[:, 0] for degree in degrees)
+
+    @cached_property
+    def source_chunks(self) -> tuple[tuple[Tensor, ...], ...]:
+        """`sources` in chunks of four sizes for GPUs, the last filled up with its last node."""
+        return tuple(
+            tuple(
+                nodes[torch.arange(start, start + size).clamp_(max=len(nodes) - 1)].to(self.device)
+                for start, size in filled_chunks(0, len(nodes), _SOURCE_CHUNK)
+            )
+            for nodes in self.host.sources
+        )
 
     @cached_property
     def mirrored_edges(self) -> Tensor:
@@ -209,11 +233,15 @@ class KnowledgeGraph:
         """The same graph with its tensors on `device`; itself if they are there."""
         if device == self.device:
             return self
+        if device == self.host.device:
+            return self.host
         moved = {f.name: getattr(self, f.name) for f in fields(self)}
         for name, value in moved.items():
             if isinstance(value, Tensor):
                 moved[name] = value.to(device)
-        return KnowledgeGraph(**moved)
+        graph = KnowledgeGraph(**moved)
+        object.__setattr__(graph, "_host", self.host)  # no field: it is the same graph
+        return graph
 
     def has_edges(self, src: IntArray, edge_type: IntArray, dst: IntArray) -> npt.NDArray[np.bool_]:
         """Which of the triples (src, edge_type, dst) are facts; needs the graph on the CPU.
@@ -231,7 +259,7 @@ class KnowledgeGraph:
         """
         indptr, edge_src = self.indptr.numpy(), self.src.numpy()
         first = np.array([self.bounds[t] for _, t in self.ends])
-        at_dst = np.array(self._indptr_ptr)[edge_type] + dst - first[edge_type]
+        at_dst = np.array(self.indptr_ptr)[edge_type] + dst - first[edge_type]
         low, end = indptr[at_dst], indptr[at_dst + 1]
         high = end.copy()
         while (open_ := low < high).any():

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from clinical_drug_discovery.chunks import row_chunks
+from clinical_drug_discovery.ops.backend import chunks_of, filled
 
 
 def by_type(
@@ -60,8 +60,9 @@ def apply_by_type(
         weights: as in `by_type`.
         out: shape (M, dim).
     """
-    for t, chunk in _chunks(row_ptr):
-        out[chunk] = function(*(x[chunk] for x in rows), *(w[t] for w in weights))
+    for t, chunk in _chunks(out, row_ptr):
+        result = function(*(filled(x, chunk) for x in rows), *(w[t] for w in weights))
+        out[chunk] = result[: chunk.stop - chunk.start]
 
 
 def backward_by_type(
@@ -87,14 +88,14 @@ def backward_by_type(
         The gradients by `weights`.
     """
     grads = [torch.zeros_like(weight) for weight in weights]
-    for t, chunk in _chunks(row_ptr):
-        given = [x[chunk].detach().to(grad.dtype).requires_grad_() for x in rows]
+    for t, chunk in _chunks(grad, row_ptr):
+        given = [filled(x, chunk).detach().to(grad.dtype).requires_grad_() for x in rows]
         given += [weight[t].detach().requires_grad_() for weight in weights]
         with torch.enable_grad():
             result = function(*given)
-        parts = torch.autograd.grad(result, given, grad[chunk])
+        parts = torch.autograd.grad(result, given, filled(grad, chunk))
         for target, part in zip(grad_rows, parts[: len(rows)], strict=True):
-            target[chunk] = part
+            target[chunk] = part[: chunk.stop - chunk.start]
         for target, part in zip(grads, parts[len(rows) :], strict=True):
             target[t] += part
     return grads
@@ -133,7 +134,7 @@ class _ByType(torch.autograd.Function):
         return None, None, None, None, *grad_rows, *by_weights
 
 
-def _chunks(row_ptr: tuple[int, ...]) -> Iterator[tuple[int, slice]]:
+def _chunks(x: Tensor, row_ptr: tuple[int, ...]) -> Iterator[tuple[int, slice]]:
     for t, (first, last) in enumerate(pairwise(row_ptr)):
-        for chunk in row_chunks(first, last):
+        for chunk in chunks_of(x, first, last):
             yield t, chunk

@@ -21,11 +21,14 @@ from clinical_drug_discovery.checkpoint import (
     save_model,
     save_record,
 )
+from clinical_drug_discovery.device_memory import PeakMemory, limit_memory
 from clinical_drug_discovery.errors import InputError
 from clinical_drug_discovery.evaluate import Collapse, collapse_by_type, collapse_warnings
 from clinical_drug_discovery.graph import KnowledgeGraph
 from clinical_drug_discovery.inference import LayeredModel, embed_all
-from clinical_drug_discovery.memory import AnyPlan, fit_plan
+from clinical_drug_discovery.memory import AnyPlan, fit_plan, parse_memory
+from clinical_drug_discovery.ops.backend import uses_kernels
+from clinical_drug_discovery.ops.precision import stored_bytes
 from clinical_drug_discovery.optimizer import Adam
 from clinical_drug_discovery.outputs import check_output, output_files, write_embeddings
 from clinical_drug_discovery.progress import Progress
@@ -56,6 +59,7 @@ class Run:
     model_dir: Path
     device: torch.device
     learning_rate: float
+    peak: PeakMemory
     progress: Progress = field(default_factory=Progress)
     seconds: dict[str, float] = field(default_factory=dict)  #: by part of the run
     warnings: list[str] = field(default_factory=list)
@@ -95,6 +99,7 @@ def start_run(
     Raises:
         InputError: a parameter breaks a rule.
     """
+    place = resolve_device(device)
     for name, (value, minimum) in least.items():
         if value is not None:
             check_at_least(name, value, minimum)
@@ -106,7 +111,7 @@ def start_run(
     check_writable("model_dir", directory)
     check_targets({"the edges file": edges}, output_files(output), directory)
     return_large_buffers()
-    run = Run(edges, output, directory, resolve_device(device), learning_rate)
+    run = Run(edges, output, directory, place, learning_rate, PeakMemory(place))
     run.progress.milestone(f"Device: {run.device}")
     return run
 
@@ -162,11 +167,13 @@ def plan_memory(
     Returns:
         The chunk size of inference and the predicted peak in bytes.
     """
-    if run.device.type == "cpu":
+    if uses_kernels(run.device):
         prepare_kernels(run.progress.milestone)
-    stored = 2 if run.device.type == "cpu" else 4
+    stored = stored_bytes(run.device)
     plan = replace(plan, stored=stored, chunk_size=chunk_size or plan.chunk_size)
     fitted, predicted = fit_plan(plan, memory_budget, choose_chunk_size=chunk_size is None)
+    if memory_budget is not None:
+        limit_memory(run.device, parse_memory(memory_budget))
     run.progress.milestone(
         f"Predicted peak memory: {predicted / GIB:.2f} GiB, {fitted.chunk_size:,} nodes embedded "
         "at a time"
@@ -181,6 +188,7 @@ def take_step(run: Run, loss: Tensor, optimizer: Adam, epoch: int) -> float:
         InputError: the loss is no finite number.
     """
     loss.backward()
+    run.peak.sample()
     optimizer.step()
     value = loss.item()
     if not math.isfinite(value):
@@ -226,13 +234,13 @@ def embed_nodes(
     """
     run.progress.milestone("Layer-wise inference for memory efficiency")
     run.progress.milestone("Generating final embeddings with layer-wise computation...")
+
+    def begin(stage: str) -> None:
+        run.peak.sample()  # what the stage before holds
+        run.progress.detail(f"{stage}...")
+
     with run.timed("inference"):
-        embeddings = embed_all(
-            model,
-            graph.to(run.device),
-            chunk_size,
-            on_stage=lambda name: run.progress.detail(f"{name}..."),
-        )
+        embeddings = embed_all(model, graph.to(run.device), chunk_size, on_stage=begin)
         if not all(torch.isfinite(rows).all() for rows in embeddings.split(_FINITE_ROWS)):
             raise InputError(
                 f"learning_rate (got {run.learning_rate}) is too high: "
@@ -286,6 +294,7 @@ def write_results(
             history=history,
         )
         saved_nodes = write_embeddings(run.output, graph.nodes, embeddings)
+    device_peak = run.peak.num_bytes()
     names = "model", "embedding_dim", "hidden_dim", "num_layers", "num_epochs", "seed"
     known: dict[str, Any] = {name: parameters[name] for name in names}
     stats = EmbeddingStats(
@@ -296,6 +305,8 @@ def write_results(
         num_edge_types=len(graph.edge_types),
         device=str(run.device),
         peak_memory_gib=peak_memory_bytes() / GIB,
+        device_memory_gib=None if device_peak is None else device_peak / GIB,
+        device_memory_source=run.peak.source,
         final_loss=history[-1]["loss"],
         output_file=str(run.output),
         model_dir=str(run.model_dir),

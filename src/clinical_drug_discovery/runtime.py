@@ -6,6 +6,7 @@ import ctypes
 import gc
 import math
 import os
+import platform
 import resource
 import sys
 from pathlib import Path
@@ -65,9 +66,12 @@ def _why_missing(device: str) -> str:
         built = torch.backends.cuda.is_built()
         return "no NVIDIA GPU or driver was found" if built else "this torch is built without CUDA"
     if sys.platform != "darwin":
-        return "it needs a Mac with Apple silicon"
-    built = torch.backends.mps.is_built()
-    return "macOS 15 or newer is needed" if built else "this torch is built without MPS"
+        return "it needs Metal, which only a Mac has"
+    if not torch.backends.mps.is_built():
+        return "this torch is built without MPS"
+    if not torch.backends.mps.is_macos_or_newer(15, 0):
+        return f"macOS 15 or newer is needed, this is {platform.mac_ver()[0]}"
+    return "no GPU that Metal can use was found"
 
 
 def return_large_buffers() -> None:

@@ -14,9 +14,9 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from clinical_drug_discovery.blocks import Block, own_rows
-from clinical_drug_discovery.chunks import row_chunks
 from clinical_drug_discovery.initial import uniform
 from clinical_drug_discovery.ops import add_mean, mean_backward_by_type
+from clinical_drug_discovery.ops.backend import chunks_of, filled
 from clinical_drug_discovery.ops.precision import (
     linear,
     linear_backward,
@@ -170,10 +170,11 @@ class _HiddenLayers(torch.autograd.Function):
         result = x.clone()
         for weight_self, weight_neighbor, bias in _by_layer(weights):
             out = add_mean(_messages(result, weight_neighbor), block, torch.zeros_like(x))
-            for rows in row_chunks(0, len(x)):
+            for rows in chunks_of(x, 0, len(x)):
                 part = out[rows]
-                part += linear(result[rows], weight_self, bias)
-                result[rows] += _normed(part.relu_())
+                part += linear(filled(result, rows), weight_self, bias)[: len(part)]
+                part.relu_()
+                result[rows] += _normed(filled(out, rows))[: len(part)]
             ctx.kept.append(out)
         ctx.save_for_backward(x, *weights)
         return result
@@ -188,19 +189,28 @@ class _HiddenLayers(torch.autograd.Function):
         grads: list[Tensor] = []
         for weight_self, weight_neighbor, _ in reversed(_by_layer(weights)):
             out = kept.pop()
-            for rows in row_chunks(0, len(x)):
-                part = out[rows]
+            for rows in chunks_of(x, 0, len(x)):
+                part = filled(out, rows)
                 _, mean, scale = torch.native_layer_norm(
                     part, part.shape[1:], None, None, _NORM_EPS
                 )
                 through_norm, _, _ = torch.ops.aten.native_layer_norm_backward(
-                    grad[rows], part, part.shape[1:], mean, scale, None, None, [True, False, False]
+                    filled(grad, rows),
+                    part,
+                    part.shape[1:],
+                    mean,
+                    scale,
+                    None,
+                    None,
+                    [True, False, False],
                 )
-                out[rows] = through_norm.masked_fill_(part == 0, 0)
+                through_norm.masked_fill_(part == 0, 0)
+                out[rows] = through_norm[: rows.stop - rows.start]
             by_self, by_map = torch.zeros_like(weight_self), torch.zeros_like(weight_neighbor)
             for nodes, by_neighbor in mean_backward_by_type(out, block):
-                for rows in row_chunks(nodes.start, nodes.stop):
-                    own = x[rows] + sum(_normed(earlier[rows]) for earlier in kept)
+                for rows in chunks_of(x, nodes.start, nodes.stop):
+                    own = filled(x, rows) + sum(_normed(filled(out, rows)) for out in kept)
+                    own = own[: rows.stop - rows.start]
                     part = by_neighbor[rows.start - nodes.start : rows.stop - nodes.start]
                     linear_backward(out[rows], own, weight_self, grad[rows], by_self, None)
                     linear_backward(part, own, weight_neighbor, grad[rows], by_map, None)

@@ -27,6 +27,9 @@ class EmbeddingStats:
     seconds_write: float
     predicted_memory_gib: float  #: of the process, from the plan, before training
     peak_memory_gib: float  #: highest resident size of the process so far, libraries included
+    device_memory_gib: float | None  #: the most that the GPU's allocator held; None on the CPU
+    #: where that is from: "reported" by torch, the highest of "samples" taken, or "none"
+    device_memory_source: str
     final_loss: float  #: of the last epoch
     #: of HGT on a graph with diseases and genes: num_pairs (alike, that the contrastive term draws
     #: from), num_held_out_nodes, num_held_out_pairs (with at least one such node) and spearman (of

@@ -27,7 +27,7 @@ from clinical_drug_discovery.run import (
 )
 from clinical_drug_discovery.runtime import GIB, empty_cache
 from clinical_drug_discovery.sage import GraphSage
-from clinical_drug_discovery.sampling import EdgeSampler, share_out
+from clinical_drug_discovery.sampling import EdgeSampler, SteadyRows, share_out
 
 
 def generate_gnn_embeddings(
@@ -150,13 +150,13 @@ def _train(
     """Train in place; returns a record of each epoch."""
     run.progress.milestone("Full-batch training with edge sampling")
     placed = graph.to(run.device)
-    hidden = full_block(placed)
+    hidden, steady = full_block(placed), SteadyRows(graph, run.device)
     optimizer = Adam([*model.parameters(), *decoder.parameters()], run.learning_rate)
     history: History = []
     with run.progress.bar("Training", num_epochs) as advance:
         for epoch in range(1, num_epochs + 1):
             start = time.perf_counter()
-            batch = sampler.sample()
+            batch = steady.fill(sampler.sample())
             target = row_block(placed, batch.rows)
             z = model(hidden, target)
             loss = link_prediction_loss(decoder, z, batch.to(run.device))

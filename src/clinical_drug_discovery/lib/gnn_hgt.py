@@ -32,7 +32,7 @@ from clinical_drug_discovery.run import (
     write_results,
 )
 from clinical_drug_discovery.runtime import GIB, check_between, empty_cache
-from clinical_drug_discovery.sampling import EdgeSampler
+from clinical_drug_discovery.sampling import EdgeSampler, SteadyRows
 from clinical_drug_discovery.similarity import most_sharing_pairs, shared_neighbor_jaccard
 
 
@@ -256,7 +256,7 @@ def _train(
     """Train in place; returns a record of each epoch."""
     run.progress.milestone("Full-batch training with edge sampling")
     placed = graph.to(run.device)
-    hidden = full_block(placed)
+    hidden, steady = full_block(placed), SteadyRows(graph, run.device)
     optimizer = Adam([*model.parameters(), *decoder.parameters()], run.learning_rate)
     history: History = []
     with run.progress.bar("Training", num_epochs) as advance:
@@ -266,6 +266,7 @@ def _train(
             pairs = alike.sample(pair_batch_size) if alike is not None and weight else None
             if pairs is not None:
                 batch = batch.including(pairs.nodes)
+            batch = steady.fill(batch)
             target = row_block(placed, batch.rows)
             z = model(hidden, target)
             parts = {"link_loss": link_prediction_loss(decoder, z, batch.to(run.device))}

@@ -15,8 +15,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from clinical_drug_discovery.blocks import Block, own_rows
-from clinical_drug_discovery.chunks import row_chunks
 from clinical_drug_discovery.ops import cpu_attention, reference
+from clinical_drug_discovery.ops.backend import chunks_of, uses_kernels
 from clinical_drug_discovery.ops.precision import (
     linear_backward,
     linear_into,
@@ -187,9 +187,10 @@ def attend_backward(
                 (1, parameters.message, grads.message),
             ):
                 heads = stream.buffer("heads", nodes)[:, part]
-                grad_matrices[r] = stream.backend.map_heads_backward(
-                    block.graph.sources[r], heads, matrices[r], by_kv, part, by_heads[:, part]
-                )
+                for of in stream.sources(r):
+                    grad_matrices[r] += stream.backend.map_heads_backward(
+                        of, heads, matrices[r], by_kv, part, by_heads[:, part]
+                    )
         weight, bias = stream.maps(src_type)
         by_weight, by_bias = torch.zeros_like(weight), torch.zeros_like(bias)
         linear_backward(by_heads.flatten(1), x[nodes], weight, grad_x[nodes], by_weight, by_bias)
@@ -242,7 +243,7 @@ def head_dots(a: Tensor, b: Tensor, num_heads: int) -> Tensor:
     """Dot products of the heads of two arrays of rows, shape (M, H)."""
     shape = (num_heads, a.shape[1] // num_heads)
     dots = a.new_empty(len(a), num_heads)
-    for rows in row_chunks(0, len(a)):
+    for rows in chunks_of(a, 0, len(a)):
         dots[rows] = (a[rows] * b[rows]).unflatten(1, shape).sum(dim=-1)
     return dots
 
@@ -257,7 +258,8 @@ class _Stream:
     def __init__(self, x: Tensor, parameters: Parameters, block: Block) -> None:
         self.x, self.parameters, self.block = x, parameters, block
         self.width = parameters.weight.shape[1] // 3
-        self.backend: ModuleType = cpu_attention if x.device.type == "cpu" else reference
+        self._kernels = uses_kernels(x.device)
+        self.backend: ModuleType = cpu_attention if self._kernels else reference
         graph = block.graph
         self._most = max(
             graph.bounds[s + 1] - graph.bounds[s] for s, _ in self.by_source_type() or [(0, [])]
@@ -281,16 +283,22 @@ class _Stream:
         return slice(*self.block.graph.span(node_type))
 
     def rows(self, edge_type: int) -> slice:
-        """The target rows of an edge type."""
+        """The target rows that the backend is given for an edge type.
+
+        Those of its target type, or all, of one shape, where another shape costs another kernel.
+        """
+        if not self._kernels:
+            return slice(0, self.block.num_rows)
         dst_type = self.block.graph.ends[edge_type][1]
         return slice(*self.block.row_ptr[dst_type : dst_type + 2])
 
     def buffer(self, name: str, nodes: slice) -> Tensor:
-        """The first rows of the buffer of that name, shape (n, 2, P)."""
+        """The first rows of the buffer of that name, shape (n, 2, P); all of it on GPUs."""
         if name not in self._buffers:
             dtype = self._dtypes.get(name, self.x.dtype)
             self._buffers[name] = self.x.new_empty(self._most, 2, self.width, dtype=dtype)
-        return self._buffers[name][: nodes.stop - nodes.start]
+        buffer = self._buffers[name]
+        return buffer[: nodes.stop - nodes.start] if self._kernels else buffer
 
     def own(self, node_type: int, rows: slice) -> Tensor:
         """The rows of x that are the block's targets of one type, shape (m, C)."""
@@ -323,10 +331,14 @@ class _Stream:
 
     def mapped(self, edge_type: int) -> Tensor:
         """Keys and values of the sources of an edge type, mapped by it: shape (n, 2, P)."""
-        graph = self.block.graph
-        nodes = self.nodes(graph.ends[edge_type][0])
+        nodes = self.nodes(self.block.graph.ends[edge_type][0])
         heads, kv = self.buffer("heads", nodes), self.buffer("kv", nodes)
         for part, matrices in enumerate((self.parameters.attention, self.parameters.message)):
-            of = graph.sources[edge_type]
-            self.backend.map_heads(of, heads[:, part], matrices[edge_type], kv, part)
+            for of in self.sources(edge_type):
+                self.backend.map_heads(of, heads[:, part], matrices[edge_type], kv, part)
         return kv
+
+    def sources(self, edge_type: int) -> tuple[Tensor, ...]:
+        """The nodes with edges of a type, in chunks of few sizes where their shapes matter."""
+        graph = self.block.graph
+        return (graph.sources[edge_type],) if self._kernels else graph.source_chunks[edge_type]

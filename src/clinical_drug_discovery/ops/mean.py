@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from clinical_drug_discovery.blocks import Block
 from clinical_drug_discovery.ops import cpu, reference
+from clinical_drug_discovery.ops.backend import uses_kernels
 from clinical_drug_discovery.ops.precision import packed
 from clinical_drug_discovery.runtime import check_shape
 
@@ -60,9 +61,11 @@ def mean_backward_by_type(grad: Tensor, block: Block) -> Iterator[tuple[slice, T
     most = max(last - first for first, last in types)
     buffer = grad.new_empty(most, grad.shape[1])
     for node_type, (first, last) in enumerate(types):
-        out = buffer[: last - first].zero_()
+        # Of one shape, where another shape costs another kernel.
+        out = buffer[: last - first] if uses_kernels(grad.device) else buffer
+        out.zero_()
         _backend(grad).add_neighbors_backward(messages, block, block.places(), node_type, out)
-        yield slice(first, last), out
+        yield slice(first, last), out[: last - first]
 
 
 class _MeanNeighbors(torch.autograd.Function):
@@ -87,4 +90,4 @@ def _share(block: Block, dtype: torch.dtype) -> Tensor:
 
 
 def _backend(x: Tensor) -> ModuleType:
-    return cpu if x.device.type == "cpu" else reference
+    return cpu if uses_kernels(x.device) else reference

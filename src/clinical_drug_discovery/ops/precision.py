@@ -14,18 +14,24 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from clinical_drug_discovery.chunks import FEW_ROWS, row_chunks
+from clinical_drug_discovery.chunks import FEW_ROWS
+from clinical_drug_discovery.ops.backend import chunks_of, filled, uses_kernels
 from clinical_drug_discovery.ops.simd import LANES
 
 
 def storage_dtype(x: Tensor) -> torch.dtype:
     """In what the rows of x are stored for gathering."""
-    return torch.bfloat16 if x.device.type == "cpu" and x.dtype == torch.float32 else x.dtype
+    return torch.bfloat16 if uses_kernels(x.device) and x.dtype == torch.float32 else x.dtype
+
+
+def stored_bytes(device: torch.device) -> int:
+    """How many bytes a number of a float32 model takes where it is stored for gathering."""
+    return (torch.bfloat16 if uses_kernels(device) else torch.float32).itemsize
 
 
 def product_dtype(x: Tensor) -> torch.dtype:
     """In what the rows of x are multiplied by matrices."""
-    fast = x.device.type == "cpu" and x.dtype == torch.float32 and _has_bfloat16_products()
+    fast = uses_kernels(x.device) and x.dtype == torch.float32 and _has_bfloat16_products()
     return torch.bfloat16 if fast else x.dtype
 
 
@@ -49,7 +55,7 @@ def packed(x: Tensor, scale: Tensor | None = None) -> Tensor:
     """
     num_rows, width = x.shape
     result = x.new_empty(num_rows, padded(width), dtype=storage_dtype(x))
-    for rows in row_chunks(0, num_rows):
+    for rows in chunks_of(x, 0, num_rows):
         part = x[rows] if scale is None else x[rows] * scale[rows, None]
         result[rows, :width] = part
     result[:, width:] = 0
@@ -70,11 +76,11 @@ def linear_into(out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None = No
     dtype = product_dtype(x)
     columns = weight.to(dtype).t()
     shift = None if bias is None else bias.to(dtype)
-    for rows in row_chunks(0, len(x)):
-        product = _product(x[rows].to(dtype), columns)
+    for rows in chunks_of(x, 0, len(x)):
+        product = _product(filled(x, rows).to(dtype), columns)
         if shift is not None:
             product += shift
-        out[rows] = product
+        out[rows] = product[: rows.stop - rows.start]
 
 
 def linear_backward(
@@ -97,10 +103,10 @@ def linear_backward(
     """
     dtype = product_dtype(x)
     matrix = weight.to(dtype)
-    for rows in row_chunks(0, len(x)):
-        part = grad[rows].to(dtype)
-        grad_weight += _product(part.t(), x[rows].to(dtype))
-        grad_x[rows] += _product(part, matrix)
+    for rows in chunks_of(x, 0, len(x)):
+        part = filled(grad, rows).to(dtype)
+        grad_weight += _product(part.t(), filled(x, rows).to(dtype))
+        grad_x[rows] += _product(part, matrix)[: rows.stop - rows.start]
     if grad_bias is not None:
         grad_bias += grad.sum(dim=0)
 

@@ -7,14 +7,16 @@ P = H d.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 import torch
 from torch import Tensor
 
 from clinical_drug_discovery.blocks import Block
+from clinical_drug_discovery.edge_chunks import EDGE_CHUNK, EdgeChunk
 
 TRIPLE_CHUNK = 1 << 14
-EDGE_CHUNK = 1 << 16  # with 256 float32 columns a chunk of messages is 64 MiB
+_GROUP = 16  # chunks of edges whose logits are kept together: 16 MiB of them
 
 
 def add_neighbors(
@@ -29,13 +31,13 @@ def add_neighbors(
         block: M target rows.
         scale: shape (M,).
         out: shape (M, C); changed in place.
-        chunk_size: edges at a time; peak extra memory is chunk_size (2 C itemsize + 24) bytes.
+        chunk_size: edges at a time; peak extra memory is chunk_size (2 C itemsize + 40) bytes.
     """
     for r, (src_type, dst_type) in enumerate(block.graph.ends):
-        for place, sources in _edges(block, r, chunk_size):
-            rows = place + block.row_ptr[dst_type]
-            part = messages[sources + block.graph.bounds[src_type], : out.shape[1]]
-            out.index_add_(0, rows, part.to(out.dtype) * scale[rows, None])
+        for row, source, real in block.edges.chunks(r, chunk_size or EDGE_CHUNK):
+            row += block.row_ptr[dst_type]
+            part = messages[source + block.graph.bounds[src_type], : out.shape[1]].to(out.dtype)
+            out.index_add_(0, row, part.mul_((scale[row] * real)[:, None]))
 
 
 def add_neighbors_backward(
@@ -53,15 +55,16 @@ def add_neighbors_backward(
         block: M target rows.
         place: which row a node is; not needed by this path.
         node_type: of n nodes.
-        out: shape (n, C); changed in place.
+        out: shape (at least n, C); changed in place.
         chunk_size: as in `add_neighbors`.
     """
     del place
     for r, (src_type, dst_type) in enumerate(block.graph.ends):
         if src_type == node_type:
-            for rows, sources in _edges(block, r, chunk_size):
-                part = messages[rows + block.row_ptr[dst_type], : out.shape[1]]
-                out.index_add_(0, sources, part.to(out.dtype))
+            for row, source, real in block.edges.chunks(r, chunk_size or EDGE_CHUNK):
+                row += block.row_ptr[dst_type]
+                part = messages[row, : out.shape[1]].to(out.dtype)
+                out.index_add_(0, source, part.mul_(real[:, None]))
 
 
 def score(z: Tensor, weight: Tensor, src: Tensor, relation: Tensor, dst: Tensor) -> Tensor:
@@ -75,12 +78,14 @@ def score_backward(
 ) -> tuple[Tensor, Tensor]:
     """Gradients of `score` by z and weight from that by the scores, shape (B,)."""
     grad_z, grad_weight = torch.zeros_like(z), torch.zeros_like(weight)
+    relations = torch.arange(len(weight), device=z.device)
     parts = (part.split(TRIPLE_CHUNK) for part in (grad, src, relation, dst))
     for by_score, x, r, y in zip(*parts, strict=True):
         by_product = by_score[:, None] * weight[r]
         grad_z.index_add_(0, x, by_product * z[y])
         grad_z.index_add_(0, y, by_product * z[x])
-        grad_weight.index_add_(0, r, by_score[:, None] * z[x] * z[y])
+        # Few relations, many triples of each: added one by one, they would wait for each other.
+        grad_weight += (r == relations[:, None]).to(z.dtype) @ (by_score[:, None] * z[x] * z[y])
     return grad_z, grad_weight
 
 
@@ -88,7 +93,7 @@ def map_heads(nodes: Tensor, heads: Tensor, matrix: Tensor, out: Tensor, part: i
     """Multiply each head of some rows by its matrix.
 
     Args:
-        nodes: which rows, shape (m,), int64.
+        nodes: which rows, shape (m,), int64, ascending; the last one may be repeated.
         heads: shape (n, P).
         matrix: shape (H, d, d).
         out: shape (n, 2, P); out[nodes, part] takes the products.
@@ -115,7 +120,11 @@ def map_heads_backward(
     """
     num_heads, dim = matrix.shape[:2]
     by_product = grad[nodes, part]
-    grad_heads.index_add_(0, nodes, _multiply(by_product, matrix.transpose(1, 2)))
+    # Not index_add_: repeated nodes are written the same sum.
+    grad_heads[nodes] = grad_heads[nodes] + _multiply(by_product, matrix.transpose(1, 2))
+    repeated = torch.zeros_like(nodes, dtype=torch.bool)
+    repeated[1:] = nodes[1:] == nodes[:-1]
+    by_product = by_product.masked_fill_(repeated[:, None], 0)
     own = heads[nodes].to(by_product.dtype).view(-1, num_heads, dim)
     return torch.bmm(own.permute(1, 2, 0), by_product.view(-1, num_heads, dim).transpose(0, 1))
 
@@ -134,32 +143,43 @@ def attend(
     """Add the edges of one type to a running softmax over all edges of each row (online softmax).
 
     "Online normalizer calculation for softmax" (arXiv:1805.02867), Alg. 3, with the weighted sum
-    carried along. After the last edge type, weighted / sums is the attention's result.
+    carried along, a group of chunks of edges at a time. After the last edge type, weighted / sums
+    is the attention's result. Rows are those of the edge type's target type, m of the block's M, or
+    all M of them: q, highest, sums and weighted alike.
 
     Args:
-        block: M rows, of which m of the edge type's target type.
+        block: M rows.
         edge_type: which edges.
-        q: shape (m, P), queries.
-        kv: shape (n, 2, P), keys and values of the source type, mapped by the edge type.
+        q: shape (m or M, P), queries.
+        kv: shape (at least n, 2, P), keys and values of the source type, mapped by the edge type.
         scale: shape (H,), what the dot products are multiplied by.
-        highest: shape (m, H), highest logit so far, -inf at first; changed in place.
-        sums: shape (m, H), sum of exp(logit - highest) so far; changed in place.
-        weighted: shape (m, P), sum of exp(logit - highest) v so far; changed in place.
-        chunk_size: edges at a time; peak extra memory is about 4 chunk_size P values.
+        highest: shape (m or M, H), highest logit so far, -inf at first; changed in place.
+        sums: shape (m or M, H), sum of exp(logit - highest) so far; changed in place.
+        weighted: shape (m or M, P), sum of exp(logit - highest) v so far; changed in place.
+        chunk_size: edges at a time; peak extra memory is about 3 chunk_size P values.
     """
-    shape = (-1, len(scale), weighted.shape[1] // len(scale))
-    for row, source in _edges(block, edge_type, chunk_size):
-        key, value = (kv[source, part].to(scale.dtype).view(shape) for part in (0, 1))
-        logits = (q[row].to(scale.dtype).view(shape) * key).sum(dim=-1) * scale  # (chunk, H)
-        index = row[:, None].expand_as(logits)
-        top = highest.scatter_reduce(0, index, logits, "amax", include_self=True)
+    num_heads = len(scale)
+    shape = (-1, num_heads, weighted.shape[1] // num_heads)
+    mine = _rows_of(block, edge_type, len(q))
+    for group in _groups(block.edges.chunks(edge_type, chunk_size or EDGE_CHUNK)):
+        before, seen = highest.clone(), []
+        for row, source, real in group:
+            row += mine.start
+            product = q[row].to(scale.dtype).mul_(kv[source, 0])
+            logits = product.view(shape).sum(dim=-1).mul_(scale)  # (chunk, H)
+            logits.masked_fill_(~real[:, None], -torch.inf)
+            highest.scatter_reduce_(0, row[:, None].expand_as(logits), logits, "amax")
+            seen.append((row, source, logits))
         # A row without edges so far has nothing to shrink, and -inf - -inf is no number.
-        shrink = torch.where(top > highest, torch.exp(highest - top), torch.ones_like(top))
-        share = torch.exp(logits - top[row])
-        sums.mul_(shrink).index_add_(0, row, share)
-        running = weighted.view(shape).mul_(shrink[..., None])
-        running.index_add_(0, row, share[..., None] * value)
-        highest.copy_(top)
+        shrink = torch.where(highest > before, torch.exp(before - highest), 1.0)
+        sums.mul_(shrink)
+        weighted[mine].view(shape).mul_(shrink[mine][..., None])
+        for row, source, logits in seen:
+            share = logits.sub_(highest[row]).exp_()
+            sums.index_add_(0, row, share)
+            value = kv[source, 1].to(scale.dtype)
+            value.view(shape).mul_(share[..., None])
+            weighted.index_add_(0, row, value)
 
 
 def attend_backward(
@@ -176,39 +196,55 @@ def attend_backward(
 ) -> Tensor:
     """Gradients of the attention by one edge type's queries, keys, values and scale.
 
-    The logits are computed again, as in "FlashAttention" (arXiv:2205.14135), Alg. 4.
+    The logits are computed again, as in "FlashAttention" (arXiv:2205.14135), Alg. 4. Rows as in
+    `attend`.
 
     Args:
-        block: M rows, of which m of the edge type's target type.
+        block: M rows.
         edge_type: which edges.
-        qg: shape (m, 2, P), queries and gradients by the attention's result.
+        qg: shape (m or M, 2, P), queries and gradients by the attention's result.
         kv: as in `attend`.
         scale: as in `attend`.
-        log_total: shape (m, H), log-sum-exp of each row's logits over all edge types.
-        delta: shape (m, H), sum of gradient times result over d.
-        grad_q: shape (m, P); the gradient by the queries is added in place.
-        grad_kv: shape (n, 2, P); the rows of nodes with edges are overwritten by the gradient.
-        chunk_size: edges at a time; peak extra memory is about 6 chunk_size P values.
+        log_total: shape (m or M, H), log-sum-exp of each row's logits over all edge types.
+        delta: shape (m or M, H), sum of gradient times result over d.
+        grad_q: shape (m or M, P); the gradient by the queries is added in place.
+        grad_kv: shape (at least n, 2, P); overwritten by the gradient by kv.
+        chunk_size: edges at a time; peak extra memory is about 7 chunk_size P values.
 
     Returns:
         The gradient by scale, shape (H,).
     """
-    shape = (-1, len(scale), grad_q.shape[1] // len(scale))
+    num_heads, width = len(scale), grad_q.shape[1]
+    shape = (-1, num_heads, width // num_heads)
     grad_scale = torch.zeros_like(scale)
     grad_kv.zero_()
-    by_key, by_value = (grad_kv[:, part].unflatten(-1, shape[1:]) for part in (0, 1))
-    for row, source in _edges(block, edge_type, chunk_size):
-        query, grad = (qg[row, part].to(scale.dtype).view(shape) for part in (0, 1))
-        key, value = (kv[source, part].to(scale.dtype).view(shape) for part in (0, 1))
-        dots = (query * key).sum(dim=-1)  # (chunk, H)
-        share = torch.exp(dots * scale - log_total[row])
-        by_logit = share * ((grad * value).sum(dim=-1) - delta[row])
+    mine = _rows_of(block, edge_type, len(qg))
+    for row, source, real in block.edges.chunks(edge_type, chunk_size or EDGE_CHUNK):
+        row += mine.start
+        # Each gathered and, once used, overwritten by what is to be added.
+        given = qg[row].to(scale.dtype).view(-1, 2, *shape[1:])
+        wanted = kv[source].to(scale.dtype).view(-1, 2, *shape[1:])
+        dots, by_share = (given * wanted).sum(dim=-1).unbind(dim=1)  # (chunk, H) each
+        share = torch.exp(dots * scale - log_total[row]).mul_(real[:, None])
+        by_logit = share * (by_share - delta[row])
         grad_scale += (by_logit * dots).sum(dim=0)
-        factor = (by_logit * scale)[..., None]
-        grad_q.view(shape).index_add_(0, row, factor * key)
-        by_key.index_add_(0, source, factor * query)
-        by_value.index_add_(0, source, share[..., None] * grad)
+        by_dot = by_logit * scale
+        by_query = wanted[:, 0].mul_(by_dot[..., None])
+        grad_q.index_add_(0, row, by_query.reshape(-1, width))
+        given.mul_(torch.stack([by_dot, share], dim=1)[..., None])
+        grad_kv.index_add_(0, source, given.view(-1, 2, width).to(grad_kv.dtype))
     return grad_scale
+
+
+def _rows_of(block: Block, edge_type: int, num_rows: int) -> slice:
+    """Which of so many rows are those of the edge type's target type."""
+    first, last = block.row_ptr[(dst := block.graph.ends[edge_type][1])], block.row_ptr[dst + 1]
+    return slice(first, last) if num_rows == block.num_rows else slice(0, last - first)
+
+
+def _groups(chunks: Iterator[EdgeChunk]) -> Iterator[list[EdgeChunk]]:
+    while group := list(islice(chunks, _GROUP)):
+        yield group
 
 
 def _multiply(rows: Tensor, matrix: Tensor) -> Tensor:
@@ -216,17 +252,3 @@ def _multiply(rows: Tensor, matrix: Tensor) -> Tensor:
     num_heads, dim = matrix.shape[:2]
     heads = rows.to(matrix.dtype).view(-1, num_heads, dim)
     return torch.bmm(heads.transpose(0, 1), matrix).transpose(0, 1).reshape(len(rows), -1)
-
-
-def _edges(block: Block, edge_type: int, chunk_size: int | None) -> Iterator[tuple[Tensor, Tensor]]:
-    """Row and source of every edge of a type, numbered within their node types."""
-    graph, (src_type, dst_type) = block.graph, block.graph.ends[edge_type]
-    size = chunk_size or EDGE_CHUNK
-    nodes, indptr = block.nodes_of(dst_type), graph.indptr_of(edge_type)
-    ends = (indptr[nodes + 1] - indptr[nodes]).cumsum(0)
-    before = indptr[nodes + 1] - ends  # what to add to a place among the rows' edges
-    num_edges = int(ends[-1]) if len(nodes) else 0
-    for start in range(0, num_edges, size):
-        places = torch.arange(start, min(start + size, num_edges), device=graph.device)
-        rows = torch.bucketize(places, ends, right=True)
-        yield rows, graph.src[places + before[rows]].long() - graph.bounds[src_type]

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from clinical_drug_discovery.ops import cpu_scores, reference
+from clinical_drug_discovery.ops.backend import uses_kernels
 from clinical_drug_discovery.runtime import check_shape
 
 
@@ -53,4 +54,4 @@ class _ScoreTriples(torch.autograd.Function):
 
 
 def _backend(z: Tensor) -> ModuleType:
-    return cpu_scores if z.device.type == "cpu" else reference
+    return cpu_scores if uses_kernels(z.device) else reference

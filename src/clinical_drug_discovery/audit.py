@@ -1,0 +1,89 @@
+"""Would everything run on Apple's MPS? Answered without a Mac, from what torch's wheel says.
+
+Both models are trained, and their inference and evaluation run, on a small synthetic graph on the
+CPU along the path of other devices (`ops.backend.device_path`), in front of the two witnesses of
+`witnesses`. What the host does by design (drawing of batches, the look at collapse in float64) is
+left out: it works on tensors that the recipes keep on the CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from clinical_drug_discovery.audit_paths import audited_paths
+from clinical_drug_discovery.op_table import operations
+from clinical_drug_discovery.ops.backend import device_path
+from clinical_drug_discovery.witnesses import CallTree, Operations
+
+#: Has a kernel, but one that is slow somewhere, or one whose sums have no fixed order.
+_NOTES = {
+    "index_add": "prepared for each shape up to torch 2.13; sums in no fixed order",
+    "index_select": "prepared for each shape up to torch 2.13",
+    "embedding_dense_backward": "sums in no fixed order",
+    "scatter_reduce": "fast from torch 2.13",
+    "scatter_add": "fast from torch 2.13; sums in no fixed order",
+    "sort": "slow on large tensors",
+}
+LIMITS = (
+    "nothing ran on a Mac: a kernel that the table names may still be wrong or slow",
+    "what a kernel refuses inside, by type, layout or version of macOS, is not in the table",
+    "branches of torch itself that ask for the kind of the device were not taken",
+)
+
+
+def audit_models() -> dict[str, Any]:
+    """Audit training, inference and evaluation of both models.
+
+    Returns:
+        "paths", what `audit_path` says of each, whether all "passed", and the audit's "limits".
+
+    Raises:
+        InputError: this torch does not carry the table of operations.
+    """
+    table = operations()
+    found = {path.name: audit_path(path.run, path.waits) for path in audited_paths()}
+    return {
+        "torch": torch.__version__,
+        "known_operations": len(table),
+        "paths": found,
+        "passed": all(path["passed"] for path in found.values()),
+        "limits": list(LIMITS),
+    }
+
+
+def audit_path(run: Callable[[], object], waits: int = 0) -> dict[str, Any]:
+    """Run something twice along the path of devices, once before each witness.
+
+    Args:
+        run: what is to be audited; whatever it does counts as work of the device.
+        waits: how often the host may wait for the device.
+
+    Returns:
+        num_calls, num_operations, what fails the audit (missing, float64, compressed_sparse,
+        host_waits beyond `waits`), and what does not: notes on slow operations, unseen (what MPS
+        composes, and a CPU does not show), most_shapes of an operation, largest_tensor in elements.
+    """
+    with device_path(), Operations() as seen:
+        run()
+    with device_path(), CallTree() as tree:
+        run()
+    names = {name.split(".")[0].rstrip("_") for name in seen.calls}
+    most = max(seen.shapes, key=lambda name: len(seen.shapes[name]), default="nothing")
+    missing = sorted(seen.missing | tree.missing)
+    too_many = seen.waiting.total() > waits
+    return {
+        "num_calls": seen.calls.total(),
+        "num_operations": len(seen.calls),
+        "missing": missing,
+        "float64": sorted(seen.wide),
+        "compressed_sparse": sorted(seen.compressed),
+        "host_waits": dict(seen.waiting),
+        "notes": {name: text for name, text in _NOTES.items() if name in names},
+        "unseen": sorted(tree.unseen),
+        "most_shapes": f"{len(seen.shapes[most])} of {most}",
+        "largest_tensor": seen.largest,
+        "passed": not (missing or seen.wide or seen.compressed or too_many),
+    }

@@ -1,0 +1,114 @@
+"""What runs on Apple's MPS, read off the table of operations that torch's wheel carries.
+
+`native_functions.yaml` says for each operation for which devices it has a kernel, whether it
+borrows one (`structured_delegate`), or whether it is composed of other operations.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+
+from clinical_drug_discovery.errors import InputError
+
+_PLACE = Path("packaged", "ATen", "native", "native_functions.yaml")
+# aten/src/ATen/mps/MPSFallback.mm registers these to run on the CPU whatever the environment says.
+_FALLS_BACK = {"embedding_renorm_", "linalg_svd", "linalg_svd.U", "upsample_nearest3d.vec"}
+
+
+class Coverage(StrEnum):
+    """How an operation runs on MPS."""
+
+    NATIVE = "native"
+    COMPOSITE = "composite"  #: as other operations, which are looked up themselves
+    FALLS_BACK = "falls back"  #: on the CPU, without a word
+    MISSING = "missing"  #: an error
+    UNKNOWN = "unknown"  #: not in the table: an operation of another library, say
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An operation, with its overload's name."""
+
+    keys: frozenset[str]  #: what it has kernels for, borrowed ones included
+    base: str | None  #: the operation that this one was generated from and calls
+
+
+def coverage(name: str, key: str = "MPS") -> Coverage:
+    """How an operation runs on MPS.
+
+    Args:
+        name: with its overload, such as "add.Tensor" or "relu".
+        key: "MPS", or "SparseMPS" or "SparseCsrMPS" for arguments of these layouts.
+    """
+    entry = operations().get(name)
+    if entry is None:
+        return Coverage.UNKNOWN
+    if name in _FALLS_BACK:
+        return Coverage.FALLS_BACK
+    if entry.base is not None:  # its body calls the base and copies
+        found = coverage(entry.base, key)
+        return Coverage.COMPOSITE if found == Coverage.NATIVE else found
+    if key in entry.keys:
+        return Coverage.NATIVE
+    composed = any(found.startswith("Composite") for found in entry.keys)
+    return Coverage.COMPOSITE if composed else Coverage.MISSING
+
+
+def has_own_cpu_kernel(name: str) -> bool:
+    """Whether a CPU runs a kernel where MPS runs a composition that a CPU never shows."""
+    return "CPU" in operations()[name].keys
+
+
+@cache
+def operations() -> dict[str, Entry]:
+    """The table, by operation and overload.
+
+    Raises:
+        InputError: this torch does not carry it.
+    """
+    found = importlib.util.find_spec("torchgen")  # comes with torch
+    path = Path(found.origin).parent if found is not None and found.origin else None
+    if path is None or not (path / _PLACE).exists():
+        raise InputError("the installed torch carries no table of operations to audit with")
+    return parse_operations((path / _PLACE).read_text(encoding="utf-8"))
+
+
+def parse_operations(text: str) -> dict[str, Entry]:
+    """Parse what native_functions.yaml uses of YAML; torch does not bring a parser along.
+
+    Args:
+        text: the file.
+    """
+    kernels: dict[str, set[str]] = {}
+    delegates: dict[str, str] = {}
+    generated: dict[str, str] = {}
+    name, in_dispatch = "", False
+    for line in text.splitlines():
+        line = line.split(" #", 1)[0].rstrip()
+        if not line or line.lstrip().startswith("#"):
+            continue
+        key, _, value = line.strip().partition(":")
+        if line.startswith("- func:"):
+            name = value.split("(", 1)[0].strip()
+            kernels[name], in_dispatch = set(), False
+        elif line.startswith("    ") and in_dispatch:
+            kernels[name] |= {part.strip() for part in key.split(",")}
+        elif line.startswith("  ") and not line.startswith("   "):
+            in_dispatch = key == "dispatch"
+            if key == "structured_delegate":
+                delegates[name] = value.strip()
+            elif key == "autogen":
+                generated |= {part.strip(): name for part in value.split(",")}
+    table = {}
+    for name, keys in kernels.items():
+        delegate = delegates.get(name)
+        # Without a table of its own an operation is composed, unless it borrows another's.
+        all_keys = keys | (kernels[delegate] if delegate else set())
+        table[name] = Entry(frozenset(all_keys or {"CompositeImplicitAutograd"}), None)
+    for name, base in generated.items():
+        table.setdefault(name, Entry(frozenset(), base))
+    return table

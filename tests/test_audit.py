@@ -1,0 +1,180 @@
+"""The audit passes for both models, fails what it must, and sees few shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from typer.testing import CliRunner
+
+from clinical_drug_discovery import audit, cli, doctor
+from clinical_drug_discovery.audit import audit_path
+from clinical_drug_discovery.audit_paths import AuditedPath, audited_paths
+from clinical_drug_discovery.graph import KnowledgeGraph
+from clinical_drug_discovery.op_table import Coverage, coverage, operations
+from clinical_drug_discovery.ops.backend import device_path, uses_kernels
+from clinical_drug_discovery.sampling import EdgeSampler, SteadyRows
+from clinical_drug_discovery.witnesses import CallTree, Operations
+
+PATHS = {path.name: path for path in audited_paths()}
+
+
+@pytest.fixture(params=PATHS)
+def path(request: pytest.FixtureRequest) -> AuditedPath:
+    return PATHS[request.param]
+
+
+def test_every_path_passes(path: AuditedPath) -> None:
+    found = audit_path(path.run, path.waits)
+    assert found["missing"] == []
+    assert found["float64"] == []
+    assert found["compressed_sparse"] == []
+    assert sum(found["host_waits"].values()) == path.waits
+    assert set(found["host_waits"]) <= {"_local_scalar_dense"}
+    assert found["passed"]
+    assert found["largest_tensor"] < 2**31
+    assert found["num_calls"] > 1_000
+
+
+def test_all_paths_are_there() -> None:
+    parts = ("training", "inference", "evaluation")
+    assert list(PATHS) == [f"{model} {part}" for model in ("graphsage", "hgt") for part in parts]
+
+
+def csr(x: Tensor) -> Tensor:
+    return torch.eye(3).to_sparse_csr() @ x
+
+
+OFFENDERS: dict[str, tuple[Callable[[Tensor], object], str]] = {
+    "put_": (lambda x: x.clone().put_(torch.tensor([1]), torch.ones(1)), "missing"),
+    "segment_reduce": (
+        lambda x: torch.segment_reduce(x, "max", lengths=torch.tensor([1, 2])),
+        "missing",
+    ),
+    "frexp": (lambda x: torch.frexp(x), "missing"),  # only the tree of calls shows it
+    "linalg_svd": (lambda x: torch.linalg.svd(x), "missing"),
+    "mul": (lambda x: x.double() * 2, "float64"),
+    "mm": (csr, "compressed_sparse"),
+    "nonzero": (lambda x: x.nonzero(), "host_waits"),
+    "index by a mask": (lambda x: x[x > 0], "host_waits"),
+    "_unique2": (lambda x: x.unique(), "host_waits"),
+}
+
+
+@pytest.mark.parametrize("name", OFFENDERS)
+@pytest.mark.filterwarnings("ignore:Sparse CSR")
+def test_a_planted_offender_fails(name: str) -> None:
+    offend, where = OFFENDERS[name]
+    path = PATHS["graphsage evaluation"]
+
+    def run() -> None:
+        path.run()
+        offend(torch.ones(3, 2))
+
+    found = audit_path(run, path.waits)
+    assert not found["passed"]
+    assert any(name in text for text in found[where]), found
+
+
+def test_one_wait_too_many_fails() -> None:
+    value = torch.ones(1)
+    assert audit_path(value.item, 1)["passed"]
+    assert not audit_path(value.item, 0)["passed"]
+
+
+def test_an_offender_in_a_backward_pass_fails() -> None:
+    x = torch.ones(3, 2, requires_grad=True)
+
+    def run() -> None:
+        torch.segment_reduce(x, "max", lengths=torch.tensor([1, 2])).sum().backward()
+
+    assert "_segment_reduce_backward" in audit_path(run)["missing"]
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "expected"),
+    [
+        ("add.Tensor", "MPS", Coverage.NATIVE),  # borrowed from add.out
+        ("scatter_add_", "MPS", Coverage.NATIVE),
+        ("segment_reduce", "MPS", Coverage.MISSING),
+        ("segment_reduce.out", "MPS", Coverage.MISSING),  # generated from the one above
+        ("take", "MPS", Coverage.MISSING),
+        ("einsum", "MPS", Coverage.COMPOSITE),
+        ("embedding_renorm_", "MPS", Coverage.FALLS_BACK),
+        ("mm", "SparseMPS", Coverage.NATIVE),
+        ("mm", "SparseCsrMPS", Coverage.MISSING),
+        ("my_own_kernel", "MPS", Coverage.UNKNOWN),
+    ],
+)
+def test_the_table_of_operations(name: str, key: str, expected: Coverage) -> None:
+    assert coverage(name, key) == expected
+    assert len(operations()) > 2_000
+
+
+def test_what_one_witness_misses_the_other_one_sees() -> None:
+    x = torch.ones(2)
+    with Operations() as seen:
+        torch.frexp(x)
+    with CallTree() as tree:
+        torch.frexp(x)
+    assert not seen.missing
+    assert tree.missing
+
+
+@pytest.mark.parametrize("model", ["graphsage", "hgt"])
+def test_shapes_are_few_and_do_not_grow_with_the_epochs(model: str) -> None:
+    shapes = {}
+    for num_epochs in (2, 6):
+        (path,) = (p for p in audited_paths(num_epochs) if p.name == f"{model} training")
+        with device_path(), Operations() as seen:
+            path.run()
+        shapes[num_epochs] = {name: len(found) for name, found in seen.shapes.items()}
+    # What GPUs prepare for each shape: products of matrices, sums at indices, normalisation.
+    heavy = [
+        "mm", "addmm", "bmm", "index_add_", "scatter_reduce_.two", "native_layer_norm",
+        "native_layer_norm_backward", "gelu", "gelu_backward", "embedding_dense_backward",
+    ]  # fmt: skip
+    for name in heavy:
+        few, many = (shapes[n].get(name, 0) for n in (2, 6))
+        assert many <= 24, (name, many)
+        assert many <= few + 6, (name, few, many)
+
+
+def test_steady_rows_keep_the_facts_and_their_number(graph: KnowledgeGraph) -> None:
+    sampler = EdgeSampler(graph, [5] * len(graph.edge_types), 0)
+    cpu = torch.device("cpu")
+    with device_path():
+        steady = SteadyRows(graph, cpu)
+        assert not uses_kernels(cpu)
+    batches = [sampler.sample() for _ in range(8)]
+    filled = [steady.fill(batch) for batch in batches]
+    for batch, more in zip(batches, filled, strict=True):
+        assert torch.equal(more.rows, more.rows.unique())
+        assert torch.equal(batch.relation, more.relation)
+        for end in ("src", "dst", "negative"):
+            assert torch.equal(batch.rows[getattr(batch, end)], more.rows[getattr(more, end)])
+    assert len({len(batch.rows) for batch in filled}) <= len({len(b.rows) for b in batches})
+    assert len(filled[-1].rows) <= graph.num_nodes
+    assert uses_kernels(cpu)
+    batch = sampler.sample()
+    assert SteadyRows(graph, cpu).fill(batch) is batch
+
+
+def test_a_failed_audit_ends_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    for passed in (True, False):
+        found = {"passed": passed, "paths": {"x": {"missing": ["put_"]}}}
+        monkeypatch.setattr(doctor, "audit_models", lambda found=found: found)
+        result = CliRunner().invoke(cli.make_app(), ["doctor", "--audit"])
+        assert result.exit_code == (0 if passed else 1)
+        assert "put_" in result.stdout
+
+
+def test_the_audit_says_what_it_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = [PATHS["hgt evaluation"]]
+    monkeypatch.setattr(audit, "audited_paths", lambda: first)
+    found = audit.audit_models()
+    assert found["passed"]
+    assert "Mac" in found["limits"][0]
+    assert list(found["paths"]) == ["hgt evaluation"]
