@@ -104,6 +104,21 @@ def show_demo(result: dict[str, Any]) -> None:
     console.print(f"\nAsk more: cdd similar --embeddings {output} --node Warfarin", soft_wrap=True)
 
 
+def show_doctor(result: dict[str, Any]) -> None:
+    """The machine, then the plan of each model, then each path of the audit."""
+    show_record({name: v for name, v in result.items() if name not in ("plan", "audit")})
+    audit = result.get("audit", {})
+    for records in (result.get("plan", {}), audit.get("paths", {})):
+        for name, record in records.items():
+            make_console().print(f"\n{name}")
+            show_record({f"  {key}": v for key, v in record.items() if v not in ([], {})})
+    if audit:
+        verdict = "nothing is missing on MPS" if audit["passed"] else "the audit FAILED"
+        make_console().print(f"\n{verdict}. What it does not know:")
+        for text in audit.get("limits", []):
+            make_console().print(f"  {text}")
+
+
 def _short(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
@@ -122,7 +137,7 @@ COMMANDS: dict[tuple[str, ...], Command] = {
     ("similar",): (similar_nodes, show_neighbors),
     ("synthesize",): (synthesize_graph, show_record),
     ("demo",): (run_demo, show_demo),
-    ("doctor",): (describe_machine, show_record),
+    ("doctor",): (describe_machine, show_doctor),
 }
 
 

@@ -26,8 +26,8 @@ from clinical_drug_discovery.memory import (
     Plan,
     SagePlan,
     fit_plan,
+    plan_for,
 )
-from clinical_drug_discovery.ops.precision import stored_bytes
 from clinical_drug_discovery.runtime import DEVICES, GIB, available_devices
 from clinical_drug_discovery.similarity import most_sharing_pairs
 
@@ -99,33 +99,33 @@ def plan_models(
     name = device or available_devices()[0]
     if name not in DEVICES:
         raise InputError(f"device (got {name!r}) must be one of {', '.join(DEVICES)} or left out")
+    place = torch.device(name)
     graph, _ = read_cached(edges_csv)
-    sizes, stored = GraphSizes.of(graph), stored_bytes(torch.device(name))
+    sizes = GraphSizes.of(graph)
     sage, hgt = _defaults(generate_gnn_embeddings), _defaults(generate_hgt_embeddings)
     alike = {
         "node_type": hgt["disease_type"],
         "neighbor_type": hgt["gene_type"],
         "relation": hgt["disease_gene_relation"],
     }
-    sage_plan = SagePlan(
-        graph=sizes, chunk_size=CHUNK_SIZES[0], stored=stored, **_of(SagePlan, sage)
-    )
+    sage_plan = SagePlan(graph=sizes, chunk_size=CHUNK_SIZES[0], **_of(SagePlan, sage))
     hgt_plan = HgtPlan(
         graph=sizes,
         num_sharing=most_sharing_pairs(graph, **alike),
         num_diseases=sizes.node_type_counts.get(hgt["disease_type"], 0),
         chunk_size=CHUNK_SIZES[0],
-        stored=stored,
         **_of(HgtPlan, hgt),
     )
     return {
-        "graphsage": {"device": name, **_fit(sage_plan, memory_budget)},
-        "hgt": {"device": name, **_fit(hgt_plan, memory_budget)},
+        "graphsage": {"device": name, **_fit(plan_for(sage_plan, place), memory_budget)},
+        "hgt": {"device": name, **_fit(plan_for(hgt_plan, place), memory_budget)},
     }
 
 
 def _fit(plan: AnyPlan, memory_budget: str | int | None) -> dict[str, Any]:
-    names = [name for name in plan.__dataclass_fields__ if name not in ("graph", "stored")]
+    names = [
+        name for name in plan.__dataclass_fields__ if name not in ("graph", "stored", "edge_chunk")
+    ]
     try:
         fitted, peak = fit_plan(plan, memory_budget, choose_chunk_size=True)
     except InputError as error:

@@ -10,11 +10,14 @@ from typing import TypeVar
 
 import numpy as np
 import psutil
+import torch
 
+from clinical_drug_discovery.edge_chunks import EDGE_CHUNK
 from clinical_drug_discovery.errors import InputError
 from clinical_drug_discovery.graph import EdgeType, KnowledgeGraph
+from clinical_drug_discovery.ops.backend import uses_kernels
 from clinical_drug_discovery.ops.cpu_attention import PIECE_EDGES
-from clinical_drug_discovery.ops.precision import padded
+from clinical_drug_discovery.ops.precision import padded, stored_bytes
 from clinical_drug_discovery.runtime import GIB, available_memory_bytes, peak_memory_bytes
 from clinical_drug_discovery.sampling import share_out
 
@@ -111,6 +114,7 @@ class SagePlan:
     edge_batch_size: int
     chunk_size: int
     stored: int = 2  #: bytes of a number that edges gather
+    edge_chunk: int = 0  #: edges whose rows plain torch holds at a time; the CPU's kernels, none
 
     def bytes_needed(self) -> int:
         """Peak bytes beside what the process holds already (interpreter, libraries, the graph).
@@ -121,7 +125,8 @@ class SagePlan:
         last layer and the loss, with 4 N C (L + 1) + M (8 C + 12 D); the last layer backward, with
         N C (4 L + 4) + M (8 C + 8 D + S C) + 4 n C; the hidden layers backward, with
         N C (4 L + 4 + S) + 4 n C. Inference: the vectors, the input and the rows that edges gather
-        of it, and the result: 4 N C + N C (4 + S) + 4 N max(C, D), and the rows of a chunk.
+        of it, and the result: 4 N C + N C (4 + S) + 4 N max(C, D), and the rows of a chunk. On GPUs
+        also 8 C for each edge of a chunk.
         """
         nodes, most, hidden, dim = (
             self.graph.num_nodes, self.graph.most, self.hidden_dim, self.embedding_dim
@@ -145,7 +150,7 @@ class SagePlan:
         training = 3 * vector + weights + step + 150 * self.edge_batch_size
         chunk = min(self.chunk_size, most) * 4 * (hidden + 3 * dim)
         inference = vector + vector + stored + 4 * nodes * max(hidden, dim) + chunk
-        return _FIXED + max(training, inference)
+        return _FIXED + 8 * self.edge_chunk * hidden + max(training, inference)
 
 
 @dataclass(frozen=True)
@@ -162,6 +167,7 @@ class HgtPlan:
     edge_sample_size: int
     chunk_size: int
     stored: int = 2  #: bytes of a number that edges gather
+    edge_chunk: int = 0  #: edges whose rows plain torch holds at a time; the CPU's kernels, none
 
     def num_rows(self) -> int:
         """Nodes in a batch, at most to be expected."""
@@ -182,7 +188,8 @@ class HgtPlan:
         S) or 4 N (P + C); the loss, with what is kept of the hidden layers, 4 N C and M (4 P + 4
         C + 8 D); the last layer backward, with the same, 4 N C again and M P (4 + 2 S); a hidden
         layer backward, with what is kept of those before, 8 N C and N P (4 + 2 S). Inference: the
-        vectors, a stage's input and result, a chunk's rows and the forward buffers.
+        vectors, a stage's input and result, a chunk's rows and the forward buffers. On GPUs also
+        24 P for each edge of a chunk, half of it in inference.
         """
         graph, hidden, dim, layers = (
             self.graph, self.hidden_dim, self.embedding_dim, self.num_layers
@@ -213,12 +220,19 @@ class HgtPlan:
         training = 3 * vector + 16 * weights + 150 * sampled + 4 * graph.num_edges + step
         chunk = min(self.chunk_size, most) * (width * (4 + stored) + 4 * (hidden + dim))
         inference = vector + vector + 4 * nodes * max(hidden, dim) + chunk + forward
-        needed = max(training, inference + 16 * weights)
+        gathers = 24 * self.edge_chunk * width
+        needed = max(training + gathers, inference + 16 * weights + gathers // 2)
         return _FIXED + _FIXED_HGT + 60 * self.num_sharing + needed
 
 
 Plan = SagePlan | HgtPlan
 AnyPlan = TypeVar("AnyPlan", SagePlan, HgtPlan)
+
+
+def plan_for(plan: AnyPlan, device: torch.device) -> AnyPlan:
+    """The plan on a device, which need not be here."""
+    edge_chunk = 0 if uses_kernels(device) else EDGE_CHUNK
+    return replace(plan, stored=stored_bytes(device), edge_chunk=edge_chunk)
 
 
 def fit_plan(

@@ -26,9 +26,8 @@ from clinical_drug_discovery.errors import InputError
 from clinical_drug_discovery.evaluate import Collapse, collapse_by_type, collapse_warnings
 from clinical_drug_discovery.graph import KnowledgeGraph
 from clinical_drug_discovery.inference import LayeredModel, embed_all
-from clinical_drug_discovery.memory import AnyPlan, fit_plan, parse_memory
+from clinical_drug_discovery.memory import AnyPlan, fit_plan, parse_memory, plan_for
 from clinical_drug_discovery.ops.backend import uses_kernels
-from clinical_drug_discovery.ops.precision import stored_bytes
 from clinical_drug_discovery.optimizer import Adam
 from clinical_drug_discovery.outputs import check_output, output_files, write_embeddings
 from clinical_drug_discovery.progress import Progress
@@ -169,8 +168,7 @@ def plan_memory(
     """
     if uses_kernels(run.device):
         prepare_kernels(run.progress.milestone)
-    stored = stored_bytes(run.device)
-    plan = replace(plan, stored=stored, chunk_size=chunk_size or plan.chunk_size)
+    plan = replace(plan_for(plan, run.device), chunk_size=chunk_size or plan.chunk_size)
     fitted, predicted = fit_plan(plan, memory_budget, choose_chunk_size=chunk_size is None)
     if memory_budget is not None:
         limit_memory(run.device, parse_memory(memory_budget))

@@ -34,7 +34,9 @@ class Operations(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch has no types for it
         self.calls: Counter[str] = Counter()  #: by operation and overload
-        self.shapes: dict[str, set[tuple[Any, ...]]] = defaultdict(set)  #: of the arguments
+        self.shapes: dict[str, set[tuple[Any, ...]]] = defaultdict(
+            set
+        )  #: of arguments and results, but for views
         self.missing: set[str] = set()  #: with the layout that asks for it, where it is not dense
         self.wide: set[str] = set()  #: with numbers of 64 bits and a point, which MPS has not
         self.compressed: set[str] = set()  #: with compressed sparse matrices
@@ -48,14 +50,16 @@ class Operations(TorchDispatchMode):
         if func._schema.overload_name:
             name = f"{name}.{func._schema.overload_name}"
         if space not in ("profiler", "prim"):
-            self._note(name if space == "aten" else f"{space}::{name}", (args, kwargs), result)
+            name = name if space == "aten" else f"{space}::{name}"
+            self._note(name, (args, kwargs), result, is_view=func.is_view)
         return result
 
-    def _note(self, name: str, given: Any, result: Any) -> None:
+    def _note(self, name: str, given: Any, result: Any, is_view: bool) -> None:
         arguments = [leaf for leaf in tree_leaves(given) if isinstance(leaf, Tensor)]
         tensors = [*arguments, *(leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor))]
         self.calls[name] += 1
-        self.shapes[name].add(tuple(tuple(tensor.shape) for tensor in tensors))
+        if not is_view:
+            self.shapes[name].add(tuple(tuple(tensor.shape) for tensor in tensors))
         self.largest = max([self.largest, *(tensor.numel() for tensor in tensors)])
         key = "MPS"
         if any(tensor.layout in _COMPRESSED for tensor in tensors):
