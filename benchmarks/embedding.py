@@ -78,7 +78,7 @@ def main() -> None:
             cached_graph(path, directory)
             figures |= in_fresh_process(__file__, "infer", model, path, directory)
     print(f"Y: {y:.2f} s")
-    for name in ("seconds_epoch", "seconds_inference", "seconds_write"):
+    for name in ("seconds_epoch", "seconds_inference", "seconds_collapse", "seconds_write"):
         print(f"{name}: {figures[name]:.2f} s = {figures[name] / y:.1f} Y")
     print(
         f"peak_memory_gib: {figures['peak_memory_gib']:.2f} "

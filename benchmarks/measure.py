@@ -118,7 +118,8 @@ def embed(model: str, path: str, num_epochs: int) -> dict[str, float]:
     if terminal.peak_training is None:
         raise RuntimeError("the progress no longer says that inference begins")
     names = (
-        "num_edges", "seconds_inference", "seconds_write", "predicted_memory_gib", "peak_memory_gib"
+        "num_edges", "seconds_inference", "seconds_collapse", "seconds_write",
+        "predicted_memory_gib", "peak_memory_gib",
     )  # fmt: skip
     return {
         "seconds_epoch": statistics.median(epochs),

@@ -244,6 +244,7 @@ def embed_nodes(
                 f"learning_rate (got {run.learning_rate}) is too high: "
                 "the embeddings hold NaN or infinity"
             )
+    with run.timed("collapse"):
         collapse = collapse_by_type(embeddings, graph.type_ptr.tolist(), graph.node_type_names)
     run.progress.milestone(f"Generated embeddings: {embeddings.shape}")
     for text in collapse_warnings(collapse, graph, embeddings.shape[1]):

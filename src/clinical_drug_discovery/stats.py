@@ -23,7 +23,8 @@ class EmbeddingStats:
     seed: int
     seconds_read: float
     seconds_train: float
-    seconds_inference: float
+    seconds_inference: float  #: all nodes embedded
+    seconds_collapse: float  #: all embeddings looked at, for `collapse`
     seconds_write: float
     predicted_memory_gib: float  #: of the process, from the plan, before training
     peak_memory_gib: float  #: highest resident size of the process so far, libraries included
