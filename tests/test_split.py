@@ -10,11 +10,16 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from closeness import off
 from graphs import Fact, Node, node, read_facts, to_rows, to_triples
 
+from clinical_drug_discovery.blocks import full_block, row_block
 from clinical_drug_discovery.errors import InputError
 from clinical_drug_discovery.graph import KnowledgeGraph, without_edges
+from clinical_drug_discovery.hgt import Hgt
+from clinical_drug_discovery.losses import DistMult, link_prediction_loss
 from clinical_drug_discovery.pairs import TREATS, Pairs, leak_count, pairs_of
+from clinical_drug_discovery.sage import GraphSage
 from clinical_drug_discovery.sampling import EdgeSampler, share_out
 from clinical_drug_discovery.split import Split, split_areas, split_diseases, split_pairs
 from clinical_drug_discovery.tables import read_graph
@@ -247,6 +252,30 @@ def test_an_edge_type_may_lose_all_its_edges(graph: KnowledgeGraph) -> None:
         assert len(batch.src) == sum(drawn)
     with pytest.raises(InputError, match="no 'indication'"):
         split_pairs(left, share=0.5, seed=0)
+
+
+@pytest.mark.usefixtures("plain_float32")
+@pytest.mark.parametrize("kind", ["sage", "hgt"])
+def test_models_take_an_edge_type_without_edges(kind: str, graph: KnowledgeGraph) -> None:
+    empty = graph.edge_types.index(("disease", "disease_disease", "disease"))
+    left = without_edges(graph, (graph.edge_type == empty).numpy())
+    generator = torch.Generator().manual_seed(0)
+    model = (
+        GraphSage(left.num_nodes, 32, 32, 2, generator)
+        if kind == "sage"
+        else Hgt(left.bounds, len(left.edge_types), 32, 32, 2, 4, generator)
+    )
+    batch = EdgeSampler(left, left.edge_type_counts, seed=0).sample()
+    found = []
+    for dtype in (torch.float32, torch.float64):  # the kernels, and the reference
+        model.to(dtype).zero_grad()
+        z = model(full_block(left), row_block(left, batch.rows))
+        link_prediction_loss(DistMult(len(left.relations), 32).to(dtype), z, batch).backward()
+        gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
+        found.append([z.detach(), *(gradient.clone() for gradient in gradients)])
+    for fast, exact in zip(*found, strict=True):
+        assert torch.isfinite(exact).all()
+        assert off(fast, exact) < 1e-4
 
 
 def test_what_cannot_be_met(graph: KnowledgeGraph, tmp_path: Path) -> None:
