@@ -65,12 +65,11 @@ def add_neighbors_backward(
         if src_type == node_type and block.row_ptr[dst_type] < block.row_ptr[dst_type + 1]:
             indptr = graph.indptr_of(graph.mirror[r]).numpy()
             degree = np.diff(indptr)
-            parts = balanced_parts(degree)
+            parts, nodes = balanced_parts(degree), np.arange(len(degree))
             for low, high in tables(*graph.span(dst_type), _row_bytes(messages), degree):
                 _add_neighbors_backward(
-                    parts, np.arange(len(degree)), indptr, graph.src.numpy(), low, high,
-                    place.numpy(), flat(messages),
-                    out.numpy(),
+                    parts, nodes, indptr, graph.src.numpy(), low, high, place.numpy(),
+                    flat(messages), out.numpy(),
                 )  # fmt: skip
 
 
@@ -123,6 +122,13 @@ def prefetch_row(rows, at, count):  # type: ignore[no-untyped-def]  # numba infe
 
 
 @numba.njit(inline="always")
+def prefetch_sources(rows, src, begin, end, first, width):  # type: ignore[no-untyped-def]  # numba infers its types
+    """Ask for the rows of the first few of src[begin:end]; the rows begin with node `first`."""
+    for e in range(begin, min(begin + AHEAD, end)):
+        prefetch_row(rows, (src[e] - first) * width, width)
+
+
+@numba.njit(inline="always")
 def next_row(row, stop, nodes, indptr, src, low, high):  # type: ignore[no-untyped-def]  # numba infers its types
     """The first row from `row` on that has edges from `low` to below `high`, and these.
 
@@ -140,7 +146,7 @@ def next_row(row, stop, nodes, indptr, src, low, high):  # type: ignore[no-untyp
 
 
 @numba.njit(parallel=True, cache=True, nogil=True, fastmath=FAST)
-def _add_neighbors(  # type: ignore[no-untyped-def]  # numba infers its types  # noqa: C901  # one loop nest: a call per edge would cost more than the edge
+def _add_neighbors(  # type: ignore[no-untyped-def]  # numba infers its types  # one loop nest: a call per edge would cost more than the edge
     parts, nodes, indptr, src, low, high, messages, scale, out
 ):
     """Add to each row the messages of its sources, scaled.
@@ -155,8 +161,7 @@ def _add_neighbors(  # type: ignore[no-untyped-def]  # numba infers its types  #
         row, edge, end = next_row(parts[part], last, nodes, indptr, src, low, high)
         while row < last:
             then, then_begin, then_end = next_row(row + 1, last, nodes, indptr, src, low, high)
-            for e in range(then_begin, min(then_begin + AHEAD, then_end)):
-                prefetch_row(messages, src[e] * width, width)
+            prefetch_sources(messages, src, then_begin, then_end, 0, width)
             for c in range(0, width, LANES):
                 store(acc, c, splat(out.dtype.type(0)))
             while edge + 4 <= end:  # four at a time read and write the sum a quarter as often

@@ -26,6 +26,7 @@ from clinical_drug_discovery.ops.cpu import (
     flat,
     next_row,
     prefetch_row,
+    prefetch_sources,
     tables,
 )
 from clinical_drug_discovery.ops.cpu_heads import map_heads, map_heads_backward
@@ -95,8 +96,9 @@ def attend_backward(
     first_src, first_dst = graph.bounds[src_type], graph.bounds[dst_type]
     given = scale.numpy(), log_total.numpy(), delta.numpy(), grad_q.numpy()
     grad_scale = torch.zeros(NUM_PARTS, len(scale), dtype=scale.dtype)
-    source_parts = balanced_parts(np.diff(mirror))
-    pieces = _pieces(indptr, qg[0].nbytes, np.diff(mirror))
+    by_source = np.diff(mirror)
+    source_parts = balanced_parts(by_source)
+    pieces = _pieces(indptr, qg[0].nbytes, by_source)
     most = max(int(indptr[stop] - indptr[start]) for start, stop in pieces)
     shares = flat(torch.empty(most, 2 * len(scale), dtype=qg.dtype))
     for start, stop in pieces:
@@ -117,11 +119,11 @@ def attend_backward(
 
 
 def _pieces(
-    indptr: npt.NDArray[np.int64], row_bytes: int, sources: Degrees
+    indptr: npt.NDArray[np.int64], row_bytes: int, by_source: Degrees
 ) -> list[tuple[int, int]]:
     """Ranges of target nodes whose rows fit the cache and whose edges' shares fit their buffer."""
     pieces = []
-    for start, last in tables(0, len(indptr) - 1, row_bytes, sources):
+    for start, last in tables(0, len(indptr) - 1, row_bytes, by_source):
         while start < last:
             most = np.searchsorted(indptr, indptr[start] + PIECE_EDGES, side="right") - 1
             stop = min(last, max(start + 1, int(most)))
@@ -212,8 +214,7 @@ def _attend(  # type: ignore[no-untyped-def]  # numba infers its types  # noqa: 
         row, begin, end = next_row(parts[part], last, nodes, indptr, src, low, high)
         while row < last:
             then, then_begin, then_end = next_row(row + 1, last, nodes, indptr, src, low, high)
-            for e in range(then_begin, min(then_begin + AHEAD, then_end)):
-                prefetch_row(kv, (src[e] - first) * 2 * width, 2 * width)
+            prefetch_sources(kv, src, then_begin, then_end, first, 2 * width)
             for c in range(width):
                 acc[c] = weighted[row, c]
             for start in range(begin, end, _EDGES):
@@ -276,8 +277,7 @@ def _backward_by_target(  # type: ignore[no-untyped-def]  # numba infers its typ
         row, begin, end = next_row(parts[part], last, nodes, indptr, src, low, high)
         while row < last:
             then, then_begin, then_end = next_row(row + 1, last, nodes, indptr, src, low, high)
-            for e in range(then_begin, min(then_begin + AHEAD, then_end)):
-                prefetch_row(kv, (src[e] - first) * 2 * width, 2 * width)
+            prefetch_sources(kv, src, then_begin, then_end, first, 2 * width)
             own = row * 2 * width
             for c in range(width):
                 acc[c] = 0
