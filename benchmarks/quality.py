@@ -14,24 +14,13 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
-from clinical_drug_discovery.baselines import (
-    degree_scores,
-    popularity_scores,
-    relatives_scores,
-    shared_scores,
-)
+from clinical_drug_discovery.baselines import BASELINES
 from clinical_drug_discovery.graph import KnowledgeGraph
 from clinical_drug_discovery.ranking import rank_metrics_of
 from clinical_drug_discovery.split import Split, split_diseases, split_pairs
 from clinical_drug_discovery.tables import read_graph
 
 SHOWN = ("mrr", "hits@10", "recall@50", "recall@100", "auroc", "auprc", "entropy@50")
-RANKERS = {
-    "popularity": popularity_scores,
-    "degree": degree_scores,
-    "relatives": relatives_scores,
-    "shared genes, phenotypes": shared_scores,
-}
 SPLITS: dict[str, Callable[[KnowledgeGraph, int], Split]] = {
     "random pairs": lambda graph, seed: split_pairs(
         graph, share=0.1, seed=seed, validation_share=0
@@ -49,7 +38,7 @@ def main() -> None:
         splits = [make(graph, seed) for seed in seeds]
         pairs = ", ".join(str(len(split.test)) for split in splits)
         print(f"\n{name}: {pairs} pairs held out\n{'':26}" + "".join(f"{m:>12}" for m in SHOWN))
-        for ranker, scores_of in RANKERS.items():
+        for ranker, scores_of in BASELINES.items():
             found = [rank_metrics_of(split, partial(scores_of, split.graph)) for split in splits]
             medians = (statistics.median(float(m[shown] or 0) for m in found) for shown in SHOWN)
             print(f"{ranker:26}" + "".join(f"{value:12.3f}" for value in medians), flush=True)

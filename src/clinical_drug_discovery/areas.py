@@ -7,7 +7,7 @@ import scipy.sparse
 
 from clinical_drug_discovery.errors import InputError
 from clinical_drug_discovery.graph import IntArray, KnowledgeGraph
-from clinical_drug_discovery.pairs import DISEASE, span_of
+from clinical_drug_discovery.pairs import DISEASE, edges_of, span_of
 
 
 def relatives(graph: KnowledgeGraph) -> scipy.sparse.csr_array:
@@ -22,11 +22,10 @@ def relatives(graph: KnowledgeGraph) -> scipy.sparse.csr_array:
     """
     first, stop = span_of(graph, DISEASE)
     kinds = [r for r, kind in enumerate(graph.edge_types) if kind[::2] == (DISEASE, DISEASE)]
-    none = [np.empty(0, np.int32)]
-    src = np.concatenate(none + [graph.src_of(r).numpy() for r in kinds]) - first
-    dst = np.concatenate(none + [graph.dst_of(r).numpy() for r in kinds]) - first
+    src, dst = edges_of(graph, kinds)
     related = scipy.sparse.csr_array(
-        (np.ones(len(src), np.float32), (dst, src)), shape=(stop - first, stop - first)
+        (np.ones(len(src), np.float32), (dst - first, src - first)),
+        shape=(stop - first, stop - first),
     )
     related.data[:] = 1  # two diseases may be related in two ways
     return related

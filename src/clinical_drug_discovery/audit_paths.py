@@ -25,6 +25,7 @@ from clinical_drug_discovery.inference import LayeredModel, embed_all
 from clinical_drug_discovery.losses import DistMult, contrastive_loss, link_prediction_loss
 from clinical_drug_discovery.ops.backend import device_path
 from clinical_drug_discovery.optimizer import Adam
+from clinical_drug_discovery.pairs import span_of
 from clinical_drug_discovery.sage import GraphSage
 from clinical_drug_discovery.sampling import EdgeBatch, EdgeSampler, SteadyRows, share_out
 from clinical_drug_discovery.similarity import shared_neighbor_jaccard
@@ -59,7 +60,7 @@ def audited_paths(num_epochs: int = 2) -> Iterator[AuditedPath]:
         graph, node_type="disease", neighbor_type="gene/protein", relation="disease_protein"
     )
     assert shared is not None  # the synthetic graph has such facts
-    first = graph.bounds[graph.node_type_names.index("disease")]
+    first, _ = span_of(graph, "disease")
     _ = graph.source_chunks  # the host's part
     drawn: dict[str, tuple[IntArray | list[int], PairSampler | None]] = {
         "graphsage": (share_out(graph.edge_type_counts, 1_000), None),

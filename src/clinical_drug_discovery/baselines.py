@@ -15,7 +15,7 @@ import scipy.sparse
 
 from clinical_drug_discovery.areas import relatives
 from clinical_drug_discovery.graph import IntArray, KnowledgeGraph
-from clinical_drug_discovery.pairs import DISEASE, DRUG, pairs_of, span_of
+from clinical_drug_discovery.pairs import DISEASE, DRUG, edges_of, pairs_of, span_of
 
 Scores = npt.NDArray[np.float32]
 Ranker = Callable[[KnowledgeGraph, IntArray], Scores]
@@ -150,11 +150,10 @@ def _traits(graph: KnowledgeGraph) -> scipy.sparse.csr_array:
         for r, kind in enumerate(graph.edge_types)
         if kind.dst_type == DISEASE and kind.src_type in _TRAITS and kind.relation not in _ABSENT
     ]
-    none = [np.empty(0, np.int32)]
-    trait = np.concatenate(none + [graph.src_of(r).numpy() for r in kinds])
-    disease = np.concatenate(none + [graph.dst_of(r).numpy() for r in kinds]) - first
+    trait, disease = edges_of(graph, kinds)
     has = scipy.sparse.csr_array(
-        (np.ones(len(trait), np.float32), (disease, trait)), shape=(stop - first, graph.num_nodes)
+        (np.ones(len(trait), np.float32), (disease - first, trait)),
+        shape=(stop - first, graph.num_nodes),
     )
     has.data[:] = 1  # the same phenotype under two relations is one
     num_with_any = max(np.count_nonzero(np.diff(has.indptr)), 1)

@@ -6,7 +6,7 @@ form). Here a pair is one thing, whatever says so.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,6 +59,14 @@ def drug_disease_types(graph: KnowledgeGraph) -> list[int]:
     return [r for r, kind in enumerate(kinds) if kind.src_type == DRUG and kind.dst_type == DISEASE]
 
 
+def edges_of(graph: KnowledgeGraph, edge_types: Sequence[int]) -> tuple[IntArray, IntArray]:
+    """Sources and targets of all edges of some types, int32; of none where there are no types."""
+    none = [np.empty(0, np.int32)]
+    src = np.concatenate(none + [graph.src_of(r).numpy() for r in edge_types])
+    dst = np.concatenate(none + [graph.dst_of(r).numpy() for r in edge_types])
+    return src, dst
+
+
 def pairs_of(graph: KnowledgeGraph, relations: Collection[str] = TREATS) -> Pairs:
     """The distinct pairs under any of some relations between drugs and diseases.
 
@@ -66,12 +74,8 @@ def pairs_of(graph: KnowledgeGraph, relations: Collection[str] = TREATS) -> Pair
         graph: on the CPU.
         relations: their names; those that the graph lacks have no pairs.
     """
-    keys = [
-        pair_keys(graph, graph.src_of(r).numpy(), graph.dst_of(r).numpy())
-        for r in drug_disease_types(graph)
-        if graph.edge_types[r].relation in relations
-    ]
-    distinct = np.unique(np.concatenate([np.empty(0, np.int64), *keys]))
+    kinds = [r for r in drug_disease_types(graph) if graph.edge_types[r].relation in relations]
+    distinct = np.unique(pair_keys(graph, *edges_of(graph, kinds)))
     return Pairs(drug=distinct % graph.num_nodes, disease=distinct // graph.num_nodes)
 
 

@@ -58,7 +58,7 @@ def _incidence(
         return None
     r = graph.edge_types.index(kind)
     indptr = graph.indptr_of(r).numpy()
-    sources = graph.src.numpy()[indptr[0] : indptr[-1]]
+    sources = graph.src_of(r).numpy()
     return scipy.sparse.csr_array(
         (np.ones(len(sources), np.int32), sources, indptr - indptr[0]),
         shape=(len(indptr) - 1, graph.num_nodes),

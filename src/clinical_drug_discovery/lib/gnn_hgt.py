@@ -20,6 +20,7 @@ from clinical_drug_discovery.hgt import Hgt
 from clinical_drug_discovery.losses import DistMult, contrastive_loss, link_prediction_loss
 from clinical_drug_discovery.memory import CHUNK_SIZES, GraphSizes, HgtPlan
 from clinical_drug_discovery.optimizer import Adam
+from clinical_drug_discovery.pairs import span_of
 from clinical_drug_discovery.run import (
     History,
     Run,
@@ -215,7 +216,7 @@ def _alike(
             "trained on links alone"
         )
         return None
-    first = int(graph.type_ptr[graph.node_type_names.index(names["node_type"])])
+    first, _ = span_of(graph, names["node_type"])
     alike = PairSampler(jaccard, first, threshold, seed)
     run.progress.milestone(
         f"{alike.num_alike_pairs:,} pairs of type {names['node_type']!r} share "
