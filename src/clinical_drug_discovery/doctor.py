@@ -15,7 +15,7 @@ import torch
 
 from clinical_drug_discovery.audit import audit_models
 from clinical_drug_discovery.cache import read_cached
-from clinical_drug_discovery.errors import InputError
+from clinical_drug_discovery.errors import DoesNotFitError, InputError
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
 from clinical_drug_discovery.memory import (
@@ -28,7 +28,7 @@ from clinical_drug_discovery.memory import (
     fit_plan,
     plan_for,
 )
-from clinical_drug_discovery.runtime import DEVICES, GIB, available_devices
+from clinical_drug_discovery.runtime import GIB, available_devices, check_device_name
 from clinical_drug_discovery.similarity import most_sharing_pairs
 
 _PACKAGES = ("clinical-drug-discovery", "torch", "numpy", "numba", "polars", "safetensors")
@@ -97,8 +97,7 @@ def plan_models(
         InputError: a parameter or the file breaks a rule.
     """
     name = device or available_devices()[0]
-    if name not in DEVICES:
-        raise InputError(f"device (got {name!r}) must be one of {', '.join(DEVICES)} or left out")
+    check_device_name(name)
     place = torch.device(name)
     graph, _ = read_cached(edges_csv)
     sizes = GraphSizes.of(graph)
@@ -128,9 +127,7 @@ def _fit(plan: AnyPlan, memory_budget: str | int | None) -> dict[str, Any]:
     ]
     try:
         fitted, peak = fit_plan(plan, memory_budget, choose_chunk_size=True)
-    except InputError as error:
-        if "too small" not in str(error):  # no amount of memory at all
-            raise
+    except DoesNotFitError as error:
         return {name: getattr(plan, name) for name in names} | {"fits": False, "why": str(error)}
     found = {name: getattr(fitted, name) for name in names}
     return found | {"predicted_memory_gib": round(peak / GIB, 3), "fits": True}

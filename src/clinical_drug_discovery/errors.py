@@ -7,3 +7,7 @@ Anything else that is raised is a fault of ours and keeps its traceback. The com
 
 class InputError(ValueError):
     """A parameter or file breaks a stated rule; the message names it, its value and the rule."""
+
+
+class DoesNotFitError(InputError):
+    """A memory budget is too small for what is asked."""

@@ -13,7 +13,7 @@ import psutil
 import torch
 
 from clinical_drug_discovery.edge_chunks import EDGE_CHUNK
-from clinical_drug_discovery.errors import InputError
+from clinical_drug_discovery.errors import DoesNotFitError, InputError
 from clinical_drug_discovery.graph import EdgeType, KnowledgeGraph
 from clinical_drug_discovery.ops.backend import uses_kernels
 from clinical_drug_discovery.ops.cpu_attention import PIECE_EDGES
@@ -262,7 +262,7 @@ def fit_plan(
         if peak <= budget:
             return fitted, peak
     limit = "70% of the free memory" if memory_budget is None else repr(memory_budget)
-    raise InputError(
+    raise DoesNotFitError(
         f"memory_budget (got {limit}, {budget / GIB:.2f} GiB) is too small: this run needs "
         f"{_gib(peak)}; {_what_helps(fitted, held, budget)}"
     )

@@ -34,8 +34,7 @@ def resolve_device(device: str | None) -> torch.device:
     available = available_devices()
     if device is None:
         device = available[0]
-    if device not in DEVICES:
-        raise InputError(f"device (got {device!r}) must be one of {', '.join(DEVICES)} or left out")
+    check_device_name(device)
     if device not in available:
         raise InputError(
             f"device (got {device!r}) is not available here: {_why_missing(device)}; "
@@ -48,6 +47,12 @@ def resolve_device(device: str | None) -> torch.device:
             f"(got {fallback!r}): operations could move to the CPU without a word; unset it"
         )
     return torch.device(device)
+
+
+def check_device_name(device: str) -> None:
+    """Refuse what is the name of no device, be it here or not."""
+    if device not in DEVICES:
+        raise InputError(f"device (got {device!r}) must be one of {', '.join(DEVICES)} or left out")
 
 
 def available_devices() -> list[str]:

@@ -209,7 +209,7 @@ class _HiddenLayers(torch.autograd.Function):
             by_self, by_map = torch.zeros_like(weight_self), torch.zeros_like(weight_neighbor)
             for nodes, by_neighbor in mean_backward_by_type(out, block):
                 for rows in chunks_of(x, nodes.start, nodes.stop):
-                    own = filled(x, rows) + sum(_normed(filled(out, rows)) for out in kept)
+                    own = filled(x, rows) + sum(_normed(filled(h, rows)) for h in kept)
                     own = own[: rows.stop - rows.start]
                     part = by_neighbor[rows.start - nodes.start : rows.stop - nodes.start]
                     linear_backward(out[rows], own, weight_self, grad[rows], by_self, None)

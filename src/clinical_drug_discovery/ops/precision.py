@@ -21,12 +21,16 @@ from clinical_drug_discovery.ops.simd import LANES
 
 def storage_dtype(x: Tensor) -> torch.dtype:
     """In what the rows of x are stored for gathering."""
-    return torch.bfloat16 if uses_kernels(x.device) and x.dtype == torch.float32 else x.dtype
+    return _stored(x.device, x.dtype)
 
 
 def stored_bytes(device: torch.device) -> int:
     """How many bytes a number of a float32 model takes where it is stored for gathering."""
-    return (torch.bfloat16 if uses_kernels(device) else torch.float32).itemsize
+    return _stored(device, torch.float32).itemsize
+
+
+def _stored(device: torch.device, dtype: torch.dtype) -> torch.dtype:
+    return torch.bfloat16 if uses_kernels(device) and dtype == torch.float32 else dtype
 
 
 def product_dtype(x: Tensor) -> torch.dtype:
