@@ -81,16 +81,14 @@ def test_paths_through_other_diseases_leave_the_asked_one_out() -> None:
     treats = {(drugs[x.id], diseases[y.id]) for x, r, y in facts if r == "indication"}
     near = [(diseases[x.id], diseases[y.id]) for x, r, y in facts if r == "disease_disease"]
     near += [(b, a) for a, b in near]
-    drugs_of, relatives = Counter(s for _, s in treats), Counter(a for a, _ in near)
+    relatives = Counter(a for a, _ in near)
     expected = np.zeros_like(got)
     for s, other in near:
         for drug, treated in treats:
             if treated == other:
-                others = sum(d == drug and t != s for d, t in treats)
-                expected[s, drug] += (
-                    drugs_of[other] * others * relatives[s] * relatives[other]
-                ) ** -DAMPING
+                expected[s, drug] += (relatives[s] * relatives[other]) ** -DAMPING
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-7)
+    assert expected.any()
 
 
 def test_no_feature_of_a_pair_depends_on_its_own_edges() -> None:

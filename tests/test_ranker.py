@@ -8,8 +8,9 @@ import torch
 from graphs import Fact, graph_of, node
 
 from clinical_drug_discovery.lists import Extra
-from clinical_drug_discovery.paths import Floats, PathEvidence
+from clinical_drug_discovery.paths import PathEvidence
 from clinical_drug_discovery.ranker import PathRanker, fit_ranker
+from clinical_drug_discovery.typed import Floats
 
 NUM_DRUGS, NUM_DISEASES, NUM_GENES = 60, 40, 12
 

@@ -9,7 +9,8 @@ import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from clinical_drug_discovery.lists import TrainingList, squash
-from clinical_drug_discovery.paths import Floats, fellows_of
+from clinical_drug_discovery.paths import fellows_of
+from clinical_drug_discovery.typed import Floats
 
 _GOALS, _OTHERS = 8, 120  # known drugs of a disease that are learned, other drugs beside each
 _HARD = 0.7  # share of the others that treat something

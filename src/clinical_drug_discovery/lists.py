@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from clinical_drug_discovery.graph import IntArray
-from clinical_drug_discovery.paths import Floats, PathEvidence, fellows_of
+from clinical_drug_discovery.paths import PathEvidence, fellows_of
+from clinical_drug_discovery.typed import Floats
 
 _CHUNK = 32  # diseases; bounds the memory
 _NUM_SCALED = 48  # diseases from which the features' scales are taken

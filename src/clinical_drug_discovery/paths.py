@@ -19,13 +19,13 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 from scipy.sparse import csr_array
 
 from clinical_drug_discovery.errors import InputError
 from clinical_drug_discovery.graph import IntArray, KnowledgeGraph
-from clinical_drug_discovery.kernels import DISEASE, DRUG, Kernel, joined, kernels, profiles
+from clinical_drug_discovery.kernels import DISEASE, DRUG, Kernel, joined, kernels, profiles, walks
 from clinical_drug_discovery.typed import (
+    Floats,
     biadjacency,
     ending_profiles,
     ones,
@@ -35,7 +35,6 @@ from clinical_drug_discovery.typed import (
 )
 
 TREATS = ("indication", "palliation")
-Floats = npt.NDArray[np.float32]
 
 
 class PathEvidence:
@@ -90,16 +89,20 @@ class PathEvidence:
             self._disease_kernels.append(Kernel("disease - shares words - disease", words, words))
         self._drug_degrees = _degrees(graph, DRUG, DISEASE)
         self._disease_degrees = _degrees(graph, DISEASE, DRUG)
+        self._walks = walks(graph, DISEASE, self.treated)
+        self._alike_names = [k.name for k in self._disease_kernels] + [n for n, _ in self._walks]
         self._share()
 
     def _share(self) -> None:
         """Form the matrices that every disease's features are products with."""
         known = csr_array(self.known[:, self.treated])
+        # Undamped: that a drug has many indications, or a relative many drugs, speaks for a pair.
+        self._treats = known
+        self._treats_t = csr_array(known.T)
+        # Damped by how many drugs a disease has, where two drugs are compared.
         every = np.ones(self.num_drugs, np.float32)
-        # Damped by how many drugs a disease has. The drug's own degree depends on whose features
-        # are asked for, so it is applied at the end, or not at all where a drug stands midway.
-        self._treats = scale(known, every, power(known.sum(axis=0)))
-        self._treats_t = csr_array(self._treats.T)
+        self._damped = scale(known, every, power(known.sum(axis=0)))
+        self._damped_t = csr_array(self._damped.T)
         self._degree = np.diff(self.known.indptr)
         self._right_treated = [csr_array(k.right[self.treated].T) for k in self._disease_kernels]
         self._at = np.full(self.num_diseases, -1)
@@ -109,7 +112,7 @@ class PathEvidence:
         alike = np.zeros((len(self.treated),) * 2, np.float32)
         for block in self._blocks(self.treated):
             alike += block
-        shared = (self._treats_t @ self._treats).toarray()
+        shared = (self._damped_t @ self._damped).toarray()
         np.fill_diagonal(shared, 0)
         self._alike_treated, self._share_drugs = alike, shared
 
@@ -121,8 +124,8 @@ class PathEvidence:
     @cached_property
     def _base_names(self) -> list[str]:
         through = [name for name, _, _ in self._direct]
-        for kernel in self._disease_kernels:
-            through += [f"drug - treats - {kernel.name}", f"drug - treats - {kernel.name}, nearest"]
+        for name in self._alike_names:
+            through += [f"drug - treats - {name}", f"drug - treats - {name}, nearest"]
         through += ["drug - treats - disease - alike in any way - disease, nearest"]
         through += [f"drug - {r} - disease - alike in any way - disease" for r in self._others]
         through += [
@@ -134,7 +137,7 @@ class PathEvidence:
         through += ["drug - treats - disease, how many"]
         through += [f"drug - {name}, how many" for name in self._drug_degrees[0]]
         through += [f"disease - {name}, how many" for name in self._disease_degrees[0]]
-        return through + [f"{k.name} - treats, nearest" for k in self._disease_kernels]
+        return through + [f"{name} - treats, nearest" for name in self._alike_names]
 
     @cached_property
     def _fellow_kernels(self) -> list[str]:
@@ -143,6 +146,7 @@ class PathEvidence:
             *(kernel.name for kernel in self._drug_kernels),
             "drug - alike in any way - drug",
             f"{treats} - treats - drug",
+            f"{treats} - treats - drug, as a share",
             f"{treats} - alike in any way - disease - treats - drug",
             f"{treats} - shares drugs - disease - treats - drug",
         ]
@@ -181,13 +185,13 @@ class PathEvidence:
         blocks = self._blocks(diseases)
         columns = [(disease[diseases] @ drug).toarray() for _, drug, disease in self._direct]
         for block in blocks:
-            columns += [(block @ self._treats_t) * power(degree), self._nearest(block)]
+            columns += [block @ self._treats_t, self._nearest(block)]
         alike = np.add.reduce(blocks) if blocks else self._nothing(diseases, self.treated)
         columns.append(self._nearest(alike))
         for link in self._others.values():
             anywhere = self._alike_any(diseases, np.flatnonzero(link.sum(axis=0)))
             columns.append(anywhere @ csr_array(link[:, np.flatnonzero(link.sum(axis=0))].T))
-        related = self._related(blocks, alike)
+        related = blocks[-1] if self._walks else alike
         columns += [block @ around for block in (related, alike) for around in self._around]
         shares = related @ self._share_drugs
         self._blank_own(shares, diseases)
@@ -225,13 +229,14 @@ class PathEvidence:
             rows[j] = (kernel.left[drugs] @ kernel.right_t).toarray()
         rows[count] = rows[:count].sum(axis=0)
         at = self._at[disease]
-        own = self._treats[:, [at]].toarray()[:, 0]
-        squares = self._treats.multiply(self._treats).sum(axis=1) - own**2
+        own = self._damped[:, [at]].toarray()[:, 0]
+        squares = self._damped.multiply(self._damped).sum(axis=1) - own**2
         norm = power(np.where(self._degree - (own > 0) > 0, squares, 0), -0.5)
-        visits = self._treats[drugs].toarray()
+        visits = self._damped[drugs].toarray()
         visits[:, at] = 0
-        rows[count + 1] = (visits @ self._treats_t) * norm[drugs][:, None] * norm
-        for j, step in ((count + 2, self._alike_treated), (count + 3, self._share_drugs)):
+        rows[count + 1] = visits @ self._damped_t
+        rows[count + 2] = rows[count + 1] * norm[drugs][:, None] * norm
+        for j, step in ((count + 3, self._alike_treated), (count + 4, self._share_drugs)):
             onward = visits @ step
             onward[:, at] = 0
             rows[j] = onward @ self._treats_t
@@ -242,6 +247,7 @@ class PathEvidence:
         """By each kernel how alike diseases are to the treated ones, each (n, treated)."""
         pairs = zip(self._disease_kernels, self._right_treated, strict=True)
         blocks = [(kernel.left[diseases] @ right_t).toarray() for kernel, right_t in pairs]
+        blocks += [np.ascontiguousarray(visits[:, diseases].T) for _, visits in self._walks]
         for block in blocks:
             self._blank_own(block, diseases)
         return blocks
@@ -255,12 +261,6 @@ class PathEvidence:
 
     def _nothing(self, diseases: IntArray, others: IntArray) -> Floats:
         return np.zeros((len(diseases), len(others)), np.float32)
-
-    def _related(self, blocks: list[Floats], otherwise: Floats) -> Floats:
-        for kernel, block in zip(self._disease_kernels, blocks, strict=True):
-            if kernel.name.startswith("disease - walk"):
-                return block
-        return otherwise
 
     def _blank_own(self, block: Floats, diseases: IntArray) -> None:
         rows = np.flatnonzero(self._at[diseases] >= 0)

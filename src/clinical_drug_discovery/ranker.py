@@ -25,7 +25,8 @@ from clinical_drug_discovery.lists import (
     squash,
     training_lists,
 )
-from clinical_drug_discovery.paths import Floats, PathEvidence, fellows_of
+from clinical_drug_discovery.paths import PathEvidence, fellows_of
+from clinical_drug_discovery.typed import Floats
 
 _GROUP = 4  # lists a step
 _MAX_GOALS = 2  # known drugs of a disease that are hidden one at a time, each epoch
@@ -41,8 +42,8 @@ class Network(nn.Module):
     def __init__(self, mean: Tensor, std: Tensor, hidden: int) -> None:
         super().__init__()
         self.mean, self.std = nn.Buffer(mean), nn.Buffer(std)
-        self.straight = _linear(2 * len(mean), 1)
-        self.first = _linear(2 * len(mean), hidden)
+        self.straight = _linear(len(mean), 1)
+        self.first = _linear(len(mean), hidden)
         self.second = _linear(hidden, hidden // 2)
         self.last = _linear(hidden // 2, 1)
 
@@ -57,8 +58,6 @@ class Network(nn.Module):
             Shape (C,).
         """
         x = (features - self.mean) / self.std
-        # Within the list as well: what counts is whether a drug stands out for *this* disease.
-        x = torch.cat([x, (x - x.mean(dim=0)) / (x.std(dim=0, correction=0) + 0.1)], dim=1)
         if generator is not None:  # whole features, so that none is leant on alone
             x = x * (torch.rand(x.shape[1], generator=generator) > 0.1)
         hidden = _drop(functional.gelu(self.first(x)), generator)

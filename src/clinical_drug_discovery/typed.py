@@ -16,6 +16,7 @@ from scipy.sparse import csr_array
 from clinical_drug_discovery.graph import EdgeType, KnowledgeGraph
 
 DAMPING = 0.4
+Floats = npt.NDArray[np.float32]
 
 
 def biadjacency(graph: KnowledgeGraph, kind: EdgeType) -> csr_array:
@@ -40,7 +41,7 @@ def biadjacency(graph: KnowledgeGraph, kind: EdgeType) -> csr_array:
     )
 
 
-def power(degrees: npt.ArrayLike, exponent: float = -DAMPING) -> npt.NDArray[np.float32]:
+def power(degrees: npt.ArrayLike, exponent: float = -DAMPING) -> Floats:
     """Degrees to a negative power, 0 where the degree is 0."""
     degree = np.asarray(degrees, np.float32)
     result = np.zeros_like(degree)
@@ -54,9 +55,7 @@ def damped(matrix: csr_array) -> csr_array:
     return scale(matrix, rows, columns)
 
 
-def scale(
-    matrix: csr_array, rows: npt.NDArray[np.float32], columns: npt.NDArray[np.float32]
-) -> csr_array:
+def scale(matrix: csr_array, rows: Floats, columns: Floats) -> csr_array:
     """Multiply rows and columns by weights."""
     data = matrix.data * np.repeat(rows, np.diff(matrix.indptr)) * columns[matrix.indices]
     return csr_array((data, matrix.indices, matrix.indptr), shape=matrix.shape)
