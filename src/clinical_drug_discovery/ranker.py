@@ -29,7 +29,7 @@ from clinical_drug_discovery.paths import PathEvidence, fellows_of
 from clinical_drug_discovery.typed import Floats
 
 _GROUP = 4  # lists a step
-_MAX_GOALS = 2  # known drugs of a disease that are hidden one at a time, each epoch
+_MAX_GOALS = 4  # known drugs of a disease that are hidden one at a time, each epoch
 _BELOW = 0.3  # a disease with k known drugs weighs k^(1 - 0.3): less than by pairs, more than one
 _TREES_WEIGHT = 0.4  # of the blend, for diseases with known drugs; trees are no help without
 _MIN_STD = 0.02
@@ -127,9 +127,9 @@ def fit_ranker(
     evidence: PathEvidence,
     *,
     extra: Extra | None = None,
-    num_networks: int = 3,
-    num_epochs: int = 4,
-    hidden: int = 32,
+    num_networks: int = 2,
+    num_epochs: int = 6,
+    hidden: int = 64,
     learning_rate: float = 3e-3,
     trees: bool = True,
     seed: int = 0,
