@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
@@ -85,6 +86,12 @@ def read_facts(directory: Path, facts: Iterable[Fact]) -> KnowledgeGraph:
     path = directory / "facts.csv"
     to_rows(facts).write_csv(path)
     return read_graph(path)
+
+
+def graph_of(facts: Iterable[Fact]) -> KnowledgeGraph:
+    """The graph of some facts, by way of a file that does not stay."""
+    with TemporaryDirectory() as directory:
+        return read_facts(Path(directory), facts)
 
 
 def to_triples(graph: KnowledgeGraph) -> set[tuple[tuple[str, ...], str, tuple[str, ...]]]:

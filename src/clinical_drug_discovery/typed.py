@@ -1,0 +1,111 @@
+"""Sparse matrices of single edge types, weighted by degree so that hubs do not count for much.
+
+Degree-damped path counts are those of Himmelstein et al., eLife 2017;6:e26726: a step of a path
+counts (degree of its start)^-w times (degree of its end)^-w, the degrees those within the step's
+edge type, w = 0.4.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import csr_array
+
+from clinical_drug_discovery.graph import EdgeType, KnowledgeGraph
+
+DAMPING = 0.4
+Floats = npt.NDArray[np.float32]
+
+
+def biadjacency(graph: KnowledgeGraph, kind: EdgeType) -> csr_array:
+    """Which source has which target, as ones.
+
+    Args:
+        graph: on the CPU.
+        kind: one of its edge types.
+
+    Returns:
+        Shape (sources, targets), float32, both numbered within their node type.
+    """
+    r = graph.edge_types.index(EdgeType(kind.dst_type, kind.relation, kind.src_type))
+    rows, columns = graph.ends[r][1], graph.ends[r][0]
+    indptr = graph.indptr_of(r).numpy()
+    first, stop = graph.span(columns)
+    targets = graph.src.numpy()[indptr[0] : indptr[-1]] - first
+    num_rows = graph.span(rows)[1] - graph.span(rows)[0]
+    return csr_array(
+        (np.ones(len(targets), np.float32), targets, indptr - indptr[0]),
+        shape=(num_rows, stop - first),
+    )
+
+
+def power(degrees: npt.ArrayLike, exponent: float = -DAMPING) -> Floats:
+    """Degrees to a negative power, 0 where the degree is 0."""
+    degree = np.asarray(degrees, np.float32)
+    result = np.zeros_like(degree)
+    np.power(degree, np.float32(exponent), out=result, where=degree > 0)
+    return result
+
+
+def damped(matrix: csr_array) -> csr_array:
+    """Weight every step by the degrees of both of its ends."""
+    rows, columns = power(matrix.sum(axis=1)), power(matrix.sum(axis=0))
+    return scale(matrix, rows, columns)
+
+
+def scale(matrix: csr_array, rows: Floats, columns: Floats) -> csr_array:
+    """Multiply rows and columns by weights."""
+    data = matrix.data * np.repeat(rows, np.diff(matrix.indptr)) * columns[matrix.indices]
+    return csr_array((data, matrix.indices, matrix.indptr), shape=matrix.shape)
+
+
+def ones(matrix: csr_array) -> csr_array:
+    """The same entries, each 1, in order."""
+    result = csr_array(matrix, copy=True)
+    result.eliminate_zeros()
+    result.sort_indices()
+    result.data = np.ones(len(result.data), np.float32)
+    return result
+
+
+def unit_rows(matrix: csr_array) -> csr_array:
+    """Rows of length 1 (or 0), so that their products are cosines."""
+    squares = np.bincount(
+        np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr)),
+        weights=matrix.data.astype(np.float64) ** 2,
+        minlength=matrix.shape[0],
+    )
+    return scale(matrix, power(squares, -0.5), np.ones(matrix.shape[1], np.float32))
+
+
+def rare_columns(matrix: csr_array) -> csr_array:
+    """Rows of length 1 in which a column counts less the more rows have it."""
+    columns = power((matrix != 0).sum(axis=0))
+    return unit_rows(scale(matrix, np.ones(matrix.shape[0], np.float32), columns))
+
+
+def word_profiles(names: list[str]) -> csr_array:
+    """Which words a name holds, as `rare_columns`; the only use that is made of node names."""
+    return _profiles([set(re.findall(r"[a-z]{3,}|\d+", name.lower())) for name in names])
+
+
+def ending_profiles(names: list[str]) -> csr_array:
+    """How a name's words begin and end: drugs of a class share a stem, such as -olol or cef-."""
+    parts = []
+    for name in names:
+        words = re.findall(r"[a-z]{4,}", name.lower())
+        ends = {word[-n:] + "$" for word in words for n in range(3, 8)}
+        parts.append(ends | {"^" + word[:n] for word in words for n in range(3, 8)})
+    return _profiles(parts)
+
+
+def _profiles(parts: list[set[str]]) -> csr_array:
+    vocabulary = {part: i for i, part in enumerate(sorted(set().union(*parts)))}
+    columns = [vocabulary[part] for one in parts for part in sorted(one)]
+    indptr = np.cumsum([0] + [len(one) for one in parts])
+    ones = np.ones(len(columns), np.float32)
+    return rare_columns(
+        csr_array((ones, columns, indptr), shape=(len(parts), max(len(vocabulary), 1)))
+    )

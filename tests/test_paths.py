@@ -1,0 +1,158 @@
+"""Evidence of paths: equal to counting them one by one, and blind to the pair's own edges."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+
+import numpy as np
+import pytest
+from graphs import Fact, graph_of, node, random_facts
+
+from clinical_drug_discovery.errors import InputError
+from clinical_drug_discovery.graph import KnowledgeGraph
+from clinical_drug_discovery.paths import PathEvidence, fellows_of
+
+DAMPING = 0.4
+
+
+def facts_of_drugs(seed: int = 0) -> list[Fact]:
+    """Random facts in which every drug and disease stands, whatever indications are taken out."""
+    rng = np.random.default_rng(seed)
+    facts = random_facts(rng, 260)
+    extra = [(node("drug", i), "drug_drug", node("drug", (i + 1) % 30)) for i in range(30)]
+    extra += [
+        (node("disease", i), "disease_disease", node("disease", i // 2)) for i in range(1, 20)
+    ]
+    return facts + extra
+
+
+def numbers(graph: KnowledgeGraph, kind: str) -> dict[str, int]:
+    table = graph.nodes.filter(graph.nodes["node_type"] == kind)
+    return {str(id_): i for i, id_ in enumerate(table["node_id"])}
+
+
+def with_fellows(evidence: PathEvidence, disease: int, drug: int) -> np.ndarray:
+    """All features of a disease's list, as they are in training when `drug` is the goal."""
+    drugs, rows = evidence.fellow_rows(disease)
+    at = np.flatnonzero(drugs == drug)
+    fellows = fellows_of(rows, without=int(at[0]) if len(at) else None)
+    return np.concatenate([evidence.base(np.array([disease]))[0], fellows])
+
+
+def test_direct_paths_are_those_counted_one_by_one() -> None:
+    facts = facts_of_drugs()
+    graph = graph_of(facts)
+    evidence = PathEvidence(graph)
+    name = (
+        "drug - drug_protein - gene/protein - protein_protein - gene/protein"
+        " - disease_protein - disease"
+    )
+    got = evidence.base(np.arange(evidence.num_diseases))[:, evidence.path_names.index(name)]
+    degree: Counter[tuple[str, str, str]] = Counter()
+    links: dict[str, list[tuple[tuple[str, str], tuple[str, str]]]] = defaultdict(list)
+    for x, relation, y in facts:
+        for one, other in ((x, y), (y, x)):
+            links[relation].append(((one.type, one.id), (other.type, other.id)))
+            degree[relation, one.type, one.id] += 1
+    weight = {
+        relation: {
+            (a, b): (degree[relation, *a] * degree[relation, *b]) ** -DAMPING for a, b in pairs
+        }
+        for relation, pairs in links.items()
+    }
+    expected = np.zeros_like(got)
+    drugs, diseases = numbers(graph, "drug"), numbers(graph, "disease")
+    for (a, b), first in weight["drug_protein"].items():
+        for (c, d), second in weight["protein_protein"].items():
+            for (e, f), third in weight["disease_protein"].items():
+                if a[0] == "drug" and b == c and d == e and f[0] == "disease":
+                    expected[diseases[f[1]], drugs[a[1]]] += first * second * third
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-7)
+    assert expected.any()
+
+
+def test_paths_through_other_diseases_leave_the_asked_one_out() -> None:
+    facts = facts_of_drugs()
+    graph = graph_of(facts)
+    evidence = PathEvidence(graph)
+    name = "drug - treats - disease - disease_disease - disease"
+    got = evidence.base(np.arange(evidence.num_diseases))[:, evidence.path_names.index(name)]
+    drugs, diseases = numbers(graph, "drug"), numbers(graph, "disease")
+    treats = {(drugs[x.id], diseases[y.id]) for x, r, y in facts if r == "indication"}
+    near = [(diseases[x.id], diseases[y.id]) for x, r, y in facts if r == "disease_disease"]
+    near += [(b, a) for a, b in near]
+    relatives = Counter(a for a, _ in near)
+    expected = np.zeros_like(got)
+    for s, other in near:
+        for drug, treated in treats:
+            if treated == other:
+                expected[s, drug] += (relatives[s] * relatives[other]) ** -DAMPING
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-7)
+    assert expected.any()
+
+
+def test_no_feature_of_a_pair_depends_on_its_own_edges() -> None:
+    facts = facts_of_drugs()
+    graph = graph_of(facts)
+    drugs, diseases = numbers(graph, "drug"), numbers(graph, "disease")
+    full = PathEvidence(graph)
+    pairs = [(x, y) for x, relation, y in facts if relation == "indication"]
+    changed = False
+    for x, y in pairs[::5]:
+        # Without the pair under every relation, so also without its off-label use.
+        less = PathEvidence(graph_of([f for f in facts if {f[0], f[2]} != {x, y}]))
+        drug, disease = drugs[x.id], diseases[y.id]
+        # The whole list: not the pair alone, but what the other drugs have beside it.
+        np.testing.assert_allclose(
+            with_fellows(full, disease, drug),
+            with_fellows(less, disease, drug),
+            rtol=1e-4,
+            atol=1e-5,
+        )
+        other = (disease + 1) % full.num_diseases
+        changed |= not np.allclose(
+            full.features(np.array([other])), less.features(np.array([other])), atol=1e-5
+        )
+    assert changed  # for other diseases the edge does count
+
+
+def test_hidden_pairs_are_as_if_they_were_not_in_the_graph() -> None:
+    facts = facts_of_drugs()
+    graph = graph_of(facts)
+    drugs, diseases = numbers(graph, "drug"), numbers(graph, "disease")
+    gone = [(x, y) for x, r, y in facts if r == "indication"][:7]
+    hidden = np.array([(drugs[x.id], diseases[y.id]) for x, y in gone])
+    less = PathEvidence(graph_of([f for f in facts if (f[0], f[2]) not in gone]))
+    every = np.arange(less.num_diseases)
+    got = PathEvidence(graph, hidden=hidden).features(every)
+    np.testing.assert_allclose(got, less.features(every), rtol=1e-4, atol=1e-5)
+
+
+def test_the_order_of_facts_does_not_matter() -> None:
+    facts = facts_of_drugs()
+    every = np.arange(20)
+    one = PathEvidence(graph_of(facts)).features(every)
+    np.testing.assert_array_equal(one, PathEvidence(graph_of(facts[::-1])).features(every))
+
+
+def test_features_do_not_depend_on_what_is_asked_with_them() -> None:
+    evidence = PathEvidence(graph_of(facts_of_drugs()))
+    together = evidence.features(np.array([3, 11, 5]))
+    alone = evidence.features(np.array([5]))
+    np.testing.assert_allclose(together[2], alone[0], rtol=1e-5, atol=1e-7)
+    assert together.shape[1] == len(evidence.path_names) == len(set(evidence.path_names))
+
+
+def test_missing_types_give_fewer_paths() -> None:
+    facts = [f for f in facts_of_drugs() if f[1] == "indication"]
+    evidence = PathEvidence(graph_of(facts), use_names=False)
+    assert 0 < len(evidence.path_names) < 20
+    assert np.isfinite(evidence.features(np.arange(evidence.num_diseases))).all()
+
+
+def test_a_graph_without_treatments_is_refused() -> None:
+    facts = [f for f in facts_of_drugs() if f[1] != "indication"]
+    with pytest.raises(InputError, match="treats"):
+        PathEvidence(graph_of(facts))
+    with pytest.raises(InputError, match="no nodes of type disease"):
+        PathEvidence(graph_of([f for f in facts if "disease" not in (f[0].type, f[2].type)]))
