@@ -152,24 +152,22 @@ def head_maps(graph: KnowledgeGraph) -> Iterator[Work]:
     """Keys and values of all edge types' sources, each times the matrices of its heads."""
     x = torch.empty(0)
     most = max(int(nodes.max()) for nodes in graph.sources) + 1
-    heads = torch.randn(most, DIM).to(product_dtype(x))
-    out = torch.randn(most, 2, DIM).to(storage_dtype(x))
-    matrix = torch.randn(HEADS, DIM // HEADS, DIM // HEADS)
-    by_heads = torch.zeros(most, DIM)
+    heads = torch.randn(most, 2 * DIM).to(product_dtype(x))
+    out = torch.randn(most, 2 * DIM).to(storage_dtype(x))
+    matrix = torch.randn(2 * HEADS, DIM // HEADS, DIM // HEADS)
+    by_heads = torch.zeros(most, 2 * DIM)
 
     def forward() -> None:
         for nodes in graph.sources:
-            for part in range(2):
-                cpu_heads.map_heads(nodes, heads, matrix, out, part)
+            cpu_heads.map_heads(nodes, heads, matrix, out)
 
     def backward() -> None:
         for nodes in graph.sources:
-            for part in range(2):
-                cpu_heads.map_heads_backward(nodes, heads, matrix, out, part, by_heads)
+            cpu_heads.map_heads_backward(nodes, heads, matrix, out, by_heads)
 
-    mapped = 2 * sum(len(nodes) for nodes in graph.sources)
-    operations = 2 * DIM * (DIM // HEADS) * mapped
-    moved = mapped * (heads[0].nbytes + out[0, 0].nbytes)
+    mapped = sum(len(nodes) for nodes in graph.sources)
+    operations = 4 * DIM * (DIM // HEADS) * mapped
+    moved = mapped * (heads[0].nbytes + out[0].nbytes)
     yield Work("head maps forward", seconds_of(forward), moved, operations)
     moved += mapped * 2 * by_heads[0].nbytes
     yield Work("head maps backward", seconds_of(backward), moved, 2 * operations)

@@ -200,4 +200,4 @@ def test_no_edge_sized_tensor_in_forward_or_backward(
     assert all(parameter.grad is not None for parameter in model.parameters())
     # The largest are a type's shares, and the parts of the gradient by the matrices of its heads.
     shares = int(graph.edge_type_counts.max()) * 2 * HEADS
-    assert seen.numel <= max(cpu_heads._PARTS * 64 * 16, shares) < graph.num_edges * 64 // 10
+    assert seen.numel <= max(cpu_heads._PARTS * 2 * 64 * 16, shares) < graph.num_edges * 64 // 10

@@ -10,6 +10,7 @@ Notation: M rows ordered by node type, T node types.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -20,8 +21,33 @@ from torch.autograd.function import once_differentiable
 from clinical_drug_discovery.ops.backend import chunks_of, filled
 
 
+@dataclass(frozen=True)
+class RowFunction:
+    """A function of some rows of one node type and of that type's weights, with its gradients.
+
+    It takes rows of shape (m, C) each, then weights, and gives rows of shape (m, dim). It must not
+    depend on other rows.
+    """
+
+    value: Callable[..., Tensor]
+    #: Takes the gradient by the value, then all that the value takes; one gradient for each of it.
+    gradients: Callable[..., tuple[Tensor, ...]]
+
+
+def differentiable(value: Callable[..., Tensor]) -> RowFunction:
+    """A function whose gradients are left to autograd, which computes it again."""
+
+    def gradients(grad: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
+        leaves = [tensor.detach().requires_grad_() for tensor in given]
+        with torch.enable_grad():
+            result = value(*leaves)
+        return torch.autograd.grad(result, leaves, grad)
+
+    return RowFunction(value, gradients)
+
+
 def by_type(
-    function: Callable[..., Tensor],
+    function: RowFunction,
     row_ptr: tuple[int, ...],
     rows: Sequence[Tensor],
     weights: Sequence[Tensor],
@@ -30,8 +56,7 @@ def by_type(
     """Apply a function to all rows, with weights of their node type; differentiable.
 
     Args:
-        function: takes, of each of `rows`, some rows of one type, shape (m, C), then that type's
-            entry of each of `weights`; gives shape (m, dim). It must not depend on other rows.
+        function: of some rows of each of `rows` and the type's entry of each of `weights`.
         row_ptr: the rows of type t are row_ptr[t]:row_ptr[t + 1].
         rows: each of shape (M, C).
         weights: each of shape (T, ...).
@@ -45,7 +70,7 @@ def by_type(
 
 
 def apply_by_type(
-    function: Callable[..., Tensor],
+    function: RowFunction,
     row_ptr: tuple[int, ...],
     rows: Sequence[Tensor],
     weights: Sequence[Tensor],
@@ -61,12 +86,13 @@ def apply_by_type(
         out: shape (M, dim).
     """
     for t, chunk in _chunks(out, row_ptr):
-        result = function(*(filled(x, chunk) for x in rows), *(w[t] for w in weights))
+        given = [filled(x, chunk) for x in rows]
+        result = function.value(*given, *(w[t] for w in weights))
         out[chunk] = result[: chunk.stop - chunk.start]
 
 
 def backward_by_type(
-    function: Callable[..., Tensor],
+    function: RowFunction,
     row_ptr: tuple[int, ...],
     rows: Sequence[Tensor],
     weights: Sequence[Tensor],
@@ -89,11 +115,9 @@ def backward_by_type(
     """
     grads = [torch.zeros_like(weight) for weight in weights]
     for t, chunk in _chunks(grad, row_ptr):
-        given = [filled(x, chunk).detach().to(grad.dtype).requires_grad_() for x in rows]
-        given += [weight[t].detach().requires_grad_() for weight in weights]
-        with torch.enable_grad():
-            result = function(*given)
-        parts = torch.autograd.grad(result, given, filled(grad, chunk))
+        given = [filled(x, chunk).to(grad.dtype) for x in rows]
+        given += [weight[t] for weight in weights]
+        parts = function.gradients(filled(grad, chunk), *given)
         for target, part in zip(grad_rows, parts[: len(rows)], strict=True):
             target[chunk] = part[: chunk.stop - chunk.start]
         for target, part in zip(grads, parts[len(rows) :], strict=True):
@@ -112,7 +136,7 @@ class _ByType(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        function: Callable[..., Tensor],
+        function: RowFunction,
         row_ptr: tuple[int, ...],
         dim: int,
         num_rows: int,

@@ -25,7 +25,7 @@ from clinical_drug_discovery.ops.precision import (
     padded,
     storage_dtype,
 )
-from clinical_drug_discovery.rowwise import by_type
+from clinical_drug_discovery.rowwise import by_type, differentiable
 
 _NORM_EPS = 1e-5
 
@@ -55,7 +55,7 @@ class SageLayer(nn.Module):
         """
         rows = _MeanAndOwn.apply(x, block)  # type: ignore[no-untyped-call]  # torch has no types for it
         weights = [weight[None] for weight in self.parameters()]  # as of a single node type
-        return by_type(_combined, (0, block.num_rows), rows, weights, len(self.bias))
+        return by_type(_COMBINED, (0, block.num_rows), rows, weights, len(self.bias))
 
 
 class GraphSage(nn.Module):
@@ -98,7 +98,7 @@ class GraphSage(nn.Module):
         if hidden_layers:
             weights = [w for layer in hidden_layers for w in layer.parameters()]
             x = _HiddenLayers.apply(x, hidden, *weights)  # type: ignore[no-untyped-call]  # torch has no types for it
-        return by_type(_normed, (0, target.num_rows), (last(x, target),), (), last.bias.numel())
+        return by_type(_NORMED, (0, target.num_rows), (last(x, target),), (), last.bias.numel())
 
     def begin_stage(self, index: int, x: Tensor) -> Tensor:
         """What the blocks of a stage gather: x, mapped in a hidden layer, as kernels read it."""
@@ -221,3 +221,6 @@ class _HiddenLayers(torch.autograd.Function):
 
 def _by_layer(weights: Sequence[Tensor]) -> list[tuple[Tensor, Tensor, Tensor]]:
     return [(weights[i], weights[i + 1], weights[i + 2]) for i in range(0, len(weights), 3)]
+
+
+_COMBINED, _NORMED = differentiable(_combined), differentiable(_normed)

@@ -174,7 +174,7 @@ def attend_backward(
     for src_type, edge_types in stream.by_source_type():
         stream.keys_and_values(src_type)
         nodes = stream.nodes(src_type)
-        by_heads = stream.buffer("grad heads", nodes).zero_()
+        by_heads = stream.buffer("grad heads", nodes).flatten(1).zero_()
         for r in edge_types:
             rows = stream.rows(r)
             kv, by_kv = stream.mapped(r), stream.buffer("grad kv", nodes)
@@ -182,32 +182,29 @@ def attend_backward(
                 block, r, qg[rows], kv, scale[r], log_total[rows], delta[rows],
                 grad_q[rows], by_kv,
             )  # fmt: skip
-            for part, matrices, grad_matrices in (
-                (0, parameters.attention, grads.attention),
-                (1, parameters.message, grads.message),
-            ):
-                heads = stream.buffer("heads", nodes)[:, part]
-                for of in stream.sources(r):
-                    grad_matrices[r] += stream.backend.map_heads_backward(
-                        of, heads, matrices[r], by_kv, part, by_heads[:, part]
-                    )
+            heads = stream.buffer("heads", nodes).flatten(1)
+            by_matrices = torch.zeros_like(stream.matrices(r))
+            for of in stream.sources(r):
+                by_matrices += stream.backend.map_heads_backward(
+                    of, heads, stream.matrices(r), by_kv.flatten(1), by_heads
+                )
+            grads.attention[r], grads.message[r] = by_matrices.chunk(2)
         weight, bias = stream.maps(src_type)
         by_weight, by_bias = torch.zeros_like(weight), torch.zeros_like(bias)
-        linear_backward(by_heads.flatten(1), x[nodes], weight, grad_x[nodes], by_weight, by_bias)
+        linear_backward(by_heads, x[nodes], weight, grad_x[nodes], by_weight, by_bias)
         for part, columns in enumerate(stream.columns):
             grads.weight[src_type, columns] = by_weight[part * width : (part + 1) * width]
             grads.bias[src_type, columns] = by_bias[part * width : (part + 1) * width]
     columns = slice(width, 2 * width)
     for t, rows in block.typed_rows:
         own = stream.own(t, rows)
-        by_own = torch.zeros_like(own)
+        whole = isinstance(block.rows, slice)
+        by_own = grad_x[block.rows][rows] if whole else torch.zeros_like(own)
         linear_backward(
             grad_q[rows], own, parameters.weight[t, columns], by_own,
             grads.weight[t, columns], grads.bias[t, columns],
         )  # fmt: skip
-        if isinstance(block.rows, slice):
-            grad_x[block.rows][rows] += by_own
-        else:
+        if not isinstance(block.rows, slice):
             grad_x[block.rows[rows]] += by_own  # the rows are distinct
     return grads
 
@@ -333,10 +330,14 @@ class _Stream:
         """Keys and values of the sources of an edge type, mapped by it: shape (n, 2, P)."""
         nodes = self.nodes(self.block.graph.ends[edge_type][0])
         heads, kv = self.buffer("heads", nodes), self.buffer("kv", nodes)
-        for part, matrices in enumerate((self.parameters.attention, self.parameters.message)):
-            for of in self.sources(edge_type):
-                self.backend.map_heads(of, heads[:, part], matrices[edge_type], kv, part)
+        for of in self.sources(edge_type):
+            self.backend.map_heads(of, heads.flatten(1), self.matrices(edge_type), kv.flatten(1))
         return kv
+
+    def matrices(self, edge_type: int) -> Tensor:
+        """What the heads of keys and then those of values are mapped by, shape (2 H, D, D)."""
+        parts = self.parameters.attention, self.parameters.message
+        return torch.cat([matrices[edge_type] for matrices in parts])
 
     def sources(self, edge_type: int) -> tuple[Tensor, ...]:
         """The nodes with edges of a type, in chunks of few sizes where their shapes matter."""

@@ -4,10 +4,13 @@ A batched product of 8 matrices of 32 x 32 over rows side by side runs at a quar
 rate in BLAS; these kernels keep the products of six rows in registers. Compiled by numba on first
 use and cached on disk.
 
-Notation: n nodes, H heads of d channels, P = H d with d a multiple of `simd.LANES`.
+Notation: n nodes, H heads of d channels, P = H d with d a multiple of `simd.LANES`. The arrays of
+rows come flat.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numba
 import numpy as np
@@ -16,48 +19,59 @@ import torch
 from torch import Tensor
 
 from clinical_drug_discovery.ops.cpu import flat
-from clinical_drug_discovery.ops.simd import FAST, LANES, add, fma, load, load_splat, splat, store
+from clinical_drug_discovery.ops.precision import has_bfloat16_products
+from clinical_drug_discovery.ops.simd import (
+    FAST,
+    LANES,
+    add,
+    add_pair_products,
+    fma,
+    load,
+    load_splat,
+    splat,
+    store,
+    store_pairs,
+)
 
-_PARTS = 64  # not by the number of threads: sums are made by part, and must not depend on it
+_PARTS = 32  # not by the number of threads: sums are made by part, and must not depend on it
 _GROUP = 6  # rows that a matrix is applied to at a time
 _ROWS = 32  # whose outer products are summed at a time
 
 
-def map_heads(nodes: Tensor, heads: Tensor, matrix: Tensor, out: Tensor, part: int) -> None:
+def map_heads(nodes: Tensor, heads: Tensor, matrix: Tensor, out: Tensor) -> None:
     """The same as `reference.map_heads`."""
-    width = heads.shape[1]
-    _map(
-        nodes.numpy(), _from_first(heads), heads.stride(0), 0, matrix.contiguous().numpy(),
-        flat(out), 2 * width, part * width, False,
-    )  # fmt: skip
+    kernel, weights = _mapper(heads, matrix)
+    kernel(nodes.numpy(), flat(heads), weights, flat(out), False)
 
 
 def map_heads_backward(
-    nodes: Tensor, heads: Tensor, matrix: Tensor, grad: Tensor, part: int, grad_heads: Tensor
+    nodes: Tensor, heads: Tensor, matrix: Tensor, grad: Tensor, grad_heads: Tensor
 ) -> Tensor:
     """The same as `reference.map_heads_backward`."""
-    width = heads.shape[1]
-    transposed = matrix.transpose(1, 2).contiguous()
+    kernel, weights = _mapper(grad, matrix.transpose(1, 2))
+    kernel(nodes.numpy(), flat(grad), weights, flat(grad_heads), True)
     by_part = torch.zeros(_PARTS, *matrix.shape, dtype=matrix.dtype)
-    _map(
-        nodes.numpy(), flat(grad), 2 * width, part * width, transposed.numpy(),
-        _from_first(grad_heads), grad_heads.stride(0), 0, True,
-    )  # fmt: skip
-    _outer(
-        nodes.numpy(), _from_first(heads), heads.stride(0), flat(grad), part * width,
-        by_part.numpy(),
-    )  # fmt: skip
+    outer = _outer_pairs if _in_pairs(heads) and _in_pairs(grad) else _outer
+    outer(nodes.numpy(), flat(heads), flat(grad), by_part.numpy())
     return by_part.sum(dim=0)
 
 
-def _from_first(rows: Tensor) -> npt.NDArray[np.generic]:
-    """All memory from the first of some rows, which may lie apart, to the end of the last."""
-    size = (len(rows) - 1) * rows.stride(0) + rows.shape[1] if len(rows) else 0
-    return flat(rows.as_strided((size,), (1,)))
+def _mapper(rows: Tensor, matrix: Tensor) -> tuple[Callable[..., None], npt.NDArray[np.generic]]:
+    """The kernel that maps such rows, and the matrix as it takes it."""
+    if not _in_pairs(rows):
+        return _map, matrix.contiguous().numpy()
+    num_heads, dim, _ = matrix.shape
+    pairs = matrix.to(torch.bfloat16).view(num_heads, dim // 2, 2, dim).transpose(2, 3)
+    return _map_pairs, pairs.contiguous().view(torch.uint16).numpy()
+
+
+def _in_pairs(rows: Tensor) -> bool:
+    """Whether such rows are multiplied by bfloat16, two numbers at a time."""
+    return rows.dtype == torch.bfloat16 and has_bfloat16_products()
 
 
 @numba.njit(parallel=True, cache=True, nogil=True, fastmath=FAST)
-def _map(nodes, heads, stride, first, matrix, out, out_stride, out_first, accumulate):  # type: ignore[no-untyped-def]  # numba infers its types  # noqa: C901  # vectors do not go into arrays
+def _map(nodes, heads, matrix, out, accumulate):  # type: ignore[no-untyped-def]  # numba infers its types  # vectors do not go into arrays
     num_heads, dim = matrix.shape[:2]
     width = num_heads * dim
     weights = matrix.reshape(-1)
@@ -65,38 +79,74 @@ def _map(nodes, heads, stride, first, matrix, out, out_stride, out_first, accumu
     num_groups = -(-len(nodes) // _GROUP)
     for part in numba.prange(_PARTS):
         own = np.empty(_GROUP * width, matrix.dtype)  # widened, for numbers to be taken one by one
+        at = np.empty(_GROUP, np.int64)
         for group in range(part * num_groups // _PARTS, (part + 1) * num_groups // _PARTS):
-            count = min(_GROUP, len(nodes) - group * _GROUP)
+            count = _places(nodes, group, width, at)
             for i in range(count):
-                row = nodes[group * _GROUP + i] * stride + first
                 for c in range(0, width, LANES):
-                    store(own, i * width + c, load(heads, row + c))
-            for at in range(0, width, LANES):  # in the output
-                h = at // dim
-                column = at - h * dim
+                    store(own, i * width + c, load(heads, at[i] + c))
+            for column in range(0, width, LANES):  # of the output
+                h = column // dim
                 s0 = s1 = s2 = s3 = s4 = s5 = splat(zero)
-                for c in range(dim):
-                    w = load(weights, (h * dim + c) * dim + column)
-                    x = h * dim + c
-                    s0 = fma(load_splat(own, x), w, s0)
-                    s1 = fma(load_splat(own, x + width), w, s1)
-                    s2 = fma(load_splat(own, x + 2 * width), w, s2)
-                    s3 = fma(load_splat(own, x + 3 * width), w, s3)
-                    s4 = fma(load_splat(own, x + 4 * width), w, s4)
-                    s5 = fma(load_splat(own, x + 5 * width), w, s5)
+                for c in range(h * dim, (h + 1) * dim):
+                    w = load(weights, c * dim + column - h * dim)
+                    s0 = fma(load_splat(own, c), w, s0)
+                    s1 = fma(load_splat(own, c + width), w, s1)
+                    s2 = fma(load_splat(own, c + 2 * width), w, s2)
+                    s3 = fma(load_splat(own, c + 3 * width), w, s3)
+                    s4 = fma(load_splat(own, c + 4 * width), w, s4)
+                    s5 = fma(load_splat(own, c + 5 * width), w, s5)
                 # What a last group lacks was computed of rubbish and is not kept.
-                first_node, place = group * _GROUP, out_first + at
-                _put(out, nodes[first_node] * out_stride + place, s0, accumulate)
-                if count > 1:
-                    _put(out, nodes[first_node + 1] * out_stride + place, s1, accumulate)
-                if count > 2:
-                    _put(out, nodes[first_node + 2] * out_stride + place, s2, accumulate)
-                if count > 3:
-                    _put(out, nodes[first_node + 3] * out_stride + place, s3, accumulate)
-                if count > 4:
-                    _put(out, nodes[first_node + 4] * out_stride + place, s4, accumulate)
-                if count > 5:
-                    _put(out, nodes[first_node + 5] * out_stride + place, s5, accumulate)
+                _put_six(out, at, column, count, s0, s1, s2, s3, s4, s5, accumulate)
+
+
+@numba.njit(parallel=True, cache=True, nogil=True, fastmath=FAST)
+def _map_pairs(nodes, heads, matrix, out, accumulate):  # type: ignore[no-untyped-def]  # numba infers its types
+    """`_map` of bfloat16, with the pairs of rows 2 c and 2 c + 1 of each matrix side by side."""
+    num_heads, dim = matrix.shape[0], matrix.shape[2]
+    width = num_heads * dim
+    weights = matrix.reshape(-1)
+    num_groups = -(-len(nodes) // _GROUP)
+    for part in numba.prange(_PARTS):
+        at = np.empty(_GROUP, np.int64)
+        for group in range(part * num_groups // _PARTS, (part + 1) * num_groups // _PARTS):
+            count = _places(nodes, group, width, at)
+            for column in range(0, width, LANES):  # of the output
+                h = column // dim
+                s0 = s1 = s2 = s3 = s4 = s5 = splat(np.float32(0))
+                for c in range(h * dim, (h + 1) * dim, 2):
+                    w = c * dim + 2 * (column - h * dim)
+                    s0 = add_pair_products(heads, at[0] + c, weights, w, s0)
+                    s1 = add_pair_products(heads, at[1] + c, weights, w, s1)
+                    s2 = add_pair_products(heads, at[2] + c, weights, w, s2)
+                    s3 = add_pair_products(heads, at[3] + c, weights, w, s3)
+                    s4 = add_pair_products(heads, at[4] + c, weights, w, s4)
+                    s5 = add_pair_products(heads, at[5] + c, weights, w, s5)
+                _put_six(out, at, column, count, s0, s1, s2, s3, s4, s5, accumulate)
+
+
+@numba.njit(inline="always")
+def _places(nodes, group, width, at):  # type: ignore[no-untyped-def]  # numba infers its types
+    """Write where the rows of a group start; return how many there are, the last one repeated."""
+    count = min(_GROUP, len(nodes) - group * _GROUP)
+    for i in range(_GROUP):
+        at[i] = nodes[group * _GROUP + min(i, count - 1)] * width
+    return count
+
+
+@numba.njit(inline="always", fastmath=FAST)
+def _put_six(out, at, column, count, s0, s1, s2, s3, s4, s5, accumulate):  # type: ignore[no-untyped-def]  # numba infers its types
+    _put(out, at[0] + column, s0, accumulate)
+    if count > 1:
+        _put(out, at[1] + column, s1, accumulate)
+    if count > 2:
+        _put(out, at[2] + column, s2, accumulate)
+    if count > 3:
+        _put(out, at[3] + column, s3, accumulate)
+    if count > 4:
+        _put(out, at[4] + column, s4, accumulate)
+    if count > 5:
+        _put(out, at[5] + column, s5, accumulate)
 
 
 @numba.njit(inline="always", fastmath=FAST)
@@ -108,7 +158,7 @@ def _put(out, at, vector, accumulate):  # type: ignore[no-untyped-def]  # numba 
 
 
 @numba.njit(parallel=True, cache=True, nogil=True, fastmath=FAST)
-def _outer(nodes, heads, stride, grad, first, by_part):  # type: ignore[no-untyped-def]  # numba infers its types
+def _outer(nodes, heads, grad, by_part):  # type: ignore[no-untyped-def]  # numba infers its types
     """Sum the outer products of each head's rows and their gradients, by part."""
     num_heads, dim = by_part.shape[1:3]
     width = num_heads * dim
@@ -122,7 +172,7 @@ def _outer(nodes, heads, stride, grad, first, by_part):  # type: ignore[no-untyp
             stop = min(start + _ROWS, end)
             for i in range(start, stop):
                 for c in range(0, width, LANES):
-                    store(own, (i - start) * width + c, load(heads, nodes[i] * stride + c))
+                    store(own, (i - start) * width + c, load(heads, nodes[i] * width + c))
             for row in range(0, width, 4):  # dim is a multiple of 4
                 head = row // dim * dim
                 for column in range(0, dim, LANES):
@@ -130,12 +180,55 @@ def _outer(nodes, heads, stride, grad, first, by_part):  # type: ignore[no-untyp
                     s0, s1 = load(sums, at), load(sums, at + dim)
                     s2, s3 = load(sums, at + 2 * dim), load(sums, at + 3 * dim)
                     for i in range(start, stop):
-                        by = load(grad, nodes[i] * 2 * width + first + head + column)
+                        by = load(grad, nodes[i] * width + head + column)
                         x = (i - start) * width + row
                         s0 = fma(load_splat(own, x), by, s0)
                         s1 = fma(load_splat(own, x + 1), by, s1)
                         s2 = fma(load_splat(own, x + 2), by, s2)
                         s3 = fma(load_splat(own, x + 3), by, s3)
+                    store(sums, at, s0)
+                    store(sums, at + dim, s1)
+                    store(sums, at + 2 * dim, s2)
+                    store(sums, at + 3 * dim, s3)
+
+
+@numba.njit(parallel=True, cache=True, nogil=True, fastmath=FAST)
+def _outer_pairs(nodes, heads, grad, by_part):  # type: ignore[no-untyped-def]  # numba infers its types
+    """`_outer` of bfloat16, with the numbers of two rows side by side."""
+    num_heads, dim = by_part.shape[1:3]
+    width = num_heads * dim
+    size = width * dim
+    sums = by_part.reshape(-1)
+    count = len(nodes)
+    for part in numba.prange(_PARTS):
+        own = np.empty(_ROWS * width, np.uint16)
+        by = np.empty(_ROWS * width, np.uint16)
+        begin, end = part * count // _PARTS, (part + 1) * count // _PARTS
+        for start in range(begin, end, _ROWS):
+            stop = min(start + _ROWS, end)
+            pairs = (stop - start + 1) // 2
+            for i in range(pairs):
+                a, b = start + 2 * i, min(start + 2 * i + 1, stop - 1)
+                x, y = nodes[a] * width, nodes[b] * width
+                for c in range(0, width, LANES):
+                    store_pairs(own, 2 * (i * width + c), heads, x + c, y + c)
+                    store_pairs(by, 2 * (i * width + c), grad, x + c, y + c)
+                if a == b:  # an odd row's twin counts as zero
+                    for c in range(width):
+                        by[2 * (i * width + c) + 1] = 0
+                        own[2 * (i * width + c) + 1] = 0
+            for row in range(0, width, 4):  # dim is a multiple of 4
+                head = row // dim * dim
+                for column in range(0, dim, LANES):
+                    at = part * size + row * dim + column
+                    s0, s1 = load(sums, at), load(sums, at + dim)
+                    s2, s3 = load(sums, at + 2 * dim), load(sums, at + 3 * dim)
+                    for i in range(pairs):
+                        x, y = 2 * (i * width + row), 2 * (i * width + head + column)
+                        s0 = add_pair_products(own, x, by, y, s0)
+                        s1 = add_pair_products(own, x + 2, by, y, s1)
+                        s2 = add_pair_products(own, x + 4, by, y, s2)
+                        s3 = add_pair_products(own, x + 6, by, y, s3)
                     store(sums, at, s0)
                     store(sums, at + dim, s1)
                     store(sums, at + 2 * dim, s2)

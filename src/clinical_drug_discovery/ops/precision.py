@@ -35,12 +35,13 @@ def _stored(device: torch.device, dtype: torch.dtype) -> torch.dtype:
 
 def product_dtype(x: Tensor) -> torch.dtype:
     """In what the rows of x are multiplied by matrices."""
-    fast = uses_kernels(x.device) and x.dtype == torch.float32 and _has_bfloat16_products()
+    fast = uses_kernels(x.device) and x.dtype == torch.float32 and has_bfloat16_products()
     return torch.bfloat16 if fast else x.dtype
 
 
 @cache
-def _has_bfloat16_products() -> bool:
+def has_bfloat16_products() -> bool:
+    """Whether the CPU multiplies bfloat16 faster than float32."""
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
@@ -85,6 +86,17 @@ def linear_into(out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None = No
         if shift is not None:
             product += shift
         out[rows] = product[: rows.stop - rows.start]
+
+
+def linear_gradients(
+    grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None = None
+) -> tuple[Tensor, ...]:
+    """Gradients of `linear` by rows, weight and bias (if there is one) from that by the result."""
+    dtype = product_dtype(x)
+    part = grad.to(dtype)
+    by_x = _product(part, weight.to(dtype)).to(x.dtype)
+    by_weight = _product(part.t(), x.to(dtype)).to(x.dtype)
+    return (by_x, by_weight) if bias is None else (by_x, by_weight, grad.sum(dim=0))
 
 
 def linear_backward(

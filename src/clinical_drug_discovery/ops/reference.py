@@ -89,21 +89,20 @@ def score_backward(
     return grad_z, grad_weight
 
 
-def map_heads(nodes: Tensor, heads: Tensor, matrix: Tensor, out: Tensor, part: int) -> None:
+def map_heads(nodes: Tensor, heads: Tensor, matrix: Tensor, out: Tensor) -> None:
     """Multiply each head of some rows by its matrix.
 
     Args:
         nodes: which rows, shape (m,), int64, ascending; the last one may be repeated.
         heads: shape (n, P).
         matrix: shape (H, d, d).
-        out: shape (n, 2, P); out[nodes, part] takes the products.
-        part: 0 or 1.
+        out: shape (n, P); out[nodes] takes the products.
     """
-    out[nodes, part] = _multiply(heads[nodes], matrix).to(out.dtype)
+    out[nodes] = _multiply(heads[nodes], matrix).to(out.dtype)
 
 
 def map_heads_backward(
-    nodes: Tensor, heads: Tensor, matrix: Tensor, grad: Tensor, part: int, grad_heads: Tensor
+    nodes: Tensor, heads: Tensor, matrix: Tensor, grad: Tensor, grad_heads: Tensor
 ) -> Tensor:
     """Gradients of `map_heads`.
 
@@ -111,15 +110,14 @@ def map_heads_backward(
         nodes: as in `map_heads`.
         heads: as in `map_heads`.
         matrix: as in `map_heads`.
-        grad: shape (n, 2, P), by the products; of interest are grad[nodes, part].
-        part: 0 or 1.
+        grad: shape (n, P), by the products; of interest are grad[nodes].
         grad_heads: shape (n, P); the gradient by `heads` is added.
 
     Returns:
         The gradient by `matrix`, shape (H, d, d).
     """
     num_heads, dim = matrix.shape[:2]
-    by_product = grad[nodes, part]
+    by_product = grad[nodes]
     # Not index_add_: repeated nodes are written the same sum.
     grad_heads[nodes] = grad_heads[nodes] + _multiply(by_product, matrix.transpose(1, 2))
     repeated = torch.zeros_like(nodes, dtype=torch.bool)

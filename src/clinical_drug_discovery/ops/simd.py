@@ -19,13 +19,22 @@ from numba.core.datamodel.models import PrimitiveModel
 from numba.extending import intrinsic as numba_intrinsic
 from numba.extending import overload, register_model
 
-LANES = 16
+from clinical_drug_discovery.ops.llvm import (
+    FLOATS,
+    INT32,
+    INT32S,
+    PAIRS,
+    add_pairs,
+    fma_of,
+    round_to_bfloat16,
+    splat_int,
+    splat_of,
+    suffix,
+)
+from clinical_drug_discovery.ops.llvm import LANES as LANES
+
 # Sums may be reordered, which is what lets them be vectorised; infinities keep their meaning.
 FAST = {"reassoc", "contract", "arcp", "nsz"}
-_INT32 = ir.IntType(32)
-_INT32S = ir.VectorType(_INT32, LANES)
-_FLOATS = ir.VectorType(ir.FloatType(), LANES)
-_PAIRS = ir.VectorType(_INT32, LANES)  # of bfloat16, as one integer
 Generator = tuple[Any, Callable[..., Any]]
 
 
@@ -120,17 +129,16 @@ def load(_: Any, array: Any, at: Any) -> Generator:
 
 @intrinsic
 def store(_: Any, array: Any, at: Any, vector: Any) -> Generator:
-    """Write a vector to array[at : at + LANES], rounded to the nearest (ties to even)."""
+    """Write a vector to array[at : at + LANES], rounded to the nearest (ties to even).
+
+    Where the CPU has AVX512_BF16, subnormal numbers are written as zero.
+    """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pointer, alignment = _address(context, builder, signature, args)
         value = args[2]
         if array.dtype == types.uint16:
-            bits = builder.bitcast(value, _INT32S)
-            odd = builder.and_(builder.lshr(bits, _splat_int(16)), _splat_int(1))
-            rounded = builder.add(builder.add(bits, _splat_int(0x7FFF)), odd)
-            half = ir.VectorType(ir.IntType(16), LANES)
-            value = builder.trunc(builder.lshr(rounded, _splat_int(16)), half)
+            value = round_to_bfloat16(context, builder, value)
         builder.store(value, pointer, align=alignment)
 
     return types.void(array, types.intp, vector), generate
@@ -149,9 +157,9 @@ def load_splat(_: Any, array: Any, at: Any) -> Generator:
         struct = context.make_array(signature.args[0])(context, builder, args[0])
         number = builder.load(builder.gep(struct.data, [args[1]]))
         if stored_as_bfloat16:
-            bits = builder.shl(builder.zext(number, _INT32), _INT32(16))
+            bits = builder.shl(builder.zext(number, INT32), INT32(16))
             number = builder.bitcast(bits, ir.FloatType())
-        return _splat(builder, number)
+        return splat_of(builder, number)
 
     return Vector(types.float32 if stored_as_bfloat16 else array.dtype)(array, types.intp), generate
 
@@ -164,9 +172,9 @@ def prefetch(_: Any, array: Any, at: Any) -> Generator:
         struct = context.make_array(signature.args[0])(context, builder, args[0])
         byte = ir.IntType(8).as_pointer()
         pointer = builder.bitcast(builder.gep(struct.data, [args[1]]), byte)
-        function = ir.FunctionType(ir.VoidType(), [byte, _INT32, _INT32, _INT32])
+        function = ir.FunctionType(ir.VoidType(), [byte, INT32, INT32, INT32])
         fetch = cgutils.get_or_insert_function(builder.module, function, "llvm.prefetch.p0")
-        builder.call(fetch, [pointer, _INT32(0), _INT32(3), _INT32(1)])  # to read, to all caches
+        builder.call(fetch, [pointer, INT32(0), INT32(3), INT32(1)])  # to read, to all caches
 
     return types.void(array, types.intp), generate
 
@@ -176,7 +184,7 @@ def splat(_: Any, x: Any) -> Generator:
     """A vector of one number."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _splat(builder, args[0])
+        return splat_of(builder, args[0])
 
     return Vector(x)(x), generate
 
@@ -207,7 +215,7 @@ def fma(_: Any, a: Any, b: Any, c: Any) -> Generator:
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         a, b, c = args
-        return _fma(builder, a, b, c)
+        return fma_of(builder, a, b, c)
 
     return a(a, b, c), generate
 
@@ -227,16 +235,54 @@ def add_products(_: Any, a: Any, i: Any, b: Any, j: Any, sums: Any) -> Generator
             for more in (0, LANES):
                 left = _load(context, builder, x_kind, x, builder.add(at, at.type(more)))
                 right = _load(context, builder, y_kind, y, builder.add(place, at.type(more)))
-                value = _fma(builder, left, right, value)
+                value = fma_of(builder, left, right, value)
             return value
-        left = builder.load(_pointer(context, builder, x_kind, x, at, _PAIRS), align=2)
-        right = builder.load(_pointer(context, builder, y_kind, y, place, _PAIRS), align=2)
-        if _has_bfloat16_products(context):
-            return _dot_pairs(builder, value, left, right)
-        value = _fma(builder, _lower(builder, left), _lower(builder, right), value)
-        return _fma(builder, _upper(builder, left), _upper(builder, right), value)
+        left = builder.load(_pointer(context, builder, x_kind, x, at, PAIRS), align=2)
+        right = builder.load(_pointer(context, builder, y_kind, y, place, PAIRS), align=2)
+        return add_pairs(context, builder, value, left, right)
 
     return sums(a, i, b, j, sums), generate
+
+
+@intrinsic
+def add_pair_products(_: Any, a: Any, i: Any, b: Any, j: Any, sums: Any) -> Generator:
+    """Sums + a[i] * the first + a[i + 1] * the second of each of `LANES` pairs from b[j] on.
+
+    Of arrays of bfloat16: one instruction where the CPU has AVX512_BF16, see `add_products`.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        x, at, y, place, value = args
+        x_kind, _, y_kind = signature.args[:3]
+        data = context.make_array(x_kind)(context, builder, x).data
+        pointer = builder.bitcast(builder.gep(data, [at]), INT32.as_pointer())
+        left = splat_of(builder, builder.load(pointer, align=2))
+        right = builder.load(_pointer(context, builder, y_kind, y, place, PAIRS), align=2)
+        return add_pairs(context, builder, value, left, right)
+
+    return sums(a, i, b, j, sums), generate
+
+
+@intrinsic
+def store_pairs(_: Any, out: Any, at: Any, array: Any, i: Any, j: Any) -> Generator:
+    """Write the pairs (array[i + c], array[j + c]) of c < `LANES` to out[at : at + 2 LANES]."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        out, at, array, *places = args
+        kind = signature.args[2]
+        halves = ir.VectorType(ir.IntType(16), LANES)
+        first, second = (
+            builder.zext(
+                builder.load(_pointer(context, builder, kind, array, place, halves), align=2),
+                INT32S,
+            )
+            for place in places
+        )
+        pairs = builder.or_(first, builder.shl(second, splat_int(16)))
+        pointer = _pointer(context, builder, signature.args[0], out, at, PAIRS)
+        builder.store(pairs, pointer, align=2)
+
+    return types.void(out, types.intp, array, types.intp, types.intp), generate
 
 
 @intrinsic
@@ -245,7 +291,7 @@ def total(_: Any, a: Any) -> Generator:
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kind = args[0].type
-        name = f"llvm.vector.reduce.fadd.v{LANES}{_suffix(kind)}"
+        name = f"llvm.vector.reduce.fadd.v{LANES}{suffix(kind)}"
         function = ir.FunctionType(kind.element, [kind.element, kind])
         reduce = cgutils.get_or_insert_function(builder.module, function, name)
         return builder.call(reduce, [kind.element(-0.0), args[0]], fastmath=("reassoc",))
@@ -263,7 +309,7 @@ def store_totals(_: Any, array: Any, at: Any, a: Any, b: Any, c: Any, d: Any) ->
             count = x.type.count if y is x else 2 * x.type.count
             low = [at + i for at in range(0, count, width) for i in range(width // 2)]
             high = [at + width // 2 for at in low]
-            masks = (ir.Constant(ir.VectorType(_INT32, len(low)), part) for part in (low, high))
+            masks = (ir.Constant(ir.VectorType(INT32, len(low)), part) for part in (low, high))
             left, right = (builder.shuffle_vector(x, y, mask) for mask in masks)
             return builder.fadd(left, right)
 
@@ -297,60 +343,5 @@ def _load(context: Any, builder: Any, kind: Any, array: Any, at: Any) -> Any:
     value = builder.load(pointer, align=kind.dtype.bitwidth // 8)
     if kind.dtype != types.uint16:
         return value
-    bits = builder.shl(builder.zext(value, _INT32S), _splat_int(16))
-    return builder.bitcast(bits, _FLOATS)
-
-
-def _fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
-    name = f"llvm.fma.v{LANES}{_suffix(a.type)}"
-    function = ir.FunctionType(a.type, [a.type] * 3)
-    return builder.call(cgutils.get_or_insert_function(builder.module, function, name), [a, b, c])
-
-
-def _lower(builder: Any, pairs: Any) -> Any:
-    return builder.bitcast(builder.shl(pairs, _splat_int(16)), _FLOATS)
-
-
-def _upper(builder: Any, pairs: Any) -> Any:
-    return builder.bitcast(builder.and_(pairs, _splat_int(0xFFFF0000)), _FLOATS)
-
-
-class _BFloat16(ir.Type):  # type: ignore[misc]  # llvmlite has no types
-    """LLVM's type, which llvmlite does not name."""
-
-    def __str__(self) -> str:
-        return "bfloat"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _BFloat16)
-
-    def __hash__(self) -> int:
-        return hash(_BFloat16)
-
-
-def _has_bfloat16_products(context: Any) -> bool:
-    """Whether the CPU that is compiled for has them; part of what numba keeps kernels under."""
-    return "+avx512bf16" in context.codegen().magic_tuple()[2]
-
-
-def _dot_pairs(builder: Any, sums: Any, a: Any, b: Any) -> Any:
-    """Sums + the products of both bfloat16 of each pair."""
-    kind = ir.VectorType(_BFloat16(), 2 * LANES)
-    function = ir.FunctionType(_FLOATS, [_FLOATS, kind, kind])
-    name = "llvm.x86.avx512bf16.dpbf16ps.512"
-    dot = cgutils.get_or_insert_function(builder.module, function, name)
-    return builder.call(dot, [sums, builder.bitcast(a, kind), builder.bitcast(b, kind)])
-
-
-def _splat(builder: Any, number: Any) -> Any:
-    undefined = ir.Constant(ir.VectorType(number.type, LANES), ir.Undefined)
-    first = builder.insert_element(undefined, number, _INT32(0))
-    return builder.shuffle_vector(first, undefined, _splat_int(0))
-
-
-def _splat_int(value: int) -> Any:
-    return ir.Constant(_INT32S, [value] * LANES)
-
-
-def _suffix(vector: Any) -> str:
-    return "f32" if isinstance(vector.element, ir.FloatType) else "f64"
+    bits = builder.shl(builder.zext(value, INT32S), splat_int(16))
+    return builder.bitcast(bits, FLOATS)

@@ -1,0 +1,96 @@
+"""What `simd` makes vectors' instructions of: pieces of LLVM's language.
+
+Of vectors of `LANES` numbers, and of bfloat16 in pairs, one integer of 32 bits each, the first one
+in its lower half.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils
+
+LANES = 16
+INT32 = ir.IntType(32)
+INT32S = ir.VectorType(INT32, LANES)
+FLOATS = ir.VectorType(ir.FloatType(), LANES)
+PAIRS = INT32S  #: of bfloat16
+
+
+class _BFloat16(ir.Type):  # type: ignore[misc]  # llvmlite has no types
+    """LLVM's type, which llvmlite does not name."""
+
+    def __str__(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _BFloat16)
+
+    def __hash__(self) -> int:
+        return hash(_BFloat16)
+
+
+def fma_of(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    """A * b + c, rounded once."""
+    name = f"llvm.fma.v{LANES}{suffix(a.type)}"
+    function = ir.FunctionType(a.type, [a.type] * 3)
+    return builder.call(cgutils.get_or_insert_function(builder.module, function, name), [a, b, c])
+
+
+def splat_of(builder: Any, number: Any) -> Any:
+    """A vector of one number."""
+    undefined = ir.Constant(ir.VectorType(number.type, LANES), ir.Undefined)
+    first = builder.insert_element(undefined, number, INT32(0))
+    return builder.shuffle_vector(first, undefined, splat_int(0))
+
+
+def splat_int(value: int) -> Any:
+    """A constant vector of one integer."""
+    return ir.Constant(INT32S, [value] * LANES)
+
+
+def suffix(vector: Any) -> str:
+    """How LLVM's functions of such vectors end."""
+    return "f32" if isinstance(vector.element, ir.FloatType) else "f64"
+
+
+def lower(builder: Any, pairs: Any) -> Any:
+    """The first number of each pair, as float32."""
+    return builder.bitcast(builder.shl(pairs, splat_int(16)), FLOATS)
+
+
+def upper(builder: Any, pairs: Any) -> Any:
+    """The second number of each pair, as float32."""
+    return builder.bitcast(builder.and_(pairs, splat_int(0xFFFF0000)), FLOATS)
+
+
+def round_to_bfloat16(context: Any, builder: Any, numbers: Any) -> Any:
+    """A vector's numbers as bfloat16, to the nearest, ties to even."""
+    halves = ir.VectorType(ir.IntType(16), LANES)
+    if _has_bfloat16_products(context):
+        function = ir.FunctionType(ir.VectorType(_BFloat16(), LANES), [FLOATS])
+        name = "llvm.x86.avx512bf16.cvtneps2bf16.512"
+        convert = cgutils.get_or_insert_function(builder.module, function, name)
+        return builder.bitcast(builder.call(convert, [numbers]), halves)
+    bits = builder.bitcast(numbers, INT32S)
+    odd = builder.and_(builder.lshr(bits, splat_int(16)), splat_int(1))
+    rounded = builder.add(builder.add(bits, splat_int(0x7FFF)), odd)
+    return builder.trunc(builder.lshr(rounded, splat_int(16)), halves)
+
+
+def add_pairs(context: Any, builder: Any, sums: Any, a: Any, b: Any) -> Any:
+    """Sums + the products of both bfloat16 of each pair."""
+    if not _has_bfloat16_products(context):
+        sums = fma_of(builder, lower(builder, a), lower(builder, b), sums)
+        return fma_of(builder, upper(builder, a), upper(builder, b), sums)
+    kind = ir.VectorType(_BFloat16(), 2 * LANES)
+    function = ir.FunctionType(FLOATS, [FLOATS, kind, kind])
+    name = "llvm.x86.avx512bf16.dpbf16ps.512"
+    dot = cgutils.get_or_insert_function(builder.module, function, name)
+    return builder.call(dot, [sums, builder.bitcast(a, kind), builder.bitcast(b, kind)])
+
+
+def _has_bfloat16_products(context: Any) -> bool:
+    """Whether the CPU that is compiled for has them; part of what numba keeps kernels under."""
+    return "+avx512bf16" in context.codegen().magic_tuple()[2]
