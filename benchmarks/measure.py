@@ -101,8 +101,8 @@ class _Terminal(io.StringIO):
         return len(text)
 
 
-def embed(model: str, path: str, num_epochs: int) -> dict[str, float]:
-    """Embed a graph at a model's defaults; median seconds of the epochs after the first.
+def embed(model: str, path: str, num_epochs: int, **options: Any) -> dict[str, float]:
+    """Embed a graph at a model's defaults but for `options`; median seconds of later epochs.
 
     The file is read, not its cache, and none is made.
     """
@@ -113,7 +113,7 @@ def embed(model: str, path: str, num_epochs: int) -> dict[str, float]:
     terminal = _Terminal()
     with tempfile.TemporaryDirectory() as directory, contextlib.redirect_stderr(terminal):
         output = Path(directory) / "e.parquet"
-        stats = generate(path, output, num_epochs=num_epochs, cache=False)
+        stats = generate(path, output, num_epochs=num_epochs, cache=False, **options)
         epochs = pl.read_csv(Path(stats["model_dir"]) / "history.csv")["seconds"][1:]
     if terminal.peak_training is None:
         raise RuntimeError("the progress no longer says that inference begins")

@@ -123,6 +123,20 @@ def test_what_one_witness_misses_the_other_one_sees() -> None:
     assert tree.missing
 
 
+#: What GPUs prepare for each shape: products of matrices, sums at indices, normalisation.
+HEAVY = (
+    "mm", "addmm", "bmm", "index_add_", "scatter_reduce_.two", "native_layer_norm",
+    "native_layer_norm_backward", "gelu", "gelu_backward", "embedding_dense_backward",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("model", ["graphsage", "hgt"])
+def test_inference_sees_a_handful_of_shapes(model: str) -> None:
+    with device_path(), Operations() as seen:
+        PATHS[f"{model} inference"].run()
+    assert {name: len(seen.shapes[name]) for name in HEAVY if len(seen.shapes[name]) > 8} == {}
+
+
 @pytest.mark.parametrize("model", ["graphsage", "hgt"])
 def test_shapes_are_few_and_do_not_grow_with_the_epochs(model: str) -> None:
     shapes = {}
@@ -131,12 +145,7 @@ def test_shapes_are_few_and_do_not_grow_with_the_epochs(model: str) -> None:
         with device_path(), Operations() as seen:
             path.run()
         shapes[num_epochs] = {name: len(found) for name, found in seen.shapes.items()}
-    # What GPUs prepare for each shape: products of matrices, sums at indices, normalisation.
-    heavy = [
-        "mm", "addmm", "bmm", "index_add_", "scatter_reduce_.two", "native_layer_norm",
-        "native_layer_norm_backward", "gelu", "gelu_backward", "embedding_dense_backward",
-    ]  # fmt: skip
-    for name in heavy:
+    for name in HEAVY:
         few, many = (shapes[n].get(name, 0) for n in (2, 6))
         assert many <= 24, (name, many)
         assert many <= few + 6, (name, few, many)

@@ -62,9 +62,10 @@ def audit_path(run: Callable[[], object], waits: int = 0) -> dict[str, Any]:
         waits: how often the host may wait for the device.
 
     Returns:
-        num_calls, num_operations, what fails the audit (missing, float64, compressed_sparse,
-        host_waits beyond `waits`), and what does not: notes on slow operations, unseen (what MPS
-        composes, and a CPU does not show), most_shapes of an operation, largest_tensor in elements.
+        num_calls, num_launches (calls but for views), num_operations, what fails the audit
+        (missing, float64, compressed_sparse, host_waits beyond `waits`), and what does not: notes
+        on slow operations, unseen (what MPS composes, and a CPU does not show), most_shapes of an
+        operation, largest_tensor in elements.
     """
     with device_path(), Operations() as seen:
         run()
@@ -76,6 +77,7 @@ def audit_path(run: Callable[[], object], waits: int = 0) -> dict[str, Any]:
     too_many = seen.waiting.total() > waits
     return {
         "num_calls": seen.calls.total(),
+        "num_launches": seen.num_launches,
         "num_operations": len(seen.calls),
         "missing": missing,
         "float64": sorted(seen.wide),

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
 import torch
@@ -41,9 +40,11 @@ def embed_all(
     chunk_size: int,
     on_stage: Callable[[str], None] = lambda name: None,
 ) -> Tensor:
-    """Run one stage for all nodes, then the next, a chunk of nodes of one type at a time.
+    """Run one stage for all nodes, then the next, a chunk of nodes at a time.
 
-    Equal to the model's full forward pass for every chunk size. At any moment only the input and
+    Equal to the model's full forward pass for every chunk size. All chunks have the same size, as
+    GPUs prepare operations for each shape, and end where they do whatever the types: HGT's keys and
+    values of all sources are made again for each chunk, so few chunks are fast. At any moment only the input and
     the output of one stage exist, (N, C) and (N, D), and a few buffers of (chunk_size, max(C, D));
     with HGT also 6 of (n, C) for the n nodes of the largest type, whatever the chunk size, since a
     chunk needs the keys and values of all its sources.
@@ -62,11 +63,18 @@ def embed_all(
         on_stage(name)
         begun = model.begin_stage(index, x)
         out = x.new_empty(len(x), dim)
-        for first, last in pairwise(graph.bounds):
-            for start in range(first, last, chunk_size):
-                stop = min(start + chunk_size, last)
-                block = range_block(graph, start, stop)
-                out[start:stop] = model.apply_stage(index, x, begun, block)
+        for start, stop in _even_chunks(len(x), chunk_size):
+            block = range_block(graph, start, stop)
+            out[start:stop] = model.apply_stage(index, x, begun, block)
             empty_cache(x.device)
         x = out
     return x.cpu()
+
+
+def _even_chunks(num_nodes: int, chunk_size: int) -> Iterator[tuple[int, int]]:
+    """Starts and stops of as few ranges of one size as cover all nodes; the last may overlap."""
+    count = -(-num_nodes // chunk_size)
+    size = -(-num_nodes // count)
+    for i in range(count):
+        stop = min((i + 1) * size, num_nodes)
+        yield stop - size, stop

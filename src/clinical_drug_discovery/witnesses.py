@@ -34,6 +34,7 @@ class Operations(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch has no types for it
         self.calls: Counter[str] = Counter()  #: by operation and overload
+        self.num_launches = 0  #: calls that are no mere views: about as many kernels
         self.shapes: dict[str, set[tuple[Any, ...]]] = defaultdict(
             set
         )  #: of arguments and results, but for views
@@ -59,6 +60,7 @@ class Operations(TorchDispatchMode):
         tensors = [*arguments, *(leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor))]
         self.calls[name] += 1
         if not is_view:
+            self.num_launches += 1
             self.shapes[name].add(tuple(tuple(tensor.shape) for tensor in tensors))
         self.largest = max([self.largest, *(tensor.numel() for tensor in tensors)])
         key = "MPS"

@@ -1,0 +1,87 @@
+"""What does the path of Macs and GPUs take, and does it keep within the memory of a Mac of 8 GB?
+
+python benchmarks/device_path.py [kg.csv]   (without a file: a synthetic graph of PrimeKG's size)
+
+Runs on the CPU what GPUs would be asked for (`ops.backend.device_path`), both models at their
+defaults, with what Metal recommends on a Mac of 8 GB as the budget. Prints the predicted and the
+measured peak of the whole process, seconds as ratios to Y (see embedding.py) and, of one epoch, how
+many operations the device would be asked for: kernel launches, but for those that an operation
+splits into. against_pyg.py compares the same path with PyTorch Geometric's layers.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from measure import MODELS, edges_file, embed, in_fresh_process, run, yardstick
+
+BUDGET = "5.33GB"
+NUM_EPOCHS = 2
+
+
+def embed_graph(arguments: list[str]) -> dict[str, float]:
+    from clinical_drug_discovery.ops.backend import device_path
+
+    model, path = arguments
+    with device_path():
+        return embed(model, path, NUM_EPOCHS, memory_budget=BUDGET)
+
+
+def launches(arguments: list[str]) -> dict[str, float]:
+    """Operations of one epoch, forward, backward and optimizer, that are no mere views."""
+    import numpy as np
+    import torch
+
+    from clinical_drug_discovery.blocks import full_block, row_block
+    from clinical_drug_discovery.hgt import Hgt
+    from clinical_drug_discovery.losses import DistMult, link_prediction_loss
+    from clinical_drug_discovery.ops.backend import device_path
+    from clinical_drug_discovery.optimizer import Adam
+    from clinical_drug_discovery.sage import GraphSage
+    from clinical_drug_discovery.sampling import EdgeSampler, SteadyRows, share_out
+    from clinical_drug_discovery.tables import read_graph
+    from clinical_drug_discovery.witnesses import Operations
+
+    name, path = arguments
+    graph, generator = read_graph(path), torch.Generator().manual_seed(0)
+    counts = graph.edge_type_counts
+    model: GraphSage | Hgt
+    if name == "graphsage":
+        model = GraphSage(graph.num_nodes, 256, 512, 3, generator)
+        sizes = share_out(counts, 10_000)
+    else:
+        model = Hgt(graph.bounds, len(graph.edge_types), 256, 512, 2, 8, generator)
+        sizes = np.minimum(counts, 1_000).tolist()
+    decoder = DistMult(len(graph.relations), 512)
+    optimizer = Adam([*model.parameters(), *decoder.parameters()], 0.001)
+    with device_path():
+        batch = EdgeSampler(graph, sizes, 0).sample()
+        batch = SteadyRows(graph, graph.device).fill(batch)
+        hidden, target = full_block(graph), row_block(graph, batch.rows)
+        with Operations() as seen:
+            link_prediction_loss(decoder, model(hidden, target), batch).backward()
+            optimizer.step()
+    shapes = max(len(found) for found in seen.shapes.values())
+    return {"launches": seen.num_launches, "shapes": shapes, "largest": seen.largest}
+
+
+def main() -> None:
+    with edges_file(sys.argv[1] if sys.argv[1:] else None) as path:
+        y = in_fresh_process(__file__, "yardstick", path)["seconds"]
+        print(f"Y: {y:.2f} s, memory_budget {BUDGET}")
+        for model in MODELS:
+            figures = in_fresh_process(__file__, "embed", model, path)
+            asked = in_fresh_process(__file__, "launches", model, path)
+            print(
+                f"{model}: peak {figures['peak_memory_gib']:.2f} GiB, predicted "
+                f"{figures['predicted_memory_gib']:.2f}; epoch {figures['seconds_epoch']:.1f} s = "
+                f"{figures['seconds_epoch'] / y:.0f} Y, inference "
+                f"{figures['seconds_inference']:.1f} s = {figures['seconds_inference'] / y:.0f} Y; "
+                f"{asked['launches']:,} launches an epoch, at most {asked['shapes']} shapes of an "
+                f"operation, largest tensor {asked['largest'] / 1e6:.0f} million numbers",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    run({"yardstick": yardstick, "embed": embed_graph, "launches": launches}, main)
