@@ -44,10 +44,10 @@ def embed_all(
 
     Equal to the model's full forward pass for every chunk size. All chunks have the same size, as
     GPUs prepare operations for each shape, and end where they do whatever the types: HGT's keys and
-    values of all sources are made again for each chunk, so few chunks are fast. At any moment only the input and
-    the output of one stage exist, (N, C) and (N, D), and a few buffers of (chunk_size, max(C, D));
-    with HGT also 6 of (n, C) for the n nodes of the largest type, whatever the chunk size, since a
-    chunk needs the keys and values of all its sources.
+    values of all sources are made again for each chunk, so few chunks are fast. At any moment only
+    the input and the output of one stage exist, (N, C) and (N, D), and a few buffers of
+    (chunk_size, max(C, D)); with HGT also 6 of (n, C) for the n nodes of the largest type, whatever
+    the chunk size, since a chunk needs the keys and values of all its sources.
 
     Args:
         model: on the device that it is to run on.
