@@ -10,13 +10,13 @@ import scipy.stats
 import torch
 from graphs import Fact, node, read_facts
 
-from clinical_drug_discovery.contrast import LeftOutPairs
-from clinical_drug_discovery.evaluate import (
+from clinical_drug_discovery.collapse import (
     Collapse,
     collapse_by_type,
     collapse_warnings,
     similarity_spearman,
 )
+from clinical_drug_discovery.contrast import LeftOutPairs
 from clinical_drug_discovery.graph import KnowledgeGraph
 
 
