@@ -25,6 +25,7 @@ LAYERS = (
         "pairs",
         "areas",
         "split",
+        "curves",
         "metrics",
         "baselines",
         "ranking",
