@@ -29,6 +29,8 @@ LAYERS = (
         "metrics",
         "baselines",
         "ranking",
+        "relations",
+        "rankers",
         "rowwise",
         "sampling",
         "similarity",
@@ -52,7 +54,7 @@ LAYERS = (
     ("run",),
     ("sage_training", "hgt_training"),
     ("lib",),
-    ("demo", "doctor"),
+    ("demo", "doctor", "evaluate"),
     ("cli",),
     ("entry",),
 )
