@@ -142,7 +142,7 @@ def evaluate_model(
             "max_drugs": max_drugs,
         },
     )
-    settings, train = _model(
+    settings, train = settings_of(
         model,
         {
             "embedding_dim": embedding_dim,
@@ -172,6 +172,13 @@ def evaluate_model(
         graph, facts = hold_out_facts(held.graph, share=relation_share, most=_MOST_FACTS, seed=seed)
         every_fact = [held_out_pairs(whole, held.held_out), facts]
         num_edges, held = whole.num_edges, replace(held, graph=graph)
+        counts = {
+            **held.counts,
+            "num_held_out_facts": len(facts.src) // 2,
+            "num_removed_fact_edges": num_edges
+            - held.counts["num_removed_edges"]
+            - graph.num_edges,
+        }
         num_leaks = _check_leaks(held, facts)
     del whole
     run.progress.milestone(
@@ -202,7 +209,7 @@ def evaluate_model(
         "num_nodes": graph.num_nodes,
         "num_edges": num_edges,
         "num_training_edges": graph.num_edges,
-        "split_counts": {**held.counts, "num_held_out_facts": len(facts.src) // 2},
+        "split_counts": counts,
         "num_leaks": num_leaks,
         "num_candidates": span_of(graph, DRUG)[1] - span_of(graph, DRUG)[0],
         "rankers": rankers,
@@ -231,15 +238,25 @@ def _split(
     make, defaults = SPLITS[split]
     parameters = _fill(f"split {split!r}", defaults, chosen)
     for name, value in parameters.items():
-        if name != "share":
+        if name == "share":
+            check_between(name, value, 0, 1)
+        else:
             check_at_least(name, value, 1)
     return partial(make, **parameters), parameters
 
 
-def _model(
+def settings_of(
     model: str, chosen: Mapping[str, Any]
 ) -> tuple[SageSettings | HgtSettings, Callable[..., Trained]]:
-    """A model's settings, checked, and its training."""
+    """A model's settings, checked, and its training.
+
+    Args:
+        model: graphsage or hgt.
+        chosen: settings by name; what is None or left out is as `cdd embed` has it.
+
+    Raises:
+        InputError: a setting breaks its rule, or the model has no such setting.
+    """
     if model not in MODELS:
         raise InputError(f"model (got {model!r}) must be one of {', '.join(MODELS)}")
     generate, kind, train = MODELS[model]
