@@ -3,8 +3,8 @@
 In an environment of its own (pip install pykeen polars):
 python benchmarks/rival_pykeen.py DIR/pair-0 --model ComplEx --minutes 10 [--dim 128]
 
-Every edge type is a relation, the mirrored ones too; held-out pairs left in both directions. Training
-ends with the first batch after the time is over.
+Every edge type is a relation, the mirrored ones too; held-out pairs left in both directions.
+Training ends with the first batch after the time is over.
 """
 
 from __future__ import annotations
