@@ -56,6 +56,7 @@ def train_shallow(
     graph: KnowledgeGraph, *, is_complex: bool, seconds: float, dim: int = 128, seed: int = 0
 ) -> Callable[[IntArray], Scores]:
     """Train until the time is over; returns how drugs are scored for diseases."""
+    torch.sparse.check_sparse_tensor_invariants.disable()  # said outright, torch does not warn
     model = Shallow(graph, dim, is_complex, seed)
     rng = np.random.default_rng(seed)
     optimizer = torch.optim.Adagrad(model.parameters(), LEARNING_RATE)
