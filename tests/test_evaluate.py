@@ -1,104 +1,188 @@
-"""Collapse: figures that can be checked by hand, and against all pairs."""
+"""What `cdd evaluate` promises: no leak, figures that follow from the ranks, clean refusals."""
 
 from __future__ import annotations
 
+import inspect
+import json
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
-import scipy.stats
-import torch
-from graphs import Fact, node, read_facts
+from graphs import Fact, node, to_rows
+from test_ranker import planted
+from typer.testing import CliRunner
 
-from clinical_drug_discovery.contrast import LeftOutPairs
-from clinical_drug_discovery.evaluate import (
-    Collapse,
-    collapse_by_type,
-    collapse_warnings,
-    similarity_spearman,
+from clinical_drug_discovery import evaluate
+from clinical_drug_discovery.baselines import BASELINES
+from clinical_drug_discovery.cli import make_app, show_evaluation
+from clinical_drug_discovery.errors import InputError
+from clinical_drug_discovery.evaluate import MODELS, evaluate_model
+from clinical_drug_discovery.graph import IntArray
+from clinical_drug_discovery.metrics import Scores, pair_metrics
+
+SMALL: dict[str, Any] = {"embedding_dim": 16, "hidden_dim": 16, "num_layers": 2, "num_epochs": 3}
+RANKERS = ["network", "ranker", "paths, listwise", "paths, boosted", *BASELINES]
+
+
+@pytest.fixture(scope="module")
+def edges(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Drugs treat the diseases of their target's gene; many pairs are said two or three times."""
+    facts = planted()
+    treats = [(x, y) for x, relation, y in facts if relation == "indication"]
+    more: list[Fact] = [(y, "contraindication", x) for x, y in treats[::3]]
+    more += [(x, "off-label use", y) for x, y in treats[::4]]
+    more += [(node("disease", i), "disease_disease", node("disease", i + 1)) for i in range(39)]
+    helped = set(treats)
+    pairs = [(node("drug", i), node("disease", 3 * i % 40)) for i in range(30)]
+    more += [(x, "contraindication", y) for x, y in pairs if (x, y) not in helped]
+    rows = to_rows([*facts, *more], both=True)
+    path = tmp_path_factory.mktemp("planted") / "kg.csv"
+    pl.concat([rows, rows[::5]]).write_csv(path)
+    return path
+
+
+@pytest.fixture(scope="module", params=["pair", "disease", "area"])
+def report(request: pytest.FixtureRequest, edges: Path) -> dict[str, Any]:
+    by_split: dict[str, dict[str, Any]] = {
+        "pair": {"model": "graphsage"},
+        "disease": {"model": "hgt", "num_heads": 4, "num_diseases": 8, "min_drugs": 2},
+        "area": {"model": "graphsage", "num_areas": 3, "relation_share": 0.0},
+    }
+    split: str = request.param
+    return evaluate_model(edges, edges.parent / split, split=split, **SMALL, **by_split[split])
+
+
+def test_no_leak_and_all_is_counted(report: dict[str, Any]) -> None:
+    assert report["num_leaks"] == report["split_counts"]["num_leaks"] == 0
+    assert report["num_candidates"] == 60
+    assert list(report["rankers"]) == RANKERS
+    counts = report["split_counts"]
+    for figures in report["rankers"].values():
+        assert figures["num_pairs"] == counts["num_test_pairs"] == counts["num_held_out_pairs"]
+        assert figures["num_candidates"] == 60
+    relations = {record["relation"] for record in report["relations"]}
+    others = {"contraindication", "drug_protein", "drug_drug", "disease_protein"}
+    assert relations >= {"indication", *(others if counts["num_held_out_facts"] else ())}
+    assert counts["num_removed_fact_edges"] >= 2 * counts["num_held_out_facts"]
+    gone = counts["num_removed_edges"] + counts["num_removed_fact_edges"]
+    assert report["num_edges"] - report["num_training_edges"] == gone
+    assert report["peak_memory_gib"] > 0
+    assert min(report["seconds"].values()) >= 0
+
+
+def test_the_planted_mechanism_is_found(report: dict[str, Any]) -> None:
+    mrr = {name: figures["mrr"] for name, figures in report["rankers"].items()}
+    for name in ("ranker", "paths, listwise", "shared"):
+        assert mrr[name] > 0.4 > mrr["popularity"], name
+
+
+def test_the_figures_follow_from_the_ranks(report: dict[str, Any]) -> None:
+    directory = Path(report["output_dir"])
+    assert json.loads((directory / "report.json").read_text()) == report
+    ranks = pl.read_parquet(directory / "ranks.parquet")
+    assert ranks.columns == ["ranker", "disease_index", "drug_index", "rank"]
+    assert ranks["ranker"].unique(maintain_order=True).to_list() == RANKERS
+    indications = pl.read_csv(directory.parent / "kg.csv").filter(relation="indication")
+    pairs = set(indications.select("x_index", "y_index").rows())
+    for name, figures in report["rankers"].items():
+        own = ranks.filter(ranker=name)
+        asked = own.select("drug_index", "disease_index").rows()
+        assert len(set(asked)) == len(asked) == figures["num_pairs"]
+        assert set(asked) <= pairs
+        found = pair_metrics(own["rank"].to_numpy(), own["disease_index"].to_numpy())
+        assert {key: figures[key] for key in found} == pytest.approx(found)
+
+
+def test_the_same_seed_gives_the_same_report(report: dict[str, Any], tmp_path: Path) -> None:
+    if report["split"] != "pair":
+        pytest.skip("one split shows it")
+    edges = Path(report["output_dir"]).parent / "kg.csv"
+    again = evaluate_model(edges, tmp_path, model="graphsage", split="pair", **SMALL)
+    of_process = ("seconds", "peak_memory_gib", "predicted_memory_gib", "output_dir")
+    first, second = ({k: v for k, v in r.items() if k not in of_process} for r in (report, again))
+    assert first == second
+    tables = [pl.read_parquet(Path(r["output_dir"]) / "ranks.parquet") for r in (report, again)]
+    assert tables[0].equals(tables[1])
+
+
+def test_defaults_are_those_of_embed() -> None:
+    for model, (generate, _, _) in MODELS.items():
+        settings, _ = evaluate.settings_of(model, {"num_epochs": 7, "hidden_dim": None})
+        parameters = inspect.signature(generate).parameters
+        for name, value in asdict(settings).items():
+            assert value == (7 if name == "num_epochs" else parameters[name].default)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"model": "gcn"}, r"model \(got 'gcn'\) must be one of graphsage, hgt"),
+        ({"split": "drug"}, r"split \(got 'drug'\) must be one of pair, disease, area"),
+        ({"num_diseases": 5}, r"num_diseases \(got 5\) is of no use with split 'pair'"),
+        ({"num_heads": 4}, r"num_heads \(got 4\) is of no use with model 'graphsage'"),
+        ({"share": 1.5}, r"share \(got 1.5\) must be .* above 0 and at most 1"),
+        ({"share": "half"}, r"share \(got 'half'\)"),
+        ({"split": "disease", "min_drugs": 0}, r"min_drugs \(got 0\)"),
+        (
+            {"split": "disease", "num_diseases": 50},
+            r"num_diseases \(got 50\) must be at least 1 an",
+        ),
+        ({"split": "disease", "num_diseases": 1.5}, r"num_diseases \(got 1.5\)"),
+        ({"split": "area", "num_areas": 50}, r"num_areas \(got 50\)"),
+        ({"relation_share": 2}, r"relation_share \(got 2\) must be .* at least 0 and at most 1"),
+        ({"num_epochs": 0}, r"num_epochs \(got 0\)"),
+        ({"learning_rate": 1e30}, r"learning_rate \(got 1e\+30\)"),
+        ({"seed": -1}, r"seed \(got -1\)"),
+        ({"device": "tpu"}, r"device \(got 'tpu'\)"),
+        ({"memory_budget": "1MiB"}, r"memory_budget .*too small"),
+    ],
 )
-from clinical_drug_discovery.graph import KnowledgeGraph
-
-
-def collapse_of(embeddings: torch.Tensor, graph: KnowledgeGraph) -> Collapse:
-    return collapse_by_type(embeddings, graph.type_ptr.tolist(), graph.node_type_names)
-
-
-def test_against_all_pairs_and_all_singular_values(
-    graph: KnowledgeGraph, rng: np.random.Generator
+def test_what_cannot_be_done_is_refused_and_leaves_nothing(
+    edges: Path, tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
-    values = rng.standard_normal((graph.num_nodes, 12)).astype(np.float32) + 0.3
-    collapse = collapse_of(torch.from_numpy(values), graph)
-    assert list(collapse) == list(graph.node_type_names)
-    for t, name in enumerate(graph.node_type_names):
-        rows = values[graph.node_type.numpy() == t]
-        unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-        pairs = (unit @ unit.T)[~np.eye(len(rows), dtype=bool)]
-        assert collapse[name]["mean_cosine"] == pytest.approx(pairs.mean(), abs=1e-6)
-        share = np.linalg.svd(rows, compute_uv=False)
-        share = share / share.sum()
-        rank = np.exp(-(share * np.log(share)).sum())
-        assert collapse[name]["effective_rank"] == pytest.approx(rank, rel=1e-5)
+    output = tmp_path / "new" / "out"
+    with pytest.raises(InputError, match=message):
+        evaluate_model(edges, output, **{"model": "graphsage", "split": "pair", **SMALL, **options})
+    assert not output.parent.exists()
 
 
-def test_collapsed_and_spread_out(graph: KnowledgeGraph) -> None:
-    same = collapse_of(torch.ones(graph.num_nodes, 8), graph)
-    spread = collapse_of(torch.eye(graph.num_nodes), graph)
-    for t, name in enumerate(graph.node_type_names):
-        count = int(graph.type_ptr[t + 1] - graph.type_ptr[t])
-        assert same[name]["mean_cosine"] == pytest.approx(1)
-        # The square root of rounding errors of the Gram matrix is what a zero looks like.
-        assert same[name]["effective_rank"] == pytest.approx(1, abs=1e-3)
-        assert spread[name]["mean_cosine"] == pytest.approx(0)
-        assert spread[name]["effective_rank"] == pytest.approx(count)
+def test_a_mistake_ends_the_command_with_2(edges: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    flags = ["--edges", edges, "--output", output, "--model", "hgt", "--split", "pair"]
+    result = CliRunner().invoke(make_app(), ["evaluate", *map(str, flags), "--share", "2"])
+    assert result.exit_code == 2
+    assert "error: share (got 2.0)" in result.stderr
+    assert not output.exists()
 
 
-def test_zero_rows_are_no_division_by_zero(graph: KnowledgeGraph) -> None:
-    for record in collapse_of(torch.zeros(graph.num_nodes, 3), graph).values():
-        assert record["effective_rank"] == 1
-        assert record["mean_cosine"] == 0
+def test_scores_that_are_no_numbers_and_leaks_stop_the_run(
+    edges: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run() -> None:
+        evaluate_model(edges, tmp_path / "out", model="graphsage", split="pair", **SMALL)
+
+    def nothing(diseases: IntArray) -> Scores:
+        return np.full((len(diseases), 60), np.nan)
+
+    monkeypatch.setattr(evaluate, "drug_rankers", lambda *args, **options: [("none", nothing)])
+    with pytest.raises(InputError, match=r"scores \(got nan at row 0"):
+        run()
+    monkeypatch.setattr(evaluate, "leak_count", lambda *arguments: 1)
+    with pytest.raises(RuntimeError, match="2 edges of the training graph join held-out ends"):
+        run()
+    assert not (tmp_path / "out").exists()
 
 
-def test_no_rows_have_no_figures(graph: KnowledgeGraph) -> None:
-    nothing = collapse_by_type(torch.zeros(0, 3), [0, 0], ["drug"])
-    assert nothing == {"drug": {"mean_cosine": None, "effective_rank": None}}
-
-
-def test_a_collapsed_type_is_named_with_its_cause(tmp_path: Path) -> None:
-    hub: list[Fact] = [(node("drug", i), "indication", node("disease", 0)) for i in range(20)]
-    web: list[Fact] = [
-        (node("gene/protein", i), "ppi", node("gene/protein", i + step))
-        for i in range(20)
-        for step in (1, 2)
-    ]
-    graph = read_facts(tmp_path, hub + web)
-    values = torch.eye(graph.num_nodes)
-    assert collapse_warnings(collapse_of(values, graph), graph, graph.num_nodes) == []
-    drugs, genes = (graph.node_type_names.index(name) for name in ("drug", "gene/protein"))
-    bounds = graph.type_ptr.tolist()
-    for t in (drugs, genes):
-        values[bounds[t] : bounds[t + 1]] = 0.02 * values[bounds[t] : bounds[t + 1]] + 1
-    of_drugs, of_genes = collapse_warnings(collapse_of(values, graph), graph, graph.num_nodes)
-    assert "'drug' have collapsed (mean_cosine 1.00" in of_drugs
-    assert "at most one edge" in of_drugs
-    assert "'gene/protein' have collapsed" in of_genes
-    assert "learning_rate is too high" in of_genes
-    # On one line, in both directions: no mean cosine shows it, the effective rank does.
-    both = torch.ones(graph.num_nodes, 32)
-    both[::2] *= -1
-    assert len(collapse_warnings(collapse_of(both, graph), graph, 32)) == 2
-
-
-def test_spearman_against_scipy(rng: np.random.Generator) -> None:
-    values = torch.from_numpy(rng.standard_normal((50, 8)).astype(np.float32))
-    a, b = rng.integers(0, 50, (2, 300))
-    jaccard = np.maximum(rng.random(300) - 0.5, 0)  # half of them tied at 0
-    cosine = torch.cosine_similarity(values[torch.from_numpy(a)], values[torch.from_numpy(b)])
-    found = similarity_spearman(values, LeftOutPairs(a, b, jaccard))
-    wanted = scipy.stats.spearmanr(jaccard, cosine.numpy()).statistic
-    assert found == {"num_held_out_pairs": 300, "spearman": pytest.approx(wanted)}
-    # On one line all cosines are 1: no rank correlation, and no NaN that JSON could not hold.
-    line = similarity_spearman(torch.ones(50, 8), LeftOutPairs(a, b, jaccard))
-    assert line["spearman"] is None
-    for none in (LeftOutPairs(a, b, np.zeros(300)), LeftOutPairs(a[:0], b[:0], jaccard[:0])):
-        assert similarity_spearman(values, none)["spearman"] is None
+def test_the_command_shows_a_table(
+    report: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    show_evaluation(report)
+    shown = capsys.readouterr().out
+    assert "each drug ranked among 60; 0 leaks" in shown
+    for name, figures in report["rankers"].items():
+        lines = [line for line in shown.splitlines() if line.startswith(f" {name}  ")]
+        assert any(f"{figures['mrr']:.3f}" in line for line in lines)
+    assert "disease - indication - drug" in shown

@@ -24,13 +24,14 @@ from rich.table import Table
 from clinical_drug_discovery.demo import run_demo
 from clinical_drug_discovery.doctor import describe_machine
 from clinical_drug_discovery.errors import InputError
+from clinical_drug_discovery.evaluate import evaluate_model
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
 from clinical_drug_discovery.repurpose import similar_nodes
 from clinical_drug_discovery.synthetic import synthesize_graph
 
-#: Parameters whose names say .csv for the sake of the Python signature only.
-FLAG_NAMES = {"edges_csv": "edges", "output_csv": "output"}
+#: Parameters whose names say what they are for the sake of the Python signature only.
+FLAG_NAMES = {"edges_csv": "edges", "output_csv": "output", "output_dir": "output"}
 #: What the command line takes for types that a flag cannot have.
 FLAG_TYPES: dict[Any, Any] = {
     str | Path: Path,
@@ -104,6 +105,51 @@ def show_demo(result: dict[str, Any]) -> None:
     console.print(f"\nAsk more: cdd similar --embeddings {output} --node Warfarin", soft_wrap=True)
 
 
+def show_evaluation(result: dict[str, Any]) -> None:
+    """The rankers side by side, then link prediction by relation."""
+    console, counts = make_console(), result["split_counts"]
+    console.print(
+        f"{counts['num_test_pairs']:,} held-out pairs of {counts['num_test_diseases']:,} diseases "
+        f"(split {result['split']}), each drug ranked among {result['num_candidates']:,}; "
+        f"{result['num_leaks']} leaks\n"
+    )
+    names = ("mrr", "hits@10", "recall@50", "recall@100", "auroc", "auprc", "entropy@50")
+    balanced = ("balanced_auroc", "balanced_auprc")
+    rankers = list(result["rankers"].items())
+    _print_figures("ranker", rankers, names)
+    console.print("\nAgainst one drawn drug for each pair, comparable with nothing above:\n")
+    _print_figures("ranker", rankers, balanced)
+    if result["relations"]:
+        console.print(f"\nLink prediction of {result['model']}, candidates of the target's type:\n")
+        rows = [
+            (f"{m['source_type']} - {m['relation']} - {m['target_type']}", m)
+            for m in result["relations"]
+        ]
+        shown = ("num_targets", "num_candidates", "mrr", "hits@10", "recall@50")
+        _print_figures("source - relation - target", rows, shown)
+    console.print(f"\nWith 95% intervals: {Path(result['output_dir']) / 'report.json'}")
+
+
+def _print_figures(
+    title: str, rows: list[tuple[str, dict[str, Any]]], names: Sequence[str]
+) -> None:
+    table = Table(box=None)
+    table.add_column(title)
+    for name in names:
+        table.add_column(name, justify="right")
+    for label, figures in rows:
+        values = (figures[name] for name in names)
+        cells = (
+            f"{v:.3f}" if isinstance(v, float) else "" if v is None else f"{v:,}" for v in values
+        )
+        table.add_row(label, *cells)
+    make_console().print(table)
+
+
+def _figure(value: float) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else f"{value:,}"
+
+
 def show_doctor(result: dict[str, Any]) -> None:
     """The machine, then the plan of each model, then each path of the audit."""
     show_record({name: v for name, v in result.items() if name not in ("plan", "audit")})
@@ -134,6 +180,7 @@ Command = tuple[Callable[..., Any], Callable[[Any], None]]
 COMMANDS: dict[tuple[str, ...], Command] = {
     ("embed", "graphsage"): (generate_gnn_embeddings, show_record),
     ("embed", "hgt"): (generate_hgt_embeddings, show_record),
+    ("evaluate",): (evaluate_model, show_evaluation),
     ("similar",): (similar_nodes, show_neighbors),
     ("synthesize",): (synthesize_graph, show_record),
     ("demo",): (run_demo, show_demo),
@@ -150,7 +197,8 @@ def make_command(function: Callable[..., Any], show: Callable[[Any], None]) -> C
         flag = f"--{FLAG_NAMES.get(name, name).replace('_', '-')}"
         if parameter.default is True:  # or nobody could turn it off
             flag = f"{flag}/--no-{name.replace('_', '-')}"
-        option = typer.Option(flag, help=helps[name])
+        flags = [flag, "--output-dir"] if name == "output_dir" else [flag]
+        option = typer.Option(*flags, help=helps[name])
         kind: Any = FLAG_TYPES.get(hints[name], hints[name])
         annotation = Annotated[kind, option]
         parameters.append(parameter.replace(kind=parameter.KEYWORD_ONLY, annotation=annotation))

@@ -28,7 +28,7 @@ def main() -> None:
 
 def _named_device(arguments: list[str]) -> str | None:
     """The value of --device of a run, if there is one and no help is asked for."""
-    if arguments[:1] != ["embed"] or "--help" in arguments:
+    if arguments[:1] not in (["embed"], ["evaluate"]) or "--help" in arguments:
         return None
     for i, argument in enumerate(arguments):
         if argument.startswith("--device="):

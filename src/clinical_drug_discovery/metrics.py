@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import average_precision_score, roc_auc_score
 
+from clinical_drug_discovery.curves import pool_rows
 from clinical_drug_discovery.errors import InputError
 from clinical_drug_discovery.graph import IntArray
 
@@ -21,6 +21,10 @@ Metrics = dict[str, float | int | None]
 Scores = npt.NDArray[np.floating]
 Known = npt.NDArray[np.bool_]
 _TOP = 50  # of a list, of which one asks how many different drugs it names
+_FEW = 8
+LEVEL, NUM_SAMPLES = 0.95, 1000  # of the bootstrap
+#: Means over pairs: name, and the highest rank that counts; 1 / rank without one.
+PAIR_METRICS = {"mrr": None, "hits@10": 10, "recall@50": 50, "recall@100": 100}
 
 
 def filtered_ranks(
@@ -46,6 +50,11 @@ def filtered_ranks(
     """
     ranks = np.empty(len(row))
     for at, positive, negative in _rows(scores, known, row, candidate):
+        if len(positive) <= _FEW:  # a look at all of them each is quicker than to sort
+            own = positive[:, None]
+            above, equal = (negative > own).sum(axis=1), (negative == own).sum(axis=1)
+            ranks[at] = 1 + above + equal / 2
+            continue
         order = np.sort(negative)
         not_above = np.searchsorted(order, positive, side="right")
         below = np.searchsorted(order, positive, side="left")
@@ -67,11 +76,11 @@ def ranking_metrics(
 
     Returns:
         Means over pairs, so that a row with many counts for many: `mrr`, and `hits@10`,
-        `recall@50`, `recall@100`, the shares of pairs with a rank of at most that. `mrr_low`,
-        `mrr_high`, `recall@50_low`, `recall@50_high`: see `bootstrap_interval`. `auroc`, `auprc`
-        (average precision): all pairs in one pool against every candidate that is not known of
-        the same rows, once each. `balanced_auroc`, `balanced_auprc`: against as many, one drawn
-        for each pair from its row. `entropy@50`, `normalized_entropy@50`: see `top_entropy`.
+        `recall@50`, `recall@100`, the shares of pairs with a rank of at most that. `auroc`,
+        `auprc` (average precision): all pairs in one pool against every candidate that is not
+        known of the same rows, once each. `balanced_auroc`, `balanced_auprc`: against as many, one
+        drawn for each pair from its row. Of each of them `_low` and `_high`: see
+        `bootstrap_interval`. `entropy@50`, `normalized_entropy@50`: see `top_entropy`.
         `num_pairs`, `num_diseases` (rows with a pair) and `num_candidates`. None where there is
         nothing to compare with.
 
@@ -80,29 +89,38 @@ def ranking_metrics(
     """
     if not len(row):
         raise InputError("row (got no pairs) must hold at least 1 held-out pair")
-    ranks = filtered_ranks(scores, known, row, candidate)
     rng = np.random.default_rng(seed)
-    positives, negatives, balanced, drawn = [], [], [], []
+    positives, negatives, drawn = [], [], []
     for _, positive, negative in _rows(scores, known, row, candidate):
         positives.append(positive)
         negatives.append(negative)
-        if len(negative):
-            balanced.append(positive)
-            drawn.append(rng.choice(negative, len(positive)))
-    metrics: Metrics = {"mrr": float((1 / ranks).mean())}
-    metrics |= {
-        name: float((ranks <= most).mean())
-        for name, most in (("hits@10", 10), ("recall@50", 50), ("recall@100", 100))
-    }
-    for name, values in (("mrr", 1 / ranks), ("recall@50", (ranks <= 50).astype(float))):
-        low, high = bootstrap_interval(values, row, seed=seed)
-        metrics |= {f"{name}_low": low, f"{name}_high": high}
-    metrics["auroc"], metrics["auprc"] = _areas(positives, negatives)
-    metrics["balanced_auroc"], metrics["balanced_auprc"] = _areas(balanced, drawn)
+        drawn.append(rng.choice(negative, len(positive)) if len(negative) else negative)
+    metrics = pair_metrics(filtered_ranks(scores, known, row, candidate), row, seed=seed)
+    metrics |= _areas("", positives, negatives, seed)
+    metrics |= _areas("balanced_", positives, drawn, seed)
     entropy, normalized = top_entropy(scores, known, row, candidate)
     metrics |= {f"entropy@{_TOP}": entropy, f"normalized_entropy@{_TOP}": normalized}
     metrics |= {"num_pairs": len(row), "num_diseases": len(np.unique(row))}
     return {**metrics, "num_candidates": scores.shape[1]}
+
+
+def pair_metrics(ranks: npt.NDArray[np.floating], cluster: IntArray, *, seed: int = 0) -> Metrics:
+    """The figures that follow from ranks alone, each with its interval.
+
+    Args:
+        ranks: shape (K,).
+        cluster: shape (K,), the disease of each pair.
+        seed: of the bootstrap.
+
+    Returns:
+        `mrr`, `hits@10`, `recall@50` and `recall@100`, and of each `_low` and `_high`.
+    """
+    metrics: Metrics = {}
+    for name, most in PAIR_METRICS.items():
+        values = 1 / ranks if most is None else (ranks <= most).astype(float)
+        low, high = bootstrap_interval(values, cluster, seed=seed)
+        metrics |= {name: float(values.mean()), f"{name}_low": low, f"{name}_high": high}
+    return metrics
 
 
 def top_entropy(
@@ -144,8 +162,8 @@ def bootstrap_interval(
     values: npt.NDArray[np.floating],
     cluster: IntArray,
     *,
-    level: float = 0.95,
-    num_samples: int = 1000,
+    level: float = LEVEL,
+    num_samples: int = NUM_SAMPLES,
     seed: int = 0,
 ) -> tuple[float, float]:
     """Percentile bootstrap interval of a mean whose values come in clusters.
@@ -176,11 +194,16 @@ def bootstrap_interval(
         raise InputError(f"num_samples (got {num_samples}) must be at least 1")
     _, number, size = np.unique(cluster, return_inverse=True, return_counts=True)
     total = np.bincount(number, values)
-    rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(len(size), np.full(len(size), 1 / len(size)), num_samples)
+    drawn = _resamples(len(size), num_samples, seed)
     means = (drawn @ total) / (drawn @ size)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def _resamples(num_clusters: int, num_samples: int, seed: int) -> npt.NDArray[np.int64]:
+    """How often each cluster is drawn, with replacement, shape (num_samples, num_clusters)."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(num_clusters, np.full(num_clusters, 1 / num_clusters), num_samples)
 
 
 def _rows(
@@ -217,13 +240,20 @@ def _check(scores: Scores, known: Known, row: IntArray, candidate: IntArray) -> 
         raise InputError(f"scores (got {scores[i, j]} at row {i}, column {j}) must be finite")
 
 
-def _areas(
-    positives: list[Scores], negatives: list[Scores]
-) -> tuple[float, float] | tuple[None, None]:
-    """Areas under the ROC and the precision-recall curve; nothing without negatives."""
+def _areas(prefix: str, positives: list[Scores], negatives: list[Scores], seed: int) -> Metrics:
+    """Areas under the ROC and the precision-recall curve, with intervals over rows.
+
+    Rows without negatives are no part of it; without any negatives there are no areas.
+    """
+    names = [f"{prefix}{area}" for area in ("auroc", "auprc")]
+    kept = [i for i, own in enumerate(negatives) if prefix == "" or len(own)]
     if not sum(map(len, negatives)):
-        return None, None
-    parts = [*positives, *negatives]
-    truth = np.repeat([True, False], [sum(map(len, positives)), sum(map(len, negatives))])
-    scores = np.concatenate(parts)
-    return float(roc_auc_score(truth, scores)), float(average_precision_score(truth, scores))
+        return {f"{name}{end}": None for name in names for end in ("", "_low", "_high")}
+    pool = pool_rows([positives[i] for i in kept], [negatives[i] for i in kept])
+    drawn = _resamples(len(kept), NUM_SAMPLES, seed).astype(float)
+    metrics: Metrics = {}
+    once = pool.areas(np.ones((1, len(kept))))
+    for name, value, sampled in zip(names, once, pool.areas(drawn), strict=True):
+        low, high = np.nanquantile(sampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        metrics |= {name: float(value[0]), f"{name}_low": float(low), f"{name}_high": float(high)}
+    return metrics

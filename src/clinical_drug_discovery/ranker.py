@@ -7,6 +7,7 @@ were known, and as if all but one were. One ranker so serves diseases of both ki
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clinical_drug_discovery.boosting import Trees, fit_trees
+from clinical_drug_discovery.errors import InputError
 from clinical_drug_discovery.graph import IntArray
 from clinical_drug_discovery.lists import (
     Extra,
@@ -102,16 +104,39 @@ class PathRanker:
             Shape (n, drugs), comparable within a disease only; without trees its logarithm of
             the probability that a drug is the next to be known.
         """
-        out = np.zeros((len(diseases), evidence.num_drugs), np.float32)
+        rows = self._features(evidence, diseases, extra)
+        return np.stack([self._score(features, has_known) for features, has_known in rows])
+
+    def tree_scores(
+        self, evidence: PathEvidence, diseases: IntArray, *, extra: Extra | None = None
+    ) -> Floats:
+        """What the trees alone say, of every disease, with known drugs or without.
+
+        Args:
+            evidence: see `scores`.
+            diseases: see `scores`.
+            extra: see `scores`.
+
+        Raises:
+            InputError: the ranker was fitted without trees.
+        """
+        if self.trees is None:
+            raise InputError("trees (got False) must be True in the fit for tree_scores")
+        rows = self._features(evidence, diseases, extra)
+        return np.stack([self.trees.log_odds(features) for features, _ in rows])
+
+    def _features(
+        self, evidence: PathEvidence, diseases: IntArray, extra: Extra | None
+    ) -> Iterator[tuple[Floats, bool]]:
+        """For each disease the features of all drugs, and whether any is known."""
         for start in range(0, len(diseases), _CHUNK):
             chunk = diseases[start : start + _CHUNK]
             base = squash(base_features(evidence, chunk, extra), self.base_scale)
-            for i, disease in enumerate(chunk.tolist()):
+            for own, disease in zip(base, chunk.tolist(), strict=True):
                 drugs, rows = evidence.fellow_rows(disease)
                 fellows = squash(fellows_of(rows), self.fellow_scale)
-                features = np.concatenate([base[i], fellows]).T
-                out[start + i] = self._score(np.ascontiguousarray(features), len(drugs) > 0)
-        return out
+                features = np.concatenate([own, fellows]).T
+                yield np.ascontiguousarray(features), len(drugs) > 0
 
     @torch.no_grad()
     def _score(self, features: Floats, has_known: bool) -> Floats:

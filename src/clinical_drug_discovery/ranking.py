@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -11,15 +12,42 @@ import numpy.typing as npt
 from clinical_drug_discovery.errors import InputError
 from clinical_drug_discovery.graph import IntArray
 from clinical_drug_discovery.metrics import Metrics, Scores, ranking_metrics
-from clinical_drug_discovery.pairs import DRUG, pairs_of, span_of
+from clinical_drug_discovery.pairs import DRUG, Pairs, pairs_of, span_of
 from clinical_drug_discovery.split import Split
+
+Part = Literal["validation", "test", "held_out"]
+
+
+@dataclass(frozen=True)
+class Question:
+    """Which drugs are to be found for which diseases, as the functions of `metrics` take it."""
+
+    diseases: IntArray  #: shape (n,), node numbers, ascending
+    known: npt.NDArray[np.bool_]  #: shape (n, number of drugs)
+    row: IntArray  #: shape (K,), of each held-out pair the disease's place in `diseases`
+    candidate: IntArray  #: shape (K,), of each held-out pair the drug, numbered within its type
+
+    @staticmethod
+    def of(split: Split, part: Part) -> Question:
+        """What a part of a split asks.
+
+        Raises:
+            InputError: the part is empty.
+        """
+        pairs: Pairs = getattr(split, part)
+        if not len(pairs):
+            raise InputError(f"part (got {part!r}) must hold pairs; see validation_share")
+        diseases = pairs.diseases
+        row = np.searchsorted(diseases, pairs.disease)
+        candidate = pairs.drug - span_of(split.graph, DRUG)[0]
+        return Question(diseases, known_drugs(split, diseases), row, candidate)
 
 
 def rank_metrics_of(
     split: Split,
     scores_of: Callable[[IntArray], Scores],
     *,
-    part: Literal["validation", "test", "held_out"] = "test",
+    part: Part = "test",
     seed: int = 0,
 ) -> Metrics:
     """How well scores find the held-out drugs of diseases among all drugs.
@@ -37,14 +65,9 @@ def rank_metrics_of(
     Raises:
         InputError: the part is empty, or scores have another shape or are not finite.
     """
-    pairs = getattr(split, part)
-    if not len(pairs):
-        raise InputError(f"part (got {part!r}) must hold pairs; see validation_share")
-    diseases = pairs.diseases
-    known = known_drugs(split, diseases)
-    row = np.searchsorted(diseases, pairs.disease)
-    first, _ = span_of(split.graph, DRUG)
-    return ranking_metrics(scores_of(diseases), known, row, pairs.drug - first, seed=seed)
+    asked = Question.of(split, part)
+    scores = scores_of(asked.diseases)
+    return ranking_metrics(scores, asked.known, asked.row, asked.candidate, seed=seed)
 
 
 def known_drugs(split: Split, diseases: IntArray) -> npt.NDArray[np.bool_]:

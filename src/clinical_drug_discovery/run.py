@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,11 +21,12 @@ from clinical_drug_discovery.checkpoint import (
     save_model,
     save_record,
 )
+from clinical_drug_discovery.collapse import Collapse, collapse_by_type, collapse_warnings
 from clinical_drug_discovery.device_memory import PeakMemory, limit_memory
 from clinical_drug_discovery.errors import InputError
-from clinical_drug_discovery.evaluate import Collapse, collapse_by_type, collapse_warnings
 from clinical_drug_discovery.graph import KnowledgeGraph
 from clinical_drug_discovery.inference import LayeredModel, embed_all
+from clinical_drug_discovery.losses import DistMult
 from clinical_drug_discovery.memory import AnyPlan, fit_plan, parse_memory, plan_for
 from clinical_drug_discovery.ops.backend import uses_kernels
 from clinical_drug_discovery.optimizer import Adam
@@ -47,6 +48,20 @@ from clinical_drug_discovery.warmup import prepare_kernels
 _FINITE_ROWS = 8_192  # looked at a time: whole, this takes a copy of the embeddings
 _WATCH_EVERY = 10  # epochs: on PrimeKG a look at one batch takes half a second
 History = list[dict[str, Any]]  #: one record per epoch
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model, and what it made of all nodes."""
+
+    model: nn.Module
+    decoder: DistMult
+    parameters: dict[str, Any]  #: "model", its name, and its settings
+    embeddings: Tensor  #: shape (N, D), on the CPU
+    history: History
+    predicted_memory: int  #: peak bytes of the process, by the plan
+    collapse: Collapse
+    similarity: dict[str, float | int | None] | None  #: see `stats.EmbeddingStats`
 
 
 @dataclass(frozen=True)
@@ -76,13 +91,37 @@ class Run:
         self.progress.warning(text)
 
 
+def check_sizes(settings: Any, *at_least_one: str) -> None:
+    """Refuse sizes that no model can have.
+
+    Args:
+        settings: of a model.
+        at_least_one: what this model has beside embedding_dim, hidden_dim, num_layers and
+            num_epochs, names of whole numbers of at least 1.
+
+    Raises:
+        InputError: it names the parameter.
+    """
+    # Layer normalisation leaves nothing of one number.
+    least = {"embedding_dim": 2, "hidden_dim": 2, "num_layers": 1, "num_epochs": 1}
+    for name, minimum in (least | dict.fromkeys(at_least_one, 1)).items():
+        check_at_least(name, getattr(settings, name), minimum)
+    check_between("learning_rate", settings.learning_rate, 0, math.inf)
+
+
+def check_rest(*, chunk_size: int | None, seed: int) -> None:
+    """Refuse what is no setting of a model."""
+    if chunk_size is not None:
+        check_at_least("chunk_size", chunk_size, 1)
+    check_at_least("seed", seed, 0)
+
+
 def start_run(
     edges_csv: str | Path,
     output_csv: str | Path,
     model_dir: str | Path | None,
     device: str | None,
     learning_rate: float,
-    least: Mapping[str, tuple[int | None, int]],
 ) -> Run:
     """Refuse what cannot be done, before anything expensive starts and with nothing written.
 
@@ -91,26 +130,31 @@ def start_run(
         output_csv: the file of embeddings to write.
         model_dir: where to write the model; beside the embeddings if None.
         device: see `runtime.resolve_device`.
-        learning_rate: must be a finite number above 0.
-        least: for each parameter that is a whole number, or left out, its value and the least that
-            is allowed.
+        learning_rate: checked.
 
     Raises:
-        InputError: a parameter breaks a rule.
+        InputError: a file or directory, or the device, breaks a rule.
     """
-    place = resolve_device(device)
-    for name, (value, minimum) in least.items():
-        if value is not None:
-            check_at_least(name, value, minimum)
-    check_between("learning_rate", learning_rate, 0, math.inf)
-    edges, output = Path(edges_csv), Path(output_csv)
-    check_edges_file(edges)
+    output = Path(output_csv)
     check_output(output)
     directory = output.with_name(f"{output.stem}_model") if model_dir is None else Path(model_dir)
     check_writable("model_dir", directory)
-    check_targets({"the edges file": edges}, output_files(output), directory)
+    return begin_run(Path(edges_csv), output, directory, device, learning_rate)
+
+
+def begin_run(
+    edges: Path, output: Path, model_dir: Path, device: str | None, learning_rate: float
+) -> Run:
+    """What `start_run` does wherever the results go.
+
+    Raises:
+        InputError: the edges file or the device breaks a rule, or the output would replace it.
+    """
+    place = resolve_device(device)
+    check_edges_file(edges)
+    check_targets({"the edges file": edges}, output_files(output), model_dir)
     return_large_buffers()
-    run = Run(edges, output, directory, place, learning_rate, PeakMemory(place))
+    run = Run(edges, output, model_dir, place, learning_rate, PeakMemory(place))
     run.progress.milestone(f"Device: {run.device}")
     return run
 
@@ -255,29 +299,33 @@ def embed_nodes(
 def write_results(
     run: Run,
     graph: KnowledgeGraph,
-    modules: Mapping[str, nn.Module],
-    parameters: Mapping[str, Any],
-    embeddings: Tensor,
-    history: History,
-    **figures: Any,
+    trained: Trained,
+    seed: int,
+    limit_nodes: int | None,
+    include_node_types: Sequence[str] | None,
 ) -> dict[str, Any]:
     """Write the model, the embeddings and the record; returns the record.
 
     Args:
         run: says where to.
         graph: what was embedded.
-        modules: "model" and "decoder".
-        parameters: what the public function was called with, and "model", the model's name.
-        embeddings: shape (N, D), on the CPU.
-        history: one record per epoch.
-        figures: the fields of `stats.EmbeddingStats` that are not known here.
+        trained: the model of it.
+        seed: what it was trained with.
+        limit_nodes: what the graph was read with.
+        include_node_types: what the graph was read with.
     """
+    parameters = {
+        **trained.parameters,
+        "limit_nodes": limit_nodes,
+        "include_node_types": include_node_types and list(include_node_types),
+        "seed": seed,
+    }
     with run.timed("write"):
         save_model(
             run.model_dir,
             weights={
                 f"{name}.{key}": tensor
-                for name, module in modules.items()
+                for name, module in (("model", trained.model), ("decoder", trained.decoder))
                 for key, tensor in module.state_dict().items()
             },
             config={
@@ -290,12 +338,13 @@ def write_results(
                 "edge_types": graph.edge_types,
             },
             nodes=graph.nodes,
-            history=history,
+            history=trained.history,
         )
-        saved_nodes = write_embeddings(run.output, graph.nodes, embeddings)
+        saved_nodes = write_embeddings(run.output, graph.nodes, trained.embeddings)
     device_peak = run.peak.num_bytes()
     names = "model", "embedding_dim", "hidden_dim", "num_layers", "num_epochs", "seed"
     known: dict[str, Any] = {name: parameters[name] for name in names}
+    known |= run.seconds
     stats = EmbeddingStats(
         **known,
         num_nodes=graph.num_nodes,
@@ -306,13 +355,15 @@ def write_results(
         peak_memory_gib=peak_memory_bytes() / GIB,
         device_memory_gib=None if device_peak is None else device_peak / GIB,
         device_memory_source=run.peak.source,
-        final_loss=history[-1]["loss"],
+        final_loss=trained.history[-1]["loss"],
         output_file=str(run.output),
         model_dir=str(run.model_dir),
         saved_nodes=saved_nodes,
         warnings=run.warnings,
         read_report=graph.report.to_dict(),
-        **{**run.seconds, **figures},
+        predicted_memory_gib=trained.predicted_memory / GIB,
+        collapse=trained.collapse,
+        similarity=trained.similarity,
     ).to_dict()
     save_record(run.model_dir / "stats.json", stats)
     run.progress.milestone(

@@ -2,32 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from clinical_drug_discovery.blocks import full_block, row_block
-from clinical_drug_discovery.graph import KnowledgeGraph
-from clinical_drug_discovery.losses import DistMult, link_prediction_loss
-from clinical_drug_discovery.memory import CHUNK_SIZES, GraphSizes, SagePlan
-from clinical_drug_discovery.optimizer import Adam
-from clinical_drug_discovery.run import (
-    History,
-    Run,
-    embed_nodes,
-    plan_memory,
-    read_edges,
-    start_run,
-    take_step,
-    watch_collapse,
-    write_results,
-)
-from clinical_drug_discovery.runtime import GIB, empty_cache
-from clinical_drug_discovery.sage import GraphSage
-from clinical_drug_discovery.sampling import EdgeSampler, SteadyRows, share_out
+from clinical_drug_discovery.run import check_rest, read_edges, start_run, write_results
+from clinical_drug_discovery.sage_training import SageSettings, train_sage
 
 
 def generate_gnn_embeddings(
@@ -84,88 +64,19 @@ def generate_gnn_embeddings(
     Raises:
         InputError: a parameter or the file breaks a rule; at most the cached graph is written then.
     """
-    run = start_run(
-        edges_csv,
-        output_csv,
-        model_dir,
-        device,
-        learning_rate,
-        least={
-            "embedding_dim": (embedding_dim, 2),  # layer normalisation leaves nothing of one number
-            "hidden_dim": (hidden_dim, 2),
-            "num_layers": (num_layers, 1),
-            "num_epochs": (num_epochs, 1),
-            "edge_batch_size": (edge_batch_size, 1),
-            "chunk_size": (chunk_size, 1),
-            "seed": (seed, 0),
-        },
+    settings = SageSettings(
+        embedding_dim=embedding_dim,
+        hidden_dim=hidden_dim,
+        num_layers=num_layers,
+        num_epochs=num_epochs,
+        learning_rate=learning_rate,
+        edge_batch_size=edge_batch_size,
     )
+    settings.check()
+    check_rest(chunk_size=chunk_size, seed=seed)
+    run = start_run(edges_csv, output_csv, model_dir, device, learning_rate)
     graph = read_edges(run, include_node_types, limit_nodes, cache, cache_dir)
-    plan = SagePlan(
-        GraphSizes.of(graph), hidden_dim, embedding_dim, num_layers, edge_batch_size, CHUNK_SIZES[0]
+    trained = train_sage(
+        run, graph, settings, seed=seed, memory_budget=memory_budget, chunk_size=chunk_size
     )
-    chunk_size, predicted = plan_memory(run, plan, memory_budget, chunk_size)
-
-    with run.timed("train"):
-        generator = torch.Generator().manual_seed(seed)
-        model = GraphSage(graph.num_nodes, hidden_dim, embedding_dim, num_layers, generator)
-        model = model.to(run.device)
-        decoder = DistMult(len(graph.relations), embedding_dim).to(run.device)
-        sizes = share_out(graph.edge_type_counts, edge_batch_size)
-        history = _train(run, model, decoder, graph, EdgeSampler(graph, sizes, seed), num_epochs)
-
-    embeddings, collapse = embed_nodes(run, model, graph, chunk_size)
-    return write_results(
-        run,
-        graph,
-        {"model": model, "decoder": decoder},
-        {
-            "model": "graphsage",
-            "embedding_dim": embedding_dim,
-            "hidden_dim": hidden_dim,
-            "num_layers": num_layers,
-            "num_epochs": num_epochs,
-            "learning_rate": learning_rate,
-            "edge_batch_size": edge_batch_size,
-            "limit_nodes": limit_nodes,
-            "include_node_types": include_node_types and list(include_node_types),
-            "seed": seed,
-        },
-        embeddings,
-        history,
-        predicted_memory_gib=predicted / GIB,
-        collapse=collapse,
-        similarity=None,
-    )
-
-
-def _train(
-    run: Run,
-    model: GraphSage,
-    decoder: DistMult,
-    graph: KnowledgeGraph,
-    sampler: EdgeSampler,
-    num_epochs: int,
-) -> History:
-    """Train in place; returns a record of each epoch."""
-    run.progress.milestone("Full-batch training with edge sampling")
-    placed = graph.to(run.device)
-    hidden, steady = full_block(placed), SteadyRows(graph, run.device)
-    optimizer = Adam([*model.parameters(), *decoder.parameters()], run.learning_rate)
-    history: History = []
-    with run.progress.bar("Training", num_epochs) as advance:
-        for epoch in range(1, num_epochs + 1):
-            start = time.perf_counter()
-            batch = steady.fill(sampler.sample())
-            target = row_block(placed, batch.rows)
-            z = model(hidden, target)
-            loss = link_prediction_loss(decoder, z, batch.to(run.device))
-            watched = watch_collapse(z, batch.rows, graph, epoch, num_epochs)
-            del z  # the backward pass gives it back as soon as it is not needed
-            value = take_step(run, loss, optimizer, epoch)
-            del loss, target
-            seconds = time.perf_counter() - start
-            history.append({"epoch": epoch, "loss": value, "seconds": seconds, **watched})
-            empty_cache(run.device)
-            advance(f"loss {value:.4f}")
-    return history
+    return write_results(run, graph, trained, seed, limit_nodes, include_node_types)

@@ -1,0 +1,51 @@
+"""A split as files for programs of other people, and their scores back.
+
+Each split has a directory: train.parquet (src, relation, dst: node numbers and edge types, both
+directions, the mirrored with edge types of their own), asked.parquet (disease: n node numbers),
+split.json (num_nodes; first_drug and num_drugs; indication, the edge types drug -> disease and
+disease -> drug). A rival writes <name>.npy beside them, float32 of shape (n, num_drugs), high is
+good: see rival_pykeen.py and rival_pecanpy.py, each for an environment of its own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from clinical_drug_discovery.graph import EdgeType
+from clinical_drug_discovery.metrics import Scores
+from clinical_drug_discovery.pairs import DISEASE, DRUG, INDICATION, span_of
+from clinical_drug_discovery.ranking import Question
+from clinical_drug_discovery.split import Split
+
+
+def export_split(place: Path, split: Split, asked: Question) -> None:
+    """Write what a rival may know: the training graph, and which diseases are asked about."""
+    graph = split.graph
+    place.mkdir(parents=True, exist_ok=True)
+    columns = {"src": graph.src, "relation": graph.edge_type, "dst": graph.dst}
+    table = pl.DataFrame({name: values.numpy() for name, values in columns.items()})
+    table.write_parquet(place / "train.parquet")
+    pl.DataFrame({"disease": asked.diseases}).write_parquet(place / "asked.parquet")
+    first, stop = span_of(graph, DRUG)
+    forth = graph.edge_types.index(EdgeType(DRUG, INDICATION, DISEASE))
+    record = {
+        "num_nodes": graph.num_nodes,
+        "first_drug": first,
+        "num_drugs": stop - first,
+        "indication": [forth, graph.mirror[forth]],
+    }
+    (place / "split.json").write_text(json.dumps(record))
+
+
+def found_scores(place: Path, shape: tuple[int, ...]) -> Iterator[tuple[str, Scores]]:
+    """The scores of all rivals that have written some."""
+    for path in sorted(place.glob("*.npy")):
+        scores = np.load(path)
+        if scores.shape != shape:
+            raise SystemExit(f"{path} has shape {scores.shape}, not {shape}: of another split?")
+        yield path.stem, scores

@@ -1,0 +1,130 @@
+"""Are the embeddings worth anything? Have they collapsed, and is near what shares genes?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import polars as pl
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from clinical_drug_discovery.contrast import LeftOutPairs
+from clinical_drug_discovery.graph import KnowledgeGraph
+from clinical_drug_discovery.runtime import check_shape
+
+_CHUNK_ROWS = 8192
+_MIN_NODES = 10
+_HIGH_COSINE = 0.8
+_LOW_RANK, _LOW_RANK_SHARE = 1.5, 0.02
+
+
+Collapse = dict[str, dict[str, float | None]]
+
+
+def collapse_by_type(
+    embeddings: Tensor, type_ptr: Sequence[int], node_type_names: Sequence[str]
+) -> Collapse:
+    """How alike the embeddings of each node type are.
+
+    `mean_cosine` is the mean over all pairs of different nodes of the type: 1 when all point the
+    same way. `effective_rank` is exp(entropy) of the normalised singular values of the type's rows
+    (Roy and Vetterli, EUSIPCO 2007, eq. 3), not centred, so that one shared direction counts as
+    what it is: between 1 and min(number of nodes, D).
+
+    Args:
+        embeddings: shape (M, D), ordered by type, on the CPU.
+        type_ptr: the rows of type t are type_ptr[t]:type_ptr[t + 1].
+        node_type_names: of the T types.
+
+    Returns:
+        For each node type mean_cosine (None with fewer than two rows) and effective_rank (None
+        without rows).
+    """
+    check_shape("embeddings", embeddings, type_ptr[-1], None)
+    return {
+        name: _collapse(embeddings[start:stop])
+        for name, (start, stop) in zip(node_type_names, pairwise(type_ptr), strict=True)
+    }
+
+
+def collapse_warnings(collapse: Collapse, graph: KnowledgeGraph, embedding_dim: int) -> list[str]:
+    """What to say about node types whose embeddings have collapsed, with the likely cause.
+
+    Collapsed means a mean cosine of at least 0.8, or an effective rank of at most 1.5 or 2% of what
+    the number of nodes and dimensions allow, among at least 10 nodes.
+
+    Args:
+        collapse: of all nodes, as `collapse_by_type` gives it.
+        graph: on the CPU.
+        embedding_dim: D.
+
+    Returns:
+        One text for each such node type.
+    """
+    texts = []
+    degree = graph.degree
+    for (name, figures), (start, stop) in zip(
+        collapse.items(), pairwise(graph.type_ptr.tolist()), strict=True
+    ):
+        cosine, rank = figures["mean_cosine"], figures["effective_rank"]
+        if stop - start < _MIN_NODES or cosine is None or rank is None:
+            continue
+        low_rank = max(_LOW_RANK, _LOW_RANK_SHARE * min(stop - start, embedding_dim))
+        if cosine < _HIGH_COSINE and rank > low_rank:
+            continue
+        cause = "learning_rate is too high for this graph"
+        if degree[start:stop].median() <= 1:
+            cause = "half of its nodes or more have at most one edge, so little tells them apart"
+        texts.append(
+            f"embeddings of node type {name!r} have collapsed (mean_cosine {cosine:.2f}, "
+            f"effective_rank {rank:.1f}); likely cause: {cause}"
+        )
+    return texts
+
+
+def similarity_spearman(embeddings: Tensor, pairs: LeftOutPairs) -> dict[str, float | int | None]:
+    """Are pairs of nodes the nearer the more they share?
+
+    Args:
+        embeddings: shape (N, D), on the CPU.
+        pairs: K pairs.
+
+    Returns:
+        num_held_out_pairs, which is K, and spearman, the rank correlation of Jaccard index and
+        cosine with ties at their mean rank: None where one of them is the same for all pairs.
+    """
+    spearman = None
+    if len(set(pairs.jaccard.tolist())) > 1:
+        a, b = torch.from_numpy(pairs.a), torch.from_numpy(pairs.b)
+        chunks = zip(a.split(_CHUNK_ROWS), b.split(_CHUNK_ROWS), strict=True)
+        cosine = torch.cat(
+            [functional.cosine_similarity(embeddings[x], embeddings[y]) for x, y in chunks]
+        )
+        table = pl.DataFrame({"jaccard": pairs.jaccard, "cosine": cosine.numpy()})
+        value = table.select(pl.corr("jaccard", "cosine", method="spearman")).item()
+        spearman = float(value) if math.isfinite(value) else None
+    return {"num_held_out_pairs": len(pairs.a), "spearman": spearman}
+
+
+def _collapse(rows: Tensor) -> dict[str, float | None]:
+    num_rows, dim = rows.shape
+    if num_rows == 0:
+        return {"mean_cosine": None, "effective_rank": None}
+    # Both figures come from a D-vector and a (D, D) matrix: no pair of nodes is ever formed.
+    direction = torch.zeros(dim, dtype=torch.float64)
+    gram = torch.zeros(dim, dim, dtype=torch.float64)
+    for chunk in rows.split(_CHUNK_ROWS):
+        wide = chunk.double()
+        direction += functional.normalize(wide, dim=1).sum(dim=0)
+        gram += wide.t() @ wide
+    singular = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
+    share = singular / singular.sum().clamp(min=torch.finfo(torch.float64).tiny)
+    entropy = -torch.special.xlogy(share, share).sum()
+    # |sum of unit vectors|^2 counts every ordered pair, and each node with itself.
+    pairs = num_rows * (num_rows - 1)
+    to_itself = int(rows.any(dim=1).sum())  # 1 each, but 0 for a row of zeros
+    cosine = ((direction @ direction).item() - to_itself) / pairs if pairs else None
+    return {"mean_cosine": cosine, "effective_rank": float(entropy.exp())}

@@ -1,0 +1,233 @@
+"""Training of HGT on a graph in memory, and the embeddings of all its nodes."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+
+from clinical_drug_discovery.blocks import full_block, row_block
+from clinical_drug_discovery.collapse import similarity_spearman
+from clinical_drug_discovery.contrast import PairSampler
+from clinical_drug_discovery.errors import InputError
+from clinical_drug_discovery.graph import KnowledgeGraph
+from clinical_drug_discovery.hgt import Hgt
+from clinical_drug_discovery.losses import DistMult, contrastive_loss, link_prediction_loss
+from clinical_drug_discovery.memory import CHUNK_SIZES, GraphSizes, HgtPlan
+from clinical_drug_discovery.optimizer import Adam
+from clinical_drug_discovery.pairs import span_of
+from clinical_drug_discovery.run import (
+    History,
+    Run,
+    Trained,
+    check_sizes,
+    embed_nodes,
+    plan_memory,
+    take_step,
+    watch_collapse,
+)
+from clinical_drug_discovery.runtime import check_between, empty_cache
+from clinical_drug_discovery.sampling import EdgeSampler, SteadyRows
+from clinical_drug_discovery.similarity import most_sharing_pairs, shared_neighbor_jaccard
+
+
+@dataclass(frozen=True)
+class HgtSettings:
+    """What HGT is trained with; `lib.gnn_hgt` says what it means, and the defaults."""
+
+    embedding_dim: int
+    hidden_dim: int
+    num_layers: int
+    num_heads: int
+    num_epochs: int
+    learning_rate: float
+    contrastive_weight: float
+    edge_sample_size: int
+    similarity_threshold: float
+    temperature: float
+    disease_type: str
+    gene_type: str
+    disease_gene_relation: str
+
+    def check(self) -> None:
+        """Refuse what breaks a rule whatever the graph.
+
+        Raises:
+            InputError: it names the parameter.
+        """
+        check_sizes(self, "num_heads", "edge_sample_size")
+        if self.hidden_dim % self.num_heads:
+            raise InputError(
+                f"hidden_dim (got {self.hidden_dim}) must be divisible by num_heads "
+                f"(got {self.num_heads})"
+            )
+        check_between("contrastive_weight", self.contrastive_weight, 0, 1, low_allowed=True)
+        check_between("similarity_threshold", self.similarity_threshold, 0, 1)
+        check_between("temperature", self.temperature, 0.001, math.inf, low_allowed=True)
+
+    @property
+    def alike(self) -> dict[str, str]:
+        """What makes two nodes alike, as `similarity` names it."""
+        return {
+            "node_type": self.disease_type,
+            "neighbor_type": self.gene_type,
+            "relation": self.disease_gene_relation,
+        }
+
+
+def train_hgt(
+    run: Run,
+    graph: KnowledgeGraph,
+    settings: HgtSettings,
+    *,
+    seed: int,
+    memory_budget: str | int | None,
+    chunk_size: int | None,
+) -> Trained:
+    """Train on a graph, then embed all its nodes.
+
+    Args:
+        run: says on what device; gets times and warnings.
+        graph: on the CPU.
+        settings: checked.
+        seed: of the initial weights and of all sampling.
+        memory_budget: see `memory.parse_memory`.
+        chunk_size: nodes embedded at a time; None for the most that the budget allows.
+
+    Raises:
+        InputError: the budget is too small, or the learning rate too high.
+    """
+    sizes = GraphSizes.of(graph)
+    plan = HgtPlan(
+        graph=sizes,
+        num_sharing=most_sharing_pairs(graph, **settings.alike),
+        num_diseases=(
+            sizes.node_type_counts.get(settings.disease_type, 0)
+            if settings.contrastive_weight
+            else 0
+        ),
+        hidden_dim=settings.hidden_dim,
+        embedding_dim=settings.embedding_dim,
+        num_layers=settings.num_layers,
+        num_heads=settings.num_heads,
+        edge_sample_size=settings.edge_sample_size,
+        chunk_size=CHUNK_SIZES[0],
+    )
+    chunk_size, predicted = plan_memory(run, plan, memory_budget, chunk_size)
+
+    with run.timed("train"):
+        alike = _alike(run, graph, settings, seed)
+        weight = _weight(run, alike, settings.contrastive_weight, settings.edge_sample_size)
+        generator = torch.Generator().manual_seed(seed)
+        model = Hgt(
+            graph.bounds, len(graph.edge_types), settings.hidden_dim, settings.embedding_dim,
+            settings.num_layers, settings.num_heads, generator,
+        ).to(run.device)  # fmt: skip
+        decoder = DistMult(len(graph.relations), settings.embedding_dim).to(run.device)
+        drawn = np.minimum(graph.edge_type_counts, settings.edge_sample_size)
+        sampler = EdgeSampler(graph, drawn, seed)
+        history = _train(run, model, decoder, graph, sampler, alike, weight, settings)
+
+    embeddings, collapse = embed_nodes(run, model, graph, chunk_size)
+    similarity = None
+    if alike is not None:
+        similarity = {
+            "num_pairs": alike.num_pairs,
+            "num_held_out_nodes": alike.num_held_out_nodes,
+            **similarity_spearman(embeddings, alike.left_out),
+        }
+    return Trained(
+        model=model,
+        decoder=decoder,
+        parameters={"model": "hgt", **asdict(settings)},
+        embeddings=embeddings,
+        history=history,
+        predicted_memory=predicted,
+        collapse=collapse,
+        similarity=similarity,
+    )
+
+
+def _alike(run: Run, graph: KnowledgeGraph, settings: HgtSettings, seed: int) -> PairSampler | None:
+    """Which diseases are alike; None, said aloud, if the graph has no such facts."""
+    names, threshold = settings.alike, settings.similarity_threshold
+    jaccard = shared_neighbor_jaccard(graph, **names)
+    if jaccard is None:
+        run.warn(
+            f"the graph has no facts of disease_gene_relation {names['relation']!r} between "
+            f"disease_type {names['node_type']!r} and gene_type {names['neighbor_type']!r}: "
+            "trained on links alone"
+        )
+        return None
+    first, _ = span_of(graph, names["node_type"])
+    alike = PairSampler(jaccard, first, threshold, seed)
+    run.progress.milestone(
+        f"{alike.num_alike_pairs:,} pairs of type {names['node_type']!r} share "
+        f"{names['neighbor_type']!r} with a Jaccard index of at least {threshold:g}; "
+        f"{alike.num_held_out_nodes:,} nodes are held out to measure with, {alike.num_pairs:,} "
+        "pairs are left to train on"
+    )
+    return alike
+
+
+def _weight(run: Run, alike: PairSampler | None, weight: float, batch_size: int) -> float:
+    """The weight of the contrastive term: 0, said aloud, where it would have no gradient."""
+    if alike is None or weight == 0:
+        return 0.0
+    if not alike.has_negatives(batch_size):
+        run.warn(
+            f"no contrastive loss: {alike.num_pairs:,} pairs of alike diseases (of "
+            f"{alike.num_alike_pairs:,}, the others have a held-out node) and edge_sample_size "
+            f"({batch_size:,}) give no pair that could be told apart from another: trained on "
+            "links alone"
+        )
+        return 0.0
+    return weight
+
+
+def _train(
+    run: Run,
+    model: Hgt,
+    decoder: DistMult,
+    graph: KnowledgeGraph,
+    sampler: EdgeSampler,
+    alike: PairSampler | None,
+    weight: float,
+    settings: HgtSettings,
+) -> History:
+    """Train in place; returns a record of each epoch."""
+    num_epochs, temperature = settings.num_epochs, settings.temperature
+    run.progress.milestone("Full-batch training with edge sampling")
+    placed = graph.to(run.device)
+    hidden, steady = full_block(placed), SteadyRows(graph, run.device)
+    optimizer = Adam([*model.parameters(), *decoder.parameters()], run.learning_rate)
+    history: History = []
+    with run.progress.bar("Training", num_epochs) as advance:
+        for epoch in range(1, num_epochs + 1):
+            start = time.perf_counter()
+            batch = sampler.sample()
+            pairs = None
+            if alike is not None and weight:
+                pairs = alike.sample(settings.edge_sample_size)
+                batch = batch.including(pairs.nodes)
+            batch = steady.fill(batch)
+            target = row_block(placed, batch.rows)
+            z = model(hidden, target)
+            parts = {"link_loss": link_prediction_loss(decoder, z, batch.to(run.device))}
+            loss = parts["link_loss"]
+            if pairs is not None:
+                parts["contrastive_loss"] = contrastive_loss(z, batch.rows, pairs, temperature)
+                loss = (1 - weight) * loss + weight * parts["contrastive_loss"]
+            watched = watch_collapse(z, batch.rows, graph, epoch, num_epochs)
+            del z  # the backward pass gives it back as soon as it is not needed
+            value = take_step(run, loss, optimizer, epoch)
+            values = {name: part.item() for name, part in parts.items()}
+            seconds = time.perf_counter() - start
+            history.append({"epoch": epoch, "loss": value, **values, "seconds": seconds, **watched})
+            del loss, parts, target
+            empty_cache(run.device)
+            advance(f"loss {value:.4f}")
+    return history

@@ -1,0 +1,101 @@
+"""Everything that ranks drugs for the diseases of one training graph, side by side.
+
+A ranker is a function from n diseases (node numbers) to scores, shape (n, number of drugs).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from clinical_drug_discovery.baselines import BASELINES
+from clinical_drug_discovery.graph import IntArray, KnowledgeGraph
+from clinical_drug_discovery.losses import DistMult
+from clinical_drug_discovery.metrics import Scores
+from clinical_drug_discovery.pairs import DISEASE, DRUG, INDICATION, span_of
+from clinical_drug_discovery.paths import PathEvidence
+from clinical_drug_discovery.ranker import fit_ranker
+from clinical_drug_discovery.typed import Floats
+
+DrugRanker = Callable[[IntArray], Scores]
+
+
+class NetworkScores:
+    """What a trained network says of triples: its decoder on its embeddings."""
+
+    def __init__(self, embeddings: Tensor, decoder: DistMult) -> None:
+        """Keep what scoring takes.
+
+        Args:
+            embeddings: shape (N, D), on the CPU.
+            decoder: of the same training, on any device.
+        """
+        self._z = embeddings
+        self._weight, self._bias = decoder.relation.detach().cpu(), decoder.bias.detach().cpu()
+
+    def __call__(self, sources: IntArray, relation: int, span: tuple[int, int]) -> Scores:
+        """Score all nodes of a range for sources; see `losses.DistMult`.
+
+        Args:
+            sources: shape (n,), node numbers.
+            relation: index into the graph's `relations`.
+            span: first and stop of the M candidates.
+
+        Returns:
+            shape (n, M), float32.
+        """
+        z, dim = self._z, self._z.shape[1]
+        of_source = z[torch.from_numpy(sources)] * self._weight[relation]
+        products = of_source @ z[slice(*span)].T
+        scores: Scores = ((products + dim * self._bias[relation]) / dim**0.5).numpy()
+        return scores
+
+
+def drug_rankers(
+    graph: KnowledgeGraph, network: NetworkScores, *, seed: int
+) -> Iterator[tuple[str, DrugRanker]]:
+    """Make the rankers, one when it is asked for; those over typed paths share what is dear.
+
+    Args:
+        graph: for training, on the CPU.
+        network: trained on it.
+        seed: of the fits.
+
+    Yields:
+        Name and ranker: `network`, by the relation "indication"; `ranker`, networks and boosted
+        trees over the evidence of typed paths; `paths, listwise` and `paths, boosted`, its two
+        parts alone; those of `baselines.BASELINES`.
+
+    Raises:
+        InputError: the graph has no drugs, no diseases, or knows of no drug that helps.
+    """
+    drugs, first_disease = span_of(graph, DRUG), span_of(graph, DISEASE)[0]
+    indication = graph.relations.index(INDICATION)
+    yield "network", lambda diseases: network(diseases, indication, drugs)
+
+    evidence = PathEvidence(graph)
+    ranker = fit_ranker(evidence, seed=seed)
+    listwise = replace(ranker, trees=None)
+    for name, scores_of in (
+        ("ranker", ranker.scores),
+        ("paths, listwise", listwise.scores),
+        ("paths, boosted", ranker.tree_scores),
+    ):
+        yield name, partial(_of_nodes, scores_of, evidence, first_disease)
+
+    for name, baseline in BASELINES.items():
+        yield name, partial(baseline, graph)
+
+
+def _of_nodes(
+    scores_of: Callable[[PathEvidence, IntArray], Floats],
+    evidence: PathEvidence,
+    first_disease: int,
+    diseases: IntArray,
+) -> Floats:
+    """Typed paths number diseases within their type."""
+    return scores_of(evidence, diseases - first_disease)
