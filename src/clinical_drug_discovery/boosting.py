@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier
 
+from clinical_drug_discovery.fellows import fellows_without
 from clinical_drug_discovery.lists import TrainingList, squash
-from clinical_drug_discovery.paths import fellows_of
 from clinical_drug_discovery.typed import Floats
 
 _GOALS, _OTHERS = 8, 120  # known drugs of a disease that are learned, other drugs beside each
@@ -56,7 +56,7 @@ def fit_trees(lists: list[TrainingList], fellow_scale: Floats, *, seed: int = 0)
         for goal in goals:
             others = known + rng.choice(size - known, _OTHERS, p=chance / chance.sum())
             at = np.concatenate([[goal], others])
-            fellows = squash(fellows_of(rows[:, :, at], without=int(goal)), fellow_scale).T
+            fellows = squash(fellows_without(rows[:, :, at], np.array([goal]))[0], fellow_scale).T
             features.append(np.concatenate([one.base[at].astype(np.float32), fellows], axis=1))
             labels.append(np.arange(len(at)) == 0)
             weights.append(np.full(len(at), (known / len(goals)) ** 0.5))

@@ -46,6 +46,11 @@ class Kernel:
         """The right factor's transpose; to transpose it for every product would cost more."""
         return csr_array(self.right.T)
 
+    @cached_property
+    def itself(self) -> Floats:
+        """How alike each node is to itself, which is to be taken away."""
+        return np.asarray(self.left.multiply(self.right).sum(axis=1), np.float32)
+
 
 def spell(chain: Sequence[EdgeType]) -> str:
     """A metapath in words: drug - drug_protein - gene/protein - disease_protein - disease."""

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from clinical_drug_discovery.fellows import fellows_of
 from clinical_drug_discovery.graph import IntArray
-from clinical_drug_discovery.paths import PathEvidence, fellows_of
+from clinical_drug_discovery.paths import PathEvidence
 from clinical_drug_discovery.typed import Floats
 
 _CHUNK = 32  # diseases; bounds the memory
@@ -34,7 +35,8 @@ class TrainingList:
 
 def squash(values: Floats, scale: Floats) -> Floats:
     """Counts over many orders of magnitude to a size that a network takes: arcsinh(x / scale)."""
-    return np.asarray(np.arcsinh(values / scale[..., :, None]), np.float32)
+    scaled = values / scale[..., :, None]
+    return np.asarray(np.arcsinh(scaled, out=scaled), np.float32)
 
 
 def base_features(evidence: PathEvidence, diseases: IntArray, extra: Extra | None) -> Floats:
