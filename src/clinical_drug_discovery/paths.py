@@ -65,16 +65,9 @@ class PathEvidence:
         Raises:
             InputError: the graph has no drugs, no diseases, or no edges that say what treats what.
         """
-        missing = {DRUG, DISEASE} - set(graph.node_type_names)
-        if missing:
-            raise InputError(f"the graph has no nodes of type {', '.join(sorted(missing))}")
-        kinds = [k for k in graph.edge_types if (k.src_type, k.dst_type) == (DRUG, DISEASE)]
-        links = {k.relation: _without(biadjacency(graph, k), hidden) for k in kinds}
-        found = [links[r] for r in treats if r in links]
-        if not found or not sum(link.nnz for link in found):
-            raise InputError(f"treats (got {tuple(treats)}) names no drug-disease edges")
+        links = _links(graph, hidden)
         #: shape (drugs, diseases), ones where a drug is known to treat a disease
-        self.known = ones(sum(found[1:], found[0]))
+        self.known = treatments(graph, treats, hidden)
         self.num_drugs, self.num_diseases = self.known.shape
         #: the diseases that some drug is known to treat, ascending
         self.treated = np.flatnonzero(self.known.sum(axis=0))
@@ -322,6 +315,35 @@ class PathEvidence:
         starts = self._treats.indptr[has]
         out[:, has] = np.maximum.reduceat(block[:, self._treats.indices], starts, axis=1)
         return out
+
+
+def treatments(
+    graph: KnowledgeGraph, treats: Sequence[str] = TREATS, hidden: IntArray | None = None
+) -> csr_array:
+    """Which drug is known to treat which disease, shape (drugs, diseases), ones.
+
+    Args:
+        graph: on the CPU.
+        treats: see `PathEvidence`.
+        hidden: see `PathEvidence`.
+
+    Raises:
+        InputError: see `PathEvidence`.
+    """
+    missing = {DRUG, DISEASE} - set(graph.node_type_names)
+    if missing:
+        raise InputError(f"the graph has no nodes of type {', '.join(sorted(missing))}")
+    links = _links(graph, hidden)
+    found = [links[r] for r in treats if r in links]
+    if not found or not sum(link.nnz for link in found):
+        raise InputError(f"treats (got {tuple(treats)}) names no drug-disease edges")
+    return ones(sum(found[1:], found[0]))
+
+
+def _links(graph: KnowledgeGraph, hidden: IntArray | None) -> dict[str, csr_array]:
+    """Which drug is joined to which disease, by relation."""
+    kinds = [k for k in graph.edge_types if (k.src_type, k.dst_type) == (DRUG, DISEASE)]
+    return {k.relation: _without(biadjacency(graph, k), hidden) for k in kinds}
 
 
 def _around(kernel: Kernel, treats: csr_array) -> tuple[IntArray, Floats]:
