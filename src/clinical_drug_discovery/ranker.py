@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from clinical_drug_discovery.boosting import Trees, fit_trees
 from clinical_drug_discovery.fellows import fellows_of, fellows_without
 from clinical_drug_discovery.graph import IntArray
 from clinical_drug_discovery.lists import (
@@ -30,6 +30,9 @@ from clinical_drug_discovery.lists import (
 from clinical_drug_discovery.network import JointNetworks, Network, initialise, join
 from clinical_drug_discovery.paths import PathEvidence
 from clinical_drug_discovery.typed import Floats
+
+if TYPE_CHECKING:
+    from clinical_drug_discovery.boosting import Trees
 
 _GROUP = 4  # lists a step
 _MAX_GOALS = 4  # known drugs of a disease that are hidden one at a time, each epoch
@@ -160,7 +163,12 @@ def fit_ranker(
         _train(network, learned, fellow_scale, num_epochs, learning_rate, generator)
         networks.append(network)
     trained = perf_counter()
-    fitted = fit_trees(lists, fellow_scale, seed=seed) if trees else None
+    fitted = None
+    if trees:
+        # Not above: scikit-learn's trees take a second to import.
+        from clinical_drug_discovery.boosting import fit_trees
+
+        fitted = fit_trees(lists, fellow_scale, seed=seed)
     seconds = {
         "features": formed - start,
         "networks": trained - formed,

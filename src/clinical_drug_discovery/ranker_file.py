@@ -34,7 +34,7 @@ def save_ranker(path: Path, ranker: DrugRanker, graph_sha256: str) -> None:
     tensors: dict[str, Tensor] = {}
     for n, network in enumerate(ranker.paths.networks):
         for name, tensor in network.state_dict().items():
-            tensors[f"network.{n}.{name}"] = tensor.contiguous()
+            tensors[f"network.{n}.{name}"] = tensor.clone()  # some are shared
     for name in _SCALES:
         tensors[name] = torch.from_numpy(getattr(ranker.paths, name))
     for n, diseases in enumerate(ranker.paths.left_out):

@@ -74,13 +74,16 @@ def nearest(
     ]
 
 
-def find_node(nodes: pl.DataFrame, query: str, *, type: str | None = None) -> int:
+def find_node(
+    nodes: pl.DataFrame, query: str, *, type: str | None = None, parameter: str = "node"
+) -> int:
     """The row of the node that `query` names.
 
     Args:
         nodes: N rows.
         query: source:id, an id, or a name; names match in any case, an exact match wins.
         type: only nodes of this type.
+        parameter: what the query was given as, for the error.
 
     Returns:
         A row number of `nodes`.
@@ -103,8 +106,13 @@ def find_node(nodes: pl.DataFrame, query: str, *, type: str | None = None) -> in
         if len(found) == 1:
             return int(found["row"][0])
         if len(found) > 1:
-            raise InputError(f"node (got {query!r}) is ambiguous; say which: {_choices(found)}")
-    raise InputError(f"node (got {query!r}) is no name or id in the graph{_suggest(table, text)}")
+            raise InputError(
+                f"{parameter} (got {query!r}) is ambiguous; say which: {_choices(found)}"
+            )
+    of_type = "" if type is None else f" of type {type}"
+    raise InputError(
+        f"{parameter} (got {query!r}) is no name or id{of_type} in the graph{_suggest(table, text)}"
+    )
 
 
 def _choices(found: pl.DataFrame) -> str:

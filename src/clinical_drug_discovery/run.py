@@ -22,11 +22,13 @@ from clinical_drug_discovery.checkpoint import (
     save_record,
 )
 from clinical_drug_discovery.device_memory import PeakMemory, limit_memory
+from clinical_drug_discovery.drug_ranker import DrugRanker, fit_drug_ranker, why_no_ranker
 from clinical_drug_discovery.errors import InputError
 from clinical_drug_discovery.evaluate import Collapse, collapse_by_type, collapse_warnings
 from clinical_drug_discovery.graph import KnowledgeGraph
 from clinical_drug_discovery.inference import LayeredModel, embed_all
 from clinical_drug_discovery.memory import AnyPlan, fit_plan, parse_memory, plan_for
+from clinical_drug_discovery.model_dir import write_ranker
 from clinical_drug_discovery.ops.backend import uses_kernels
 from clinical_drug_discovery.optimizer import Adam
 from clinical_drug_discovery.outputs import check_output, output_files, write_embeddings
@@ -252,9 +254,33 @@ def embed_nodes(
     return embeddings, collapse
 
 
+def fit_ranker_of(run: Run, graph: KnowledgeGraph, wanted: bool, seed: int) -> DrugRanker | None:
+    """Fit the ranker that `cdd rank` will use; None, said aloud, if the graph gives nothing for it.
+
+    Args:
+        run: takes the time and the warning.
+        graph: on the CPU.
+        wanted: whether to fit one at all.
+        seed: of the fit.
+    """
+    with run.timed("rank_fit"):
+        if not wanted:
+            return None
+        why = why_no_ranker(graph)
+        if why is not None:
+            run.warn(f"no ranker of drugs was fitted, cdd rank will refuse this model: {why}")
+            return None
+        run.progress.milestone("Fitting the ranker of drugs on paths in the graph")
+        ranker = fit_drug_ranker(graph, seed=seed)
+        run.peak.sample()
+        empty_cache(run.device)
+    return ranker
+
+
 def write_results(
     run: Run,
     graph: KnowledgeGraph,
+    ranker: DrugRanker | None,
     modules: Mapping[str, nn.Module],
     parameters: Mapping[str, Any],
     embeddings: Tensor,
@@ -266,6 +292,7 @@ def write_results(
     Args:
         run: says where to.
         graph: what was embedded.
+        ranker: see `fit_ranker_of`.
         modules: "model" and "decoder".
         parameters: what the public function was called with, and "model", the model's name.
         embeddings: shape (N, D), on the CPU.
@@ -292,6 +319,7 @@ def write_results(
             nodes=graph.nodes,
             history=history,
         )
+        write_ranker(run.model_dir, graph, ranker)
         saved_nodes = write_embeddings(run.output, graph.nodes, embeddings)
     device_peak = run.peak.num_bytes()
     names = "model", "embedding_dim", "hidden_dim", "num_layers", "num_epochs", "seed"

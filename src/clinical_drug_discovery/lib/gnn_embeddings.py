@@ -18,6 +18,7 @@ from clinical_drug_discovery.run import (
     History,
     Run,
     embed_nodes,
+    fit_ranker_of,
     plan_memory,
     read_edges,
     start_run,
@@ -49,6 +50,7 @@ def generate_gnn_embeddings(
     chunk_size: int | None = None,
     cache: bool = True,
     cache_dir: str | Path | None = None,
+    ranker: bool = True,
 ) -> dict[str, Any]:
     """Embed all nodes of a knowledge graph with GraphSAGE, trained on the whole graph.
 
@@ -77,6 +79,7 @@ def generate_gnn_embeddings(
         cache: keep the graph once it is read, and take it from there as long as the file is the
             same.
         cache_dir: where to keep it; beside the edges file if left out.
+        ranker: fit the ranker that `cdd rank` needs, where the graph says what treats what.
 
     Returns:
         The fields of `stats.EmbeddingStats`.
@@ -115,9 +118,11 @@ def generate_gnn_embeddings(
         history = _train(run, model, decoder, graph, EdgeSampler(graph, sizes, seed), num_epochs)
 
     embeddings, collapse = embed_nodes(run, model, graph, chunk_size)
+    fitted = fit_ranker_of(run, graph, ranker, seed)
     return write_results(
         run,
         graph,
+        fitted,
         {"model": model, "decoder": decoder},
         {
             "model": "graphsage",

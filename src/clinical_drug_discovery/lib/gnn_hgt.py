@@ -25,6 +25,7 @@ from clinical_drug_discovery.run import (
     History,
     Run,
     embed_nodes,
+    fit_ranker_of,
     plan_memory,
     read_edges,
     start_run,
@@ -63,6 +64,7 @@ def generate_hgt_embeddings(
     chunk_size: int | None = None,
     cache: bool = True,
     cache_dir: str | Path | None = None,
+    ranker: bool = True,
 ) -> dict[str, Any]:
     """Embed all nodes of a knowledge graph with HGT, trained on the whole graph.
 
@@ -101,6 +103,7 @@ def generate_hgt_embeddings(
         cache: keep the graph once it is read, and take it from there as long as the file is the
             same.
         cache_dir: where to keep it; beside the edges file if left out.
+        ranker: fit the ranker that `cdd rank` needs, where the graph says what treats what.
 
     Returns:
         The fields of `stats.EmbeddingStats`.
@@ -173,9 +176,11 @@ def generate_hgt_embeddings(
             "num_held_out_nodes": alike.num_held_out_nodes,
             **similarity_spearman(embeddings, alike.left_out),
         }
+    fitted = fit_ranker_of(run, graph, ranker, seed)
     return write_results(
         run,
         graph,
+        fitted,
         {"model": model, "decoder": decoder},
         {
             "model": "hgt",
