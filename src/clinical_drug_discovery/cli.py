@@ -76,6 +76,10 @@ def show_neighbors(result: list[dict[str, Any]]) -> None:
         )
         table.add_row(*cells)
     make_console().print(table)
+    for row in result:
+        if "evidence" in row:
+            make_console().print(f"\n{row['rank']}. {row['node_name']}")
+            show_evidence(row)
 
 
 def show_ranking(result: list[dict[str, Any]] | dict[str, Any]) -> None:
@@ -134,8 +138,17 @@ def show_demo(result: dict[str, Any]) -> None:
         )
         table.add_row(name, *cells, end_section=True)
     console.print(table)
-    output = result["hgt"]["stats"]["output_file"]
-    console.print(f"\nAsk more: cdd similar --embeddings {output} --node Warfarin", soft_wrap=True)
+    ranking = result["hgt"]["ranking"]
+    console.print(
+        f"\nDrugs for {ranking[0]['disease_name']} that the graph does not list, and why:\n"
+    )
+    show_ranking(ranking)
+    stats = result["hgt"]["stats"]
+    for ask in (
+        f"cdd similar --embeddings {stats['output_file']} --node Warfarin --explain",
+        f"cdd rank --model-dir {stats['model_dir']} --disease asthma --explain",
+    ):
+        console.print(f"\nAsk more: {ask}", soft_wrap=True)
 
 
 def show_doctor(result: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from clinical_drug_discovery.wording import phrase, sentence
 
 #: The kinds of evidence, the most telling first, and the most paths of each that are shown.
 KINDS = ("mechanism", "similar drug", "related disease", "side effect")
-_EACH = 2
+_EACH, _SHARED = 2, 5
 _ABSENT = ("disease_phenotype_negative", "anatomy_protein_absent")  # say that something is not so
 _EFFECT = "effect/phenotype"
 
@@ -68,8 +68,12 @@ class Explainer:
         """
         types = [str(self._graph.nodes["node_type"][node]) for node in (one, other)]
         out = [[k for k in self._kinds if k.src_type == name] for name in types]
-        pairs = (((a,), (b,)) for a, b in product(*out) if a.dst_type == b.dst_type)
-        evidence = self._best(one, other, "shared", pairs, 2 * _EACH)
+        evidence: list[Explanation] = []
+        for kind in out[0]:  # the best of each, or interactions would be all that is said
+            pairs = (((kind,), (b,)) for b in out[1] if b.dst_type == kind.dst_type)
+            evidence += self._best(one, other, "shared", pairs)
+        evidence.sort(key=lambda path: -path["path_score"])
+        evidence = evidence[:_SHARED]
         return {"stated": self._stated(one, other), "evidence": evidence}
 
     def _drug_paths(self) -> Iterable[tuple[str, Chain, Chain]]:

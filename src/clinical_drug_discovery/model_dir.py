@@ -23,6 +23,12 @@ GRAPH_FILE, RANKER_FILE = "graph.safetensors", "ranker.safetensors"
 _Content = TypeVar("_Content")
 
 
+def model_dir_of(output: str | Path) -> Path:
+    """Where the model of a file of embeddings stands, if nothing else was said."""
+    path = Path(output)
+    return path.with_name(f"{path.stem}_model")
+
+
 def write_ranker(model_dir: Path, graph: KnowledgeGraph, ranker: DrugRanker | None) -> None:
     """Write the graph and the ranker to a model directory; a ranker of an earlier run goes."""
     (model_dir / RANKER_FILE).unlink(missing_ok=True)

@@ -10,13 +10,21 @@ import numpy as np
 import polars as pl
 
 from clinical_drug_discovery.errors import InputError
+from clinical_drug_discovery.explain import Explainer
+from clinical_drug_discovery.model_dir import model_dir_of, read_model_graph
 from clinical_drug_discovery.outputs import read_embeddings
 
 _MAX_CHOICES = 8
 
 
 def similar_nodes(
-    embeddings: str | Path, node: str, *, type: str | None = None, top: int = 10
+    embeddings: str | Path,
+    node: str,
+    *,
+    type: str | None = None,
+    top: int = 10,
+    explain: bool = False,
+    model_dir: str | Path | None = None,
 ) -> list[dict[str, Any]]:
     """List the nodes whose embeddings point the same way as one node's.
 
@@ -25,18 +33,37 @@ def similar_nodes(
         node: a name (in any case), an id, or source:id such as MONDO:5148.
         type: node type to list; the node's own if None.
         top: how many to list.
+        explain: say for each what the two share in the graph.
+        model_dir: with `explain`, the directory that the run left the graph in; that beside the
+            embeddings if left out.
 
     Returns:
-        The nearest first: rank, cosine, node_name, node_type, node_id, node_source, node_index.
+        The nearest first: rank, cosine, node_name, node_type, node_id, node_source, node_index;
+        with `explain` also stated and evidence, see `explain.Explainer`.
 
     Raises:
-        InputError: no such file, node or type, or an ambiguous node.
+        InputError: no such file, node or type, or an ambiguous node; no graph to explain with.
     """
     if top < 1:
         raise InputError(f"top (got {top}) must be at least 1")
+    if model_dir is not None and not explain:
+        raise InputError(f"model_dir (got {model_dir}) is of no use without explain")
     nodes, values = read_embeddings(embeddings)
     at = find_node(nodes, node)
-    return nearest(nodes, values, at, type=type, top=top)
+    found = nearest(nodes, values, at, type=type, top=top)
+    if not explain:
+        return found
+    graph = read_model_graph(model_dir_of(embeddings) if model_dir is None else Path(model_dir))
+    rows = {index: row for row, index in enumerate(graph.nodes["node_index"].to_list())}
+    asked = nodes["node_index"][at]
+    if missing := {asked, *(record["node_index"] for record in found)} - rows.keys():
+        raise InputError(
+            f"model_dir holds the graph of other nodes: it has no node_index {min(missing)}"
+        )
+    explainer = Explainer(graph)
+    return [
+        {**record, **explainer.shared(rows[asked], rows[record["node_index"]])} for record in found
+    ]
 
 
 def nearest(

@@ -28,7 +28,7 @@ from clinical_drug_discovery.evaluate import Collapse, collapse_by_type, collaps
 from clinical_drug_discovery.graph import KnowledgeGraph
 from clinical_drug_discovery.inference import LayeredModel, embed_all
 from clinical_drug_discovery.memory import AnyPlan, fit_plan, parse_memory, plan_for
-from clinical_drug_discovery.model_dir import write_ranker
+from clinical_drug_discovery.model_dir import model_dir_of, write_ranker
 from clinical_drug_discovery.ops.backend import uses_kernels
 from clinical_drug_discovery.optimizer import Adam
 from clinical_drug_discovery.outputs import check_output, output_files, write_embeddings
@@ -108,7 +108,7 @@ def start_run(
     edges, output = Path(edges_csv), Path(output_csv)
     check_edges_file(edges)
     check_output(output)
-    directory = output.with_name(f"{output.stem}_model") if model_dir is None else Path(model_dir)
+    directory = model_dir_of(output) if model_dir is None else Path(model_dir)
     check_writable("model_dir", directory)
     check_targets({"the edges file": edges}, output_files(output), directory)
     return_large_buffers()
