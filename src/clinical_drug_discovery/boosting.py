@@ -51,7 +51,7 @@ def fit_trees(lists: list[TrainingList], fellow_scale: Floats, *, seed: int = 0)
         known, size = one.num_known, len(one.candidates)
         goals = rng.permutation(known)[:_GOALS]
         rows = one.rows.astype(np.float32)
-        tried = one.log_share[known:] == 0
+        tried = np.arange(size - known) < one.num_tried
         chance = np.where(tried, _HARD / max(tried.sum(), 1), (1 - _HARD) / max((~tried).sum(), 1))
         for goal in goals:
             others = known + rng.choice(size - known, _OTHERS, p=chance / chance.sum())

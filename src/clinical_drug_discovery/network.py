@@ -49,9 +49,11 @@ def _linear(inputs: int, outputs: int) -> nn.Linear:
 
 
 def _drop(x: Tensor, generator: torch.Generator | None, chance: float = 0.2) -> Tensor:
+    """Drop units of whole lists: to draw for each candidate would take a fifth of the time."""
     if generator is None:
         return x
-    return x * (torch.rand(x.shape, generator=generator) > chance) / (1 - chance)
+    kept = torch.rand(len(x), 1, x.shape[2], generator=generator) > chance
+    return x * (kept / (1 - chance))
 
 
 def initialise(network: Network, generator: torch.Generator) -> None:
