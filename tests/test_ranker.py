@@ -5,31 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from graphs import Fact, graph_of, node
+from graphs import graph_of, planted_facts
 
 from clinical_drug_discovery.lists import Extra
 from clinical_drug_discovery.paths import PathEvidence
 from clinical_drug_discovery.ranker import PathRanker, fit_ranker
 from clinical_drug_discovery.typed import Floats
-
-NUM_DRUGS, NUM_DISEASES, NUM_GENES = 60, 40, 12
-
-
-def planted(seed: int = 0) -> list[Fact]:
-    """Drugs treat the diseases whose gene they target; interactions are noise."""
-    rng = np.random.default_rng(seed)
-    target, gene = (rng.integers(NUM_GENES, size=n) for n in (NUM_DRUGS, NUM_DISEASES))
-    facts: list[Fact] = []
-    for drug in range(NUM_DRUGS):
-        facts.append((node("drug", drug), "drug_protein", node("gene/protein", int(target[drug]))))
-        other = (drug + 1 + int(rng.integers(NUM_DRUGS - 1))) % NUM_DRUGS
-        facts.append((node("drug", drug), "drug_drug", node("drug", other)))
-    for disease in range(NUM_DISEASES):
-        of_it = node("gene/protein", int(gene[disease]))
-        facts.append((node("disease", disease), "disease_protein", of_it))
-        treats = np.flatnonzero(target == gene[disease]).tolist()
-        facts += [(node("drug", d), "indication", node("disease", disease)) for d in treats]
-    return list({(frozenset((f[0], f[2])), f[1]): f for f in facts}.values())
 
 
 def fit(evidence: PathEvidence, extra: Extra | None = None, *, trees: bool = False) -> PathRanker:
@@ -51,7 +32,7 @@ def ranks_of_hidden(
 @pytest.fixture(scope="module")
 def split() -> tuple[PathEvidence, PathEvidence]:
     """The planted graph without all pairs of six diseases and single pairs of others; and whole."""
-    graph = graph_of(planted())
+    graph = graph_of(planted_facts())
     whole = PathEvidence(graph, use_names=False)
     pairs = np.argwhere(whole.known.toarray() > 0)
     hidden = (pairs[:, 1] < 6) | (np.arange(len(pairs)) % 9 == 0)
