@@ -61,6 +61,7 @@ LAYERS = (
         "drug_ranker",
         "ranker_file",
         "model_dir",
+        "fit_memory",
         "halves",
         "explain",
         "warmup",

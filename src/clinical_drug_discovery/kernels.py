@@ -73,10 +73,10 @@ def profiles(graph: KnowledgeGraph, start: str) -> dict[Chain, csr_array]:
         For each metapath the counts, shape (nodes of the type, nodes where it ends).
     """
     found: dict[Chain, csr_array] = {}
-    for first in _steps(graph, start):
+    for first in steps_from(graph, start):
         one = damped(biadjacency(graph, first))
         found[(first,)] = one
-        for second in _steps(graph, first.dst_type):
+        for second in steps_from(graph, first.dst_type):
             found[(first, second)] = csr_array(one @ damped(biadjacency(graph, second)))
     return found
 
@@ -97,7 +97,7 @@ def joined(
         (spell((*a, *back(b))), csr_array(left.T), right)
         for a, left in drugs.items()
         for b, right in diseases.items()
-        if _meet(a, b)
+        if meet(a, b)
     ]
 
 
@@ -166,12 +166,13 @@ def _along(links: csr_array, edge: EdgeType, kind: str) -> list[Kernel]:
     return found
 
 
-def _steps(graph: KnowledgeGraph, start: str) -> list[EdgeType]:
+def steps_from(graph: KnowledgeGraph, start: str) -> list[EdgeType]:
+    """The edge types out of a type to any but drugs and diseases."""
     ends = (DRUG, DISEASE)
     return [k for k in graph.edge_types if k.src_type == start and k.dst_type not in ends]
 
 
-def _meet(a: Chain, b: Chain) -> bool:
+def meet(a: Chain, b: Chain) -> bool:
     """Each metapath once: two steps from the disease only where they mirror the drug's two."""
     if a[-1].dst_type != b[-1].dst_type:
         return False

@@ -13,8 +13,11 @@ from clinical_drug_discovery.graph import IntArray
 from clinical_drug_discovery.paths import PathEvidence
 from clinical_drug_discovery.typed import Floats
 
-_CHUNK = 32  # diseases; bounds the memory
-_NUM_SCALED = 48  # diseases from which the features' scales are taken
+_CHUNK = 16  # diseases; bounds the memory
+MOST_LISTS = 2_000  #: diseases to learn from; more would take longer, and teach little more
+#: Most candidates of a list that treat other diseases, and that treat none.
+NUM_TRIED, NUM_UNTRIED = 800, 200
+_NUM_SCALED = 32  # diseases from which the features' scales are taken
 
 #: More features of all pairs of some diseases: (n,) -> (n, X, drugs). For training they must come
 #: from a model that has not seen the pairs (out of fold), as the paths do by themselves.
@@ -48,7 +51,7 @@ def base_features(evidence: PathEvidence, diseases: IntArray, extra: Extra | Non
 
 def feature_scales(evidence: PathEvidence, extra: Extra | None) -> tuple[Floats, Floats]:
     """Mean absolute size of each feature where it is not 0, of the base and of the fellows."""
-    step = max(1, len(evidence.treated) // _NUM_SCALED)
+    step = -(-len(evidence.treated) // _NUM_SCALED)
     diseases = evidence.treated[::step]
     fellows = np.stack([fellows_of(evidence.fellow_rows(int(s))[1]) for s in diseases])
     return _scale(base_features(evidence, diseases, extra)), _scale(fellows)
@@ -65,11 +68,11 @@ def training_lists(
     scale: Floats,
     *,
     extra: Extra | None = None,
-    num_tried: int = 800,
-    num_untried: int = 200,
+    num_tried: int = NUM_TRIED,
+    num_untried: int = NUM_UNTRIED,
     seed: int = 0,
 ) -> list[TrainingList]:
-    """Form the list of every treated disease.
+    """Form the list of every treated disease, or of a sample where there are very many.
 
     Beside the known drugs there are samples of those that treat something else and of those that
     treat nothing, which are many and easily told; the loss corrects for their shares.
@@ -88,9 +91,11 @@ def training_lists(
     rng = np.random.default_rng(seed)
     degree = np.diff(evidence.known.indptr)
     tried, untried = np.flatnonzero(degree), np.flatnonzero(degree == 0)
-    lists = []
-    for start in range(0, len(evidence.treated), _CHUNK):
-        diseases = evidence.treated[start : start + _CHUNK]
+    treated, lists = evidence.treated, []
+    if len(treated) > MOST_LISTS:
+        treated = np.sort(rng.choice(treated, MOST_LISTS, replace=False))
+    for start in range(0, len(treated), _CHUNK):
+        diseases = treated[start : start + _CHUNK]
         base = base_features(evidence, diseases, extra)
         for values, disease in zip(base, diseases.tolist(), strict=True):
             drugs, rows = evidence.fellow_rows(disease)

@@ -37,6 +37,7 @@ from clinical_drug_discovery.typed import (
 
 TREATS = ("indication", "palliation")
 _FEW = 4  # diseases; for more it pays to form how alike drugs are to those of each treated disease
+MOST_AROUND = 2**28  #: bytes that this may take; where it would be more, it is never formed
 
 
 class PathEvidence:
@@ -236,7 +237,8 @@ class PathEvidence:
 
     def _through_drugs(self, block: Floats) -> Iterator[Floats]:
         """By each kernel how alike drugs are to other drugs of diseases, from (m, treated)."""
-        if len(block) > 2 * _FEW:
+        ways = len(self._drug_kernels)
+        if len(block) > 2 * _FEW and 2 * ways * self.num_drugs * len(self.treated) <= MOST_AROUND:
             for drugs, around in self._around:
                 total = np.zeros((len(block), self.num_drugs), np.float32)
                 total[:, drugs] = block @ around

@@ -177,7 +177,8 @@ def fit_ranker(
         "networks": trained - formed,
         "trees": perf_counter() - trained,
     }
-    asked = tuple(evidence.treated[out] for out in left_out)
+    diseases = np.array([one.disease for one in lists])
+    asked = tuple(diseases[out] for out in left_out)
     return PathRanker(tuple(networks), fitted, base_scale, fellow_scale, seconds, asked)
 
 

@@ -25,6 +25,7 @@ from clinical_drug_discovery.device_memory import PeakMemory, limit_memory
 from clinical_drug_discovery.drug_ranker import DrugRanker, fit_drug_ranker, why_no_ranker
 from clinical_drug_discovery.errors import InputError
 from clinical_drug_discovery.evaluate import Collapse, collapse_by_type, collapse_warnings
+from clinical_drug_discovery.fit_memory import rank_fit_bytes
 from clinical_drug_discovery.graph import KnowledgeGraph
 from clinical_drug_discovery.inference import LayeredModel, embed_all
 from clinical_drug_discovery.memory import AnyPlan, fit_plan, parse_memory, plan_for
@@ -161,7 +162,12 @@ def read_edges(
 
 
 def plan_memory(
-    run: Run, plan: AnyPlan, memory_budget: str | int | None, chunk_size: int | None
+    run: Run,
+    graph: KnowledgeGraph,
+    plan: AnyPlan,
+    memory_budget: str | int | None,
+    chunk_size: int | None,
+    ranker: bool,
 ) -> tuple[int, int]:
     """Choose what the budget leaves to choose, say the predicted peak, or refuse.
 
@@ -170,7 +176,11 @@ def plan_memory(
     """
     if uses_kernels(run.device):
         prepare_kernels(run.progress.milestone)
-    plan = replace(plan_for(plan, run.device), chunk_size=chunk_size or plan.chunk_size)
+    plan = replace(
+        plan_for(plan, run.device),
+        chunk_size=chunk_size or plan.chunk_size,
+        rank_fit=rank_fit_bytes(graph) if ranker else 0,
+    )
     fitted, predicted = fit_plan(plan, memory_budget, choose_chunk_size=chunk_size is None)
     if memory_budget is not None:
         limit_memory(run.device, parse_memory(memory_budget))

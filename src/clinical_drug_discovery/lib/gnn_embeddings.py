@@ -107,7 +107,7 @@ def generate_gnn_embeddings(
     plan = SagePlan(
         GraphSizes.of(graph), hidden_dim, embedding_dim, num_layers, edge_batch_size, CHUNK_SIZES[0]
     )
-    chunk_size, predicted = plan_memory(run, plan, memory_budget, chunk_size)
+    chunk_size, predicted = plan_memory(run, graph, plan, memory_budget, chunk_size, ranker)
 
     with run.timed("train"):
         generator = torch.Generator().manual_seed(seed)

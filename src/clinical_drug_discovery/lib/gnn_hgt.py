@@ -151,7 +151,7 @@ def generate_hgt_embeddings(
         edge_sample_size=edge_sample_size,
         chunk_size=CHUNK_SIZES[0],
     )
-    chunk_size, predicted = plan_memory(run, plan, memory_budget, chunk_size)
+    chunk_size, predicted = plan_memory(run, graph, plan, memory_budget, chunk_size, ranker)
 
     with run.timed("train"):
         alike = _alike(run, graph, names, similarity_threshold, seed)
