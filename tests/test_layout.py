@@ -52,6 +52,7 @@ LAYERS = (
         "repurpose",
         "kernels",
         "paths",
+        "treatments",
         "fellows",
         "lists",
         "network",

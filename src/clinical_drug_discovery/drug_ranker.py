@@ -15,8 +15,9 @@ from torch import Tensor
 from clinical_drug_discovery.calibrate import Calibration, fit_calibration
 from clinical_drug_discovery.errors import InputError
 from clinical_drug_discovery.graph import IntArray, KnowledgeGraph
-from clinical_drug_discovery.paths import PathEvidence, treatments
+from clinical_drug_discovery.paths import PathEvidence
 from clinical_drug_discovery.ranker import PathRanker, fit_ranker
+from clinical_drug_discovery.treatments import treatments
 from clinical_drug_discovery.typed import Floats
 
 _DIGITS = 4  # of a score: finer differences are rounding, and drugs alike in all should tie

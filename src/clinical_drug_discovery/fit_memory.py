@@ -8,7 +8,8 @@ import numpy.typing as npt
 from clinical_drug_discovery.graph import EdgeType, KnowledgeGraph
 from clinical_drug_discovery.kernels import DISEASE, DRUG, Chain, meet, steps_from
 from clinical_drug_discovery.lists import MOST_LISTS, NUM_TRIED, NUM_UNTRIED
-from clinical_drug_discovery.paths import MOST_AROUND, TREATS
+from clinical_drug_discovery.pairs import TREATS
+from clinical_drug_discovery.paths import MOST_AROUND
 
 _ENTRY = 8  # bytes of a number in a sparse matrix, with its column
 _CHUNKS = 32 + 16  # diseases whose features stand at once: of the scales, and while copied

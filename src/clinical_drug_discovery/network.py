@@ -80,18 +80,34 @@ class JointNetworks:
     last_bias: Tensor  #: shape (M, 1, 1)
 
     @torch.no_grad()
-    def log_chances(self, features: Floats, which: IntArray) -> Floats:
+    def part(self, features: Floats, which: IntArray) -> Tensor:
+        """What some features add to the first layers, to be computed once for many lists.
+
+        Args:
+            features: shape (K, D), squashed, or (K, 1) where they are the same for all drugs.
+            which: shape (K,).
+
+        Returns:
+            Shape (M (H + 1), D or 1).
+        """
+        return self.first[:, torch.from_numpy(which)] @ torch.from_numpy(features)
+
+    @torch.no_grad()
+    def log_chances(self, features: Floats, which: IntArray, start: Tensor | None = None) -> Floats:
         """Score the drugs of one disease.
 
         Args:
-            features: shape (K, D), squashed; those that are not in `which` are 0.
-            which: shape (K,), ascending.
+            features: shape (K, D), squashed.
+            which: shape (K,), ascending; the other features are 0, or in `start`.
+            start: shape (M (H + 1), D or 1), the sum of their `part` and the biases; these
+                alone if None.
 
         Returns:
             Shape (M, D), by each network the log of the softmax over the drugs.
         """
         num, _, hidden = self.second.shape
-        x = self.first[:, torch.from_numpy(which)] @ torch.from_numpy(features) + self.first_bias
+        x = self.first[:, torch.from_numpy(which)] @ torch.from_numpy(features)
+        x += self.first_bias if start is None else start
         straight = x[num * hidden :]
         y = functional.gelu(x[: num * hidden]).view(num, hidden, -1)
         y = functional.gelu(torch.baddbmm(self.second_bias, self.second, y))

@@ -21,21 +21,19 @@ from functools import cached_property
 import numpy as np
 from scipy.sparse import csr_array
 
-from clinical_drug_discovery.errors import InputError
 from clinical_drug_discovery.fellows import fellows_of
 from clinical_drug_discovery.graph import IntArray, KnowledgeGraph
 from clinical_drug_discovery.kernels import DISEASE, DRUG, Kernel, joined, kernels, profiles, walks
+from clinical_drug_discovery.treatments import TREATS, drug_disease_links, treatments
 from clinical_drug_discovery.typed import (
     Floats,
     biadjacency,
     ending_profiles,
-    ones,
     power,
     scale,
     word_profiles,
 )
 
-TREATS = ("indication", "palliation")
 _FEW = 4  # diseases; for more it pays to form how alike drugs are to those of each treated disease
 MOST_AROUND = 2**28  #: bytes that this may take; where it would be more, it is never formed
 
@@ -66,7 +64,7 @@ class PathEvidence:
         Raises:
             InputError: the graph has no drugs, no diseases, or no edges that say what treats what.
         """
-        links = _links(graph, hidden)
+        links = drug_disease_links(graph, hidden)
         #: shape (drugs, diseases), ones where a drug is known to treat a disease
         self.known = treatments(graph, treats, hidden)
         self.num_drugs, self.num_diseases = self.known.shape
@@ -197,23 +195,45 @@ class PathEvidence:
         Returns:
             Shape (n, B, drugs), the first B of `path_names`.
         """
-        out = np.zeros((len(diseases), len(self._base_names), self.num_drugs), np.float32)
-        # The drugs' other diseases: a drug known for the asked one has one fewer.
-        degree = self._degree - self._known_by_disease[diseases].toarray()
-        blocks, f = self._blocks(diseases), 0
+        varying, context = self.parts(diseases)
+        return np.concatenate(
+            [
+                varying,
+                np.broadcast_to(self.of_drugs, (len(diseases), *self.of_drugs.shape)),
+                np.broadcast_to(context[:, :, None], (*context.shape, self.num_drugs)),
+            ],
+            axis=1,
+        )
+
+    def parts(self, diseases: IntArray) -> tuple[Floats, Floats]:
+        """What `base` holds beside `of_drugs`, without what is the same for all drugs written out.
+
+        Args:
+            diseases: shape (n,).
+
+        Returns:
+            The first V features, shape (n, V, drugs), and the last C ones, shape (n, C); between
+            the two stand those of the drugs alone.
+        """
+        num_varying = len(self._base_names) - len(self.of_drugs)
+        num_varying -= len(self._disease_degrees[1]) + len(self._alike_names)
+        varying = np.empty((len(diseases), num_varying, self.num_drugs), np.float32)
+        blocks = self._blocks(diseases)
         for f, column in enumerate(self._paths_to(diseases, blocks)):
-            out[:, f] = column
-        out[:, f + 1] = np.log1p(degree)
-        at = f + 2
-        for values in self._drug_degrees[1]:
-            out[:, at] = values
-            at += 1
+            varying[:, f] = column
+        # The drugs' other diseases: a drug known for the asked one has one fewer.
+        varying[:, -1] = np.log1p(self._degree - self._known_by_disease[diseases].toarray())
         context = [values[diseases] for values in self._disease_degrees[1]]
         context += [block.max(axis=1, initial=0) for block in blocks]
-        for values in context:
-            out[:, at] = values[:, None]
-            at += 1
-        return out
+        if not context:
+            return varying, np.zeros((len(diseases), 0), np.float32)
+        return varying, np.stack(context, axis=1)
+
+    @cached_property
+    def of_drugs(self) -> Floats:
+        """The features of drugs alone, shape (G, drugs)."""
+        degrees = self._drug_degrees[1]
+        return np.stack(degrees) if degrees else np.zeros((0, self.num_drugs), np.float32)
 
     def _paths_to(self, diseases: IntArray, blocks: list[Floats]) -> Iterator[Floats]:
         """The features that are paths, each (n, drugs), in the order of `path_names`."""
@@ -319,50 +339,12 @@ class PathEvidence:
         return out
 
 
-def treatments(
-    graph: KnowledgeGraph, treats: Sequence[str] = TREATS, hidden: IntArray | None = None
-) -> csr_array:
-    """Which drug is known to treat which disease, shape (drugs, diseases), ones.
-
-    Args:
-        graph: on the CPU.
-        treats: see `PathEvidence`.
-        hidden: see `PathEvidence`.
-
-    Raises:
-        InputError: see `PathEvidence`.
-    """
-    missing = {DRUG, DISEASE} - set(graph.node_type_names)
-    if missing:
-        raise InputError(f"the graph has no nodes of type {', '.join(sorted(missing))}")
-    links = _links(graph, hidden)
-    found = [links[r] for r in treats if r in links]
-    if not found or not sum(link.nnz for link in found):
-        raise InputError(f"treats (got {tuple(treats)}) names no drug-disease edges")
-    return ones(sum(found[1:], found[0]))
-
-
-def _links(graph: KnowledgeGraph, hidden: IntArray | None) -> dict[str, csr_array]:
-    """Which drug is joined to which disease, by relation."""
-    kinds = [k for k in graph.edge_types if (k.src_type, k.dst_type) == (DRUG, DISEASE)]
-    return {k.relation: _without(biadjacency(graph, k), hidden) for k in kinds}
-
-
 def _around(kernel: Kernel, treats: csr_array) -> tuple[IntArray, Floats]:
     """Which drugs are alike others of treated diseases, and how much: (treated, drugs)."""
     total = csr_array(kernel.left @ (kernel.right_t @ treats))
     total = csr_array(total - treats.multiply(kernel.itself[:, None]))
     drugs = np.flatnonzero(np.diff(total.indptr))
     return drugs, np.ascontiguousarray(total[drugs].toarray().T, np.float32)
-
-
-def _without(link: csr_array, hidden: IntArray | None) -> csr_array:
-    if hidden is None or not len(hidden):
-        return link
-    gone = csr_array((np.ones(len(hidden), np.float32), hidden.T), shape=link.shape)
-    left = csr_array(link - link.multiply(ones(gone)))
-    left.eliminate_zeros()
-    return left
 
 
 def _names(graph: KnowledgeGraph, kind: str) -> list[str]:

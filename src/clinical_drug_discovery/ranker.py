@@ -77,16 +77,30 @@ class PathRanker:
             Shape (n, drugs), comparable within a disease only; without trees its logarithm of
             the probability that a drug is the next to be known.
         """
-        out = np.zeros((len(diseases), evidence.num_drugs), np.float32)
-        lists = self._lists(evidence, diseases, extra, use_known=True)
-        for i, (features, which, num_known) in enumerate(lists):
-            out[i] = self._joint.log_chances(features, which).mean(axis=0)
-            if self.trees is not None and num_known:
-                whole = np.zeros((self._joint.first.shape[1], evidence.num_drugs), np.float32)
-                whole[which] = features
-                out[i] *= 1 - _TREES_WEIGHT
-                out[i] += _TREES_WEIGHT * self.trees.log_odds(np.ascontiguousarray(whole.T))
+        found = self._by_network(evidence, diseases, extra, use_known=True)
+        out = np.empty((len(diseases), evidence.num_drugs), np.float32)
+        for i, scores in enumerate(found):
+            out[i] = scores.mean(axis=0)
+        if self.trees is not None:
+            self._blend(out, self.trees, evidence, diseases, extra)
         return out
+
+    def _blend(
+        self,
+        scores: Floats,
+        trees: Trees,
+        evidence: PathEvidence,
+        diseases: IntArray,
+        extra: Extra | None,
+    ) -> None:
+        """Mix the trees' log odds into the scores of diseases with known drugs."""
+        for i, disease in enumerate(diseases.tolist()):
+            if evidence.num_known(disease):
+                base = base_features(evidence, diseases[[i]], extra)[0]
+                fellows = fellows_of(evidence.fellow_rows(disease)[1])
+                parts = squash(base, self.base_scale), squash(fellows, self.fellow_scale)
+                scores[i] *= 1 - _TREES_WEIGHT
+                scores[i] += _TREES_WEIGHT * trees.log_odds(np.concatenate(parts).T)
 
     def scores_by_network(
         self, evidence: PathEvidence, diseases: IntArray, *, use_known: bool = True
@@ -101,28 +115,45 @@ class PathRanker:
         Returns:
             Shape (n, networks, drugs).
         """
-        lists = self._lists(evidence, diseases, None, use_known=use_known)
-        scores = [self._joint.log_chances(features, which) for features, which, _ in lists]
-        return np.stack(scores) if scores else np.zeros((0, 0, evidence.num_drugs), np.float32)
+        scores = list(self._by_network(evidence, diseases, None, use_known=use_known))
+        shape = 0, len(self.networks), evidence.num_drugs
+        return np.stack(scores) if scores else np.zeros(shape, np.float32)
 
-    def _lists(
+    def _by_network(
         self, evidence: PathEvidence, diseases: IntArray, extra: Extra | None, *, use_known: bool
-    ) -> Iterator[tuple[Floats, IntArray, int]]:
-        """Of each disease the squashed features that are not all 0, which, and its known drugs."""
-        for start in range(0, len(diseases), _CHUNK):
-            chunk = diseases[start : start + _CHUNK]
-            base = base_features(evidence, chunk, extra)
-            for values, disease in zip(base, chunk.tolist(), strict=True):
-                which = np.flatnonzero(values.any(axis=1))
-                features = squash(values[which], self.base_scale[which])
-                num_known = evidence.num_known(disease) if use_known else 0
-                if num_known:
+    ) -> Iterator[Floats]:
+        """For each disease what each network says, shape (networks, drugs).
+
+        Features that are the same for all diseases or all drugs go through the first layers once,
+        and those of a disease that are 0 for all drugs not at all.
+        """
+        num_base, num_alone = len(self.base_scale), len(evidence.of_drugs)
+        start = None
+        for first in range(0, len(diseases), _CHUNK):
+            chunk = diseases[first : first + _CHUNK]
+            varying, context = evidence.parts(chunk)
+            beyond = varying.shape[1] + num_alone
+            if start is None:
+                alone = np.arange(varying.shape[1], beyond)
+                squashed = squash(evidence.of_drugs, self.base_scale[alone])
+                start = self._joint.part(squashed, alone) + self._joint.first_bias
+            about = np.arange(beyond, beyond + context.shape[1])
+            if extra is not None:
+                varying = np.concatenate([varying, extra(chunk)], axis=1)
+            number = np.r_[0 : beyond - num_alone, beyond + context.shape[1] : num_base]
+            told = squash(context.T, self.base_scale[about])
+            for i, disease in enumerate(chunk.tolist()):
+                near = np.flatnonzero(varying[i].any(axis=1))
+                which = number[near]
+                features = squash(varying[i][near], self.base_scale[which])
+                if use_known and evidence.num_known(disease):
                     fellows = fellows_of(evidence.fellow_rows(disease)[1])
                     near = np.flatnonzero(fellows.any(axis=1))
                     also = squash(fellows[near], self.fellow_scale[near])
                     features = np.concatenate([features, also])
-                    which = np.concatenate([which, near + values.shape[0]])
-                yield features, which, num_known
+                    which = np.concatenate([which, near + num_base])
+                here = start + self._joint.part(told[:, [i]], about)
+                yield self._joint.log_chances(features, which, here)
 
 
 def fit_ranker(
