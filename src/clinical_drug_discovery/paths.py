@@ -24,7 +24,8 @@ from scipy.sparse import csr_array
 from clinical_drug_discovery.fellows import fellows_of
 from clinical_drug_discovery.graph import IntArray, KnowledgeGraph
 from clinical_drug_discovery.kernels import DISEASE, DRUG, Kernel, joined, kernels, profiles, walks
-from clinical_drug_discovery.treatments import TREATS, drug_disease_links, treatments
+from clinical_drug_discovery.pairs import TREATS
+from clinical_drug_discovery.treatments import drug_disease_links, treatments
 from clinical_drug_discovery.typed import (
     Floats,
     biadjacency,
