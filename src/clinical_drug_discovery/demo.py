@@ -21,7 +21,7 @@ NODES = (
     "asthma",
     "major depressive disorder",
 )
-RANKED = "migraine disorder"
+RANKED = "generalized anxiety disorder"
 
 
 def run_demo(
