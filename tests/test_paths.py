@@ -142,6 +142,8 @@ def test_features_do_not_depend_on_what_is_asked_with_them() -> None:
     together = evidence.features(every[::-1])
     alone = evidence.features(np.array([5]))
     np.testing.assert_allclose(together[14], alone[0], rtol=1e-4, atol=1e-6)
+    sparing = PathEvidence(graph_of(facts_of_drugs()), for_many=False).features(every[::-1])
+    np.testing.assert_allclose(sparing, together, rtol=1e-4, atol=1e-6)
     assert together.shape[1] == len(evidence.path_names) == len(set(evidence.path_names))
 
 

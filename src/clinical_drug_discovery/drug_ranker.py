@@ -94,7 +94,7 @@ def fit_drug_ranker(
     Raises:
         InputError: the graph has no known pairs; see `why_no_ranker`.
     """
-    evidence = PathEvidence(graph)
+    evidence = PathEvidence(graph, for_many=False)
     paths = fit_ranker(evidence, seed=seed)
     curves = [_calibrate(evidence, paths, embedding, use_known=use) for use in (True, False)]
     return DrugRanker(paths, embedding, curves[0], curves[1], evidence.path_names)

@@ -9,7 +9,6 @@ from clinical_drug_discovery.graph import EdgeType, KnowledgeGraph
 from clinical_drug_discovery.kernels import DISEASE, DRUG, Chain, meet, steps_from
 from clinical_drug_discovery.lists import MOST_LISTS, NUM_TRIED, NUM_UNTRIED
 from clinical_drug_discovery.pairs import TREATS
-from clinical_drug_discovery.paths import MOST_AROUND
 
 _ENTRY = 8  # bytes of a number in a sparse matrix, with its column
 _CHUNKS = 32 + 16  # diseases whose features stand at once: of the scales, and while copied
@@ -23,8 +22,8 @@ def rank_fit_bytes(graph: KnowledgeGraph) -> int:
     which drugs are alike. Of every chain of one or two steps, 8 bytes for each path, or pair of
     ends if those are fewer, four times for drugs (counts and cosines, both also transposed) and
     three times for diseases; the same for three steps from disease to disease. Walks 4 T S for
-    each relation, what treated diseases share 8 T T, half of 4 G T D for drugs around them; lists
-    of C candidates, 2 C (T B + K G); features of some diseases, 4 B D each.
+    each relation, what treated diseases share 8 T T; lists of C candidates, 2 C (T B + K G);
+    features of some diseases, 4 B D each.
 
     Args:
         graph: on the CPU.
@@ -51,7 +50,6 @@ def rank_fit_bytes(graph: KnowledgeGraph) -> int:
     candidates = min(num_drugs, NUM_TRIED + NUM_UNTRIED)
     lists = 2 * candidates * share * (treated * num_base + pairs * (ways + 5))
     dense = 4 * len(same) * treated * num_diseases + 8 * treated**2
-    dense += min(2 * ways * treated * num_drugs, MOST_AROUND)
     return int(_ENTRY * matrices + dense + lists + 4 * _CHUNKS * num_base * num_drugs)
 
 

@@ -281,6 +281,7 @@ def fit_ranker_of(run: Run, graph: KnowledgeGraph, wanted: bool, seed: int) -> D
             run.warn(f"no ranker of drugs was fitted, cdd rank will refuse this model: {why}")
             return None
         run.progress.milestone("Fitting the ranker of drugs on paths in the graph")
+        empty_cache(run.device)  # what the training used is then there for the fit
         ranker = fit_drug_ranker(graph, seed=seed)
         run.peak.sample()
         empty_cache(run.device)
