@@ -113,7 +113,7 @@ def embed(model: str, path: str, num_epochs: int) -> dict[str, float]:
     terminal = _Terminal()
     with tempfile.TemporaryDirectory() as directory, contextlib.redirect_stderr(terminal):
         output = Path(directory) / "e.parquet"
-        stats = generate(path, output, num_epochs=num_epochs, cache=False)
+        stats = generate(path, output, num_epochs=num_epochs, cache=False, ranker=False)
         epochs = pl.read_csv(Path(stats["model_dir"]) / "history.csv")["seconds"][1:]
     if terminal.peak_training is None:
         raise RuntimeError("the progress no longer says that inference begins")

@@ -21,7 +21,7 @@ from clinical_drug_discovery.model_dir import read_model_graph, read_model_ranke
 from clinical_drug_discovery.outputs import check_table_output, write_tables
 from clinical_drug_discovery.pairs import DISEASE, DRUG, span_of
 from clinical_drug_discovery.paths import PathEvidence
-from clinical_drug_discovery.repurpose import find_node
+from clinical_drug_discovery.repurpose import find_node, find_nodes
 from clinical_drug_discovery.runtime import check_at_least
 
 ALL = "all"  #: instead of a file: every disease of the graph
@@ -77,6 +77,9 @@ def rank_drugs(
     if disease is not None:
         asked = np.array([find_node(ranking.diseases, disease, type=DISEASE, parameter="disease")])
         rows = ranking.table(asked, top, include_known).to_dicts()
+        for row in rows:  # as many digits as mean something
+            row["score"] = round(row["score"], 4)
+            row["probability"] = float(f"{row['probability']:.4g}")
         return ranking.explained(int(asked[0]), rows) if explain else rows
     assert diseases is not None
     assert place is not None
@@ -141,17 +144,16 @@ class Ranking:
             lines = Path(diseases).read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeError) as error:
             raise InputError(f"diseases (got {diseases}) cannot be read: {error}") from None
-        seen: dict[int, int] = {}
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            where = f"diseases, line {number} of {diseases}"
-            found = find_node(self.diseases, line, type=DISEASE, parameter=where)
-            if found in seen:
-                raise InputError(f"{where} (got {line!r}) is the disease of line {seen[found]}")
-            seen[found] = number
-        if not seen:
+        numbers = [i for i, line in enumerate(lines, start=1) if line.strip()]
+        if not numbers:
             raise InputError(f"diseases (got {diseases}) is empty")
+        queries = [(f"diseases, line {i} of {diseases}", lines[i - 1]) for i in numbers]
+        seen: dict[int, int] = {}
+        found = find_nodes(self.diseases, queries, type=DISEASE)
+        for number, (where, line), row in zip(numbers, queries, found, strict=True):
+            if row in seen:
+                raise InputError(f"{where} (got {line!r}) is the disease of line {seen[row]}")
+            seen[row] = number
         return np.array(list(seen))
 
     def tables(self, diseases: IntArray, top: int, include_known: bool) -> Iterator[pl.DataFrame]:
