@@ -44,7 +44,12 @@ def embed(arguments: list[str]) -> dict[str, float]:
     limits = {} if budget == "none" else {"memory_budget": int(budget)}
     with tempfile.TemporaryDirectory() as directory, contextlib.suppress(InputError):
         stats = functions[model](
-            path, Path(directory) / "e.npy", num_epochs=NUM_EPOCHS, **limits, **json.loads(sizes)
+            path,
+            Path(directory) / "e.npy",
+            num_epochs=NUM_EPOCHS,
+            ranker=False,
+            **limits,
+            **json.loads(sizes),
         )
         return {
             "ran": 1,

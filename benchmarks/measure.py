@@ -113,7 +113,8 @@ def embed(model: str, path: str, num_epochs: int, **options: Any) -> dict[str, f
     terminal = _Terminal()
     with tempfile.TemporaryDirectory() as directory, contextlib.redirect_stderr(terminal):
         output = Path(directory) / "e.parquet"
-        stats = generate(path, output, num_epochs=num_epochs, cache=False, **options)
+        options = {"cache": False, "ranker": False, **options}
+        stats = generate(path, output, num_epochs=num_epochs, **options)
         epochs = pl.read_csv(Path(stats["model_dir"]) / "history.csv")["seconds"][1:]
     if terminal.peak_training is None:
         raise RuntimeError("the progress no longer says that inference begins")

@@ -15,7 +15,6 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from rivals import export_split, found_scores
 from shallow import train_shallow
 
 from clinical_drug_discovery.baselines import BASELINES
+from clinical_drug_discovery.boosting import fit_boosted
 from clinical_drug_discovery.graph import IntArray, KnowledgeGraph
 from clinical_drug_discovery.metrics import Metrics, Scores, ranking_metrics
 from clinical_drug_discovery.pairs import DISEASE, span_of
@@ -52,16 +52,22 @@ def rankers_of(
     if paths:
         first = span_of(graph, DISEASE)[0]
         evidence = PathEvidence(graph)
-        ranker = fit_ranker(evidence, seed=seed)
-        for name, scores_of in (
-            ("typed paths, listwise", replace(ranker, trees=None).scores),
-            ("typed paths, boosted", ranker.tree_scores),
-            ("typed paths, both", ranker.scores),
-        ):
-            yield name, lambda diseases, f=scores_of: f(evidence, diseases - first)  # type: ignore[misc]  # bound early
+        for name, fit in (("listwise", fit_ranker), ("boosted", fit_boosted)):
+            scores_of = fit(evidence, seed=seed).scores
+            yield f"typed paths, {name}", partial(of_nodes, scores_of, evidence, first)
     if minutes is not None:
         for name, is_complex in (("DistMult", False), ("ComplEx", True)):
             yield name, train_shallow(graph, is_complex=is_complex, seconds=60 * minutes, seed=seed)
+
+
+def of_nodes(
+    scores_of: Callable[[PathEvidence, IntArray], Scores],
+    evidence: PathEvidence,
+    first: int,
+    diseases: IntArray,
+) -> Scores:
+    """Typed paths number diseases within their type."""
+    return scores_of(evidence, diseases - first)
 
 
 def race(split: Split, arguments: argparse.Namespace, name: str, seed: int) -> dict[str, Metrics]:

@@ -52,6 +52,31 @@ def random_facts(
     return list(facts.values())
 
 
+def planted_facts(
+    seed: int = 0,
+    *,
+    num_drugs: int = 60,
+    num_diseases: int = 40,
+    num_genes: int = 12,
+    chance: float = 1.0,
+) -> list[Fact]:
+    """Drugs treat the diseases whose gene they bind, with a chance; interactions are noise."""
+    rng = np.random.default_rng(seed)
+    target, gene = (rng.integers(num_genes, size=n) for n in (num_drugs, num_diseases))
+    facts: list[Fact] = []
+    for drug in range(num_drugs):
+        facts.append((node("drug", drug), "drug_protein", node("gene/protein", int(target[drug]))))
+        other = (drug + 1 + int(rng.integers(num_drugs - 1))) % num_drugs
+        facts.append((node("drug", drug), "drug_drug", node("drug", other)))
+    for disease in range(num_diseases):
+        of_it = node("gene/protein", int(gene[disease]))
+        facts.append((node("disease", disease), "disease_protein", of_it))
+        fits = np.flatnonzero(target == gene[disease])
+        treats = fits[rng.random(len(fits)) < chance].tolist()
+        facts += [(node("drug", d), "indication", node("disease", disease)) for d in treats]
+    return list({(frozenset((f[0], f[2])), f[1]): f for f in facts}.values())
+
+
 def to_rows(facts: Iterable[Fact], *, both: bool = False, numbered: bool = True) -> pl.DataFrame:
     """Facts in PrimeKG's columns, once or in both directions, with x_index or without."""
     facts = list(facts)

@@ -66,6 +66,17 @@ def test_embed_then_similar(model: str, edges: Path, tmp_path: Path) -> None:
     table = cdd("similar", "--embeddings", output, "--node", name, "--type", "disease")
     assert table.exit_code == 0
     assert "MONDO:" in table.stdout
+    asked = ["similar", "--embeddings", output, "--node", name, "--top", 3, "--explain"]
+    explained = json.loads(cdd(*asked, "--json").stdout)
+    for row in explained:
+        for path in row["evidence"]:
+            assert path["nodes"][0]["node_name"] == name
+            assert path["nodes"][-1]["node_index"] == row["node_index"]
+            assert len(path["nodes"]) == 3
+    assert any(row["evidence"] for row in explained)
+    refused = cdd(*asked, "--model-dir", output.parent)
+    assert refused.exit_code == 2
+    assert "must hold graph.safetensors" in refused.stderr
 
 
 def test_synthesize_and_doctor(tmp_path: Path) -> None:
@@ -96,6 +107,10 @@ def test_demo_answers_for_three_drugs_and_three_diseases(
     shown = capsys.readouterr().out
     assert "GraphSAGE on the sample graph: 820 nodes" in shown
     (line,) = (line for line in shown.splitlines() if line.strip().startswith("Atorvastatin"))
+    for answer in answers.values():
+        assert [row["rank"] for row in answer["ranking"]] == [1, 2, 3]
+        assert all(row["evidence"] for row in answer["ranking"])
+    assert answers["hgt"]["ranking"][0]["evidence"][0]["text"] in shown
     for answer in answers.values():  # side by side: both models' nearest in one line
         assert answer["neighbors"]["Atorvastatin"][0]["node_name"] in line
 

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from graphs import Fact, node, to_rows
-from test_ranker import planted
+from graphs import Fact, node, planted_facts, to_rows
 from typer.testing import CliRunner
 
 from clinical_drug_discovery import evaluate
@@ -30,7 +29,7 @@ RANKERS = ["network", "ranker", "paths, listwise", "paths, boosted", *BASELINES]
 @pytest.fixture(scope="module")
 def edges(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Drugs treat the diseases of their target's gene; many pairs are said two or three times."""
-    facts = planted()
+    facts = planted_facts()
     treats = [(x, y) for x, relation, y in facts if relation == "indication"]
     more: list[Fact] = [(y, "contraindication", x) for x, y in treats[::3]]
     more += [(x, "off-label use", y) for x, y in treats[::4]]

@@ -78,6 +78,16 @@ def needed(plan: AnyPlan, budget: str | int) -> int:
     return peak
 
 
+@pytest.mark.parametrize("plan", [SAGE, HGT])
+def test_the_ranker_counts_where_it_needs_the_most(plan: AnyPlan) -> None:
+    plain = plan.bytes_needed()
+    assert replace(plan, rank_fit=2**20).bytes_needed() == plain
+    large = replace(plan, rank_fit=8 * GIB)
+    assert plain < 8 * GIB < large.bytes_needed() < 9 * GIB
+    with pytest.raises(InputError, match=r"; no ranker needs \d\.\d\d GiB; fewer nodes"):
+        fit_plan(large, "8GiB", choose_chunk_size=False)
+
+
 FEWER_NODES = GraphSizes({**NODE_TYPES, "a": 10_000}, SIZES.edge_type_counts)
 FEWER_EDGE_TYPES = GraphSizes(
     NODE_TYPES, {EdgeType(a, "r", b): 200_000 for a in "abc" for b in "abc"}

@@ -9,8 +9,9 @@ import pytest
 from graphs import Fact, graph_of, node, random_facts
 
 from clinical_drug_discovery.errors import InputError
+from clinical_drug_discovery.fellows import fellows_of, fellows_without
 from clinical_drug_discovery.graph import KnowledgeGraph
-from clinical_drug_discovery.paths import PathEvidence, fellows_of
+from clinical_drug_discovery.paths import PathEvidence
 
 DAMPING = 0.4
 
@@ -35,7 +36,7 @@ def with_fellows(evidence: PathEvidence, disease: int, drug: int) -> np.ndarray:
     """All features of a disease's list, as they are in training when `drug` is the goal."""
     drugs, rows = evidence.fellow_rows(disease)
     at = np.flatnonzero(drugs == drug)
-    fellows = fellows_of(rows, without=int(at[0]) if len(at) else None)
+    fellows = fellows_without(rows, at)[0] if len(at) else fellows_of(rows)
     return np.concatenate([evidence.base(np.array([disease]))[0], fellows])
 
 
@@ -137,9 +138,12 @@ def test_the_order_of_facts_does_not_matter() -> None:
 
 def test_features_do_not_depend_on_what_is_asked_with_them() -> None:
     evidence = PathEvidence(graph_of(facts_of_drugs()))
-    together = evidence.features(np.array([3, 11, 5]))
+    every = np.arange(20)  # many at once are computed another way than a few
+    together = evidence.features(every[::-1])
     alone = evidence.features(np.array([5]))
-    np.testing.assert_allclose(together[2], alone[0], rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(together[14], alone[0], rtol=1e-4, atol=1e-6)
+    sparing = PathEvidence(graph_of(facts_of_drugs()), for_many=False).features(every[::-1])
+    np.testing.assert_allclose(sparing, together, rtol=1e-4, atol=1e-6)
     assert together.shape[1] == len(evidence.path_names) == len(set(evidence.path_names))
 
 
@@ -156,3 +160,14 @@ def test_a_graph_without_treatments_is_refused() -> None:
         PathEvidence(graph_of(facts))
     with pytest.raises(InputError, match="no nodes of type disease"):
         PathEvidence(graph_of([f for f in facts if "disease" not in (f[0].type, f[2].type)]))
+
+
+def test_fellows_without_one_are_those_of_the_others() -> None:
+    evidence = PathEvidence(graph_of(facts_of_drugs()))
+    disease = int(np.argmax(evidence.known.sum(axis=0)))
+    _, rows = evidence.fellow_rows(disease)
+    goals = np.arange(rows.shape[1])
+    assert len(goals) > 2
+    for goal, got in zip(goals, fellows_without(rows, goals), strict=True):
+        expected = fellows_of(np.delete(rows, goal, axis=1))
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)

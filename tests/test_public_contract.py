@@ -118,6 +118,7 @@ def test_record_and_files(model: str, edges: Path, tmp_path: Path) -> None:
     model_dir = Path(stats["model_dir"])
     assert {path.name for path in model_dir.iterdir()} == {
         "weights.safetensors", "config.json", "nodes.parquet", "history.csv", "stats.json",
+        "graph.safetensors", "ranker.safetensors",
     }  # fmt: skip
     assert json.loads((model_dir / "stats.json").read_text()) == stats
     history = pl.read_csv(model_dir / "history.csv")

@@ -2,47 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
-from graphs import Fact, graph_of, node
+from graphs import graph_of, planted_facts
 
+from clinical_drug_discovery.boosting import BoostedPaths, fit_boosted
 from clinical_drug_discovery.lists import Extra
 from clinical_drug_discovery.paths import PathEvidence
 from clinical_drug_discovery.ranker import PathRanker, fit_ranker
 from clinical_drug_discovery.typed import Floats
 
-NUM_DRUGS, NUM_DISEASES, NUM_GENES = 60, 40, 12
 
-
-def planted(seed: int = 0) -> list[Fact]:
-    """Drugs treat the diseases whose gene they target; interactions are noise."""
-    rng = np.random.default_rng(seed)
-    target, gene = (rng.integers(NUM_GENES, size=n) for n in (NUM_DRUGS, NUM_DISEASES))
-    facts: list[Fact] = []
-    for drug in range(NUM_DRUGS):
-        facts.append((node("drug", drug), "drug_protein", node("gene/protein", int(target[drug]))))
-        other = (drug + 1 + int(rng.integers(NUM_DRUGS - 1))) % NUM_DRUGS
-        facts.append((node("drug", drug), "drug_drug", node("drug", other)))
-    for disease in range(NUM_DISEASES):
-        of_it = node("gene/protein", int(gene[disease]))
-        facts.append((node("disease", disease), "disease_protein", of_it))
-        treats = np.flatnonzero(target == gene[disease]).tolist()
-        facts += [(node("drug", d), "indication", node("disease", disease)) for d in treats]
-    return list({(frozenset((f[0], f[2])), f[1]): f for f in facts}.values())
-
-
-def fit(evidence: PathEvidence, extra: Extra | None = None, *, trees: bool = False) -> PathRanker:
-    return fit_ranker(evidence, extra=extra, num_networks=1, num_epochs=12, trees=trees, seed=1)
+def fit(evidence: PathEvidence, extra: Extra | None = None) -> PathRanker:
+    return fit_ranker(evidence, extra=extra, num_networks=1, num_epochs=12, seed=1)
 
 
 def ranks_of_hidden(
-    evidence: PathEvidence, ranker: PathRanker, everything: PathEvidence, extra: Extra | None = None
+    evidence: PathEvidence,
+    ranker: PathRanker | BoostedPaths,
+    everything: PathEvidence,
+    extra: Extra | None = None,
 ) -> Floats:
     """Where the pairs stand that `evidence` does not have, among the drugs of no known pair."""
     known = everything.known.toarray().T > 0
     hidden = known & ~(evidence.known.toarray().T > 0)
-    scores = ranker.scores(evidence, np.arange(evidence.num_diseases), extra=extra)
+    more = {} if extra is None else {"extra": extra}
+    scores = ranker.scores(evidence, np.arange(evidence.num_diseases), **more)
     return np.array(
         [1 + (scores[s][~known[s]] > scores[s, d]).sum() for s, d in np.argwhere(hidden)]
     )
@@ -51,19 +39,20 @@ def ranks_of_hidden(
 @pytest.fixture(scope="module")
 def split() -> tuple[PathEvidence, PathEvidence]:
     """The planted graph without all pairs of six diseases and single pairs of others; and whole."""
-    graph = graph_of(planted())
+    graph = graph_of(planted_facts())
     whole = PathEvidence(graph, use_names=False)
     pairs = np.argwhere(whole.known.toarray() > 0)
     hidden = (pairs[:, 1] < 6) | (np.arange(len(pairs)) % 9 == 0)
     return PathEvidence(graph, hidden=pairs[hidden], use_names=False), whole
 
 
-@pytest.mark.parametrize("trees", [False, True])
+@pytest.mark.parametrize("fitted", [fit, fit_boosted])
 def test_a_planted_mechanism_is_found(
-    split: tuple[PathEvidence, PathEvidence], trees: bool
+    split: tuple[PathEvidence, PathEvidence],
+    fitted: Callable[[PathEvidence], PathRanker | BoostedPaths],
 ) -> None:
     evidence, whole = split
-    ranks = ranks_of_hidden(evidence, fit(evidence, trees=trees), whole)
+    ranks = ranks_of_hidden(evidence, fitted(evidence), whole)
     assert np.mean(1 / ranks) > 0.8  # by chance it is 0.08
 
 
@@ -83,9 +72,7 @@ def test_the_same_seed_gives_the_same_ranker(split: tuple[PathEvidence, PathEvid
     state = torch.get_rng_state()
     asked = np.arange(5)
     first, second = (
-        fit_ranker(evidence, num_networks=1, num_epochs=1, trees=False, seed=3).scores(
-            evidence, asked
-        )
+        fit_ranker(evidence, num_networks=1, num_epochs=1, seed=3).scores(evidence, asked)
         for _ in range(2)
     )
     np.testing.assert_array_equal(first, second)
@@ -96,7 +83,7 @@ def test_scores_do_not_depend_on_what_is_asked_with_them(
     split: tuple[PathEvidence, PathEvidence],
 ) -> None:
     evidence, _ = split
-    ranker = fit_ranker(evidence, num_networks=1, num_epochs=1, trees=False)
+    ranker = fit_ranker(evidence, num_networks=1, num_epochs=1)
     together = ranker.scores(evidence, np.arange(30))
     alone = ranker.scores(evidence, np.array([23]))
     np.testing.assert_allclose(together[23], alone[0], rtol=1e-4, atol=1e-5)

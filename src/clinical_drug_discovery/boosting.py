@@ -1,4 +1,7 @@
-"""Boosted trees over the same features: they see thresholds and pairs of features, not lists."""
+"""Boosted trees over the features of paths: they see thresholds and pairs of them, not lists.
+
+A ranker to compare with: blended into the one that is kept, they earned nothing for much time.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,10 @@ from typing import Any
 import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from clinical_drug_discovery.lists import TrainingList, squash
-from clinical_drug_discovery.paths import fellows_of
+from clinical_drug_discovery.fellows import fellows_of, fellows_without
+from clinical_drug_discovery.graph import IntArray
+from clinical_drug_discovery.lists import base_features, feature_scales, squash, training_lists
+from clinical_drug_discovery.paths import PathEvidence
 from clinical_drug_discovery.typed import Floats
 
 _GOALS, _OTHERS = 8, 120  # known drugs of a disease that are learned, other drugs beside each
@@ -17,46 +22,56 @@ _HARD = 0.7  # share of the others that treat something
 
 
 @dataclass(frozen=True)
-class Trees:
+class BoostedPaths:
     """A fitted classifier of known pairs."""
 
     classifier: Any
+    base_scale: Floats
+    fellow_scale: Floats
 
-    def log_odds(self, features: Floats) -> Floats:
-        """Score pairs.
+    def scores(self, evidence: PathEvidence, diseases: IntArray) -> Floats:
+        """Score all drugs for diseases.
 
         Args:
-            features: shape (K, F), squashed.
+            evidence: of the graph whose known pairs count.
+            diseases: shape (n,), numbered within their type.
 
         Returns:
-            Shape (K,), the log odds among the others it was shown, so comparable within a list.
+            Shape (n, drugs), the log odds among the others that it was shown, comparable within a
+            disease.
         """
-        return np.asarray(self.classifier.decision_function(features), np.float32)
+        out = np.empty((len(diseases), evidence.num_drugs), np.float32)
+        for i, disease in enumerate(diseases.tolist()):
+            base = squash(base_features(evidence, diseases[[i]], None)[0], self.base_scale)
+            fellows = squash(fellows_of(evidence.fellow_rows(disease)[1]), self.fellow_scale)
+            out[i] = self.classifier.decision_function(np.concatenate([base, fellows]).T)
+        return out
 
 
-def fit_trees(lists: list[TrainingList], fellow_scale: Floats, *, seed: int = 0) -> Trees:
+def fit_boosted(evidence: PathEvidence, *, seed: int = 0) -> BoostedPaths:
     """Fit boosted trees to tell a disease's known drug, itself hidden, from others.
 
     Args:
-        lists: of the treated diseases.
-        fellow_scale: of the fellow features.
+        evidence: of the graph to learn from.
         seed: of the draws.
 
     Returns:
         The trees.
     """
+    base_scale, fellow_scale = feature_scales(evidence, None)
+    lists = training_lists(evidence, base_scale, seed=seed)
     rng = np.random.default_rng(seed)
     features, labels, weights = [], [], []
     for one in lists:
         known, size = one.num_known, len(one.candidates)
         goals = rng.permutation(known)[:_GOALS]
         rows = one.rows.astype(np.float32)
-        tried = one.log_share[known:] == 0
+        tried = np.arange(size - known) < one.num_tried
         chance = np.where(tried, _HARD / max(tried.sum(), 1), (1 - _HARD) / max((~tried).sum(), 1))
         for goal in goals:
             others = known + rng.choice(size - known, _OTHERS, p=chance / chance.sum())
             at = np.concatenate([[goal], others])
-            fellows = squash(fellows_of(rows[:, :, at], without=int(goal)), fellow_scale).T
+            fellows = squash(fellows_without(rows[:, :, at], np.array([goal]))[0], fellow_scale).T
             features.append(np.concatenate([one.base[at].astype(np.float32), fellows], axis=1))
             labels.append(np.arange(len(at)) == 0)
             weights.append(np.full(len(at), (known / len(goals)) ** 0.5))
@@ -71,4 +86,4 @@ def fit_trees(lists: list[TrainingList], fellow_scale: Floats, *, seed: int = 0)
         random_state=seed,
     )
     classifier.fit(np.concatenate(features), np.concatenate(labels), np.concatenate(weights))
-    return Trees(classifier)
+    return BoostedPaths(classifier, base_scale, fellow_scale)

@@ -19,6 +19,7 @@ from clinical_drug_discovery.errors import InputError
 FORMAT_VERSION = 1
 MODEL_FILES = (
     "weights.safetensors", "nodes.parquet", "history.csv", "config.json", "stats.json",
+    "graph.safetensors", "ranker.safetensors",
 )  # fmt: skip
 
 

@@ -27,6 +27,7 @@ from clinical_drug_discovery.errors import InputError
 from clinical_drug_discovery.evaluate import evaluate_model
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
+from clinical_drug_discovery.rank import rank_drugs
 from clinical_drug_discovery.repurpose import similar_nodes
 from clinical_drug_discovery.synthetic import synthesize_graph
 
@@ -76,6 +77,43 @@ def show_neighbors(result: list[dict[str, Any]]) -> None:
         )
         table.add_row(*cells)
     make_console().print(table)
+    for row in result:
+        if "evidence" in row:
+            make_console().print(f"\n{row['rank']}. {row['node_name']}")
+            show_evidence(row)
+
+
+def show_ranking(result: list[dict[str, Any]] | dict[str, Any]) -> None:
+    """Drugs as a table, and below it why, where that was asked for."""
+    if isinstance(result, dict):
+        show_record(result)
+        return
+    table = Table(box=None)
+    for column in ("rank", "score", "probability", "drug", "id", "known"):
+        numeric = column in ("rank", "score", "probability")
+        table.add_column(column, justify="right" if numeric else "left")
+    for row in result:
+        cells = str(row["rank"]), f"{row['score']:.2f}", f"{row['probability']:.3f}"
+        table.add_row(*cells, row["drug_name"], row["drug_id"], "yes" if row["known"] else "")
+    console = make_console()
+    console.print(table)
+    for row in result:
+        if "evidence" in row:
+            console.print(f"\n{row['rank']}. {row['drug_name']}")
+            show_evidence(row)
+
+
+def show_evidence(row: dict[str, Any]) -> None:
+    """What speaks for a pair, by kind, and what the graph says of it."""
+    console, kind = make_console(), ""
+    for text in row["stated"]:
+        console.print(f"   in the graph: {text}", soft_wrap=True)
+    for path in row["evidence"]:
+        label = path["kind"] if path["kind"] != kind else ""
+        kind = path["kind"]
+        console.print(f"   {label:>16}  {path['text']} ({path['path_score']:.2g})", soft_wrap=True)
+    if not row["evidence"]:
+        console.print("   no path of the kinds that can be told")
 
 
 def show_demo(result: dict[str, Any]) -> None:
@@ -101,8 +139,17 @@ def show_demo(result: dict[str, Any]) -> None:
         )
         table.add_row(name, *cells, end_section=True)
     console.print(table)
-    output = result["hgt"]["stats"]["output_file"]
-    console.print(f"\nAsk more: cdd similar --embeddings {output} --node Warfarin", soft_wrap=True)
+    ranking = result["hgt"]["ranking"]
+    console.print(
+        f"\nDrugs for {ranking[0]['disease_name']} that the graph does not list, and why:\n"
+    )
+    show_ranking(ranking)
+    stats = result["hgt"]["stats"]
+    for ask in (
+        f"cdd similar --embeddings {stats['output_file']} --node Warfarin --explain",
+        f"cdd rank --model-dir {stats['model_dir']} --disease asthma --explain",
+    ):
+        console.print(f"\nAsk more: {ask}", soft_wrap=True)
 
 
 def show_evaluation(result: dict[str, Any]) -> None:
@@ -182,6 +229,7 @@ COMMANDS: dict[tuple[str, ...], Command] = {
     ("embed", "hgt"): (generate_hgt_embeddings, show_record),
     ("evaluate",): (evaluate_model, show_evaluation),
     ("similar",): (similar_nodes, show_neighbors),
+    ("rank",): (rank_drugs, show_ranking),
     ("synthesize",): (synthesize_graph, show_record),
     ("demo",): (run_demo, show_demo),
     ("doctor",): (describe_machine, show_doctor),

@@ -9,6 +9,7 @@ from typing import Any
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
 from clinical_drug_discovery.outputs import read_embeddings
+from clinical_drug_discovery.rank import rank_drugs
 from clinical_drug_discovery.repurpose import find_node, nearest
 from clinical_drug_discovery.runtime import check_at_least
 
@@ -20,12 +21,13 @@ NODES = (
     "asthma",
     "major depressive disorder",
 )
+RANKED = "generalized anxiety disorder"
 
 
 def run_demo(
     output_dir: str | Path = "demo", *, num_epochs: int = 100, seed: int = 0, top: int = 5
 ) -> dict[str, Any]:
-    """Embed the sample graph with both models and list what is near three drugs and diseases.
+    """Embed the sample graph with both models, list what is near three drugs and diseases, rank.
 
     Args:
         output_dir: where to write the embeddings and the models.
@@ -35,7 +37,8 @@ def run_demo(
 
     Returns:
         For each model stats, as the functions of `lib` return them, and neighbors, as
-        `repurpose.nearest` lists them, by node name.
+        `repurpose.nearest` lists them, by node name; and ranking, the best few drugs for a disease
+        with explanations, as `rank.rank_drugs` gives them.
     """
     check_at_least("top", top, 1)
     answers: dict[str, Any] = {}
@@ -51,5 +54,6 @@ def run_demo(
         neighbors = {
             name: nearest(nodes, values, find_node(nodes, name), top=top) for name in NODES
         }
-        answers[model] = {"stats": stats, "neighbors": neighbors}
+        ranking = rank_drugs(stats["model_dir"], disease=RANKED, top=3, explain=True)
+        answers[model] = {"stats": stats, "neighbors": neighbors, "ranking": ranking}
     return answers

@@ -187,8 +187,9 @@ def evaluate_model(
     )
 
     trained = train(
-        run, graph, settings, seed=seed, memory_budget=memory_budget, chunk_size=chunk_size
-    )
+        run, graph, settings, seed=seed, memory_budget=memory_budget, chunk_size=chunk_size,
+        ranker=True,
+    )  # fmt: skip
     network = NetworkScores(trained.embeddings, trained.decoder)
     figures = {
         "final_loss": trained.history[-1]["loss"],

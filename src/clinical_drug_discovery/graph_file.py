@@ -68,7 +68,7 @@ def save_graph(path: Path, graph: KnowledgeGraph, about: Mapping[str, Any]) -> N
     metadata = {
         "version": str(FORMAT_VERSION),
         "record": text,
-        "sha256": _checksum(text, tensors),
+        "sha256": checksum(text, tensors),
     }
     try:
         save_file(tensors, path, metadata)
@@ -98,7 +98,7 @@ def load_graph(path: Path) -> tuple[KnowledgeGraph, dict[str, Any]]:
             if metadata["version"] != str(FORMAT_VERSION):
                 raise OtherVersionError(f"version {metadata['version']}, not {FORMAT_VERSION}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # a file of safetensors is no dict
-        if _checksum(metadata["record"], tensors) != metadata["sha256"]:
+        if checksum(metadata["record"], tensors) != metadata["sha256"]:
             raise DamagedGraphError("its checksum is wrong")
     except KeyError as error:
         raise DamagedGraphError(f"it has no {error}") from error
@@ -114,6 +114,12 @@ def load_graph(path: Path) -> tuple[KnowledgeGraph, dict[str, Any]]:
     return KnowledgeGraph(**values), record["about"]
 
 
+def graph_checksum(path: Path) -> str:
+    """The checksum that stands in the file of a graph, which `load_graph` has compared."""
+    with safe_open(path, "pt") as file:
+        return str(file.metadata()["sha256"])
+
+
 def _to_bytes(table: pl.DataFrame) -> Tensor:
     buffer = io.BytesIO()
     table.write_ipc(buffer)
@@ -124,7 +130,7 @@ def _to_table(data: Tensor) -> pl.DataFrame:
     return pl.read_ipc(io.BytesIO(data.numpy().data))
 
 
-def _checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
+def checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 of all that a file holds, whatever the order; a second for 1.8 GB."""
     digest = hashlib.sha256(text.encode())
     for name, tensor in sorted(tensors.items()):

@@ -86,6 +86,7 @@ def train_hgt(
     seed: int,
     memory_budget: str | int | None,
     chunk_size: int | None,
+    ranker: bool,
 ) -> Trained:
     """Train on a graph, then embed all its nodes.
 
@@ -96,6 +97,7 @@ def train_hgt(
         seed: of the initial weights and of all sampling.
         memory_budget: see `memory.parse_memory`.
         chunk_size: nodes embedded at a time; None for the most that the budget allows.
+        ranker: whether one is fitted afterwards, for the plan of memory.
 
     Raises:
         InputError: the budget is too small, or the learning rate too high.
@@ -116,7 +118,7 @@ def train_hgt(
         edge_sample_size=settings.edge_sample_size,
         chunk_size=CHUNK_SIZES[0],
     )
-    chunk_size, predicted = plan_memory(run, plan, memory_budget, chunk_size)
+    chunk_size, predicted = plan_memory(run, graph, plan, memory_budget, chunk_size, ranker)
 
     with run.timed("train"):
         alike = _alike(run, graph, settings, seed)

@@ -29,6 +29,7 @@ from clinical_drug_discovery.typed import (
 DRUG, DISEASE = "drug", "disease"
 #: Long walks beat three hops: a relative's relative's indications are better than none.
 _STAY, _WALK_STEPS = 0.7, 8
+_WALKS = 128  # at a time
 
 Chain = tuple[EdgeType, ...]
 
@@ -45,6 +46,11 @@ class Kernel:
     def right_t(self) -> csr_array:
         """The right factor's transpose; to transpose it for every product would cost more."""
         return csr_array(self.right.T)
+
+    @cached_property
+    def itself(self) -> Floats:
+        """How alike each node is to itself, which is to be taken away."""
+        return np.asarray(self.left.multiply(self.right).sum(axis=1), np.float32)
 
 
 def spell(chain: Sequence[EdgeType]) -> str:
@@ -68,10 +74,10 @@ def profiles(graph: KnowledgeGraph, start: str) -> dict[Chain, csr_array]:
         For each metapath the counts, shape (nodes of the type, nodes where it ends).
     """
     found: dict[Chain, csr_array] = {}
-    for first in _steps(graph, start):
+    for first in steps_from(graph, start):
         one = damped(biadjacency(graph, first))
         found[(first,)] = one
-        for second in _steps(graph, first.dst_type):
+        for second in steps_from(graph, first.dst_type):
             found[(first, second)] = csr_array(one @ damped(biadjacency(graph, second)))
     return found
 
@@ -92,7 +98,7 @@ def joined(
         (spell((*a, *back(b))), csr_array(left.T), right)
         for a, left in drugs.items()
         for b, right in diseases.items()
-        if _meet(a, b)
+        if meet(a, b)
     ]
 
 
@@ -137,14 +143,15 @@ def walks(graph: KnowledgeGraph, kind: str, starts: IntArray) -> list[tuple[str,
             ones_ = np.ones(links.shape[1], np.float32)
             # Transposed, since scipy's product is sparse times dense.
             step = csr_array(scale(links, power(links.sum(axis=1), -1), ones_).T)
-            at = np.zeros((links.shape[0], len(starts)), np.float32)
-            at[starts, np.arange(len(starts))] = 1
-            visits = np.zeros_like(at)
-            for _ in range(_WALK_STEPS):
-                at = _STAY * (step @ at)
-                visits += at
-            name = f"{kind} - walk along {edge.relation} - {kind}"
-            found.append((name, np.ascontiguousarray(visits.T)))
+            visits = np.zeros((len(starts), links.shape[0]), np.float32)
+            for first in range(0, len(starts), _WALKS):
+                some = starts[first : first + _WALKS]
+                at = np.zeros((links.shape[0], len(some)), np.float32)
+                at[some, np.arange(len(some))] = 1
+                for _ in range(_WALK_STEPS):
+                    at = _STAY * (step @ at)
+                    visits[first : first + _WALKS] += at.T
+            found.append((f"{kind} - walk along {edge.relation} - {kind}", visits))
     return found
 
 
@@ -161,12 +168,13 @@ def _along(links: csr_array, edge: EdgeType, kind: str) -> list[Kernel]:
     return found
 
 
-def _steps(graph: KnowledgeGraph, start: str) -> list[EdgeType]:
+def steps_from(graph: KnowledgeGraph, start: str) -> list[EdgeType]:
+    """The edge types out of a type to any but drugs and diseases."""
     ends = (DRUG, DISEASE)
     return [k for k in graph.edge_types if k.src_type == start and k.dst_type not in ends]
 
 
-def _meet(a: Chain, b: Chain) -> bool:
+def meet(a: Chain, b: Chain) -> bool:
     """Each metapath once: two steps from the disease only where they mirror the drug's two."""
     if a[-1].dst_type != b[-1].dst_type:
         return False

@@ -115,6 +115,7 @@ class SagePlan:
     chunk_size: int
     stored: int = 2  #: bytes of a number that edges gather
     edge_chunk: int = 0  #: edges whose rows plain torch holds at a time; the CPU's kernels, none
+    rank_fit: int = 0  #: bytes of the ranker's fit, see `fit_memory`; 0 without one
 
     def bytes_needed(self) -> int:
         """Peak bytes beside what the process holds already (interpreter, libraries, the graph).
@@ -126,7 +127,7 @@ class SagePlan:
         N C (4 L + 4) + M (8 C + 8 D + S C) + 4 n C; the hidden layers backward, with
         N C (4 L + 4 + S) + 4 n C. Inference: the vectors, the input and the rows that edges gather
         of it, and the result: 4 N C + N C (4 + S) + 4 N max(C, D), and the rows of a chunk. On GPUs
-        also 8 C for each edge of a chunk.
+        also 8 C for each edge of a chunk. The ranker's fit: vectors, embeddings, and its own.
         """
         nodes, most, hidden, dim = (
             self.graph.num_nodes, self.graph.most, self.hidden_dim, self.embedding_dim
@@ -150,7 +151,8 @@ class SagePlan:
         training = 3 * vector + weights + step + 150 * self.edge_batch_size
         chunk = min(self.chunk_size, most) * 4 * (hidden + 3 * dim)
         inference = vector + vector + stored + 4 * nodes * max(hidden, dim) + chunk
-        return _FIXED + 8 * self.edge_chunk * hidden + max(training, inference)
+        ranking = vector + weights // 4 + 4 * nodes * dim + self.rank_fit if self.rank_fit else 0
+        return _FIXED + max(8 * self.edge_chunk * hidden + max(training, inference), ranking)
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,7 @@ class HgtPlan:
     chunk_size: int
     stored: int = 2  #: bytes of a number that edges gather
     edge_chunk: int = 0  #: edges whose rows plain torch holds at a time; the CPU's kernels, none
+    rank_fit: int = 0  #: bytes of the ranker's fit, see `fit_memory`; 0 without one
 
     def num_rows(self) -> int:
         """Nodes in a batch, at most to be expected."""
@@ -189,7 +192,8 @@ class HgtPlan:
         C + 8 D); the last layer backward, with the same, 4 N C again and M P (4 + 2 S); a hidden
         layer backward, with what is kept of those before, 8 N C and N P (4 + 2 S). Inference: the
         vectors, a stage's input and result, a chunk's rows and the forward buffers. On GPUs also
-        24 P for each edge of a chunk, half of it in inference.
+        24 P for each edge of a chunk, half of it in inference. The ranker's fit: vectors,
+        embeddings, and its own.
         """
         graph, hidden, dim, layers = (
             self.graph, self.hidden_dim, self.embedding_dim, self.num_layers
@@ -221,7 +225,8 @@ class HgtPlan:
         chunk = min(self.chunk_size, most) * (width * (4 + stored) + 4 * (hidden + dim))
         inference = vector + vector + 4 * nodes * max(hidden, dim) + chunk + forward
         gathers = 24 * self.edge_chunk * width
-        needed = max(training + gathers, inference + 16 * weights + gathers // 2)
+        ranking = vector + 4 * weights + 4 * nodes * dim + self.rank_fit if self.rank_fit else 0
+        needed = max(training + gathers, inference + 16 * weights + gathers // 2, ranking)
         return _FIXED + _FIXED_HGT + 60 * self.num_sharing + needed
 
 
@@ -292,6 +297,10 @@ def _what_helps(plan: Plan, held: int, budget: int) -> str:
                 f"{plan.num_sharing:,} pairs that share by disease_gene_relation are "
                 f"too many, without them {_gib(needed)} is needed"
             )
+    needed = held + replace(plan, rank_fit=0).bytes_needed()
+    if needed < now:
+        enough = "" if needed <= budget else ", which is not enough alone"
+        options.append(f"no ranker needs {_gib(needed)}{enough}")
     return "; ".join([*options, "fewer nodes (limit_nodes) need less of everything"])
 
 

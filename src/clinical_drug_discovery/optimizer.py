@@ -26,13 +26,16 @@ class Adam:
         self._num_steps = 0
 
     @torch.no_grad()
-    def step(self) -> None:
+    def step(self, share: float = 1.0) -> None:
         """Move every weight that has a gradient, and drop the gradients.
 
         They do not lie beside the next forward pass then.
+
+        Args:
+            share: of the learning rate, for a schedule.
         """
         self._num_steps += 1
-        size = self._learning_rate / (1 - _BETA1**self._num_steps)
+        size = share * self._learning_rate / (1 - _BETA1**self._num_steps)
         root = (1 - _BETA2**self._num_steps) ** 0.5
         for weight, moments in zip(self._weights, self._moments, strict=True):
             if weight.grad is None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,13 +23,14 @@ from clinical_drug_discovery.runtime import check_shape, empty_cache
 SUFFIXES = (".csv", ".parquet", ".npy")
 COLUMNS = ("node_id", "node_name", "node_type", "embedding", "node_index", "node_source")
 _CHUNK_FLOATS = 2**19  # that are held at a time, 2 MB: 1024 rows of 512 dimensions
+_TABLE_ROWS = 65_536  # in a row group of a table without embeddings
 _READ_ROWS = 4096  # of CSV at a time
 
 
-def check_output(path: Path) -> None:
+def check_output(path: Path, suffixes: tuple[str, ...] = SUFFIXES) -> None:
     """Refuse an output that could not be written, before anything expensive starts."""
-    if path.suffix.lower() not in SUFFIXES:
-        raise InputError(f"output (got {path}) must end in one of {', '.join(SUFFIXES)}")
+    if path.suffix.lower() not in suffixes:
+        raise InputError(f"output (got {path}) must end in one of {', '.join(suffixes)}")
     if path.is_dir():
         raise InputError(f"output (got {path}) is a directory")
     try:
@@ -37,6 +38,39 @@ def check_output(path: Path) -> None:
     except (OSError, RuntimeError):
         raise InputError(f"output (got {path}) is a link that leads back to itself") from None
     check_writable("output", place)
+
+
+def check_table_output(path: Path) -> None:
+    """As `check_output`, for a table without embeddings."""
+    check_output(path, (".csv", ".parquet"))
+
+
+def write_tables(path: Path, tables: Iterator[pl.DataFrame]) -> int:
+    """Write tables one below the other to .csv or .parquet; the file takes its name at the end.
+
+    Args:
+        path: .csv or .parquet.
+        tables: at least one, of the same columns; only one is held at a time.
+
+    Returns:
+        The number of rows.
+    """
+    num_rows = 0
+
+    def counted() -> Iterator[pl.DataFrame]:
+        nonlocal num_rows
+        for table in tables:
+            num_rows += table.height
+            yield table
+
+    with atomic_path(path) as temporary:
+        if path.suffix.lower() == ".parquet":
+            _write_parquet(temporary, counted(), _TABLE_ROWS, "zstd")
+        else:
+            with temporary.open("wb") as file:
+                for i, table in enumerate(counted()):
+                    table.write_csv(file, include_header=i == 0)
+    return num_rows
 
 
 def output_files(path: Path) -> list[Path]:
@@ -101,7 +135,12 @@ def _write_numpy_header(file: BinaryIO, values: npt.NDArray[np.float32]) -> None
     np.lib.format.write_array_header_1_0(file, header)
 
 
-def _write_parquet(path: Path, tables: Iterator[pl.DataFrame], num_rows: int) -> None:
+def _write_parquet(
+    path: Path,
+    tables: Iterator[pl.DataFrame],
+    num_rows: int,
+    compression: Literal["lz4", "zstd"] = "lz4",  # floats hardly shrink: take the fastest
+) -> None:
     """One row group a table, through polars' stream, which asks for one when it has room."""
     first = next(tables)
 
@@ -109,9 +148,8 @@ def _write_parquet(path: Path, tables: Iterator[pl.DataFrame], num_rows: int) ->
         yield first
         yield from tables
 
-    # Floats hardly shrink: take the fastest compression.
     register_io_source(source, schema=first.schema).sink_parquet(
-        path, compression="lz4", row_group_size=num_rows, maintain_order=True
+        path, compression=compression, row_group_size=num_rows, maintain_order=True
     )
 
 

@@ -6,19 +6,19 @@ A ranker is a function from n diseases (node numbers) to scores, shape (n, numbe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from clinical_drug_discovery.baselines import BASELINES
+from clinical_drug_discovery.boosting import fit_boosted
+from clinical_drug_discovery.drug_ranker import fit_drug_ranker
 from clinical_drug_discovery.graph import IntArray, KnowledgeGraph
 from clinical_drug_discovery.losses import DistMult
 from clinical_drug_discovery.metrics import Scores
 from clinical_drug_discovery.pairs import DISEASE, DRUG, INDICATION, span_of
 from clinical_drug_discovery.paths import PathEvidence
-from clinical_drug_discovery.ranker import fit_ranker
 from clinical_drug_discovery.typed import Floats
 
 DrugRanker = Callable[[IntArray], Scores]
@@ -66,9 +66,9 @@ def drug_rankers(
         seed: of the fits.
 
     Yields:
-        Name and ranker: `network`, by the relation "indication"; `ranker`, networks and boosted
-        trees over the evidence of typed paths; `paths, listwise` and `paths, boosted`, its two
-        parts alone; those of `baselines.BASELINES`.
+        Name and ranker: `network`, by the relation "indication"; `ranker`, what `cdd embed` keeps
+        for `cdd rank`; `paths, listwise` and `paths, boosted`, networks and trees over the evidence
+        of typed paths alone; those of `baselines.BASELINES`.
 
     Raises:
         InputError: the graph has no drugs, no diseases, or knows of no drug that helps.
@@ -78,12 +78,12 @@ def drug_rankers(
     yield "network", lambda diseases: network(diseases, indication, drugs)
 
     evidence = PathEvidence(graph)
-    ranker = fit_ranker(evidence, seed=seed)
-    listwise = replace(ranker, trees=None)
+    ranker = fit_drug_ranker(graph, seed=seed)
+    boosted = fit_boosted(evidence, seed=seed)
     for name, scores_of in (
         ("ranker", ranker.scores),
-        ("paths, listwise", listwise.scores),
-        ("paths, boosted", ranker.tree_scores),
+        ("paths, listwise", ranker.paths.scores),
+        ("paths, boosted", boosted.scores),
     ):
         yield name, partial(_of_nodes, scores_of, evidence, first_disease)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -10,13 +12,21 @@ import numpy as np
 import polars as pl
 
 from clinical_drug_discovery.errors import InputError
+from clinical_drug_discovery.explain import Explainer
+from clinical_drug_discovery.model_dir import model_dir_of, read_model_graph
 from clinical_drug_discovery.outputs import read_embeddings
 
 _MAX_CHOICES = 8
 
 
 def similar_nodes(
-    embeddings: str | Path, node: str, *, type: str | None = None, top: int = 10
+    embeddings: str | Path,
+    node: str,
+    *,
+    type: str | None = None,
+    top: int = 10,
+    explain: bool = False,
+    model_dir: str | Path | None = None,
 ) -> list[dict[str, Any]]:
     """List the nodes whose embeddings point the same way as one node's.
 
@@ -25,18 +35,37 @@ def similar_nodes(
         node: a name (in any case), an id, or source:id such as MONDO:5148.
         type: node type to list; the node's own if None.
         top: how many to list.
+        explain: say for each what the two share in the graph.
+        model_dir: with `explain`, the directory that the run left the graph in; that beside the
+            embeddings if left out.
 
     Returns:
-        The nearest first: rank, cosine, node_name, node_type, node_id, node_source, node_index.
+        The nearest first: rank, cosine, node_name, node_type, node_id, node_source, node_index;
+        with `explain` also stated and evidence, see `explain.Explainer`.
 
     Raises:
-        InputError: no such file, node or type, or an ambiguous node.
+        InputError: no such file, node or type, or an ambiguous node; no graph to explain with.
     """
     if top < 1:
         raise InputError(f"top (got {top}) must be at least 1")
+    if model_dir is not None and not explain:
+        raise InputError(f"model_dir (got {model_dir}) is of no use without explain")
     nodes, values = read_embeddings(embeddings)
     at = find_node(nodes, node)
-    return nearest(nodes, values, at, type=type, top=top)
+    found = nearest(nodes, values, at, type=type, top=top)
+    if not explain:
+        return found
+    graph = read_model_graph(model_dir_of(embeddings) if model_dir is None else Path(model_dir))
+    rows = {index: row for row, index in enumerate(graph.nodes["node_index"].to_list())}
+    asked = nodes["node_index"][at]
+    if missing := {asked, *(record["node_index"] for record in found)} - rows.keys():
+        raise InputError(
+            f"model_dir holds the graph of other nodes: it has no node_index {min(missing)}"
+        )
+    explainer = Explainer(graph)
+    return [
+        {**record, **explainer.shared(rows[asked], rows[record["node_index"]])} for record in found
+    ]
 
 
 def nearest(
@@ -74,13 +103,16 @@ def nearest(
     ]
 
 
-def find_node(nodes: pl.DataFrame, query: str, *, type: str | None = None) -> int:
+def find_node(
+    nodes: pl.DataFrame, query: str, *, type: str | None = None, parameter: str = "node"
+) -> int:
     """The row of the node that `query` names.
 
     Args:
         nodes: N rows.
         query: source:id, an id, or a name; names match in any case, an exact match wins.
         type: only nodes of this type.
+        parameter: what the query was given as, for the error.
 
     Returns:
         A row number of `nodes`.
@@ -103,8 +135,40 @@ def find_node(nodes: pl.DataFrame, query: str, *, type: str | None = None) -> in
         if len(found) == 1:
             return int(found["row"][0])
         if len(found) > 1:
-            raise InputError(f"node (got {query!r}) is ambiguous; say which: {_choices(found)}")
-    raise InputError(f"node (got {query!r}) is no name or id in the graph{_suggest(table, text)}")
+            raise InputError(
+                f"{parameter} (got {query!r}) is ambiguous; say which: {_choices(found)}"
+            )
+    of_type = "" if type is None else f" of type {type}"
+    raise InputError(
+        f"{parameter} (got {query!r}) is no name or id{of_type} in the graph{_suggest(table, text)}"
+    )
+
+
+def find_nodes(nodes: pl.DataFrame, queries: Sequence[tuple[str, str]], *, type: str) -> list[int]:
+    """The rows of the nodes that many queries name: as `find_node`, but the names are read once.
+
+    Args:
+        nodes: N rows, all of one type.
+        queries: what each was given as, for the error, and the query.
+        type: of the nodes.
+
+    Raises:
+        InputError: of the first query that names no node, or several.
+    """
+    names, ids = nodes["node_name"].to_list(), nodes["node_id"].to_list()
+    full = [f"{source}:{id_}" for source, id_ in zip(nodes["node_source"], ids, strict=True)]
+    rules: list[dict[str, set[int]]] = [defaultdict(set), defaultdict(set)]
+    for row, (key, id_, name) in enumerate(zip(full, ids, names, strict=True)):
+        rules[0][key].add(row)
+        rules[1][id_].add(row)
+        rules[1][name].add(row)
+    found: list[int] = []
+    for parameter, query in queries:
+        rows = next((rule[query.strip()] for rule in rules if query.strip() in rule), set())
+        if len(rows) != 1:  # another case, several, or none: seldom, and told in full
+            rows = {find_node(nodes, query, type=type, parameter=parameter)}
+        found += rows
+    return found
 
 
 def _choices(found: pl.DataFrame) -> str:

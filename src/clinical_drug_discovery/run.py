@@ -18,30 +18,28 @@ from clinical_drug_discovery.cache import cache_path, read_cached
 from clinical_drug_discovery.checkpoint import (
     check_targets,
     check_writable,
-    save_model,
-    save_record,
 )
 from clinical_drug_discovery.collapse import Collapse, collapse_by_type, collapse_warnings
 from clinical_drug_discovery.device_memory import PeakMemory, limit_memory
 from clinical_drug_discovery.errors import InputError
+from clinical_drug_discovery.fit_memory import rank_fit_bytes
 from clinical_drug_discovery.graph import KnowledgeGraph
 from clinical_drug_discovery.inference import LayeredModel, embed_all
 from clinical_drug_discovery.losses import DistMult
 from clinical_drug_discovery.memory import AnyPlan, fit_plan, parse_memory, plan_for
+from clinical_drug_discovery.model_dir import model_dir_of
 from clinical_drug_discovery.ops.backend import uses_kernels
 from clinical_drug_discovery.optimizer import Adam
-from clinical_drug_discovery.outputs import check_output, output_files, write_embeddings
+from clinical_drug_discovery.outputs import check_output, output_files
 from clinical_drug_discovery.progress import Progress
 from clinical_drug_discovery.runtime import (
     GIB,
     check_at_least,
     check_between,
     empty_cache,
-    peak_memory_bytes,
     resolve_device,
     return_large_buffers,
 )
-from clinical_drug_discovery.stats import EmbeddingStats
 from clinical_drug_discovery.tables import check_edges_file, check_filters, read_graph
 from clinical_drug_discovery.warmup import prepare_kernels
 
@@ -137,7 +135,7 @@ def start_run(
     """
     output = Path(output_csv)
     check_output(output)
-    directory = output.with_name(f"{output.stem}_model") if model_dir is None else Path(model_dir)
+    directory = model_dir_of(output) if model_dir is None else Path(model_dir)
     check_writable("model_dir", directory)
     return begin_run(Path(edges_csv), output, directory, device, learning_rate)
 
@@ -203,7 +201,12 @@ def read_edges(
 
 
 def plan_memory(
-    run: Run, plan: AnyPlan, memory_budget: str | int | None, chunk_size: int | None
+    run: Run,
+    graph: KnowledgeGraph,
+    plan: AnyPlan,
+    memory_budget: str | int | None,
+    chunk_size: int | None,
+    ranker: bool,
 ) -> tuple[int, int]:
     """Choose what the budget leaves to choose, say the predicted peak, or refuse.
 
@@ -212,7 +215,11 @@ def plan_memory(
     """
     if uses_kernels(run.device):
         prepare_kernels(run.progress.milestone)
-    plan = replace(plan_for(plan, run.device), chunk_size=chunk_size or plan.chunk_size)
+    plan = replace(
+        plan_for(plan, run.device),
+        chunk_size=chunk_size or plan.chunk_size,
+        rank_fit=rank_fit_bytes(graph) if ranker else 0,
+    )
     fitted, predicted = fit_plan(plan, memory_budget, choose_chunk_size=chunk_size is None)
     if memory_budget is not None:
         limit_memory(run.device, parse_memory(memory_budget))
@@ -294,79 +301,3 @@ def embed_nodes(
     for text in collapse_warnings(collapse, graph, embeddings.shape[1]):
         run.warn(text)
     return embeddings, collapse
-
-
-def write_results(
-    run: Run,
-    graph: KnowledgeGraph,
-    trained: Trained,
-    seed: int,
-    limit_nodes: int | None,
-    include_node_types: Sequence[str] | None,
-) -> dict[str, Any]:
-    """Write the model, the embeddings and the record; returns the record.
-
-    Args:
-        run: says where to.
-        graph: what was embedded.
-        trained: the model of it.
-        seed: what it was trained with.
-        limit_nodes: what the graph was read with.
-        include_node_types: what the graph was read with.
-    """
-    parameters = {
-        **trained.parameters,
-        "limit_nodes": limit_nodes,
-        "include_node_types": include_node_types and list(include_node_types),
-        "seed": seed,
-    }
-    with run.timed("write"):
-        save_model(
-            run.model_dir,
-            weights={
-                f"{name}.{key}": tensor
-                for name, module in (("model", trained.model), ("decoder", trained.decoder))
-                for key, tensor in module.state_dict().items()
-            },
-            config={
-                **parameters,
-                "edges_file": str(run.edges),
-                "num_nodes": graph.num_nodes,
-                "node_types": graph.node_type_names,
-                "type_ptr": graph.type_ptr.tolist(),
-                "relations": graph.relations,
-                "edge_types": graph.edge_types,
-            },
-            nodes=graph.nodes,
-            history=trained.history,
-        )
-        saved_nodes = write_embeddings(run.output, graph.nodes, trained.embeddings)
-    device_peak = run.peak.num_bytes()
-    names = "model", "embedding_dim", "hidden_dim", "num_layers", "num_epochs", "seed"
-    known: dict[str, Any] = {name: parameters[name] for name in names}
-    known |= run.seconds
-    stats = EmbeddingStats(
-        **known,
-        num_nodes=graph.num_nodes,
-        num_edges=graph.num_edges,
-        num_relations=len(graph.relations),
-        num_edge_types=len(graph.edge_types),
-        device=str(run.device),
-        peak_memory_gib=peak_memory_bytes() / GIB,
-        device_memory_gib=None if device_peak is None else device_peak / GIB,
-        device_memory_source=run.peak.source,
-        final_loss=trained.history[-1]["loss"],
-        output_file=str(run.output),
-        model_dir=str(run.model_dir),
-        saved_nodes=saved_nodes,
-        warnings=run.warnings,
-        read_report=graph.report.to_dict(),
-        predicted_memory_gib=trained.predicted_memory / GIB,
-        collapse=trained.collapse,
-        similarity=trained.similarity,
-    ).to_dict()
-    save_record(run.model_dir / "stats.json", stats)
-    run.progress.milestone(
-        f"Wrote {saved_nodes:,} nodes to {run.output} and the model to {run.model_dir}"
-    )
-    return stats

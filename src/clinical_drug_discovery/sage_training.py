@@ -55,6 +55,7 @@ def train_sage(
     seed: int,
     memory_budget: str | int | None,
     chunk_size: int | None,
+    ranker: bool,
 ) -> Trained:
     """Train on a graph, then embed all its nodes.
 
@@ -65,6 +66,7 @@ def train_sage(
         seed: of the initial weights and of all sampling.
         memory_budget: see `memory.parse_memory`.
         chunk_size: nodes embedded at a time; None for the most that the budget allows.
+        ranker: whether one is fitted afterwards, for the plan of memory.
 
     Raises:
         InputError: the budget is too small, or the learning rate too high.
@@ -73,7 +75,7 @@ def train_sage(
     plan = SagePlan(
         GraphSizes.of(graph), hidden_dim, dim, num_layers, settings.edge_batch_size, CHUNK_SIZES[0]
     )
-    chunk_size, predicted = plan_memory(run, plan, memory_budget, chunk_size)
+    chunk_size, predicted = plan_memory(run, graph, plan, memory_budget, chunk_size, ranker)
 
     with run.timed("train"):
         generator = torch.Generator().manual_seed(seed)

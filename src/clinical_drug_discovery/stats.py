@@ -25,6 +25,7 @@ class EmbeddingStats:
     seconds_train: float
     seconds_inference: float  #: all nodes embedded
     seconds_collapse: float  #: all embeddings looked at, for `collapse`
+    seconds_rank_fit: float  #: the ranker of drugs fitted; 0 without one
     seconds_write: float
     predicted_memory_gib: float  #: of the process, from the plan, before training
     peak_memory_gib: float  #: highest resident size of the process so far, libraries included

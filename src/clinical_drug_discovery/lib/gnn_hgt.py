@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from clinical_drug_discovery.hgt_training import HgtSettings, train_hgt
-from clinical_drug_discovery.run import check_rest, read_edges, start_run, write_results
+from clinical_drug_discovery.results import fit_ranker_of, write_results
+from clinical_drug_discovery.run import check_rest, read_edges, start_run
 
 
 def generate_hgt_embeddings(
@@ -36,6 +37,7 @@ def generate_hgt_embeddings(
     chunk_size: int | None = None,
     cache: bool = True,
     cache_dir: str | Path | None = None,
+    ranker: bool = True,
 ) -> dict[str, Any]:
     """Embed all nodes of a knowledge graph with HGT, trained on the whole graph.
 
@@ -74,6 +76,7 @@ def generate_hgt_embeddings(
         cache: keep the graph once it is read, and take it from there as long as the file is the
             same.
         cache_dir: where to keep it; beside the edges file if left out.
+        ranker: fit the ranker that `cdd rank` needs, where the graph says what treats what.
 
     Returns:
         The fields of `stats.EmbeddingStats`.
@@ -101,6 +104,13 @@ def generate_hgt_embeddings(
     run = start_run(edges_csv, output_csv, model_dir, device, learning_rate)
     graph = read_edges(run, include_node_types, limit_nodes, cache, cache_dir)
     trained = train_hgt(
-        run, graph, settings, seed=seed, memory_budget=memory_budget, chunk_size=chunk_size
+        run,
+        graph,
+        settings,
+        seed=seed,
+        memory_budget=memory_budget,
+        chunk_size=chunk_size,
+        ranker=ranker,
     )
-    return write_results(run, graph, trained, seed, limit_nodes, include_node_types)
+    fitted = fit_ranker_of(run, graph, ranker, seed)
+    return write_results(run, graph, trained, fitted, seed, limit_nodes, include_node_types)

@@ -1,0 +1,86 @@
+"""What the fit of a ranker takes, said from a graph's degrees before anything is formed."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from clinical_drug_discovery.graph import EdgeType, KnowledgeGraph
+from clinical_drug_discovery.kernels import DISEASE, DRUG, Chain, meet, steps_from
+from clinical_drug_discovery.lists import MOST_LISTS, NUM_TRIED, NUM_UNTRIED
+from clinical_drug_discovery.pairs import TREATS
+
+_ENTRY = 8  # bytes of a number in a sparse matrix, with its column
+_CHUNKS = 32 + 16  # diseases whose features stand at once: of the scales, and while copied
+Counts = npt.NDArray[np.float64]
+
+
+def rank_fit_bytes(graph: KnowledgeGraph) -> int:
+    """Bytes for the evidence of paths and the training lists, beside the graph.
+
+    With T treated diseases, K known pairs, D drugs, S diseases, B features of paths and G ways in
+    which drugs are alike. Of every chain of one or two steps, 8 bytes for each path, or pair of
+    ends if those are fewer, four times for drugs (counts and cosines, both also transposed) and
+    three times for diseases; the same for three steps from disease to disease. Walks 4 T S for
+    each relation, what treated diseases share 8 T T; lists of C candidates, 2 C (T B + K G);
+    features of some diseases, 4 B D each.
+
+    Args:
+        graph: on the CPU.
+    """
+    known = [k for k in graph.edge_types if (k.src_type, k.dst_type) == (DRUG, DISEASE)]
+    known = [k for k in known if k.relation in TREATS]
+    if not known:
+        return 0
+    pairs = int(sum(_degrees(graph, k).sum() for k in known))
+    num_drugs, num_diseases = _size(graph, DRUG), _size(graph, DISEASE)
+    back = [EdgeType(DISEASE, k.relation, DRUG) for k in known]
+    treated = int(np.count_nonzero(sum(_degrees(graph, k) for k in back)))
+    drugs, diseases = (_chains(graph, kind) for kind in (DRUG, DISEASE))
+    matrices = 4 * sum(drugs.values()) + 3 * sum(diseases.values())
+    same = [k for k in graph.edge_types if k.src_type == k.dst_type == DISEASE]
+    for kind in same:
+        far = _onward(graph, kind, _onward(graph, kind, _degrees(graph, kind)))
+        matrices += min(float(far.sum()), num_diseases**2)
+    direct = sum(meet(a, b) for a in drugs for b in diseases)
+    ways = len(drugs) + 1 + 2 * sum(k.src_type == k.dst_type == DRUG for k in graph.edge_types)
+    others = len(diseases) + 1 + 4 * len(same)
+    num_base = direct + 3 * others + 2 * ways + len(steps_from(graph, DRUG)) + 4
+    share = min(1.0, MOST_LISTS / max(treated, 1))
+    candidates = min(num_drugs, NUM_TRIED + NUM_UNTRIED)
+    lists = 2 * candidates * share * (treated * num_base + pairs * (ways + 5))
+    dense = 4 * len(same) * treated * num_diseases + 8 * treated**2
+    return int(_ENTRY * matrices + dense + lists + 4 * _CHUNKS * num_base * num_drugs)
+
+
+def _chains(graph: KnowledgeGraph, start: str) -> dict[Chain, float]:
+    """Of each chain out of a type how many entries its counts can have."""
+    entries: dict[Chain, float] = {}
+    for first in steps_from(graph, start):
+        degrees = _degrees(graph, EdgeType(first.dst_type, first.relation, first.src_type))
+        entries[(first,)] = float(degrees.sum())
+        for second in steps_from(graph, first.dst_type):
+            most = _size(graph, start) * _size(graph, second.dst_type)
+            paths = float(degrees @ _degrees(graph, second))
+            entries[first, second] = min(paths, most)
+    return entries
+
+
+def _degrees(graph: KnowledgeGraph, kind: EdgeType) -> Counts:
+    """How many edges of a type leave each node."""
+    r = graph.edge_types.index(EdgeType(kind.dst_type, kind.relation, kind.src_type))
+    return graph.indptr_of(r).diff().numpy().astype(np.float64)
+
+
+def _onward(graph: KnowledgeGraph, kind: EdgeType, values: Counts) -> Counts:
+    """For each node the sum of its neighbours' values."""
+    r = graph.edge_types.index(kind)
+    first, _ = graph.span(graph.ends[r][0])
+    total = np.concatenate([[0.0], np.cumsum(values[graph.src_of(r).numpy() - first])])
+    at = graph.indptr_of(r).numpy()
+    return np.asarray(np.diff(total[at - at[0]]))
+
+
+def _size(graph: KnowledgeGraph, kind: str) -> int:
+    first, stop = graph.span(graph.node_type_names.index(kind))
+    return stop - first

@@ -1,0 +1,229 @@
+"""Rank all drugs for a disease, or for many, with the ranker that stands beside a model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from clinical_drug_discovery.checkpoint import MODEL_FILES
+from clinical_drug_discovery.drug_ranker import DrugRanker
+from clinical_drug_discovery.errors import InputError
+from clinical_drug_discovery.explain import Explainer
+from clinical_drug_discovery.graph import IntArray, KnowledgeGraph
+from clinical_drug_discovery.model_dir import read_model_graph, read_model_ranker
+from clinical_drug_discovery.outputs import check_table_output, write_tables
+from clinical_drug_discovery.pairs import DISEASE, DRUG, span_of
+from clinical_drug_discovery.paths import PathEvidence
+from clinical_drug_discovery.repurpose import find_node, find_nodes
+from clinical_drug_discovery.runtime import check_at_least
+
+ALL = "all"  #: instead of a file: every disease of the graph
+_CHUNK = 128  # diseases a table; 6 MB of scores on the real graph
+
+
+def rank_drugs(
+    model_dir: str | Path,
+    *,
+    disease: str | None = None,
+    diseases: str | Path | None = None,
+    output: str | Path | None = None,
+    top: int = 10,
+    include_known: bool = False,
+    explain: bool = False,
+) -> list[dict[str, Any]] | dict[str, Any]:
+    """List the drugs that the graph makes look most like treatments of a disease.
+
+    Args:
+        model_dir: the model directory of a run of `cdd embed`, with its graph and its ranker.
+        disease: one disease: a name (in any case), an id, or source:id such as MONDO:5148.
+        diseases: many: a text file with one name or id a line, or "all".
+        output: for many diseases the table to write, .csv or .parquet.
+        top: how many drugs to list for each disease.
+        include_known: list also the drugs that the graph says treat the disease.
+        explain: say for each drug what in the graph speaks for it; for one disease only.
+
+    Returns:
+        For one disease its drugs, the best first: disease_index, disease_id, disease_name, rank,
+        drug_index, drug_id, drug_name, score (a log-probability that compares drugs of one
+        disease), probability (that the pair is a recorded indication) and known (by the graph);
+        with `explain` also stated and evidence, see `explain.Explainer`. Fewer than `top` where
+        known drugs are left out and no more remain. For many diseases output, num_diseases,
+        num_drugs, num_rows and seconds; the table has the same columns.
+
+    Raises:
+        InputError: a parameter breaks a rule, no such model or disease, or an ambiguous one;
+            nothing is written then.
+    """
+    start = time.perf_counter()
+    check_at_least("top", top, 1)
+    if (disease is None) == (diseases is None):
+        raise InputError("exactly one of disease and diseases must be given")
+    if (diseases is None) != (output is None):
+        raise InputError("diseases and output must be given together")
+    if explain and disease is None:
+        raise InputError("explain is for one disease")
+    directory = Path(model_dir)
+    place = None if output is None else _check_output(Path(output), directory, diseases)
+    ranking = Ranking.of(directory)
+    if top > ranking.drugs.height:
+        raise InputError(f"top (got {top}) must be at most {ranking.drugs.height}, of all drugs")
+    if disease is not None:
+        asked = np.array([find_node(ranking.diseases, disease, type=DISEASE, parameter="disease")])
+        rows = ranking.table(asked, top, include_known).to_dicts()
+        for row in rows:  # as many digits as mean something
+            row["score"] = round(row["score"], 4)
+            row["probability"] = float(f"{row['probability']:.4g}")
+        return ranking.explained(int(asked[0]), rows) if explain else rows
+    assert diseases is not None
+    assert place is not None
+    asked = ranking.find(diseases)
+    num_rows = write_tables(place, ranking.tables(asked, top, include_known))
+    return {
+        "output": str(place),
+        "num_diseases": len(asked),
+        "num_drugs": ranking.drugs.height,
+        "num_rows": num_rows,
+        "seconds": time.perf_counter() - start,
+    }
+
+
+def _check_output(output: Path, model_dir: Path, diseases: str | Path | None) -> Path:
+    check_table_output(output)
+    taken = [model_dir / name for name in MODEL_FILES]
+    if diseases is not None and str(diseases) != ALL:
+        taken.append(Path(diseases))
+    if output.resolve() in [path.resolve() for path in taken]:
+        raise InputError(f"output (got {output}) would take the place of a file that is read")
+    return output
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """A graph, its evidence and its ranker, ready to be asked."""
+
+    graph: KnowledgeGraph
+    evidence: PathEvidence
+    ranker: DrugRanker
+    drugs: pl.DataFrame  #: of the graph's nodes
+    diseases: pl.DataFrame
+
+    @staticmethod
+    def of(model_dir: Path) -> Ranking:
+        """Read what stands in a model directory.
+
+        Raises:
+            InputError: something is missing, damaged, or does not belong together.
+        """
+        ranker, graph_sha256 = read_model_ranker(model_dir)
+        graph = read_model_graph(model_dir, graph_sha256)
+        evidence = PathEvidence(graph)
+        if evidence.path_names != ranker.path_names:
+            raise InputError(
+                f"model_dir (got {model_dir}) holds a ranker of other paths than this version of "
+                "the package finds in the graph; run cdd embed anew"
+            )
+        drugs, diseases = (graph.nodes[slice(*span_of(graph, name))] for name in (DRUG, DISEASE))
+        return Ranking(graph, evidence, ranker, drugs, diseases)
+
+    def find(self, diseases: str | Path) -> IntArray:
+        """The diseases that a file lists, or all, numbered within their type.
+
+        Raises:
+            InputError: no such file, an empty one, or a line that names no single disease.
+        """
+        if str(diseases) == ALL:
+            return np.arange(self.diseases.height)
+        try:
+            lines = Path(diseases).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeError) as error:
+            raise InputError(f"diseases (got {diseases}) cannot be read: {error}") from None
+        numbers = [i for i, line in enumerate(lines, start=1) if line.strip()]
+        if not numbers:
+            raise InputError(f"diseases (got {diseases}) is empty")
+        queries = [(f"diseases, line {i} of {diseases}", lines[i - 1]) for i in numbers]
+        seen: dict[int, int] = {}
+        found = find_nodes(self.diseases, queries, type=DISEASE)
+        for number, (where, line), row in zip(numbers, queries, found, strict=True):
+            if row in seen:
+                raise InputError(f"{where} (got {line!r}) is the disease of line {seen[row]}")
+            seen[row] = number
+        return np.array(list(seen))
+
+    def tables(self, diseases: IntArray, top: int, include_known: bool) -> Iterator[pl.DataFrame]:
+        """The rows of many diseases, some diseases at a time."""
+        for start in range(0, len(diseases), _CHUNK):
+            yield self.table(diseases[start : start + _CHUNK], top, include_known)
+
+    def table(self, diseases: IntArray, top: int, include_known: bool) -> pl.DataFrame:
+        """The best drugs of some diseases, disease by disease.
+
+        Args:
+            diseases: shape (n,), numbered within their type.
+            top: of each.
+            include_known: see `rank_drugs`.
+        """
+        scores = self.ranker.scores(self.evidence, diseases)
+        probabilities = self.ranker.probabilities(self.evidence, diseases, scores)
+        known = self.evidence.known[:, diseases].toarray().T > 0
+        best = [
+            _best(row, has if not include_known else None, top)
+            for row, has in zip(scores, known, strict=True)
+        ]
+        count = [len(drugs) for drugs in best]
+        row, drug = np.repeat(np.arange(len(diseases)), count), np.concatenate(best)
+        place = np.concatenate([np.arange(1, n + 1) for n in count])
+        return pl.concat(
+            [
+                _named(self.diseases, diseases[row], "disease"),
+                pl.DataFrame({"rank": place}),
+                _named(self.drugs, drug, "drug"),
+                pl.DataFrame(
+                    {
+                        "score": scores[row, drug],
+                        "probability": probabilities[row, drug],
+                        "known": known[row, drug],
+                    }
+                ),
+            ],
+            how="horizontal",
+        )
+
+    def explained(self, disease: int, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The rows of one disease with what speaks for each drug."""
+        explainer = Explainer(self.graph)
+        numbers = {index: i for i, index in enumerate(self.drugs["node_index"].to_list())}
+        first_drug, first_disease = (span_of(self.graph, name)[0] for name in (DRUG, DISEASE))
+        return [
+            {
+                **row,
+                **explainer.drug_for_disease(
+                    first_drug + numbers[row["drug_index"]], first_disease + disease
+                ),
+            }
+            for row in rows
+        ]
+
+
+def _best(
+    scores: npt.NDArray[np.float32], left_out: npt.NDArray[np.bool_] | None, top: int
+) -> IntArray:
+    """The drugs of the highest scores, of equal ones those numbered lower."""
+    order = np.argsort(-scores, kind="stable")
+    if left_out is not None:
+        order = order[~left_out[order]]
+    return order[:top]
+
+
+def _named(nodes: pl.DataFrame, rows: IntArray, name: str) -> pl.DataFrame:
+    return nodes[rows].select(
+        pl.col("node_index").alias(f"{name}_index"),
+        pl.col("node_id").alias(f"{name}_id"),
+        pl.col("node_name").alias(f"{name}_name"),
+    )

@@ -1,0 +1,231 @@
+"""`cdd rank`: what is planted is found, alone or in a batch, and mistakes leave nothing behind."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from graphs import Fact, node, planted_facts, to_rows
+from typer.testing import CliRunner
+
+from clinical_drug_discovery.cli import make_app, show_ranking
+from clinical_drug_discovery.errors import InputError
+from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
+from clinical_drug_discovery.rank import rank_drugs
+
+SMALL: dict[str, Any] = {"embedding_dim": 8, "hidden_dim": 8, "num_layers": 1, "num_epochs": 1}
+COLUMNS = [
+    "disease_index", "disease_id", "disease_name", "rank", "drug_index", "drug_id", "drug_name",
+    "score", "probability", "known",
+]  # fmt: skip
+HIDDEN = 6  # diseases of which nothing is said to treat them
+
+
+def treats(facts: list[Fact], disease: int) -> set[str]:
+    asked = node("disease", disease)
+    return {x.name for x, relation, y in facts if relation == "indication" and y == asked}
+
+
+def embed(facts: list[Fact], directory: Path, name: str, *, shuffle: int | None = None) -> Path:
+    rows = to_rows(facts, both=True)
+    if shuffle is not None:
+        rows = rows.sample(fraction=1, shuffle=True, seed=shuffle)
+    rows.write_csv(directory / f"{name}.csv")
+    stats = generate_gnn_embeddings(
+        directory / f"{name}.csv", directory / f"{name}.parquet", cache=False, **SMALL
+    )
+    assert stats["warnings"] == []
+    assert stats["seconds_rank_fit"] > 0
+    return Path(stats["model_dir"])
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Fact], Path]:
+    """All facts, and a model of the graph that says nothing of the first diseases' treatments."""
+    facts = planted_facts()
+    hidden = {node("disease", i) for i in range(HIDDEN)}
+    known = [f for f in facts if not (f[1] == "indication" and f[2] in hidden)]
+    return facts, embed(known, tmp_path_factory.mktemp("planted"), "kg")
+
+
+@pytest.fixture
+def model(planted: tuple[list[Fact], Path]) -> Path:
+    return planted[1]
+
+
+def ranked(model: Path, disease: str, **options: Any) -> list[dict[str, Any]]:
+    rows = rank_drugs(model, disease=disease, **options)
+    assert isinstance(rows, list)
+    return rows
+
+
+def test_a_planted_mechanism_is_ranked_first(planted: tuple[list[Fact], Path]) -> None:
+    facts, model = planted
+    hits = []
+    for disease in range(HIDDEN):
+        wanted = treats(facts, disease)
+        rows = ranked(model, f"disease {disease}", top=max(len(wanted), 1))
+        assert list(rows[0]) == COLUMNS
+        assert not any(row["known"] for row in rows)
+        hits += [row["drug_name"] in wanted for row in rows if wanted]
+    assert sum(hits) / len(hits) > 0.8
+
+
+def test_known_drugs_are_left_out_unless_asked_for(planted: tuple[list[Fact], Path]) -> None:
+    facts, model = planted
+    disease = next(i for i in range(HIDDEN, 40) if len(treats(facts, i)) > 2)
+    known = treats(facts, disease)
+    rows = ranked(model, f"MONDO:{disease}", top=60, include_known=True)
+    assert len(rows) == 60
+    assert {row["drug_name"] for row in rows if row["known"]} == known
+    assert {row["drug_name"] for row in rows[: len(known)]} == known
+    others = ranked(model, str(disease), top=60)
+    assert [r["drug_name"] for r in others] == [r["drug_name"] for r in rows if not r["known"]]
+    assert [row["rank"] for row in others] == list(range(1, 61 - len(known)))
+    order = [(-row["score"], row["drug_index"]) for row in rows]
+    assert order == sorted(order)
+    chances = [row["probability"] for row in rows]
+    assert all(0 < p < 1 for p in chances)
+    assert chances == sorted(chances, reverse=True)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_batch_equals_single_questions(model: Path, tmp_path: Path, suffix: str) -> None:
+    names = ["disease 30", "MONDO:2", "", "7"]
+    (tmp_path / "asked.txt").write_text("\n".join(names))
+    output = tmp_path / f"new/ranks{suffix}"
+    record = rank_drugs(model, diseases=tmp_path / "asked.txt", output=output, top=4)
+    assert isinstance(record, dict)
+    assert record["num_rows"] == 12
+    if suffix == ".csv":
+        read = pl.read_csv(output, schema_overrides={"disease_id": pl.String, "drug_id": pl.String})
+    else:
+        read = pl.read_parquet(output)
+    assert read.columns == COLUMNS
+    alone = [row for name in names if name for row in ranked(model, name, top=4)]
+    for got, expected in zip(read.to_dicts(), alone, strict=True):
+        numbers = ("score", "probability")
+        assert [got[n] for n in numbers] == pytest.approx([expected[n] for n in numbers], abs=2e-4)
+        assert all(got[c] == expected[c] for c in COLUMNS if c not in numbers)
+    everything = rank_drugs(model, diseases="all", output=output, top=60, include_known=True)
+    assert isinstance(everything, dict)
+    assert everything["num_rows"] == everything["num_diseases"] * 60
+
+
+def test_the_order_of_the_file_changes_nothing(tmp_path: Path) -> None:
+    facts = planted_facts(1, num_drugs=20, num_diseases=12, num_genes=4)
+    one, other = (embed(facts, tmp_path, f"kg{i}", shuffle=i) for i in (1, 2))
+    for disease in ("disease 3", "disease 7"):
+        assert ranked(one, disease) == ranked(other, disease)
+
+
+def cdd(*arguments: object) -> Any:
+    runner = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"})
+    return runner.invoke(make_app(), ["rank", *map(str, arguments)])
+
+
+def test_json_and_table_of_the_command(model: Path) -> None:
+    asked = ["--model-dir", model, "--disease", "disease 1", "--top", 2, "--explain"]
+    rows = json.loads(cdd(*asked, "--json").stdout)
+    assert [row["rank"] for row in rows] == [1, 2]
+    assert list(rows[0]) == [*COLUMNS, "stated", "evidence"]
+    path = rows[0]["evidence"][0]
+    assert list(path) == ["kind", "text", "path_score", "nodes", "relations"]
+    assert list(path["nodes"][0]) == ["node_index", "node_id", "node_name", "node_type"]
+    assert len(path["nodes"]) == len(path["relations"]) + 1
+    shown = cdd(*asked).stdout
+    assert rows[0]["drug_name"] in shown
+    assert path["text"] in shown
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "exactly one of disease and diseases"),
+        (["--disease", "1", "--diseases", "all"], "exactly one of disease and diseases"),
+        (["--diseases", "all"], "diseases and output must be given together"),
+        (["--disease", "1", "--output", "r.csv"], "diseases and output must be given together"),
+        (["--diseases", "all", "--output", "r.csv", "--explain"], "explain is for one disease"),
+        (["--disease", "1", "--top", "0"], "top (got 0)"),
+        (["--disease", "1", "--top", "61"], "top (got 61) must be at most 60"),
+        (["--disease", "diseas 1"], "disease (got 'diseas 1') is no name or id of type disease"),
+        (["--disease", "drug 1"], "disease (got 'drug 1') is no name or id of type disease"),
+        (["--diseases", "all", "--output", "r.npy"], "output (got r.npy) must end in one of .csv"),
+        (["--diseases", "all", "--output", "."], "output (got .)"),
+        (["--diseases", "ids.txt", "--output", "r.csv"], "diseases, line 3 of ids.txt (got 'nix')"),
+        (["--diseases", "twice.txt", "--output", "r.csv"], "line 2 of twice.txt (got 'MONDO:1')"),
+        (["--diseases", "empty.txt", "--output", "r.csv"], "diseases (got empty.txt) is empty"),
+        (["--diseases", "none.txt", "--output", "r.csv"], "diseases (got none.txt) cannot be read"),
+        (["--diseases", "ids.txt", "--output", "ids.csv"], "line 3"),
+        (["--disease", "1", "--model-dir", "none"], "model_dir (got none) is no directory"),
+    ],
+)
+def test_mistakes_end_with_code_2_and_nothing_is_written(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("ids.txt").write_text("disease 1\n\nnix\n")
+    Path("twice.txt").write_text("disease 1\nMONDO:1\n")
+    Path("empty.txt").write_text("\n")
+    before = sorted(tmp_path.iterdir())
+    place = [] if "--model-dir" in options else ["--model-dir", model]
+    result = cdd(*place, *options)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("name", ["ranker.safetensors", "graph.safetensors"])
+def test_files_that_are_missing_damaged_or_of_another_run(
+    model: Path, tmp_path: Path, name: str
+) -> None:
+    copy = tmp_path / "model"
+    shutil.copytree(model, copy)
+    whole = (copy / name).read_bytes()
+    for content in (whole[:-9] + b"x" * 9, whole[:50], b""):
+        (copy / name).write_bytes(content)
+        with pytest.raises(InputError, match=f"{name} is damaged"):
+            rank_drugs(copy, disease="disease 1")
+    (copy / name).unlink()
+    with pytest.raises(InputError, match=f"must hold {name}"):
+        rank_drugs(copy, disease="disease 1")
+    other = embed(planted_facts(2, num_drugs=20, num_diseases=12), tmp_path, "other")
+    shutil.copy(other / name, copy / name)
+    with pytest.raises(InputError, match="of another graph"):
+        rank_drugs(copy, disease="disease 1")
+
+
+def test_without_treatments_it_says_so_and_an_old_ranker_goes(tmp_path: Path) -> None:
+    facts = planted_facts(2, num_drugs=20, num_diseases=12)
+    model = embed(facts, tmp_path, "kg")
+    to_rows([f for f in facts if f[1] != "indication"]).write_csv(tmp_path / "kg.csv")
+    edges, output = tmp_path / "kg.csv", tmp_path / "kg.parquet"
+    stats = generate_gnn_embeddings(edges, output, cache=False, ranker=False, **SMALL)
+    assert stats["warnings"] == []
+    assert stats["seconds_rank_fit"] < 0.1
+    with pytest.raises(InputError, match=r"must hold ranker\.safetensors"):
+        rank_drugs(model, disease="disease 1")
+    (text,) = generate_gnn_embeddings(edges, output, cache=False, **SMALL)["warnings"]
+    assert "no ranker of drugs was fitted" in text
+    assert "names no drug-disease edges" in text
+
+
+def test_tiny_graphs_have_a_ranker(tmp_path: Path) -> None:
+    """Two diseases and a drug or two: nothing to learn, and nothing that breaks."""
+    drug, other = node("drug", 0), node("drug", 1)
+    facts: list[Fact] = [(drug, "indication", node("disease", i)) for i in range(2)]
+    for more in ([], [(other, "palliation", node("disease", 0))]):
+        rows = ranked(embed([*facts, *more], tmp_path, "kg"), "disease 1", top=1)
+        assert [row["drug_name"] for row in rows] == ["drug 1"][: len(more)]
+
+
+def test_names_are_shown_as_they_are(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = ranked(model, "disease 1", top=1)
+    show_ranking([{**rows[0], "drug_name": "[red] acid"}])
+    assert "[red] acid" in capsys.readouterr().out
