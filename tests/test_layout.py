@@ -47,6 +47,7 @@ LAYERS = (
         "contrast",
         "losses",
         "initial",
+        "structure",
         "sage",
         "hgt",
         "memory",

@@ -32,6 +32,7 @@ from clinical_drug_discovery.run import (
 from clinical_drug_discovery.runtime import check_between, empty_cache
 from clinical_drug_discovery.sampling import EdgeSampler, SteadyRows
 from clinical_drug_discovery.similarity import most_sharing_pairs, shared_neighbor_jaccard
+from clinical_drug_discovery.structure import structural_vectors
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,8 @@ def train_hgt(
             graph.bounds, len(graph.edge_types), settings.hidden_dim, settings.embedding_dim,
             settings.num_layers, settings.num_heads, generator,
         ).to(run.device)  # fmt: skip
+        with torch.no_grad():
+            model.node_embedding.copy_(structural_vectors(graph, settings.hidden_dim, generator))
         decoder = DistMult(len(graph.relations), settings.embedding_dim).to(run.device)
         drawn = np.minimum(graph.edge_type_counts, settings.edge_sample_size)
         sampler = EdgeSampler(graph, drawn, seed)

@@ -25,6 +25,7 @@ from clinical_drug_discovery.run import (
 from clinical_drug_discovery.runtime import empty_cache
 from clinical_drug_discovery.sage import GraphSage
 from clinical_drug_discovery.sampling import EdgeSampler, SteadyRows, share_out
+from clinical_drug_discovery.structure import structural_vectors
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,8 @@ def train_sage(
     with run.timed("train"):
         generator = torch.Generator().manual_seed(seed)
         model = GraphSage(graph.num_nodes, hidden_dim, dim, num_layers, generator).to(run.device)
+        with torch.no_grad():
+            model.node_embedding.copy_(structural_vectors(graph, hidden_dim, generator))
         decoder = DistMult(len(graph.relations), dim).to(run.device)
         sizes = share_out(graph.edge_type_counts, settings.edge_batch_size)
         sampler = EdgeSampler(graph, sizes, seed)

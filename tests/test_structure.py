@@ -1,0 +1,43 @@
+"""Vectors that training starts from: equal to a dense reference, alike for alike nodes."""
+
+from __future__ import annotations
+
+import torch
+from closeness import off
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from clinical_drug_discovery.graph import KnowledgeGraph
+from clinical_drug_discovery.structure import structural_vectors
+
+
+def dense_step(graph: KnowledgeGraph, x: Tensor) -> Tensor:
+    """The same, edge type by edge type, through dense matrices in float64."""
+    total = torch.zeros_like(x)
+    for r in range(len(graph.edge_types)):
+        matrix = torch.zeros(graph.num_nodes, graph.num_nodes, dtype=torch.float64)
+        chosen = graph.edge_type == r
+        matrix[graph.dst[chosen].long(), graph.src[chosen].long()] = 1
+        weight = matrix.sum(dim=0).clamp(min=1) ** -0.4
+        total += normalize((matrix * weight) @ x, dim=1)
+    return normalize(total, dim=1)
+
+
+def test_they_equal_a_dense_reference(graph: KnowledgeGraph) -> None:
+    found = structural_vectors(graph, 24, torch.Generator().manual_seed(3))
+    own = torch.randn(graph.num_nodes, 24, generator=torch.Generator().manual_seed(3)).double()
+    near = dense_step(graph, own)
+    mixed = 0.25 * normalize(own, dim=1) + near + dense_step(graph, near)
+    assert off(found, normalize(mixed, dim=1) * 24**0.5) < 1e-5
+
+
+def test_nodes_with_the_same_neighbors_are_alike_but_not_the_same(graph: KnowledgeGraph) -> None:
+    z = structural_vectors(graph, 512, torch.Generator().manual_seed(0)) / 512**0.5
+    cosine = z @ z.t()
+    linked = torch.zeros(graph.num_nodes, graph.num_nodes)
+    linked[graph.dst.long(), graph.src.long()] = 1
+    shared = normalize(linked, dim=1) @ normalize(linked, dim=1).t()
+    same_type = graph.node_type[:, None] == graph.node_type
+    pairs = same_type & ~torch.eye(graph.num_nodes, dtype=torch.bool)
+    assert cosine[pairs & (shared > 0.5)].mean() > cosine[pairs & (shared == 0)].mean() + 0.2
+    assert cosine[pairs].max() < 0.999
