@@ -28,6 +28,7 @@ from clinical_drug_discovery.metrics import Metrics, Scores, ranking_metrics
 from clinical_drug_discovery.pairs import DISEASE, span_of
 from clinical_drug_discovery.paths import PathEvidence
 from clinical_drug_discovery.ranker import fit_ranker
+from clinical_drug_discovery.rankers import of_nodes
 from clinical_drug_discovery.ranking import Question
 from clinical_drug_discovery.split import Split, split_areas, split_diseases, split_pairs
 from clinical_drug_discovery.tables import read_graph
@@ -58,16 +59,6 @@ def rankers_of(
     if minutes is not None:
         for name, is_complex in (("DistMult", False), ("ComplEx", True)):
             yield name, train_shallow(graph, is_complex=is_complex, seconds=60 * minutes, seed=seed)
-
-
-def of_nodes(
-    scores_of: Callable[[PathEvidence, IntArray], Scores],
-    evidence: PathEvidence,
-    first: int,
-    diseases: IntArray,
-) -> Scores:
-    """Typed paths number diseases within their type."""
-    return scores_of(evidence, diseases - first)
 
 
 def race(split: Split, arguments: argparse.Namespace, name: str, seed: int) -> dict[str, Metrics]:

@@ -85,13 +85,13 @@ def drug_rankers(
         ("paths, listwise", ranker.paths.scores),
         ("paths, boosted", boosted.scores),
     ):
-        yield name, partial(_of_nodes, scores_of, evidence, first_disease)
+        yield name, partial(of_nodes, scores_of, evidence, first_disease)
 
     for name, baseline in BASELINES.items():
         yield name, partial(baseline, graph)
 
 
-def _of_nodes(
+def of_nodes(
     scores_of: Callable[[PathEvidence, IntArray], Floats],
     evidence: PathEvidence,
     first_disease: int,
