@@ -18,7 +18,16 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = (
     ("errors", "progress", "stats", "chunks", "optimizer"),
     ("runtime", "device_memory"),
-    ("graph", "graph_file", "numbering", "sorting", "diagnose", "checkpoint", "op_table"),
+    (
+        "graph",
+        "sealed_file",
+        "graph_file",
+        "numbering",
+        "sorting",
+        "diagnose",
+        "checkpoint",
+        "op_table",
+    ),
     (
         "wording",
         "tables",

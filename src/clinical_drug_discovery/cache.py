@@ -19,12 +19,8 @@ from typing import Any
 
 from clinical_drug_discovery.checkpoint import atomic_path
 from clinical_drug_discovery.graph import KnowledgeGraph
-from clinical_drug_discovery.graph_file import (
-    DamagedGraphError,
-    OtherVersionError,
-    load_graph,
-    save_graph,
-)
+from clinical_drug_discovery.graph_file import load_graph, save_graph
+from clinical_drug_discovery.sealed_file import DamagedFileError, OtherVersionError
 from clinical_drug_discovery.tables import check_edges_file, check_filters, read_graph
 
 SUFFIX = ".graph"
@@ -113,7 +109,7 @@ def read_cached(
         pass
     except OtherVersionError as error:
         why = f", since the cached graph is of {error}"
-    except DamagedGraphError as error:
+    except DamagedFileError as error:
         warnings.append(f"the cached graph {place} is damaged, the file is read anew: {error}")
     except OSError as error:
         warnings.append(f"the cached graph {place} cannot be read: {error.strerror or error}")

@@ -10,14 +10,9 @@ from clinical_drug_discovery.checkpoint import atomic_path
 from clinical_drug_discovery.drug_ranker import DrugRanker
 from clinical_drug_discovery.errors import InputError
 from clinical_drug_discovery.graph import KnowledgeGraph
-from clinical_drug_discovery.graph_file import (
-    DamagedGraphError,
-    OtherVersionError,
-    graph_checksum,
-    load_graph,
-    save_graph,
-)
+from clinical_drug_discovery.graph_file import load_graph, save_graph
 from clinical_drug_discovery.ranker_file import load_ranker, save_ranker
+from clinical_drug_discovery.sealed_file import DamagedFileError, OtherVersionError, sealed_checksum
 
 GRAPH_FILE, RANKER_FILE = "graph.safetensors", "ranker.safetensors"
 _Content = TypeVar("_Content")
@@ -34,7 +29,7 @@ def write_ranker(model_dir: Path, graph: KnowledgeGraph, ranker: DrugRanker | No
     (model_dir / RANKER_FILE).unlink(missing_ok=True)
     with atomic_path(model_dir / GRAPH_FILE) as path:
         save_graph(path, graph, {})
-        sha256 = graph_checksum(path)
+        sha256 = sealed_checksum(path)
     if ranker is not None:
         with atomic_path(model_dir / RANKER_FILE) as path:
             save_ranker(path, ranker, sha256)
@@ -51,7 +46,7 @@ def read_model_graph(model_dir: Path, sha256: str | None = None) -> KnowledgeGra
         InputError: it is missing, damaged, or another one.
     """
     graph, _ = _read(model_dir, GRAPH_FILE, load_graph)
-    if sha256 is not None and graph_checksum(model_dir / GRAPH_FILE) != sha256:
+    if sha256 is not None and sealed_checksum(model_dir / GRAPH_FILE) != sha256:
         raise InputError(
             f"model_dir (got {model_dir}) holds a ranker of another graph than "
             f"{GRAPH_FILE}; run cdd embed anew"
@@ -81,7 +76,7 @@ def _read(model_dir: Path, name: str, load: Callable[[Path], _Content]) -> _Cont
         raise InputError(f"model_dir (got {model_dir}) must hold {name}, it {why}") from None
     except OtherVersionError as error:
         raise InputError(f"{path} is of {error}; run cdd embed anew") from None
-    except DamagedGraphError as error:
+    except DamagedFileError as error:
         raise InputError(f"{path} is damaged: {error}; run cdd embed anew") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from None

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from clinical_drug_discovery.calibrate import Calibration
 from clinical_drug_discovery.drug_ranker import DrugRanker, EmbeddingScore
-from clinical_drug_discovery.graph_file import DamagedGraphError, OtherVersionError, checksum
 from clinical_drug_discovery.network import Network
 from clinical_drug_discovery.ranker import PathRanker
+from clinical_drug_discovery.sealed_file import load_sealed, save_sealed
 
 #: To be raised whenever the same file would rank otherwise.
 FORMAT_VERSION = 1
@@ -28,8 +25,8 @@ def save_ranker(path: Path, ranker: DrugRanker, graph_sha256: str) -> None:
 
     Args:
         path: overwritten; see `checkpoint.atomic_path`.
-        ranker: without trees.
-        graph_sha256: checksum of the graph that it was fitted on; see `graph_file.graph_checksum`.
+        ranker: fitted.
+        graph_sha256: of the graph that it was fitted on; see `sealed_file.sealed_checksum`.
     """
     tensors: dict[str, Tensor] = {}
     for n, network in enumerate(ranker.paths.networks):
@@ -52,14 +49,7 @@ def save_ranker(path: Path, ranker: DrugRanker, graph_sha256: str) -> None:
         "path_names": ranker.path_names,
         "seconds": ranker.paths.seconds,
     }
-    text = json.dumps(record)
-    metadata = {
-        "version": str(FORMAT_VERSION), "record": text, "sha256": checksum(text, tensors)
-    }  # fmt: skip
-    try:
-        save_file(tensors, path, metadata)
-    except SafetensorError as error:
-        raise OSError(str(error)) from error
+    save_sealed(path, FORMAT_VERSION, record, tensors)
 
 
 def load_ranker(path: Path) -> tuple[DrugRanker, str]:
@@ -69,25 +59,11 @@ def load_ranker(path: Path) -> tuple[DrugRanker, str]:
         The ranker, and the checksum of the graph that it belongs to.
 
     Raises:
-        DamagedGraphError: the file is not as it was written.
+        DamagedFileError: the file is not as it was written.
         OtherVersionError: another version of this package wrote it.
         OSError: it cannot be read at all.
     """
-    with path.open("rb"):  # a missing or forbidden file is no damaged one
-        pass
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            if metadata["version"] != str(FORMAT_VERSION):
-                raise OtherVersionError(f"version {metadata['version']}, not {FORMAT_VERSION}")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # a file of safetensors is no dict
-        if checksum(metadata["record"], tensors) != metadata["sha256"]:
-            raise DamagedGraphError("its checksum is wrong")
-    except KeyError as error:
-        raise DamagedGraphError(f"it has no {error}") from error
-    except (SafetensorError, TypeError, UnicodeError) as error:
-        raise DamagedGraphError(str(error).split("\n")[0]) from error
-    record = json.loads(metadata["record"])
+    record, tensors = load_sealed(path, FORMAT_VERSION)
     return _ranker(record, tensors), record["graph_sha256"]
 
 
