@@ -239,7 +239,7 @@ def test_no_tensor_of_the_edges_times_the_width_exists(
         attend_all(given, full_block(graph)).sum().backward()
     # The largest are a type's shares, and the parts of the gradient by the matrices of its heads.
     shares = int(graph.edge_type_counts.max()) * 2 * HEADS
-    assert seen.numel <= max(cpu_heads._PARTS * 64 * 16, shares) < graph.num_edges * 64 // 10
+    assert seen.numel <= max(cpu_heads._PARTS * 2 * 64 * 16, shares) < graph.num_edges * 64 // 10
 
 
 def test_restricted_rows_and_ranges_equal_rows_of_the_whole(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from closeness import off
 from torch import Tensor
@@ -28,6 +30,9 @@ def test_they_equal_a_dense_reference(graph: KnowledgeGraph) -> None:
     own = torch.randn(graph.num_nodes, 24, generator=torch.Generator().manual_seed(3)).double()
     near = dense_step(graph, own)
     mixed = 0.25 * normalize(own, dim=1) + near + dense_step(graph, near)
+    for first, stop in pairwise(graph.bounds):
+        if stop - first > 1:
+            mixed[first:stop] -= mixed[first:stop].mean(dim=0)
     assert off(found, normalize(mixed, dim=1) * 24**0.5) < 1e-5
 
 

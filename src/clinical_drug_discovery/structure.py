@@ -9,6 +9,8 @@ bring drugs of one class together when every node starts at random.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 from scipy.sparse import csr_array
@@ -37,10 +39,13 @@ def structural_vectors(graph: KnowledgeGraph, dim: int, generator: torch.Generat
     own = torch.randn(graph.num_nodes, dim, generator=generator)
     near = _step(graph, own)
     far = _step(graph, near)
-    for rows in torch.arange(graph.num_nodes).split(_ROWS):
-        part = slice(int(rows[0]), int(rows[-1]) + 1)
-        mixed = _OWN * _unit(own[part]) + near[part] + far[part]
-        own[part] = _unit(mixed) * dim**0.5
+    for first, stop in pairwise(graph.bounds):
+        for start in range(first, stop, _ROWS):
+            part = slice(start, min(start + _ROWS, stop))
+            near[part] += far[part] + _OWN * _unit(own[part])
+        # What all of a type share tells none of them apart.
+        near[first:stop] -= near[first:stop].mean(dim=0) if stop - first > 1 else 0
+        own[first:stop] = _unit(near[first:stop]).mul_(dim**0.5)
     return own
 
 
