@@ -21,6 +21,7 @@ from clinical_drug_discovery.errors import InputError
 from clinical_drug_discovery.evaluate import MODELS, evaluate_model
 from clinical_drug_discovery.graph import IntArray
 from clinical_drug_discovery.metrics import Scores, pair_metrics
+from clinical_drug_discovery.sage_training import SageSettings
 
 SMALL: dict[str, Any] = {"embedding_dim": 16, "hidden_dim": 16, "num_layers": 2, "num_epochs": 3}
 RANKERS = ["network", "ranker", "paths, listwise", "paths, boosted", *BASELINES]
@@ -146,6 +147,27 @@ def test_what_cannot_be_done_is_refused_and_leaves_nothing(
     with pytest.raises(InputError, match=message):
         evaluate_model(edges, output, **{"model": "graphsage", "split": "pair", **SMALL, **options})
     assert not output.parent.exists()
+
+
+def test_what_leaves_nothing_to_learn_is_refused_before_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        evaluate, "settings_of", lambda *_: (SageSettings(16, 16, 2, 3, 0.01, 100), pytest.fail)
+    )
+    facts = planted_facts(2, num_drugs=20, num_diseases=12, num_genes=3)
+    to_rows(facts).write_csv(tmp_path / "all.csv")
+    renamed = [(x, relation.replace("indication", "palliation"), y) for x, relation, y in facts]
+    to_rows(renamed).write_csv(tmp_path / "palliation.csv")
+    for name, message in (
+        ("all", r"split \(got 'disease'\) holds out every pair"),
+        ("palliation", "the graph has no relation 'indication'"),
+    ):
+        edges, output = tmp_path / f"{name}.csv", tmp_path / "out"
+        options = {"model": "graphsage", "split": "disease", "num_diseases": 12, "min_drugs": 1}
+        with pytest.raises(InputError, match=message):
+            evaluate_model(edges, output, cache=False, **options)
+        assert not output.exists()
 
 
 def test_a_mistake_ends_the_command_with_2(edges: Path, tmp_path: Path) -> None:

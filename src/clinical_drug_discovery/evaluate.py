@@ -15,11 +15,12 @@ import polars as pl
 
 from clinical_drug_discovery.checkpoint import atomic_path, check_targets, check_writable
 from clinical_drug_discovery.errors import InputError
+from clinical_drug_discovery.graph import KnowledgeGraph
 from clinical_drug_discovery.hgt_training import HgtSettings, train_hgt
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
 from clinical_drug_discovery.metrics import Metrics, filtered_ranks, ranking_metrics
-from clinical_drug_discovery.pairs import DRUG, leak_count, span_of
+from clinical_drug_discovery.pairs import DRUG, INDICATION, leak_count, pairs_of, span_of
 from clinical_drug_discovery.rankers import NetworkScores, drug_rankers
 from clinical_drug_discovery.ranking import Question
 from clinical_drug_discovery.relations import (
@@ -169,6 +170,7 @@ def evaluate_model(
     whole = read_edges(run, None, None, cache, cache_dir)
     with run.timed("split"):
         held = hold_out(whole, seed=seed, validation_share=0)
+        _check_learnable(held.graph, split)
         graph, facts = hold_out_facts(held.graph, share=relation_share, most=_MOST_FACTS, seed=seed)
         every_fact = [held_out_pairs(whole, held.held_out), facts]
         num_edges, held = whole.num_edges, replace(held, graph=graph)
@@ -277,6 +279,20 @@ def _fill(what: str, defaults: Mapping[str, Any], chosen: Mapping[str, Any]) -> 
                 f"{name} (got {value}) is of no use with {what}, which takes {', '.join(defaults)}"
             )
     return {**defaults, **given}
+
+
+def _check_learnable(graph: KnowledgeGraph, split: str) -> None:
+    """Refuse, before the training, a graph that the rankers could learn nothing from."""
+    if INDICATION not in graph.relations:
+        raise InputError(
+            f"the graph has no relation {INDICATION!r}, by which the network is asked for drugs, "
+            f"only {', '.join(graph.relations)}"
+        )
+    if not len(pairs_of(graph)):
+        raise InputError(
+            f"split (got {split!r}) holds out every pair of a drug and a disease that it helps; "
+            "some must be left to learn from"
+        )
 
 
 def _check_leaks(held: Split, facts: HeldOutFacts) -> int:
