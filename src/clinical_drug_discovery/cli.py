@@ -193,10 +193,6 @@ def _print_figures(
     make_console().print(table)
 
 
-def _figure(value: float) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else f"{value:,}"
-
-
 def show_doctor(result: dict[str, Any]) -> None:
     """The machine, then the plan of each model, then each path of the audit."""
     show_record({name: v for name, v in result.items() if name not in ("plan", "audit")})
