@@ -116,6 +116,44 @@ def test_a_batch_equals_single_questions(model: Path, tmp_path: Path, suffix: st
     assert everything["num_rows"] == everything["num_diseases"] * 60
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xef\xbb\xbfdisease 30\r\n\r\n  MONDO:2 \t\r\n",
+        b"disease 30\rMONDO:2",
+        b"DISEASE 30\n2\n\n",
+    ],
+)
+def test_files_of_other_editors_are_read(model: Path, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "asked.txt").write_bytes(content)
+    output = tmp_path / "ranks.parquet"
+    rank_drugs(model, diseases=tmp_path / "asked.txt", output=output, top=1)
+    assert pl.read_parquet(output)["disease_name"].to_list() == ["disease 30", "disease 2"]
+
+
+def test_names_come_back_from_csv(tmp_path: Path) -> None:
+    names = {"disease 3": 'dis, "odd" \u2028 ü', "drug 2": "=cmd|' ,é", "drug 3": "[b]x[/]"}
+    facts = [
+        tuple(x._replace(name=names.get(x.name, x.name)) if i != 1 else x for i, x in enumerate(f))
+        for f in planted_facts(2, num_drugs=20, num_diseases=12)
+    ]
+    model = embed(facts, tmp_path, "kg")
+    (tmp_path / "asked.txt").write_text(names["disease 3"] + "\n", encoding="utf-8")
+    output = tmp_path / "ranks.csv"
+    rank_drugs(model, diseases=tmp_path / "asked.txt", output=output, top=20, include_known=True)
+    read = pl.read_csv(output)
+    assert set(read["disease_name"]) == {names["disease 3"]}
+    assert set(read["drug_name"]) >= {names["drug 2"], names["drug 3"]}
+
+
+def test_the_embeddings_of_the_model_are_never_overwritten(model: Path) -> None:
+    embeddings = model.with_name("kg.parquet")
+    content = embeddings.read_bytes()
+    with pytest.raises(InputError, match=r"output \(got .*kg.parquet\) would take the place"):
+        rank_drugs(model, diseases="all", output=embeddings)
+    assert embeddings.read_bytes() == content
+
+
 def test_the_order_of_the_file_changes_nothing(tmp_path: Path) -> None:
     facts = planted_facts(1, num_drugs=20, num_diseases=12, num_genes=4)
     one, other = (embed(facts, tmp_path, f"kg{i}", shuffle=i) for i in (1, 2))
@@ -159,8 +197,14 @@ def test_json_and_table_of_the_command(model: Path) -> None:
         (["--diseases", "ids.txt", "--output", "r.csv"], "diseases, line 3 of ids.txt (got 'nix')"),
         (["--diseases", "twice.txt", "--output", "r.csv"], "line 2 of twice.txt (got 'MONDO:1')"),
         (["--diseases", "empty.txt", "--output", "r.csv"], "diseases (got empty.txt) is empty"),
-        (["--diseases", "none.txt", "--output", "r.csv"], "diseases (got none.txt) cannot be read"),
+        (["--diseases", "none.txt", "--output", "r.csv"], "diseases (got none.txt) must be a file"),
         (["--diseases", "ids.txt", "--output", "ids.csv"], "line 3"),
+        (["--diseases", "1", "--output", "r.csv"], "a file of names or ids, or all"),
+        (["--diseases", ".", "--output", "r.csv"], "diseases (got .) must be a file of names or"),
+        (
+            ["--diseases", "latin.txt", "--output", "r.csv"],
+            "(got latin.txt) must be UTF-8",
+        ),
         (["--disease", "1", "--model-dir", "none"], "model_dir (got none) is no directory"),
     ],
 )
@@ -170,6 +214,7 @@ def test_mistakes_end_with_code_2_and_nothing_is_written(
     monkeypatch.chdir(tmp_path)
     Path("ids.txt").write_text("disease 1\n\nnix\n")
     Path("twice.txt").write_text("disease 1\nMONDO:1\n")
+    Path("latin.txt").write_bytes(b"disease 1\nM\xe9ni\xe8re\n")
     Path("empty.txt").write_text("\n")
     before = sorted(tmp_path.iterdir())
     place = [] if "--model-dir" in options else ["--model-dir", model]

@@ -17,7 +17,11 @@ from clinical_drug_discovery.drug_ranker import DrugRanker
 from clinical_drug_discovery.errors import InputError
 from clinical_drug_discovery.explain import Explainer
 from clinical_drug_discovery.graph import IntArray, KnowledgeGraph
-from clinical_drug_discovery.model_dir import read_model_graph, read_model_ranker
+from clinical_drug_discovery.model_dir import (
+    model_dir_of,
+    read_model_graph,
+    read_model_ranker,
+)
 from clinical_drug_discovery.outputs import check_table_output, write_tables
 from clinical_drug_discovery.pairs import DISEASE, DRUG, span_of
 from clinical_drug_discovery.paths import PathEvidence
@@ -101,6 +105,8 @@ def _check_output(output: Path, model_dir: Path, diseases: str | Path | None) ->
         taken.append(Path(diseases))
     if output.resolve() in [path.resolve() for path in taken]:
         raise InputError(f"output (got {output}) would take the place of a file that is read")
+    if model_dir_of(output).resolve() == model_dir.resolve():
+        raise InputError(f"output (got {output}) would take the place of the model's embeddings")
     return output
 
 
@@ -140,10 +146,15 @@ class Ranking:
         """
         if str(diseases) == ALL:
             return np.arange(self.diseases.height)
-        try:
-            lines = Path(diseases).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeError) as error:
-            raise InputError(f"diseases (got {diseases}) cannot be read: {error}") from None
+        try:  # with or without a byte order mark, whatever ends a line
+            lines = Path(diseases).read_text(encoding="utf-8-sig").split("\n")
+        except OSError as error:
+            raise InputError(
+                f"diseases (got {diseases}) must be a file of names or ids, or {ALL}: "
+                f"{error.strerror}"
+            ) from None
+        except UnicodeError as error:
+            raise InputError(f"diseases (got {diseases}) must be UTF-8: {error}") from None
         numbers = [i for i, line in enumerate(lines, start=1) if line.strip()]
         if not numbers:
             raise InputError(f"diseases (got {diseases}) is empty")
