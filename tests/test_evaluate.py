@@ -164,7 +164,8 @@ def test_what_leaves_nothing_to_learn_is_refused_before_the_training(
         ("palliation", "the graph has no relation 'indication'"),
     ):
         edges, output = tmp_path / f"{name}.csv", tmp_path / "out"
-        options = {"model": "graphsage", "split": "disease", "num_diseases": 12, "min_drugs": 1}
+        options: dict[str, Any] = {"model": "graphsage", "split": "disease", "num_diseases": 12}
+        options["min_drugs"] = 1
         with pytest.raises(InputError, match=message):
             evaluate_model(edges, output, cache=False, **options)
         assert not output.exists()

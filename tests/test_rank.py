@@ -133,9 +133,9 @@ def test_files_of_other_editors_are_read(model: Path, tmp_path: Path, content: b
 
 def test_names_come_back_from_csv(tmp_path: Path) -> None:
     names = {"disease 3": 'dis, "odd" \u2028 ü', "drug 2": "=cmd|' ,é", "drug 3": "[b]x[/]"}
-    facts = [
-        tuple(x._replace(name=names.get(x.name, x.name)) if i != 1 else x for i, x in enumerate(f))
-        for f in planted_facts(2, num_drugs=20, num_diseases=12)
+    facts: list[Fact] = [
+        (x._replace(name=names.get(x.name, x.name)), r, y._replace(name=names.get(y.name, y.name)))
+        for x, r, y in planted_facts(2, num_drugs=20, num_diseases=12)
     ]
     model = embed(facts, tmp_path, "kg")
     (tmp_path / "asked.txt").write_text(names["disease 3"] + "\n", encoding="utf-8")

@@ -17,7 +17,8 @@ import numba, torch
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
 assert torch.get_num_threads() == numba.get_num_threads() == {threads}
-sizes = dict(embedding_dim=32, hidden_dim=64, num_layers=2, num_epochs=3, cache=False)
+sizes = dict(embedding_dim=32, hidden_dim=64, num_layers=2, num_epochs=3)
+sizes |= dict(cache=False, ranker=False)
 generate_gnn_embeddings("kg.parquet", "graphsage-{name}.npy", **sizes)
 generate_hgt_embeddings("kg.parquet", "hgt-{name}.npy", num_heads=4, **sizes)
 """
