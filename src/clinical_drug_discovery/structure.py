@@ -43,8 +43,11 @@ def structural_vectors(graph: KnowledgeGraph, dim: int, generator: torch.Generat
         for start in range(first, stop, _ROWS):
             part = slice(start, min(start + _ROWS, stop))
             near[part] += far[part] + _OWN * _unit(own[part])
-        # What all of a type share tells none of them apart.
-        near[first:stop] -= near[first:stop].mean(dim=0) if stop - first > 1 else 0
+        # What all of a type share tells none of them apart. Summed by numpy: in one order, whatever
+        # the number of threads.
+        if stop - first > 1:
+            shared = near[first:stop].numpy().mean(axis=0, dtype=np.float64)
+            near[first:stop] -= torch.from_numpy(shared).float()
         own[first:stop] = _unit(near[first:stop]).mul_(dim**0.5)
     return own
 
