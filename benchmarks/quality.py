@@ -23,12 +23,12 @@ from shallow import train_shallow
 
 from clinical_drug_discovery.baselines import BASELINES
 from clinical_drug_discovery.boosting import fit_boosted
-from clinical_drug_discovery.graph import IntArray, KnowledgeGraph
+from clinical_drug_discovery.graph import KnowledgeGraph
 from clinical_drug_discovery.metrics import Metrics, Scores, ranking_metrics
 from clinical_drug_discovery.pairs import DISEASE, span_of
 from clinical_drug_discovery.paths import PathEvidence
 from clinical_drug_discovery.ranker import fit_ranker
-from clinical_drug_discovery.rankers import of_nodes
+from clinical_drug_discovery.rankers import Ranker, of_nodes
 from clinical_drug_discovery.ranking import Question
 from clinical_drug_discovery.split import Split, split_areas, split_diseases, split_pairs
 from clinical_drug_discovery.tables import read_graph
@@ -41,7 +41,6 @@ SPLITS: dict[str, Callable[[KnowledgeGraph, int], Split]] = {
     ),
     "area": lambda graph, seed: split_areas(graph, num_areas=20, seed=seed, validation_share=0),
 }
-Ranker = Callable[[IntArray], Scores]
 
 
 def rankers_of(

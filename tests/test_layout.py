@@ -56,6 +56,7 @@ LAYERS = (
         "contrast",
         "losses",
         "initial",
+        "norm",
         "structure",
         "sage",
         "hgt",

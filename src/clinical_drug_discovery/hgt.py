@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from clinical_drug_discovery.blocks import Block, own_rows
 from clinical_drug_discovery.initial import uniform
+from clinical_drug_discovery.norm import normed, normed_gradient
 from clinical_drug_discovery.ops.attention import (
     Parameters,
     attend,
@@ -29,8 +30,6 @@ from clinical_drug_discovery.rowwise import (
     by_type,
     differentiable,
 )
-
-_NORM_EPS = 1e-5
 
 
 class TypedLinear(nn.Module):
@@ -232,7 +231,7 @@ def _map(function: RowFunction, x: Tensor, maps: TypedLinear, row_ptr: tuple[int
 
 def _update(attended: Tensor, own: Tensor, weight: Tensor, bias: Tensor, skip: Tensor) -> Tensor:
     mapped = linear(functional.gelu(attended), weight, bias)
-    return _norm(torch.lerp(own, mapped, skip.sigmoid()))
+    return normed(torch.lerp(own, mapped, skip.sigmoid()))
 
 
 def _update_gradients(
@@ -241,7 +240,7 @@ def _update_gradients(
     """Gradients of `_update`, in a third of the passes over the rows that autograd makes."""
     active, share = functional.gelu(attended), skip.sigmoid()
     mapped = linear(active, weight, bias)
-    by_mixed = _norm_gradient(grad, torch.lerp(own, mapped, share))
+    by_mixed = normed_gradient(grad, torch.lerp(own, mapped, share))
     by_share = by_mixed.flatten().dot(mapped.sub_(own).flatten())
     by_mapped = by_mixed * share
     by_active, by_weight, by_bias = linear_gradients(by_mapped, active, weight, bias)
@@ -251,27 +250,13 @@ def _update_gradients(
 
 
 def _normed_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return _norm(linear(x, weight, bias))
+    return normed(linear(x, weight, bias))
 
 
 def _normed_linear_gradients(
     grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor
 ) -> tuple[Tensor, ...]:
-    return linear_gradients(_norm_gradient(grad, linear(x, weight, bias)), x, weight, bias)
-
-
-def _norm(x: Tensor) -> Tensor:
-    return functional.layer_norm(x, x.shape[1:], eps=_NORM_EPS)
-
-
-def _norm_gradient(grad: Tensor, x: Tensor) -> Tensor:
-    """The gradient of `_norm` by x."""
-    shape = x.shape[1:]
-    _, mean, scale = torch.native_layer_norm(x, shape, None, None, _NORM_EPS)
-    by_x: Tensor = torch.ops.aten.native_layer_norm_backward(
-        grad, x, shape, mean, scale, None, None, [True, False, False]
-    )[0]
-    return by_x
+    return linear_gradients(normed_gradient(grad, linear(x, weight, bias)), x, weight, bias)
 
 
 _LINEAR = RowFunction(linear, linear_gradients)

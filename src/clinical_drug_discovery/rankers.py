@@ -21,7 +21,7 @@ from clinical_drug_discovery.pairs import DISEASE, DRUG, INDICATION, span_of
 from clinical_drug_discovery.paths import PathEvidence
 from clinical_drug_discovery.typed import Floats
 
-DrugRanker = Callable[[IntArray], Scores]
+Ranker = Callable[[IntArray], Scores]
 
 
 class NetworkScores:
@@ -57,7 +57,7 @@ class NetworkScores:
 
 def drug_rankers(
     graph: KnowledgeGraph, network: NetworkScores, *, seed: int
-) -> Iterator[tuple[str, DrugRanker]]:
+) -> Iterator[tuple[str, Ranker]]:
     """Make the rankers, one when it is asked for; those over typed paths share what is dear.
 
     Args:
@@ -77,8 +77,8 @@ def drug_rankers(
     indication = graph.relations.index(INDICATION)
     yield "network", lambda diseases: network(diseases, indication, drugs)
 
-    evidence = PathEvidence(graph)
     ranker = fit_drug_ranker(graph, seed=seed)
+    evidence = PathEvidence(graph)  # not before: the fit has its own
     boosted = fit_boosted(evidence, seed=seed)
     for name, scores_of in (
         ("ranker", ranker.scores),

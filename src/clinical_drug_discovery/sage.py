@@ -11,10 +11,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
 
 from clinical_drug_discovery.blocks import Block, own_rows
 from clinical_drug_discovery.initial import uniform
+from clinical_drug_discovery.norm import normed, normed_gradient
 from clinical_drug_discovery.ops import add_mean, mean_backward_by_type
 from clinical_drug_discovery.ops.backend import chunks_of, filled
 from clinical_drug_discovery.ops.precision import (
@@ -26,8 +26,6 @@ from clinical_drug_discovery.ops.precision import (
     storage_dtype,
 )
 from clinical_drug_discovery.rowwise import by_type, differentiable
-
-_NORM_EPS = 1e-5
 
 
 class SageLayer(nn.Module):
@@ -110,9 +108,9 @@ class GraphSage(nn.Module):
         layer, own = self._layers()[index], own_rows(x, block.rows)
         mean = add_mean(messages, block, x.new_zeros(block.num_rows, x.shape[1]))
         if index == len(self.layers) - 1:
-            return _normed(_combined(mean, own, *layer.parameters()))
+            return normed(_combined(mean, own, *layer.parameters()))
         mean += linear(own, layer.weight_self, layer.bias)
-        return _normed(mean.relu_()) + own
+        return normed(mean.relu_()) + own
 
     def _layers(self) -> list[SageLayer]:
         return [cast(SageLayer, layer) for layer in self.layers]
@@ -129,10 +127,6 @@ def _messages(x: Tensor, weight: Tensor) -> Tensor:
     messages = x.new_zeros(len(x), padded(len(weight)), dtype=storage_dtype(x))
     linear_into(messages[:, : len(weight)], x, weight)
     return messages
-
-
-def _normed(x: Tensor) -> Tensor:
-    return functional.layer_norm(x, x.shape[1:], eps=_NORM_EPS)
 
 
 class _MeanAndOwn(torch.autograd.Function):
@@ -174,7 +168,7 @@ class _HiddenLayers(torch.autograd.Function):
                 part = out[rows]
                 part += linear(filled(result, rows), weight_self, bias)[: len(part)]
                 part.relu_()
-                result[rows] += _normed(filled(out, rows))[: len(part)]
+                result[rows] += normed(filled(out, rows))[: len(part)]
             ctx.kept.append(out)
         ctx.save_for_backward(x, *weights)
         return result
@@ -191,25 +185,13 @@ class _HiddenLayers(torch.autograd.Function):
             out = kept.pop()
             for rows in chunks_of(x, 0, len(x)):
                 part = filled(out, rows)
-                _, mean, scale = torch.native_layer_norm(
-                    part, part.shape[1:], None, None, _NORM_EPS
-                )
-                through_norm, _, _ = torch.ops.aten.native_layer_norm_backward(
-                    filled(grad, rows),
-                    part,
-                    part.shape[1:],
-                    mean,
-                    scale,
-                    None,
-                    None,
-                    [True, False, False],
-                )
+                through_norm = normed_gradient(filled(grad, rows), part)
                 through_norm.masked_fill_(part == 0, 0)
                 out[rows] = through_norm[: rows.stop - rows.start]
             by_self, by_map = torch.zeros_like(weight_self), torch.zeros_like(weight_neighbor)
             for nodes, by_neighbor in mean_backward_by_type(out, block):
                 for rows in chunks_of(x, nodes.start, nodes.stop):
-                    own = filled(x, rows) + sum(_normed(filled(h, rows)) for h in kept)
+                    own = filled(x, rows) + sum(normed(filled(h, rows)) for h in kept)
                     own = own[: rows.stop - rows.start]
                     part = by_neighbor[rows.start - nodes.start : rows.stop - nodes.start]
                     linear_backward(out[rows], own, weight_self, grad[rows], by_self, None)
@@ -223,4 +205,4 @@ def _by_layer(weights: Sequence[Tensor]) -> list[tuple[Tensor, Tensor, Tensor]]:
     return [(weights[i], weights[i + 1], weights[i + 2]) for i in range(0, len(weights), 3)]
 
 
-_COMBINED, _NORMED = differentiable(_combined), differentiable(_normed)
+_COMBINED, _NORMED = differentiable(_combined), differentiable(normed)

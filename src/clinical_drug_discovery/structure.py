@@ -13,12 +13,11 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from scipy.sparse import csr_array
 from torch import Tensor
 
 from clinical_drug_discovery.graph import KnowledgeGraph
+from clinical_drug_discovery.typed import biadjacency, power, scale
 
-_DAMPING = 0.4  # a source counts (number of its edges of the type)^-0.4: hubs tell little apart
 _OWN = 0.25  # weight of a node's own random vector, that no two nodes be the same
 _ROWS = 8_192  # normalised at a time
 
@@ -53,16 +52,18 @@ def structural_vectors(graph: KnowledgeGraph, dim: int, generator: torch.Generat
 
 
 def _step(graph: KnowledgeGraph, x: Tensor) -> Tensor:
-    """Sums over neighbours, of length 1 for each edge type and then in all; 0 without edges."""
+    """Sums over neighbours, of length 1 for each edge type and then in all; 0 without edges.
+
+    A neighbour counts as a step of `typed` does from its end: hubs tell little apart.
+    """
     total = torch.zeros_like(x)
     for r, (src_type, dst_type) in enumerate(graph.ends):
-        (first, stop), targets = graph.span(src_type), slice(*graph.span(dst_type))
-        indptr, sources = graph.indptr_of(r).numpy(), graph.src_of(r).numpy() - first
-        degree = np.bincount(sources, minlength=stop - first).astype(np.float32)
-        shape = targets.stop - targets.start, stop - first
-        weight = np.maximum(degree, 1) ** np.float32(-_DAMPING)
-        matrix = csr_array((weight[sources], sources, indptr - indptr[0]), shape=shape)
-        total[targets] += _unit(torch.from_numpy(matrix @ x[first:stop].numpy()))
+        links = biadjacency(graph, graph.edge_types[graph.mirror[r]])  # targets by sources
+        every = np.ones(links.shape[0], np.float32)
+        sums = (
+            scale(links, every, power(links.sum(axis=0))) @ x[slice(*graph.span(src_type))].numpy()
+        )
+        total[slice(*graph.span(dst_type))] += _unit(torch.from_numpy(sums))
     return _unit(total)
 
 

@@ -1,0 +1,28 @@
+"""Layer normalisation without parameters, in which both models' layers end.
+
+"Layer Normalization" (arXiv:1607.06450), eq. 3 and 4, without gain and bias: rows of mean 0 and
+length sqrt(dim).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+_EPS = 1e-5
+
+
+def normed(x: Tensor) -> Tensor:
+    """Normalise each row."""
+    return functional.layer_norm(x, x.shape[1:], eps=_EPS)
+
+
+def normed_gradient(grad: Tensor, x: Tensor) -> Tensor:
+    """The gradient of `normed` by x, from that by its result."""
+    shape = x.shape[1:]
+    _, mean, scale = torch.native_layer_norm(x, shape, None, None, _EPS)
+    by_x: Tensor = torch.ops.aten.native_layer_norm_backward(
+        grad, x, shape, mean, scale, None, None, [True, False, False]
+    )[0]
+    return by_x
