@@ -22,6 +22,7 @@ from clinical_drug_discovery.ops.attention import (
     attend_backward,
     head_dots,
 )
+from clinical_drug_discovery.ops.buffers import empty, zeros
 from clinical_drug_discovery.ops.precision import linear, linear_gradients, storage_dtype
 from clinical_drug_discovery.rowwise import (
     RowFunction,
@@ -101,13 +102,15 @@ class _Layer(torch.autograd.Function):
         *weights, block = given
         parameters = Parameters.padded(*weights[:5])
         attended, ctx.log_total = attend(x, parameters, block)
-        out = torch.empty(block.num_rows, x.shape[1], dtype=x.dtype, device=x.device)
+        out = empty(x, block.num_rows, x.shape[1])
         rows = attended, own_rows(x, block.rows)
         apply_by_type(_updater(parameters), block.row_ptr, rows, weights[5:], out)
         ctx.save_for_backward(x, *weights)
         # Of all nodes it waits for the backward passes of the layers above: as what is gathered.
         whole = isinstance(block.rows, slice)
-        ctx.attended = attended.to(storage_dtype(x)) if whole else attended
+        if whole and storage_dtype(x) != x.dtype:
+            attended = empty(x, *attended.shape, dtype=storage_dtype(x)).copy_(attended)
+        ctx.attended = attended
         ctx.block = block
         return out
 
@@ -118,9 +121,9 @@ class _Layer(torch.autograd.Function):
         parameters, block, attended = Parameters.padded(*weights[:5]), ctx.block, ctx.attended
         del ctx.attended  # overwritten below: a second backward pass must fail, not mislead
         fits = attended.shape == grad.shape and grad.is_contiguous()
-        by_attended = grad if fits else torch.empty_like(attended, dtype=grad.dtype)
+        by_attended = grad if fits else empty(grad, *attended.shape)
         fits = fits and attended.dtype == grad.dtype
-        by_own = attended if fits else torch.empty_like(grad)
+        by_own = attended if fits else empty(grad, *grad.shape)
         dotted = _Dotted(by_attended, attended, parameters.scale.shape[1])
         rows = attended, own_rows(x, block.rows)
         by_update = backward_by_type(
@@ -129,7 +132,7 @@ class _Layer(torch.autograd.Function):
         del rows, attended, grad
         grad_x = by_own
         if not isinstance(block.rows, slice):
-            grad_x = torch.zeros_like(x)
+            grad_x = zeros(x, *x.shape)
             grad_x[block.rows] = by_own
         delta = dotted.dots
         del by_own, dotted

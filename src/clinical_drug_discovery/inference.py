@@ -10,6 +10,7 @@ from torch import Tensor
 
 from clinical_drug_discovery.blocks import Block, range_block
 from clinical_drug_discovery.graph import KnowledgeGraph
+from clinical_drug_discovery.ops.buffers import empty
 from clinical_drug_discovery.runtime import empty_cache
 
 Begun = TypeVar("Begun")
@@ -62,7 +63,7 @@ def embed_all(
     for index, (name, dim) in enumerate(model.stages):
         on_stage(name)
         begun = model.begin_stage(index, x)
-        out = x.new_empty(len(x), dim)
+        out = empty(x, len(x), dim)
         for start, stop in _even_chunks(len(x), chunk_size):
             block = range_block(graph, start, stop)
             out[start:stop] = model.apply_stage(index, x, begun, block)

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from clinical_drug_discovery.contrast import PairBatch
 from clinical_drug_discovery.ops import score_triples
+from clinical_drug_discovery.ops.rows import gather_rows
 from clinical_drug_discovery.sampling import EdgeBatch
 
 _FIRST_BIAS = -4.0  # about where training takes it; two random nodes are hardly ever a fact
@@ -77,10 +78,9 @@ def contrastive_loss(z: Tensor, rows: Tensor, pairs: PairBatch, temperature: flo
         pairs: P pairs, on the CPU.
         temperature: divides the cosines.
     """
-    anchor, positive = (
-        functional.embedding(torch.searchsorted(rows, nodes).to(z.device), z)
-        for nodes in (pairs.anchor, pairs.positive)
-    )
+    # Both in one call, so that z gets one gradient: see `link_prediction_loss`.
+    ends = gather_rows(z, torch.searchsorted(rows, pairs.nodes).to(z.device))
+    anchor, positive = ends.chunk(2)
     return info_nce(anchor, positive, pairs.excluded.to(z.device), temperature)
 
 

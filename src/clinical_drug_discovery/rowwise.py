@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from clinical_drug_discovery.ops.backend import chunks_of, filled
+from clinical_drug_discovery.ops.buffers import empty
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ class _ByType(torch.autograd.Function):
         *tensors: Tensor,
     ) -> Tensor:
         rows, weights = tensors[:num_rows], tensors[num_rows:]
-        out = rows[0].new_empty(row_ptr[-1], dim)
+        out = empty(rows[0], row_ptr[-1], dim)
         apply_by_type(function, row_ptr, rows, weights, out)
         ctx.save_for_backward(*tensors)
         ctx.function, ctx.row_ptr, ctx.num_rows = function, row_ptr, num_rows
@@ -153,7 +154,7 @@ class _ByType(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         rows, weights = ctx.saved_tensors[: ctx.num_rows], ctx.saved_tensors[ctx.num_rows :]
-        grad_rows = [torch.empty_like(x) for x in rows]
+        grad_rows = [empty(x, *x.shape) for x in rows]
         by_weights = backward_by_type(ctx.function, ctx.row_ptr, rows, weights, grad, grad_rows)
         return None, None, None, None, *grad_rows, *by_weights
 

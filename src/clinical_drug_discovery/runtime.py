@@ -88,7 +88,7 @@ def return_large_buffers() -> None:
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:  # not in every C library
-        mallopt(_MMAP_THRESHOLD, 8 * 2**20)
+        mallopt(_MMAP_THRESHOLD, 8 * 2**20 + 4096)
         mallopt(_TRIM_THRESHOLD, 64 * 2**20)
 
 

@@ -17,6 +17,7 @@ from clinical_drug_discovery.initial import uniform
 from clinical_drug_discovery.norm import normed, normed_gradient
 from clinical_drug_discovery.ops import add_mean, mean_backward_by_type
 from clinical_drug_discovery.ops.backend import chunks_of, filled
+from clinical_drug_discovery.ops.buffers import empty, zeros
 from clinical_drug_discovery.ops.precision import (
     linear,
     linear_backward,
@@ -106,7 +107,7 @@ class GraphSage(nn.Module):
     def apply_stage(self, index: int, x: Tensor, messages: Tensor, block: Block) -> Tensor:
         """Output of one layer for a block's target rows, shape (M, D)."""
         layer, own = self._layers()[index], own_rows(x, block.rows)
-        mean = add_mean(messages, block, x.new_zeros(block.num_rows, x.shape[1]))
+        mean = add_mean(messages, block, zeros(x, block.num_rows, x.shape[1]))
         if index == len(self.layers) - 1:
             return normed(_combined(mean, own, *layer.parameters()))
         mean += linear(own, layer.weight_self, layer.bias)
@@ -124,7 +125,7 @@ def _combined(
 
 def _messages(x: Tensor, weight: Tensor) -> Tensor:
     """Rows mapped before they are averaged: then no mean has to be kept for the map's gradient."""
-    messages = x.new_zeros(len(x), padded(len(weight)), dtype=storage_dtype(x))
+    messages = zeros(x, len(x), padded(len(weight)), dtype=storage_dtype(x))
     linear_into(messages[:, : len(weight)], x, weight)
     return messages
 
@@ -135,14 +136,14 @@ class _MeanAndOwn(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, block: Block) -> tuple[Tensor, Tensor]:
         ctx.block = block
-        mean = add_mean(packed(x), block, x.new_zeros(block.num_rows, x.shape[1]))
+        mean = add_mean(packed(x), block, zeros(x, block.num_rows, x.shape[1]))
         return mean, own_rows(x, block.rows).clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, by_mean: Tensor, by_own: Tensor) -> tuple[Tensor, None]:
         block: Block = ctx.block
-        grad_x = by_own.new_zeros(block.graph.num_nodes, by_own.shape[1])
+        grad_x = zeros(by_own, block.graph.num_nodes, by_own.shape[1])
         grad_x[block.rows] = by_own
         for nodes, by_neighbor in mean_backward_by_type(by_mean, block):
             grad_x[nodes] += by_neighbor
@@ -161,9 +162,9 @@ class _HiddenLayers(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, block: Block, *weights: Tensor) -> Tensor:
         ctx.block, ctx.kept = block, []
-        result = x.clone()
+        result = empty(x, *x.shape).copy_(x)
         for weight_self, weight_neighbor, bias in _by_layer(weights):
-            out = add_mean(_messages(result, weight_neighbor), block, torch.zeros_like(x))
+            out = add_mean(_messages(result, weight_neighbor), block, zeros(x, *x.shape))
             for rows in chunks_of(x, 0, len(x)):
                 part = out[rows]
                 part += linear(filled(result, rows), weight_self, bias)[: len(part)]

@@ -17,6 +17,7 @@ from torch.nn import functional
 from clinical_drug_discovery.blocks import Block, own_rows
 from clinical_drug_discovery.ops import cpu_attention, reference
 from clinical_drug_discovery.ops.backend import chunks_of, uses_kernels
+from clinical_drug_discovery.ops.buffers import empty, zeros
 from clinical_drug_discovery.ops.precision import (
     linear_backward,
     linear_into,
@@ -115,11 +116,11 @@ def attend(x: Tensor, parameters: Parameters, block: Block) -> tuple[Tensor, Ten
     """
     stream = _Stream(x, parameters, block)
     num_heads, num_rows = parameters.scale.shape[1], block.num_rows
-    q = x.new_empty(num_rows, stream.width, dtype=storage_dtype(x))
+    q = empty(x, num_rows, stream.width, dtype=storage_dtype(x))
     stream.queries(q)
     highest = x.new_full((num_rows, num_heads), -torch.inf)
     sums = torch.zeros_like(highest)
-    out = x.new_zeros(num_rows, stream.width)
+    out = zeros(x, num_rows, stream.width)
     for src_type, edge_types in stream.by_source_type():
         stream.keys_and_values(src_type)
         for r in edge_types:
@@ -158,7 +159,7 @@ def attend_backward(
     """
     stream = _Stream(x, parameters, block)
     num_rows, width = grad.shape
-    qg = x.new_empty(num_rows, 2, width, dtype=storage_dtype(x))
+    qg = empty(x, num_rows, 2, width, dtype=storage_dtype(x))
     stream.queries(qg[:, 0])
     qg[:, 1] = grad
     grad_q = grad.zero_()
@@ -226,12 +227,12 @@ class _Attention(torch.autograd.Function):
         x, out, *weights = ctx.saved_tensors
         parameters = Parameters.padded(*weights)
         num_heads = parameters.scale.shape[1]
-        by_out = torch.zeros_like(out)
+        by_out = zeros(out, *out.shape)
         by_out.unflatten(1, (num_heads, -1))[..., : parameters.dim] = grad.unflatten(
             1, (num_heads, -1)
         )
         delta = head_dots(out, by_out, num_heads)
-        grad_x = torch.zeros_like(x)
+        grad_x = zeros(x, *x.shape)
         grads = attend_backward(x, parameters, ctx.block, ctx.log_total, delta, by_out, grad_x)
         return grad_x, *parameters.cut(grads), None
 
@@ -293,7 +294,7 @@ class _Stream:
         """The first rows of the buffer of that name, shape (n, 2, P); all of it on GPUs."""
         if name not in self._buffers:
             dtype = self._dtypes.get(name, self.x.dtype)
-            self._buffers[name] = self.x.new_empty(self._most, 2, self.width, dtype=dtype)
+            self._buffers[name] = empty(self.x, self._most, 2, self.width, dtype=dtype)
         buffer = self._buffers[name]
         return buffer[: nodes.stop - nodes.start] if self._kernels else buffer
 

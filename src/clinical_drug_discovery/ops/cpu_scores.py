@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clinical_drug_discovery.ops.buffers import zeros
 from clinical_drug_discovery.ops.cpu import balanced_parts
 from clinical_drug_discovery.ops.simd import (
     FAST,
@@ -40,7 +41,7 @@ def score_backward(
     grad: Tensor, z: Tensor, weight: Tensor, src: Tensor, relation: Tensor, dst: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The same as `reference.score_backward`, by row, so that no two threads collide."""
-    grad_z, num_triples = torch.zeros_like(z), len(src)
+    grad_z, num_triples = zeros(z, *z.shape), len(src)
     ends = torch.cat([src, dst])
     order = ends.argsort(stable=True).numpy()
     indptr = np.zeros(len(z) + 1, np.int64)

@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 from clinical_drug_discovery.blocks import Block
 from clinical_drug_discovery.ops import cpu, reference
 from clinical_drug_discovery.ops.backend import uses_kernels
+from clinical_drug_discovery.ops.buffers import empty, zeros
 from clinical_drug_discovery.ops.precision import packed
 from clinical_drug_discovery.runtime import check_shape
 
@@ -59,7 +60,7 @@ def mean_backward_by_type(grad: Tensor, block: Block) -> Iterator[tuple[slice, T
     messages = packed(grad, _share(block, grad.dtype))
     types = list(pairwise(graph.bounds))
     most = max(last - first for first, last in types)
-    buffer = grad.new_empty(most, grad.shape[1])
+    buffer = empty(grad, most, grad.shape[1])
     for node_type, (first, last) in enumerate(types):
         # Of one shape, where another shape costs another kernel.
         out = buffer[: last - first] if uses_kernels(grad.device) else buffer
@@ -72,13 +73,13 @@ class _MeanNeighbors(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, block: Block) -> Tensor:
         ctx.block = block
-        return add_mean(packed(x), block, x.new_zeros(block.num_rows, x.shape[1]))
+        return add_mean(packed(x), block, zeros(x, block.num_rows, x.shape[1]))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         block: Block = ctx.block
-        grad_x = grad.new_empty(block.graph.num_nodes, grad.shape[1])
+        grad_x = empty(grad, block.graph.num_nodes, grad.shape[1])
         for nodes, by_neighbor in mean_backward_by_type(grad, block):
             grad_x[nodes] = by_neighbor
         return grad_x, None

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from clinical_drug_discovery.chunks import FEW_ROWS
 from clinical_drug_discovery.ops.backend import chunks_of, filled, uses_kernels
+from clinical_drug_discovery.ops.buffers import empty
 from clinical_drug_discovery.ops.simd import LANES
 
 
@@ -59,7 +60,7 @@ def packed(x: Tensor, scale: Tensor | None = None) -> Tensor:
         scale: shape (N,), or None for ones.
     """
     num_rows, width = x.shape
-    result = x.new_empty(num_rows, padded(width), dtype=storage_dtype(x))
+    result = empty(x, num_rows, padded(width), dtype=storage_dtype(x))
     for rows in chunks_of(x, 0, num_rows):
         part = x[rows] if scale is None else x[rows] * scale[rows, None]
         result[rows, :width] = part

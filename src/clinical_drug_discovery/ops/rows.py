@@ -1,0 +1,44 @@
+"""Some rows of many, with a gradient that costs no more than it must."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from clinical_drug_discovery.ops.backend import uses_kernels
+from clinical_drug_discovery.ops.buffers import zeros
+
+
+def gather_rows(x: Tensor, rows: Tensor) -> Tensor:
+    """Rows of x, with repetition; gradients of the same row are summed in their order on the CPU.
+
+    Args:
+        x: shape (N, C).
+        rows: shape (K,), int64.
+
+    Returns:
+        shape (K, C).
+    """
+    gathered: Tensor = _Gathered.apply(x, rows)  # type: ignore[no-untyped-call]  # torch has no types for it
+    return gathered
+
+
+class _Gathered(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rows: Tensor) -> Tensor:
+        ctx.num_rows = len(x)
+        ctx.save_for_backward(rows)
+        return functional.embedding(rows, x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (rows,) = ctx.saved_tensors
+        if uses_kernels(grad.device):  # atomic, and so in any order, on others
+            return zeros(grad, ctx.num_rows, grad.shape[1]).index_add_(0, rows, grad), None
+        by_x: Tensor = torch.ops.aten.embedding_dense_backward(grad, rows, ctx.num_rows, -1, False)
+        return by_x, None
