@@ -95,8 +95,8 @@ class SteadyRows:
     """Fills the rows of batches up, so that there are as many of each node type in every batch.
 
     GPUs prepare many operations for each shape that they see. The nodes that are added are of no
-    fact of the batch: they cost their embedding, a tenth more rows, and change no loss. The CPU's
-    kernels take any shape, so that nothing is added there.
+    fact of the batch: they cost their embedding, a tenth more rows, or as many as one window takes,
+    and change no loss. The CPU's kernels take any shape, so that nothing is added there.
     """
 
     def __init__(self, graph: KnowledgeGraph, device: torch.device) -> None:
@@ -110,7 +110,7 @@ class SteadyRows:
         self._sizes = np.zeros(len(graph.bounds) - 1, np.int64)
 
     def fill(self, batch: EdgeBatch) -> EdgeBatch:
-        """The same facts with more rows; where a type has more than ever, room for a tenth more."""
+        """The same facts with more rows; if a type has more than ever, with room for later ones."""
         if not self._wanted:
             return batch
         rows = batch.rows.numpy()
@@ -126,7 +126,8 @@ class SteadyRows:
     def _grow(self, counts: IntArray) -> None:
         """Make room for so many rows of each type, and for as many as windows have in all."""
         present = np.diff(self._bounds)
-        room = -(-counts * 11 // 640) * 64  # a tenth more, in whole 64s
+        room = 1.1 * counts + 4 * np.sqrt(counts)  # the next batches will hardly have more
+        room = (-(-room // 64) * 64).astype(np.int64)
         self._sizes = np.where(counts > self._sizes, np.minimum(room, present), self._sizes)
         for t in np.argsort(present - self._sizes)[::-1]:
             lacking = window_rows(self._bounds[-1]) - int(self._sizes.sum())

@@ -189,8 +189,10 @@ def attend_backward(
             grads.attention[r], grads.message[r] = by_matrices.chunk(2)
         weight, bias = stream.maps(src_type)
         by_weight, by_bias = zeros_like((weight, bias))
-        own = stream.own_nodes(src_type)
-        linear_backward(by_heads, x[nodes], weight, grad_x[nodes], by_weight, by_bias, own)
+        linear_backward(
+            by_heads, x[nodes], weight, grad_x[nodes], by_weight, by_bias,
+            stream.own_nodes(src_type),
+        )  # fmt: skip
         for part, columns in enumerate(stream.columns):
             grads.weight[src_type, columns] = by_weight[part * width : (part + 1) * width]
             grads.bias[src_type, columns] = by_bias[part * width : (part + 1) * width]

@@ -96,7 +96,8 @@ def score_backward(
         grad_z.index_add_(0, x, by_product * z[y])
         grad_z.index_add_(0, y, by_product * z[x])
         # Few relations, many triples of each: added one by one, they would wait for each other.
-        grad_weight += (r == relations[:, None]).to(z.dtype) @ (by_score[:, None] * z[x] * z[y])
+        of_relation = (r == relations[:, None]).to(z.dtype)
+        grad_weight.addmm_(of_relation, by_score[:, None] * z[x] * z[y])
     return grad_z, grad_weight
 
 
