@@ -126,7 +126,7 @@ class SteadyRows:
     def _grow(self, counts: IntArray) -> None:
         """Make room for so many rows of each type, and for as many as windows have in all."""
         present = np.diff(self._bounds)
-        room = 1.1 * counts + 4 * np.sqrt(counts)  # the next batches will hardly have more
+        room = counts + np.maximum(0.1 * counts, 4 * np.sqrt(counts))  # as many as any batch has
         room = (-(-room // 64) * 64).astype(np.int64)
         self._sizes = np.where(counts > self._sizes, np.minimum(room, present), self._sizes)
         for t in np.argsort(present - self._sizes)[::-1]:
