@@ -68,7 +68,8 @@ class EdgeIndex:
         less = self.first_pair[edge_types[0]] - self.row_ptr[dst_type] + first_row
         sized: Iterable[tuple[int, int]] = filled_chunks(first, end, chunk_size)
         if self.joined:
-            sized = ((start, chunk_size) for start in range(first, end, chunk_size))
+            size = min(chunk_size, max(self.graph.num_edges, 1))
+            sized = ((start, size) for start in range(first, end, size))
         for start, size in sized:
             place = torch.arange(start, start + size, device=self.graph.device)
             real = None
