@@ -53,8 +53,8 @@ def launches(arguments: list[str]) -> dict[str, float]:
         model = Hgt(graph.bounds, len(graph.edge_types), 256, 512, 2, 8, generator)
         sizes = np.minimum(counts, 1_000).tolist()
     decoder = DistMult(len(graph.relations), 512)
-    optimizer = Adam([*model.parameters(), *decoder.parameters()], 0.001)
     with device_path():
+        optimizer = Adam([*model.parameters(), *decoder.parameters()], 0.001)
         batch = EdgeSampler(graph, sizes, 0).sample()
         batch = SteadyRows(graph, graph.device).fill(batch)
         hidden, target = full_block(graph), row_block(graph, batch.rows)

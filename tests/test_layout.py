@@ -16,7 +16,7 @@ PACKAGE = Path(clinical_drug_discovery.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 #: A module may import from its own layer and from those below.
 LAYERS = (
-    ("errors", "progress", "stats", "chunks", "optimizer"),
+    ("errors", "progress", "stats", "chunks"),
     ("runtime", "device_memory"),
     (
         "graph",
@@ -50,6 +50,7 @@ LAYERS = (
         "ranking",
         "relations",
         "rankers",
+        "optimizer",
         "rowwise",
         "sampling",
         "similarity",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 MOST_ROWS = 4096  # with 256 float32 columns 4 MiB: a few of them stay in the last cache
 FEW_ROWS = 64  # a chunk of fewer has any size
@@ -38,3 +38,22 @@ def filled_chunks(start: int, stop: int, chunk_size: int) -> Iterator[tuple[int,
         size = next((size for size in sizes if size < 2 * (stop - start)), sizes[-1])
         yield start, size
         start += size
+
+
+def window_rows(num_rows: int) -> int:
+    """How many of so many rows GPUs take at a time: always as many."""
+    return min(MOST_ROWS, num_rows)
+
+
+def steady_size(counts: Sequence[int], most: int, more: int) -> int:
+    """The one size of chunks, the last one of each count filled up, that costs the least.
+
+    Args:
+        counts: of what each kind of chunk has to cover.
+        most: the largest size; the others are halves of the next larger, 64 at least.
+        more: what a chunk costs whatever its size: as much as so many more in it.
+    """
+    sizes = [most]
+    while sizes[-1] >= 2 * FEW_ROWS:
+        sizes.append(sizes[-1] // 2)
+    return min(sizes, key=lambda size: (size + more) * sum(-(-count // size) for count in counts))

@@ -19,14 +19,13 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from clinical_drug_discovery.chunks import filled_chunks
+from clinical_drug_discovery.chunks import steady_size, window_rows
 from clinical_drug_discovery.errors import InputError
 from clinical_drug_discovery.sorting import sort_integers
 
-_MAX_EDGE_TYPES = np.iinfo(
-    np.int16
-).max  # far more than any graph has; their sort key needs the bits
-_SOURCE_CHUNK = 8_192
+_MAX_EDGE_TYPES = 2**15 - 1  # far more than any graph has; their sort key needs the bits
+_SOURCE_CHUNK = 8_192  # of nodes whose heads are multiplied at a time
+_CHUNK_COST = 1_024  # what the launches of such a chunk cost, in nodes
 IntArray = npt.NDArray[np.integer]
 
 
@@ -130,6 +129,17 @@ class KnowledgeGraph:
         return self.bounds[node_type], self.bounds[node_type + 1]
 
     @cached_property
+    def room(self) -> int:
+        """For how many nodes buffers of a single type have room: the largest, or a window."""
+        most = max(last - first for first, last in pairwise(self.bounds))
+        return max(most, window_rows(self.num_nodes))
+
+    def view_of(self, node_type: int) -> slice:
+        """`room` nodes, those of a type among them: for GPUs, where shapes should not differ."""
+        first = min(self.bounds[node_type], self.num_nodes - self.room)
+        return slice(first, first + self.room)
+
+    @cached_property
     def ends(self) -> tuple[tuple[int, int], ...]:
         """For each edge type its source and its target type, as indices into `node_type_names`."""
         index = {name: t for t, name in enumerate(self.node_type_names)}
@@ -163,10 +173,10 @@ class KnowledgeGraph:
         """For each node the number of edges into it, shape (N,), int64."""
         if self.host is not self:
             return self.host.degree.to(self.device)
-        degree = torch.zeros_like(self.node_type, dtype=torch.int64)
+        degree = np.zeros(self.num_nodes, np.int64)  # not torch's: many small sums
         for r, (_, dst) in enumerate(self.ends):
-            degree[self.bounds[dst] : self.bounds[dst + 1]] += self.indptr_of(r).diff()
-        return degree
+            degree[slice(*self.span(dst))] += np.diff(self.indptr_of(r).numpy())
+        return torch.from_numpy(degree)
 
     @cached_property
     def sources(self) -> tuple[Tensor, ...]:
@@ -181,14 +191,16 @@ class KnowledgeGraph:
 
     @cached_property
     def source_chunks(self) -> tuple[tuple[Tensor, ...], ...]:
-        """`sources` in chunks of four sizes for GPUs, the last filled up with its last node."""
-        return tuple(
-            tuple(
-                nodes[torch.arange(start, start + size).clamp_(max=len(nodes) - 1)].to(self.device)
-                for start, size in filled_chunks(0, len(nodes), _SOURCE_CHUNK)
-            )
-            for nodes in self.host.sources
-        )
+        """`sources` for GPUs, numbered as in `view_of`: in chunks of one size, filled up."""
+        size = steady_size([len(nodes) for nodes in self.host.sources], _SOURCE_CHUNK, _CHUNK_COST)
+        chunks = []
+        for (src, _), nodes in zip(self.ends, self.host.sources, strict=True):
+            first = self.bounds[src] - self.view_of(src).start
+            starts = range(0, len(nodes), size)
+            places = [torch.arange(start, start + size) for start in starts]
+            filled = [nodes[place.clamp_(max=len(nodes) - 1)] + first for place in places]
+            chunks.append(tuple(chunk.to(self.device) for chunk in filled))
+        return tuple(chunks)
 
     @cached_property
     def mirrored_edges(self) -> Tensor:

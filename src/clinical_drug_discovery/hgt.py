@@ -22,6 +22,7 @@ from clinical_drug_discovery.ops.attention import (
     attend_backward,
     head_dots,
 )
+from clinical_drug_discovery.ops.backend import Window
 from clinical_drug_discovery.ops.buffers import empty, zeros
 from clinical_drug_discovery.ops.precision import linear, linear_gradients, storage_dtype
 from clinical_drug_discovery.rowwise import (
@@ -30,6 +31,7 @@ from clinical_drug_discovery.rowwise import (
     backward_by_type,
     by_type,
     differentiable,
+    writing,
 )
 
 
@@ -126,8 +128,9 @@ class _Layer(torch.autograd.Function):
         by_own = attended if fits else empty(grad, *grad.shape)
         dotted = _Dotted(by_attended, attended, parameters.scale.shape[1])
         rows = attended, own_rows(x, block.rows)
+        takers = dotted, writing(by_own)
         by_update = backward_by_type(
-            _updater(parameters), block.row_ptr, rows, weights[5:], grad, (dotted, by_own)
+            _updater(parameters), block.row_ptr, rows, weights[5:], grad, takers
         )
         del rows, attended, grad
         grad_x = by_own
@@ -135,7 +138,7 @@ class _Layer(torch.autograd.Function):
             grad_x = zeros(x, *x.shape)
             grad_x[block.rows] = by_own
         delta = dotted.dots
-        del by_own, dotted
+        del by_own, dotted, takers
         grads = attend_backward(x, parameters, block, ctx.log_total, delta, by_attended, grad_x)
         return grad_x, *parameters.cut(grads), *by_update, None
 
@@ -147,9 +150,9 @@ class _Dotted:
         self._target, self._rows, self._num_heads = target, rows, num_heads
         self.dots = target.new_empty(len(rows), num_heads)
 
-    def __setitem__(self, chunk: slice, grad: Tensor, /) -> None:
-        self.dots[chunk] = head_dots(self._rows[chunk], grad, self._num_heads)
-        self._target[chunk] = grad
+    def __call__(self, window: Window, grad: Tensor) -> None:
+        window.put(self.dots, head_dots(self._rows[window.rows], grad, self._num_heads))
+        window.put(self._target, grad)
 
 
 def _updater(parameters: Parameters) -> RowFunction:

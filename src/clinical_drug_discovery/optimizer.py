@@ -7,20 +7,35 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from clinical_drug_discovery.ops.backend import uses_kernels
+from clinical_drug_discovery.ops.joined import cut
+
 _CHUNK = 1 << 18  # numbers at a time: what is computed of them stays in the cache
+_WIDE_CHUNK = 1 << 20  # on GPUs, where a launch costs more than the cache saves
+_FEW_CHUNKS = 8  # a weight of fewer is small
 _BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8
 
 
 class Adam:
     """Alg. 1 of "Adam: A Method for Stochastic Optimization" (arXiv:1412.6980), usual constants.
 
-    Equal to `torch.optim.Adam`. Keeps two numbers beside each weight.
+    Equal to `torch.optim.Adam`. Keeps two numbers beside each weight. On GPUs, which prepare
+    operations for each shape, all but the largest weights move to one array and are changed as one.
     """
 
     def __init__(self, weights: Iterable[Tensor], learning_rate: float) -> None:
-        self._weights = list(weights)
+        given = list(weights)
+        plain = not all(uses_kernels(weight.device) for weight in given)
+        self._chunk = _WIDE_CHUNK if plain else _CHUNK
+        small = [w for w in given if plain and w.numel() < _FEW_CHUNKS * self._chunk]
+        self._parts: list[_Single | _Joined] = [
+            _Single(w) for w in given if not plain or w.numel() >= _FEW_CHUNKS * self._chunk
+        ]
+        if small:
+            self._parts.append(_Joined(small, self._chunk))
         self._moments = [
-            (torch.zeros_like(w.detach()), torch.zeros_like(w.detach())) for w in self._weights
+            (torch.zeros_like(part.values()), torch.zeros_like(part.values()))
+            for part in self._parts
         ]
         self._learning_rate = learning_rate
         self._num_steps = 0
@@ -37,13 +52,54 @@ class Adam:
         self._num_steps += 1
         size = share * self._learning_rate / (1 - _BETA1**self._num_steps)
         root = (1 - _BETA2**self._num_steps) ** 0.5
-        for weight, moments in zip(self._weights, self._moments, strict=True):
-            if weight.grad is None:
+        for part, moments in zip(self._parts, self._moments, strict=True):
+            grads = part.take_grads()
+            if grads is None:
                 continue
-            whole = (weight, weight.grad, *moments)
-            chunks = zip(*(tensor.view(-1).split(_CHUNK) for tensor in whole), strict=True)
-            for part, grad, mean, square in chunks:
+            whole = (part.values(), grads, *moments)
+            chunks = zip(*(tensor.split(self._chunk) for tensor in whole), strict=True)
+            for values, grad, mean, square in chunks:
                 mean.lerp_(grad, 1 - _BETA1)
                 square.mul_(_BETA2).addcmul_(grad, grad, value=1 - _BETA2)
-                part.addcdiv_(mean, square.sqrt().div_(root).add_(_EPS), value=-size)
+                values.addcdiv_(mean, square.sqrt().div_(root).add_(_EPS), value=-size)
+
+
+class _Single:
+    """The numbers of one weight."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self._weight = weight
+
+    def values(self) -> Tensor:
+        return self._weight.detach().view(-1)
+
+    def take_grads(self) -> Tensor | None:
+        grad, self._weight.grad = self._weight.grad, None
+        return None if grad is None else grad.view(-1)
+
+
+class _Joined:
+    """The numbers of several weights, one after the other, filled up to whole chunks."""
+
+    def __init__(self, weights: list[Tensor], chunk: int) -> None:
+        self._weights = weights
+        count = sum(weight.numel() for weight in weights)
+        self._fill = weights[0].new_zeros(-count % min(chunk, count))
+        with torch.no_grad():
+            self._values = torch.cat([*(weight.flatten() for weight in weights), self._fill])
+        for weight, values in zip(weights, cut(self._values, weights), strict=True):
+            weight.data = values
+
+    def values(self) -> Tensor:
+        return self._values
+
+    def take_grads(self) -> Tensor | None:
+        """All gradients as one array; zeros where a weight has none, so that it stays."""
+        grads = [weight.grad for weight in self._weights]
+        for weight in self._weights:
             weight.grad = None
+        if all(grad is None for grad in grads):
+            return None
+        pairs = zip(self._weights, grads, strict=True)
+        parts = [torch.zeros_like(w) if grad is None else grad for w, grad in pairs]
+        return torch.cat([*(part.flatten() for part in parts), self._fill])

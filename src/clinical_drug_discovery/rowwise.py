@@ -11,15 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from clinical_drug_discovery.ops.backend import chunks_of, filled
+from clinical_drug_discovery.ops.backend import Window, windows
 from clinical_drug_discovery.ops.buffers import empty
+from clinical_drug_discovery.ops.joined import zeros_like
+
+TakesRows = Callable[[Window, Tensor], None]  #: is given some rows, to be kept where they are meant
 
 
 @dataclass(frozen=True)
@@ -86,10 +90,9 @@ def apply_by_type(
         weights: as in `by_type`.
         out: shape (M, dim).
     """
-    for t, chunk in _chunks(out, row_ptr):
-        given = [filled(x, chunk) for x in rows]
-        result = function.value(*given, *(w[t] for w in weights))
-        out[chunk] = result[: chunk.stop - chunk.start]
+    for t, window in windows_by_type(out, row_ptr):
+        given = [x[window.rows] for x in rows]
+        window.put(out, function.value(*given, *(w[t] for w in weights)))
 
 
 def backward_by_type(
@@ -108,29 +111,38 @@ def backward_by_type(
         rows: as in `apply_by_type`.
         weights: as in `apply_by_type`.
         grad: shape (M, dim), by the result.
-        grad_rows: take the gradients by `rows`, of the same shapes; each may be one of `rows` or
-            `grad`, whose place is then taken.
+        grad_rows: take the gradients by `rows`, a window at a time; they may be written over
+            `rows` or `grad`.
 
     Returns:
         The gradients by `weights`.
     """
-    grads = [torch.zeros_like(weight) for weight in weights]
-    for t, chunk in _chunks(grad, row_ptr):
-        given = [filled(x, chunk).to(grad.dtype) for x in rows]
+    grads = zeros_like(weights) if weights else []
+    for t, window in windows_by_type(grad, row_ptr):
+        given = [x[window.rows].to(grad.dtype) for x in rows]
         given += [weight[t] for weight in weights]
-        parts = function.gradients(filled(grad, chunk), *given)
-        for target, part in zip(grad_rows, parts[: len(rows)], strict=True):
-            target[chunk] = part[: chunk.stop - chunk.start]
+        parts = function.gradients(window.only(grad[window.rows]), *given)
+        for take, part in zip(grad_rows, parts[: len(rows)], strict=True):
+            take(window, part)
         for target, part in zip(grads, parts[len(rows) :], strict=True):
-            target[t] += part
+            target[t].add_(part)
     return grads
 
 
-class TakesRows(Protocol):
-    """A tensor, or what is to be done with a chunk of rows."""
+def writing(target: Tensor) -> TakesRows:
+    """Write what is taken to its place in target."""
+    return partial(_write, target)
 
-    def __setitem__(self, chunk: Any, rows: Tensor, /) -> None:
-        """Take the rows of a chunk."""
+
+def _write(target: Tensor, window: Window, rows: Tensor) -> None:
+    window.put(target, rows)
+
+
+def windows_by_type(x: Tensor, row_ptr: tuple[int, ...]) -> Iterator[tuple[int, Window]]:
+    """Each node type with the windows of its rows of x, in order."""
+    for t, (first, last) in enumerate(pairwise(row_ptr)):
+        for window in windows(x, first, last):
+            yield t, window
 
 
 class _ByType(torch.autograd.Function):
@@ -155,11 +167,6 @@ class _ByType(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         rows, weights = ctx.saved_tensors[: ctx.num_rows], ctx.saved_tensors[ctx.num_rows :]
         grad_rows = [empty(x, *x.shape) for x in rows]
-        by_weights = backward_by_type(ctx.function, ctx.row_ptr, rows, weights, grad, grad_rows)
+        takers = [writing(target) for target in grad_rows]
+        by_weights = backward_by_type(ctx.function, ctx.row_ptr, rows, weights, grad, takers)
         return None, None, None, None, *grad_rows, *by_weights
-
-
-def _chunks(x: Tensor, row_ptr: tuple[int, ...]) -> Iterator[tuple[int, slice]]:
-    for t, (first, last) in enumerate(pairwise(row_ptr)):
-        for chunk in chunks_of(x, first, last):
-            yield t, chunk

@@ -16,7 +16,7 @@ from clinical_drug_discovery.blocks import Block, own_rows
 from clinical_drug_discovery.initial import uniform
 from clinical_drug_discovery.norm import normed, normed_gradient
 from clinical_drug_discovery.ops import add_mean, mean_backward_by_type
-from clinical_drug_discovery.ops.backend import chunks_of, filled
+from clinical_drug_discovery.ops.backend import windows
 from clinical_drug_discovery.ops.buffers import empty, zeros
 from clinical_drug_discovery.ops.precision import (
     linear,
@@ -145,7 +145,7 @@ class _MeanAndOwn(torch.autograd.Function):
         block: Block = ctx.block
         grad_x = zeros(by_own, block.graph.num_nodes, by_own.shape[1])
         grad_x[block.rows] = by_own
-        for nodes, by_neighbor in mean_backward_by_type(by_mean, block):
+        for nodes, _, by_neighbor in mean_backward_by_type(by_mean, block):
             grad_x[nodes] += by_neighbor
         return grad_x, None
 
@@ -165,11 +165,11 @@ class _HiddenLayers(torch.autograd.Function):
         result = empty(x, *x.shape).copy_(x)
         for weight_self, weight_neighbor, bias in _by_layer(weights):
             out = add_mean(_messages(result, weight_neighbor), block, zeros(x, *x.shape))
-            for rows in chunks_of(x, 0, len(x)):
-                part = out[rows]
-                part += linear(filled(result, rows), weight_self, bias)[: len(part)]
+            for window in windows(x, 0, len(x)):
+                part = out[window.rows]
+                part += window.only(linear(result[window.rows], weight_self, bias))
                 part.relu_()
-                result[rows] += normed(filled(out, rows))[: len(part)]
+                result[window.rows] += window.only(normed(part))
             ctx.kept.append(out)
         ctx.save_for_backward(x, *weights)
         return result
@@ -184,19 +184,19 @@ class _HiddenLayers(torch.autograd.Function):
         grads: list[Tensor] = []
         for weight_self, weight_neighbor, _ in reversed(_by_layer(weights)):
             out = kept.pop()
-            for rows in chunks_of(x, 0, len(x)):
-                part = filled(out, rows)
-                through_norm = normed_gradient(filled(grad, rows), part)
-                through_norm.masked_fill_(part == 0, 0)
-                out[rows] = through_norm[: rows.stop - rows.start]
+            for window in windows(x, 0, len(x)):
+                part = out[window.rows]
+                through_norm = normed_gradient(grad[window.rows], part)
+                window.put(out, through_norm.masked_fill_(part == 0, 0))
             by_self, by_map = torch.zeros_like(weight_self), torch.zeros_like(weight_neighbor)
-            for nodes, by_neighbor in mean_backward_by_type(out, block):
-                for rows in chunks_of(x, nodes.start, nodes.stop):
-                    own = filled(x, rows) + sum(normed(filled(h, rows)) for h in kept)
-                    own = own[: rows.stop - rows.start]
-                    part = by_neighbor[rows.start - nodes.start : rows.stop - nodes.start]
-                    linear_backward(out[rows], own, weight_self, grad[rows], by_self, None)
-                    linear_backward(part, own, weight_neighbor, grad[rows], by_map, None)
+            for nodes, of_type, by_neighbor in mean_backward_by_type(out, block):
+                for window in windows(by_neighbor, of_type.start, of_type.stop):
+                    rows, by_own = window.rows, grad[nodes][window.rows]
+                    own = x[nodes][rows] + sum(normed(h[nodes][rows]) for h in kept)
+                    part = window.only(out[nodes][rows])
+                    linear_backward(part, own, weight_self, by_own, by_self, None)
+                    part = window.only(by_neighbor[rows])
+                    linear_backward(part, own, weight_neighbor, by_own, by_map, None)
             grads = [by_self, by_map, out.sum(dim=0), *grads]
             del out, part
         return grad, None, *grads

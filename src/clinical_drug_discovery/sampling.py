@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from clinical_drug_discovery.chunks import window_rows
 from clinical_drug_discovery.graph import IntArray, KnowledgeGraph
 from clinical_drug_discovery.ops.backend import uses_kernels
 
@@ -94,8 +95,8 @@ class SteadyRows:
     """Fills the rows of batches up, so that there are as many of each node type in every batch.
 
     GPUs prepare many operations for each shape that they see. The nodes that are added are of no
-    fact of the batch: they cost their embedding, a tenth more rows, and change no loss. The CPU's
-    kernels take any shape, so that nothing is added there.
+    fact of the batch: they cost their embedding, a tenth more rows, or as many as one window takes,
+    and change no loss. The CPU's kernels take any shape, so that nothing is added there.
     """
 
     def __init__(self, graph: KnowledgeGraph, device: torch.device) -> None:
@@ -106,23 +107,31 @@ class SteadyRows:
             device: where the batches go.
         """
         self._bounds, self._wanted = graph.bounds, not uses_kernels(device)
-        self._sizes = [0] * (len(graph.bounds) - 1)
+        self._sizes = np.zeros(len(graph.bounds) - 1, np.int64)
 
     def fill(self, batch: EdgeBatch) -> EdgeBatch:
-        """The same facts with more rows; where a type has more than ever, room for a tenth more."""
+        """The same facts with more rows; if a type has more than ever, with room for later ones."""
         if not self._wanted:
             return batch
         rows = batch.rows.numpy()
         ptr = np.searchsorted(rows, self._bounds)
         added = []
+        self._grow(np.diff(ptr))
         for t, (first, last) in enumerate(pairwise(self._bounds)):
             own = rows[ptr[t] : ptr[t + 1]]
-            if len(own) > self._sizes[t]:
-                room = -(-len(own) * 11 // 640) * 64  # a tenth more, in whole 64s
-                self._sizes[t] = min(room, last - first)
             free = np.setdiff1d(np.arange(first, last), own, assume_unique=True)
             added.append(free[: self._sizes[t] - len(own)])
         return batch.including(torch.from_numpy(np.concatenate(added)))
+
+    def _grow(self, counts: IntArray) -> None:
+        """Make room for so many rows of each type, and for as many as windows have in all."""
+        present = np.diff(self._bounds)
+        room = counts + np.maximum(0.1 * counts, 4 * np.sqrt(counts))  # as many as any batch has
+        room = (-(-room // 64) * 64).astype(np.int64)
+        self._sizes = np.where(counts > self._sizes, np.minimum(room, present), self._sizes)
+        for t in np.argsort(present - self._sizes)[::-1]:
+            lacking = window_rows(self._bounds[-1]) - int(self._sizes.sum())
+            self._sizes[t] += min(max(lacking, 0), int(present[t] - self._sizes[t]))
 
 
 def share_out(counts: IntArray, total: int) -> list[int]:

@@ -5,6 +5,7 @@ Notation: N nodes, M target rows, T node types, R edge types, H heads of d chann
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -16,9 +17,11 @@ from torch.nn import functional
 
 from clinical_drug_discovery.blocks import Block, own_rows
 from clinical_drug_discovery.ops import cpu_attention, reference
-from clinical_drug_discovery.ops.backend import chunks_of, uses_kernels
+from clinical_drug_discovery.ops.backend import Window, chunks_of, uses_kernels, windows
 from clinical_drug_discovery.ops.buffers import empty, zeros
+from clinical_drug_discovery.ops.joined import zeros_like
 from clinical_drug_discovery.ops.precision import (
+    linear,
     linear_backward,
     linear_into,
     padded,
@@ -127,7 +130,7 @@ def attend(x: Tensor, parameters: Parameters, block: Block) -> tuple[Tensor, Ten
             rows = stream.rows(r)
             stream.backend.attend(
                 block, r, q[rows], stream.mapped(r), parameters.scale[r],
-                highest[rows], sums[rows], out[rows],
+                highest[rows], sums[rows], out[rows], **stream.numbering(src_type),
             )  # fmt: skip
     heads = out.view(num_rows, num_heads, -1)
     heads /= sums.clamp(min=torch.finfo(sums.dtype).tiny)[..., None]
@@ -164,14 +167,9 @@ def attend_backward(
     qg[:, 1] = grad
     grad_q = grad.zero_()
     scale = parameters.scale
-    grads = Parameters(
-        weight=torch.zeros_like(parameters.weight),
-        bias=torch.zeros_like(parameters.bias),
-        attention=torch.zeros_like(parameters.attention),
-        message=torch.zeros_like(parameters.message),
-        scale=torch.zeros_like(parameters.scale),
-        dim=parameters.dim,
-    )
+    given = parameters.weight, parameters.bias, parameters.attention, parameters.message, scale
+    by_weight, by_bias, by_attention, by_message, by_scale = zeros_like(given)
+    grads = Parameters(by_weight, by_bias, by_attention, by_message, by_scale, parameters.dim)
     for src_type, edge_types in stream.by_source_type():
         stream.keys_and_values(src_type)
         nodes = stream.nodes(src_type)
@@ -181,7 +179,7 @@ def attend_backward(
             kv, by_kv = stream.mapped(r), stream.buffer("grad kv", nodes)
             grads.scale[r] = stream.backend.attend_backward(
                 block, r, qg[rows], kv, scale[r], log_total[rows], delta[rows],
-                grad_q[rows], by_kv,
+                grad_q[rows], by_kv, **stream.numbering(src_type),
             )  # fmt: skip
             heads = stream.buffer("heads", nodes).flatten(1)
             by_matrices = torch.zeros_like(stream.matrices(r))
@@ -191,22 +189,25 @@ def attend_backward(
                 )
             grads.attention[r], grads.message[r] = by_matrices.chunk(2)
         weight, bias = stream.maps(src_type)
-        by_weight, by_bias = torch.zeros_like(weight), torch.zeros_like(bias)
-        linear_backward(by_heads, x[nodes], weight, grad_x[nodes], by_weight, by_bias)
+        by_weight, by_bias = zeros_like((weight, bias))
+        linear_backward(
+            by_heads, x[nodes], weight, grad_x[nodes], by_weight, by_bias,
+            stream.own_nodes(src_type),
+        )  # fmt: skip
         for part, columns in enumerate(stream.columns):
             grads.weight[src_type, columns] = by_weight[part * width : (part + 1) * width]
             grads.bias[src_type, columns] = by_bias[part * width : (part + 1) * width]
     columns = slice(width, 2 * width)
-    for t, rows in block.typed_rows:
-        own = stream.own(t, rows)
+    for t, window in stream.targets(grad_q):
+        own = stream.own(window.rows)
         whole = isinstance(block.rows, slice)
-        by_own = grad_x[block.rows][rows] if whole else torch.zeros_like(own)
+        by_own = grad_x[block.rows][window.rows] if whole else torch.zeros_like(own)
         linear_backward(
-            grad_q[rows], own, parameters.weight[t, columns], by_own,
+            window.only(grad_q[window.rows]), own, parameters.weight[t, columns], by_own,
             grads.weight[t, columns], grads.bias[t, columns],
         )  # fmt: skip
         if not isinstance(block.rows, slice):
-            grad_x[block.rows[rows]] += by_own  # the rows are distinct
+            grad_x[block.rows[window.rows]] += by_own  # the rows are distinct
     return grads
 
 
@@ -258,10 +259,9 @@ class _Stream:
         self.width = parameters.weight.shape[1] // 3
         self._kernels = uses_kernels(x.device)
         self.backend: ModuleType = cpu_attention if self._kernels else reference
-        graph = block.graph
-        self._most = max(
-            graph.bounds[s + 1] - graph.bounds[s] for s, _ in self.by_source_type() or [(0, [])]
-        )
+        graph, sources = block.graph, [s for s, _ in self.by_source_type()] or [0]
+        most = max(graph.bounds[s + 1] - graph.bounds[s] for s in sources)
+        self._room = most if self._kernels else graph.room
         self._buffers: dict[str, Tensor] = {}
         stored = storage_dtype(x)
         self._dtypes = {"heads": product_dtype(x), "kv": stored, "grad kv": stored}
@@ -277,8 +277,24 @@ class _Stream:
         return list(groups.items())
 
     def nodes(self, node_type: int) -> slice:
-        """The graph's nodes of a type."""
-        return slice(*self.block.graph.span(node_type))
+        """The graph's nodes of a type; on GPUs with some before and after them."""
+        graph = self.block.graph
+        return slice(*graph.span(node_type)) if self._kernels else graph.view_of(node_type)
+
+    def own_nodes(self, node_type: int) -> slice:
+        """Which of `nodes` are of the type."""
+        (first, last), start = self.block.graph.span(node_type), self.nodes(node_type).start
+        return slice(first - start, last - start)
+
+    def numbering(self, node_type: int) -> dict[str, int]:
+        """What the backend has to know of `nodes`, where it cannot know it."""
+        return {} if self._kernels else {"first_node": self.nodes(node_type).start}
+
+    def targets(self, x: Tensor) -> Iterator[tuple[int, Window]]:
+        """The block's rows by node type: whole, or in windows where their shapes matter."""
+        for t, rows in self.block.typed_rows:
+            for window in [Window(rows)] if self._kernels else windows(x, rows.start, rows.stop):
+                yield t, window
 
     def rows(self, edge_type: int) -> slice:
         """The target rows that the backend is given for an edge type.
@@ -291,15 +307,14 @@ class _Stream:
         return slice(*self.block.row_ptr[dst_type : dst_type + 2])
 
     def buffer(self, name: str, nodes: slice) -> Tensor:
-        """The first rows of the buffer of that name, shape (n, 2, P); all of it on GPUs."""
+        """The rows of the buffer of that name for some nodes, shape (n, 2, P)."""
         if name not in self._buffers:
             dtype = self._dtypes.get(name, self.x.dtype)
-            self._buffers[name] = empty(self.x, self._most, 2, self.width, dtype=dtype)
-        buffer = self._buffers[name]
-        return buffer[: nodes.stop - nodes.start] if self._kernels else buffer
+            self._buffers[name] = empty(self.x, self._room, 2, self.width, dtype=dtype)
+        return self._buffers[name][: nodes.stop - nodes.start]
 
-    def own(self, node_type: int, rows: slice) -> Tensor:
-        """The rows of x that are the block's targets of one type, shape (m, C)."""
+    def own(self, rows: slice) -> Tensor:
+        """The rows of x that are some of the block's targets, shape (m, C)."""
         if isinstance(self.block.rows, slice):
             return self.x[self.block.rows][rows]
         return own_rows(self.x, self.block.rows[rows])
@@ -307,13 +322,13 @@ class _Stream:
     def queries(self, out: Tensor) -> None:
         """Write the queries of the target rows, shape (M, P)."""
         columns = slice(self.width, 2 * self.width)
-        for t, rows in self.block.typed_rows:
-            linear_into(
-                out[rows],
-                self.own(t, rows),
-                self.parameters.weight[t, columns],
-                self.parameters.bias[t, columns],
-            )
+        for t, window in self.targets(out):
+            own = self.own(window.rows)
+            weight, bias = self.parameters.weight[t, columns], self.parameters.bias[t, columns]
+            if self._kernels:
+                linear_into(out[window.rows], own, weight, bias)
+            else:
+                window.put(out, linear(own, weight, bias))
 
     def maps(self, node_type: int) -> tuple[Tensor, Tensor]:
         """Weight and bias of keys and values, shapes (2 P, C) and (2 P,)."""
@@ -323,9 +338,14 @@ class _Stream:
 
     def keys_and_values(self, src_type: int) -> None:
         """Put keys and values of all nodes of one type into their buffer."""
-        nodes = self.nodes(src_type)
-        out = self.buffer("heads", nodes).flatten(1)
-        linear_into(out, self.x[nodes], *self.maps(src_type))
+        nodes, own = self.nodes(src_type), self.own_nodes(src_type)
+        out, x = self.buffer("heads", nodes).flatten(1), self.x[nodes]
+        maps = self.maps(src_type)
+        if self._kernels:
+            linear_into(out, x, *maps)
+            return
+        for rows in chunks_of(x, own.start, own.stop):
+            out[rows] = linear(x[rows], *maps)
 
     def mapped(self, edge_type: int) -> Tensor:
         """Keys and values of the sources of an edge type, mapped by it: shape (n, 2, P)."""
@@ -341,6 +361,6 @@ class _Stream:
         return torch.cat([matrices[edge_type] for matrices in parts])
 
     def sources(self, edge_type: int) -> tuple[Tensor, ...]:
-        """The nodes with edges of a type, in chunks of few sizes where their shapes matter."""
+        """Which of `nodes` have edges of a type; in chunks of one size where shapes matter."""
         graph = self.block.graph
         return (graph.sources[edge_type],) if self._kernels else graph.source_chunks[edge_type]

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from clinical_drug_discovery.chunks import MOST_ROWS, filled_chunks, row_chunks
+from clinical_drug_discovery.chunks import row_chunks, window_rows
 
 _PLAIN = ContextVar("plain", default=False)
 
@@ -38,22 +38,49 @@ def device_path() -> Iterator[None]:
         _PLAIN.reset(token)
 
 
+@dataclass(frozen=True)
+class Window:
+    """Some rows, and which of them are not meant: what is computed of these is dropped."""
+
+    rows: slice
+    outside: Tensor | None = None  #: shape (S, 1), bool; None: all rows are meant
+
+    def only(self, values: Tensor, other: float = 0.0) -> Tensor:
+        """Values of the rows, shape (S, C), with another number in the rows not meant."""
+        return values if self.outside is None else values.masked_fill(self.outside, other)
+
+    def put(self, target: Tensor, values: Tensor) -> None:
+        """Write the values of the rows that are meant to their place in target."""
+        if self.outside is not None:
+            values = torch.where(self.outside, target[self.rows], values)
+        target[self.rows] = values
+
+
 def chunks_of(x: Tensor, start: int, stop: int) -> Iterator[slice]:
-    """Cut rows start:stop of x into chunks that fit the cache: see `chunks`."""
+    """Cut rows start:stop of x into chunks that fit the cache: see `chunks`.
+
+    On GPUs, which prepare an operation for each shape, all have one size: the last one may go
+    beyond these rows, or stand in part where the one before it does. See `windows`.
+    """
     if uses_kernels(x.device):
         yield from row_chunks(start, stop)
         return
-    for first, size in filled_chunks(start, stop, MOST_ROWS):
-        yield slice(first, min(first + size, stop))
+    size = window_rows(len(x))
+    for first in range(start, stop, size or 1):
+        first = min(first, len(x) - size)
+        yield slice(first, first + size)
 
 
-def filled(x: Tensor, rows: slice) -> Tensor:
-    """Some rows of x, and on GPUs rows of zeros up to one of four sizes.
-
-    There a product of matrices of another shape costs another kernel.
-    """
-    part, count = x[rows], rows.stop - rows.start
-    if uses_kernels(x.device):
-        return part
-    more = next(filled_chunks(0, count, MOST_ROWS), (0, 0))[1] - count
-    return functional.pad(part, (0, 0, 0, more)) if more > 0 else part
+def windows(x: Tensor, start: int, stop: int) -> Iterator[Window]:
+    """`chunks_of`, with what of each is no row of start:stop or was in the one before it."""
+    for rows in chunks_of(x, start, stop):
+        last = min(rows.stop, stop)
+        first, start = start, last
+        if rows == slice(first, last):
+            yield Window(rows)
+            continue
+        place = torch.arange(rows.start, rows.stop, device=x.device)[:, None]
+        outside = place >= last
+        if first > rows.start:
+            outside = outside.logical_or_(place < first)
+        yield Window(rows, outside)

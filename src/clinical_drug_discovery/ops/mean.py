@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +17,14 @@ from clinical_drug_discovery.ops.backend import uses_kernels
 from clinical_drug_discovery.ops.buffers import empty, zeros
 from clinical_drug_discovery.ops.precision import packed
 from clinical_drug_discovery.runtime import check_shape
+
+
+class TypedGradient(NamedTuple):
+    """A gradient by the rows of a node type."""
+
+    nodes: slice  #: of the graph; on GPUs always as many, among them those of the type
+    own: slice  #: which of these are of the type
+    rows: Tensor  #: the gradient by all of these, shape (n, C), 0 for other types
 
 
 def mean_neighbors(x: Tensor, block: Block) -> Tensor:
@@ -44,7 +52,7 @@ def add_mean(messages: Tensor, block: Block, out: Tensor) -> Tensor:
     return out
 
 
-def mean_backward_by_type(grad: Tensor, block: Block) -> Iterator[tuple[slice, Tensor]]:
+def mean_backward_by_type(grad: Tensor, block: Block) -> Iterator[TypedGradient]:
     """Gradient of `mean_neighbors` by x, the nodes of one type after the other.
 
     Whole it would be of the size of x; this way it is of the size of the largest type.
@@ -54,19 +62,21 @@ def mean_backward_by_type(grad: Tensor, block: Block) -> Iterator[tuple[slice, T
         block: M target rows.
 
     Yields:
-        The nodes of a type and the gradient by their rows, shape (n, C), used again for the next.
+        What belongs to each type; its rows are used again for the next.
     """
-    graph = block.graph
+    graph, backend = block.graph, _backend(grad)
     messages = packed(grad, _share(block, grad.dtype))
-    types = list(pairwise(graph.bounds))
-    most = max(last - first for first, last in types)
-    buffer = empty(grad, most, grad.shape[1])
-    for node_type, (first, last) in enumerate(types):
-        # Of one shape, where another shape costs another kernel.
-        out = buffer[: last - first] if uses_kernels(grad.device) else buffer
-        out.zero_()
-        _backend(grad).add_neighbors_backward(messages, block, block.places(), node_type, out)
-        yield slice(first, last), out[: last - first]
+    buffer = empty(grad, graph.room, grad.shape[1])
+    for node_type, (first, last) in enumerate(pairwise(graph.bounds)):
+        if uses_kernels(grad.device):
+            view, out, place = slice(first, last), buffer[: last - first].zero_(), block.places()
+            backend.add_neighbors_backward(messages, block, place, node_type, out)
+        else:  # of one shape, as another shape costs another kernel
+            view, out = graph.view_of(node_type), buffer.zero_()
+            reference.add_neighbors_backward(
+                messages, block, block.places(), node_type, out, first_node=view.start
+            )
+        yield TypedGradient(view, slice(first - view.start, last - view.start), out)
 
 
 class _MeanNeighbors(torch.autograd.Function):
@@ -80,8 +90,8 @@ class _MeanNeighbors(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         block: Block = ctx.block
         grad_x = empty(grad, block.graph.num_nodes, grad.shape[1])
-        for nodes, by_neighbor in mean_backward_by_type(grad, block):
-            grad_x[nodes] = by_neighbor
+        for nodes, own, by_neighbor in mean_backward_by_type(grad, block):
+            grad_x[nodes][own] = by_neighbor[own]
         return grad_x, None
 
 

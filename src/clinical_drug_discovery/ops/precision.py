@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from clinical_drug_discovery.chunks import FEW_ROWS
-from clinical_drug_discovery.ops.backend import chunks_of, filled, uses_kernels
+from clinical_drug_discovery.ops.backend import chunks_of, uses_kernels, windows
 from clinical_drug_discovery.ops.buffers import empty
 from clinical_drug_discovery.ops.simd import LANES
 
@@ -79,14 +79,18 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def linear_into(out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> None:
     """Write `linear` of many rows to `out`, of any precision, a chunk of rows at a time."""
+    if not uses_kernels(x.device):
+        for rows in chunks_of(x, 0, len(x)):
+            out[rows] = functional.linear(x[rows], weight, bias)
+        return
     dtype = product_dtype(x)
     columns = weight.to(dtype).t()
     shift = None if bias is None else bias.to(dtype)
     for rows in chunks_of(x, 0, len(x)):
-        product = _product(filled(x, rows).to(dtype), columns)
+        product = _product(x[rows].to(dtype), columns)
         if shift is not None:
             product += shift
-        out[rows] = product[: rows.stop - rows.start]
+        out[rows] = product
 
 
 def linear_gradients(
@@ -107,6 +111,7 @@ def linear_backward(
     grad_x: Tensor,
     grad_weight: Tensor,
     grad_bias: Tensor | None,
+    own: slice = slice(None),
 ) -> None:
     """Add the gradients of `linear` by rows, weight and bias to those given.
 
@@ -117,13 +122,22 @@ def linear_backward(
         grad_x: shape (N, C).
         grad_weight: shape (D, C).
         grad_bias: shape (D,); None if not wanted.
+        own: of which rows; the gradient by the result of others is 0.
     """
+    if not uses_kernels(x.device):
+        for window in windows(x, *own.indices(len(x))[:2]):
+            part, rows = window.only(grad[window.rows]), window.rows
+            grad_weight.addmm_(part.t(), x[rows])
+            grad_x[rows] += part @ weight
+            if grad_bias is not None:
+                grad_bias += part.sum(dim=0)
+        return
     dtype = product_dtype(x)
     matrix = weight.to(dtype)
     for rows in chunks_of(x, 0, len(x)):
-        part = filled(grad, rows).to(dtype)
-        grad_weight += _product(part.t(), filled(x, rows).to(dtype))
-        grad_x[rows] += _product(part, matrix)[: rows.stop - rows.start]
+        part = grad[rows].to(dtype)
+        grad_weight += _product(part.t(), x[rows].to(dtype))
+        grad_x[rows] += _product(part, matrix)
     if grad_bias is not None:
         grad_bias += grad.sum(dim=0)
 

@@ -11,9 +11,11 @@ from itertools import islice
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from clinical_drug_discovery.blocks import Block
 from clinical_drug_discovery.edge_chunks import EDGE_CHUNK, EdgeChunk
+from clinical_drug_discovery.ops.backend import windows
 
 TRIPLE_CHUNK = 1 << 14
 _GROUP = 16  # chunks of edges whose logits are kept together: 16 MiB of them
@@ -33,11 +35,12 @@ def add_neighbors(
         out: shape (M, C); changed in place.
         chunk_size: edges at a time; peak extra memory is chunk_size (2 C itemsize + 40) bytes.
     """
-    for r, (src_type, dst_type) in enumerate(block.graph.ends):
-        for row, source, real in block.edges.chunks(r, chunk_size or EDGE_CHUNK):
-            row += block.row_ptr[dst_type]
-            part = messages[source + block.graph.bounds[src_type], : out.shape[1]].to(out.dtype)
-            out.index_add_(0, row, part.mul_((scale[row] * real)[:, None]))
+    edges, types = block.edges, range(len(block.graph.ends))
+    for some in [types] if edges.joined else [range(r, r + 1) for r in types]:
+        for row, source, real in edges.chunks(some, chunk_size or edges.size(EDGE_CHUNK)):
+            part = messages[source, : out.shape[1]].to(out.dtype)
+            share = scale[row] if real is None else scale[row].mul_(real)
+            out.index_add_(0, row, part.mul_(share[:, None]))
 
 
 def add_neighbors_backward(
@@ -47,6 +50,8 @@ def add_neighbors_backward(
     node_type: int,
     out: Tensor,
     chunk_size: int | None = None,
+    *,
+    first_node: int | None = None,
 ) -> None:
     """Add to each node of a type the messages of its targets among a block's rows.
 
@@ -57,20 +62,26 @@ def add_neighbors_backward(
         node_type: of n nodes.
         out: shape (at least n, C); changed in place.
         chunk_size: as in `add_neighbors`.
+        first_node: of the graph, that the first row of out is of; the type's first if None.
     """
     del place
-    for r, (src_type, dst_type) in enumerate(block.graph.ends):
-        if src_type == node_type:
-            for row, source, real in block.edges.chunks(r, chunk_size or EDGE_CHUNK):
-                row += block.row_ptr[dst_type]
-                part = messages[row, : out.shape[1]].to(out.dtype)
-                out.index_add_(0, source, part.mul_(real[:, None]))
+    edges, graph = block.edges, block.graph
+    of_type = [r for r, (src_type, _) in enumerate(graph.ends) if src_type == node_type]
+    if not of_type:
+        return
+    first_node = graph.bounds[node_type] if first_node is None else first_node
+    some = range(of_type[0], of_type[-1] + 1)  # edge types are sorted by their source type
+    size = chunk_size or edges.size(EDGE_CHUNK)
+    for row, source, real in edges.chunks(some, size, first_node=first_node):
+        part = messages[row, : out.shape[1]].to(out.dtype)
+        out.index_add_(0, source, part if real is None else part.mul_(real[:, None]))
 
 
 def score(z: Tensor, weight: Tensor, src: Tensor, relation: Tensor, dst: Tensor) -> Tensor:
     """Scores of triples; see `scores.score_triples`. Chunks of `TRIPLE_CHUNK` triples."""
-    chunks = zip(*(part.split(TRIPLE_CHUNK) for part in (src, relation, dst)), strict=True)
-    return torch.cat([(z[x] * weight[r] * z[y]).sum(dim=1) for x, r, y in chunks])
+    chunks = zip(*map(_even_chunks, (src, relation, dst)), strict=True)
+    scores = torch.cat([(z[x] * weight[r] * z[y]).sum(dim=1) for x, r, y in chunks])
+    return scores[: len(src)]
 
 
 def score_backward(
@@ -79,13 +90,14 @@ def score_backward(
     """Gradients of `score` by z and weight from that by the scores, shape (B,)."""
     grad_z, grad_weight = torch.zeros_like(z), torch.zeros_like(weight)
     relations = torch.arange(len(weight), device=z.device)
-    parts = (part.split(TRIPLE_CHUNK) for part in (grad, src, relation, dst))
-    for by_score, x, r, y in zip(*parts, strict=True):
+    # What fills up has no gradient: it adds 0 to the first row.
+    for by_score, x, r, y in zip(*map(_even_chunks, (grad, src, relation, dst)), strict=True):
         by_product = by_score[:, None] * weight[r]
         grad_z.index_add_(0, x, by_product * z[y])
         grad_z.index_add_(0, y, by_product * z[x])
         # Few relations, many triples of each: added one by one, they would wait for each other.
-        grad_weight += (r == relations[:, None]).to(z.dtype) @ (by_score[:, None] * z[x] * z[y])
+        of_relation = (r == relations[:, None]).to(z.dtype)
+        grad_weight.addmm_(of_relation, by_score[:, None] * z[x] * z[y])
     return grad_z, grad_weight
 
 
@@ -137,6 +149,8 @@ def attend(
     sums: Tensor,
     weighted: Tensor,
     chunk_size: int | None = None,
+    *,
+    first_node: int | None = None,
 ) -> None:
     """Add the edges of one type to a running softmax over all edges of each row (online softmax).
 
@@ -155,23 +169,26 @@ def attend(
         sums: shape (m or M, H), sum of exp(logit - highest) so far; changed in place.
         weighted: shape (m or M, P), sum of exp(logit - highest) v so far; changed in place.
         chunk_size: edges at a time; peak extra memory is about 3 chunk_size P values.
+        first_node: of the graph, that the first row of kv is of; the source type's first if None.
     """
     num_heads = len(scale)
     shape = (-1, num_heads, weighted.shape[1] // num_heads)
     mine = _rows_of(block, edge_type, len(q))
-    for group in _groups(block.edges.chunks(edge_type, chunk_size or EDGE_CHUNK)):
+    for group in _groups(_chunks(block, edge_type, len(q), chunk_size, first_node)):
         before, seen = highest.clone(), []
         for row, source, real in group:
-            row += mine.start
             product = q[row].to(scale.dtype).mul_(kv[source, 0])
             logits = product.view(shape).sum(dim=-1).mul_(scale)  # (chunk, H)
-            logits.masked_fill_(~real[:, None], -torch.inf)
+            if real is not None:
+                logits.masked_fill_(~real[:, None], -torch.inf)
             highest.scatter_reduce_(0, row[:, None].expand_as(logits), logits, "amax")
             seen.append((row, source, logits))
         # A row without edges so far has nothing to shrink, and -inf - -inf is no number.
         shrink = torch.where(highest > before, torch.exp(before - highest), 1.0)
         sums.mul_(shrink)
-        weighted[mine].view(shape).mul_(shrink[mine][..., None])
+        for window in windows(weighted, mine.start, mine.stop):
+            shares = window.only(shrink[window.rows], 1.0)
+            weighted[window.rows].view(shape).mul_(shares[..., None])
         for row, source, logits in seen:
             share = logits.sub_(highest[row]).exp_()
             sums.index_add_(0, row, share)
@@ -191,6 +208,8 @@ def attend_backward(
     grad_q: Tensor,
     grad_kv: Tensor,
     chunk_size: int | None = None,
+    *,
+    first_node: int | None = None,
 ) -> Tensor:
     """Gradients of the attention by one edge type's queries, keys, values and scale.
 
@@ -208,6 +227,7 @@ def attend_backward(
         grad_q: shape (m or M, P); the gradient by the queries is added in place.
         grad_kv: shape (at least n, 2, P); overwritten by the gradient by kv.
         chunk_size: edges at a time; peak extra memory is about 7 chunk_size P values.
+        first_node: as in `attend`.
 
     Returns:
         The gradient by scale, shape (H,).
@@ -216,14 +236,14 @@ def attend_backward(
     shape = (-1, num_heads, width // num_heads)
     grad_scale = torch.zeros_like(scale)
     grad_kv.zero_()
-    mine = _rows_of(block, edge_type, len(qg))
-    for row, source, real in block.edges.chunks(edge_type, chunk_size or EDGE_CHUNK):
-        row += mine.start
+    for row, source, real in _chunks(block, edge_type, len(qg), chunk_size, first_node):
         # Each gathered and, once used, overwritten by what is to be added.
         given = qg[row].to(scale.dtype).view(-1, 2, *shape[1:])
         wanted = kv[source].to(scale.dtype).view(-1, 2, *shape[1:])
         dots, by_share = (given * wanted).sum(dim=-1).unbind(dim=1)  # (chunk, H) each
-        share = torch.exp(dots * scale - log_total[row]).mul_(real[:, None])
+        share = torch.exp(dots * scale - log_total[row])
+        if real is not None:
+            share.mul_(real[:, None])
         by_logit = share * (by_share - delta[row])
         grad_scale += (by_logit * dots).sum(dim=0)
         by_dot = by_logit * scale
@@ -238,6 +258,28 @@ def _rows_of(block: Block, edge_type: int, num_rows: int) -> slice:
     """Which of so many rows are those of the edge type's target type."""
     first, last = block.row_ptr[(dst := block.graph.ends[edge_type][1])], block.row_ptr[dst + 1]
     return slice(first, last) if num_rows == block.num_rows else slice(0, last - first)
+
+
+def _chunks(
+    block: Block, edge_type: int, num_rows: int, chunk_size: int | None, first_node: int | None
+) -> Iterator[EdgeChunk]:
+    """The edges of a type, with rows among `_rows_of`, and sources from a node on."""
+    src_type, dst_type = block.graph.ends[edge_type]
+    return block.edges.chunks(
+        range(edge_type, edge_type + 1),
+        chunk_size or block.edges.size(EDGE_CHUNK),
+        block.row_ptr[dst_type] - _rows_of(block, edge_type, num_rows).start,
+        block.graph.bounds[src_type] if first_node is None else first_node,
+    )
+
+
+def _even_chunks(values: Tensor) -> tuple[Tensor, ...]:
+    """As few chunks of `TRIPLE_CHUNK` as will do, or of less; zeros where the last falls short."""
+    count = max(-(-len(values) // TRIPLE_CHUNK), 1)
+    size = -(-len(values) // count)
+    more = size * count - len(values)
+    values = functional.pad(values, (0, more)) if more else values
+    return values.split(size) if size else (values,)
 
 
 def _groups(chunks: Iterator[EdgeChunk]) -> Iterator[list[EdgeChunk]]:

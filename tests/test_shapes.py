@@ -1,0 +1,176 @@
+"""GPUs prepare operations for each shape: there are a handful, and they change no result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from closeness import off
+from torch import Tensor
+
+from clinical_drug_discovery.audit_paths import audited_paths
+from clinical_drug_discovery.blocks import full_block, row_block
+from clinical_drug_discovery.chunks import steady_size
+from clinical_drug_discovery.graph import KnowledgeGraph
+from clinical_drug_discovery.hgt import Hgt
+from clinical_drug_discovery.losses import DistMult, link_prediction_loss
+from clinical_drug_discovery.ops.backend import device_path, windows
+from clinical_drug_discovery.optimizer import Adam
+from clinical_drug_discovery.sage import GraphSage
+from clinical_drug_discovery.sampling import EdgeSampler, SteadyRows
+from clinical_drug_discovery.synthetic import synthesize_graph
+from clinical_drug_discovery.tables import read_graph
+from clinical_drug_discovery.witnesses import Operations
+
+#: What Metal, cuBLAS and oneDNN prepare for each shape.
+HEAVY = (
+    "mm", "addmm", "addmm_", "bmm", "index_add_", "scatter_reduce_.two", "native_layer_norm",
+    "native_layer_norm_backward", "gelu", "gelu_backward", "embedding", "embedding_dense_backward",
+    "_log_softmax", "_log_softmax_backward_data", "bucketize.Tensor", "cat", "constant_pad_nd",
+)  # fmt: skip
+MOST_HEAVY, MOST = 8, 14
+#: They reserve memory, and compute nothing.
+RESERVING = ("new_empty", "empty_like", "empty.memory_format")
+MODELS = ["graphsage", "hgt"]
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a small graph as many chunks as of a large one."""
+    sizes = {
+        "chunks.MOST_ROWS": 64,
+        "edge_chunks._CHUNK_COST": 64,
+        "graph._SOURCE_CHUNK": 128,
+        "graph._CHUNK_COST": 16,
+        "ops.reference.EDGE_CHUNK": 1024,
+        "ops.reference.TRIPLE_CHUNK": 700,
+        "optimizer._WIDE_CHUNK": 1 << 12,
+    }
+    for name, size in sizes.items():
+        monkeypatch.setattr(f"clinical_drug_discovery.{name}", size)
+
+
+def shapes_of(model: str, part: str, num_epochs: int) -> dict[str, int]:
+    """How many shapes of arguments and results each operation sees."""
+    (path,) = (p for p in audited_paths(num_epochs) if p.name == f"{model} {part}")
+    with device_path(), Operations() as seen:
+        path.run()
+    return {name: len(found) for name, found in seen.shapes.items() if name not in RESERVING}
+
+
+def test_the_audited_graph_has_all_types_of_primekg(tmp_path: Path) -> None:
+    synthesize_graph(tmp_path / "kg.parquet", scale=0.01)
+    graph = read_graph(tmp_path / "kg.parquet")
+    assert len(graph.node_type_names) == 10
+    assert len(graph.relations) == 30
+    assert len(graph.edge_types) == 50
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_training_sees_a_handful_of_shapes(model: str, small_chunks: None) -> None:
+    """However many types of nodes and edges there are, and epochs."""
+    shapes = shapes_of(model, "training", 6)
+    assert {name: n for name, n in shapes.items() if n > MOST} == {}
+    assert {name: shapes[name] for name in HEAVY if shapes.get(name, 0) > MOST_HEAVY} == {}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_in_a_small_graph_there_are_no_more(model: str) -> None:
+    shapes = shapes_of(model, "training", 2)
+    assert {name: n for name, n in shapes.items() if n > MOST} == {}
+    assert {name: shapes[name] for name in HEAVY if shapes.get(name, 0) > MOST_HEAVY} == {}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_inference_sees_a_handful_of_shapes(model: str) -> None:
+    shapes = shapes_of(model, "inference", 2)
+    heavy = {name: shapes[name] for name in HEAVY if name != "bucketize.Tensor" and name in shapes}
+    assert {name: n for name, n in heavy.items() if n > MOST_HEAVY} == {}
+
+
+def two_steps(model_name: str, graph: KnowledgeGraph) -> dict[str, Tensor]:
+    """Weights after two steps along the path of devices, in float64."""
+    with device_path():
+        generator = torch.Generator().manual_seed(0)
+        model: GraphSage | Hgt = (
+            GraphSage(graph.num_nodes, 16, 12, 3, generator)
+            if model_name == "graphsage"
+            else Hgt(graph.bounds, len(graph.edge_types), 16, 12, 2, 4, generator)
+        )
+        model, decoder = model.double(), DistMult(len(graph.relations), 12).double()
+        optimizer = Adam([*model.parameters(), *decoder.parameters()], 0.01)
+        sampler = EdgeSampler(graph, [6] * len(graph.edge_types), 0)
+        steady = SteadyRows(graph, graph.device)
+        for _ in range(2):
+            batch = steady.fill(sampler.sample())
+            z = model(full_block(graph), row_block(graph, batch.rows))
+            link_prediction_loss(decoder, z, batch).backward()
+            optimizer.step()
+    return {name: weight.clone() for name, weight in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_no_result_depends_on_the_sizes(
+    model: str, graph: KnowledgeGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = two_steps(model, graph)
+    graph.__dict__.pop("room"), graph.__dict__.pop("source_chunks", None)
+    for name, size in {
+        "chunks.MOST_ROWS": 7,
+        "chunks.FEW_ROWS": 2,
+        "graph._SOURCE_CHUNK": 4,
+        "ops.reference.EDGE_CHUNK": 8,
+        "ops.reference._GROUP": 2,
+        "ops.reference.TRIPLE_CHUNK": 5,
+        "optimizer._WIDE_CHUNK": 50,
+    }.items():
+        monkeypatch.setattr(f"clinical_drug_discovery.{name}", size)
+    for name, weight in two_steps(model, graph).items():
+        assert off(weight, wanted[name]) < 1e-9, name
+
+
+@pytest.mark.parametrize("num_rows", [1, 5, 12, 13, 30])
+def test_windows_take_each_row_once(num_rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clinical_drug_discovery.chunks.MOST_ROWS", 12)
+    for start in range(num_rows + 1):
+        for stop in range(start, num_rows + 1):
+            taken = torch.zeros(num_rows, 1)
+            written = torch.zeros(num_rows, 1)
+            with device_path():
+                for window in windows(taken, start, stop):
+                    taken[window.rows] += window.only(torch.ones_like(taken[window.rows]))
+                    window.put(written, written[window.rows] + 1)
+                    assert len(taken[window.rows]) == min(num_rows, 12)
+            wanted = torch.zeros(num_rows, 1)
+            wanted[start:stop] = 1
+            assert torch.equal(taken, wanted)
+            assert torch.equal(written, wanted)
+
+
+def test_the_cheapest_size() -> None:
+    assert steady_size([], 1024, 100) == 1024
+    assert steady_size([1] * 50, 1024, 100) == 64
+    assert steady_size([10**6, 10**6, 3], 1024, 100) == 1024
+
+
+def test_joined_weights_move_as_single_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clinical_drug_discovery.optimizer._WIDE_CHUNK", 16)
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(40, 4), (3, 5), (), (7,), (2, 2)]
+    ours, theirs = (
+        [torch.nn.Parameter(torch.ones(shape, dtype=torch.float64)) for shape in shapes]
+        for _ in range(2)
+    )
+    with device_path():
+        optimizer = Adam(ours, 0.1)
+        wanted = torch.optim.Adam(theirs, 0.1)
+        for _ in range(3):
+            for mine, other in zip(ours[:-1], theirs[:-1], strict=True):
+                mine.grad = torch.randn(mine.shape, generator=generator, dtype=torch.float64)
+                other.grad = mine.grad.clone()
+            optimizer.step()
+            wanted.step()
+            assert all(weight.grad is None for weight in ours)
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-12, atol=1e-12)
