@@ -61,6 +61,7 @@ LAYERS = (
         "structure",
         "sage",
         "hgt",
+        "hgt_update",
         "memory",
         "inference",
         "collapse",

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
 
 from clinical_drug_discovery.blocks import Block, own_rows
+from clinical_drug_discovery.hgt_update import update, update_backward
 from clinical_drug_discovery.initial import uniform
 from clinical_drug_discovery.norm import normed, normed_gradient
 from clinical_drug_discovery.ops.attention import (
@@ -27,10 +27,7 @@ from clinical_drug_discovery.ops.buffers import empty, zeros
 from clinical_drug_discovery.ops.precision import linear, linear_gradients, storage_dtype
 from clinical_drug_discovery.rowwise import (
     RowFunction,
-    apply_by_type,
-    backward_by_type,
     by_type,
-    differentiable,
     writing,
 )
 
@@ -92,9 +89,10 @@ class HgtLayer(nn.Module):
 class _Layer(torch.autograd.Function):
     """`HgtLayer` with attention and update in one, so that buffers are used again.
 
-    Kept for the backward pass are x and what was attended to. The place of the incoming gradient is
-    taken by the gradient by what was attended to and then by that of the queries: left to autograd,
-    a layer of all nodes takes five more (N, C) buffers, 0.6 GiB on PrimeKG.
+    Kept for the backward pass are x, what was attended to and the result, which whatever comes next
+    keeps as well. The place of the incoming gradient is taken by the gradient by what was attended
+    to and then by that of the queries: left to autograd, a layer of all nodes takes five more
+    (N, C) buffers, 0.6 GiB on PrimeKG.
     So the gradient that arrives must belong to the layer alone: a caller that passes one to
     torch.autograd.grad, or uses the output twice, has to copy it.
     """
@@ -104,16 +102,15 @@ class _Layer(torch.autograd.Function):
         *weights, block = given
         parameters = Parameters.padded(*weights[:5])
         attended, ctx.log_total = attend(x, parameters, block)
-        out = empty(x, block.num_rows, x.shape[1])
-        rows = attended, own_rows(x, block.rows)
-        apply_by_type(_updater(parameters), block.row_ptr, rows, weights[5:], out)
+        own = own_rows(x, block.rows)
+        out, ctx.scale = update(attended, own, weights[5:], block.row_ptr, parameters.dim)
         ctx.save_for_backward(x, *weights)
         # Of all nodes it waits for the backward passes of the layers above: as what is gathered.
         whole = isinstance(block.rows, slice)
         if whole and storage_dtype(x) != x.dtype:
             attended = empty(x, *attended.shape, dtype=storage_dtype(x)).copy_(attended)
         ctx.attended = attended
-        ctx.block = block
+        ctx.block, ctx.out = block, out.detach()  # itself, it would keep its own context alive
         return out
 
     @staticmethod
@@ -121,24 +118,24 @@ class _Layer(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, *weights = ctx.saved_tensors
         parameters, block, attended = Parameters.padded(*weights[:5]), ctx.block, ctx.attended
-        del ctx.attended  # overwritten below: a second backward pass must fail, not mislead
+        out = ctx.out
+        # Overwritten below: a second backward pass must fail, not mislead.
+        del ctx.attended, ctx.out
         fits = attended.shape == grad.shape and grad.is_contiguous()
         by_attended = grad if fits else empty(grad, *attended.shape)
         fits = fits and attended.dtype == grad.dtype
         by_own = attended if fits else empty(grad, *grad.shape)
         dotted = _Dotted(by_attended, attended, parameters.scale.shape[1])
-        rows = attended, own_rows(x, block.rows)
-        takers = dotted, writing(by_own)
-        by_update = backward_by_type(
-            _updater(parameters), block.row_ptr, rows, weights[5:], grad, takers
-        )
-        del rows, attended, grad
+        rows = attended, own_rows(x, block.rows), out, ctx.scale
+        take = dotted, writing(by_own)
+        by_update = update_backward(grad, rows, weights[5:], block.row_ptr, parameters.dim, take)
+        del rows, attended, out, grad
         grad_x = by_own
         if not isinstance(block.rows, slice):
             grad_x = zeros(x, *x.shape)
             grad_x[block.rows] = by_own
         delta = dotted.dots
-        del by_own, dotted, takers
+        del by_own, dotted, take
         grads = attend_backward(x, parameters, block, ctx.log_total, delta, by_attended, grad_x)
         return grad_x, *parameters.cut(grads), *by_update, None
 
@@ -153,18 +150,6 @@ class _Dotted:
     def __call__(self, window: Window, grad: Tensor) -> None:
         window.put(self.dots, head_dots(self._rows[window.rows], grad, self._num_heads))
         window.put(self._target, grad)
-
-
-def _updater(parameters: Parameters) -> RowFunction:
-    """`_UPDATE` of what was attended to with padded heads."""
-    num_heads, padded = parameters.attention.shape[1:3]
-    if padded == parameters.dim:
-        return _UPDATE
-    return differentiable(
-        lambda attended, *given: _update(
-            attended.unflatten(1, (num_heads, padded))[..., : parameters.dim].flatten(1), *given
-        )
-    )
 
 
 class Hgt(nn.Module):
@@ -235,26 +220,6 @@ def _map(function: RowFunction, x: Tensor, maps: TypedLinear, row_ptr: tuple[int
     return by_type(function, row_ptr, (x,), (maps.weight, maps.bias), maps.weight.shape[1])
 
 
-def _update(attended: Tensor, own: Tensor, weight: Tensor, bias: Tensor, skip: Tensor) -> Tensor:
-    mapped = linear(functional.gelu(attended), weight, bias)
-    return normed(torch.lerp(own, mapped, skip.sigmoid()))
-
-
-def _update_gradients(
-    grad: Tensor, attended: Tensor, own: Tensor, weight: Tensor, bias: Tensor, skip: Tensor
-) -> tuple[Tensor, ...]:
-    """Gradients of `_update`, in a third of the passes over the rows that autograd makes."""
-    active, share = functional.gelu(attended), skip.sigmoid()
-    mapped = linear(active, weight, bias)
-    by_mixed = normed_gradient(grad, torch.lerp(own, mapped, share))
-    by_share = by_mixed.flatten().dot(mapped.sub_(own).flatten())
-    by_mapped = by_mixed * share
-    by_active, by_weight, by_bias = linear_gradients(by_mapped, active, weight, bias)
-    by_attended = torch.ops.aten.gelu_backward(by_active, attended)
-    by_skip = by_share * share * (1 - share)
-    return by_attended, by_mixed.sub_(by_mapped), by_weight, by_bias, by_skip
-
-
 def _normed_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return normed(linear(x, weight, bias))
 
@@ -267,4 +232,3 @@ def _normed_linear_gradients(
 
 _LINEAR = RowFunction(linear, linear_gradients)
 _NORMED_LINEAR = RowFunction(_normed_linear, _normed_linear_gradients)
-_UPDATE = RowFunction(_update, _update_gradients)

@@ -75,7 +75,7 @@ def by_type(
 
 
 def apply_by_type(
-    function: RowFunction,
+    value: Callable[..., Tensor],
     row_ptr: tuple[int, ...],
     rows: Sequence[Tensor],
     weights: Sequence[Tensor],
@@ -84,7 +84,7 @@ def apply_by_type(
     """Write the function of each row to `out`, which may be one of `rows`.
 
     Args:
-        function: as in `by_type`.
+        value: of a `RowFunction`.
         row_ptr: as in `by_type`.
         rows: as in `by_type`.
         weights: as in `by_type`.
@@ -92,11 +92,11 @@ def apply_by_type(
     """
     for t, window in windows_by_type(out, row_ptr):
         given = [x[window.rows] for x in rows]
-        window.put(out, function.value(*given, *(w[t] for w in weights)))
+        window.put(out, value(*given, *(w[t] for w in weights)))
 
 
 def backward_by_type(
-    function: RowFunction,
+    gradients: Callable[..., tuple[Tensor, ...]],
     row_ptr: tuple[int, ...],
     rows: Sequence[Tensor],
     weights: Sequence[Tensor],
@@ -106,13 +106,13 @@ def backward_by_type(
     """Gradients of `apply_by_type`.
 
     Args:
-        function: as in `apply_by_type`.
+        gradients: of a `RowFunction`; of rows that nothing takes the gradient of it gives none.
         row_ptr: as in `apply_by_type`.
         rows: as in `apply_by_type`.
         weights: as in `apply_by_type`.
         grad: shape (M, dim), by the result.
-        grad_rows: take the gradients by `rows`, a window at a time; they may be written over
-            `rows` or `grad`.
+        grad_rows: take the gradients by the first of `rows`, a window at a time; they may be
+            written over `rows` or `grad`.
 
     Returns:
         The gradients by `weights`.
@@ -121,10 +121,10 @@ def backward_by_type(
     for t, window in windows_by_type(grad, row_ptr):
         given = [x[window.rows].to(grad.dtype) for x in rows]
         given += [weight[t] for weight in weights]
-        parts = function.gradients(window.only(grad[window.rows]), *given)
-        for take, part in zip(grad_rows, parts[: len(rows)], strict=True):
+        parts = gradients(window.only(grad[window.rows]), *given)
+        for take, part in zip(grad_rows, parts[: len(grad_rows)], strict=True):
             take(window, part)
-        for target, part in zip(grads, parts[len(rows) :], strict=True):
+        for target, part in zip(grads, parts[len(grad_rows) :], strict=True):
             target[t].add_(part)
     return grads
 
@@ -157,7 +157,7 @@ class _ByType(torch.autograd.Function):
     ) -> Tensor:
         rows, weights = tensors[:num_rows], tensors[num_rows:]
         out = empty(rows[0], row_ptr[-1], dim)
-        apply_by_type(function, row_ptr, rows, weights, out)
+        apply_by_type(function.value, row_ptr, rows, weights, out)
         ctx.save_for_backward(*tensors)
         ctx.function, ctx.row_ptr, ctx.num_rows = function, row_ptr, num_rows
         return out
@@ -168,5 +168,6 @@ class _ByType(torch.autograd.Function):
         rows, weights = ctx.saved_tensors[: ctx.num_rows], ctx.saved_tensors[ctx.num_rows :]
         grad_rows = [empty(x, *x.shape) for x in rows]
         takers = [writing(target) for target in grad_rows]
-        by_weights = backward_by_type(ctx.function, ctx.row_ptr, rows, weights, grad, takers)
+        gradients = ctx.function.gradients
+        by_weights = backward_by_type(gradients, ctx.row_ptr, rows, weights, grad, takers)
         return None, None, None, None, *grad_rows, *by_weights
