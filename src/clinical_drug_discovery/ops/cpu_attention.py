@@ -148,6 +148,15 @@ def _prefetch_target(edge, dst, place, first_row, mirrored, first_edge, qg, shar
         prefetch_row(qg, row * 2 * width, 2 * width)
 
 
+@numba.njit(inline="always")
+def _repeat(values, count, out):  # type: ignore[no-untyped-def]  # numba infers its types
+    """Write some values one after the other, `count` times."""
+    size = np.uint64(len(values))  # unsigned: none of these counts from the end
+    for i in range(np.uint64(count)):
+        for j in range(size):
+            out[i * size + j] = values[j]
+
+
 @numba.njit(inline="always", fastmath=FAST)
 def _dots(own, first, rows, at, out, place, num_heads, dim):  # type: ignore[no-untyped-def]  # numba infers its types
     """Write the dot products of the heads of two rows to out[place : place + H]."""
@@ -208,6 +217,9 @@ def _attend(  # type: ignore[no-untyped-def]  # numba infers its types  # noqa: 
         acc = np.empty(width, scale.dtype)
         logits = np.empty(_EDGES * num_heads, scale.dtype)
         top = np.empty(num_heads, scale.dtype)
+        own = np.empty(num_heads, scale.dtype)  # of the row's sums
+        factor = np.empty_like(logits)
+        _repeat(scale, _EDGES, factor)
         starts = np.empty(_EDGES, np.int64)
         places = np.arange(_EDGES) * num_heads
         last = parts[part + 1]
@@ -217,6 +229,8 @@ def _attend(  # type: ignore[no-untyped-def]  # numba infers its types  # noqa: 
             prefetch_sources(kv, src, then_begin, then_end, first, 2 * width)
             for c in range(width):
                 acc[c] = weighted[row, c]
+            for h in range(num_heads):
+                own[h] = sums[row, h]
             for start in range(begin, end, _EDGES):
                 count = min(_EDGES, end - start)
                 for h in range(num_heads):
@@ -227,27 +241,32 @@ def _attend(  # type: ignore[no-untyped-def]  # numba infers its types  # noqa: 
                         prefetch_row(kv, coming * 2 * width, 2 * width)
                     key = (src[start + e] - first) * 2 * width
                     _dots(q, row * stride, kv, key, logits, e * num_heads, num_heads, dim)
-                    for h in range(num_heads):
-                        at = e * num_heads + h
-                        logits[at] *= scale[h]
-                        top[h] = max(top[h], logits[at])
-                for e in range(count):
-                    for h in range(num_heads):
-                        logits[e * num_heads + h] -= top[h]
+                heads = np.uint64(num_heads)  # unsigned: none of these counts from the end
+                for i in range(count * num_heads):
+                    logits[i] *= factor[i]
+                for e in range(np.uint64(count)):
+                    for h in range(heads):
+                        top[h] = max(top[h], logits[e * heads + h])
+                for e in range(np.uint64(count)):
+                    for h in range(heads):
+                        logits[e * heads + h] -= top[h]
                 for i in range(count * num_heads):
                     logits[i] = exp(logits[i])
                 for h in range(num_heads):
                     if top[h] > highest[row, h]:
                         shrink = exp(highest[row, h] - top[h])
                         highest[row, h] = top[h]
-                        sums[row, h] *= shrink
+                        own[h] *= shrink
                         for c in range(h * dim, (h + 1) * dim):
                             acc[c] *= shrink
                 for e in range(count):
                     starts[e] = (src[start + e] - first) * 2 * width + width
-                    for h in range(num_heads):
-                        sums[row, h] += logits[e * num_heads + h]
+                for e in range(np.uint64(count)):
+                    for h in range(heads):
+                        own[h] += logits[e * heads + h]
                 _add_heads(count, logits, places, kv, starts, acc, 0, num_heads, dim)
+            for h in range(num_heads):
+                sums[row, h] = own[h]
             for c in range(width):
                 weighted[row, c] = acc[c]
             row, begin, end = then, then_begin, then_end
@@ -268,9 +287,14 @@ def _backward_by_target(  # type: ignore[no-untyped-def]  # numba infers its typ
     for part in numba.prange(len(parts) - 1):
         acc = np.empty(width, scale.dtype)
         dots = np.empty(_EDGES * num_heads, scale.dtype)
-        weights = np.empty(_EDGES * 2 * num_heads, scale.dtype)
-        share = np.empty(_EDGES * num_heads, scale.dtype)
-        by_scale = np.zeros(num_heads, scale.dtype)
+        weights = np.empty_like(dots)
+        share = np.empty_like(dots)
+        kept = np.empty(_EDGES * 2 * num_heads + LANES, scale.dtype)
+        # What belongs to a head, once for each of some edges: loops over the eight heads of one
+        # edge at a time are too short for vectors.
+        factor, less, known = np.empty_like(dots), np.empty_like(dots), np.empty_like(dots)
+        _repeat(scale, _EDGES, factor)
+        by_scale = np.zeros_like(dots)
         starts = np.empty(_EDGES, np.int64)
         places = np.arange(_EDGES) * num_heads
         last = parts[part + 1]
@@ -279,6 +303,8 @@ def _backward_by_target(  # type: ignore[no-untyped-def]  # numba infers its typ
             then, then_begin, then_end = next_row(row + 1, last, nodes, indptr, src, low, high)
             prefetch_sources(kv, src, then_begin, then_end, first, 2 * width)
             own = row * 2 * width
+            _repeat(log_total[row], min(end - begin, _EDGES), less)
+            _repeat(delta[row], min(end - begin, _EDGES), known)
             for c in range(width):
                 acc[c] = 0
             for start in range(begin, end, _EDGES):
@@ -288,37 +314,33 @@ def _backward_by_target(  # type: ignore[no-untyped-def]  # numba infers its typ
                         coming = src[start + e + AHEAD] - first
                         prefetch_row(kv, coming * 2 * width, 2 * width)
                     key = (src[start + e] - first) * 2 * width
+                    starts[e] = key
                     _dots(qg, own, kv, key, dots, e * num_heads, num_heads, dim)
                     _dots(qg, own + width, kv, key + width, weights, e * num_heads, num_heads, dim)
-                for e in range(count):
-                    for h in range(num_heads):
-                        at = e * num_heads + h
-                        share[at] = min(
-                            dots[at] * scale[h] - log_total[row, h], scale.dtype.type(0)
-                        )
                 for i in range(count * num_heads):
-                    share[i] = exp(share[i])
-                for e in range(count):
-                    for h in range(num_heads):
-                        at = e * num_heads + h
-                        by_logit = share[at] * (weights[at] - delta[row, h])
-                        by_scale[h] += by_logit * dots[at]
-                        dots[at] = by_logit * scale[h]
-                for e in range(count):
-                    starts[e] = (src[start + e] - first) * 2 * width
+                    share[i] = exp(min(dots[i] * factor[i] - less[i], scale.dtype.type(0)))
+                for i in range(count * num_heads):
+                    by_logit = share[i] * (weights[i] - known[i])
+                    by_scale[i] += by_logit * dots[i]
+                    dots[i] = by_logit * factor[i]
                 _add_heads(count, dots, places, kv, starts, acc, 0, num_heads, dim)
-                for e in range(count):
-                    for h in range(num_heads):
-                        weights[e * 2 * num_heads + h] = dots[e * num_heads + h]
-                        weights[(e * 2 + 1) * num_heads + h] = share[e * num_heads + h]
+                heads = np.uint64(num_heads)  # unsigned: none of these counts from the end
+                for e in range(np.uint64(count)):
+                    for h in range(heads):
+                        kept[np.uint64(2) * e * heads + h] = dots[e * heads + h]
+                        kept[(np.uint64(2) * e + np.uint64(1)) * heads + h] = share[e * heads + h]
+                size = count * 2 * num_heads
                 place = (start - first_edge) * 2 * num_heads
-                for i in range(count * 2 * num_heads):
-                    shares[place + i] = narrow(weights[i], shares)
+                whole = size // LANES * LANES
+                for i in range(0, whole, LANES):
+                    store(shares, place + i, load(kept, i))
+                for i in range(np.uint64(whole), np.uint64(size)):
+                    shares[np.uint64(place) + i] = narrow(kept[i], shares)
             for c in range(width):
                 grad_q[row, c] += acc[c]
             row, begin, end = then, then_begin, then_end
-        for h in range(num_heads):
-            grad_scale[part, h] += by_scale[h]
+        for i in range(_EDGES * num_heads):
+            grad_scale[part, i % num_heads] += by_scale[i]
 
 
 @numba.njit(parallel=True, cache=True, nogil=True, fastmath=FAST)
