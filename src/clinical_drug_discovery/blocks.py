@@ -85,10 +85,3 @@ def row_block(graph: KnowledgeGraph, rows: Tensor) -> Block:
     place[rows] = torch.arange(len(rows), dtype=torch.int32, device=graph.device)
     row_ptr = tuple(torch.searchsorted(host_rows, graph.host.type_ptr).tolist())
     return Block(graph, rows, row_ptr, place, host_rows)
-
-
-def own_rows(x: Tensor, rows: Tensor | slice) -> Tensor:
-    """The target rows of x themselves, shape (M, C)."""
-    if isinstance(rows, slice):
-        return x[rows]
-    return torch.nn.functional.embedding(rows, x)  # its gradient is summed in a fixed order

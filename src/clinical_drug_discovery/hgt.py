@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from clinical_drug_discovery.blocks import Block, own_rows
+from clinical_drug_discovery.blocks import Block
 from clinical_drug_discovery.hgt_update import update, update_backward
 from clinical_drug_discovery.initial import uniform
 from clinical_drug_discovery.norm import normed, normed_gradient
@@ -25,6 +25,7 @@ from clinical_drug_discovery.ops.attention import (
 from clinical_drug_discovery.ops.backend import Window
 from clinical_drug_discovery.ops.buffers import empty, zeros
 from clinical_drug_discovery.ops.precision import linear, linear_gradients, storage_dtype
+from clinical_drug_discovery.ops.rows import own_rows
 from clinical_drug_discovery.rowwise import (
     RowFunction,
     by_type,

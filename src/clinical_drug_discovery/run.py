@@ -29,6 +29,7 @@ from clinical_drug_discovery.losses import DistMult
 from clinical_drug_discovery.memory import AnyPlan, fit_plan, parse_memory, plan_for
 from clinical_drug_discovery.model_dir import model_dir_of
 from clinical_drug_discovery.ops.backend import uses_kernels
+from clinical_drug_discovery.ops.buffers import release_buffers
 from clinical_drug_discovery.optimizer import Adam
 from clinical_drug_discovery.outputs import check_output, output_files
 from clinical_drug_discovery.progress import Progress
@@ -295,6 +296,7 @@ def embed_nodes(
                 f"learning_rate (got {run.learning_rate}) is too high: "
                 "the embeddings hold NaN or infinity"
             )
+    release_buffers()
     with run.timed("collapse"):
         collapse = collapse_by_type(embeddings, graph.type_ptr.tolist(), graph.node_type_names)
     run.progress.milestone(f"Generated embeddings: {embeddings.shape}")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from clinical_drug_discovery.blocks import Block, own_rows
+from clinical_drug_discovery.blocks import Block
 from clinical_drug_discovery.initial import uniform
 from clinical_drug_discovery.norm import normed, normed_gradient
 from clinical_drug_discovery.ops import add_mean, mean_backward_by_type
@@ -26,6 +26,7 @@ from clinical_drug_discovery.ops.precision import (
     padded,
     storage_dtype,
 )
+from clinical_drug_discovery.ops.rows import own_rows
 from clinical_drug_discovery.rowwise import by_type, differentiable
 
 

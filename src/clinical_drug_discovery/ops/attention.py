@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from clinical_drug_discovery.blocks import Block, own_rows
+from clinical_drug_discovery.blocks import Block
 from clinical_drug_discovery.ops import cpu_attention, reference
 from clinical_drug_discovery.ops.backend import Window, chunks_of, uses_kernels, windows
 from clinical_drug_discovery.ops.buffers import empty, zeros
@@ -28,6 +28,7 @@ from clinical_drug_discovery.ops.precision import (
     product_dtype,
     storage_dtype,
 )
+from clinical_drug_discovery.ops.rows import own_rows
 from clinical_drug_discovery.runtime import check_shape
 
 

@@ -86,8 +86,16 @@ def linear_into(out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None = No
     dtype = product_dtype(x)
     columns = weight.to(dtype).t()
     shift = None if bias is None else bias.to(dtype)
+    in_place = out.dtype == dtype and out.is_contiguous() and min(columns.shape) >= FEW_ROWS
     for rows in chunks_of(x, 0, len(x)):
-        product = _product(x[rows].to(dtype), columns)
+        part = x[rows].to(dtype)
+        if in_place and len(part) >= FEW_ROWS:
+            if shift is None:
+                torch.mm(part, columns, out=out[rows])
+            else:
+                torch.addmm(shift, part, columns, out=out[rows])
+            continue
+        product = _product(part, columns)
         if shift is not None:
             product += shift
         out[rows] = product

@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from clinical_drug_discovery.ops.backend import uses_kernels
-from clinical_drug_discovery.ops.buffers import zeros
+from clinical_drug_discovery.ops.buffers import empty, zeros
 
 
 def gather_rows(x: Tensor, rows: Tensor) -> Tensor:
@@ -27,11 +27,21 @@ def gather_rows(x: Tensor, rows: Tensor) -> Tensor:
     return gathered
 
 
+def own_rows(x: Tensor, rows: Tensor | slice) -> Tensor:
+    """The target rows of x themselves, shape (M, C), distinct ones; x itself if all are meant."""
+    if isinstance(rows, Tensor):
+        return gather_rows(x, rows)
+    # A slice of all would have a gradient of its own: one more buffer, cleared and copied.
+    return x if rows.indices(len(x)) == (0, len(x), 1) else x[rows]
+
+
 class _Gathered(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, rows: Tensor) -> Tensor:
         ctx.num_rows = len(x)
         ctx.save_for_backward(rows)
+        if uses_kernels(x.device):
+            return torch.index_select(x, 0, rows, out=empty(x, len(rows), x.shape[1]))
         return functional.embedding(rows, x)
 
     @staticmethod
