@@ -24,6 +24,9 @@ from clinical_drug_discovery.ranker import PathRanker, fit_ranker
 from clinical_drug_discovery.treatments import treatments
 from clinical_drug_discovery.typed import Floats
 
+# Of the weight by diseases that were left out: the model whose embeddings are asked has seen what
+# treats them, of which the pairs that are looked for have no part.
+_TRUST = 0.5
 _DIGITS = 4  # of a score: finer differences are rounding, and drugs alike in all should tie
 
 
@@ -124,6 +127,6 @@ def _blend(
     weight = 0.0
     if embedding is not None:
         other = np.concatenate(embedding)
-        weight = fit_weight(scores, other, has)
+        weight = _TRUST * fit_weight(scores, other, has)
         scores = scores + np.float32(weight) * other
     return Blend(weight, fit_calibration(scores.ravel(), has.ravel()))
