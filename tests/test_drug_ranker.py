@@ -11,7 +11,8 @@ import torch
 from graphs import graph_of, node, planted_facts
 
 from clinical_drug_discovery.calibrate import fit_calibration
-from clinical_drug_discovery.drug_ranker import DrugRanker, EmbeddingScore, fit_drug_ranker
+from clinical_drug_discovery.drug_ranker import Blend, DrugRanker, fit_drug_ranker
+from clinical_drug_discovery.embedding_score import EmbeddingScore, KnownPairs, mean_score
 from clinical_drug_discovery.network import join
 from clinical_drug_discovery.paths import PathEvidence
 from clinical_drug_discovery.ranker_file import load_ranker, save_ranker
@@ -61,20 +62,69 @@ def test_scores_without_meaning_or_with_a_gap_have_probabilities(rng: np.random.
     assert p[known].min() > 0.8 > 0.1 > p[~known].max()
 
 
+def some_score(evidence: PathEvidence, seed: int) -> EmbeddingScore:
+    """Random vectors, and random scores of two pairs that are taken to be known."""
+    generator = torch.Generator().manual_seed(seed)
+    sizes = evidence.num_drugs, evidence.num_diseases
+    drugs, diseases = (torch.randn(n, 4, generator=generator) for n in sizes)
+    known = KnownPairs(
+        torch.tensor([3, 70]), torch.tensor([5, 1]), torch.randn(2, generator=generator)
+    )
+    return EmbeddingScore(drugs, diseases, known)
+
+
+def log_softmax_of(score: EmbeddingScore, asked: np.ndarray) -> torch.Tensor:
+    logits = score.diseases[asked] @ score.drugs.T
+    logits[0, 5], logits[1, 1] = score.known.logits
+    return torch.log_softmax(logits, dim=1)
+
+
 def test_embeddings_join_by_their_weight(
     fitted: tuple[DrugRanker, PathEvidence, PathEvidence],
 ) -> None:
     ranker, evidence, _ = fitted
-    generator = torch.Generator().manual_seed(0)
-    sizes = evidence.num_drugs, evidence.num_diseases
-    drugs, diseases = (torch.randn(n, 4, generator=generator) for n in sizes)
     asked = np.array([3, 70])
-    plain = ranker.scores(evidence, asked)
-    for weight in (0.0, 0.5):
-        both = replace(ranker, embedding=EmbeddingScore(drugs, diseases, weight))
-        logits = diseases[asked] @ drugs.T
-        expected = plain + weight * torch.log_softmax(logits, dim=1).numpy()
-        np.testing.assert_allclose(both.scores(evidence, asked), expected, atol=2e-4)
+    plain, score = ranker.scores(evidence, asked), some_score(evidence, 0)
+    has = [evidence.num_known(disease) > 0 for disease in asked.tolist()]
+    assert sorted(has) == [False, True]
+    both = replace(
+        ranker,
+        embedding=score,
+        with_known=replace(ranker.with_known, weight=0.5),
+        without_known=replace(ranker.without_known, weight=0.2),
+    )
+    weights = np.where(has, 0.5, 0.2)[:, None]
+    expected = plain + weights * log_softmax_of(score, asked).numpy()
+    np.testing.assert_allclose(both.scores(evidence, asked), expected, atol=2e-4)
+
+
+def test_the_mean_of_scores_ranks_as_their_log_chances_do(
+    fitted: tuple[DrugRanker, PathEvidence, PathEvidence],
+) -> None:
+    _, evidence, _ = fitted
+    asked, scores = np.array([3, 70]), [some_score(evidence, seed) for seed in (0, 1)]
+    mean = torch.stack([log_softmax_of(score, asked) for score in scores]).mean(dim=0)
+    expected = torch.log_softmax(mean, dim=1).numpy()
+    np.testing.assert_allclose(mean_score(scores).log_chances(asked), expected, atol=1e-5)
+
+
+def test_embeddings_that_know_more_than_paths_are_listened_to() -> None:
+    """Drugs treat by their group, which no path tells: the evidence is the embeddings'."""
+    rng = np.random.default_rng(0)
+    of_drug, of_disease = rng.integers(6, size=60), rng.integers(6, size=80)
+    facts = [
+        (node("drug", d), "indication", node("disease", s))
+        for d, s in np.argwhere(of_drug[:, None] == of_disease).tolist()
+        if rng.random() < 0.3
+    ]
+    graph = graph_of(facts)
+    numbers = graph.nodes.filter(node_type="drug")["node_id"].cast(int).to_list()
+    noise = torch.randn(len(numbers), 6, generator=torch.Generator().manual_seed(0))
+    embeddings = torch.eye(6)[of_drug[numbers]] + 0.1 * noise
+    ranker = fit_drug_ranker(graph, embeddings=embeddings)
+    assert ranker.embedding is not None
+    assert ranker.with_known.weight > 0.1
+    assert fit_drug_ranker(graph).with_known.weight == 0
 
 
 @pytest.mark.parametrize("with_embedding", [False, True])
@@ -83,8 +133,11 @@ def test_a_file_gives_back_the_ranker(
 ) -> None:
     ranker, evidence, _ = fitted
     if with_embedding:
-        drugs, diseases = torch.ones(evidence.num_drugs, 2), torch.ones(evidence.num_diseases, 2)
-        ranker = replace(ranker, embedding=EmbeddingScore(drugs, diseases, 0.25))
+        ranker = replace(
+            ranker,
+            embedding=some_score(evidence, 0),
+            with_known=Blend(0.25, ranker.with_known.calibration),
+        )
     save_ranker(tmp_path / "r.safetensors", ranker, "of a graph")
     loaded, sha256 = load_ranker(tmp_path / "r.safetensors")
     assert sha256 == "of a graph"

@@ -1,7 +1,8 @@
 """The ranker that is kept with a model: path evidence, what the embeddings say, and probabilities.
 
-score = log-softmax of the path networks + weight x log-softmax of the embeddings' own scores. The
-weight is 0 as long as the embeddings have learned the very pairs that they would be asked about.
+score = log-softmax of the path networks + weight x log-softmax of the treatment decoder. The weight
+is fitted on diseases of which neither has learned anything, one for diseases with known drugs and
+one for those without.
 """
 
 from __future__ import annotations
@@ -9,10 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
+import numpy.typing as npt
 from torch import Tensor
 
+from clinical_drug_discovery.blend import fit_weight
 from clinical_drug_discovery.calibrate import Calibration, fit_calibration
+from clinical_drug_discovery.decoder_fit import fit_decoders
+from clinical_drug_discovery.embedding_score import EmbeddingScore
 from clinical_drug_discovery.errors import InputError
 from clinical_drug_discovery.graph import IntArray, KnowledgeGraph
 from clinical_drug_discovery.paths import PathEvidence
@@ -20,22 +24,18 @@ from clinical_drug_discovery.ranker import PathRanker, fit_ranker
 from clinical_drug_discovery.treatments import treatments
 from clinical_drug_discovery.typed import Floats
 
+# Of the weight by diseases that were left out: the model whose embeddings are asked has seen what
+# treats them, of which the pairs that are looked for have no part.
+_TRUST = 0.5
 _DIGITS = 4  # of a score: finer differences are rounding, and drugs alike in all should tie
 
 
 @dataclass(frozen=True)
-class EmbeddingScore:
-    """What a trained decoder gives a drug and a disease, up to what is the same for all drugs."""
+class Blend:
+    """How scores of diseases of one kind are put together, and what they then mean."""
 
-    drugs: Tensor  #: shape (D, dim), float32
-    diseases: Tensor  #: shape (S, dim), float32, times the relation's vector, over sqrt(dim)
-    weight: float  #: of its log-softmax in the score
-
-    def log_chances(self, diseases: IntArray) -> Floats:
-        """Log-softmax over all drugs, shape (n, D)."""
-        logits = self.diseases[torch.from_numpy(diseases)] @ self.drugs.T
-        result: Floats = torch.log_softmax(logits, dim=1).numpy()
-        return result
+    weight: float  #: of the embeddings' log-chances beside those of the paths
+    calibration: Calibration
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class DrugRanker:
 
     paths: PathRanker
     embedding: EmbeddingScore | None
-    with_known: Calibration  #: for diseases with a known drug
-    without_known: Calibration  #: for diseases without any
+    with_known: Blend  #: for diseases with a known drug
+    without_known: Blend  #: for diseases without any
     path_names: tuple[str, ...]  #: what the features count: must be what the graph gives
 
     def scores(self, evidence: PathEvidence, diseases: IntArray) -> Floats:
@@ -59,16 +59,20 @@ class DrugRanker:
             Shape (n, D), comparable within a disease.
         """
         scores = self.paths.scores(evidence, diseases)
-        return np.round(_with_embedding(scores, self.embedding, diseases), _DIGITS)
+        if self.embedding is not None:
+            weights = [self._blend(evidence, disease).weight for disease in diseases.tolist()]
+            scores += np.array(weights, np.float32)[:, None] * self.embedding.log_chances(diseases)
+        return np.round(scores, _DIGITS)
 
     def probabilities(self, evidence: PathEvidence, diseases: IntArray, scores: Floats) -> Floats:
         """The probability that each pair is a recorded indication, shape (n, D)."""
         out = np.zeros_like(scores)
         for i, disease in enumerate(diseases.tolist()):
-            has_known = evidence.num_known(disease) > 0
-            curve = self.with_known if has_known else self.without_known
-            out[i] = curve.probability(scores[i])
+            out[i] = self._blend(evidence, disease).calibration.probability(scores[i])
         return out
+
+    def _blend(self, evidence: PathEvidence, disease: int) -> Blend:
+        return self.with_known if evidence.num_known(disease) > 0 else self.without_known
 
 
 def why_no_ranker(graph: KnowledgeGraph) -> str | None:
@@ -82,13 +86,13 @@ def why_no_ranker(graph: KnowledgeGraph) -> str | None:
 
 
 def fit_drug_ranker(
-    graph: KnowledgeGraph, *, embedding: EmbeddingScore | None = None, seed: int = 0
+    graph: KnowledgeGraph, *, embeddings: Tensor | None = None, seed: int = 0
 ) -> DrugRanker:
-    """Fit the ranker and its probabilities on all known pairs of a graph.
+    """Fit the ranker, its weights and its probabilities on all known pairs of a graph.
 
     Args:
         graph: on the CPU.
-        embedding: what embeddings say, from a model that has not learned the pairs it scores.
+        embeddings: shape (drugs, any), of a model of the graph; paths alone if None.
         seed: of everything that is drawn.
 
     Raises:
@@ -96,24 +100,33 @@ def fit_drug_ranker(
     """
     evidence = PathEvidence(graph, for_many=False)
     paths = fit_ranker(evidence, seed=seed)
-    curves = [_calibrate(evidence, paths, embedding, use_known=use) for use in (True, False)]
-    return DrugRanker(paths, embedding, curves[0], curves[1], evidence.path_names)
+    # A single disease is learned, and asked about all the same.
+    asked = [out if len(out) else evidence.treated for out in paths.left_out]
+    known = [evidence.known[:, diseases].toarray().T > 0 for diseases in asked]
+    said: dict[bool, list[Floats] | None] = {True: None, False: None}
+    embedding = None
+    if embeddings is not None:
+        decoders = fit_decoders(graph, embeddings, left_out=paths.left_out, asked=asked, seed=seed)
+        said = {True: decoders.with_known, False: decoders.without_known}
+        embedding = decoders.score
+    blends = []
+    for use_known in (True, False):
+        own = [
+            paths.scores_by_network(evidence, diseases, use_known=use_known)[:, n]
+            for n, diseases in enumerate(asked)
+        ]
+        blends.append(_blend(own, said[use_known], known))
+    return DrugRanker(paths, embedding, blends[0], blends[1], evidence.path_names)
 
 
-def _calibrate(
-    evidence: PathEvidence, paths: PathRanker, embedding: EmbeddingScore | None, *, use_known: bool
-) -> Calibration:
-    """Probabilities of one network's scores for the diseases that it has left out."""
-    scores, known = [], []
-    for n, diseases in enumerate(paths.left_out):
-        asked = diseases if len(diseases) else evidence.treated  # a single disease
-        found = paths.scores_by_network(evidence, asked, use_known=use_known)[:, n]
-        scores.append(_with_embedding(found, embedding, asked).ravel())
-        known.append(evidence.known[:, asked].toarray().T.ravel() > 0)
-    return fit_calibration(np.concatenate(scores), np.concatenate(known))
-
-
-def _with_embedding(scores: Floats, embedding: EmbeddingScore | None, diseases: IntArray) -> Floats:
-    if embedding is None or not embedding.weight:
-        return scores
-    return scores + np.float32(embedding.weight) * embedding.log_chances(diseases)
+def _blend(
+    paths: list[Floats], embedding: list[Floats] | None, known: list[npt.NDArray[np.bool_]]
+) -> Blend:
+    """Weight and probabilities by what each network and decoder says of what it left out."""
+    scores, has = np.concatenate(paths), np.concatenate(known)
+    weight = 0.0
+    if embedding is not None:
+        other = np.concatenate(embedding)
+        weight = _TRUST * fit_weight(scores, other, has)
+        scores = scores + np.float32(weight) * other
+    return Blend(weight, fit_calibration(scores.ravel(), has.ravel()))

@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from clinical_drug_discovery.decoder_fit import NUM_STEPS
 from clinical_drug_discovery.graph import EdgeType, KnowledgeGraph
 from clinical_drug_discovery.kernels import DISEASE, DRUG, Chain, meet, steps_from
 from clinical_drug_discovery.lists import MOST_LISTS, NUM_TRIED, NUM_UNTRIED
 from clinical_drug_discovery.pairs import TREATS
+from clinical_drug_discovery.propagation import MOST_EDGES
+from clinical_drug_discovery.treatment_decoder import DIM, MOST_ASKED
 
 _ENTRY = 8  # bytes of a number in a sparse matrix, with its column
 _CHUNKS = 32 + 16  # diseases whose features stand at once: of the scales, and while copied
@@ -23,7 +26,7 @@ def rank_fit_bytes(graph: KnowledgeGraph) -> int:
     ends if those are fewer, four times for drugs (counts and cosines, both also transposed) and
     three times for diseases; the same for three steps from disease to disease. Walks 4 T S for
     each relation, what treated diseases share 8 T T; lists of C candidates, 2 C (T B + K G);
-    features of some diseases, 4 B D each.
+    features of some diseases, 4 B D each. The lists are gone when the treatment decoder is fitted.
 
     Args:
         graph: on the CPU.
@@ -50,7 +53,28 @@ def rank_fit_bytes(graph: KnowledgeGraph) -> int:
     candidates = min(num_drugs, NUM_TRIED + NUM_UNTRIED)
     lists = 2 * candidates * share * (treated * num_base + pairs * (ways + 5))
     dense = 4 * len(same) * treated * num_diseases + 8 * treated**2
-    return int(_ENTRY * matrices + dense + lists + 4 * _CHUNKS * num_base * num_drugs)
+    lists += 4 * _CHUNKS * num_base * num_drugs
+    return int(_ENTRY * matrices + dense + max(lists, decoder_bytes(graph)))
+
+
+def decoder_bytes(graph: KnowledgeGraph) -> int:
+    """Bytes for the fit of treatment decoders, which are fitted one after the other.
+
+    With N nodes of the types next to drugs and diseases, C numbers of a vector and L steps: the
+    vectors that each step keeps, and eight arrays of theirs at a time, 4 N C (L + 8); the scores of
+    the diseases asked for, and what the softmax makes of them, 6 arrays; the matrices in both
+    directions.
+
+    Args:
+        graph: on the CPU.
+    """
+    ends = {DRUG, DISEASE}
+    near = [k for k in graph.edge_types if {k.src_type, k.dst_type} & ends]
+    counts = dict(zip(graph.edge_types, graph.edge_type_counts.tolist(), strict=True))
+    types = {t for k in near for t in (k.src_type, k.dst_type)}
+    vectors = 4 * DIM * (NUM_STEPS + 8) * sum(_size(graph, t) for t in types)
+    edges = 2 * _ENTRY * sum(counts[k] for k in near if counts[k] <= MOST_EDGES)
+    return int(vectors + edges + 6 * 4 * MOST_ASKED * _size(graph, DRUG))
 
 
 def _chains(graph: KnowledgeGraph, start: str) -> dict[Chain, float]:

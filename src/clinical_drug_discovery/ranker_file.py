@@ -10,14 +10,16 @@ import torch
 from torch import Tensor
 
 from clinical_drug_discovery.calibrate import Calibration
-from clinical_drug_discovery.drug_ranker import DrugRanker, EmbeddingScore
+from clinical_drug_discovery.drug_ranker import Blend, DrugRanker
+from clinical_drug_discovery.embedding_score import EmbeddingScore, KnownPairs
 from clinical_drug_discovery.network import Network
 from clinical_drug_discovery.ranker import PathRanker
 from clinical_drug_discovery.sealed_file import load_sealed, save_sealed
 
 #: To be raised whenever the same file would rank otherwise.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _SCALES = ("base_scale", "fellow_scale")
+_KNOWN = ("disease", "drug", "logits")
 
 
 def save_ranker(path: Path, ranker: DrugRanker, graph_sha256: str) -> None:
@@ -37,13 +39,14 @@ def save_ranker(path: Path, ranker: DrugRanker, graph_sha256: str) -> None:
     for n, diseases in enumerate(ranker.paths.left_out):
         tensors[f"left_out.{n}"] = torch.from_numpy(diseases).long()
     if ranker.embedding is not None:
+        known = ranker.embedding.known
         tensors["embedding.drugs"] = ranker.embedding.drugs.contiguous()
         tensors["embedding.diseases"] = ranker.embedding.diseases.contiguous()
+        tensors |= {f"known.{name}": getattr(known, name).contiguous() for name in _KNOWN}
     record = {
         "graph_sha256": graph_sha256,
         "num_networks": len(ranker.paths.networks),
         "hidden": ranker.paths.networks[0].first.out_features,
-        "embedding_weight": ranker.embedding.weight if ranker.embedding else 0.0,
         "with_known": asdict(ranker.with_known),
         "without_known": asdict(ranker.without_known),
         "path_names": ranker.path_names,
@@ -80,13 +83,16 @@ def _ranker(record: dict[str, Any], tensors: dict[str, Tensor]) -> DrugRanker:
     left_out = tuple(tensors[f"left_out.{n}"].numpy() for n in numbers)
     embedding = None
     if "embedding.drugs" in tensors:
-        embedding = EmbeddingScore(
-            tensors["embedding.drugs"], tensors["embedding.diseases"], record["embedding_weight"]
-        )
+        known = KnownPairs(*(tensors[f"known.{name}"] for name in _KNOWN))
+        embedding = EmbeddingScore(tensors["embedding.drugs"], tensors["embedding.diseases"], known)
     return DrugRanker(
         PathRanker(tuple(networks), base_scale, fellow_scale, record["seconds"], left_out),
         embedding,
-        Calibration(**record["with_known"]),
-        Calibration(**record["without_known"]),
+        _blend(record["with_known"]),
+        _blend(record["without_known"]),
         tuple(record["path_names"]),
     )
+
+
+def _blend(record: dict[str, Any]) -> Blend:
+    return Blend(record["weight"], Calibration(**record["calibration"]))

@@ -34,7 +34,7 @@ class NetworkScores:
             embeddings: shape (N, D), on the CPU.
             decoder: of the same training, on any device.
         """
-        self._z = embeddings
+        self.embeddings = embeddings
         self._weight, self._bias = decoder.relation.detach().cpu(), decoder.bias.detach().cpu()
 
     def __call__(self, sources: IntArray, relation: int, span: tuple[int, int]) -> Scores:
@@ -48,7 +48,7 @@ class NetworkScores:
         Returns:
             shape (n, M), float32.
         """
-        z, dim = self._z, self._z.shape[1]
+        z, dim = self.embeddings, self.embeddings.shape[1]
         of_source = z[torch.from_numpy(sources)] * self._weight[relation]
         products = of_source @ z[slice(*span)].T
         scores: Scores = ((products + dim * self._bias[relation]) / dim**0.5).numpy()
@@ -66,8 +66,9 @@ def drug_rankers(
         seed: of the fits.
 
     Yields:
-        Name and ranker: `network`, by the relation "indication"; `ranker`, what `cdd embed` keeps
-        for `cdd rank`; `paths, listwise` and `paths, boosted`, networks and trees over the evidence
+        Name and ranker: `network`, by the relation "indication"; `network, treatment decoder`, that
+        of `treatment_decoder` on the same embeddings; `ranker`, what `cdd embed` keeps for
+        `cdd rank`; `paths, listwise` and `paths, boosted`, networks and trees over the evidence
         of typed paths alone; those of `baselines.BASELINES`.
 
     Raises:
@@ -77,7 +78,14 @@ def drug_rankers(
     indication = graph.relations.index(INDICATION)
     yield "network", lambda diseases: network(diseases, indication, drugs)
 
-    ranker = fit_drug_ranker(graph, seed=seed)
+    ranker = fit_drug_ranker(graph, embeddings=network.embeddings[slice(*drugs)], seed=seed)
+    decoder = ranker.embedding
+    assert decoder is not None
+    yield (
+        "network, treatment decoder",
+        lambda diseases: decoder.log_chances(diseases - first_disease),
+    )
+
     evidence = PathEvidence(graph)  # not before: the fit has its own
     boosted = fit_boosted(evidence, seed=seed)
     for name, scores_of in (

@@ -5,22 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from torch import Tensor
+
 from clinical_drug_discovery.checkpoint import save_model, save_record
 from clinical_drug_discovery.drug_ranker import DrugRanker, fit_drug_ranker, why_no_ranker
 from clinical_drug_discovery.graph import KnowledgeGraph
 from clinical_drug_discovery.model_dir import write_ranker
 from clinical_drug_discovery.outputs import write_embeddings
+from clinical_drug_discovery.pairs import DRUG, span_of
 from clinical_drug_discovery.run import Run, Trained
 from clinical_drug_discovery.runtime import GIB, empty_cache, peak_memory_bytes
 from clinical_drug_discovery.stats import EmbeddingStats
 
 
-def fit_ranker_of(run: Run, graph: KnowledgeGraph, wanted: bool, seed: int) -> DrugRanker | None:
+def fit_ranker_of(
+    run: Run, graph: KnowledgeGraph, embeddings: Tensor, wanted: bool, seed: int
+) -> DrugRanker | None:
     """Fit the ranker that `cdd rank` will use; None, said aloud, if the graph gives nothing for it.
 
     Args:
         run: takes the time and the warning.
         graph: on the CPU.
+        embeddings: shape (N, D), of all nodes, on the CPU.
         wanted: whether to fit one at all.
         seed: of the fit.
     """
@@ -31,9 +37,12 @@ def fit_ranker_of(run: Run, graph: KnowledgeGraph, wanted: bool, seed: int) -> D
         if why is not None:
             run.warn(f"no ranker of drugs was fitted, cdd rank will refuse this model: {why}")
             return None
-        run.progress.milestone("Fitting the ranker of drugs on paths in the graph")
+        run.progress.milestone(
+            "Fitting the ranker of drugs on paths in the graph and on embeddings"
+        )
         empty_cache(run.device)  # what the training used is then there for the fit
-        ranker = fit_drug_ranker(graph, seed=seed)
+        drugs = embeddings[slice(*span_of(graph, DRUG))]
+        ranker = fit_drug_ranker(graph, embeddings=drugs, seed=seed)
         run.peak.sample()
         empty_cache(run.device)
     return ranker

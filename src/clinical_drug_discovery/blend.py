@@ -1,0 +1,69 @@
+"""How much one ranking of drugs should count beside another, by pairs that neither has seen."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from clinical_drug_discovery.typed import Floats
+
+_STEPS, _RIDGE, _ENOUGH = 30, 1e-6, 1e-4
+_DECIMALS = 3
+_Doubles = npt.NDArray[np.float64]
+
+
+def fit_weight(first: Floats, second: Floats, known: npt.NDArray[np.bool_]) -> float:
+    """The w of first + w second that finds known drugs best.
+
+    A conditional logit of both: each known drug among those that are not known. How sharp the sum
+    is does not count: a temperature is fitted as well, and w is the ratio.
+
+    Args:
+        first: shape (n, D), log-chances of the drugs of n diseases.
+        second: shape (n, D), as well.
+        known: shape (n, D), the drugs to be found.
+
+    Returns:
+        The weight, at least 0; 0 where the second says nothing that helps.
+    """
+    both = np.stack([first, second], axis=2).astype(np.float64)
+    rows = [(features[~has], features[has]) for features, has in zip(both, known, strict=True)]
+    rows = [(others, goals) for others, goals in rows if len(others) and len(goals)]
+    theta = np.array([1.0, 0.0])
+    loss, gradient, curvature = _loss(rows, theta)
+    for _ in range(_STEPS):
+        step, size = np.linalg.solve(curvature + _RIDGE * np.eye(2), gradient), 1.0
+        found = _loss(rows, theta - step)
+        while found[0] > loss and size > _RIDGE:
+            size /= 2
+            found = _loss(rows, theta - size * step)
+        theta, gained = theta - size * step, loss - found[0]
+        loss, gradient, curvature = found
+        if gained < _ENOUGH:
+            break
+    if theta[1] <= 0:
+        return 0.0
+    return round(float(theta[1] / max(theta[0], _ENOUGH)), _DECIMALS)
+
+
+def _loss(
+    rows: list[tuple[_Doubles, _Doubles]], theta: _Doubles
+) -> tuple[float, _Doubles, _Doubles]:
+    """Negative log-likelihood, gradient and curvature."""
+    loss, gradient, curvature = 0.0, np.zeros(2), np.zeros((2, 2))
+    for others, goals in rows:
+        logits = others @ theta
+        most = logits.max()
+        chance = np.exp(logits - most)
+        total = chance.sum()
+        chance /= total
+        mean = chance @ others
+        spread = (others * chance[:, None]).T @ others - np.outer(mean, mean)
+        # Goal or any of the others is a coin's throw; which of the others, a softmax.
+        lead = goals @ theta - (most + np.log(total))
+        missed = 1 / (1 + np.exp(np.clip(lead, -500, 500)))
+        apart = goals - mean
+        loss += float(np.logaddexp(0, -lead).sum())
+        gradient -= missed @ apart
+        curvature += (apart * (missed * (1 - missed))[:, None]).T @ apart + missed.sum() * spread
+    return loss, gradient, curvature
