@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from closeness import off
-from graphs import Fact, to_rows
+from graphs import Fact, graph_of, node, to_rows
 from torch import Tensor
 from typer.testing import CliRunner
 
@@ -27,6 +27,7 @@ from clinical_drug_discovery.inference import embed_all
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
 from clinical_drug_discovery.losses import DistMult, contrastive_loss, link_prediction_loss
+from clinical_drug_discovery.ops import add_mean
 from clinical_drug_discovery.ops.backend import device_path
 from clinical_drug_discovery.optimizer import Adam
 from clinical_drug_discovery.runtime import available_devices
@@ -146,6 +147,23 @@ def test_edges_of_every_kind_of_block(graph: KnowledgeGraph, first: int) -> None
                     src, dst = source[kept].tolist(), targets[row[kept]].tolist()
                     found += list(zip(src, dst, strict=True))
                 assert sorted(found) == wanted
+
+
+def test_means_of_ranges_whose_edge_types_follow_each_other() -> None:
+    """Of the later nodes alone, both relations' edges lie side by side: nodes before have one."""
+    ring = [(node("gene/protein", i), "r1", node("gene/protein", i + 1)) for i in range(10, 21)]
+    late = [(node("gene/protein", i), "r2", node("gene/protein", 20)) for i in range(16, 20)]
+    graph = graph_of(ring + late)
+    x = torch.arange(2.0 * graph.num_nodes).view(-1, 2)
+    with device_path():
+        whole = add_mean(x, full_block(graph), torch.zeros_like(x))
+        joined = 0
+        for start in range(graph.num_nodes):
+            block = range_block(graph, start, graph.num_nodes)
+            joined += start > 0 and block.edges.joined
+            found = add_mean(x, block, torch.zeros(block.num_rows, 2))
+            assert torch.equal(found, whole[start:])
+    assert joined
 
 
 def test_doctor_plans_for_a_device_that_is_not_here(tmp_path: Path, facts: list[Fact]) -> None:

@@ -220,5 +220,6 @@ def test_a_helpful_second_opinion_gets_a_weight_and_noise_gets_none(
     assert fit_weight(first, second, known) == pytest.approx(4, rel=0.3)  # by their variances
     assert fit_weight(first, 100 * second, known) == pytest.approx(0.04, rel=0.3)
     assert fit_weight(first, noise, known) < 0.1
+    assert fit_weight(-first, second, known) == 10  # no more, however wrong the first is
     assert fit_weight(first, -first - second, known) == 0
     assert fit_weight(first, np.zeros_like(first), known) == 0

@@ -9,6 +9,7 @@ from clinical_drug_discovery.typed import Floats
 
 _STEPS, _RIDGE, _ENOUGH = 30, 1e-6, 1e-4
 _DECIMALS = 3
+_MOST = 10.0  # with more the first would vanish in rounding
 _Doubles = npt.NDArray[np.float64]
 
 
@@ -24,7 +25,7 @@ def fit_weight(first: Floats, second: Floats, known: npt.NDArray[np.bool_]) -> f
         known: shape (n, D), the drugs to be found.
 
     Returns:
-        The weight, at least 0; 0 where the second says nothing that helps.
+        The weight, from 0, where the second says nothing that helps, to 10.
     """
     both = np.stack([first, second], axis=2).astype(np.float64)
     rows = [(features[~has], features[has]) for features, has in zip(both, known, strict=True)]
@@ -43,7 +44,7 @@ def fit_weight(first: Floats, second: Floats, known: npt.NDArray[np.bool_]) -> f
             break
     if theta[1] <= 0:
         return 0.0
-    return round(float(theta[1] / max(theta[0], _ENOUGH)), _DECIMALS)
+    return round(float(min(theta[1] / max(theta[0], _ENOUGH), _MOST)), _DECIMALS)
 
 
 def _loss(

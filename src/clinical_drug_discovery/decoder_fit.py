@@ -21,7 +21,7 @@ class FittedDecoders:
     """What several decoders say together, and each of the diseases that it was asked about."""
 
     score: EmbeddingScore
-    with_known: list[Floats]  #: log-chances (n, D), each known pair as if it alone were unknown
+    with_known: list[Floats]  #: log-chances (n, D), of known pairs with a tenth of all hidden
     without_known: list[Floats]  #: as if nothing were known to treat these diseases
 
 

@@ -81,12 +81,15 @@ class EdgeIndex:
             source = self.graph.src[edge].long()
             if first_node:
                 source.sub_(first_node)
-            row = pair.sub_(less) if len(edge_types) == 1 else self._rows[pair]
+            if len(edge_types) == 1:
+                row = pair.sub_(less)
+            else:
+                row = self._rows[pair.sub_(self.first_pair[0])]
             yield EdgeChunk(row, source, real)
 
     @cached_property
     def _rows(self) -> Tensor:
-        """The block's row of each pair, int64."""
+        """The block's row of each pair from its first one on, int64."""
         ends = [*self.first_pair[1:], len(self.starts)]
         rows = [
             np.arange(end - first) + self.row_ptr[dst_type]

@@ -20,7 +20,8 @@ class Adam:
     """Alg. 1 of "Adam: A Method for Stochastic Optimization" (arXiv:1412.6980), usual constants.
 
     Equal to `torch.optim.Adam`. Keeps two numbers beside each weight. On GPUs, which prepare
-    operations for each shape, all but the largest weights move to one array and are changed as one.
+    operations for each shape, all but the largest weights move to one array and are changed as one:
+    each of them must have a gradient in every step, or in none.
     """
 
     def __init__(self, weights: Iterable[Tensor], learning_rate: float) -> None:
@@ -94,7 +95,7 @@ class _Joined:
         return self._values
 
     def take_grads(self) -> Tensor | None:
-        """All gradients as one array; zeros where a weight has none, so that it stays."""
+        """All gradients as one array; zeros where a weight has none, as one that never had any."""
         grads = [weight.grad for weight in self._weights]
         for weight in self._weights:
             weight.grad = None

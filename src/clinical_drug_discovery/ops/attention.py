@@ -242,7 +242,7 @@ class _Attention(torch.autograd.Function):
 def head_dots(a: Tensor, b: Tensor, num_heads: int) -> Tensor:
     """Dot products of the heads of two arrays of rows, shape (M, H)."""
     shape = (num_heads, a.shape[1] // num_heads)
-    dots = a.new_empty(len(a), num_heads)
+    dots = b.new_empty(len(a), num_heads)  # a may be stored in less precision
     for rows in chunks_of(a, 0, len(a)):
         dots[rows] = (a[rows] * b[rows]).unflatten(1, shape).sum(dim=-1)
     return dots

@@ -1,10 +1,10 @@
-"""Large buffers, kept for the next ones of their size.
+"""Large buffers, in huge pages, some of them kept for the next ones of their size.
 
 The pages of a buffer that the system gives are cleared one by one as they are first touched. For
 buffers of a hundred MiB, twenty an epoch, that took as long as a sixth of the epoch, and several
 times that on a virtual machine whose host takes back what is freed. So they are made in huge pages,
-which numpy asks Linux for and torch does not, and go from one tensor to the next. What is kept
-gives way to whatever of another size is asked for.
+which numpy asks Linux for and torch does not, and those of up to 64 MiB go from one tensor to the
+next. What is kept gives way to whatever of another size is asked for.
 """
 
 from __future__ import annotations
@@ -85,9 +85,11 @@ class _Pool:
         return np.empty(size, np.uint8)
 
     def _give_back(self, block: Block) -> None:
+        if block.nbytes > _MOST_FREE:
+            return
         with self._lock:
             self._free.append(block)
-            while sum(map(len, self._free)) > _MOST_FREE:
+            while self._free and sum(map(len, self._free)) > _MOST_FREE:
                 del self._free[0]
 
 
