@@ -16,6 +16,7 @@ from clinical_drug_discovery.edge_chunks import EDGE_CHUNK
 from clinical_drug_discovery.errors import DoesNotFitError, InputError
 from clinical_drug_discovery.graph import EdgeType, KnowledgeGraph
 from clinical_drug_discovery.ops.backend import uses_kernels
+from clinical_drug_discovery.ops.buffers import MOST_IDLE_BYTES
 from clinical_drug_discovery.ops.cpu_attention import PIECE_EDGES
 from clinical_drug_discovery.ops.precision import padded, stored_bytes
 from clinical_drug_discovery.runtime import GIB, available_memory_bytes, peak_memory_bytes
@@ -126,8 +127,8 @@ class SagePlan:
         last layer and the loss, with 4 N C (L + 1) + M (8 C + 12 D); the last layer backward, with
         N C (4 L + 4) + M (8 C + 8 D + S C) + 4 n C; the hidden layers backward, with
         N C (4 L + 4 + S) + 4 n C. Inference: the vectors, the input and the rows that edges gather
-        of it, and the result: 4 N C + N C (4 + S) + 4 N max(C, D), and the rows of a chunk. On GPUs
-        also 8 C for each edge of a chunk. The ranker's fit: vectors, embeddings, and its own.
+        of it, and the result: 4 N C + N C (4 + S) + 4 N max(C, D), and the rows of a chunk. On CPUs
+        also a buffer that waits to be used again, on GPUs 8 C for each edge of a chunk. The ranker's fit: vectors, embeddings, and its own.
         """
         nodes, most, hidden, dim = (
             self.graph.num_nodes, self.graph.most, self.hidden_dim, self.embedding_dim
@@ -148,7 +149,8 @@ class SagePlan:
             kept + vector + stored + 4 * most * hidden if layers else 0,
         )
         weights = 16 * (2 * hidden * (hidden * layers + dim))
-        training = 3 * vector + weights + step + 150 * self.edge_batch_size
+        idle = 0 if self.edge_chunk else min(MOST_IDLE_BYTES, vector)
+        training = 3 * vector + weights + step + 150 * self.edge_batch_size + idle
         chunk = min(self.chunk_size, most) * 4 * (hidden + 3 * dim)
         inference = vector + vector + stored + 4 * nodes * max(hidden, dim) + chunk
         ranking = vector + weights // 4 + 4 * nodes * dim + self.rank_fit if self.rank_fit else 0
@@ -191,8 +193,9 @@ class HgtPlan:
         S) or 4 N (P + C); the loss, with what is kept of the hidden layers, 4 N C and M (4 P + 4
         C + 8 D); the last layer backward, with the same, 4 N C again and M P (4 + 2 S); a hidden
         layer backward, with what is kept of those before, 8 N C and N P (4 + 2 S). Inference: the
-        vectors, a stage's input and result, a chunk's rows and the forward buffers. On GPUs also
-        24 P for each edge of a chunk, half of it in inference. The ranker's fit: vectors,
+        vectors, a stage's input and result, a chunk's rows and the forward buffers. On CPUs also a
+        buffer that waits to be used again, on GPUs 24 P for each edge of a chunk, half of it in
+        inference. The ranker's fit: vectors,
         embeddings, and its own.
         """
         graph, hidden, dim, layers = (
@@ -221,7 +224,8 @@ class HgtPlan:
         weights = types * hidden * (4 * hidden * layers + hidden + dim)
         weights += 2 * layers * edge_types * hidden * hidden // self.num_heads
         sampled = sum(min(n, self.edge_sample_size) for n in graph.edge_type_counts.values())
-        training = 3 * vector + 16 * weights + 150 * sampled + 4 * graph.num_edges + step
+        idle = 0 if self.edge_chunk else min(MOST_IDLE_BYTES, vector)
+        training = 3 * vector + 16 * weights + 150 * sampled + 4 * graph.num_edges + step + idle
         chunk = min(self.chunk_size, most) * (width * (4 + stored) + 4 * (hidden + dim))
         inference = vector + vector + 4 * nodes * max(hidden, dim) + chunk + forward
         gathers = 24 * self.edge_chunk * width

@@ -23,8 +23,8 @@ from clinical_drug_discovery.ops.backend import uses_kernels
 _LEAST_BYTES = 8 << 20  # below this the C heap keeps them
 _STEP = 2 << 20  # sizes are multiples of it: the rows of batches differ by less
 _MOST_SPARE = 1.125  # of the bytes that are asked for, in a buffer that is used again
-# Bytes that are kept for later. Three times as many made the peak 3% higher, and no epoch shorter.
-_MOST_FREE = 64 << 20
+#: That are kept for later. Three times as many made the peak 3% higher, and no epoch shorter.
+MOST_IDLE_BYTES = 64 << 20
 _NUMPY = {torch.float32: np.float32, torch.float64: np.float64, torch.bfloat16: np.uint16}
 Block = npt.NDArray[np.uint8]
 Lent = npt.NDArray[np.generic]
@@ -85,11 +85,11 @@ class _Pool:
         return np.empty(size, np.uint8)
 
     def _give_back(self, block: Block) -> None:
-        if block.nbytes > _MOST_FREE:
+        if block.nbytes > MOST_IDLE_BYTES:
             return
         with self._lock:
             self._free.append(block)
-            while self._free and sum(map(len, self._free)) > _MOST_FREE:
+            while self._free and sum(map(len, self._free)) > MOST_IDLE_BYTES:
                 del self._free[0]
 
 
