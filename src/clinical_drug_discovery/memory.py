@@ -128,7 +128,8 @@ class SagePlan:
         N C (4 L + 4) + M (8 C + 8 D + S C) + 4 n C; the hidden layers backward, with
         N C (4 L + 4 + S) + 4 n C. Inference: the vectors, the input and the rows that edges gather
         of it, and the result: 4 N C + N C (4 + S) + 4 N max(C, D), and the rows of a chunk. On CPUs
-        also a buffer that waits to be used again, on GPUs 8 C for each edge of a chunk. The ranker's fit: vectors, embeddings, and its own.
+        also a buffer that waits to be used again, on GPUs 8 C for each edge of a chunk. The
+        ranker's fit: vectors, embeddings, and its own.
         """
         nodes, most, hidden, dim = (
             self.graph.num_nodes, self.graph.most, self.hidden_dim, self.embedding_dim
