@@ -169,7 +169,7 @@ def test_the_script_is_quiet_when_stderr_is_no_terminal(edges: Path, tmp_path: P
 def test_the_script_shows_the_milestones_on_a_terminal(
     edges: Path, tmp_path: Path, model: str, stages: tuple[str, ...]
 ) -> None:
-    pty = pytest.importorskip("pty")
+    pty = pytest.importorskip("pty", reason="Windows has no pseudo-terminals")
     ours, theirs = pty.openpty()
     output = tmp_path / "e.npy"
     flags = ["--edges", edges, "--output", output, "--device", "cpu", *SMALL]

@@ -150,8 +150,8 @@ class SagePlan:
             kept + vector + stored + 4 * most * hidden if layers else 0,
         )
         weights = 16 * (2 * hidden * (hidden * layers + dim))
-        idle = 0 if self.edge_chunk else min(MOST_IDLE_BYTES, vector)
-        training = 3 * vector + weights + step + 150 * self.edge_batch_size + idle
+        training = 3 * vector + weights + step + 150 * self.edge_batch_size
+        training += _idle_bytes(self.edge_chunk, vector)
         chunk = min(self.chunk_size, most) * 4 * (hidden + 3 * dim)
         inference = vector + vector + stored + 4 * nodes * max(hidden, dim) + chunk
         ranking = vector + weights // 4 + 4 * nodes * dim + self.rank_fit if self.rank_fit else 0
@@ -225,14 +225,19 @@ class HgtPlan:
         weights = types * hidden * (4 * hidden * layers + hidden + dim)
         weights += 2 * layers * edge_types * hidden * hidden // self.num_heads
         sampled = sum(min(n, self.edge_sample_size) for n in graph.edge_type_counts.values())
-        idle = 0 if self.edge_chunk else min(MOST_IDLE_BYTES, vector)
-        training = 3 * vector + 16 * weights + 150 * sampled + 4 * graph.num_edges + step + idle
+        training = 3 * vector + 16 * weights + 150 * sampled + 4 * graph.num_edges + step
+        training += _idle_bytes(self.edge_chunk, vector)
         chunk = min(self.chunk_size, most) * (width * (4 + stored) + 4 * (hidden + dim))
         inference = vector + vector + 4 * nodes * max(hidden, dim) + chunk + forward
         gathers = 24 * self.edge_chunk * width
         ranking = vector + 4 * weights + 4 * nodes * dim + self.rank_fit if self.rank_fit else 0
         needed = max(training + gathers, inference + 16 * weights + gathers // 2, ranking)
         return _FIXED + _FIXED_HGT + 60 * self.num_sharing + needed
+
+
+def _idle_bytes(edge_chunk: int, vector: int) -> int:
+    """What waits in `ops.buffers` to be used again, if buffers are large enough; not on GPUs."""
+    return 0 if edge_chunk else min(MOST_IDLE_BYTES, vector)
 
 
 Plan = SagePlan | HgtPlan

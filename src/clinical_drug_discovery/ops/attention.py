@@ -339,14 +339,9 @@ class _Stream:
 
     def keys_and_values(self, src_type: int) -> None:
         """Put keys and values of all nodes of one type into their buffer."""
-        nodes, own = self.nodes(src_type), self.own_nodes(src_type)
-        out, x = self.buffer("heads", nodes).flatten(1), self.x[nodes]
-        maps = self.maps(src_type)
-        if self._kernels:
-            linear_into(out, x, *maps)
-            return
-        for rows in chunks_of(x, own.start, own.stop):
-            out[rows] = linear(x[rows], *maps)
+        nodes = self.nodes(src_type)
+        out = self.buffer("heads", nodes).flatten(1)
+        linear_into(out, self.x[nodes], *self.maps(src_type), self.own_nodes(src_type))
 
     def mapped(self, edge_type: int) -> Tensor:
         """Keys and values of the sources of an edge type, mapped by it: shape (n, 2, P)."""

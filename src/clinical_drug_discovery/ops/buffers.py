@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -32,26 +31,21 @@ Lent = npt.NDArray[np.generic]
 
 def empty(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
     """A buffer with anything in it, on the device of `like` and of its type if no other is said."""
-    return _made(like.new_empty, like, shape, dtype or like.dtype)
+    dtype = dtype or like.dtype
+    num_bytes = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+    if num_bytes < _LEAST_BYTES or not uses_kernels(like.device) or dtype not in _NUMPY:
+        return like.new_empty(shape, dtype=dtype)
+    return torch.from_numpy(_POOL.lend(num_bytes, shape, _NUMPY[dtype])).view(dtype)
 
 
 def zeros(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
     """A buffer of zeros, on the device of `like` and of its type if no other is said."""
-    return _made(like.new_empty, like, shape, dtype or like.dtype).zero_()
+    return empty(like, *shape, dtype=dtype).zero_()
 
 
 def release_buffers() -> None:
     """Give back to the system what is kept and not in use."""
     _POOL.release()
-
-
-def _made(
-    by_torch: Callable[..., Tensor], like: Tensor, shape: tuple[int, ...], dtype: torch.dtype
-) -> Tensor:
-    num_bytes = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
-    if num_bytes < _LEAST_BYTES or not uses_kernels(like.device) or dtype not in _NUMPY:
-        return by_torch(shape, dtype=dtype)
-    return torch.from_numpy(_POOL.lend(num_bytes, shape, _NUMPY[dtype])).view(dtype)
 
 
 class _Pool:

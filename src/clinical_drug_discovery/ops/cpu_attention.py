@@ -289,7 +289,7 @@ def _backward_by_target(  # type: ignore[no-untyped-def]  # numba infers its typ
         dots = np.empty(_EDGES * num_heads, scale.dtype)
         weights = np.empty_like(dots)
         share = np.empty_like(dots)
-        kept = np.empty(_EDGES * 2 * num_heads + LANES, scale.dtype)
+        kept = np.empty(_EDGES * 2 * num_heads, scale.dtype)
         # What belongs to a head, once for each of some edges: loops over the eight heads of one
         # edge at a time are too short for vectors.
         factor, less, known = np.empty_like(dots), np.empty_like(dots), np.empty_like(dots)

@@ -64,13 +64,13 @@ def mean_backward_by_type(grad: Tensor, block: Block) -> Iterator[TypedGradient]
     Yields:
         What belongs to each type; its rows are used again for the next.
     """
-    graph, backend = block.graph, _backend(grad)
+    graph = block.graph
     messages = packed(grad, _share(block, grad.dtype))
     buffer = empty(grad, graph.room, grad.shape[1])
     for node_type, (first, last) in enumerate(pairwise(graph.bounds)):
         if uses_kernels(grad.device):
-            view, out, place = slice(first, last), buffer[: last - first].zero_(), block.places()
-            backend.add_neighbors_backward(messages, block, place, node_type, out)
+            view, out = slice(first, last), buffer[: last - first].zero_()
+            cpu.add_neighbors_backward(messages, block, block.places(), node_type, out)
         else:  # of one shape, as another shape costs another kernel
             view, out = graph.view_of(node_type), buffer.zero_()
             reference.add_neighbors_backward(

@@ -77,17 +77,32 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return product if bias is None else product + bias
 
 
-def linear_into(out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> None:
-    """Write `linear` of many rows to `out`, of any precision, a chunk of rows at a time."""
+def linear_into(
+    out: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    own: slice = slice(None),
+) -> None:
+    """Write `linear` of many rows to `out`, of any precision, a chunk of rows at a time.
+
+    Args:
+        out: shape (N, D).
+        x: shape (N, C).
+        weight: shape (D, C).
+        bias: shape (D,).
+        own: which rows are wanted; others may be written as well.
+    """
+    first, last, _ = own.indices(len(x))
     if not uses_kernels(x.device):
-        for rows in chunks_of(x, 0, len(x)):
-            out[rows] = functional.linear(x[rows], weight, bias)
+        for rows in chunks_of(x, first, last):
+            out[rows] = linear(x[rows], weight, bias)
         return
     dtype = product_dtype(x)
     columns = weight.to(dtype).t()
     shift = None if bias is None else bias.to(dtype)
     in_place = out.dtype == dtype and out.is_contiguous() and min(columns.shape) >= FEW_ROWS
-    for rows in chunks_of(x, 0, len(x)):
+    for rows in chunks_of(x, first, last):
         part = x[rows].to(dtype)
         if in_place and len(part) >= FEW_ROWS:
             if shift is None:

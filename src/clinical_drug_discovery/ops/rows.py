@@ -23,6 +23,8 @@ def gather_rows(x: Tensor, rows: Tensor) -> Tensor:
     Returns:
         shape (K, C).
     """
+    if not uses_kernels(x.device):
+        return functional.embedding(rows, x)
     gathered: Tensor = _Gathered.apply(x, rows)  # type: ignore[no-untyped-call]  # torch has no types for it
     return gathered
 
@@ -36,19 +38,16 @@ def own_rows(x: Tensor, rows: Tensor | slice) -> Tensor:
 
 
 class _Gathered(torch.autograd.Function):
+    """On the CPU: where `index_add_` adds in order, and buffers are used again."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, rows: Tensor) -> Tensor:
         ctx.num_rows = len(x)
         ctx.save_for_backward(rows)
-        if uses_kernels(x.device):
-            return torch.index_select(x, 0, rows, out=empty(x, len(rows), x.shape[1]))
-        return functional.embedding(rows, x)
+        return torch.index_select(x, 0, rows, out=empty(x, len(rows), x.shape[1]))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (rows,) = ctx.saved_tensors
-        if uses_kernels(grad.device):  # atomic, and so in any order, on others
-            return zeros(grad, ctx.num_rows, grad.shape[1]).index_add_(0, rows, grad), None
-        by_x: Tensor = torch.ops.aten.embedding_dense_backward(grad, rows, ctx.num_rows, -1, False)
-        return by_x, None
+        return zeros(grad, ctx.num_rows, grad.shape[1]).index_add_(0, rows, grad), None
