@@ -1,12 +1,16 @@
 """How well are held-out drugs found for diseases, among all drugs? A race on the same splits.
 
-python benchmarks/quality.py kg.csv [--seeds 3] [--minutes 2] [--split pair] [--rivals DIR]
+python benchmarks/quality.py kg.csv [--seeds 0 1 2] [--split pair] [--minutes 2]
+    [--model graphsage --num-epochs 40] [--rivals DIR]
 
 Medians over the seeds, by the metrics that `cdd evaluate` has (docs/evaluation.md): rankers that
 learn nothing; typed paths; with --minutes, DistMult and ComplEx with nothing but a vector per node,
-trained so long (shallow.py). --rivals DIR writes each split there, as rivals.py says, and ranks by
-the scores of other programs that are found beside it. `cdd evaluate --relation-share 0` with the
-same seed has the same split.
+trained so long (shallow.py). With --model instead our network after so many epochs, at its other
+defaults, and all that `cdd evaluate` ranks by. --rivals DIR writes each split there, as rivals.py
+says, and ranks by the scores of other programs that are found beside it.
+
+Splits are those of `cdd evaluate --relation-share 0` with the same seed. "both" holds out whole
+diseases, then a tenth of the other pairs: one training answers both questions.
 """
 
 from __future__ import annotations
@@ -14,94 +18,157 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from rivals import export_split, found_scores
 from shallow import train_shallow
 
 from clinical_drug_discovery.baselines import BASELINES
 from clinical_drug_discovery.boosting import fit_boosted
-from clinical_drug_discovery.graph import KnowledgeGraph
+from clinical_drug_discovery.evaluate import MODELS, settings_of
+from clinical_drug_discovery.graph import IntArray, KnowledgeGraph
 from clinical_drug_discovery.metrics import Metrics, Scores, ranking_metrics
 from clinical_drug_discovery.pairs import DISEASE, span_of
 from clinical_drug_discovery.paths import PathEvidence
 from clinical_drug_discovery.ranker import fit_ranker
-from clinical_drug_discovery.rankers import Ranker, of_nodes
+from clinical_drug_discovery.rankers import NetworkScores, Ranker, drug_rankers, of_nodes
 from clinical_drug_discovery.ranking import Question
+from clinical_drug_discovery.run import begin_run
 from clinical_drug_discovery.split import Split, split_areas, split_diseases, split_pairs
 from clinical_drug_discovery.tables import read_graph
 
 SHOWN = ("mrr", "hits@10", "recall@50", "recall@100", "auroc", "auprc", "entropy@50")
-SPLITS: dict[str, Callable[[KnowledgeGraph, int], Split]] = {
-    "pair": lambda graph, seed: split_pairs(graph, share=0.1, seed=seed, validation_share=0),
-    "disease": lambda graph, seed: split_diseases(
+SPLITS = ("pair", "disease", "area", "both")
+#: A training graph, and what is asked after training on it.
+Race = tuple[KnowledgeGraph, dict[str, Question]]
+#: By question and ranker.
+Figures = dict[str, dict[str, Metrics]]
+
+
+def pairs(graph: KnowledgeGraph, seed: int) -> Split:
+    return split_pairs(graph, share=0.1, seed=seed, validation_share=0)
+
+
+def diseases(graph: KnowledgeGraph, seed: int) -> Split:
+    return split_diseases(
         graph, num_diseases=60, min_drugs=3, max_drugs=40, seed=seed, validation_share=0
-    ),
-    "area": lambda graph, seed: split_areas(graph, num_areas=20, seed=seed, validation_share=0),
-}
+    )
+
+
+def areas(graph: KnowledgeGraph, seed: int) -> Split:
+    return split_areas(graph, num_areas=20, seed=seed, validation_share=0)
+
+
+def prepare(graph: KnowledgeGraph, name: str, seed: int) -> Race:
+    """Hold out what a split holds out."""
+    if name == "both":
+        first = diseases(graph, seed)
+        then = pairs(first.graph, seed)
+        asked = {"pair": Question.of(then, "test"), "disease": Question.of(first, "test")}
+        return then.graph, asked
+    split = {"pair": pairs, "disease": diseases, "area": areas}[name](graph, seed)
+    return split.graph, {name: Question.of(split, "test")}
 
 
 def rankers_of(
-    split: Split, seed: int, minutes: float | None, paths: bool
+    graph: KnowledgeGraph, seed: int, arguments: argparse.Namespace
 ) -> Iterator[tuple[str, Ranker]]:
-    graph = split.graph
+    """Make the rankers that were asked for, each when its turn comes."""
+    if arguments.model:
+        yield from trained_rankers(graph, seed, arguments)
+        return
     for name, baseline in BASELINES.items():
         yield name, partial(baseline, graph)
-    if paths:
+    if not arguments.no_paths:
         first = span_of(graph, DISEASE)[0]
         evidence = PathEvidence(graph)
         for name, fit in (("listwise", fit_ranker), ("boosted", fit_boosted)):
             scores_of = fit(evidence, seed=seed).scores
-            yield f"typed paths, {name}", partial(of_nodes, scores_of, evidence, first)
-    if minutes is not None:
+            yield f"paths, {name}", partial(of_nodes, scores_of, evidence, first)
+    if arguments.minutes is not None:
+        seconds = 60 * arguments.minutes
         for name, is_complex in (("DistMult", False), ("ComplEx", True)):
-            yield name, train_shallow(graph, is_complex=is_complex, seconds=60 * minutes, seed=seed)
+            yield name, train_shallow(graph, is_complex=is_complex, seconds=seconds, seed=seed)
 
 
-def race(split: Split, arguments: argparse.Namespace, name: str, seed: int) -> dict[str, Metrics]:
-    """Every ranker's figures on one split."""
-    asked = Question.of(split, "test")
-    figures: dict[str, Metrics] = {}
+def trained_rankers(
+    graph: KnowledgeGraph, seed: int, arguments: argparse.Namespace
+) -> Iterator[tuple[str, Ranker]]:
+    """Our network at its defaults but for the epochs, and all that `cdd evaluate` ranks by."""
+    settings, train = settings_of(arguments.model, {"num_epochs": arguments.num_epochs})
+    nowhere = Path("nothing-is-written-here.csv")
+    run = begin_run(arguments.edges, nowhere, Path("nor-here"), "cpu", settings.learning_rate)
+    trained = train(
+        run, graph, settings, seed=seed, memory_budget=None, chunk_size=None, ranker=True
+    )
+    print(f"{arguments.model}: {settings.num_epochs} epochs, {run.seconds}", flush=True)
+    network = NetworkScores(trained.embeddings, trained.decoder)
+    del trained
+    for name, scores_of in drug_rankers(graph, network, seed=seed):
+        yield (name if name in BASELINES else f"{arguments.model}: {name}"), scores_of
 
-    def judge(ranker: str, scores: Scores) -> None:
-        figures[ranker] = ranking_metrics(scores, asked.known, asked.row, asked.candidate)
+
+def judge(scores: Scores, asked: Question, every: IntArray) -> Metrics:
+    """Figures of one question, of scores of all diseases that any question asks about."""
+    own = scores[np.searchsorted(every, asked.diseases)]
+    return ranking_metrics(own, asked.known, asked.row, asked.candidate)
+
+
+def race(prepared: Race, arguments: argparse.Namespace, name: str, seed: int) -> Figures:
+    """Every ranker's figures, by question and ranker."""
+    graph, questions = prepared
+    every = np.unique(np.concatenate([asked.diseases for asked in questions.values()]))
+    figures: Figures = {question: {} for question in questions}
+
+    def note(ranker: str, scores: Scores) -> None:
+        for question, asked in questions.items():
+            figures[question][ranker] = judge(scores, asked, every)
 
     start = time.perf_counter()
-    for ranker, scores_of in rankers_of(split, seed, arguments.minutes, not arguments.no_paths):
-        judge(ranker, scores_of(asked.diseases))
+    for ranker, scores_of in rankers_of(graph, seed, arguments):
+        note(ranker, scores_of(every))
         print(f"  {name} {seed}, {ranker}: {time.perf_counter() - start:.0f} s", flush=True)
         start = time.perf_counter()
     if arguments.rivals is not None:
         place = arguments.rivals / f"{name}-{seed}"
-        export_split(place, split, asked)
-        for rival, scores in found_scores(place, asked.known.shape):
-            judge(rival, scores)
+        export_split(place, graph, every)
+        num_drugs = len(questions[next(iter(questions))].known[0])
+        for rival, scores in found_scores(place, (len(every), num_drugs)):
+            note(rival, scores)
     return figures
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("edges", type=Path)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--split", choices=SPLITS, action="append", help="all if left out")
     parser.add_argument(
         "--minutes", type=float, help="training of each shallow model; none if left out"
     )
-    parser.add_argument("--split", choices=SPLITS, action="append", help="all if left out")
+    parser.add_argument("--model", choices=MODELS, help="train our network as well")
+    parser.add_argument("--num-epochs", type=int, default=100, help="of our network")
     parser.add_argument("--no-paths", action="store_true", help="leave typed paths out")
     parser.add_argument("--rivals", type=Path, help="directory to share splits and scores by")
     arguments = parser.parse_args()
     graph = read_graph(arguments.edges)
     for name in arguments.split or SPLITS:
-        splits = [SPLITS[name](graph, seed) for seed in range(arguments.seeds)]
-        found = [race(split, arguments, name, seed) for seed, split in enumerate(splits)]
-        pairs = ", ".join(str(len(split.test)) for split in splits)
-        print(f"\n{name}: {pairs} pairs held out\n{'':26}" + "".join(f"{m:>12}" for m in SHOWN))
-        for ranker in found[0]:
-            each = [figures[ranker] for figures in found if ranker in figures]
-            medians = (statistics.median(float(m[shown] or 0) for m in each) for shown in SHOWN)
-            print(f"{ranker:26}" + "".join(f"{value:12.3f}" for value in medians), flush=True)
+        found = [race(prepare(graph, name, s), arguments, name, s) for s in arguments.seeds]
+        for question in found[0]:
+            show(f"{name}, {question}", [figures[question] for figures in found])
+
+
+def show(title: str, found: list[dict[str, Metrics]]) -> None:
+    """Medians over the seeds."""
+    counts = ", ".join(str(next(iter(each.values()))["num_pairs"]) for each in found)
+    print(f"\n{title}: {counts} pairs held out\n{'':36}" + "".join(f"{m:>12}" for m in SHOWN))
+    for ranker in found[0]:
+        each = [figures[ranker] for figures in found if ranker in figures]
+        medians = (statistics.median(float(m[shown] or 0) for m in each) for shown in SHOWN)
+        print(f"{ranker:36}" + "".join(f"{value:12.3f}" for value in medians), flush=True)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
 Each split has a directory: train.parquet (src, relation, dst: node numbers and edge types, both
 directions, the mirrored with edge types of their own), asked.parquet (disease: n node numbers),
 split.json (num_nodes; first_drug and num_drugs; indication, the edge types drug -> disease and
-disease -> drug). A rival writes <name>.npy beside them, float32 of shape (n, num_drugs), high is
-good: see rival_pykeen.py and rival_pecanpy.py, each for an environment of its own.
+disease -> drug; spans, by edge type the first and stop of its targets' numbers). A rival writes
+<name>.npy beside them, float32 of shape (n, num_drugs), high is good: see rival_pykeen.py,
+rival_pecanpy.py and rival_pyg.py, each for an environment of its own.
 """
 
 from __future__ import annotations
@@ -16,21 +17,18 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from clinical_drug_discovery.graph import EdgeType
+from clinical_drug_discovery.graph import EdgeType, IntArray, KnowledgeGraph
 from clinical_drug_discovery.metrics import Scores
 from clinical_drug_discovery.pairs import DISEASE, DRUG, INDICATION, span_of
-from clinical_drug_discovery.ranking import Question
-from clinical_drug_discovery.split import Split
 
 
-def export_split(place: Path, split: Split, asked: Question) -> None:
+def export_split(place: Path, graph: KnowledgeGraph, diseases: IntArray) -> None:
     """Write what a rival may know: the training graph, and which diseases are asked about."""
-    graph = split.graph
     place.mkdir(parents=True, exist_ok=True)
     columns = {"src": graph.src, "relation": graph.edge_type, "dst": graph.dst}
     table = pl.DataFrame({name: values.numpy() for name, values in columns.items()})
     table.write_parquet(place / "train.parquet")
-    pl.DataFrame({"disease": asked.diseases}).write_parquet(place / "asked.parquet")
+    pl.DataFrame({"disease": diseases}).write_parquet(place / "asked.parquet")
     first, stop = span_of(graph, DRUG)
     forth = graph.edge_types.index(EdgeType(DRUG, INDICATION, DISEASE))
     record = {
@@ -38,6 +36,7 @@ def export_split(place: Path, split: Split, asked: Question) -> None:
         "first_drug": first,
         "num_drugs": stop - first,
         "indication": [forth, graph.mirror[forth]],
+        "spans": [graph.span(ends[1]) for ends in graph.ends],
     }
     (place / "split.json").write_text(json.dumps(record))
 
