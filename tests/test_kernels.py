@@ -20,7 +20,7 @@ from torch import Tensor
 
 from clinical_drug_discovery.blocks import Block, full_block, range_block, row_block
 from clinical_drug_discovery.graph import KnowledgeGraph
-from clinical_drug_discovery.ops import cpu, cpu_attention, cpu_scores, reference
+from clinical_drug_discovery.ops import cpu, cpu_attention, reference
 from clinical_drug_discovery.ops.precision import has_bfloat16_products, padded
 from clinical_drug_discovery.tables import read_graph
 
@@ -361,31 +361,13 @@ def as_multiplied(matrix: Tensor, rows: Tensor) -> Tensor:
     return matrix.to(torch.bfloat16) if pairs else matrix
 
 
-def test_scores_of_triples() -> None:
-    draw, rng = Draw(), np.random.default_rng(0)
-    for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
-        for dim in (1, 3, 16, 33, 64):
-            for count in (0, 1, 5, 63, 1_000):
-                z, weight = draw(30, dim, dtype=dtype), draw(4, dim, dtype=dtype)
-                grad = draw(count, dtype=dtype)
-                ends = [torch.from_numpy(rng.integers(0, n, count)) for n in (30, 4, 30)]
-                exact = double(z, weight)
-                assert off(cpu_scores.score(z, weight, *ends), reference.score(*exact, *ends)) < (
-                    tolerance
-                )
-                ours = cpu_scores.score_backward(grad, z, weight, *ends)
-                wanted = reference.score_backward(*double(grad), *exact, *ends)
-                for value, by in zip(ours, wanted, strict=True):
-                    assert off(value, by) < tolerance
-
-
 def test_neither_the_number_of_threads_nor_the_run_changes_a_bit(
     graph: KnowledgeGraph, hub: KnowledgeGraph, all_threads: int
 ) -> None:
     results = []
     for threads in (1, all_threads, all_threads):
         numba.set_num_threads(threads)
-        found = head_maps_and_scores(5_000)
+        found = head_maps(5_000)
         for block in (full_block(graph), blocks(graph)[1], full_block(hub)):
             found += sums_and_attention(block)
         results.append([value.contiguous().view(-1).view(torch.uint8) for value in found])
@@ -409,15 +391,11 @@ def sums_and_attention(block: Block) -> list[Tensor]:
     return [sums, by_message, highest, total, weighted, by_q, *by_scale, *by_kv]
 
 
-def head_maps_and_scores(count: int) -> list[Tensor]:
+def head_maps(count: int) -> list[Tensor]:
     draw, nodes = Draw(), torch.arange(0, count, 2)
     heads, by_out = (draw(count, 64, dtype=torch.bfloat16) for _ in range(2))
     matrix, by_heads = draw(4, 16, 16, dtype=torch.float32), torch.zeros(count, 64)
     out = torch.zeros_like(heads)
     cpu_attention.map_heads(nodes, heads, matrix, out)
     by_matrix = cpu_attention.map_heads_backward(nodes, heads, matrix, by_out, by_heads)
-    z, weight = by_heads[:100], matrix.view(-1, 64)
-    ends = nodes % 100, nodes % len(weight), nodes // 2 % 100
-    scores = cpu_scores.score(z, weight, *ends)
-    by_scores = cpu_scores.score_backward(scores, z, weight, *ends)
-    return [out, by_matrix, by_heads, scores, *by_scores]
+    return [out, by_matrix, by_heads]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from closeness import BFLOAT16, off
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from torch_geometric.nn import SAGEConv
 
@@ -181,25 +181,3 @@ def test_embeddings_have_length_sqrt_dim_and_differ(graph: KnowledgeGraph) -> No
     np.testing.assert_allclose(z.norm(dim=1).numpy(), 24**0.5, rtol=1e-3)
     cosine = (z @ z.t() / 24).fill_diagonal_(0)
     assert cosine.max() < 0.999
-
-
-def test_decoder_and_loss_by_hand() -> None:
-    decoder = DistMult(2, 4)
-    with torch.no_grad():
-        decoder.relation.copy_(torch.tensor([[1.0, 2, 3, 4], [0, 0, 0, 1]]))
-        decoder.bias.copy_(torch.tensor([0.25, 0]))
-    z = torch.tensor([[1.0, 1, 2, 0], [3.0, 1, 1, 5]])
-    a, b, first, second = (torch.tensor([number]) for number in (0, 1, 0, 1))
-    score = decoder(z, a, first, b)
-    assert score.item() == pytest.approx((3 + 2 + 6 + 0 + 4 * 0.25) / 2)
-    assert torch.equal(score, decoder(z, b, first, a))
-    assert decoder(z, a, second, b).item() == 0
-
-
-def test_loss_of_a_model_that_knows_nothing_is_ln_2(graph: KnowledgeGraph) -> None:
-    batch = EdgeSampler(graph, share_out(graph.edge_type_counts, 40), seed=0).sample()
-    z = torch.zeros(len(batch.rows), 8)
-    decoder = DistMult(len(graph.relations), 8)
-    nn.init.zeros_(decoder.bias)
-    loss = link_prediction_loss(decoder, z, batch)
-    assert loss.item() == pytest.approx(np.log(2))

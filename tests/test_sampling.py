@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from graphs import node, read_facts
 
 from clinical_drug_discovery.graph import EdgeType, KnowledgeGraph
+from clinical_drug_discovery.losses import DistMult, link_prediction_loss
 from clinical_drug_discovery.sampling import EdgeSampler, share_out
 
 
-def test_batches_hold_facts_and_matching_negatives(graph: KnowledgeGraph) -> None:
+def test_batches_hold_facts_and_nodes_that_make_none(
+    graph: KnowledgeGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clinical_drug_discovery.sampling.NUM_CANDIDATES", 9)
     sampler = EdgeSampler(graph, share_out(graph.edge_type_counts, 100), seed=0)
     facts = {
         (src, graph.edge_types[kind].relation, dst)
@@ -21,27 +27,44 @@ def test_batches_hold_facts_and_matching_negatives(graph: KnowledgeGraph) -> Non
             graph.src.tolist(), graph.edge_type.tolist(), graph.dst.tolist(), strict=True
         )
     }
+    seen: set[int] = set()
     for _ in range(20):
         batch = sampler.sample()
         assert batch.rows.tolist() == sorted(set(batch.rows.tolist()))
-        src, dst, negative = (batch.rows[at] for at in (batch.src, batch.dst, batch.negative))
+        src, dst, candidates = (
+            batch.rows[at].tolist() for at in (batch.src, batch.dst, batch.candidates)
+        )
         relation = [graph.relations[r] for r in batch.relation.tolist()]
-        positive = set(zip(src.tolist(), relation, dst.tolist(), strict=True))
-        assert len(positive) == 100
-        assert positive <= facts
-        corrupted = set(zip(src.tolist(), relation, negative.tolist(), strict=True))
-        assert batch.has_negative.all()
-        assert not corrupted & facts
-        assert (negative != src).all()
-        assert torch.equal(graph.node_type[dst], graph.node_type[negative])
+        positive = list(zip(src, relation, dst, strict=True))
+        assert len(set(positive)) == 100
+        assert set(positive) <= facts
+        for t, (first, last) in enumerate(pairwise(batch.fact_ptr)):
+            drawn = min(9, graph.bounds[t + 1] - graph.bounds[t])
+            for fact in range(first, last):
+                assert graph.node_type[dst[fact]] == t
+                for k, other in enumerate(candidates[t]):
+                    known = (src[fact], relation[fact], other) in facts or other == src[fact]
+                    assert bool(batch.excluded[fact, k]) == (known or k >= drawn)
+            if last > first:
+                assert len(set(candidates[t][:drawn])) == drawn
+                assert {int(graph.node_type[other]) for other in candidates[t][:drawn]} == {t}
+                seen.update(candidates[t][:drawn])
+    assert seen == set(range(graph.num_nodes))
 
 
-def test_a_source_that_knows_everyone_has_no_negative(tmp_path: Path) -> None:
+def test_a_source_that_knows_everyone_has_no_candidates(tmp_path: Path) -> None:
     complete = [(node("drug", i), "r", node("disease", j)) for i in range(4) for j in range(3)]
     graph = read_facts(tmp_path, complete)
     batch = EdgeSampler(graph, share_out(graph.edge_type_counts, 10**6), seed=0).sample()
     assert len(batch.src) == 24
-    assert not batch.has_negative.any()
+    assert batch.excluded.all()
+    decoder = DistMult(len(graph.relations), 8)
+    z = torch.zeros(len(batch.rows), 8, requires_grad=True)  # centred
+    loss = link_prediction_loss(decoder, z, batch)
+    loss.backward()
+    assert loss.item() == 0
+    assert decoder.relation.grad is not None
+    assert not decoder.relation.grad.any()
 
 
 def test_a_seed_repeats_its_batches(graph: KnowledgeGraph) -> None:
@@ -75,7 +98,7 @@ def test_more_rows_leave_the_facts_as_they_are(graph: KnowledgeGraph) -> None:
     more = batch.including(nodes)
     assert set(more.rows.tolist()) == {*batch.rows.tolist(), *nodes.flatten().tolist()}
     assert more.rows.tolist() == sorted(set(more.rows.tolist()))
-    for name in ("src", "dst", "negative"):
+    for name in ("src", "dst", "candidates"):
         assert torch.equal(more.rows[getattr(more, name)], batch.rows[getattr(batch, name)])
     assert torch.equal(more.relation, batch.relation)
 

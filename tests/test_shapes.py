@@ -44,7 +44,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
         "graph._SOURCE_CHUNK": 128,
         "graph._CHUNK_COST": 16,
         "ops.reference.EDGE_CHUNK": 1024,
-        "ops.reference.TRIPLE_CHUNK": 700,
+        "ops.listwise.FACT_CHUNK": 64,
         "optimizer._WIDE_CHUNK": 1 << 12,
     }
     for name, size in sizes.items():
@@ -122,7 +122,7 @@ def test_no_result_depends_on_the_sizes(
         "graph._SOURCE_CHUNK": 4,
         "ops.reference.EDGE_CHUNK": 8,
         "ops.reference._GROUP": 2,
-        "ops.reference.TRIPLE_CHUNK": 5,
+        "ops.listwise.FACT_CHUNK": 5,
         "optimizer._WIDE_CHUNK": 50,
     }.items():
         monkeypatch.setattr(f"clinical_drug_discovery.{name}", size)

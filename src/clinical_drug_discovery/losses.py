@@ -7,27 +7,26 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clinical_drug_discovery.contrast import PairBatch
-from clinical_drug_discovery.ops import score_triples
+from clinical_drug_discovery.ops import listwise_loss
 from clinical_drug_discovery.ops.rows import gather_rows
 from clinical_drug_discovery.sampling import EdgeBatch
 
-_FIRST_BIAS = -4.0  # about where training takes it; two random nodes are hardly ever a fact
+_CENTRING = 3.0  # with 10 embeddings find less, without it a direction common to a type grows
+_FIRST_WEIGHT = 3.0  # of random embeddings the softmax is then sharp enough to learn from
 
 
 class DistMult(nn.Module):
-    """Scores a triple as (sum_d z_src[d] * w_relation[d] * z_dst[d] + D b_relation) / sqrt(D).
+    """Scores a triple as sum_d z_src[d] * w_relation[d] * z_dst[d] / sqrt(D).
 
     "Embedding Entities and Relations for Learning and Inference in Knowledge Bases"
-    (arXiv:1412.6575), eq. 2, with a bias. It is symmetric, as the facts are; the division keeps
-    what random vectors of any dimension score, beside the bias, near 1. The bias says that two
-    nodes make no fact unless something speaks for it. Without it, all embeddings of a type turn
-    into one direction that says so.
+    (arXiv:1412.6575), eq. 2 with a diagonal matrix. It is symmetric, as the facts are; the division
+    keeps what random vectors of any dimension score near `_FIRST_WEIGHT`. Scores compare targets of
+    one source and relation; they are no probabilities.
     """
 
     def __init__(self, num_relations: int, dim: int) -> None:
         super().__init__()
-        self.relation = nn.Parameter(torch.ones(num_relations, dim))
-        self.bias = nn.Parameter(torch.full((num_relations,), _FIRST_BIAS / dim**0.5))
+        self.relation = nn.Parameter(torch.full((num_relations, dim), _FIRST_WEIGHT))
 
     def forward(self, z: Tensor, src: Tensor, relation: Tensor, dst: Tensor) -> Tensor:
         """Score triples.
@@ -39,34 +38,30 @@ class DistMult(nn.Module):
             dst: shape (B,), int64, rows of z.
 
         Returns:
-            shape (B,), logits.
+            shape (B,).
         """
-        bias = functional.embedding(relation, self.bias[:, None])[:, 0]
-        dim = z.shape[1]
-        scores = score_triples(z, self.relation, src, relation, dst)
-        logits: Tensor = (scores + dim * bias) / dim**0.5
-        return logits
+        products = z[src] * self.relation[relation] * z[dst]
+        scores: Tensor = products.sum(dim=1) / z.shape[1] ** 0.5
+        return scores
 
 
 def link_prediction_loss(decoder: DistMult, z: Tensor, batch: EdgeBatch) -> Tensor:
-    """Logistic loss of telling each fact from its corrupted twin.
+    """How hard targets are to tell from other nodes of their type, and how uncentred z is.
 
     Args:
         decoder: scores triples.
         z: shape (M, D), embeddings of `batch.rows`.
-        batch: B facts with negatives, on z's device.
+        batch: B facts with candidates, on z's device.
 
     Returns:
-        The mean over facts and valid negatives.
+        The mean over facts in nats, the logarithm of the number of candidates for a model that
+        knows nothing; and 3 times the mean over types of how alike all its nodes are, from 0 to 1.
+        See `ops.listwise_loss`.
     """
-    # Both in one call, so that z gets one gradient: another would be as large as z.
-    src, relation = batch.src.repeat(2), batch.relation.repeat(2)
-    logits = decoder(z, src, relation, torch.cat([batch.dst, batch.negative]))
-    of_facts, of_negatives = logits.view(2, -1)
-    total = functional.softplus(-of_facts).sum()
-    total = total + (functional.softplus(of_negatives) * batch.has_negative).sum()
-    loss: Tensor = total / (batch.src.numel() + batch.has_negative.sum())
-    return loss
+    facts = batch.src, batch.relation, batch.dst
+    return listwise_loss(
+        z, decoder.relation, facts, batch.fact_ptr, batch.candidates, batch.excluded, _CENTRING
+    )
 
 
 def contrastive_loss(z: Tensor, rows: Tensor, pairs: PairBatch, temperature: float) -> Tensor:
@@ -78,7 +73,7 @@ def contrastive_loss(z: Tensor, rows: Tensor, pairs: PairBatch, temperature: flo
         pairs: P pairs, on the CPU.
         temperature: divides the cosines.
     """
-    # Both in one call, so that z gets one gradient: see `link_prediction_loss`.
+    # Both in one call, so that z gets one gradient: another would be as large as z.
     ends = gather_rows(z, torch.searchsorted(rows, pairs.nodes).to(z.device))
     anchor, positive = ends.chunk(2)
     return info_nce(anchor, positive, pairs.excluded.to(z.device), temperature)

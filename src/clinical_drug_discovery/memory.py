@@ -20,7 +20,7 @@ from clinical_drug_discovery.ops.buffers import MOST_IDLE_BYTES
 from clinical_drug_discovery.ops.cpu_attention import PIECE_EDGES
 from clinical_drug_discovery.ops.precision import padded, stored_bytes
 from clinical_drug_discovery.runtime import GIB, available_memory_bytes, peak_memory_bytes
-from clinical_drug_discovery.sampling import share_out
+from clinical_drug_discovery.sampling import NUM_CANDIDATES, share_out
 
 _UNITS = {
     "": 1,
@@ -60,6 +60,7 @@ def parse_memory(budget: str | int | None) -> int:
 # space, thread pools, and what the heap does not give back at once.
 _FIXED = 190 * 2**20
 _FIXED_HGT = 112 * 2**20  # more kernels, and gradients of many small matrices
+_FACT = 150 + 2 * NUM_CANDIDATES  # of a batch: numbers, and which candidates count
 CHUNK_SIZES = (32_768, 16_384, 8_192, 4_096, 2_048, 1_024)  # of inference, to choose from
 
 
@@ -94,10 +95,10 @@ class GraphSizes:
 
     def expected_rows(self, sizes: Mapping[EdgeType, int]) -> int:
         """Nodes in a batch of facts: what drawing evenly would give, the most to be expected."""
-        drawn = dict.fromkeys(self.node_type_counts, 0)
+        drawn = {kind: min(count, NUM_CANDIDATES) for kind, count in self.node_type_counts.items()}
         for kind, size in sizes.items():
             drawn[kind.src_type] += size
-            drawn[kind.dst_type] += 2 * size  # the fact's and the negative's
+            drawn[kind.dst_type] += size
         return sum(
             math.ceil(count * -math.expm1(-drawn[kind] / count))
             for kind, count in self.node_type_counts.items()
@@ -150,7 +151,7 @@ class SagePlan:
             kept + vector + stored + 4 * most * hidden if layers else 0,
         )
         weights = 16 * (2 * hidden * (hidden * layers + dim))
-        training = 3 * vector + weights + step + 150 * self.edge_batch_size
+        training = 3 * vector + weights + step + _FACT * self.edge_batch_size
         training += _idle_bytes(self.edge_chunk, vector)
         chunk = min(self.chunk_size, most) * 4 * (hidden + 3 * dim)
         inference = vector + vector + stored + 4 * nodes * max(hidden, dim) + chunk
@@ -225,7 +226,7 @@ class HgtPlan:
         weights = types * hidden * (4 * hidden * layers + hidden + dim)
         weights += 2 * layers * edge_types * hidden * hidden // self.num_heads
         sampled = sum(min(n, self.edge_sample_size) for n in graph.edge_type_counts.values())
-        training = 3 * vector + 16 * weights + 150 * sampled + 4 * graph.num_edges + step
+        training = 3 * vector + 16 * weights + _FACT * sampled + 4 * graph.num_edges + step
         training += _idle_bytes(self.edge_chunk, vector)
         chunk = min(self.chunk_size, most) * (width * (4 + stored) + 4 * (hidden + dim))
         inference = vector + vector + 4 * nodes * max(hidden, dim) + chunk + forward

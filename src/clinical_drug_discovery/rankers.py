@@ -35,7 +35,7 @@ class NetworkScores:
             decoder: of the same training, on any device.
         """
         self.embeddings = embeddings
-        self._weight, self._bias = decoder.relation.detach().cpu(), decoder.bias.detach().cpu()
+        self._weight = decoder.relation.detach().cpu()
 
     def __call__(self, sources: IntArray, relation: int, span: tuple[int, int]) -> Scores:
         """Score all nodes of a range for sources; see `losses.DistMult`.
@@ -50,8 +50,7 @@ class NetworkScores:
         """
         z, dim = self.embeddings, self.embeddings.shape[1]
         of_source = z[torch.from_numpy(sources)] * self._weight[relation]
-        products = of_source @ z[slice(*span)].T
-        scores: Scores = ((products + dim * self._bias[relation]) / dim**0.5).numpy()
+        scores: Scores = (of_source @ z[slice(*span)].T).div_(dim**0.5).numpy()
         return scores
 
 

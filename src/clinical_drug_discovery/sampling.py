@@ -1,4 +1,4 @@
-"""Edges for the loss: sampled facts, each with a negative of the right type that is no fact.
+"""Edges for the loss: sampled facts, and the nodes among which their targets are to be found.
 
 All drawing is done on the host with numpy, so a seed gives the same batches on every device.
 """
@@ -18,32 +18,45 @@ from clinical_drug_discovery.chunks import window_rows
 from clinical_drug_discovery.graph import IntArray, KnowledgeGraph
 from clinical_drug_discovery.ops.backend import uses_kernels
 
-_ROUNDS = 16  # after so many collisions in a row a source has (nearly) no free node to offer
+#: Most nodes of a type among which a target is to be found. Fewer teach less: with 64 a network
+#: finds drugs for diseases hardly better than with a single one.
+NUM_CANDIDATES = 512
 
 
 @dataclass(frozen=True)
 class EdgeBatch:
-    """B facts, each with one corrupted target; node columns index into `rows`."""
+    """B facts, ordered by the type of their target; node columns index into `rows`."""
 
     rows: Tensor  #: shape (M,), int64: the distinct nodes of the batch, sorted
     src: Tensor  #: shape (B,), int64
     relation: Tensor  #: shape (B,), int64: index into the graph's `relations`
     dst: Tensor  #: shape (B,), int64
-    negative: (
-        Tensor  #: shape (B,), int64: of the node type of dst; (src, relation, negative) no fact
-    )
-    has_negative: Tensor  #: shape (B,), bool: False where no such node was found
+    fact_ptr: tuple[int, ...]  #: facts with a target of type t are fact_ptr[t]:fact_ptr[t + 1]
+    #: shape (T, K), int64: nodes of each type, drawn evenly; over and over where it has fewer, and
+    #: any where the batch has no fact with a target of it
+    candidates: Tensor
+    #: shape (B, K), bool: candidates of the target's type that make a fact as well, are the source,
+    #: or fill up
+    excluded: Tensor
 
     def including(self, nodes: Tensor) -> EdgeBatch:
         """The same facts with more nodes among the rows; shape of `nodes`: any, int64."""
         rows = torch.cat([self.rows, nodes.flatten()]).unique()
         place = torch.searchsorted(rows, self.rows)
-        ends = {name: place[getattr(self, name)] for name in ("src", "dst", "negative")}
-        return replace(self, rows=rows, **ends)
+        return replace(
+            self,
+            rows=rows,
+            src=place[self.src],
+            dst=place[self.dst],
+            candidates=place[self.candidates],
+        )
 
     def to(self, device: torch.device) -> EdgeBatch:
         """The same batch on `device`."""
-        return EdgeBatch(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+        names = [f.name for f in fields(self) if f.name != "fact_ptr"]
+        return EdgeBatch(
+            fact_ptr=self.fact_ptr, **{name: getattr(self, name).to(device) for name in names}
+        )
 
 
 class EdgeSampler:
@@ -59,36 +72,94 @@ class EdgeSampler:
         """
         self._graph, self._sizes = graph, sizes
         self._rng = np.random.default_rng(seed)
+        #: edge types by the type of their targets
+        self._order = np.argsort([dst for _, dst in graph.ends], kind="stable")
+        self._width = max(min(NUM_CANDIDATES, int(np.diff(graph.bounds).max())), 1)
 
     def sample(self) -> EdgeBatch:
-        """Draw distinct edges, and for each a type-matched negative target.
+        """Draw distinct edges, and for each node type candidates.
 
-        Every fact stands in both directions, so corrupting the target alone corrupts either end.
+        Every fact stands in both directions, so asking for the target alone asks for either end.
 
         Returns:
             The batch, on the CPU.
         """
-        graph = self._graph
-        edge_type = np.repeat(np.arange(len(graph.edge_types)), self._sizes)
+        graph, sizes = self._graph, np.asarray(self._sizes)[self._order]
         edges, targets = [], []
-        for r, size in enumerate(self._sizes):
+        for r, size in zip(self._order.tolist(), sizes, strict=True):
             first = int(graph.edge_type_ptr[r])
             count = int(graph.edge_type_counts[r])
             edges.append(first + self._rng.choice(count, size, replace=False))
             at = np.searchsorted(graph.indptr_of(r).numpy(), edges[-1], side="right") - 1
             targets.append(at + graph.bounds[graph.ends[r][1]])
         src, dst = graph.src.numpy()[np.concatenate(edges)], np.concatenate(targets)
-        negative, has_negative = sample_negatives(graph, src, edge_type, dst, self._rng)
-        rows, position = np.unique(np.concatenate([src, dst, negative]), return_inverse=True)
-        at_src, at_dst, at_negative = torch.from_numpy(position).view(3, -1)
+        num_types = len(graph.bounds) - 1
+        counts = np.zeros(num_types, np.int64)
+        np.add.at(counts, [graph.ends[r][1] for r in self._order], sizes)
+        fact_ptr = tuple(np.cumsum([0, *counts]).tolist())
+        drawn = [self._draw(t) if counts[t] else np.zeros(0, np.int64) for t in range(num_types)]
+        excluded = self._excluded(src, sizes, drawn)
+        candidates = np.full((num_types, self._width), src[0] if len(src) else 0)
+        for row, nodes in zip(candidates, drawn, strict=True):
+            row[:] = np.resize(nodes, len(row)) if len(nodes) else row
+        ends = [src, dst, candidates.ravel()]
+        rows, place = np.unique(np.concatenate(ends), return_inverse=True)
+        at_src, at_dst, at_candidates = np.split(place, np.cumsum([len(src), len(dst)]))
+        edge_type = torch.from_numpy(np.repeat(self._order, sizes))
         return EdgeBatch(
             rows=torch.from_numpy(rows.astype(np.int64)),
-            src=at_src,
-            relation=graph.edge_type_relation[torch.from_numpy(edge_type)],
-            dst=at_dst,
-            negative=at_negative,
-            has_negative=torch.from_numpy(has_negative),
+            src=torch.from_numpy(at_src),
+            relation=graph.edge_type_relation[edge_type],
+            dst=torch.from_numpy(at_dst),
+            fact_ptr=fact_ptr,
+            candidates=torch.from_numpy(at_candidates.reshape(candidates.shape)),
+            excluded=torch.from_numpy(excluded),
         )
+
+    def _draw(self, node_type: int) -> IntArray:
+        """Distinct nodes of a type, as many as are wanted or as there are."""
+        first, last = self._graph.bounds[node_type], self._graph.bounds[node_type + 1]
+        size = min(self._width, last - first)
+        return first + self._rng.choice(last - first, size, replace=False)
+
+    def _excluded(
+        self, src: IntArray, sizes: IntArray, drawn: list[IntArray]
+    ) -> npt.NDArray[np.bool_]:
+        """Which candidates of each fact do not count, shape (B, K)."""
+        excluded = np.ones((len(src), self._width), bool)
+        ptr = np.cumsum([0, *sizes])
+        for r, first, last in zip(self._order.tolist(), ptr[:-1], ptr[1:], strict=True):
+            if first < last:
+                nodes, sources = drawn[self._graph.ends[r][1]], src[first:last]
+                known = _known(self._graph, r, sources, nodes)
+                excluded[first:last, : len(nodes)] = known | (sources[:, None] == nodes)
+        return excluded
+
+
+def _known(
+    graph: KnowledgeGraph, edge_type: int, src: IntArray, nodes: IntArray
+) -> npt.NDArray[np.bool_]:
+    """Which sources have which nodes as targets, shape (sources, nodes).
+
+    Args:
+        graph: on the CPU.
+        edge_type: whose facts count.
+        src: shape (n,).
+        nodes: of the edge type's target type.
+    """
+    asked, place = np.unique(src, return_inverse=True)
+    indptr = graph.indptr_of(edge_type).numpy()
+    local = nodes - graph.bounds[graph.ends[edge_type][1]]
+    start, count = indptr[local], indptr[local + 1] - indptr[local]
+    column = np.repeat(np.arange(len(nodes)), count)
+    # The edges of the first node, then of the second, and so on.
+    edge = np.arange(len(column)) + np.repeat(start - (np.cumsum(count) - count), count)
+    sources = graph.src.numpy()[edge]
+    row = np.minimum(np.searchsorted(asked, sources), len(asked) - 1)
+    found = asked[row] == sources
+    known = np.zeros((len(asked), len(nodes)), bool)
+    known[row[found], column[found]] = True
+    return known[place]
 
 
 class SteadyRows:
@@ -159,38 +230,3 @@ def share_out(counts: IntArray, total: int) -> list[int]:
         weight_left -= weight[group]
     sizes[group] += left  # what rounding left over; the largest group has room for it
     return sizes
-
-
-def sample_negatives(
-    graph: KnowledgeGraph,
-    src: IntArray,
-    edge_type: IntArray,
-    dst: IntArray,
-    rng: np.random.Generator,
-) -> tuple[IntArray, npt.NDArray[np.bool_]]:
-    """Corrupt targets within their node type, redrawing known facts and the source itself.
-
-    Args:
-        graph: on the CPU.
-        src: shape (B,).
-        edge_type: shape (B,).
-        dst: shape (B,).
-        rng: the source of randomness.
-
-    Returns:
-        Negative targets, shape (B,), and which of them are valid, shape (B,): a source that is
-        linked to (nearly) every node of the type has none.
-    """
-    kind = graph.node_type.numpy()[dst]
-    bounds = graph.type_ptr.numpy()
-    first, last = bounds[kind], bounds[kind + 1]
-    negative = np.array(dst)
-    pending = np.arange(len(dst))
-    for _ in range(_ROUNDS):
-        drawn = rng.integers(first[pending], last[pending]).astype(negative.dtype)
-        negative[pending] = drawn
-        known = graph.has_edges(src[pending], edge_type[pending], drawn)
-        pending = pending[known | (drawn == src[pending])]
-    valid = np.ones(len(dst), bool)
-    valid[pending] = False
-    return negative, valid

@@ -19,11 +19,11 @@ from clinical_drug_discovery.blocks import full_block, row_block
 from clinical_drug_discovery.graph import KnowledgeGraph, ReadReport, build_graph
 from clinical_drug_discovery.hgt import Hgt
 from clinical_drug_discovery.losses import DistMult, link_prediction_loss
-from clinical_drug_discovery.ops import cpu, cpu_attention, cpu_heads, cpu_scores
+from clinical_drug_discovery.ops import cpu, cpu_attention, cpu_heads
 from clinical_drug_discovery.sage import GraphSage
 from clinical_drug_discovery.sampling import EdgeSampler
 
-_MODULES = (cpu, cpu_attention, cpu_heads, cpu_scores)
+_MODULES = (cpu, cpu_attention, cpu_heads)
 
 
 def prepare_kernels(say: Callable[[str], None]) -> None:

@@ -5,13 +5,13 @@ oracle of the tests. No tensor of shape (num_edges, dim) exists on either path, 
 """
 
 from clinical_drug_discovery.ops.attention import heterogeneous_attention
+from clinical_drug_discovery.ops.listwise import listwise_loss
 from clinical_drug_discovery.ops.mean import add_mean, mean_backward_by_type, mean_neighbors
-from clinical_drug_discovery.ops.scores import score_triples
 
 __all__ = [
     "add_mean",
     "heterogeneous_attention",
+    "listwise_loss",
     "mean_backward_by_type",
     "mean_neighbors",
-    "score_triples",
 ]

@@ -11,13 +11,11 @@ from itertools import islice
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from clinical_drug_discovery.blocks import Block
 from clinical_drug_discovery.edge_chunks import EDGE_CHUNK, EdgeChunk
 from clinical_drug_discovery.ops.backend import windows
 
-TRIPLE_CHUNK = 1 << 14
 _GROUP = 16  # chunks of edges whose logits are kept together: 16 MiB of them
 
 
@@ -75,30 +73,6 @@ def add_neighbors_backward(
     for row, source, real in edges.chunks(some, size, first_node=first_node):
         part = messages[row, : out.shape[1]].to(out.dtype)
         out.index_add_(0, source, part if real is None else part.mul_(real[:, None]))
-
-
-def score(z: Tensor, weight: Tensor, src: Tensor, relation: Tensor, dst: Tensor) -> Tensor:
-    """Scores of triples; see `scores.score_triples`. Chunks of `TRIPLE_CHUNK` triples."""
-    chunks = zip(*map(_even_chunks, (src, relation, dst)), strict=True)
-    scores = torch.cat([(z[x] * weight[r] * z[y]).sum(dim=1) for x, r, y in chunks])
-    return scores[: len(src)]
-
-
-def score_backward(
-    grad: Tensor, z: Tensor, weight: Tensor, src: Tensor, relation: Tensor, dst: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Gradients of `score` by z and weight from that by the scores, shape (B,)."""
-    grad_z, grad_weight = torch.zeros_like(z), torch.zeros_like(weight)
-    relations = torch.arange(len(weight), device=z.device)
-    # What fills up has no gradient: it adds 0 to the first row.
-    for by_score, x, r, y in zip(*map(_even_chunks, (grad, src, relation, dst)), strict=True):
-        by_product = by_score[:, None] * weight[r]
-        grad_z.index_add_(0, x, by_product * z[y])
-        grad_z.index_add_(0, y, by_product * z[x])
-        # Few relations, many triples of each: added one by one, they would wait for each other.
-        of_relation = (r == relations[:, None]).to(z.dtype)
-        grad_weight.addmm_(of_relation, by_score[:, None] * z[x] * z[y])
-    return grad_z, grad_weight
 
 
 def map_heads(nodes: Tensor, heads: Tensor, matrix: Tensor, out: Tensor) -> None:
@@ -271,15 +245,6 @@ def _chunks(
         block.row_ptr[dst_type] - _rows_of(block, edge_type, num_rows).start,
         block.graph.bounds[src_type] if first_node is None else first_node,
     )
-
-
-def _even_chunks(values: Tensor) -> tuple[Tensor, ...]:
-    """As few chunks of `TRIPLE_CHUNK` as will do, or of less; zeros where the last falls short."""
-    count = max(-(-len(values) // TRIPLE_CHUNK), 1)
-    size = -(-len(values) // count)
-    more = size * count - len(values)
-    values = functional.pad(values, (0, more)) if more else values
-    return values.split(size) if size else (values,)
 
 
 def _groups(chunks: Iterator[EdgeChunk]) -> Iterator[list[EdgeChunk]]:
