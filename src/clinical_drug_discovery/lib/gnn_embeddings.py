@@ -34,9 +34,10 @@ def generate_gnn_embeddings(
 ) -> dict[str, Any]:
     """Embed all nodes of a knowledge graph with GraphSAGE, trained on the whole graph.
 
-    Each epoch is one step of Adam: a full-batch forward pass, the loss on sampled facts and on
-    negatives of the same node type that are no known facts. The embeddings are then computed
-    exactly, layer by layer, for all nodes. See `sage.GraphSage` for the model and the paper.
+    Each epoch is one step of Adam: a full-batch forward pass, and the loss of telling the targets
+    of sampled facts from nodes of the same type that make no known fact. The embeddings are then
+    computed exactly, layer by layer, for all nodes. See `sage.GraphSage` for the model and the
+    paper, `ops.listwise_loss` for the loss.
 
     Args:
         edges_csv: knowledge graph in PrimeKG's columns: .csv, .csv.gz, .csv.zst or .parquet.
