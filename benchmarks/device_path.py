@@ -52,7 +52,7 @@ def launches(arguments: list[str]) -> dict[str, float]:
     else:
         model = Hgt(graph.bounds, len(graph.edge_types), 256, 512, 2, 8, generator)
         sizes = np.minimum(counts, 1_000).tolist()
-    decoder = DistMult(len(graph.relations), 512)
+    decoder = DistMult(len(graph.relations), 512, torch.Generator().manual_seed(0))
     with device_path():
         optimizer = Adam([*model.parameters(), *decoder.parameters()], 0.001)
         batch = EdgeSampler(graph, sizes, 0).sample()

@@ -134,7 +134,7 @@ def test_steady_rows_keep_the_facts_and_their_number(graph: KnowledgeGraph) -> N
     for batch, more in zip(batches, filled, strict=True):
         assert torch.equal(more.rows, more.rows.unique())
         assert torch.equal(batch.relation, more.relation)
-        for end in ("src", "dst", "negative"):
+        for end in ("src", "dst", "candidates"):
             assert torch.equal(batch.rows[getattr(batch, end)], more.rows[getattr(more, end)])
     assert len({len(batch.rows) for batch in filled}) <= len({len(b.rows) for b in batches})
     assert len(filled[-1].rows) <= graph.num_nodes

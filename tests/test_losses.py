@@ -54,7 +54,7 @@ def test_loss_and_gradients_equal_the_slow_ones(
     generator = torch.Generator().manual_seed(0)
     found = []
     for loss_of in (link_prediction_loss, slow_loss):
-        decoder = DistMult(len(graph.relations), 12).double()
+        decoder = DistMult(len(graph.relations), 12, torch.Generator().manual_seed(0)).double()
         z = torch.randn(len(batch.rows), 12, generator=generator.manual_seed(1))
         z = z.double().requires_grad_()
         with device_path() if path else nullcontext():
@@ -70,7 +70,9 @@ def test_loss_and_gradients_equal_the_slow_ones(
 def test_loss_of_a_model_that_knows_nothing(graph: KnowledgeGraph) -> None:
     batch = batch_of(graph, 40)
     loss = link_prediction_loss(
-        DistMult(len(graph.relations), 8), torch.zeros(len(batch.rows), 8), batch
+        DistMult(len(graph.relations), 8, torch.Generator().manual_seed(0)),
+        torch.zeros(len(batch.rows), 8),
+        batch,
     )
     wanted = (1 + (~batch.excluded).sum(dim=1)).double().log().mean()
     assert loss.item() == pytest.approx(wanted.item())
@@ -79,7 +81,9 @@ def test_loss_of_a_model_that_knows_nothing(graph: KnowledgeGraph) -> None:
 def test_loss_of_no_facts_is_0(graph: KnowledgeGraph) -> None:
     batch = EdgeSampler(graph, [0] * len(graph.edge_types), seed=0).sample()
     z = torch.randn(len(batch.rows), 8, requires_grad=True)
-    loss = link_prediction_loss(DistMult(len(graph.relations), 8), z, batch)
+    loss = link_prediction_loss(
+        DistMult(len(graph.relations), 8, torch.Generator().manual_seed(0)), z, batch
+    )
     loss.backward()
     assert loss.item() == 0
 
@@ -87,14 +91,16 @@ def test_loss_of_no_facts_is_0(graph: KnowledgeGraph) -> None:
 def test_a_second_backward_pass_fails(graph: KnowledgeGraph) -> None:
     batch = batch_of(graph, 40)
     z = torch.randn(len(batch.rows), 8, requires_grad=True)
-    loss = link_prediction_loss(DistMult(len(graph.relations), 8), z, batch)
+    loss = link_prediction_loss(
+        DistMult(len(graph.relations), 8, torch.Generator().manual_seed(0)), z, batch
+    )
     loss.backward(retain_graph=True)
     with pytest.raises(AttributeError, match="grads"):
         loss.backward()
 
 
 def test_decoder_by_hand() -> None:
-    decoder = DistMult(2, 4)
+    decoder = DistMult(2, 4, torch.Generator().manual_seed(0))
     with torch.no_grad():
         decoder.relation.copy_(torch.tensor([[1.0, 2, 3, 4], [0, 0, 0, 1]]))
     z = torch.tensor([[1.0, 1, 2, 0], [3.0, 1, 1, 5]])

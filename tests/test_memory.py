@@ -137,7 +137,11 @@ def test_an_endless_sample_needs_no_more_than_all_edges_do(graph: KnowledgeGraph
     assert replace(plan, edge_sample_size=10**12).bytes_needed() == plan.bytes_needed() < GIB
 
 
-def test_the_rows_of_a_batch_are_foreseen(graph: KnowledgeGraph) -> None:
+def test_the_rows_of_a_batch_are_foreseen(
+    graph: KnowledgeGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("memory", "sampling"):
+        monkeypatch.setattr(f"clinical_drug_discovery.{module}.NUM_CANDIDATES", 4)
     plan = replace(HGT, graph=GraphSizes.of(graph), num_diseases=0)
     for size in (1, 3, 10):
         sampler = EdgeSampler(graph, np.minimum(graph.edge_type_counts, size), seed=0)

@@ -72,7 +72,7 @@ def test_groups_and_held_out_indications_are_found(
     assert (group[cosine.argmax(axis=1)] == group).mean() > 0.8
 
     # Held-out indications score above pairs that are no indications.
-    decoder = DistMult(3, 32)
+    decoder = DistMult(3, 32, torch.Generator().manual_seed(0))
     weights = load_file(Path(stats["model_dir"]) / "weights.safetensors")
     decoder.load_state_dict({name: weights[f"decoder.{name}"] for name in decoder.state_dict()})
     z = torch.from_numpy(values)

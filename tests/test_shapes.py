@@ -98,7 +98,10 @@ def two_steps(model_name: str, graph: KnowledgeGraph) -> dict[str, Tensor]:
             if model_name == "graphsage"
             else Hgt(graph.bounds, len(graph.edge_types), 16, 12, 2, 4, generator)
         )
-        model, decoder = model.double(), DistMult(len(graph.relations), 12).double()
+        model, decoder = (
+            model.double(),
+            DistMult(len(graph.relations), 12, torch.Generator().manual_seed(0)).double(),
+        )
         optimizer = Adam([*model.parameters(), *decoder.parameters()], 0.01)
         sampler = EdgeSampler(graph, [6] * len(graph.edge_types), 0)
         steady = SteadyRows(graph, graph.device)

@@ -131,7 +131,7 @@ def train_hgt(
         ).to(run.device)  # fmt: skip
         with torch.no_grad():
             model.node_embedding.copy_(structural_vectors(graph, settings.hidden_dim, generator))
-        decoder = DistMult(len(graph.relations), settings.embedding_dim).to(run.device)
+        decoder = DistMult(len(graph.relations), settings.embedding_dim, generator).to(run.device)
         drawn = np.minimum(graph.edge_type_counts, settings.edge_sample_size)
         sampler = EdgeSampler(graph, drawn, seed)
         history = _train(run, model, decoder, graph, sampler, alike, weight, settings)

@@ -22,11 +22,16 @@ class DistMult(nn.Module):
     (arXiv:1412.6575), eq. 2 with a diagonal matrix. It is symmetric, as the facts are; the division
     keeps what random vectors of any dimension score near `_FIRST_WEIGHT`. Scores compare targets of
     one source and relation; they are no probabilities.
+
+    The weights of a relation start with random signs. Were all positive, each fact would draw its
+    ends together, and the drugs nearest to a statin would be those that it must not be taken with.
+    So it is what relates to the same nodes that comes to lie together.
     """
 
-    def __init__(self, num_relations: int, dim: int) -> None:
+    def __init__(self, num_relations: int, dim: int, generator: torch.Generator) -> None:
         super().__init__()
-        self.relation = nn.Parameter(torch.full((num_relations, dim), _FIRST_WEIGHT))
+        heads = torch.randint(0, 2, (num_relations, dim), generator=generator)
+        self.relation = nn.Parameter(_FIRST_WEIGHT * (2.0 * heads - 1))
 
     def forward(self, z: Tensor, src: Tensor, relation: Tensor, dst: Tensor) -> Tensor:
         """Score triples.

@@ -83,7 +83,7 @@ def train_sage(
         model = GraphSage(graph.num_nodes, hidden_dim, dim, num_layers, generator).to(run.device)
         with torch.no_grad():
             model.node_embedding.copy_(structural_vectors(graph, hidden_dim, generator))
-        decoder = DistMult(len(graph.relations), dim).to(run.device)
+        decoder = DistMult(len(graph.relations), dim, generator).to(run.device)
         sizes = share_out(graph.edge_type_counts, settings.edge_batch_size)
         sampler = EdgeSampler(graph, sizes, seed)
         history = _train(run, model, decoder, graph, sampler, settings.num_epochs)

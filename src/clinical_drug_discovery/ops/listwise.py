@@ -87,19 +87,21 @@ class _ListwiseLoss(torch.autograd.Function):
             by_others = (2 * of_mean / len(others) * mean).repeat(len(others), 1)
             for at, real in _chunks(first, last, fact_ptr[-1], z.device):
                 chunk = [end[at] for end in facts]
-                share = None if real is None else real.to(z.dtype)
-                total += _add(z, weight, chunk, others, excluded[at], share, by_others, ctx.grads)
+                without = excluded[at]
+                if real is not None:  # without any candidates a fact has no loss and no gradient
+                    without = without.logical_or_(~real[:, None])
+                total += _add(z, weight, chunk, others, without, by_others, ctx.grads)
             grad_z.index_add_(0, of_type, by_others)
-        for grad in ctx.grads:
-            grad.mul_(part)
-        return total.mul_(part)
+        ctx.part = part
+        return total * part
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        grads = [by_loss.mul_(grad) for by_loss in ctx.grads]
+        grad_z, grad_weight = ctx.grads
         del ctx.grads  # changed in place: a second backward pass must fail, not mislead
-        return *grads, None, None, None, None, None
+        grad = grad * ctx.part
+        return grad_z.mul_(grad), grad_weight * grad, None, None, None, None, None
 
 
 def _chunks(
@@ -121,7 +123,6 @@ def _add(
     facts: list[Tensor],
     others: Tensor,
     excluded: Tensor,
-    real: Tensor | None,
     by_others: Tensor,
     grads: tuple[Tensor, Tensor],
 ) -> Tensor:
@@ -132,11 +133,8 @@ def _add(
     own = (query * y).sum(dim=1)
     logits = (query @ others.T).masked_fill_(excluded, -torch.inf)
     whole = torch.logaddexp(own, logits.logsumexp(dim=1))
-    losses, by_own = whole - own, torch.exp(own - whole).sub_(1)
+    by_own = torch.exp(own - whole).sub_(1)
     shares = logits.sub_(whole[:, None]).exp_()
-    if real is not None:
-        losses, by_own = losses.mul_(real), by_own.mul_(real)
-        shares.mul_(real[:, None])
     by_query = (shares @ others).add_(y.mul_(by_own[:, None]))
     by_others.addmm_(shares.T, query)
     grad_z, grad_weight = grads
@@ -146,4 +144,4 @@ def _add(
     relations = torch.arange(len(weight), device=z.device)
     of_relation = (relation == relations[:, None]).to(z.dtype)
     grad_weight.addmm_(of_relation, by_query.mul_(x), alpha=z.shape[1] ** -0.5)
-    return losses.sum()
+    return (whole - own).sum()
