@@ -135,7 +135,7 @@ def _add(
     whole = torch.logaddexp(own, logits.logsumexp(dim=1))
     by_own = torch.exp(own - whole).sub_(1)
     shares = logits.sub_(whole[:, None]).exp_()
-    by_query = (shares @ others).add_(y.mul_(by_own[:, None]))
+    by_query = torch.addmm(y.mul_(by_own[:, None]), shares, others)
     by_others.addmm_(shares.T, query)
     grad_z, grad_weight = grads
     grad_z.index_add_(0, dst, query.mul_(by_own[:, None]))
