@@ -13,6 +13,7 @@ from clinical_drug_discovery.sampling import EdgeBatch
 
 _CENTRING = 3.0  # with 10 embeddings find less, without it a direction common to a type grows
 _FIRST_WEIGHT = 3.0  # root mean square: the softmax of random embeddings is sharp enough then
+_MEAN = 0.5  # of these weights, in standard deviations
 
 
 class DistMult(nn.Module):
@@ -23,17 +24,17 @@ class DistMult(nn.Module):
     keeps what random vectors of any dimension score near `_FIRST_WEIGHT`. Scores compare targets of
     one source and relation; they are no probabilities.
 
-    The weights of a relation start as different from each other as they are large. Were all alike,
+    The weights of a relation start spread around a mean of half their deviation. Were all alike,
     each fact would draw its ends together in every dimension, and the drugs nearest to a statin
     would be those that it must not be taken with; so it is rather what relates to the same nodes.
-    With a mean of 0 drugs would be found half as well after 30 epochs, since training starts from
-    vectors that are alike where nodes are near.
+    With a mean of 0 training is slower, since it starts from vectors that are alike where nodes are
+    near: see docs/evaluation.md.
     """
 
     def __init__(self, num_relations: int, dim: int, generator: torch.Generator) -> None:
         super().__init__()
         spread = torch.randn(num_relations, dim, generator=generator)
-        self.relation = nn.Parameter(_FIRST_WEIGHT * (1 + spread) / 2**0.5)
+        self.relation = nn.Parameter(_FIRST_WEIGHT * (_MEAN + spread) / (1 + _MEAN**2) ** 0.5)
 
     def forward(self, z: Tensor, src: Tensor, relation: Tensor, dst: Tensor) -> Tensor:
         """Score triples.

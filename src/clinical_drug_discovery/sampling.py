@@ -101,7 +101,8 @@ class EdgeSampler:
         excluded = self._excluded(src, sizes, drawn)
         candidates = np.full((num_types, self._width), src[0] if len(src) else 0)
         for row, nodes in zip(candidates, drawn, strict=True):
-            row[:] = np.resize(nodes, len(row)) if len(nodes) else row
+            if len(nodes):
+                row[:] = np.resize(nodes, len(row))
         ends = [src, dst, candidates.ravel()]
         rows, place = np.unique(np.concatenate(ends), return_inverse=True)
         at_src, at_dst, at_candidates = np.split(place, np.cumsum([len(src), len(dst)]))
