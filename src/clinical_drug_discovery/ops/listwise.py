@@ -89,7 +89,7 @@ class _ListwiseLoss(torch.autograd.Function):
                 chunk = [end[at] for end in facts]
                 without = excluded[at]
                 if real is not None:  # without any candidates a fact has no loss and no gradient
-                    without = without.logical_or_(~real[:, None])
+                    without = without.logical_or(~real[:, None])
                 total += _add(z, weight, chunk, others, without, by_others, ctx.grads)
             grad_z.index_add_(0, of_type, by_others)
         ctx.part = part
@@ -106,15 +106,16 @@ class _ListwiseLoss(torch.autograd.Function):
 
 def _chunks(
     first: int, last: int, num_facts: int, device: torch.device
-) -> Iterator[tuple[Tensor | slice, Tensor | None]]:
-    """Places of facts, and which of them count; GPUs, which prepare shapes, get one size."""
+) -> Iterator[tuple[slice, Tensor | None]]:
+    """Facts, and which of them count; GPUs, which prepare shapes, get one size."""
     size = min(FACT_CHUNK, num_facts)
     for start in range(first, last, size):
         if uses_kernels(device):
             yield slice(start, min(start + size, last)), None
             continue
-        place = torch.arange(start, start + size, device=device)
-        yield place.clamp(max=last - 1), place < last
+        begin = min(start, num_facts - size)
+        place = torch.arange(begin, begin + size, device=device)
+        yield slice(begin, begin + size), (place >= start).logical_and_(place < last)
 
 
 def _add(
