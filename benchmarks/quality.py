@@ -28,7 +28,7 @@ from shallow import train_shallow
 
 from clinical_drug_discovery.baselines import BASELINES
 from clinical_drug_discovery.boosting import fit_boosted
-from clinical_drug_discovery.evaluate import MODELS, settings_of
+from clinical_drug_discovery.evaluate import MODELS, SPLITS, settings_of
 from clinical_drug_discovery.graph import IntArray, KnowledgeGraph
 from clinical_drug_discovery.metrics import Metrics, Scores, ranking_metrics
 from clinical_drug_discovery.pairs import DISEASE, span_of
@@ -37,39 +37,30 @@ from clinical_drug_discovery.ranker import fit_ranker
 from clinical_drug_discovery.rankers import NetworkScores, Ranker, drug_rankers, of_nodes
 from clinical_drug_discovery.ranking import Question
 from clinical_drug_discovery.run import begin_run
-from clinical_drug_discovery.split import Split, split_areas, split_diseases, split_pairs
+from clinical_drug_discovery.split import Split
 from clinical_drug_discovery.tables import read_graph
 
 SHOWN = ("mrr", "hits@10", "recall@50", "recall@100", "auroc", "auprc", "entropy@50")
-SPLITS = ("pair", "disease", "area", "both")
 #: A training graph, and what is asked after training on it.
 Race = tuple[KnowledgeGraph, dict[str, Question]]
 #: By question and ranker.
 Figures = dict[str, dict[str, Metrics]]
 
 
-def pairs(graph: KnowledgeGraph, seed: int) -> Split:
-    return split_pairs(graph, share=0.1, seed=seed, validation_share=0)
-
-
-def diseases(graph: KnowledgeGraph, seed: int) -> Split:
-    return split_diseases(
-        graph, num_diseases=60, min_drugs=3, max_drugs=40, seed=seed, validation_share=0
-    )
-
-
-def areas(graph: KnowledgeGraph, seed: int) -> Split:
-    return split_areas(graph, num_areas=20, seed=seed, validation_share=0)
+def hold_out(graph: KnowledgeGraph, name: str, seed: int) -> Split:
+    """As `cdd evaluate` does."""
+    make, parameters = SPLITS[name]
+    return make(graph, **parameters, seed=seed, validation_share=0)
 
 
 def prepare(graph: KnowledgeGraph, name: str, seed: int) -> Race:
     """Hold out what a split holds out."""
     if name == "both":
-        first = diseases(graph, seed)
-        then = pairs(first.graph, seed)
+        first = hold_out(graph, "disease", seed)
+        then = hold_out(first.graph, "pair", seed)
         asked = {"pair": Question.of(then, "test"), "disease": Question.of(first, "test")}
         return then.graph, asked
-    split = {"pair": pairs, "disease": diseases, "area": areas}[name](graph, seed)
+    split = hold_out(graph, name, seed)
     return split.graph, {name: Question.of(split, "test")}
 
 
@@ -145,7 +136,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("edges", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--split", choices=SPLITS, action="append", help="all if left out")
+    parser.add_argument(
+        "--split", choices=[*SPLITS, "both"], action="append", help="all if left out"
+    )
     parser.add_argument(
         "--minutes", type=float, help="training of each shallow model; none if left out"
     )
@@ -155,7 +148,7 @@ def main() -> None:
     parser.add_argument("--rivals", type=Path, help="directory to share splits and scores by")
     arguments = parser.parse_args()
     graph = read_graph(arguments.edges)
-    for name in arguments.split or SPLITS:
+    for name in arguments.split or [*SPLITS, "both"]:
         found = [race(prepare(graph, name, s), arguments, name, s) for s in arguments.seeds]
         for question in found[0]:
             show(f"{name}, {question}", [figures[question] for figures in found])

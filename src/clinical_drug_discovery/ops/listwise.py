@@ -36,8 +36,8 @@ def listwise_loss(
     Baselines Strike Back" (arXiv:1705.10744), eq. 1, over a sample. It is blind to what all nodes
     of a type have in common, so `centring` times the mean over types of |mean of z|^2 / D is added,
     the means over candidates. The gradients are computed along with the loss, a chunk of facts at a
-    time, so that nothing of size B K or B D exists; kept for the backward pass is one (M, D)
-    buffer.
+    time, so that no scores of size B K and no rows of size B D exist; kept for the backward pass is
+    one (M, D) buffer.
 
     Args:
         z: shape (M, D), embeddings.
