@@ -89,7 +89,8 @@ def trained_rankers(
     graph: KnowledgeGraph, seed: int, arguments: argparse.Namespace
 ) -> Iterator[tuple[str, Ranker]]:
     """Our network at its defaults but for the epochs, and all that `cdd evaluate` ranks by."""
-    settings, train = settings_of(arguments.model, {"num_epochs": arguments.num_epochs})
+    chosen = {"num_epochs": arguments.num_epochs, "training": arguments.training}
+    settings, train = settings_of(arguments.model, chosen)
     nowhere = Path("nothing-is-written-here.csv")
     run = begin_run(arguments.edges, nowhere, Path("nor-here"), "cpu", settings.learning_rate)
     trained = train(
@@ -144,6 +145,7 @@ def main() -> None:
     )
     parser.add_argument("--model", choices=MODELS, help="train our network as well")
     parser.add_argument("--num-epochs", type=int, default=100, help="of our network")
+    parser.add_argument("--training", help="of our network, full or sampled")
     parser.add_argument("--no-paths", action="store_true", help="leave typed paths out")
     parser.add_argument("--rivals", type=Path, help="directory to share splits and scores by")
     arguments = parser.parse_args()

@@ -19,6 +19,7 @@ LAYERS = (
     ("errors", "progress", "stats", "chunks"),
     ("runtime", "device_memory"),
     (
+        "edge_kernels",
         "graph",
         "sealed_file",
         "graph_file",
@@ -56,6 +57,9 @@ LAYERS = (
         "similarity",
         "contrast",
         "losses",
+        "subgraph",
+        "views",
+        "learner",
         "initial",
         "norm",
         "structure",

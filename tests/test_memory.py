@@ -135,13 +135,25 @@ def test_an_endless_sample_needs_no_more_than_all_edges_do(graph: KnowledgeGraph
         edge_sample_size=max(sizes.edge_type_counts.values()),
     )  # fmt: skip
     assert replace(plan, edge_sample_size=10**12).bytes_needed() == plan.bytes_needed() < GIB
+    sage = replace(SAGE, graph=sizes, edge_batch_size=sizes.num_edges)
+    assert replace(sage, edge_batch_size=10**12).bytes_needed() == sage.bytes_needed() < GIB
 
 
+@pytest.mark.parametrize("plan", [SAGE, HGT])
+def test_steps_on_parts_need_less_and_on_the_whole_hardly_more(plan: SagePlan | HgtPlan) -> None:
+    whole = SIZES.num_nodes
+    part = replace(plan, training="sampled", subgraph_size=whole // 10)
+    every = replace(plan, training="sampled", subgraph_size=whole)
+    assert part.bytes_needed() < plan.bytes_needed() <= every.bytes_needed()
+    assert every.bytes_needed() == replace(every, subgraph_size=2 * whole).bytes_needed()
+
+
+@pytest.mark.parametrize("num_candidates", [4, 25, 512])  # types have 20, 30 and 40 nodes
 def test_the_rows_of_a_batch_are_foreseen(
-    graph: KnowledgeGraph, monkeypatch: pytest.MonkeyPatch
+    graph: KnowledgeGraph, monkeypatch: pytest.MonkeyPatch, num_candidates: int
 ) -> None:
     for module in ("memory", "sampling"):
-        monkeypatch.setattr(f"clinical_drug_discovery.{module}.NUM_CANDIDATES", 4)
+        monkeypatch.setattr(f"clinical_drug_discovery.{module}.NUM_CANDIDATES", num_candidates)
     plan = replace(HGT, graph=GraphSizes.of(graph), num_diseases=0)
     for size in (1, 3, 10):
         sampler = EdgeSampler(graph, np.minimum(graph.edge_type_counts, size), seed=0)

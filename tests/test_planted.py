@@ -38,17 +38,29 @@ def planted_facts(rng: np.random.Generator) -> list[Fact]:
     return list(facts.values())
 
 
+SAGE = {"num_layers": 2, "edge_batch_size": 600}
+HGT = {"num_heads": 4, "learning_rate": 0.01}
+PARTS = {"training": "sampled", "subgraph_size": 150}
+
+
 @pytest.mark.parametrize(
     ("generate", "options"),
     [
-        (generate_gnn_embeddings, {"num_layers": 2, "edge_batch_size": 600}),
-        (generate_hgt_embeddings, {"num_heads": 4, "learning_rate": 0.01}),
+        (generate_gnn_embeddings, SAGE),
+        (generate_gnn_embeddings, {**SAGE, **PARTS, "edge_batch_size": 120}),
+        (generate_hgt_embeddings, HGT),
+        (generate_hgt_embeddings, {**HGT, **PARTS, "edge_sample_size": 20}),
     ],
-    ids=["graphsage", "hgt"],
+    ids=["graphsage", "graphsage on parts", "hgt", "hgt on parts"],
 )
 def test_groups_and_held_out_indications_are_found(
-    tmp_path: Path, generate: Callable[..., dict[str, Any]], options: dict[str, Any]
+    tmp_path: Path,
+    generate: Callable[..., dict[str, Any]],
+    options: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    if "training" in options:  # few enough nodes in a batch for parts to be parts
+        monkeypatch.setattr("clinical_drug_discovery.sampling.NUM_CANDIDATES", 15)
     rng = np.random.default_rng(0)
     facts = planted_facts(rng)
     indications = [fact for fact in facts if fact[1] == "indication"]

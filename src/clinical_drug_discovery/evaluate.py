@@ -75,6 +75,8 @@ def evaluate_model(
     learning_rate: float | None = None,
     edge_batch_size: int | None = None,
     edge_sample_size: int | None = None,
+    training: str | None = None,
+    subgraph_size: int | None = None,
     contrastive_weight: float | None = None,
     similarity_threshold: float | None = None,
     temperature: float | None = None,
@@ -110,10 +112,12 @@ def evaluate_model(
         hidden_dim: width of the hidden layers and of the learned vector of each node.
         num_layers: number of layers.
         num_heads: hgt: attention heads of each layer.
-        num_epochs: training steps, each over the whole graph.
+        num_epochs: how often the graph is gone over in training.
         learning_rate: step size of Adam.
         edge_batch_size: graphsage: facts in the loss of an epoch.
         edge_sample_size: hgt: facts of each edge type in the loss of an epoch.
+        training: full or sampled.
+        subgraph_size: training sampled: nodes that a step sees.
         contrastive_weight: hgt: weight of the contrastive loss.
         similarity_threshold: hgt: two diseases are alike from this Jaccard index on.
         temperature: hgt: divides the cosines of the contrastive loss.
@@ -154,6 +158,8 @@ def evaluate_model(
             "learning_rate": learning_rate,
             "edge_batch_size": edge_batch_size,
             "edge_sample_size": edge_sample_size,
+            "training": training,
+            "subgraph_size": subgraph_size,
             "contrastive_weight": contrastive_weight,
             "similarity_threshold": similarity_threshold,
             "temperature": temperature,

@@ -19,6 +19,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from clinical_drug_discovery import edge_kernels
 from clinical_drug_discovery.chunks import steady_size, window_rows
 from clinical_drug_discovery.errors import InputError
 from clinical_drug_discovery.sorting import sort_integers
@@ -208,16 +209,16 @@ class KnowledgeGraph:
 
         Made on first use and kept, at 4 bytes an edge.
         """
-        # Taken in order, the edges that leave a node arrive in the order that its mirror type has.
-        parts = [
-            np.argsort(self.src[start:stop].numpy(), kind="stable").astype(np.int32) + start
-            for start, stop in pairwise(self.edge_type_ptr.tolist())
-        ]
-        mirrored = np.empty(self.num_edges, np.int32)
-        for r, part in enumerate(parts):
-            start = int(self.edge_type_ptr[self.mirror[r]])
-            mirrored[start : start + len(part)] = part
-        return torch.from_numpy(mirrored)
+        types = range(len(self.edge_types))
+        return torch.from_numpy(
+            edge_kernels.mirrored_edges(
+                self.edge_type_ptr.numpy(),
+                self.src.numpy(),
+                np.array([self.bounds[src] for src, _ in self.ends]),
+                np.array(self.mirror),
+                [self.indptr_of(r)[:-1].numpy() for r in types],
+            )
+        )
 
     @property
     def edge_type(self) -> Tensor:
@@ -302,7 +303,7 @@ def without_edges(graph: KnowledgeGraph, removed: npt.NDArray[np.bool_]) -> Know
     bounds = list(pairwise(graph.edge_type_ptr.tolist()))
     for (start, stop), mirror in zip(bounds, graph.mirror, strict=True):
         if removed[start:stop].any():
-            # See `mirrored_edges`; only the types that lose edges have to be sorted.
+            # Those that leave a node arrive in the order that its mirror type has.
             order = np.argsort(graph.src[start:stop].numpy(), kind="stable")
             gone[slice(*bounds[mirror])] |= removed[start:stop][order]
     kept = np.zeros(graph.num_edges + 1, np.int64)

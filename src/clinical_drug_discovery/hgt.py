@@ -188,17 +188,18 @@ class Hgt(nn.Module):
             ("Output projection", embedding_dim),
         ]
 
-    def forward(self, hidden: Block, target: Block) -> Tensor:
+    def forward(self, hidden: Block, target: Block, vectors: Tensor | None = None) -> Tensor:
         """Embed the target rows of a block.
 
         Args:
             hidden: all nodes, for every layer but the last.
             target: the M rows that are wanted, for the last layer.
+            vectors: shape (N, C), of the blocks' nodes; `node_embedding` if None.
 
         Returns:
             shape (M, D).
         """
-        x: Tensor = self.node_embedding
+        x: Tensor = self.node_embedding if vectors is None else vectors
         for index in range(len(self.layers)):
             x = self.apply_stage(index, x, None, hidden)
         x = self.apply_stage(len(self.layers), x, None, target)

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import math
 import time
+from collections import defaultdict
 from dataclasses import asdict, dataclass
+from statistics import fmean
 
 import numpy as np
 import torch
 
-from clinical_drug_discovery.blocks import full_block, row_block
 from clinical_drug_discovery.collapse import similarity_spearman
 from clinical_drug_discovery.contrast import PairSampler
 from clinical_drug_discovery.errors import InputError
 from clinical_drug_discovery.graph import KnowledgeGraph
 from clinical_drug_discovery.hgt import Hgt
+from clinical_drug_discovery.learner import Learner
 from clinical_drug_discovery.losses import DistMult, contrastive_loss, link_prediction_loss
 from clinical_drug_discovery.memory import CHUNK_SIZES, GraphSizes, HgtPlan
-from clinical_drug_discovery.optimizer import Adam
 from clinical_drug_discovery.pairs import span_of
 from clinical_drug_discovery.run import (
     History,
@@ -30,9 +31,16 @@ from clinical_drug_discovery.run import (
     watch_collapse,
 )
 from clinical_drug_discovery.runtime import check_between, empty_cache
-from clinical_drug_discovery.sampling import EdgeSampler, SteadyRows
+from clinical_drug_discovery.sampling import EdgeSampler
 from clinical_drug_discovery.similarity import most_sharing_pairs, shared_neighbor_jaccard
 from clinical_drug_discovery.structure import structural_vectors
+from clinical_drug_discovery.views import (
+    Subgraphs,
+    WholeGraph,
+    check_training,
+    steps_of_epoch,
+    views_of,
+)
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,8 @@ class HgtSettings:
     learning_rate: float
     contrastive_weight: float
     edge_sample_size: int
+    training: str
+    subgraph_size: int
     similarity_threshold: float
     temperature: float
     disease_type: str
@@ -59,7 +69,8 @@ class HgtSettings:
         Raises:
             InputError: it names the parameter.
         """
-        check_sizes(self, "num_heads", "edge_sample_size")
+        check_sizes(self, "num_heads", "edge_sample_size", "subgraph_size")
+        check_training(self.training)
         if self.hidden_dim % self.num_heads:
             raise InputError(
                 f"hidden_dim (got {self.hidden_dim}) must be divisible by num_heads "
@@ -68,6 +79,11 @@ class HgtSettings:
         check_between("contrastive_weight", self.contrastive_weight, 0, 1, low_allowed=True)
         check_between("similarity_threshold", self.similarity_threshold, 0, 1)
         check_between("temperature", self.temperature, 0.001, math.inf, low_allowed=True)
+
+    def step_size(self, graph: KnowledgeGraph) -> int:
+        """How many facts of each edge type, and pairs of diseases, are in the loss of a step."""
+        num_steps = steps_of_epoch(graph.num_nodes, self.training, self.subgraph_size)
+        return -(-self.edge_sample_size // num_steps)
 
     @property
     def alike(self) -> dict[str, str]:
@@ -118,12 +134,15 @@ def train_hgt(
         num_heads=settings.num_heads,
         edge_sample_size=settings.edge_sample_size,
         chunk_size=CHUNK_SIZES[0],
+        training=settings.training,
+        subgraph_size=settings.subgraph_size,
     )
     chunk_size, predicted = plan_memory(run, graph, plan, memory_budget, chunk_size, ranker)
 
     with run.timed("train"):
         alike = _alike(run, graph, settings, seed)
-        weight = _weight(run, alike, settings.contrastive_weight, settings.edge_sample_size)
+        step_size = settings.step_size(graph)
+        weight = _weight(run, alike, settings.contrastive_weight, step_size)
         generator = torch.Generator().manual_seed(seed)
         model = Hgt(
             graph.bounds, len(graph.edge_types), settings.hidden_dim, settings.embedding_dim,
@@ -132,9 +151,10 @@ def train_hgt(
         with torch.no_grad():
             model.node_embedding.copy_(structural_vectors(graph, settings.hidden_dim, generator))
         decoder = DistMult(len(graph.relations), settings.embedding_dim, generator).to(run.device)
-        drawn = np.minimum(graph.edge_type_counts, settings.edge_sample_size)
-        sampler = EdgeSampler(graph, drawn, seed)
-        history = _train(run, model, decoder, graph, sampler, alike, weight, settings)
+        sampler = EdgeSampler(graph, np.minimum(graph.edge_type_counts, step_size), seed)
+        views = views_of(graph, run.device, settings.training, settings.subgraph_size, seed)
+        run.progress.milestone(views.described)
+        history = _train(run, model, decoder, graph, views, sampler, alike, weight, settings)
 
     embeddings, collapse = embed_nodes(run, model, graph, chunk_size)
     similarity = None
@@ -198,6 +218,7 @@ def _train(
     model: Hgt,
     decoder: DistMult,
     graph: KnowledgeGraph,
+    views: WholeGraph | Subgraphs,
     sampler: EdgeSampler,
     alike: PairSampler | None,
     weight: float,
@@ -205,34 +226,37 @@ def _train(
 ) -> History:
     """Train in place; returns a record of each epoch."""
     num_epochs, temperature = settings.num_epochs, settings.temperature
-    run.progress.milestone("Full-batch training with edge sampling")
-    placed = graph.to(run.device)
-    hidden, steady = full_block(placed), SteadyRows(graph, run.device)
-    optimizer = Adam([*model.parameters(), *decoder.parameters()], run.learning_rate)
+    num_pairs = settings.step_size(graph)
+    num_steps, by_parts = num_epochs * views.num_steps, isinstance(views, Subgraphs)
+    learner = Learner(model, decoder, run.learning_rate, num_steps, by_parts=by_parts)
     history: History = []
     with run.progress.bar("Training", num_epochs) as advance:
         for epoch in range(1, num_epochs + 1):
-            start = time.perf_counter()
-            batch = sampler.sample()
-            pairs = None
-            if alike is not None and weight:
-                pairs = alike.sample(settings.edge_sample_size)
-                batch = batch.including(pairs.nodes)
-            batch = steady.fill(batch)
-            target = row_block(placed, batch.rows)
-            z = model(hidden, target)
-            parts = {"link_loss": link_prediction_loss(decoder, z, batch.to(run.device))}
-            loss = parts["link_loss"]
-            if pairs is not None:
-                parts["contrastive_loss"] = contrastive_loss(z, batch.rows, pairs, temperature)
-                loss = (1 - weight) * loss + weight * parts["contrastive_loss"]
-            watched = watch_collapse(z, batch.rows, graph, epoch, num_epochs)
-            del z  # the backward pass gives it back as soon as it is not needed
-            value = take_step(run, loss, optimizer, epoch)
-            values = {name: part.item() for name, part in parts.items()}
+            start, watched = time.perf_counter(), {}
+            values: dict[str, list[float]] = defaultdict(list)
+            for step in range(views.num_steps):
+                batch = sampler.sample()
+                pairs = None
+                if alike is not None and weight:
+                    pairs = alike.sample(num_pairs)
+                    batch = batch.including(pairs.nodes)
+                view = views.of(batch)
+                z = model(view.hidden, view.target, learner.vectors(view.nodes))
+                parts = {"link_loss": link_prediction_loss(decoder, z, view.batch)}
+                loss = parts["link_loss"]
+                if pairs is not None:
+                    parts["contrastive_loss"] = contrastive_loss(z, view.rows, pairs, temperature)
+                    loss = (1 - weight) * loss + weight * parts["contrastive_loss"]
+                if step == 0:
+                    watched = watch_collapse(z, view.rows, graph, epoch, num_epochs)
+                del z  # the backward pass gives it back as soon as it is not needed
+                values["loss"].append(take_step(run, loss, learner, epoch))
+                for name, part in parts.items():
+                    values[name].append(part.item())
+                del loss, parts, view
+                empty_cache(run.device)
+            means = {name: fmean(found) for name, found in values.items()}
             seconds = time.perf_counter() - start
-            history.append({"epoch": epoch, "loss": value, **values, "seconds": seconds, **watched})
-            del loss, parts, target
-            empty_cache(run.device)
-            advance(f"loss {value:.4f}")
+            history.append({"epoch": epoch, **means, "seconds": seconds, **watched})
+            advance(f"loss {means['loss']:.4f}")
     return history

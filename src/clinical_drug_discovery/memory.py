@@ -21,6 +21,7 @@ from clinical_drug_discovery.ops.cpu_attention import PIECE_EDGES
 from clinical_drug_discovery.ops.precision import padded, stored_bytes
 from clinical_drug_discovery.runtime import GIB, available_memory_bytes, peak_memory_bytes
 from clinical_drug_discovery.sampling import NUM_CANDIDATES, share_out
+from clinical_drug_discovery.views import FULL, steps_of_epoch
 
 _UNITS = {
     "": 1,
@@ -95,14 +96,36 @@ class GraphSizes:
 
     def expected_rows(self, sizes: Mapping[EdgeType, int]) -> int:
         """Nodes in a batch of facts: what drawing evenly would give, the most to be expected."""
-        drawn = {kind: min(count, NUM_CANDIDATES) for kind, count in self.node_type_counts.items()}
+        ends = dict.fromkeys(self.node_type_counts, 0)
         for kind, size in sizes.items():
-            drawn[kind.src_type] += size
-            drawn[kind.dst_type] += size
+            ends[kind.src_type] += size
+            ends[kind.dst_type] += size
+        others = {kind: max(n - NUM_CANDIDATES, 0) for kind, n in self.node_type_counts.items()}
         return sum(
-            math.ceil(count * -math.expm1(-drawn[kind] / count))
+            count - math.floor(others[kind] * math.exp(-ends[kind] / count))
             for kind, count in self.node_type_counts.items()
         )
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a step of training sees of the graph."""
+
+    num_nodes: int
+    most: int  #: nodes of the largest type, at most
+    num_steps: int  #: of an epoch
+    own_bytes: int  #: of drawing a part of the graph, and of the part; 0 if the whole is seen
+
+    @staticmethod
+    def of(graph: GraphSizes, training: str, subgraph_size: int, hidden_dim: int) -> Seen:
+        """By the parameters of these names."""
+        if training == FULL:
+            return Seen(graph.num_nodes, graph.most, 1, 0)
+        num_nodes = min(subgraph_size, graph.num_nodes)
+        # Mirrors, what is hidden, new numbers, at most all sources, and a copy of the vectors.
+        own = 9 * graph.num_edges + 12 * graph.num_nodes + 4 * num_nodes * hidden_dim
+        num_steps = steps_of_epoch(graph.num_nodes, training, subgraph_size)
+        return Seen(num_nodes, min(graph.most, num_nodes), num_steps, own)
 
 
 @dataclass(frozen=True)
@@ -115,6 +138,8 @@ class SagePlan:
     num_layers: int
     edge_batch_size: int
     chunk_size: int
+    training: str = FULL
+    subgraph_size: int = 0
     stored: int = 2  #: bytes of a number that edges gather
     edge_chunk: int = 0  #: edges whose rows plain torch holds at a time; the CPU's kernels, none
     rank_fit: int = 0  #: bytes of the ranker's fit, see `fit_memory`; 0 without one
@@ -123,36 +148,37 @@ class SagePlan:
         """Peak bytes beside what the process holds already (interpreter, libraries, the graph).
 
         With S bytes of a stored number, L hidden layers, n nodes of the largest type and M rows of
-        a batch. Always there: 12 N C of vectors and Adam's two moments, 16 bytes for each other
-        weight. In a step the largest of: the hidden layers forward, with N C (4 L + 4 + S); the
-        last layer and the loss, with 4 N C (L + 1) + M (8 C + 12 D); the last layer backward, with
-        N C (4 L + 4) + M (8 C + 8 D + S C) + 4 n C; the hidden layers backward, with
-        N C (4 L + 4 + S) + 4 n C. Inference: the vectors, the input and the rows that edges gather
-        of it, and the result: 4 N C + N C (4 + S) + 4 N max(C, D), and the rows of a chunk. On CPUs
-        also a buffer that waits to be used again, on GPUs 8 C for each edge of a chunk. The
-        ranker's fit: vectors, embeddings, and its own.
+        a batch; where steps see parts of the graph, N, n and M of a step are those of a part, and
+        what drawing it takes is added. Always there: 12 N C of vectors and Adam's two moments, 16
+        bytes for each other weight. In a step the largest of: the hidden layers forward, with N C
+        (4 L + 4 + S); the last layer and the loss, with 4 N C (L + 1) + M (8 C + 12 D); the last
+        layer backward, with N C (4 L + 4) + M (8 C + 8 D + S C) + 4 n C; the hidden layers
+        backward, with N C (4 L + 4 + S) + 4 n C. Inference: the vectors, the input and the rows
+        that edges gather of it, and the result: 4 N C + N C (4 + S) + 4 N max(C, D), and the rows
+        of a chunk. On CPUs also a buffer that waits to be used again, on GPUs 8 C for each edge of
+        a chunk. The ranker's fit: vectors, embeddings, and its own.
         """
         nodes, most, hidden, dim = (
             self.graph.num_nodes, self.graph.most, self.hidden_dim, self.embedding_dim
         )  # fmt: skip
         layers = self.num_layers - 1
+        seen = Seen.of(self.graph, self.training, self.subgraph_size, hidden)
         counts = np.array(list(self.graph.edge_type_counts.values()))
-        sizes = zip(
-            self.graph.edge_type_counts, share_out(counts, self.edge_batch_size), strict=True
-        )
-        rows = self.graph.expected_rows(dict(sizes))
-        vector, kept = 4 * nodes * hidden, 4 * nodes * hidden * layers
-        stored = self.stored * nodes * hidden
+        sizes = share_out(counts, -(-self.edge_batch_size // seen.num_steps))
+        rows = self.graph.expected_rows(dict(zip(self.graph.edge_type_counts, sizes, strict=True)))
+        part = 4 * seen.num_nodes * hidden
+        kept, gathered, largest = part * layers, self.stored * part // 4, 4 * seen.most * hidden
         step = max(
-            kept + vector + stored if layers else 0,
-            kept + (vector if layers else 0) + stored,
-            kept + (vector if layers else 0) + rows * (8 * hidden + 12 * dim),
-            kept + vector + rows * ((8 + self.stored) * hidden + 8 * dim) + 4 * most * hidden,
-            kept + vector + stored + 4 * most * hidden if layers else 0,
+            kept + part + gathered if layers else 0,
+            kept + (part if layers else 0) + gathered,
+            kept + (part if layers else 0) + rows * (8 * hidden + 12 * dim),
+            kept + part + rows * ((8 + self.stored) * hidden + 8 * dim) + largest,
+            kept + part + gathered + largest if layers else 0,
         )
+        vector, stored = 4 * nodes * hidden, self.stored * nodes * hidden
         weights = 16 * (2 * hidden * (hidden * layers + dim))
-        training = 3 * vector + weights + step + _FACT * self.edge_batch_size
-        training += _idle_bytes(self.edge_chunk, vector)
+        training = 3 * vector + weights + step + _FACT * sum(sizes) + seen.own_bytes
+        training += _idle_bytes(self.edge_chunk, part)
         chunk = min(self.chunk_size, most) * 4 * (hidden + 3 * dim)
         inference = vector + vector + stored + 4 * nodes * max(hidden, dim) + chunk
         ranking = vector + weights // 4 + 4 * nodes * dim + self.rank_fit if self.rank_fit else 0
@@ -172,64 +198,76 @@ class HgtPlan:
     num_heads: int
     edge_sample_size: int
     chunk_size: int
+    training: str = FULL
+    subgraph_size: int = 0
     stored: int = 2  #: bytes of a number that edges gather
     edge_chunk: int = 0  #: edges whose rows plain torch holds at a time; the CPU's kernels, none
     rank_fit: int = 0  #: bytes of the ranker's fit, see `fit_memory`; 0 without one
 
     def num_rows(self) -> int:
         """Nodes in a batch, at most to be expected."""
-        counts = self.graph.edge_type_counts
-        sizes = {kind: min(count, self.edge_sample_size) for kind, count in counts.items()}
-        pairs = 2 * min(self.edge_sample_size, self.num_diseases)
-        return min(pairs + self.graph.expected_rows(sizes), self.graph.num_nodes)
+        counts, size = self.graph.edge_type_counts, self._step_size()
+        sizes = {kind: min(count, size) for kind, count in counts.items()}
+        pairs = 2 * min(size, self.num_diseases)
+        return min(pairs + self.graph.expected_rows(sizes), self._seen().num_nodes)
+
+    def _seen(self) -> Seen:
+        return Seen.of(self.graph, self.training, self.subgraph_size, self.hidden_dim)
+
+    def _step_size(self) -> int:
+        """Facts of each edge type in the loss of a step, and pairs of diseases."""
+        return -(-self.edge_sample_size // self._seen().num_steps)
 
     def bytes_needed(self) -> int:
         """Peak bytes beside what the process holds already (interpreter, libraries, the graph).
 
-        With S bytes of a stored number, P the width with padded heads, n nodes of the largest
-        type, M rows of a batch, L layers. Always there: 12 N C of vectors and Adam's two moments,
-        16 bytes for each other weight, 4 for each mirrored edge, 60 for each pair of diseases
-        that share a gene. Buffers of one source type: forward 4 S n P, backward n P (6 S + 8) and
-        the shares of 2**18 edges. Kept of the first k layers: k N (4 C + S P). In a step the
-        largest of: a hidden layer forward, with what is kept of those before, 4 N C, and N P (4 +
-        S) or 4 N (P + C); the loss, with what is kept of the hidden layers, 4 N C and M (4 P + 4
-        C + 8 D); the last layer backward, with the same, 4 N C again and M P (4 + 2 S); a hidden
-        layer backward, with what is kept of those before, 8 N C and N P (4 + 2 S). Inference: the
-        vectors, a stage's input and result, a chunk's rows and the forward buffers. On CPUs also a
-        buffer that waits to be used again, on GPUs 24 P for each edge of a chunk, half of it in
-        inference. The ranker's fit: vectors,
-        embeddings, and its own.
+        With S bytes of a stored number, P the width with padded heads, n nodes of the largest type,
+        M rows of a batch, L layers; where steps see parts of the graph, N, n and M of a step are
+        those of a part, and what drawing it takes is added. Always there: 12 N C of vectors and
+        Adam's two moments, 16 bytes for each other weight, 4 for each mirrored edge, 60 for each
+        pair of diseases that share a gene. Buffers of one source type: forward 4 S n P, backward n
+        P (6 S + 8) and the shares of 2**18 edges. Kept of the first k layers: k N (4 C + S P). In a
+        step the largest of: a hidden layer forward, with what is kept of those before, 4 N C, and N
+        P (4 + S) or 4 N (P + C); the loss, with what is kept of the hidden layers, 4 N C and M (4 P
+        + 4 C + 8 D); the last layer backward, with the same, 4 N C again and M P (4 + 2 S); a
+        hidden layer backward, with what is kept of those before, 8 N C and N P (4 + 2 S).
+        Inference: the vectors, a stage's input and result, a chunk's rows and the forward buffers.
+        On CPUs also a buffer that waits to be used again, on GPUs 24 P for each edge of a chunk,
+        half of it in inference. The ranker's fit: vectors, embeddings, and its own.
         """
         graph, hidden, dim, layers = (
             self.graph, self.hidden_dim, self.embedding_dim, self.num_layers
         )  # fmt: skip
         nodes, most, stored = graph.num_nodes, graph.most, self.stored
         width = self.num_heads * padded(hidden // self.num_heads)
-        rows, vector, wide = self.num_rows(), 4 * nodes * hidden, 4 * nodes * width
-        forward = 4 * stored * most * width
+        seen, size, vector = self._seen(), self._step_size(), 4 * nodes * hidden
+        rows, part, wide = self.num_rows(), 4 * seen.num_nodes * hidden, 4 * seen.num_nodes * width
+        forward = 4 * stored * seen.most * width
         largest = min(PIECE_EDGES, max(graph.edge_type_counts.values()))
-        backward = most * width * (6 * stored + 8) + 2 * stored * self.num_heads * largest
-        gathered = stored * nodes * width
-        kept = (layers - 1) * (vector + gathered)  # of the hidden layers
-        loss = kept + vector + rows * (4 * width + 4 * hidden + 8 * dim)
-        loss += 24 * min(self.edge_sample_size, self.num_diseases) ** 2
-        last = kept + 2 * vector + rows * width * (4 + 2 * stored) + backward
-        step = max(loss, last, 2 * vector)
+        backward = seen.most * width * (6 * stored + 8) + 2 * stored * self.num_heads * largest
+        gathered = stored * seen.num_nodes * width
+        kept = (layers - 1) * (part + gathered)  # of the hidden layers
+        loss = kept + part + rows * (4 * width + 4 * hidden + 8 * dim)
+        loss += 24 * min(size, self.num_diseases) ** 2
+        last = kept + 2 * part + rows * width * (4 + 2 * stored) + backward
+        step = max(loss, last, 2 * part)
         if layers > 1:
-            before = (layers - 2) * (vector + gathered)
+            before = (layers - 2) * (part + gathered)
             step = max(
                 step,
-                before + vector + wide + max(gathered + forward, vector, gathered),
-                before + 2 * vector + wide + 2 * gathered + backward,
+                before + part + wide + max(gathered + forward, part, gathered),
+                before + 2 * part + wide + 2 * gathered + backward,
             )
         types, edge_types = len(graph.node_type_counts), len(graph.edge_type_counts)
         weights = types * hidden * (4 * hidden * layers + hidden + dim)
         weights += 2 * layers * edge_types * hidden * hidden // self.num_heads
-        sampled = sum(min(n, self.edge_sample_size) for n in graph.edge_type_counts.values())
-        training = 3 * vector + 16 * weights + _FACT * sampled + 4 * graph.num_edges + step
-        training += _idle_bytes(self.edge_chunk, vector)
+        drawn = sum(min(n, size) for n in graph.edge_type_counts.values())
+        training = 3 * vector + 16 * weights + _FACT * drawn + step
+        training += seen.own_bytes or 4 * graph.num_edges
+        training += _idle_bytes(self.edge_chunk, part)
         chunk = min(self.chunk_size, most) * (width * (4 + stored) + 4 * (hidden + dim))
-        inference = vector + vector + 4 * nodes * max(hidden, dim) + chunk + forward
+        inference = vector + vector + 4 * nodes * max(hidden, dim) + chunk
+        inference += 4 * stored * most * width
         gathers = 24 * self.edge_chunk * width
         ranking = vector + 4 * weights + 4 * nodes * dim + self.rank_fit if self.rank_fit else 0
         needed = max(training + gathers, inference + 16 * weights + gathers // 2, ranking)

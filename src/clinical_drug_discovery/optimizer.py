@@ -65,6 +65,62 @@ class Adam:
                 values.addcdiv_(mean, square.sqrt().div_(root).add_(_EPS), value=-size)
 
 
+class LazyAdam:
+    """`Adam` for a table of which each step uses some rows: of others nothing moves, no moment.
+
+    As torch.optim.SparseAdam, but that each row counts its own steps, so that the first ones of a
+    row that comes late are no smaller than those of others.
+    """
+
+    def __init__(self, table: Tensor, learning_rate: float) -> None:
+        """Start with no step taken.
+
+        Args:
+            table: shape (N, C), changed in place.
+            learning_rate: step size.
+        """
+        self._table, self._learning_rate = table, learning_rate
+        self._mean, self._square = torch.zeros_like(table), torch.zeros_like(table)
+        self._num_steps = table.new_zeros(len(table), 1)
+        self._taken: tuple[Tensor, Tensor] | None = None
+
+    def take(self, rows: Tensor) -> Tensor:
+        """A copy of some rows, to be given a gradient before the step.
+
+        Args:
+            rows: shape (n,), int64, distinct.
+        """
+        values = self._table[rows].requires_grad_()
+        self._taken = rows, values
+        return values
+
+    @torch.no_grad()
+    def step(self, share: float = 1.0) -> None:
+        """Move the rows that were taken.
+
+        Args:
+            share: of the learning rate, for a schedule.
+        """
+        if self._taken is None:
+            raise RuntimeError("no rows were taken since the last step")
+        (rows, values), self._taken = self._taken, None
+        if values.grad is None:
+            raise RuntimeError("the rows that were taken have no gradient")
+        num_steps = self._num_steps[rows] + 1
+        self._num_steps[rows] = num_steps
+        columns = values, values.grad, num_steps
+        size = max(_CHUNK // values.shape[1], 1)
+        for at, value, grad, count in zip(
+            rows.split(size), *(part.split(size) for part in columns), strict=True
+        ):
+            mean = self._mean[at].lerp_(grad, 1 - _BETA1)
+            square = self._square[at].mul_(_BETA2).addcmul_(grad, grad, value=1 - _BETA2)
+            self._mean[at], self._square[at] = mean, square
+            spread = square.div_(1 - _BETA2**count).sqrt_().add_(_EPS)
+            move = mean.div_(1 - _BETA1**count).div_(spread)
+            self._table[at] = value.sub_(move, alpha=share * self._learning_rate)
+
+
 class _Single:
     """The numbers of one weight."""
 

@@ -25,12 +25,12 @@ from clinical_drug_discovery.errors import InputError
 from clinical_drug_discovery.fit_memory import rank_fit_bytes
 from clinical_drug_discovery.graph import KnowledgeGraph
 from clinical_drug_discovery.inference import LayeredModel, embed_all
+from clinical_drug_discovery.learner import Learner
 from clinical_drug_discovery.losses import DistMult
 from clinical_drug_discovery.memory import AnyPlan, fit_plan, parse_memory, plan_for
 from clinical_drug_discovery.model_dir import model_dir_of
 from clinical_drug_discovery.ops.backend import uses_kernels
 from clinical_drug_discovery.ops.buffers import release_buffers
-from clinical_drug_discovery.optimizer import Adam
 from clinical_drug_discovery.outputs import check_output, output_files
 from clinical_drug_discovery.progress import Progress
 from clinical_drug_discovery.runtime import (
@@ -231,15 +231,15 @@ def plan_memory(
     return fitted.chunk_size, predicted
 
 
-def take_step(run: Run, loss: Tensor, optimizer: Adam, epoch: int) -> float:
-    """One step of the optimizer down the loss; returns the loss.
+def take_step(run: Run, loss: Tensor, learner: Learner, epoch: int) -> float:
+    """One step down the loss; returns the loss.
 
     Raises:
         InputError: the loss is no finite number.
     """
     loss.backward()
     run.peak.sample()
-    optimizer.step()
+    learner.step()
     value = loss.item()
     if not math.isfinite(value):
         raise InputError(

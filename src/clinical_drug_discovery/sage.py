@@ -83,17 +83,18 @@ class GraphSage(nn.Module):
         self.layers = nn.ModuleList(SageLayer(hidden_dim, dim, generator) for dim in dims)
         self.stages = [(f"Layer {i}/{num_layers}", dim) for i, dim in enumerate(dims, start=1)]
 
-    def forward(self, hidden: Block, target: Block) -> Tensor:
+    def forward(self, hidden: Block, target: Block, vectors: Tensor | None = None) -> Tensor:
         """Embed the target rows of a block.
 
         Args:
             hidden: all nodes (`full_block`), for every layer but the last.
             target: the M rows that are wanted, for the last layer.
+            vectors: shape (N, C), of the blocks' nodes; `node_embedding` if None.
 
         Returns:
             shape (M, D). Kept for the backward pass: one (N, C) buffer per hidden layer.
         """
-        x: Tensor = self.node_embedding
+        x: Tensor = self.node_embedding if vectors is None else vectors
         *hidden_layers, last = self._layers()
         if hidden_layers:
             weights = [w for layer in hidden_layers for w in layer.parameters()]

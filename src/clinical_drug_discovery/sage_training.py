@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
+from statistics import fmean
 
 import torch
 
-from clinical_drug_discovery.blocks import full_block, row_block
 from clinical_drug_discovery.graph import KnowledgeGraph
+from clinical_drug_discovery.learner import Learner
 from clinical_drug_discovery.losses import DistMult, link_prediction_loss
 from clinical_drug_discovery.memory import CHUNK_SIZES, GraphSizes, SagePlan
-from clinical_drug_discovery.optimizer import Adam
 from clinical_drug_discovery.run import (
     History,
     Run,
@@ -24,8 +24,15 @@ from clinical_drug_discovery.run import (
 )
 from clinical_drug_discovery.runtime import empty_cache
 from clinical_drug_discovery.sage import GraphSage
-from clinical_drug_discovery.sampling import EdgeSampler, SteadyRows, share_out
+from clinical_drug_discovery.sampling import EdgeSampler, share_out
 from clinical_drug_discovery.structure import structural_vectors
+from clinical_drug_discovery.views import (
+    Subgraphs,
+    WholeGraph,
+    check_training,
+    steps_of_epoch,
+    views_of,
+)
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,8 @@ class SageSettings:
     num_epochs: int
     learning_rate: float
     edge_batch_size: int
+    training: str
+    subgraph_size: int
 
     def check(self) -> None:
         """Refuse what breaks a rule whatever the graph.
@@ -45,7 +54,13 @@ class SageSettings:
         Raises:
             InputError: it names the parameter.
         """
-        check_sizes(self, "edge_batch_size")
+        check_sizes(self, "edge_batch_size", "subgraph_size")
+        check_training(self.training)
+
+    def step_sizes(self, graph: KnowledgeGraph) -> list[int]:
+        """How many facts of each edge type are in the loss of a step."""
+        num_steps = steps_of_epoch(graph.num_nodes, self.training, self.subgraph_size)
+        return share_out(graph.edge_type_counts, -(-self.edge_batch_size // num_steps))
 
 
 def train_sage(
@@ -74,8 +89,9 @@ def train_sage(
     """
     hidden_dim, dim, num_layers = settings.hidden_dim, settings.embedding_dim, settings.num_layers
     plan = SagePlan(
-        GraphSizes.of(graph), hidden_dim, dim, num_layers, settings.edge_batch_size, CHUNK_SIZES[0]
-    )
+        GraphSizes.of(graph), hidden_dim, dim, num_layers, settings.edge_batch_size,
+        CHUNK_SIZES[0], settings.training, settings.subgraph_size,
+    )  # fmt: skip
     chunk_size, predicted = plan_memory(run, graph, plan, memory_budget, chunk_size, ranker)
 
     with run.timed("train"):
@@ -84,9 +100,10 @@ def train_sage(
         with torch.no_grad():
             model.node_embedding.copy_(structural_vectors(graph, hidden_dim, generator))
         decoder = DistMult(len(graph.relations), dim, generator).to(run.device)
-        sizes = share_out(graph.edge_type_counts, settings.edge_batch_size)
-        sampler = EdgeSampler(graph, sizes, seed)
-        history = _train(run, model, decoder, graph, sampler, settings.num_epochs)
+        sampler = EdgeSampler(graph, settings.step_sizes(graph), seed)
+        views = views_of(graph, run.device, settings.training, settings.subgraph_size, seed)
+        run.progress.milestone(views.described)
+        history = _train(run, model, decoder, graph, views, sampler, settings.num_epochs)
 
     embeddings, collapse = embed_nodes(run, model, graph, chunk_size)
     return Trained(
@@ -106,28 +123,28 @@ def _train(
     model: GraphSage,
     decoder: DistMult,
     graph: KnowledgeGraph,
+    views: WholeGraph | Subgraphs,
     sampler: EdgeSampler,
     num_epochs: int,
 ) -> History:
     """Train in place; returns a record of each epoch."""
-    run.progress.milestone("Full-batch training with edge sampling")
-    placed = graph.to(run.device)
-    hidden, steady = full_block(placed), SteadyRows(graph, run.device)
-    optimizer = Adam([*model.parameters(), *decoder.parameters()], run.learning_rate)
+    num_steps, by_parts = num_epochs * views.num_steps, isinstance(views, Subgraphs)
+    learner = Learner(model, decoder, run.learning_rate, num_steps, by_parts=by_parts)
     history: History = []
     with run.progress.bar("Training", num_epochs) as advance:
         for epoch in range(1, num_epochs + 1):
-            start = time.perf_counter()
-            batch = steady.fill(sampler.sample())
-            target = row_block(placed, batch.rows)
-            z = model(hidden, target)
-            loss = link_prediction_loss(decoder, z, batch.to(run.device))
-            watched = watch_collapse(z, batch.rows, graph, epoch, num_epochs)
-            del z  # the backward pass gives it back as soon as it is not needed
-            value = take_step(run, loss, optimizer, epoch)
-            del loss, target
-            seconds = time.perf_counter() - start
+            start, losses, watched = time.perf_counter(), [], {}
+            for step in range(views.num_steps):
+                view = views.of(sampler.sample())
+                z = model(view.hidden, view.target, learner.vectors(view.nodes))
+                loss = link_prediction_loss(decoder, z, view.batch)
+                if step == 0:
+                    watched = watch_collapse(z, view.rows, graph, epoch, num_epochs)
+                del z  # the backward pass gives it back as soon as it is not needed
+                losses.append(take_step(run, loss, learner, epoch))
+                del loss, view
+                empty_cache(run.device)
+            value, seconds = fmean(losses), time.perf_counter() - start
             history.append({"epoch": epoch, "loss": value, "seconds": seconds, **watched})
-            empty_cache(run.device)
             advance(f"loss {value:.4f}")
     return history

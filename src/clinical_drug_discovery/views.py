@@ -1,0 +1,121 @@
+"""What a step of training sees of the graph: all of it, or a part drawn for its facts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clinical_drug_discovery.blocks import Block, full_block, row_block
+from clinical_drug_discovery.errors import InputError
+from clinical_drug_discovery.graph import KnowledgeGraph
+from clinical_drug_discovery.sampling import EdgeBatch, SteadyRows
+from clinical_drug_discovery.subgraph import SubgraphSampler, induced_subgraph
+
+FULL, SAMPLED = "full", "sampled"  #: kinds of training
+
+
+@dataclass(frozen=True)
+class View:
+    """All on the device but `rows`."""
+
+    hidden: Block  #: all nodes that are seen, for every layer but the last
+    target: Block  #: those of the batch
+    batch: EdgeBatch
+    rows: Tensor  #: shape (M,), int64: the batch's nodes in the whole graph, on the CPU
+    nodes: Tensor | None  #: shape (n,), int64: all that are seen; None: the whole graph
+
+
+class WholeGraph:
+    """Every step sees all nodes and edges: `training="full"`."""
+
+    num_steps = 1  #: of an epoch
+    described = "Full-batch training with edge sampling"
+
+    def __init__(self, graph: KnowledgeGraph, device: torch.device) -> None:
+        """Move the graph to the device.
+
+        Args:
+            graph: on the CPU.
+            device: where to train.
+        """
+        self._graph, self._steady = graph.to(device), SteadyRows(graph, device)
+        self._hidden = full_block(self._graph)
+
+    def of(self, batch: EdgeBatch) -> View:
+        """What is seen while the targets of a batch are asked for."""
+        batch = self._steady.fill(batch)
+        target = row_block(self._graph, batch.rows)
+        return View(self._hidden, target, batch.to(self._graph.device), batch.rows, None)
+
+
+class Subgraphs:
+    """Every step sees a part, without the facts whose targets it asks for: `training="sampled"`.
+
+    An epoch has as many steps as it takes for as many nodes as the graph has.
+    """
+
+    def __init__(self, graph: KnowledgeGraph, device: torch.device, size: int, seed: int) -> None:
+        """Prepare to draw.
+
+        Args:
+            graph: on the CPU.
+            device: where to train.
+            size: number of nodes of each part.
+            seed: of all drawing.
+        """
+        self._graph, self._device = graph, device
+        self._steady, self._sampler = SteadyRows(graph, device), SubgraphSampler(graph, size, seed)
+        self.num_steps = steps_of_epoch(graph.num_nodes, SAMPLED, size)
+        self.described = (
+            f"Training on parts of {min(size, graph.num_nodes):,} nodes, {self.num_steps} an epoch"
+        )
+
+    def of(self, batch: EdgeBatch) -> View:
+        """What is seen while the targets of a batch are asked for.
+
+        Raises:
+            InputError: the batch has more nodes than a part.
+        """
+        batch = self._steady.fill(batch)
+        nodes = self._sampler.sample(batch.rows.numpy())
+        hidden = torch.cat([batch.edge, self._graph.mirrored_edges[batch.edge].long()])
+        part = induced_subgraph(self._graph, nodes, hidden.numpy()).to(self._device)
+        rows = torch.from_numpy(np.searchsorted(nodes, batch.rows.numpy()))
+        placed = torch.from_numpy(nodes).to(self._device)
+        batch_there = batch.to(self._device)
+        return View(full_block(part), row_block(part, rows), batch_there, batch.rows, placed)
+
+
+def views_of(
+    graph: KnowledgeGraph, device: torch.device, training: str, subgraph_size: int, seed: int
+) -> WholeGraph | Subgraphs:
+    """What the steps of a kind of training see.
+
+    Args:
+        graph: on the CPU.
+        device: where to train.
+        training: full or sampled.
+        subgraph_size: sampled: nodes that a step sees.
+        seed: of all drawing.
+    """
+    if training == FULL:
+        return WholeGraph(graph, device)
+    return Subgraphs(graph, device, subgraph_size, seed)
+
+
+def check_training(training: str) -> None:
+    """Refuse what is no kind of training.
+
+    Raises:
+        InputError: it names the parameter.
+    """
+    if training not in (FULL, SAMPLED):
+        raise InputError(f"training (got {training!r}) must be {FULL} or {SAMPLED}")
+
+
+def steps_of_epoch(num_nodes: int, training: str, subgraph_size: int) -> int:
+    """How many steps see as many nodes as the graph has."""
+    return 1 if training == FULL else -(-num_nodes // subgraph_size)

@@ -1,0 +1,149 @@
+"""Training on parts of the graph: what a step sees, and that it is a step on that part."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from clinical_drug_discovery.blocks import full_block, row_block
+from clinical_drug_discovery.errors import InputError
+from clinical_drug_discovery.graph import IntArray, KnowledgeGraph
+from clinical_drug_discovery.hgt import Hgt
+from clinical_drug_discovery.learner import Learner
+from clinical_drug_discovery.losses import DistMult
+from clinical_drug_discovery.optimizer import LazyAdam
+from clinical_drug_discovery.sage import GraphSage
+from clinical_drug_discovery.sampling import EdgeSampler
+from clinical_drug_discovery.subgraph import SubgraphSampler, induced_subgraph
+from clinical_drug_discovery.views import Subgraphs
+
+CPU = torch.device("cpu")
+
+
+def edges_of(graph: KnowledgeGraph, names: IntArray) -> list[tuple[int, int, int]]:
+    """Edges in their order as (edge type, target, source), nodes by the names given."""
+    ends = (graph.edge_type, names[graph.dst.numpy()], names[graph.src.numpy()])
+    return list(zip(*(end.tolist() for end in ends), strict=True))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_a_part_has_the_edges_among_its_nodes(
+    graph: KnowledgeGraph, rng: np.random.Generator, share: float
+) -> None:
+    nodes = np.flatnonzero(rng.random(graph.num_nodes) < share)
+    one_way = rng.choice(graph.num_edges, graph.num_edges // 10, replace=False)
+    hidden = np.concatenate([one_way, graph.mirrored_edges.numpy()[one_way]])
+    part = induced_subgraph(graph, nodes, hidden)
+    inside, gone = set(nodes.tolist()), set(hidden.tolist())
+    wanted = [
+        edge
+        for i, edge in enumerate(edges_of(graph, np.arange(graph.num_nodes)))
+        if {edge[1], edge[2]} <= inside and i not in gone
+    ]
+    assert edges_of(part, nodes) == wanted  # in the same order
+    assert part.num_nodes == len(nodes)
+    assert part.node_type.tolist() == graph.node_type[nodes].tolist()
+    assert (
+        part.nodes["node_index"].to_list() == graph.nodes["node_index"].to_numpy()[nodes].tolist()
+    )
+    back = part.mirrored_edges.long()
+    assert torch.equal(part.src, part.dst[back])
+    assert torch.equal(back[back], torch.arange(part.num_edges))
+
+
+@pytest.fixture
+def few_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or a batch of the small graph would hold all its nodes."""
+    monkeypatch.setattr("clinical_drug_discovery.sampling.NUM_CANDIDATES", 3)
+
+
+def test_parts_are_of_one_shape_and_hold_their_batch(
+    graph: KnowledgeGraph, few_candidates: None
+) -> None:
+    size = graph.num_nodes * 2 // 3
+    draws = []
+    for _ in range(2):
+        edges = EdgeSampler(graph, np.minimum(graph.edge_type_counts, 1), seed=3)
+        parts = SubgraphSampler(graph, size, seed=3)
+        draws.append([(rows := edges.sample().rows.numpy(), parts.sample(rows)) for _ in range(4)])
+    per_type = []
+    for (rows, nodes), (_, again) in zip(*draws, strict=True):
+        assert nodes.tolist() == again.tolist()
+        assert set(rows.tolist()) <= set(nodes.tolist())
+        assert (np.diff(nodes) > 0).all()
+        per_type.append(np.diff(np.searchsorted(nodes, graph.bounds)).tolist())
+    assert len({len(rows) for rows, _ in draws[0]}) > 1
+    assert sum(per_type[0]) == size
+    assert per_type == [per_type[0]] * 4
+
+
+def test_a_batch_larger_than_a_part_is_refused(graph: KnowledgeGraph) -> None:
+    rows = EdgeSampler(graph, graph.edge_type_counts, seed=0).sample().rows.numpy()
+    with pytest.raises(InputError, match=r"subgraph_size \(got 10\)"):
+        SubgraphSampler(graph, 10, seed=0).sample(rows)
+
+
+@pytest.mark.parametrize("model_name", ["graphsage", "hgt"])
+def test_a_step_is_one_on_the_part_without_its_facts(
+    model_name: str, graph: KnowledgeGraph, few_candidates: None
+) -> None:
+    """The same embeddings and gradients as of a model of the part alone, given its vectors."""
+    generator = torch.Generator().manual_seed(0)
+    edges = EdgeSampler(graph, np.minimum(graph.edge_type_counts, 1), seed=1)
+    views = Subgraphs(graph, CPU, graph.num_nodes * 2 // 3, seed=1)
+    view = views.of(edges.sample())
+    assert view.nodes is not None
+    part = view.hidden.graph
+    facts = zip(
+        graph.edge_type[view.batch.edge].tolist(), view.batch.dst, view.batch.src, strict=True
+    )
+    within = {(kind, int(view.rows[dst]), int(view.rows[src])) for kind, dst, src in facts}
+    assert within <= set(edges_of(graph, np.arange(graph.num_nodes)))
+    assert not within & set(edges_of(part, view.nodes.numpy()))
+    model, alone = (make(model_name, g, generator) for g in (graph, part))
+    shared = {k: v for k, v in model.state_dict().items() if k != "node_embedding"}
+    alone.load_state_dict({**shared, "node_embedding": model.node_embedding.detach()[view.nodes]})
+    learner = Learner(model, DistMult(len(graph.relations), 12, generator), 0.01, 1, by_parts=True)
+    vectors = learner.vectors(view.nodes)
+    z = model(view.hidden, view.target, vectors)
+    rows = torch.searchsorted(view.nodes, view.rows)
+    other = alone(full_block(part), row_block(part, rows))
+    assert torch.equal(z, other)
+    by_z = torch.randn(z.shape, generator=generator)
+    (z * by_z).sum().backward()
+    (other * by_z).sum().backward()
+    assert vectors.grad is not None
+    assert alone.node_embedding.grad is not None
+    assert torch.equal(vectors.grad, alone.node_embedding.grad)
+
+
+def make(model_name: str, graph: KnowledgeGraph, generator: torch.Generator) -> GraphSage | Hgt:
+    if model_name == "graphsage":
+        return GraphSage(graph.num_nodes, 16, 12, 3, generator)
+    return Hgt(graph.bounds, len(graph.edge_types), 16, 12, 2, 4, generator)
+
+
+def test_rows_that_are_all_taken_move_as_by_adam(rng: np.random.Generator) -> None:
+    table = torch.from_numpy(rng.standard_normal((7, 5)))
+    weight = torch.nn.Parameter(table.clone())
+    lazy, adam = LazyAdam(table, 0.1), torch.optim.Adam([weight], 0.1)
+    for _ in range(4):
+        grad = torch.from_numpy(rng.standard_normal((7, 5)))
+        order = torch.from_numpy(rng.permutation(7))
+        lazy.take(order).grad = grad[order]
+        lazy.step()
+        weight.grad = grad
+        adam.step()
+    torch.testing.assert_close(table, weight.detach())
+
+
+def test_rows_that_are_not_taken_stay(rng: np.random.Generator) -> None:
+    """And the first step of a row is as large whenever it comes."""
+    table = torch.zeros(3, 2, dtype=torch.float64)
+    lazy = LazyAdam(table, 0.1)
+    for rows in ([0], [0], [0, 2]):
+        taken = lazy.take(torch.tensor(rows))
+        taken.grad = torch.ones_like(taken)
+        lazy.step()
+    torch.testing.assert_close(table, torch.tensor([[-0.3] * 2, [0.0] * 2, [-0.1] * 2]).double())
