@@ -91,7 +91,9 @@ def trained_rankers(
     """Our network at its defaults but for the epochs, and all that `cdd evaluate` ranks by."""
     settings, train = settings_of(arguments.model, {"num_epochs": arguments.num_epochs})
     nowhere = Path("nothing-is-written-here.csv")
-    run = begin_run(arguments.edges, nowhere, Path("nor-here"), "cpu", settings.learning_rate)
+    run = begin_run(
+        arguments.edges, nowhere, Path("nor-here"), "cpu", settings.learning_rate, False
+    )
     trained = train(
         run, graph, settings, seed=seed, memory_budget=None, chunk_size=None, ranker=True
     )

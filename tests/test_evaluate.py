@@ -154,7 +154,9 @@ def test_what_leaves_nothing_to_learn_is_refused_before_the_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        evaluate, "settings_of", lambda *_: (SageSettings(16, 16, 2, 3, 0.01, 100), pytest.fail)
+        evaluate,
+        "settings_of",
+        lambda *_: (SageSettings(16, 16, 2, 3, 0.01, 100, False), pytest.fail),
     )
     facts = planted_facts(2, num_drugs=20, num_diseases=12, num_genes=3)
     to_rows(facts).write_csv(tmp_path / "all.csv")

@@ -17,6 +17,7 @@ from clinical_drug_discovery.graph import KnowledgeGraph
 from clinical_drug_discovery.hgt import Hgt
 from clinical_drug_discovery.losses import DistMult, contrastive_loss, link_prediction_loss
 from clinical_drug_discovery.memory import CHUNK_SIZES, GraphSizes, HgtPlan
+from clinical_drug_discovery.ops.backend import in_bfloat16
 from clinical_drug_discovery.optimizer import Adam
 from clinical_drug_discovery.pairs import span_of
 from clinical_drug_discovery.run import (
@@ -52,6 +53,7 @@ class HgtSettings:
     disease_type: str
     gene_type: str
     disease_gene_relation: str
+    bfloat16: bool
 
     def check(self) -> None:
         """Refuse what breaks a rule whatever the graph.
@@ -119,24 +121,27 @@ def train_hgt(
         edge_sample_size=settings.edge_sample_size,
         chunk_size=CHUNK_SIZES[0],
     )
-    chunk_size, predicted = plan_memory(run, graph, plan, memory_budget, chunk_size, ranker)
+    with in_bfloat16(settings.bfloat16):
+        chunk_size, predicted = plan_memory(run, graph, plan, memory_budget, chunk_size, ranker)
 
-    with run.timed("train"):
-        alike = _alike(run, graph, settings, seed)
-        weight = _weight(run, alike, settings.contrastive_weight, settings.edge_sample_size)
-        generator = torch.Generator().manual_seed(seed)
-        model = Hgt(
-            graph.bounds, len(graph.edge_types), settings.hidden_dim, settings.embedding_dim,
-            settings.num_layers, settings.num_heads, generator,
-        ).to(run.device)  # fmt: skip
-        with torch.no_grad():
-            model.node_embedding.copy_(structural_vectors(graph, settings.hidden_dim, generator))
-        decoder = DistMult(len(graph.relations), settings.embedding_dim, generator).to(run.device)
-        drawn = np.minimum(graph.edge_type_counts, settings.edge_sample_size)
-        sampler = EdgeSampler(graph, drawn, seed)
-        history = _train(run, model, decoder, graph, sampler, alike, weight, settings)
+        with run.timed("train"):
+            alike = _alike(run, graph, settings, seed)
+            weight = _weight(run, alike, settings.contrastive_weight, settings.edge_sample_size)
+            generator = torch.Generator().manual_seed(seed)
+            model = Hgt(
+                graph.bounds, len(graph.edge_types), settings.hidden_dim, settings.embedding_dim,
+                settings.num_layers, settings.num_heads, generator,
+            ).to(run.device)  # fmt: skip
+            with torch.no_grad():
+                vectors = structural_vectors(graph, settings.hidden_dim, generator)
+                model.node_embedding.copy_(vectors)
+            decoder = DistMult(len(graph.relations), settings.embedding_dim, generator)
+            decoder = decoder.to(run.device)
+            drawn = np.minimum(graph.edge_type_counts, settings.edge_sample_size)
+            sampler = EdgeSampler(graph, drawn, seed)
+            history = _train(run, model, decoder, graph, sampler, alike, weight, settings)
 
-    embeddings, collapse = embed_nodes(run, model, graph, chunk_size)
+        embeddings, collapse = embed_nodes(run, model, graph, chunk_size)
     similarity = None
     if alike is not None:
         similarity = {

@@ -189,8 +189,9 @@ class HgtPlan:
         With S bytes of a stored number, P the width with padded heads, n nodes of the largest
         type, M rows of a batch, L layers. Always there: 12 N C of vectors and Adam's two moments,
         16 bytes for each other weight, 4 for each mirrored edge, 60 for each pair of diseases
-        that share a gene. Buffers of one source type: forward 4 S n P, backward n P (6 S + 8) and
-        the shares of 2**18 edges. Kept of the first k layers: k N (4 C + S P). In a step the
+        that share a gene. Buffers of one source type: forward 4 S n P, backward n P (6 S + 8), on
+        GPUs n P (4 S + 16), and the shares of 2**18 edges. Kept of the first k layers:
+        k N (4 C + S P). In a step the
         largest of: a hidden layer forward, with what is kept of those before, 4 N C, and N P (4 +
         S) or 4 N (P + C); the loss, with what is kept of the hidden layers, 4 N C and M (4 P + 4
         C + 8 D); the last layer backward, with the same, 4 N C again and M P (4 + 2 S); a hidden
@@ -208,7 +209,10 @@ class HgtPlan:
         rows, vector, wide = self.num_rows(), 4 * nodes * hidden, 4 * nodes * width
         forward = 4 * stored * most * width
         largest = min(PIECE_EDGES, max(graph.edge_type_counts.values()))
-        backward = most * width * (6 * stored + 8) + 2 * stored * self.num_heads * largest
+        summed = 4 if self.edge_chunk else stored  # plain torch adds edge by edge to it
+        backward = (
+            most * width * (4 * stored + 2 * summed + 8) + 2 * stored * self.num_heads * largest
+        )
         gathered = stored * nodes * width
         kept = (layers - 1) * (vector + gathered)  # of the hidden layers
         loss = kept + vector + rows * (4 * width + 4 * hidden + 8 * dim)

@@ -11,6 +11,7 @@ from clinical_drug_discovery.blocks import full_block, row_block
 from clinical_drug_discovery.graph import KnowledgeGraph
 from clinical_drug_discovery.losses import DistMult, link_prediction_loss
 from clinical_drug_discovery.memory import CHUNK_SIZES, GraphSizes, SagePlan
+from clinical_drug_discovery.ops.backend import in_bfloat16
 from clinical_drug_discovery.optimizer import Adam
 from clinical_drug_discovery.run import (
     History,
@@ -38,6 +39,7 @@ class SageSettings:
     num_epochs: int
     learning_rate: float
     edge_batch_size: int
+    bfloat16: bool
 
     def check(self) -> None:
         """Refuse what breaks a rule whatever the graph.
@@ -76,19 +78,21 @@ def train_sage(
     plan = SagePlan(
         GraphSizes.of(graph), hidden_dim, dim, num_layers, settings.edge_batch_size, CHUNK_SIZES[0]
     )
-    chunk_size, predicted = plan_memory(run, graph, plan, memory_budget, chunk_size, ranker)
+    with in_bfloat16(settings.bfloat16):
+        chunk_size, predicted = plan_memory(run, graph, plan, memory_budget, chunk_size, ranker)
 
-    with run.timed("train"):
-        generator = torch.Generator().manual_seed(seed)
-        model = GraphSage(graph.num_nodes, hidden_dim, dim, num_layers, generator).to(run.device)
-        with torch.no_grad():
-            model.node_embedding.copy_(structural_vectors(graph, hidden_dim, generator))
-        decoder = DistMult(len(graph.relations), dim, generator).to(run.device)
-        sizes = share_out(graph.edge_type_counts, settings.edge_batch_size)
-        sampler = EdgeSampler(graph, sizes, seed)
-        history = _train(run, model, decoder, graph, sampler, settings.num_epochs)
+        with run.timed("train"):
+            generator = torch.Generator().manual_seed(seed)
+            model = GraphSage(graph.num_nodes, hidden_dim, dim, num_layers, generator)
+            model = model.to(run.device)
+            with torch.no_grad():
+                model.node_embedding.copy_(structural_vectors(graph, hidden_dim, generator))
+            decoder = DistMult(len(graph.relations), dim, generator).to(run.device)
+            sizes = share_out(graph.edge_type_counts, settings.edge_batch_size)
+            sampler = EdgeSampler(graph, sizes, seed)
+            history = _train(run, model, decoder, graph, sampler, settings.num_epochs)
 
-    embeddings, collapse = embed_nodes(run, model, graph, chunk_size)
+        embeddings, collapse = embed_nodes(run, model, graph, chunk_size)
     return Trained(
         model=model,
         decoder=decoder,

@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from clinical_drug_discovery.blocks import Block
 from clinical_drug_discovery.ops import cpu, reference
-from clinical_drug_discovery.ops.backend import uses_kernels
+from clinical_drug_discovery.ops.backend import choosing_once, uses_kernels
 from clinical_drug_discovery.ops.buffers import empty, zeros
 from clinical_drug_discovery.ops.precision import packed
 from clinical_drug_discovery.runtime import check_shape
@@ -79,6 +79,7 @@ def mean_backward_by_type(grad: Tensor, block: Block) -> Iterator[TypedGradient]
         yield TypedGradient(view, slice(first - view.start, last - view.start), out)
 
 
+@choosing_once
 class _MeanNeighbors(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, block: Block) -> Tensor:

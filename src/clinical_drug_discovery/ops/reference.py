@@ -14,7 +14,7 @@ from torch import Tensor
 
 from clinical_drug_discovery.blocks import Block
 from clinical_drug_discovery.edge_chunks import EDGE_CHUNK, EdgeChunk
-from clinical_drug_discovery.ops.backend import windows
+from clinical_drug_discovery.ops.backend import uses_bfloat16, windows
 
 _GROUP = 16  # chunks of edges whose logits are kept together: 16 MiB of them
 
@@ -108,7 +108,7 @@ def map_heads_backward(
     grad_heads[nodes] = grad_heads[nodes] + _multiply(by_product, matrix.transpose(1, 2))
     repeated = torch.zeros_like(nodes, dtype=torch.bool)
     repeated[1:] = nodes[1:] == nodes[:-1]
-    by_product = by_product.masked_fill_(repeated[:, None], 0)
+    by_product = by_product.masked_fill_(repeated[:, None], 0).to(_multiplied_in(matrix))
     own = heads[nodes].to(by_product.dtype).view(-1, num_heads, dim)
     return torch.bmm(own.permute(1, 2, 0), by_product.view(-1, num_heads, dim).transpose(0, 1))
 
@@ -255,5 +255,12 @@ def _groups(chunks: Iterator[EdgeChunk]) -> Iterator[list[EdgeChunk]]:
 def _multiply(rows: Tensor, matrix: Tensor) -> Tensor:
     """Multiply each head by its matrix: shape (m, P)."""
     num_heads, dim = matrix.shape[:2]
-    heads = rows.to(matrix.dtype).view(-1, num_heads, dim)
-    return torch.bmm(heads.transpose(0, 1), matrix).transpose(0, 1).reshape(len(rows), -1)
+    dtype = _multiplied_in(matrix)
+    heads = rows.to(dtype).view(-1, num_heads, dim).transpose(0, 1)
+    return torch.bmm(heads, matrix.to(dtype)).transpose(0, 1).reshape(len(rows), -1)
+
+
+def _multiplied_in(matrix: Tensor) -> torch.dtype:
+    """As `precision.product_dtype`, but beside the kernels, whose oracle this is, nothing less."""
+    half = matrix.dtype == torch.float32 and uses_bfloat16(matrix.device)
+    return torch.bfloat16 if half else matrix.dtype
