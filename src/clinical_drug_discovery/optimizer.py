@@ -27,7 +27,7 @@ class Adam:
     def __init__(self, weights: Iterable[Tensor], learning_rate: float) -> None:
         given = list(weights)
         plain = not all(uses_kernels(weight.device) for weight in given)
-        self._chunk = _WIDE_CHUNK if plain else _CHUNK
+        self._chunk = _wide_chunk(given) if plain else _CHUNK
         small = [w for w in given if plain and w.numel() < _FEW_CHUNKS * self._chunk]
         self._parts: list[_Single | _Joined] = [
             _Single(w) for w in given if not plain or w.numel() >= _FEW_CHUNKS * self._chunk
@@ -63,6 +63,18 @@ class Adam:
                 mean.lerp_(grad, 1 - _BETA1)
                 square.mul_(_BETA2).addcmul_(grad, grad, value=1 - _BETA2)
                 values.addcdiv_(mean, square.sqrt().div_(root).add_(_EPS), value=-size)
+
+
+def _wide_chunk(weights: list[Tensor]) -> int:
+    """The size of chunks on GPUs: such that the largest weight, of the nodes, has no rest.
+
+    For a rest each operation would be prepared again. Where no size of at least half of the usual
+    one does, there is a rest.
+    """
+    largest = max((weight.numel() for weight in weights), default=0)
+    fewest = -(-largest // _WIDE_CHUNK)
+    counts = range(fewest, 2 * fewest + 1) if fewest >= _FEW_CHUNKS else ()
+    return next((largest // n for n in counts if largest % n == 0), _WIDE_CHUNK)
 
 
 class _Single:

@@ -214,7 +214,7 @@ def attend_backward(
             grads.weight[t, columns], grads.bias[t, columns],
         )  # fmt: skip
         if not isinstance(block.rows, slice):
-            grad_x[block.rows[window.rows]] += by_own  # the rows are distinct
+            grad_x.index_add_(0, block.rows[window.rows], by_own)
     return grads
 
 

@@ -81,6 +81,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     dtype = product_dtype(x)
     if dtype == x.dtype:
         return functional.linear(x, weight, bias)
+    if not uses_kernels(x.device):  # as torch.autocast does
+        shift = None if bias is None else bias.to(dtype)
+        return functional.linear(x.to(dtype), weight.to(dtype), shift).to(x.dtype)
     product = _product(x.to(dtype), weight.to(dtype).t()).to(x.dtype)
     return product if bias is None else product + bias
 

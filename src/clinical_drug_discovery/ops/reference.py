@@ -217,7 +217,7 @@ def attend_backward(
         dots, by_share = (given * wanted).sum(dim=-1).unbind(dim=1)  # (chunk, H) each
         share = torch.exp(dots * scale - log_total[row])
         if real is not None:
-            share.mul_(real[:, None])
+            share.masked_fill_(~real[:, None], 0)
         by_logit = share * (by_share - delta[row])
         grad_scale += (by_logit * dots).sum(dim=0)
         by_dot = by_logit * scale
