@@ -33,9 +33,11 @@ MOST_HEAVY = 8
 #: Of any operation. What is beyond a handful are mostly gathers and element-wise operations: two
 #: heights, of all nodes and of a batch's, times the widths of a model.
 MOST = {
-    "graphsage training": 11,
+    "graphsage training": 9,
+    "graphsage training in bfloat16": 10,
     "graphsage inference": 6,
     "hgt training": 14,
+    "hgt training in bfloat16": 14,
     "hgt inference": 9,
 }
 #: They reserve memory, and compute nothing.
@@ -70,7 +72,7 @@ def too_many_shapes(model: str, part: str, num_epochs: int) -> dict[str, int]:
     (path,) = (p for p in audited_paths(num_epochs) if p.name == f"{model} {part}")
     with device_path(), Operations() as seen:
         path.run()
-    most = MOST[f"{model} {part.split()[0]}"]
+    most = MOST[path.name]
     counts = {name: len(found) for name, found in seen.shapes.items() if name not in RESERVING}
     return {name: n for name, n in counts.items() if n > (MOST_HEAVY if name in HEAVY else most)}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -47,8 +46,13 @@ def mean_neighbors(x: Tensor, block: Block) -> Tensor:
 
 
 def add_mean(messages: Tensor, block: Block, out: Tensor) -> Tensor:
-    """Add `mean_neighbors` of rows that are `precision.packed` to `out`, shape (M, C)."""
-    _backend(out).add_neighbors(messages, block, _share(block, out.dtype), out)
+    """Add `mean_neighbors` of `precision.packed` rows to `out`: zeros, shape (M, C)."""
+    share = _share(block, out.dtype)
+    if uses_kernels(out.device):
+        cpu.add_neighbors(messages, block, share, out)
+    else:
+        reference.add_neighbors(messages, block, out)
+        out *= share[:, None]
     return out
 
 
@@ -99,7 +103,3 @@ class _MeanNeighbors(torch.autograd.Function):
 def _share(block: Block, dtype: torch.dtype) -> Tensor:
     """1 / number of edges into each row, shape (M,)."""
     return block.graph.degree[block.rows].clamp(min=1).to(dtype).reciprocal()
-
-
-def _backend(x: Tensor) -> ModuleType:
-    return cpu if uses_kernels(x.device) else reference

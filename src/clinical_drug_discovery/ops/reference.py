@@ -20,16 +20,15 @@ _GROUP = 16  # chunks of edges whose logits are kept together: 16 MiB of them
 
 
 def add_neighbors(
-    messages: Tensor, block: Block, scale: Tensor, out: Tensor, chunk_size: int | None = None
+    messages: Tensor, block: Block, out: Tensor, chunk_size: int | None = None
 ) -> None:
-    """Add to each row the messages of its sources, scaled.
+    """Add to each row the messages of its sources: unscaled, which costs less once for each row.
 
-    out[i] += scale[i] * sum over sources j of row i of messages[j].
+    out[i] += sum over sources j of row i of messages[j].
 
     Args:
         messages: shape (N, at least C), of the graph's nodes.
         block: M target rows.
-        scale: shape (M,).
         out: shape (M, C); changed in place.
         chunk_size: edges at a time; peak extra memory is chunk_size (2 C itemsize + 40) bytes.
     """
@@ -37,8 +36,7 @@ def add_neighbors(
     for some in [types] if edges.joined else [range(r, r + 1) for r in types]:
         for row, source, real in edges.chunks(some, chunk_size or edges.size(EDGE_CHUNK)):
             part = messages[source, : out.shape[1]].to(out.dtype)
-            share = scale[row] if real is None else scale[row].mul_(real)
-            out.index_add_(0, row, part.mul_(share[:, None]))
+            out.index_add_(0, row, part if real is None else part.mul_(real[:, None]))
 
 
 def add_neighbors_backward(
