@@ -92,7 +92,9 @@ def trained_rankers(
     chosen = {"num_epochs": arguments.num_epochs, "training": arguments.training}
     settings, train = settings_of(arguments.model, chosen)
     nowhere = Path("nothing-is-written-here.csv")
-    run = begin_run(arguments.edges, nowhere, Path("nor-here"), "cpu", settings.learning_rate)
+    run = begin_run(
+        arguments.edges, nowhere, Path("nor-here"), "cpu", settings.learning_rate, False
+    )
     trained = train(
         run, graph, settings, seed=seed, memory_budget=None, chunk_size=None, ranker=True
     )

@@ -9,6 +9,14 @@ from torch import Tensor
 BFLOAT16 = 2**-7
 
 
+def off_in_all(value: Tensor, wanted: Tensor) -> float:
+    """The length of the difference, relative to that of what is wanted: for many roundings."""
+    value, wanted = value.detach().double(), wanted.detach().double()
+    assert value.shape == wanted.shape
+    assert value.isfinite().all()
+    return float((value - wanted).norm() / wanted.norm().clamp(min=1e-6))
+
+
 def off(value: Tensor, wanted: Tensor) -> float:
     """The largest difference, relative to the largest number that is wanted (or to 1e-6)."""
     value, wanted = value.detach().double(), wanted.detach().double()

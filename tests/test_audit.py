@@ -39,7 +39,7 @@ def test_every_path_passes(path: AuditedPath) -> None:
 
 
 def test_all_paths_are_there() -> None:
-    parts = ("training", "inference", "evaluation")
+    parts = ("training", "training in bfloat16", "inference", "evaluation")
     assert list(PATHS) == [f"{model} {part}" for model in ("graphsage", "hgt") for part in parts]
 
 

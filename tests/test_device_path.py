@@ -2,20 +2,25 @@
 
 Without a GPU the path itself still runs, on the CPU. Tolerances, relative to the largest number:
 from the CPU's kernels in float64, which round nothing to bfloat16, 1e-9 in float64 and 1e-4 in
-float32; a GPU in float32 1e-4 from the same path on the CPU.
+float32; a GPU in float32 1e-4 from the same path on the CPU. With stored rows and products in
+bfloat16, 2**-4 of the length of each gradient from the same path in float32: the CPU's kernels,
+which round as often, are as far from it.
 """
 
 from __future__ import annotations
 
 import json
+import threading
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from closeness import off
+from closeness import off, off_in_all
 from graphs import Fact, graph_of, node, to_rows
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from typer.testing import CliRunner
 
 from clinical_drug_discovery.blocks import full_block, range_block, row_block
@@ -28,7 +33,7 @@ from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
 from clinical_drug_discovery.losses import DistMult, contrastive_loss, link_prediction_loss
 from clinical_drug_discovery.ops import add_mean
-from clinical_drug_discovery.ops.backend import device_path
+from clinical_drug_discovery.ops.backend import device_path, in_bfloat16
 from clinical_drug_discovery.optimizer import Adam
 from clinical_drug_discovery.runtime import available_devices
 from clinical_drug_discovery.sage import GraphSage
@@ -36,6 +41,7 @@ from clinical_drug_discovery.sampling import EdgeSampler, SteadyRows
 
 GPUS = [name for name in available_devices() if name != "cpu"]
 needs_gpu = pytest.mark.skipif(not GPUS, reason="no MPS and no CUDA here")
+BFLOAT16_STEP = 2**-4
 
 
 def step(
@@ -44,11 +50,12 @@ def step(
     device: str,
     path: bool,
     dtype: torch.dtype = torch.float32,
+    bfloat16: bool = False,
 ) -> dict[str, Tensor]:
     """Loss, gradients and embeddings of one step from the same weights and batch."""
     here = torch.device(device)
     context: AbstractContextManager[None] = device_path() if path else nullcontext()
-    with context:
+    with context, in_bfloat16(bfloat16):
         generator = torch.Generator().manual_seed(0)
         model: GraphSage | Hgt = (
             GraphSage(graph.num_nodes, 32, 24, 3, generator)
@@ -93,6 +100,103 @@ def test_a_gpu_equals_the_same_path_on_the_cpu(
         assert off(ours[name], wanted[name]) < 1e-4, name
 
 
+@pytest.mark.parametrize("model", ["graphsage", "hgt"])
+def test_in_bfloat16_a_step_is_nearly_the_same(model: str, graph: KnowledgeGraph) -> None:
+    wanted = step(model, graph, "cpu", True)
+    ours = step(model, graph, "cpu", True, bfloat16=True)
+    for name in wanted:
+        assert ours[name].dtype == torch.float32
+        assert 0 < off_in_all(ours[name], wanted[name]) < BFLOAT16_STEP, name
+    in_double = step(model, graph, "cpu", True, torch.float64, bfloat16=True)
+    exact = step(model, graph, "cpu", True, torch.float64)
+    for name in exact:  # of which nothing is rounded
+        assert off(in_double[name], exact[name]) < 1e-12, name
+
+
+class Halved(TorchDispatchMode):
+    """Records the types of what is multiplied, and whether rows are gathered in bfloat16."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch has no types for it
+        self.products: set[torch.dtype] = set()
+        self.gathers = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func._schema.name.removeprefix("aten::")
+        if name in ("mm", "addmm", "addmm_", "bmm"):
+            self.products |= {tensor.dtype for tensor in args if isinstance(tensor, Tensor)}
+        self.gathers |= name == "index" and args[0].dtype == torch.bfloat16
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("model_name", ["graphsage", "hgt"])
+def test_products_and_stored_rows_are_bfloat16_in_whatever_thread_the_backward_pass_runs(
+    model_name: str, graph: KnowledgeGraph
+) -> None:
+    """Autograd has threads of its own for CUDA: they do not see what the caller has chosen."""
+    generator = torch.Generator().manual_seed(0)
+    model: GraphSage | Hgt = (
+        GraphSage(graph.num_nodes, 32, 24, 3, generator)
+        if model_name == "graphsage"
+        else Hgt(graph.bounds, len(graph.edge_types), 32, 24, 2, 4, generator)
+    )
+    rows = torch.arange(5, graph.num_nodes, 3)
+    by_z = torch.randn(len(rows), 24, generator=generator)
+
+    def train(backward: Any, bfloat16: bool = True) -> tuple[Halved, dict[str, Tensor]]:
+        model.zero_grad()
+        with device_path(), in_bfloat16(bfloat16), Halved() as forward:
+            z = model(full_block(graph), row_block(graph, rows))
+        backward(z)
+        return forward, {name: w.grad for name, w in model.named_parameters() if w.grad is not None}
+
+    seen = Halved()
+
+    def watched(z: Tensor) -> None:
+        with seen:  # of this thread alone
+            z.backward(by_z)
+
+    def elsewhere(z: Tensor) -> None:
+        thread = threading.Thread(target=watched, args=(z,))
+        thread.start()
+        thread.join()
+
+    forward, ours = train(elsewhere)
+    for pass_ in (forward, seen):
+        assert pass_.products == {torch.bfloat16}
+        assert pass_.gathers
+    ours = {name: grad.clone() for name, grad in ours.items()}
+    _, here = train(lambda z: z.backward(by_z))
+    assert ours.keys() == here.keys() == dict(model.named_parameters()).keys()
+    for name in ours:
+        assert ours[name].dtype == torch.float32
+        assert off(ours[name], here[name]) < 1e-6, name
+    seen = Halved()
+    forward, _ = train(elsewhere, bfloat16=False)
+    assert forward.products == seen.products == {torch.float32}
+    assert not forward.gathers | seen.gathers
+
+
+@pytest.mark.skipif("cuda" not in GPUS, reason="no CUDA here")
+@pytest.mark.gpu
+@pytest.mark.parametrize("model", ["graphsage", "hgt"])
+def test_cuda_in_bfloat16_is_near_the_same_path_on_the_cpu(
+    model: str, graph: KnowledgeGraph, tmp_path: Path, facts: list[Fact]
+) -> None:
+    ours = step(model, graph, "cuda", False, bfloat16=True)
+    wanted = step(model, graph, "cpu", True)
+    for name in wanted:
+        assert ours[name].dtype == torch.float32
+        assert 0 < off_in_all(ours[name], wanted[name]) < BFLOAT16_STEP, name
+    to_rows(facts).write_csv(tmp_path / "kg.csv")
+    generate = generate_gnn_embeddings if model == "graphsage" else generate_hgt_embeddings
+    stats = generate(
+        tmp_path / "kg.csv", tmp_path / "e.npy", embedding_dim=16, hidden_dim=16, num_layers=2,
+        num_epochs=3, device="cuda", bfloat16=True,
+    )  # fmt: skip
+    assert (stats["device"], stats["bfloat16"]) == ("cuda", True)
+
+
 @needs_gpu
 @pytest.mark.gpu
 @pytest.mark.parametrize("device", GPUS)
@@ -108,19 +212,24 @@ def test_the_public_functions_run_there(tmp_path: Path, facts: list[Fact], devic
         assert stats["device_memory_source"] in ("reported", "samples")
 
 
+@pytest.mark.parametrize("bfloat16", [False, True])
 @pytest.mark.parametrize("model", ["graphsage", "hgt"])
 def test_the_public_functions_take_the_path(
-    tmp_path: Path, facts: list[Fact], model: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, facts: list[Fact], model: str, bfloat16: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     edges = tmp_path / "kg.csv"
     to_rows(facts).write_csv(edges)
     monkeypatch.setattr("clinical_drug_discovery.run.prepare_kernels", None)  # must not be called
     generate = generate_gnn_embeddings if model == "graphsage" else generate_hgt_embeddings
-    with device_path():
+    with device_path(), Halved() as seen:
         stats = generate(
-            edges, tmp_path / "e.npy", embedding_dim=16, hidden_dim=16, num_layers=2, num_epochs=2
-        )
+            edges, tmp_path / "e.npy", embedding_dim=16, hidden_dim=16, num_layers=2, num_epochs=2,
+            bfloat16=bfloat16,
+        )  # fmt: skip
     assert stats["saved_nodes"] == stats["num_nodes"]
+    assert seen.gathers == (torch.bfloat16 in seen.products) == stats["bfloat16"] == bfloat16
+    config = json.loads((Path(stats["model_dir"]) / "config.json").read_text())
+    assert config["bfloat16"] == bfloat16
 
 
 @pytest.mark.parametrize("first", [0, 30, 55])

@@ -6,7 +6,10 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,8 +18,16 @@ import clinical_drug_discovery
 from clinical_drug_discovery import entry, runtime
 from clinical_drug_discovery.device_memory import PeakMemory, limit_memory
 from clinical_drug_discovery.errors import InputError
+from clinical_drug_discovery.evaluate import evaluate_model
+from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
+from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
 from clinical_drug_discovery.runtime import available_devices, resolve_device
 
+RUNS: dict[str, Callable[..., Any]] = {
+    "graphsage": generate_gnn_embeddings,
+    "hgt": generate_hgt_embeddings,
+    "evaluate": partial(evaluate_model, model="hgt", split="pair"),
+}
 SOURCES = sorted(Path(clinical_drug_discovery.__file__).parent.rglob("*.py"))
 
 
@@ -73,6 +84,21 @@ def test_no_mps_while_operations_may_fall_back(
     assert resolve_device("cpu").type == "cpu"
     monkeypatch.setenv("PYTORCH_ENABLE_MPS_FALLBACK", "0")
     assert resolve_device(named).type == "mps"
+
+
+@pytest.mark.parametrize("device", ["cpu", "mps", "cuda"])
+@pytest.mark.parametrize("run", RUNS)
+def test_where_bfloat16_is_no_choice(
+    tmp_path: Path, run: str, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Said before the edges are looked at, of which there are none."""
+    monkeypatch.setattr(runtime, "available_devices", lambda: ["mps", "cuda", "cpu"])
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+    why = {"cpu": "without being asked", "mps": "nobody has measured it", "cuda": "no instructions"}
+    rule = rf"^bfloat16 \(got True\) must be left out with device '{device}': .*{why[device]}"
+    with pytest.raises(InputError, match=rule):
+        RUNS[run]("none.csv", tmp_path / "e.csv", device=device, bfloat16=True)
+    assert os.listdir(tmp_path) == []
 
 
 def test_the_package_sets_no_environment_variable() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+import torch
 
 from clinical_drug_discovery.errors import InputError
 from clinical_drug_discovery.graph import EdgeType, KnowledgeGraph
@@ -26,7 +27,9 @@ from clinical_drug_discovery.memory import (
     SagePlan,
     fit_plan,
     parse_memory,
+    plan_for,
 )
+from clinical_drug_discovery.ops.backend import in_bfloat16
 from clinical_drug_discovery.runtime import GIB
 from clinical_drug_discovery.sampling import EdgeSampler
 from clinical_drug_discovery.synthetic import synthesize_graph
@@ -86,6 +89,17 @@ def test_the_ranker_counts_where_it_needs_the_most(plan: AnyPlan) -> None:
     assert plain < 8 * GIB < large.bytes_needed() < 9 * GIB
     with pytest.raises(InputError, match=r"; no ranker needs \d\.\d\d GiB; fewer nodes"):
         fit_plan(large, "8GiB", choose_chunk_size=False)
+
+
+@pytest.mark.parametrize("plan", [SAGE, HGT])
+def test_bfloat16_halves_what_is_stored_on_gpus(plan: AnyPlan) -> None:
+    cuda, cpu = torch.device("cuda"), torch.device("cpu")
+    whole = plan_for(plan, cuda)
+    with in_bfloat16(True):
+        halved = plan_for(plan, cuda)
+        assert plan_for(plan, cpu) == plan
+    assert halved == replace(whole, stored=2)
+    assert whole.bytes_needed() // 2 < halved.bytes_needed() < whole.bytes_needed()
 
 
 FEWER_NODES = GraphSizes({**NODE_TYPES, "a": 10_000}, SIZES.edge_type_counts)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,8 @@ from witness import LargestTensor
 
 from clinical_drug_discovery.blocks import full_block, range_block, row_block
 from clinical_drug_discovery.graph import KnowledgeGraph
-from clinical_drug_discovery.ops import cpu, mean_neighbors, reference
+from clinical_drug_discovery.ops import mean_neighbors, reference
+from clinical_drug_discovery.ops.backend import device_path
 
 
 def dense_mean(graph: KnowledgeGraph) -> torch.Tensor:
@@ -56,16 +59,18 @@ def test_blocks_equal_rows_of_the_dense_product_and_of_its_gradient(
     torch.testing.assert_close(mean_neighbors(x, block), matrix[10:31] @ x)
 
 
-@pytest.mark.parametrize("backend", [cpu, reference])
+@pytest.mark.parametrize("path", [nullcontext, device_path])
 def test_no_tensor_of_the_edges_times_the_dimension_exists(
-    tmp_path: Path, rng: np.random.Generator, backend: object, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    rng: np.random.Generator,
+    path: Callable[[], AbstractContextManager[None]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(reference, "EDGE_CHUNK", 256)
-    monkeypatch.setattr("clinical_drug_discovery.ops.mean.cpu", backend)
     sizes = {"drug": 60, "disease": 60, "gene/protein": 60}
     graph = read_facts(tmp_path, random_facts(rng, 5_000, sizes))
     x = torch.randn(graph.num_nodes, 64, requires_grad=True)
-    with LargestTensor() as seen:  # type: ignore[no-untyped-call]  # torch has no types for it
+    with path(), LargestTensor() as seen:  # type: ignore[no-untyped-call]  # torch has no types for it
         mean_neighbors(x, full_block(graph)).sum().backward()
     assert x.grad is not None
     assert graph.num_nodes * 64 <= seen.numel < 20_000 < graph.num_edges * 64 // 10

@@ -81,7 +81,7 @@ def test_signatures_are_the_seeds() -> None:
     )
     assert hgt["similarity_threshold"].default == 0.1
     shared = {"limit_nodes", "include_node_types", "seed", "memory_budget", "model_dir"}
-    shared.add("chunk_size")
+    shared |= {"chunk_size", "bfloat16"}
     for name in shared:
         assert sage[name] == hgt[name]
         assert sage[name].kind is inspect.Parameter.KEYWORD_ONLY

@@ -23,7 +23,7 @@ from clinical_drug_discovery.graph import IntArray, KnowledgeGraph
 from clinical_drug_discovery.hgt import Hgt
 from clinical_drug_discovery.inference import LayeredModel, embed_all
 from clinical_drug_discovery.losses import DistMult, contrastive_loss, link_prediction_loss
-from clinical_drug_discovery.ops.backend import device_path
+from clinical_drug_discovery.ops.backend import device_path, in_bfloat16
 from clinical_drug_discovery.optimizer import Adam
 from clinical_drug_discovery.pairs import span_of
 from clinical_drug_discovery.sage import GraphSage
@@ -34,6 +34,8 @@ from clinical_drug_discovery.tables import read_graph
 
 _HIDDEN, _DIM, _HEADS = 64, 48, 4
 _CHUNK = 100  # of inference, so that some types take several
+_SCALE = 0.01  # of PrimeKG
+_SAGE_FACTS, _HGT_FACTS = 1_000, 50  # of a batch: in all, and of each edge type
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def audited_paths(num_epochs: int = 2) -> Iterator[AuditedPath]:
     """
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "kg.parquet"
-        synthesize_graph(path, scale=0.01)
+        synthesize_graph(path, scale=_SCALE)
         graph = read_graph(path)
     generator = torch.Generator().manual_seed(0)
     shared = shared_neighbor_jaccard(
@@ -63,8 +65,8 @@ def audited_paths(num_epochs: int = 2) -> Iterator[AuditedPath]:
     first, _ = span_of(graph, "disease")
     _ = graph.source_chunks  # the host's part
     drawn: dict[str, tuple[IntArray | list[int], PairSampler | None]] = {
-        "graphsage": (share_out(graph.edge_type_counts, 1_000), None),
-        "hgt": (np.minimum(graph.edge_type_counts, 50), PairSampler(shared, first, 0.1, 0)),
+        "graphsage": (share_out(graph.edge_type_counts, _SAGE_FACTS), None),
+        "hgt": (np.minimum(graph.edge_type_counts, _HGT_FACTS), PairSampler(shared, first, 0.1, 0)),
     }
     models: dict[str, GraphSage | Hgt] = {
         "graphsage": GraphSage(graph.num_nodes, _HIDDEN, _DIM, 3, generator),
@@ -79,7 +81,9 @@ def audited_paths(num_epochs: int = 2) -> Iterator[AuditedPath]:
             steady = SteadyRows(graph, graph.device)
             batches = [_draw(sampler, steady, alike) for _ in range(num_epochs)]
         train = partial(_train, model, graph, batches)
-        yield AuditedPath(f"{name} training", train, num_epochs * (3 if alike else 1))
+        waits = num_epochs * (3 if alike else 1)
+        yield AuditedPath(f"{name} training", train, waits)
+        yield AuditedPath(f"{name} training in bfloat16", partial(_in_bfloat16, train), waits)
         yield AuditedPath(f"{name} inference", partial(_embed, model, graph), 0)
         decoder = DistMult(len(graph.relations), _DIM, torch.Generator().manual_seed(0))
         evaluate = partial(_score, model, decoder, graph, batches[0][0])
@@ -90,7 +94,7 @@ def _draw(
     sampler: EdgeSampler, steady: SteadyRows, alike: PairSampler | None
 ) -> tuple[EdgeBatch, PairBatch | None]:
     batch = sampler.sample()
-    pairs = alike.sample(50) if alike is not None else None
+    pairs = alike.sample(_HGT_FACTS) if alike is not None else None
     if pairs is not None:
         batch = batch.including(pairs.nodes)
     return steady.fill(batch), pairs
@@ -116,6 +120,12 @@ def _train(
         loss.backward()
         optimizer.step()
         [value.item() for value in (loss, *(parts if pairs is not None else ()))]
+
+
+def _in_bfloat16(run: Callable[[], object]) -> None:
+    """As CUDA does where it is asked to: looked at for waits, and for what shapes it sees."""
+    with in_bfloat16(True):
+        run()
 
 
 def _embed(model: LayeredModel[Any], graph: KnowledgeGraph) -> Tensor:

@@ -24,18 +24,18 @@ def row_chunks(start: int, stop: int) -> Iterator[slice]:
 
 
 def filled_chunks(start: int, stop: int, chunk_size: int) -> Iterator[tuple[int, int]]:
-    """Starts and sizes of chunks of four sizes that cover start:stop; the last one may go beyond.
+    """Starts and sizes of chunks of two sizes that cover start:stop; the last one may go beyond.
 
-    Less than half of any chunk is filling, but for the smallest size.
+    Less than half of any chunk is filling, but for the smaller size. Four sizes, each a quarter of
+    the next, fill 1% to 2% less on PrimeKG and double the shapes that GPUs see.
 
     Args:
         start: of what is to be covered.
         stop: of what is to be covered.
-        chunk_size: the largest size; the others are a quarter of the next larger.
+        chunk_size: the larger size; the other one is a quarter of it.
     """
-    sizes = [max(chunk_size >> (2 * i), 1) for i in range(4)]
     while start < stop:
-        size = next((size for size in sizes if size < 2 * (stop - start)), sizes[-1])
+        size = chunk_size if chunk_size < 2 * (stop - start) else max(chunk_size // 4, 1)
         yield start, size
         start += size
 

@@ -1,7 +1,7 @@
 """The edges of a block, a chunk at a time, for operations in plain torch.
 
 GPUs prepare many operations for each shape that they see, so chunks come in one size, and the last
-one is filled up; in four sizes for a range of nodes, of which any type may have few edges. What
+one is filled up; in two sizes for a range of nodes, of which any type may have few edges. What
 decides how many chunks there are is known to the host: it never waits for the device.
 """
 

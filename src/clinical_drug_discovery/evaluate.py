@@ -82,6 +82,7 @@ def evaluate_model(
     temperature: float | None = None,
     seed: int = 0,
     device: str | None = None,
+    bfloat16: bool = False,
     memory_budget: str | int | None = None,
     chunk_size: int | None = None,
     cache: bool = True,
@@ -123,6 +124,9 @@ def evaluate_model(
         temperature: hgt: divides the cosines of the contrastive loss.
         seed: of the split, the initial weights, all sampling and the bootstrap.
         device: mps, cuda or cpu; the first of these that is available if left out.
+        bfloat16: on cuda, store the rows that edges gather in bfloat16 and multiply matrices in it;
+            weights, sums and gradients stay float32. No use on a cpu, which does so without being
+            asked, and not offered on mps, where nobody has measured it.
         memory_budget: most memory that training may take, such as 4GiB; 70% of what is free if
             left out. The ranking by typed paths comes after it and takes 2 to 3 GiB on PrimeKG.
         chunk_size: nodes embedded at a time.
@@ -163,6 +167,7 @@ def evaluate_model(
             "contrastive_weight": contrastive_weight,
             "similarity_threshold": similarity_threshold,
             "temperature": temperature,
+            "bfloat16": bfloat16,
         },
     )
     check_rest(chunk_size=chunk_size, seed=seed)
@@ -171,7 +176,7 @@ def evaluate_model(
     check_writable("output_dir", directory)
     files = [directory / name for name in (REPORT, RANKS)]
     check_targets({"the edges file": Path(edges_csv)}, files, directory)
-    run = begin_run(Path(edges_csv), files[0], directory, device, settings.learning_rate)
+    run = begin_run(Path(edges_csv), files[0], directory, device, settings.learning_rate, bfloat16)
 
     whole = read_edges(run, None, None, cache, cache_dir)
     with run.timed("split"):

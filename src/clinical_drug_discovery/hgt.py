@@ -22,7 +22,7 @@ from clinical_drug_discovery.ops.attention import (
     attend_backward,
     head_dots,
 )
-from clinical_drug_discovery.ops.backend import Window
+from clinical_drug_discovery.ops.backend import Window, choosing_once
 from clinical_drug_discovery.ops.buffers import empty, zeros
 from clinical_drug_discovery.ops.precision import linear, linear_gradients, storage_dtype
 from clinical_drug_discovery.ops.rows import own_rows
@@ -87,6 +87,7 @@ class HgtLayer(nn.Module):
         return updated
 
 
+@choosing_once
 class _Layer(torch.autograd.Function):
     """`HgtLayer` with attention and update in one, so that buffers are used again.
 

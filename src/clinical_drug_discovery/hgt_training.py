@@ -19,6 +19,7 @@ from clinical_drug_discovery.hgt import Hgt
 from clinical_drug_discovery.learner import Learner
 from clinical_drug_discovery.losses import DistMult, contrastive_loss, link_prediction_loss
 from clinical_drug_discovery.memory import CHUNK_SIZES, GraphSizes, HgtPlan
+from clinical_drug_discovery.ops.backend import in_bfloat16
 from clinical_drug_discovery.pairs import span_of
 from clinical_drug_discovery.run import (
     History,
@@ -62,6 +63,7 @@ class HgtSettings:
     disease_type: str
     gene_type: str
     disease_gene_relation: str
+    bfloat16: bool
 
     def check(self) -> None:
         """Refuse what breaks a rule whatever the graph.
@@ -137,26 +139,29 @@ def train_hgt(
         training=settings.training,
         subgraph_size=settings.subgraph_size,
     )
-    chunk_size, predicted = plan_memory(run, graph, plan, memory_budget, chunk_size, ranker)
+    with in_bfloat16(settings.bfloat16):
+        chunk_size, predicted = plan_memory(run, graph, plan, memory_budget, chunk_size, ranker)
 
-    with run.timed("train"):
-        alike = _alike(run, graph, settings, seed)
-        step_size = settings.step_size(graph)
-        weight = _weight(run, alike, settings.contrastive_weight, step_size)
-        generator = torch.Generator().manual_seed(seed)
-        model = Hgt(
-            graph.bounds, len(graph.edge_types), settings.hidden_dim, settings.embedding_dim,
-            settings.num_layers, settings.num_heads, generator,
-        ).to(run.device)  # fmt: skip
-        with torch.no_grad():
-            model.node_embedding.copy_(structural_vectors(graph, settings.hidden_dim, generator))
-        decoder = DistMult(len(graph.relations), settings.embedding_dim, generator).to(run.device)
-        sampler = EdgeSampler(graph, np.minimum(graph.edge_type_counts, step_size), seed)
-        views = views_of(graph, run.device, settings.training, settings.subgraph_size, seed)
-        run.progress.milestone(views.described)
-        history = _train(run, model, decoder, graph, views, sampler, alike, weight, settings)
+        with run.timed("train"):
+            alike = _alike(run, graph, settings, seed)
+            step_size = settings.step_size(graph)
+            weight = _weight(run, alike, settings.contrastive_weight, step_size)
+            generator = torch.Generator().manual_seed(seed)
+            model = Hgt(
+                graph.bounds, len(graph.edge_types), settings.hidden_dim, settings.embedding_dim,
+                settings.num_layers, settings.num_heads, generator,
+            ).to(run.device)  # fmt: skip
+            with torch.no_grad():
+                vectors = structural_vectors(graph, settings.hidden_dim, generator)
+                model.node_embedding.copy_(vectors)
+            decoder = DistMult(len(graph.relations), settings.embedding_dim, generator)
+            decoder = decoder.to(run.device)
+            sampler = EdgeSampler(graph, np.minimum(graph.edge_type_counts, step_size), seed)
+            views = views_of(graph, run.device, settings.training, settings.subgraph_size, seed)
+            run.progress.milestone(views.described)
+            history = _train(run, model, decoder, graph, views, sampler, alike, weight, settings)
 
-    embeddings, collapse = embed_nodes(run, model, graph, chunk_size)
+        embeddings, collapse = embed_nodes(run, model, graph, chunk_size)
     similarity = None
     if alike is not None:
         similarity = {

@@ -226,14 +226,15 @@ class HgtPlan:
         those of a part, and what drawing it takes is added. Always there: 12 N C of vectors and
         Adam's two moments, 16 bytes for each other weight, 4 for each mirrored edge, 60 for each
         pair of diseases that share a gene. Buffers of one source type: forward 4 S n P, backward n
-        P (6 S + 8) and the shares of 2**18 edges. Kept of the first k layers: k N (4 C + S P). In a
-        step the largest of: a hidden layer forward, with what is kept of those before, 4 N C, and N
-        P (4 + S) or 4 N (P + C); the loss, with what is kept of the hidden layers, 4 N C and M (4 P
-        + 4 C + 8 D); the last layer backward, with the same, 4 N C again and M P (4 + 2 S); a
-        hidden layer backward, with what is kept of those before, 8 N C and N P (4 + 2 S).
-        Inference: the vectors, a stage's input and result, a chunk's rows and the forward buffers.
-        On CPUs also a buffer that waits to be used again, on GPUs 24 P for each edge of a chunk,
-        half of it in inference. The ranker's fit: vectors, embeddings, and its own.
+        P (6 S + 8), on GPUs n P (4 S + 16), and the shares of 2**18 edges. Kept of the first k
+        layers: k N (4 C + S P). In a step the largest of: a hidden layer forward, with what is kept
+        of those before, 4 N C, and N P (4 + S) or 4 N (P + C); the loss, with what is kept of the
+        hidden layers, 4 N C and M (4 P + 4 C + 8 D); the last layer backward, with the same, 4 N C
+        again and M P (4 + 2 S); a hidden layer backward, with what is kept of those before, 8 N C
+        and N P (4 + 2 S). Inference: the vectors, a stage's input and result, a chunk's rows and
+        the forward buffers. On CPUs also a buffer that waits to be used again, on GPUs 24 P for
+        each edge of a chunk, half of it in inference. The ranker's fit: vectors, embeddings, and
+        its own.
         """
         graph, hidden, dim, layers = (
             self.graph, self.hidden_dim, self.embedding_dim, self.num_layers
@@ -244,7 +245,9 @@ class HgtPlan:
         rows, part, wide = self.num_rows(), 4 * seen.num_nodes * hidden, 4 * seen.num_nodes * width
         forward = 4 * stored * seen.most * width
         largest = min(PIECE_EDGES, max(graph.edge_type_counts.values()))
-        backward = seen.most * width * (6 * stored + 8) + 2 * stored * self.num_heads * largest
+        summed = 4 if self.edge_chunk else stored  # plain torch adds edge by edge to it
+        backward = seen.most * width * (4 * stored + 2 * summed + 8)
+        backward += 2 * stored * self.num_heads * largest
         gathered = stored * seen.num_nodes * width
         kept = (layers - 1) * (part + gathered)  # of the hidden layers
         loss = kept + part + rows * (4 * width + 4 * hidden + 8 * dim)

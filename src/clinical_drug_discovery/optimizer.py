@@ -27,7 +27,7 @@ class Adam:
     def __init__(self, weights: Iterable[Tensor], learning_rate: float) -> None:
         given = list(weights)
         plain = not all(uses_kernels(weight.device) for weight in given)
-        self._chunk = _WIDE_CHUNK if plain else _CHUNK
+        self._chunk = _wide_chunk(given) if plain else _CHUNK
         small = [w for w in given if plain and w.numel() < _FEW_CHUNKS * self._chunk]
         self._parts: list[_Single | _Joined] = [
             _Single(w) for w in given if not plain or w.numel() >= _FEW_CHUNKS * self._chunk
@@ -119,6 +119,18 @@ class LazyAdam:
             spread = square.div_(1 - _BETA2**count).sqrt_().add_(_EPS)
             move = mean.div_(1 - _BETA1**count).div_(spread)
             self._table[at] = value.sub_(move, alpha=share * self._learning_rate)
+
+
+def _wide_chunk(weights: list[Tensor]) -> int:
+    """The size of chunks on GPUs: such that the largest weight, of the nodes, has no rest.
+
+    For a rest each operation would be prepared again. Where no size of at least half of the usual
+    one does, there is a rest.
+    """
+    largest = max((weight.numel() for weight in weights), default=0)
+    fewest = -(-largest // _WIDE_CHUNK)
+    counts = range(fewest, 2 * fewest + 1) if fewest >= _FEW_CHUNKS else ()
+    return next((largest // n for n in counts if largest % n == 0), _WIDE_CHUNK)
 
 
 class _Single:

@@ -97,7 +97,7 @@ def write_results(
         write_ranker(run.model_dir, graph, ranker)
         saved_nodes = write_embeddings(run.output, graph.nodes, trained.embeddings)
     device_peak = run.peak.num_bytes()
-    names = "model", "embedding_dim", "hidden_dim", "num_layers", "num_epochs", "seed"
+    names = "model", "embedding_dim", "hidden_dim", "num_layers", "num_epochs", "bfloat16", "seed"
     known: dict[str, Any] = {name: parameters[name] for name in names}
     known |= run.seconds
     stats = EmbeddingStats(

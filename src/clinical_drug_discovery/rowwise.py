@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from clinical_drug_discovery.ops.backend import Window, windows
+from clinical_drug_discovery.ops.backend import Window, choosing_once, windows
 from clinical_drug_discovery.ops.buffers import empty
 from clinical_drug_discovery.ops.joined import zeros_like
 
@@ -145,6 +145,7 @@ def windows_by_type(x: Tensor, row_ptr: tuple[int, ...]) -> Iterator[tuple[int, 
             yield t, window
 
 
+@choosing_once
 class _ByType(torch.autograd.Function):
     @staticmethod
     def forward(

@@ -121,6 +121,7 @@ def start_run(
     model_dir: str | Path | None,
     device: str | None,
     learning_rate: float,
+    bfloat16: bool,
 ) -> Run:
     """Refuse what cannot be done, before anything expensive starts and with nothing written.
 
@@ -130,32 +131,61 @@ def start_run(
         model_dir: where to write the model; beside the embeddings if None.
         device: see `runtime.resolve_device`.
         learning_rate: checked.
+        bfloat16: whether to store and multiply in it, where it has to be asked for.
 
     Raises:
-        InputError: a file or directory, or the device, breaks a rule.
+        InputError: a file or directory, the device or bfloat16 breaks a rule.
     """
     output = Path(output_csv)
     check_output(output)
     directory = model_dir_of(output) if model_dir is None else Path(model_dir)
     check_writable("model_dir", directory)
-    return begin_run(Path(edges_csv), output, directory, device, learning_rate)
+    return begin_run(Path(edges_csv), output, directory, device, learning_rate, bfloat16)
 
 
 def begin_run(
-    edges: Path, output: Path, model_dir: Path, device: str | None, learning_rate: float
+    edges: Path,
+    output: Path,
+    model_dir: Path,
+    device: str | None,
+    learning_rate: float,
+    bfloat16: bool,
 ) -> Run:
     """What `start_run` does wherever the results go.
 
     Raises:
-        InputError: the edges file or the device breaks a rule, or the output would replace it.
+        InputError: the edges file, the device or bfloat16 breaks a rule, or the output would
+            replace the edges file.
     """
     place = resolve_device(device)
+    if bfloat16:
+        _check_bfloat16(place)
     check_edges_file(edges)
     check_targets({"the edges file": edges}, output_files(output), model_dir)
     return_large_buffers()
     run = Run(edges, output, model_dir, place, learning_rate, PeakMemory(place))
     run.progress.milestone(f"Device: {run.device}")
     return run
+
+
+def _check_bfloat16(device: torch.device) -> None:
+    """Refuse bfloat16 where it is no choice, or where each product would be emulated."""
+    # On a CPU that takes the path of GPUs it is one, as there.
+    if device.type != "cuda" and uses_kernels(device):
+        why = (
+            "a CPU stores what edges gather in it without being asked, and multiplies in it where "
+            "it has instructions for that"
+        )
+    elif device.type == "mps":
+        why = "nobody has measured it there"
+    elif device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        why = "this GPU has no instructions for it"
+    else:
+        return
+    raise InputError(
+        f"bfloat16 (got True) must be left out with device {device.type!r}: {why}; "
+        "it is for GPUs of device 'cuda' that multiply in it"
+    )
 
 
 def read_edges(

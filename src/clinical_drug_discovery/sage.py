@@ -16,7 +16,7 @@ from clinical_drug_discovery.blocks import Block
 from clinical_drug_discovery.initial import uniform
 from clinical_drug_discovery.norm import normed, normed_gradient
 from clinical_drug_discovery.ops import add_mean, mean_backward_by_type
-from clinical_drug_discovery.ops.backend import windows
+from clinical_drug_discovery.ops.backend import choosing_once, windows
 from clinical_drug_discovery.ops.buffers import empty, zeros
 from clinical_drug_discovery.ops.precision import (
     linear,
@@ -132,6 +132,7 @@ def _messages(x: Tensor, weight: Tensor) -> Tensor:
     return messages
 
 
+@choosing_once
 class _MeanAndOwn(torch.autograd.Function):
     """The mean of a block's source rows, and its target rows, with one (N, C) gradient for both."""
 
@@ -152,6 +153,7 @@ class _MeanAndOwn(torch.autograd.Function):
         return grad_x, None
 
 
+@choosing_once
 class _HiddenLayers(torch.autograd.Function):
     """All hidden layers of `GraphSage` for all nodes, in less memory than autograd takes.
 

@@ -12,6 +12,7 @@ from clinical_drug_discovery.graph import KnowledgeGraph
 from clinical_drug_discovery.learner import Learner
 from clinical_drug_discovery.losses import DistMult, link_prediction_loss
 from clinical_drug_discovery.memory import CHUNK_SIZES, GraphSizes, SagePlan
+from clinical_drug_discovery.ops.backend import in_bfloat16
 from clinical_drug_discovery.run import (
     History,
     Run,
@@ -47,6 +48,7 @@ class SageSettings:
     edge_batch_size: int
     training: str
     subgraph_size: int
+    bfloat16: bool
 
     def check(self) -> None:
         """Refuse what breaks a rule whatever the graph.
@@ -92,20 +94,22 @@ def train_sage(
         GraphSizes.of(graph), hidden_dim, dim, num_layers, settings.edge_batch_size,
         CHUNK_SIZES[0], settings.training, settings.subgraph_size,
     )  # fmt: skip
-    chunk_size, predicted = plan_memory(run, graph, plan, memory_budget, chunk_size, ranker)
+    with in_bfloat16(settings.bfloat16):
+        chunk_size, predicted = plan_memory(run, graph, plan, memory_budget, chunk_size, ranker)
 
-    with run.timed("train"):
-        generator = torch.Generator().manual_seed(seed)
-        model = GraphSage(graph.num_nodes, hidden_dim, dim, num_layers, generator).to(run.device)
-        with torch.no_grad():
-            model.node_embedding.copy_(structural_vectors(graph, hidden_dim, generator))
-        decoder = DistMult(len(graph.relations), dim, generator).to(run.device)
-        sampler = EdgeSampler(graph, settings.step_sizes(graph), seed)
-        views = views_of(graph, run.device, settings.training, settings.subgraph_size, seed)
-        run.progress.milestone(views.described)
-        history = _train(run, model, decoder, graph, views, sampler, settings.num_epochs)
+        with run.timed("train"):
+            generator = torch.Generator().manual_seed(seed)
+            model = GraphSage(graph.num_nodes, hidden_dim, dim, num_layers, generator)
+            model = model.to(run.device)
+            with torch.no_grad():
+                model.node_embedding.copy_(structural_vectors(graph, hidden_dim, generator))
+            decoder = DistMult(len(graph.relations), dim, generator).to(run.device)
+            sampler = EdgeSampler(graph, settings.step_sizes(graph), seed)
+            views = views_of(graph, run.device, settings.training, settings.subgraph_size, seed)
+            run.progress.milestone(views.described)
+            history = _train(run, model, decoder, graph, views, sampler, settings.num_epochs)
 
-    embeddings, collapse = embed_nodes(run, model, graph, chunk_size)
+        embeddings, collapse = embed_nodes(run, model, graph, chunk_size)
     return Trained(
         model=model,
         decoder=decoder,

@@ -20,6 +20,7 @@ class EmbeddingStats:
     num_layers: int
     num_epochs: int
     device: str
+    bfloat16: bool  #: whether it was asked for; a CPU's kernels take it without
     seed: int
     seconds_read: float
     seconds_train: float

@@ -33,6 +33,7 @@ def generate_gnn_embeddings(
     cache: bool = True,
     cache_dir: str | Path | None = None,
     ranker: bool = True,
+    bfloat16: bool = False,
 ) -> dict[str, Any]:
     """Embed all nodes of a knowledge graph with GraphSAGE, trained on the whole graph.
 
@@ -68,6 +69,9 @@ def generate_gnn_embeddings(
             same.
         cache_dir: where to keep it; beside the edges file if left out.
         ranker: fit the ranker that `cdd rank` needs, where the graph says what treats what.
+        bfloat16: on cuda, store the rows that edges gather in bfloat16 and multiply matrices in it;
+            weights, sums and gradients stay float32. No use on a cpu, which does so without being
+            asked, and not offered on mps, where nobody has measured it.
 
     Returns:
         The fields of `stats.EmbeddingStats`.
@@ -84,10 +88,11 @@ def generate_gnn_embeddings(
         edge_batch_size=edge_batch_size,
         training=training,
         subgraph_size=subgraph_size,
+        bfloat16=bfloat16,
     )
     settings.check()
     check_rest(chunk_size=chunk_size, seed=seed)
-    run = start_run(edges_csv, output_csv, model_dir, device, learning_rate)
+    run = start_run(edges_csv, output_csv, model_dir, device, learning_rate, bfloat16)
     graph = read_edges(run, include_node_types, limit_nodes, cache, cache_dir)
     trained = train_sage(
         run,

@@ -40,6 +40,7 @@ def generate_hgt_embeddings(
     cache: bool = True,
     cache_dir: str | Path | None = None,
     ranker: bool = True,
+    bfloat16: bool = False,
 ) -> dict[str, Any]:
     """Embed all nodes of a knowledge graph with HGT, trained on the whole graph.
 
@@ -84,6 +85,9 @@ def generate_hgt_embeddings(
             same.
         cache_dir: where to keep it; beside the edges file if left out.
         ranker: fit the ranker that `cdd rank` needs, where the graph says what treats what.
+        bfloat16: on cuda, store the rows that edges gather in bfloat16 and multiply matrices in it;
+            weights, sums and gradients stay float32. No use on a cpu, which does so without being
+            asked, and not offered on mps, where nobody has measured it.
 
     Returns:
         The fields of `stats.EmbeddingStats`.
@@ -107,10 +111,11 @@ def generate_hgt_embeddings(
         disease_type=disease_type,
         gene_type=gene_type,
         disease_gene_relation=disease_gene_relation,
+        bfloat16=bfloat16,
     )
     settings.check()
     check_rest(chunk_size=chunk_size, seed=seed)
-    run = start_run(edges_csv, output_csv, model_dir, device, learning_rate)
+    run = start_run(edges_csv, output_csv, model_dir, device, learning_rate, bfloat16)
     graph = read_edges(run, include_node_types, limit_nodes, cache, cache_dir)
     trained = train_hgt(
         run,

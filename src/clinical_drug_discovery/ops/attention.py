@@ -17,7 +17,13 @@ from torch.nn import functional
 
 from clinical_drug_discovery.blocks import Block
 from clinical_drug_discovery.ops import cpu_attention, reference
-from clinical_drug_discovery.ops.backend import Window, chunks_of, uses_kernels, windows
+from clinical_drug_discovery.ops.backend import (
+    Window,
+    choosing_once,
+    chunks_of,
+    uses_kernels,
+    windows,
+)
 from clinical_drug_discovery.ops.buffers import empty, zeros
 from clinical_drug_discovery.ops.joined import zeros_like
 from clinical_drug_discovery.ops.precision import (
@@ -208,10 +214,11 @@ def attend_backward(
             grads.weight[t, columns], grads.bias[t, columns],
         )  # fmt: skip
         if not isinstance(block.rows, slice):
-            grad_x[block.rows[window.rows]] += by_own  # the rows are distinct
+            grad_x.index_add_(0, block.rows[window.rows], by_own)
     return grads
 
 
+@choosing_once
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, *given: Any) -> Tensor:
@@ -265,7 +272,11 @@ class _Stream:
         self._room = most if self._kernels else graph.room
         self._buffers: dict[str, Tensor] = {}
         stored = storage_dtype(x)
-        self._dtypes = {"heads": product_dtype(x), "kv": stored, "grad kv": stored}
+        self._dtypes = {"heads": product_dtype(x), "kv": stored}
+        if (
+            self._kernels
+        ):  # which round each sum once; plain torch adds edge by edge to what is there
+            self._dtypes["grad kv"] = stored
         #: of the keys and of the values among the rows of the maps
         self.columns = slice(0, self.width), slice(2 * self.width, 3 * self.width)
 

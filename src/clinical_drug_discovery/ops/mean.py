@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -13,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from clinical_drug_discovery.blocks import Block
 from clinical_drug_discovery.ops import cpu, reference
-from clinical_drug_discovery.ops.backend import uses_kernels
+from clinical_drug_discovery.ops.backend import choosing_once, uses_kernels
 from clinical_drug_discovery.ops.buffers import empty, zeros
 from clinical_drug_discovery.ops.precision import packed
 from clinical_drug_discovery.runtime import check_shape
@@ -47,8 +46,13 @@ def mean_neighbors(x: Tensor, block: Block) -> Tensor:
 
 
 def add_mean(messages: Tensor, block: Block, out: Tensor) -> Tensor:
-    """Add `mean_neighbors` of rows that are `precision.packed` to `out`, shape (M, C)."""
-    _backend(out).add_neighbors(messages, block, _share(block, out.dtype), out)
+    """Add `mean_neighbors` of `precision.packed` rows to `out`: zeros, shape (M, C)."""
+    share = _share(block, out.dtype)
+    if uses_kernels(out.device):
+        cpu.add_neighbors(messages, block, share, out)
+    else:
+        reference.add_neighbors(messages, block, out)
+        out *= share[:, None]
     return out
 
 
@@ -79,6 +83,7 @@ def mean_backward_by_type(grad: Tensor, block: Block) -> Iterator[TypedGradient]
         yield TypedGradient(view, slice(first - view.start, last - view.start), out)
 
 
+@choosing_once
 class _MeanNeighbors(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, block: Block) -> Tensor:
@@ -98,7 +103,3 @@ class _MeanNeighbors(torch.autograd.Function):
 def _share(block: Block, dtype: torch.dtype) -> Tensor:
     """1 / number of edges into each row, shape (M,)."""
     return block.graph.degree[block.rows].clamp(min=1).to(dtype).reciprocal()
-
-
-def _backend(x: Tensor) -> ModuleType:
-    return cpu if uses_kernels(x.device) else reference

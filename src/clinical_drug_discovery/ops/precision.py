@@ -2,8 +2,8 @@
 
 On a CPU a float32 model stores the rows that edges gather as bfloat16, which halves what has to be
 read, and multiplies dense matrices in bfloat16 where the CPU has instructions for it (AVX512_BF16
-or AMX), which doubles their speed; both add up in float32. Elsewhere, and in float64, everything is
-in the model's own precision.
+or AMX), which doubles their speed; both add up in float32. On CUDA both are done where it is asked
+for (`backend.in_bfloat16`). Elsewhere, and in float64, everything is in the model's own precision.
 """
 
 from __future__ import annotations
@@ -15,7 +15,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from clinical_drug_discovery.chunks import FEW_ROWS
-from clinical_drug_discovery.ops.backend import chunks_of, uses_kernels, windows
+from clinical_drug_discovery.ops.backend import (
+    chunks_of,
+    uses_bfloat16,
+    uses_kernels,
+    windows,
+)
 from clinical_drug_discovery.ops.buffers import empty
 from clinical_drug_discovery.ops.simd import LANES
 
@@ -31,12 +36,15 @@ def stored_bytes(device: torch.device) -> int:
 
 
 def _stored(device: torch.device, dtype: torch.dtype) -> torch.dtype:
-    return torch.bfloat16 if uses_kernels(device) and dtype == torch.float32 else dtype
+    halved = uses_kernels(device) or uses_bfloat16(device)
+    return torch.bfloat16 if halved and dtype == torch.float32 else dtype
 
 
 def product_dtype(x: Tensor) -> torch.dtype:
     """In what the rows of x are multiplied by matrices."""
-    fast = uses_kernels(x.device) and x.dtype == torch.float32 and has_bfloat16_products()
+    if x.dtype != torch.float32:
+        return x.dtype
+    fast = has_bfloat16_products() if uses_kernels(x.device) else uses_bfloat16(x.device)
     return torch.bfloat16 if fast else x.dtype
 
 
@@ -73,6 +81,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     dtype = product_dtype(x)
     if dtype == x.dtype:
         return functional.linear(x, weight, bias)
+    if not uses_kernels(x.device):  # as torch.autocast does
+        shift = None if bias is None else bias.to(dtype)
+        return functional.linear(x.to(dtype), weight.to(dtype), shift).to(x.dtype)
     product = _product(x.to(dtype), weight.to(dtype).t()).to(x.dtype)
     return product if bias is None else product + bias
 
@@ -94,11 +105,12 @@ def linear_into(
         own: which rows are wanted; others may be written as well.
     """
     first, last, _ = own.indices(len(x))
+    dtype = product_dtype(x)
     if not uses_kernels(x.device):
+        weight = weight.to(dtype)  # once for all chunks
         for rows in chunks_of(x, first, last):
             out[rows] = linear(x[rows], weight, bias)
         return
-    dtype = product_dtype(x)
     columns = weight.to(dtype).t()
     shift = None if bias is None else bias.to(dtype)
     in_place = out.dtype == dtype and out.is_contiguous() and min(columns.shape) >= FEW_ROWS
@@ -147,16 +159,20 @@ def linear_backward(
         grad_bias: shape (D,); None if not wanted.
         own: of which rows; the gradient by the result of others is 0.
     """
+    dtype = product_dtype(x)
+    matrix = weight.to(dtype)
     if not uses_kernels(x.device):
         for window in windows(x, *own.indices(len(x))[:2]):
             part, rows = window.only(grad[window.rows]), window.rows
-            grad_weight.addmm_(part.t(), x[rows])
-            grad_x[rows] += part @ weight
             if grad_bias is not None:
                 grad_bias += part.sum(dim=0)
+            part = part.to(dtype)
+            if dtype == grad_weight.dtype:
+                grad_weight.addmm_(part.t(), x[rows])
+            else:  # each window's product is rounded, their sum is not
+                grad_weight += part.t() @ x[rows].to(dtype)
+            grad_x[rows] += part @ matrix
         return
-    dtype = product_dtype(x)
-    matrix = weight.to(dtype)
     for rows in chunks_of(x, 0, len(x)):
         part = grad[rows].to(dtype)
         grad_weight += _product(part.t(), x[rows].to(dtype))
@@ -166,11 +182,11 @@ def linear_backward(
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
-    """The product of two matrices. Of few rows in bfloat16 the same by way of float32.
+    """The product of two matrices. Of few rows in bfloat16 on a CPU the same by way of float32.
 
-    For bfloat16 a kernel is compiled for each shape: no use for the last rows of some type, of
-    which there are different ones in each batch. They took 10 MB an epoch on PrimeKG.
+    There a kernel for bfloat16 is compiled for each shape: no use for the last rows of some type,
+    of which there are different ones in each batch. They took 10 MB an epoch on PrimeKG.
     """
-    if a.dtype == torch.bfloat16 and min(a.shape) < FEW_ROWS:
+    if a.dtype == torch.bfloat16 and min(a.shape) < FEW_ROWS and uses_kernels(a.device):
         return (a.float() @ b.float()).to(a.dtype)
     return a @ b

@@ -14,22 +14,21 @@ from torch import Tensor
 
 from clinical_drug_discovery.blocks import Block
 from clinical_drug_discovery.edge_chunks import EDGE_CHUNK, EdgeChunk
-from clinical_drug_discovery.ops.backend import windows
+from clinical_drug_discovery.ops.backend import uses_bfloat16, windows
 
 _GROUP = 16  # chunks of edges whose logits are kept together: 16 MiB of them
 
 
 def add_neighbors(
-    messages: Tensor, block: Block, scale: Tensor, out: Tensor, chunk_size: int | None = None
+    messages: Tensor, block: Block, out: Tensor, chunk_size: int | None = None
 ) -> None:
-    """Add to each row the messages of its sources, scaled.
+    """Add to each row the messages of its sources: unscaled, which costs less once for each row.
 
-    out[i] += scale[i] * sum over sources j of row i of messages[j].
+    out[i] += sum over sources j of row i of messages[j].
 
     Args:
         messages: shape (N, at least C), of the graph's nodes.
         block: M target rows.
-        scale: shape (M,).
         out: shape (M, C); changed in place.
         chunk_size: edges at a time; peak extra memory is chunk_size (2 C itemsize + 40) bytes.
     """
@@ -37,8 +36,7 @@ def add_neighbors(
     for some in [types] if edges.joined else [range(r, r + 1) for r in types]:
         for row, source, real in edges.chunks(some, chunk_size or edges.size(EDGE_CHUNK)):
             part = messages[source, : out.shape[1]].to(out.dtype)
-            share = scale[row] if real is None else scale[row].mul_(real)
-            out.index_add_(0, row, part.mul_(share[:, None]))
+            out.index_add_(0, row, part if real is None else part.mul_(real[:, None]))
 
 
 def add_neighbors_backward(
@@ -108,7 +106,7 @@ def map_heads_backward(
     grad_heads[nodes] = grad_heads[nodes] + _multiply(by_product, matrix.transpose(1, 2))
     repeated = torch.zeros_like(nodes, dtype=torch.bool)
     repeated[1:] = nodes[1:] == nodes[:-1]
-    by_product = by_product.masked_fill_(repeated[:, None], 0)
+    by_product = by_product.masked_fill_(repeated[:, None], 0).to(_multiplied_in(matrix))
     own = heads[nodes].to(by_product.dtype).view(-1, num_heads, dim)
     return torch.bmm(own.permute(1, 2, 0), by_product.view(-1, num_heads, dim).transpose(0, 1))
 
@@ -217,7 +215,7 @@ def attend_backward(
         dots, by_share = (given * wanted).sum(dim=-1).unbind(dim=1)  # (chunk, H) each
         share = torch.exp(dots * scale - log_total[row])
         if real is not None:
-            share.mul_(real[:, None])
+            share.masked_fill_(~real[:, None], 0)
         by_logit = share * (by_share - delta[row])
         grad_scale += (by_logit * dots).sum(dim=0)
         by_dot = by_logit * scale
@@ -255,5 +253,12 @@ def _groups(chunks: Iterator[EdgeChunk]) -> Iterator[list[EdgeChunk]]:
 def _multiply(rows: Tensor, matrix: Tensor) -> Tensor:
     """Multiply each head by its matrix: shape (m, P)."""
     num_heads, dim = matrix.shape[:2]
-    heads = rows.to(matrix.dtype).view(-1, num_heads, dim)
-    return torch.bmm(heads.transpose(0, 1), matrix).transpose(0, 1).reshape(len(rows), -1)
+    dtype = _multiplied_in(matrix)
+    heads = rows.to(dtype).view(-1, num_heads, dim).transpose(0, 1)
+    return torch.bmm(heads, matrix.to(dtype)).transpose(0, 1).reshape(len(rows), -1)
+
+
+def _multiplied_in(matrix: Tensor) -> torch.dtype:
+    """As `precision.product_dtype`, but beside the kernels, whose oracle this is, nothing less."""
+    half = matrix.dtype == torch.float32 and uses_bfloat16(matrix.device)
+    return torch.bfloat16 if half else matrix.dtype
