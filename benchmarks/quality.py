@@ -31,10 +31,11 @@ from clinical_drug_discovery.boosting import fit_boosted
 from clinical_drug_discovery.evaluate import MODELS, SPLITS, settings_of
 from clinical_drug_discovery.graph import IntArray, KnowledgeGraph
 from clinical_drug_discovery.metrics import Metrics, Scores, ranking_metrics
+from clinical_drug_discovery.network_scores import NetworkScores
 from clinical_drug_discovery.pairs import DISEASE, span_of
 from clinical_drug_discovery.paths import PathEvidence
 from clinical_drug_discovery.ranker import fit_ranker
-from clinical_drug_discovery.rankers import NetworkScores, Ranker, drug_rankers, of_nodes
+from clinical_drug_discovery.rankers import Ranker, drug_rankers, of_nodes
 from clinical_drug_discovery.ranking import Question
 from clinical_drug_discovery.run import begin_run
 from clinical_drug_discovery.split import Split
@@ -103,6 +104,8 @@ def trained_rankers(
     del trained
     for name, scores_of in drug_rankers(graph, network, seed=seed):
         yield (name if name in BASELINES else f"{arguments.model}: {name}"), scores_of
+        if arguments.no_paths and name == "paths, listwise":  # what the ranker has of them
+            return
 
 
 def judge(scores: Scores, asked: Question, every: IntArray) -> Metrics:
@@ -148,7 +151,7 @@ def main() -> None:
     parser.add_argument("--model", choices=MODELS, help="train our network as well")
     parser.add_argument("--num-epochs", type=int, default=100, help="of our network")
     parser.add_argument("--training", help="of our network, full or sampled")
-    parser.add_argument("--no-paths", action="store_true", help="leave typed paths out")
+    parser.add_argument("--no-paths", action="store_true", help="leave out what only paths take")
     parser.add_argument("--rivals", type=Path, help="directory to share splits and scores by")
     arguments = parser.parse_args()
     graph = read_graph(arguments.edges)

@@ -39,7 +39,8 @@ def test_every_path_passes(path: AuditedPath) -> None:
 
 
 def test_all_paths_are_there() -> None:
-    parts = ("training", "training in bfloat16", "inference", "evaluation")
+    training = ("training", "training in bfloat16", "training on parts")
+    parts = (*training, "inference", "evaluation")
     assert list(PATHS) == [f"{model} {part}" for model in ("graphsage", "hgt") for part in parts]
 
 

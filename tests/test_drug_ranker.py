@@ -10,10 +10,14 @@ import pytest
 import torch
 from graphs import graph_of, node, planted_facts
 
+from clinical_drug_discovery.blend import Expectation, fit_expectation
 from clinical_drug_discovery.calibrate import fit_calibration
 from clinical_drug_discovery.drug_ranker import Blend, DrugRanker, fit_drug_ranker
 from clinical_drug_discovery.embedding_score import EmbeddingScore, KnownPairs, mean_score
+from clinical_drug_discovery.losses import DistMult
 from clinical_drug_discovery.network import join
+from clinical_drug_discovery.network_scores import LinkScore, NetworkScores
+from clinical_drug_discovery.pairs import span_of
 from clinical_drug_discovery.paths import PathEvidence
 from clinical_drug_discovery.ranker_file import load_ranker, save_ranker
 
@@ -98,6 +102,46 @@ def test_embeddings_join_by_their_weight(
     np.testing.assert_allclose(both.scores(evidence, asked), expected, atol=2e-4)
 
 
+def some_links(evidence: PathEvidence) -> LinkScore:
+    generator = torch.Generator().manual_seed(3)
+    sizes = evidence.num_drugs, evidence.num_diseases
+    drugs, diseases = (torch.randn(n, 4, generator=generator).half().float() for n in sizes)
+    return LinkScore(drugs, diseases)
+
+
+def test_the_networks_own_decoder_joins_where_drugs_are_known(
+    fitted: tuple[DrugRanker, PathEvidence, PathEvidence],
+) -> None:
+    """Of known drugs, which it has learned, what it is expected to say takes its place."""
+    ranker, evidence, _ = fitted
+    asked, links = np.array([3, 70]), some_links(evidence)
+    plain = ranker.scores(evidence, asked)
+    with_own = replace(ranker.with_known, expected=Expectation(0.5, -2.0))
+    both = replace(ranker, network=links, with_known=with_own)
+    (row,) = (i for i, disease in enumerate(asked.tolist()) if evidence.num_known(disease))
+    known = evidence.known_drugs(int(asked[row]))
+    own = torch.log_softmax(links.diseases[asked[row]] @ links.drugs.T, dim=0).numpy()
+    own[known] = 0.5 * plain[row][known] - 2
+    expected = plain.copy()
+    expected[row] += 0.2 * own
+    np.testing.assert_allclose(both.scores(evidence, asked), expected, atol=2e-4)
+    alone = replace(both, embedding=some_score(evidence, 0)).network_scores(evidence, asked)
+    assert np.isfinite(alone).all()
+
+
+def test_what_is_expected_is_what_is_said_of_unknown_drugs_that_rank_high(
+    rng: np.random.Generator,
+) -> None:
+    rest = rng.normal(size=(5, 400)).astype(np.float32)
+    known = rng.random(rest.shape) < 0.1
+    high = rest > np.quantile(rest, 0.6)
+    seen = np.where(known, 50, np.where(high, 0.7 * rest - 3, -100)).astype(np.float32)
+    found = fit_expectation(rest, seen, known)
+    assert found.slope == pytest.approx(0.7, abs=1e-3)
+    assert found.intercept == pytest.approx(-3, abs=1e-3)
+    assert fit_expectation(rest[:, :3], seen[:, :3], np.ones((5, 3), bool)).slope == 0
+
+
 def test_the_mean_of_scores_ranks_as_their_log_chances_do(
     fitted: tuple[DrugRanker, PathEvidence, PathEvidence],
 ) -> None:
@@ -120,8 +164,11 @@ def test_embeddings_that_know_more_than_paths_are_listened_to() -> None:
     graph = graph_of(facts)
     numbers = graph.nodes.filter(node_type="drug")["node_id"].cast(int).to_list()
     noise = torch.randn(len(numbers), 6, generator=torch.Generator().manual_seed(0))
-    embeddings = torch.eye(6)[of_drug[numbers]] + 0.1 * noise
-    ranker = fit_drug_ranker(graph, embeddings=embeddings)
+    first, stop = span_of(graph, "drug")
+    embeddings = torch.zeros(graph.num_nodes, 6)
+    embeddings[first:stop] = torch.eye(6)[of_drug[numbers]] + 0.1 * noise
+    decoder = DistMult(len(graph.relations), 6, torch.Generator().manual_seed(0))
+    ranker = fit_drug_ranker(graph, network=NetworkScores(embeddings, decoder))
     assert ranker.embedding is not None
     assert ranker.with_known.weight > 0.1
     assert fit_drug_ranker(graph).with_known.weight == 0
@@ -136,7 +183,8 @@ def test_a_file_gives_back_the_ranker(
         ranker = replace(
             ranker,
             embedding=some_score(evidence, 0),
-            with_known=Blend(0.25, ranker.with_known.calibration),
+            network=some_links(evidence),
+            with_known=Blend(0.25, Expectation(0.5, -2.0), ranker.with_known.calibration),
         )
     save_ranker(tmp_path / "r.safetensors", ranker, "of a graph")
     loaded, sha256 = load_ranker(tmp_path / "r.safetensors")

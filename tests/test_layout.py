@@ -84,6 +84,7 @@ LAYERS = (
         "embedding_score",
         "decoder_fit",
         "blend",
+        "network_scores",
         "drug_ranker",
         "ranker_file",
         "model_dir",

@@ -35,15 +35,17 @@ MOST_HEAVY = 8
 MOST = {
     "graphsage training": 9,
     "graphsage training in bfloat16": 10,
+    "graphsage training on parts": 12,
     "graphsage inference": 6,
     "hgt training": 14,
     "hgt training in bfloat16": 14,
+    "hgt training on parts": 16,
     "hgt inference": 9,
 }
 #: They reserve memory, and compute nothing.
 RESERVING = ("new_empty", "empty_like", "empty.memory_format")
 MODELS = ["graphsage", "hgt"]
-TRAINING = ["training", "training in bfloat16"]
+TRAINING = ["training", "training in bfloat16", "training on parts"]
 
 
 @pytest.fixture
@@ -51,6 +53,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a small graph as many chunks as of a large one, and batches of some of its nodes."""
     sizes = {
         "audit_paths._SCALE": 0.03,
+        "audit_paths._PART": 0.5,
         "audit_paths._SAGE_FACTS": 100,
         "audit_paths._HGT_FACTS": 3,
         "sampling.NUM_CANDIDATES": 24,

@@ -16,7 +16,7 @@ from clinical_drug_discovery.optimizer import LazyAdam
 from clinical_drug_discovery.sage import GraphSage
 from clinical_drug_discovery.sampling import EdgeSampler
 from clinical_drug_discovery.subgraph import SubgraphSampler, induced_subgraph
-from clinical_drug_discovery.views import Subgraphs
+from clinical_drug_discovery.views import Subgraphs, see
 
 CPU = torch.device("cpu")
 
@@ -92,7 +92,7 @@ def test_a_step_is_one_on_the_part_without_its_facts(
     generator = torch.Generator().manual_seed(0)
     edges = EdgeSampler(graph, np.minimum(graph.edge_type_counts, 1), seed=1)
     views = Subgraphs(graph, CPU, graph.num_nodes * 2 // 3, seed=1)
-    view = views.of(edges.sample())
+    view = see(views.draw(edges.sample()), CPU)
     assert view.nodes is not None
     part = view.hidden.graph
     facts = zip(

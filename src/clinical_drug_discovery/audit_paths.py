@@ -14,27 +14,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from clinical_drug_discovery.blocks import full_block, row_block
 from clinical_drug_discovery.contrast import PairBatch, PairSampler
 from clinical_drug_discovery.graph import IntArray, KnowledgeGraph
 from clinical_drug_discovery.hgt import Hgt
 from clinical_drug_discovery.inference import LayeredModel, embed_all
+from clinical_drug_discovery.learner import Learner
 from clinical_drug_discovery.losses import DistMult, contrastive_loss, link_prediction_loss
+from clinical_drug_discovery.network_scores import NetworkScores
 from clinical_drug_discovery.ops.backend import device_path, in_bfloat16
-from clinical_drug_discovery.optimizer import Adam
 from clinical_drug_discovery.pairs import span_of
 from clinical_drug_discovery.sage import GraphSage
-from clinical_drug_discovery.sampling import EdgeBatch, EdgeSampler, SteadyRows, share_out
+from clinical_drug_discovery.sampling import EdgeSampler, share_out
 from clinical_drug_discovery.similarity import shared_neighbor_jaccard
 from clinical_drug_discovery.synthetic import synthesize_graph
 from clinical_drug_discovery.tables import read_graph
+from clinical_drug_discovery.views import Part, Subgraphs, WholeGraph, see
 
 _HIDDEN, _DIM, _HEADS = 64, 48, 4
 _CHUNK = 100  # of inference, so that some types take several
 _SCALE = 0.01  # of PrimeKG
+_PART = 1.0  # of the nodes, that a step on parts sees
 _SAGE_FACTS, _HGT_FACTS = 1_000, 50  # of a batch: in all, and of each edge type
 
 
@@ -63,7 +66,6 @@ def audited_paths(num_epochs: int = 2) -> Iterator[AuditedPath]:
     )
     assert shared is not None  # the synthetic graph has such facts
     first, _ = span_of(graph, "disease")
-    _ = graph.source_chunks  # the host's part
     drawn: dict[str, tuple[IntArray | list[int], PairSampler | None]] = {
         "graphsage": (share_out(graph.edge_type_counts, _SAGE_FACTS), None),
         "hgt": (np.minimum(graph.edge_type_counts, _HGT_FACTS), PairSampler(shared, first, 0.1, 0)),
@@ -76,49 +78,57 @@ def audited_paths(num_epochs: int = 2) -> Iterator[AuditedPath]:
     }  # fmt: skip
     for name, model in models.items():
         sizes, alike = drawn[name]
-        sampler = EdgeSampler(graph, sizes, 0)
+        draw = partial(_draw, graph, sizes, alike, num_epochs)
         with device_path():
-            steady = SteadyRows(graph, graph.device)
-            batches = [_draw(sampler, steady, alike) for _ in range(num_epochs)]
-        train = partial(_train, model, graph, batches)
+            whole = draw(WholeGraph(graph, graph.device))
+            parts = draw(Subgraphs(graph, graph.device, int(_PART * graph.num_nodes), 0))
+        decoder = DistMult(len(graph.relations), _DIM, torch.Generator().manual_seed(0))
+        train = partial(_train, model, decoder, whole)
         waits = num_epochs * (3 if alike else 1)
         yield AuditedPath(f"{name} training", train, waits)
         yield AuditedPath(f"{name} training in bfloat16", partial(_in_bfloat16, train), waits)
+        sampled = partial(_train, model, decoder, parts)
+        yield AuditedPath(f"{name} training on parts", sampled, waits)
         yield AuditedPath(f"{name} inference", partial(_embed, model, graph), 0)
-        decoder = DistMult(len(graph.relations), _DIM, torch.Generator().manual_seed(0))
-        evaluate = partial(_score, model, decoder, graph, batches[0][0])
-        yield AuditedPath(f"{name} evaluation", evaluate, 0)
+        yield AuditedPath(f"{name} evaluation", partial(_score, model, decoder, graph), 0)
 
 
 def _draw(
-    sampler: EdgeSampler, steady: SteadyRows, alike: PairSampler | None
-) -> tuple[EdgeBatch, PairBatch | None]:
-    batch = sampler.sample()
-    pairs = alike.sample(_HGT_FACTS) if alike is not None else None
-    if pairs is not None:
-        batch = batch.including(pairs.nodes)
-    return steady.fill(batch), pairs
+    graph: KnowledgeGraph,
+    sizes: IntArray | list[int],
+    alike: PairSampler | None,
+    num_epochs: int,
+    views: WholeGraph | Subgraphs,
+) -> list[tuple[Part, PairBatch | None]]:
+    """What the host does for some steps."""
+    sampler, drawn = EdgeSampler(graph, sizes, 0), []
+    for _ in range(num_epochs):
+        batch = sampler.sample()
+        pairs = alike.sample(_HGT_FACTS) if alike is not None else None
+        if pairs is not None:
+            batch = batch.including(pairs.nodes)
+        part = views.draw(batch)
+        _ = part.graph.source_chunks
+        drawn.append((part, pairs))
+    return drawn
 
 
 def _train(
-    model: GraphSage | Hgt,
-    graph: KnowledgeGraph,
-    batches: list[tuple[EdgeBatch, PairBatch | None]],
+    model: GraphSage | Hgt, decoder: DistMult, drawn: list[tuple[Part, PairBatch | None]]
 ) -> None:
-    """As the recipes of `lib` train, a step for each batch."""
-    hidden = full_block(graph)
-    decoder = DistMult(len(graph.relations), _DIM, torch.Generator().manual_seed(0))
-    optimizer = Adam([*model.parameters(), *decoder.parameters()], 0.01)
-    for batch, pairs in batches:
-        target = row_block(graph, batch.rows)
-        z = model(hidden, target)
-        parts = [link_prediction_loss(decoder, z, batch)]
+    """As the recipes of `lib` train, a step for each part."""
+    by_parts = drawn[0][0].nodes is not None
+    learner = Learner(model, decoder, 0.01, len(drawn), by_parts=by_parts)
+    for part, pairs in drawn:
+        view = see(part, decoder.relation.device)
+        z = model(view.hidden, view.target, learner.vectors(view.nodes))
+        parts = [link_prediction_loss(decoder, z, view.batch)]
         if pairs is not None:
-            parts.append(contrastive_loss(z, batch.rows, pairs, 0.1))
+            parts.append(contrastive_loss(z, view.rows, pairs, 0.1))
         loss = torch.stack(parts).mean() if len(parts) > 1 else parts[0]
         z.detach().cpu()  # what the look at collapse takes
         loss.backward()
-        optimizer.step()
+        learner.step()
         [value.item() for value in (loss, *(parts if pairs is not None else ()))]
 
 
@@ -132,11 +142,10 @@ def _embed(model: LayeredModel[Any], graph: KnowledgeGraph) -> Tensor:
     return embed_all(model, graph, _CHUNK)
 
 
-@torch.no_grad()
 def _score(
-    model: GraphSage | Hgt, decoder: DistMult, graph: KnowledgeGraph, batch: EdgeBatch
-) -> Tensor:
-    """The scores of facts, which every figure of link prediction comes from."""
-    z = model(full_block(graph), row_block(graph, batch.rows))
-    scores: Tensor = decoder(z, batch.src, batch.relation, batch.dst)
-    return scores.sigmoid().cpu()
+    model: LayeredModel[Any], decoder: DistMult, graph: KnowledgeGraph
+) -> npt.NDArray[np.floating]:
+    """Every figure comes from these scores; made on the CPU, since embeddings go there."""
+    span = graph.span(0)
+    scores = NetworkScores(embed_all(model, graph, _CHUNK), decoder)
+    return scores(np.arange(*span)[:_CHUNK], 0, span)

@@ -1,6 +1,8 @@
-"""How much one ranking of drugs should count beside another, by pairs that neither has seen."""
+"""How to put rankings of drugs together, by pairs of which some or all have seen nothing."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +12,7 @@ from clinical_drug_discovery.typed import Floats
 _STEPS, _RIDGE, _ENOUGH = 30, 1e-6, 1e-4
 _DECIMALS = 3
 _MOST = 10.0  # with more the first would vanish in rounding
+_NEAR = 100  # drugs of a disease by which it is judged what is said of those that rank high
 _Doubles = npt.NDArray[np.float64]
 
 
@@ -45,6 +48,38 @@ def fit_weight(first: Floats, second: Floats, known: npt.NDArray[np.bool_]) -> f
     if theta[1] <= 0:
         return 0.0
     return round(float(min(theta[1] / max(theta[0], _ENOUGH), _MOST)), _DECIMALS)
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What a ranking that has seen a pair is taken to say of it, had it not."""
+
+    slope: float
+    intercept: float
+
+    def of(self, rest: Floats) -> Floats:
+        """By what the rest says, of any shape."""
+        return np.asarray(self.slope * rest + self.intercept, np.float32)
+
+
+def fit_expectation(rest: Floats, seen: Floats, known: npt.NDArray[np.bool_]) -> Expectation:
+    """A straight line through what is said of drugs that are not known, those that rank high.
+
+    Args:
+        rest: shape (n, D), log-chances by what has not seen the known pairs.
+        seen: shape (n, D), by what has.
+        known: shape (n, D).
+    """
+    others = np.where(known, -np.inf, rest)
+    best = np.argsort(-others, axis=1, kind="stable")[:, :_NEAR]
+    row, drug = np.nonzero(~np.take_along_axis(known, best, axis=1))
+    at = row, best[row, drug]
+    x, y = rest[at].astype(np.float64), seen[at].astype(np.float64)
+    if not len(x):
+        return Expectation(0.0, 0.0)
+    spread = x - x.mean()
+    slope = float(spread @ y / max(float(spread @ spread), _RIDGE))
+    return Expectation(slope, float(y.mean() - slope * x.mean()))
 
 
 def _loss(

@@ -20,8 +20,9 @@ from clinical_drug_discovery.hgt_training import HgtSettings, train_hgt
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
 from clinical_drug_discovery.metrics import Metrics, filtered_ranks, ranking_metrics
+from clinical_drug_discovery.network_scores import NetworkScores
 from clinical_drug_discovery.pairs import DRUG, INDICATION, leak_count, pairs_of, span_of
-from clinical_drug_discovery.rankers import NetworkScores, drug_rankers
+from clinical_drug_discovery.rankers import drug_rankers
 from clinical_drug_discovery.ranking import Question
 from clinical_drug_discovery.relations import (
     HeldOutFacts,

@@ -39,6 +39,7 @@ from clinical_drug_discovery.views import (
     Subgraphs,
     WholeGraph,
     check_training,
+    see,
     steps_of_epoch,
     views_of,
 )
@@ -245,7 +246,7 @@ def _train(
                 if alike is not None and weight:
                     pairs = alike.sample(num_pairs)
                     batch = batch.including(pairs.nodes)
-                view = views.of(batch)
+                view = see(views.draw(batch), run.device)
                 z = model(view.hidden, view.target, learner.vectors(view.nodes))
                 parts = {"link_loss": link_prediction_loss(decoder, z, view.batch)}
                 loss = parts["link_loss"]

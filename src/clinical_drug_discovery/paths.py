@@ -275,6 +275,11 @@ class PathEvidence:
             total = kernel.left @ (kernel.right_t @ onto) - onto * kernel.itself[:, None]
             yield np.ascontiguousarray(total.T)
 
+    def known_drugs(self, disease: int) -> IntArray:
+        """The drugs that are known to treat a disease, ascending."""
+        start, stop = self._known_by_disease.indptr[disease : disease + 2]
+        return np.sort(self._known_by_disease.indices[start:stop])
+
     def num_known(self, disease: int) -> int:
         """How many drugs are known to treat a disease."""
         return int(np.diff(self._known_by_disease.indptr[disease : disease + 2])[0])
@@ -289,8 +294,7 @@ class PathEvidence:
             Its k drugs, ascending, and the likeness, shape (kernels, k, drugs), 0 of each to
             itself. See `fellows.fellows_of`.
         """
-        start, stop = self._known_by_disease.indptr[disease : disease + 2]
-        drugs = np.sort(self._known_by_disease.indices[start:stop])
+        drugs = self.known_drugs(disease)
         rows = np.zeros((len(self._fellow_kernels), len(drugs), self.num_drugs), np.float32)
         if not len(drugs):
             return drugs, rows

@@ -9,15 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clinical_drug_discovery.blend import Expectation
 from clinical_drug_discovery.calibrate import Calibration
 from clinical_drug_discovery.drug_ranker import Blend, DrugRanker
 from clinical_drug_discovery.embedding_score import EmbeddingScore, KnownPairs
 from clinical_drug_discovery.network import Network
+from clinical_drug_discovery.network_scores import LinkScore
 from clinical_drug_discovery.ranker import PathRanker
 from clinical_drug_discovery.sealed_file import load_sealed, save_sealed
 
 #: To be raised whenever the same file would rank otherwise.
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _SCALES = ("base_scale", "fellow_scale")
 _KNOWN = ("disease", "drug", "logits")
 
@@ -43,6 +45,9 @@ def save_ranker(path: Path, ranker: DrugRanker, graph_sha256: str) -> None:
         tensors["embedding.drugs"] = ranker.embedding.drugs.contiguous()
         tensors["embedding.diseases"] = ranker.embedding.diseases.contiguous()
         tensors |= {f"known.{name}": getattr(known, name).contiguous() for name in _KNOWN}
+    if ranker.network is not None:  # as half as many bytes: the ranks of a few drugs may change
+        tensors["link.drugs"] = ranker.network.drugs.half()
+        tensors["link.diseases"] = ranker.network.diseases.half()
     record = {
         "graph_sha256": graph_sha256,
         "num_networks": len(ranker.paths.networks),
@@ -85,9 +90,13 @@ def _ranker(record: dict[str, Any], tensors: dict[str, Tensor]) -> DrugRanker:
     if "embedding.drugs" in tensors:
         known = KnownPairs(*(tensors[f"known.{name}"] for name in _KNOWN))
         embedding = EmbeddingScore(tensors["embedding.drugs"], tensors["embedding.diseases"], known)
+    links = None
+    if "link.drugs" in tensors:
+        links = LinkScore(tensors["link.drugs"].float(), tensors["link.diseases"].float())
     return DrugRanker(
         PathRanker(tuple(networks), base_scale, fellow_scale, record["seconds"], left_out),
         embedding,
+        links,
         _blend(record["with_known"]),
         _blend(record["without_known"]),
         tuple(record["path_names"]),
@@ -95,4 +104,5 @@ def _ranker(record: dict[str, Any], tensors: dict[str, Tensor]) -> DrugRanker:
 
 
 def _blend(record: dict[str, Any]) -> Blend:
-    return Blend(record["weight"], Calibration(**record["calibration"]))
+    expected = record["expected"] and Expectation(**record["expected"])
+    return Blend(record["weight"], expected, Calibration(**record["calibration"]))

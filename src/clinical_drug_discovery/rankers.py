@@ -8,50 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 
-import torch
-from torch import Tensor
-
 from clinical_drug_discovery.baselines import BASELINES
 from clinical_drug_discovery.boosting import fit_boosted
 from clinical_drug_discovery.drug_ranker import fit_drug_ranker
 from clinical_drug_discovery.graph import IntArray, KnowledgeGraph
-from clinical_drug_discovery.losses import DistMult
 from clinical_drug_discovery.metrics import Scores
+from clinical_drug_discovery.network_scores import NetworkScores
 from clinical_drug_discovery.pairs import DISEASE, DRUG, INDICATION, span_of
 from clinical_drug_discovery.paths import PathEvidence
 from clinical_drug_discovery.typed import Floats
 
 Ranker = Callable[[IntArray], Scores]
-
-
-class NetworkScores:
-    """What a trained network says of triples: its decoder on its embeddings."""
-
-    def __init__(self, embeddings: Tensor, decoder: DistMult) -> None:
-        """Keep what scoring takes.
-
-        Args:
-            embeddings: shape (N, D), on the CPU.
-            decoder: of the same training, on any device.
-        """
-        self.embeddings = embeddings
-        self._weight = decoder.relation.detach().cpu()
-
-    def __call__(self, sources: IntArray, relation: int, span: tuple[int, int]) -> Scores:
-        """Score all nodes of a range for sources; see `losses.DistMult`.
-
-        Args:
-            sources: shape (n,), node numbers.
-            relation: index into the graph's `relations`.
-            span: first and stop of the M candidates.
-
-        Returns:
-            shape (n, M), float32.
-        """
-        z, dim = self.embeddings, self.embeddings.shape[1]
-        of_source = z[torch.from_numpy(sources)] * self._weight[relation]
-        scores: Scores = (of_source @ z[slice(*span)].T).div_(dim**0.5).numpy()
-        return scores
 
 
 def drug_rankers(
@@ -66,9 +33,9 @@ def drug_rankers(
 
     Yields:
         Name and ranker: `network`, by the relation "indication"; `network, treatment decoder`, that
-        of `treatment_decoder` on the same embeddings; `ranker`, what `cdd embed` keeps for
-        `cdd rank`; `paths, listwise` and `paths, boosted`, networks and trees over the evidence
-        of typed paths alone; those of `baselines.BASELINES`.
+        of `treatment_decoder` on the same embeddings; `network, both decoders`, the two together;
+        `ranker`, what `cdd embed` keeps for `cdd rank`; `paths, listwise` and `paths, boosted`,
+        networks and trees over the evidence of typed paths alone; those of `baselines.BASELINES`.
 
     Raises:
         InputError: the graph has no drugs, no diseases, or knows of no drug that helps.
@@ -77,22 +44,21 @@ def drug_rankers(
     indication = graph.relations.index(INDICATION)
     yield "network", lambda diseases: network(diseases, indication, drugs)
 
-    ranker = fit_drug_ranker(graph, embeddings=network.embeddings[slice(*drugs)], seed=seed)
+    ranker = fit_drug_ranker(graph, network=network, seed=seed)
     decoder = ranker.embedding
     assert decoder is not None
-    yield (
-        "network, treatment decoder",
-        lambda diseases: decoder.log_chances(diseases - first_disease),
-    )
 
     evidence = PathEvidence(graph)  # not before: the fit has its own
-    boosted = fit_boosted(evidence, seed=seed)
     for name, scores_of in (
-        ("ranker", ranker.scores),
-        ("paths, listwise", ranker.paths.scores),
-        ("paths, boosted", boosted.scores),
+        ("network, treatment decoder", lambda _, diseases: decoder.log_chances(diseases)),
+        ("network, both decoders", ranker.network_scores),
     ):
         yield name, partial(of_nodes, scores_of, evidence, first_disease)
+
+    for name, scores_of in (("ranker", ranker.scores), ("paths, listwise", ranker.paths.scores)):
+        yield name, partial(of_nodes, scores_of, evidence, first_disease)
+    boosted = fit_boosted(evidence, seed=seed)
+    yield "paths, boosted", partial(of_nodes, boosted.scores, evidence, first_disease)
 
     for name, baseline in BASELINES.items():
         yield name, partial(baseline, graph)

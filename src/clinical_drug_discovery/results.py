@@ -5,28 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor
-
 from clinical_drug_discovery.checkpoint import save_model, save_record
 from clinical_drug_discovery.drug_ranker import DrugRanker, fit_drug_ranker, why_no_ranker
 from clinical_drug_discovery.graph import KnowledgeGraph
 from clinical_drug_discovery.model_dir import write_ranker
+from clinical_drug_discovery.network_scores import NetworkScores
 from clinical_drug_discovery.outputs import write_embeddings
-from clinical_drug_discovery.pairs import DRUG, span_of
 from clinical_drug_discovery.run import Run, Trained
 from clinical_drug_discovery.runtime import GIB, empty_cache, peak_memory_bytes
 from clinical_drug_discovery.stats import EmbeddingStats
 
 
 def fit_ranker_of(
-    run: Run, graph: KnowledgeGraph, embeddings: Tensor, wanted: bool, seed: int
+    run: Run, graph: KnowledgeGraph, trained: Trained, wanted: bool, seed: int
 ) -> DrugRanker | None:
     """Fit the ranker that `cdd rank` will use; None, said aloud, if the graph gives nothing for it.
 
     Args:
         run: takes the time and the warning.
         graph: on the CPU.
-        embeddings: shape (N, D), of all nodes, on the CPU.
+        trained: the model on the graph.
         wanted: whether to fit one at all.
         seed: of the fit.
     """
@@ -41,8 +39,8 @@ def fit_ranker_of(
             "Fitting the ranker of drugs on paths in the graph and on embeddings"
         )
         empty_cache(run.device)  # what the training used is then there for the fit
-        drugs = embeddings[slice(*span_of(graph, DRUG))]
-        ranker = fit_drug_ranker(graph, embeddings=drugs, seed=seed)
+        network = NetworkScores(trained.embeddings, trained.decoder)
+        ranker = fit_drug_ranker(graph, network=network, seed=seed)
         run.peak.sample()
         empty_cache(run.device)
     return ranker
@@ -97,7 +95,16 @@ def write_results(
         write_ranker(run.model_dir, graph, ranker)
         saved_nodes = write_embeddings(run.output, graph.nodes, trained.embeddings)
     device_peak = run.peak.num_bytes()
-    names = "model", "embedding_dim", "hidden_dim", "num_layers", "num_epochs", "bfloat16", "seed"
+    names = (
+        "model",
+        "embedding_dim",
+        "hidden_dim",
+        "num_layers",
+        "num_epochs",
+        "training",
+        "bfloat16",
+        "seed",
+    )
     known: dict[str, Any] = {name: parameters[name] for name in names}
     known |= run.seconds
     stats = EmbeddingStats(

@@ -31,6 +31,7 @@ from clinical_drug_discovery.views import (
     Subgraphs,
     WholeGraph,
     check_training,
+    see,
     steps_of_epoch,
     views_of,
 )
@@ -139,7 +140,7 @@ def _train(
         for epoch in range(1, num_epochs + 1):
             start, losses, watched = time.perf_counter(), [], {}
             for step in range(views.num_steps):
-                view = views.of(sampler.sample())
+                view = see(views.draw(sampler.sample()), run.device)
                 z = model(view.hidden, view.target, learner.vectors(view.nodes))
                 loss = link_prediction_loss(decoder, z, view.batch)
                 if step == 0:

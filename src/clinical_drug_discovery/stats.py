@@ -19,6 +19,7 @@ class EmbeddingStats:
     hidden_dim: int
     num_layers: int
     num_epochs: int
+    training: str  #: "full" or "sampled"
     device: str
     bfloat16: bool  #: whether it was asked for; a CPU's kernels take it without
     seed: int

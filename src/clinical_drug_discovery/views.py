@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from clinical_drug_discovery.blocks import Block, full_block, row_block
 from clinical_drug_discovery.errors import InputError
 from clinical_drug_discovery.graph import KnowledgeGraph
+from clinical_drug_discovery.ops.backend import uses_kernels
 from clinical_drug_discovery.sampling import EdgeBatch, SteadyRows
 from clinical_drug_discovery.subgraph import SubgraphSampler, induced_subgraph
 
@@ -18,14 +19,36 @@ FULL, SAMPLED = "full", "sampled"  #: kinds of training
 
 
 @dataclass(frozen=True)
+class Part:
+    """What the host has drawn for a step."""
+
+    graph: KnowledgeGraph  #: what is seen
+    nodes: Tensor | None  #: shape (n,), int64: its nodes in the whole graph; None: it is that
+    rows: Tensor  #: shape (M,), int64: the batch's nodes in it
+    batch: EdgeBatch
+
+
+@dataclass(frozen=True)
 class View:
-    """All on the device but `rows`."""
+    """The same as a model takes it, all on the device but `rows`."""
 
     hidden: Block  #: all nodes that are seen, for every layer but the last
     target: Block  #: those of the batch
+    nodes: Tensor | None  #: as in `Part`
     batch: EdgeBatch
-    rows: Tensor  #: shape (M,), int64: the batch's nodes in the whole graph, on the CPU
-    nodes: Tensor | None  #: shape (n,), int64: all that are seen; None: the whole graph
+    rows: Tensor  #: shape (M,), int64: the batch's nodes in the whole graph
+
+
+def see(part: Part, device: torch.device) -> View:
+    """Move what a step sees to the device."""
+    graph, nodes = part.graph.to(device), part.nodes
+    return View(
+        full_block(graph),
+        row_block(graph, part.rows),
+        None if nodes is None else nodes.to(device),
+        part.batch.to(device),
+        part.batch.rows,
+    )
 
 
 class WholeGraph:
@@ -42,13 +65,11 @@ class WholeGraph:
             device: where to train.
         """
         self._graph, self._steady = graph.to(device), SteadyRows(graph, device)
-        self._hidden = full_block(self._graph)
 
-    def of(self, batch: EdgeBatch) -> View:
+    def draw(self, batch: EdgeBatch) -> Part:
         """What is seen while the targets of a batch are asked for."""
         batch = self._steady.fill(batch)
-        target = row_block(self._graph, batch.rows)
-        return View(self._hidden, target, batch.to(self._graph.device), batch.rows, None)
+        return Part(self._graph, None, batch.rows, batch)
 
 
 class Subgraphs:
@@ -66,27 +87,36 @@ class Subgraphs:
             size: number of nodes of each part.
             seed: of all drawing.
         """
-        self._graph, self._device = graph, device
-        self._steady, self._sampler = SteadyRows(graph, device), SubgraphSampler(graph, size, seed)
+        self._graph, self._steady = graph, SteadyRows(graph, device)
+        self._sampler = SubgraphSampler(graph, size, seed)
+        self._fills, self._room = not uses_kernels(device), 0
         self.num_steps = steps_of_epoch(graph.num_nodes, SAMPLED, size)
         self.described = (
             f"Training on parts of {min(size, graph.num_nodes):,} nodes, {self.num_steps} an epoch"
         )
 
-    def of(self, batch: EdgeBatch) -> View:
+    def draw(self, batch: EdgeBatch) -> Part:
         """What is seen while the targets of a batch are asked for.
 
         Raises:
             InputError: the batch has more nodes than a part.
         """
         batch = self._steady.fill(batch)
-        nodes = self._sampler.sample(batch.rows.numpy())
+        rows = batch.rows.numpy()
+        nodes = self._sampler.sample(rows)
         hidden = torch.cat([batch.edge, self._graph.mirrored_edges[batch.edge].long()])
-        part = induced_subgraph(self._graph, nodes, hidden.numpy()).to(self._device)
-        rows = torch.from_numpy(np.searchsorted(nodes, batch.rows.numpy()))
-        placed = torch.from_numpy(nodes).to(self._device)
-        batch_there = batch.to(self._device)
-        return View(full_block(part), row_block(part, rows), batch_there, batch.rows, placed)
+        graph = self._filled(induced_subgraph(self._graph, nodes, hidden.numpy()))
+        at = torch.from_numpy(np.searchsorted(nodes, rows))
+        return Part(graph, torch.from_numpy(nodes), at, batch)
+
+    def _filled(self, graph: KnowledgeGraph) -> KnowledgeGraph:
+        """For GPUs, which prepare operations for each shape, sources that no edge type has."""
+        if not self._fills:
+            return graph
+        if graph.num_edges > self._room:
+            self._room = graph.num_edges * 9 // 8  # room for later ones
+        src = torch.cat([graph.src, graph.src.new_zeros(self._room - graph.num_edges)])
+        return replace(graph, src=src)
 
 
 def views_of(

@@ -103,5 +103,5 @@ def generate_gnn_embeddings(
         chunk_size=chunk_size,
         ranker=ranker,
     )
-    fitted = fit_ranker_of(run, graph, trained.embeddings, ranker, seed)
+    fitted = fit_ranker_of(run, graph, trained, ranker, seed)
     return write_results(run, graph, trained, fitted, seed, limit_nodes, include_node_types)
