@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
+from itertools import pairwise
 
 import pytest
 import torch
@@ -65,6 +66,22 @@ def test_loss_and_gradients_equal_the_slow_ones(
         assert wanted is not None
         assert ours is not None
         assert off(ours, wanted) < 1e-12
+
+
+def test_types_without_a_fact_are_not_centred(graph: KnowledgeGraph) -> None:
+    sizes = [4 if dst == 0 else 0 for _, dst in graph.ends]
+    batch = EdgeSampler(graph, sizes, seed=0).sample()
+    assert sum(first < last for first, last in pairwise(batch.fact_ptr)) == 1
+    decoder = DistMult(len(graph.relations), 12, torch.Generator().manual_seed(0)).double()
+    z = torch.randn(len(batch.rows), 12, generator=torch.Generator().manual_seed(1)).double()
+    ours, slow = (loss(decoder, z, batch) for loss in (link_prediction_loss, slow_loss))
+    assert ours.item() == pytest.approx(slow.item(), rel=1e-12)
+
+
+def test_the_weights_of_relations_start_spread_around_half_of_their_deviation() -> None:
+    weight = DistMult(30, 512, torch.Generator().manual_seed(0)).relation.detach()
+    assert weight.square().mean().sqrt().item() == pytest.approx(3, rel=0.02)
+    assert (weight.mean() / weight.std()).item() == pytest.approx(0.5, abs=0.03)
 
 
 def test_loss_of_a_model_that_knows_nothing(graph: KnowledgeGraph) -> None:

@@ -16,9 +16,17 @@ from clinical_drug_discovery.losses import DistMult, link_prediction_loss
 from clinical_drug_discovery.sampling import EdgeSampler, share_out
 
 
+@pytest.fixture
+def few_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or a batch of the small graph would hold all its nodes."""
+    monkeypatch.setattr("clinical_drug_discovery.sampling.NUM_CANDIDATES", 4)
+
+
+@pytest.mark.parametrize("piece", [1, 7, 1 << 16])
 def test_batches_hold_facts_and_nodes_that_make_none(
-    graph: KnowledgeGraph, monkeypatch: pytest.MonkeyPatch
+    graph: KnowledgeGraph, monkeypatch: pytest.MonkeyPatch, piece: int
 ) -> None:
+    monkeypatch.setattr("clinical_drug_discovery.sampling._PIECE_EDGES", piece)
     monkeypatch.setattr("clinical_drug_discovery.sampling.NUM_CANDIDATES", 9)
     sampler = EdgeSampler(graph, share_out(graph.edge_type_counts, 100), seed=0)
     facts = {
@@ -92,8 +100,9 @@ def test_every_edge_type_gives_the_number_that_is_asked_for(graph: KnowledgeGrap
     assert drawn == dict(zip(graph.edge_types, sizes.tolist(), strict=True))
 
 
-def test_more_rows_leave_the_facts_as_they_are(graph: KnowledgeGraph) -> None:
-    batch = EdgeSampler(graph, [3] * len(graph.edge_types), seed=0).sample()
+def test_more_rows_leave_the_facts_as_they_are(graph: KnowledgeGraph, few_candidates: None) -> None:
+    batch = EdgeSampler(graph, [1] * len(graph.edge_types), seed=0).sample()
+    assert len(batch.rows) < graph.num_nodes / 2
     nodes = torch.tensor([[0, graph.num_nodes - 1], [5, 5]])
     more = batch.including(nodes)
     assert set(more.rows.tolist()) == {*batch.rows.tolist(), *nodes.flatten().tolist()}

@@ -62,9 +62,9 @@ def link_prediction_loss(decoder: DistMult, z: Tensor, batch: EdgeBatch) -> Tens
         batch: B facts with candidates, on z's device.
 
     Returns:
-        The mean over facts in nats, the logarithm of the number of candidates for a model that
-        knows nothing; and 3 times the mean over types of how alike all its nodes are, from 0 to 1.
-        See `ops.listwise_loss`.
+        The mean over facts in nats, for a model that knows nothing the logarithm of 1 more than
+        the candidates that count; and 3 times the mean over the targets' types of how alike its
+        candidates are, from 0 to 1 for embeddings of length sqrt(D). See `ops.listwise_loss`.
     """
     facts = batch.src, batch.relation, batch.dst
     return listwise_loss(

@@ -21,6 +21,7 @@ from clinical_drug_discovery.ops.backend import uses_kernels
 #: Most nodes of a type among which a target is to be found. Fewer teach less: with 64 a network
 #: finds drugs for diseases hardly better than with a single one.
 NUM_CANDIDATES = 512
+_PIECE_EDGES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -135,8 +136,9 @@ class EdgeSampler:
         for r, first, last in zip(self._order.tolist(), ptr[:-1], ptr[1:], strict=True):
             if first < last:
                 nodes, sources = drawn[self._graph.ends[r][1]], src[first:last]
-                known = _known(self._graph, r, sources, nodes)
-                excluded[first:last, : len(nodes)] = known | (sources[:, None] == nodes)
+                own = excluded[first:last, : len(nodes)]
+                np.equal(sources[:, None], nodes, out=own)
+                own |= _known(self._graph, r, sources, nodes)
         return excluded
 
 
@@ -155,14 +157,18 @@ def _known(
     indptr = graph.indptr_of(edge_type).numpy()
     local = nodes - graph.bounds[graph.ends[edge_type][1]]
     start, count = indptr[local], indptr[local + 1] - indptr[local]
-    column = np.repeat(np.arange(len(nodes)), count)
-    # The edges of the first node, then of the second, and so on.
-    edge = np.arange(len(column)) + np.repeat(start - (np.cumsum(count) - count), count)
-    sources = graph.src.numpy()[edge]
-    row = np.minimum(np.searchsorted(asked, sources), len(asked) - 1)
-    found = asked[row] == sources
     known = np.zeros((len(asked), len(nodes)), bool)
-    known[row[found], column[found]] = True
+    # Hubs in pieces: of all edges of a type at once a number each would be more than the batch.
+    pieces = np.cumsum(count) // _PIECE_EDGES
+    for columns in np.split(np.arange(len(nodes)), np.flatnonzero(np.diff(pieces)) + 1):
+        many = count[columns]
+        column = np.repeat(columns, many)
+        # The edges of the first node, then of the second, and so on.
+        edge = np.arange(len(column)) + np.repeat(start[columns] - (np.cumsum(many) - many), many)
+        sources = graph.src.numpy()[edge]
+        row = np.minimum(np.searchsorted(asked, sources), len(asked) - 1)
+        found = asked[row] == sources
+        known[row[found], column[found]] = True
     return known[place]
 
 

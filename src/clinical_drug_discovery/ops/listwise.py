@@ -1,4 +1,4 @@
-"""The loss of telling targets of facts from other nodes of their type, without a buffer of all.
+"""The loss of telling targets of facts from other nodes of their type, without the scores of all.
 
 Notation: M rows of a batch, D dimensions, B facts, T node types, K candidates of each, R relations.
 """
