@@ -35,7 +35,7 @@ MOST_HEAVY = 8
 MOST = {
     "graphsage training": 9,
     "graphsage training in bfloat16": 10,
-    "graphsage training on parts": 12,
+    "graphsage training on parts": 11,
     "graphsage inference": 6,
     "hgt training": 14,
     "hgt training in bfloat16": 14,
