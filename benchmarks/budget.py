@@ -18,15 +18,17 @@ from typing import Any
 from measure import edges_file, in_fresh_process, run
 
 NUM_EPOCHS = 3
-PLANS: tuple[tuple[str, dict[str, int]], ...] = (
+PLANS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("graphsage", {}),
     ("graphsage", {"hidden_dim": 128}),
     ("graphsage", {"num_layers": 2}),
     ("graphsage", {"embedding_dim": 256, "edge_batch_size": 100_000}),
+    ("graphsage", {"training": "sampled"}),
     ("hgt", {}),
     ("hgt", {"hidden_dim": 128}),
     ("hgt", {"num_layers": 3}),
     ("hgt", {"embedding_dim": 128, "edge_sample_size": 200}),
+    ("hgt", {"training": "sampled"}),
 )
 
 

@@ -116,17 +116,23 @@ def test_the_networks_own_decoder_joins_where_drugs_are_known(
     ranker, evidence, _ = fitted
     asked, links = np.array([3, 70]), some_links(evidence)
     plain = ranker.scores(evidence, asked)
-    with_own = replace(ranker.with_known, expected=Expectation(0.5, -2.0))
-    both = replace(ranker, network=links, with_known=with_own)
+    blend = replace(ranker.with_known, expected=Expectation(0.5, -2.0))
+    both = replace(ranker, network=links, with_known=blend)
     (row,) = (i for i, disease in enumerate(asked.tolist()) if evidence.num_known(disease))
-    known = evidence.known_drugs(int(asked[row]))
-    own = torch.log_softmax(links.diseases[asked[row]] @ links.drugs.T, dim=0).numpy()
-    own[known] = 0.5 * plain[row][known] - 2
-    expected = plain.copy()
-    expected[row] += 0.2 * own
-    np.testing.assert_allclose(both.scores(evidence, asked), expected, atol=2e-4)
-    alone = replace(both, embedding=some_score(evidence, 0)).network_scores(evidence, asked)
-    assert np.isfinite(alone).all()
+    known = np.zeros(evidence.num_drugs, bool)
+    known[evidence.known_drugs(int(asked[row]))] = True
+    logits = (links.diseases[asked[row]] @ links.drugs.T).numpy()
+    own = logits - np.log(np.exp(logits[~known]).mean())  # the lift over chance
+
+    def with_own(scores: np.ndarray, weight: float) -> np.ndarray:
+        added = np.where(known, 0.5 * scores[row] - 2, own)
+        return np.asarray(scores + weight * added * (np.arange(2) == row)[:, None])
+
+    np.testing.assert_allclose(both.scores(evidence, asked), with_own(plain, 0.2), atol=2e-4)
+    score = some_score(evidence, 0)
+    alone = replace(both, embedding=score).network_scores(evidence, asked)
+    wanted = with_own(score.log_chances(asked), 0.4)
+    np.testing.assert_allclose(alone, wanted, atol=2e-4)
 
 
 def test_what_is_expected_is_what_is_said_of_unknown_drugs_that_rank_high(

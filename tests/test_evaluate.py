@@ -24,7 +24,7 @@ from clinical_drug_discovery.metrics import Scores, pair_metrics
 from clinical_drug_discovery.sage_training import SageSettings
 
 SMALL: dict[str, Any] = {"embedding_dim": 16, "hidden_dim": 16, "num_layers": 2, "num_epochs": 3}
-RANKERS = ["network", "network, treatment decoder", "ranker"]
+RANKERS = ["network", "network, treatment decoder", "network, both decoders", "ranker"]
 RANKERS += ["paths, listwise", "paths, boosted", *BASELINES]
 
 
@@ -76,7 +76,8 @@ def test_no_leak_and_all_is_counted(report: dict[str, Any]) -> None:
 
 def test_the_planted_mechanism_is_found(report: dict[str, Any]) -> None:
     mrr = {name: figures["mrr"] for name, figures in report["rankers"].items()}
-    for name in ("network, treatment decoder", "ranker", "paths, listwise", "shared"):
+    networks = "network, treatment decoder", "network, both decoders"
+    for name in (*networks, "ranker", "paths, listwise", "shared"):
         assert mrr[name] > 0.4 > mrr["popularity"], name
 
 

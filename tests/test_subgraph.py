@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from graphs import Fact, to_rows
 
 from clinical_drug_discovery.blocks import full_block, row_block
 from clinical_drug_discovery.errors import InputError
 from clinical_drug_discovery.graph import IntArray, KnowledgeGraph
 from clinical_drug_discovery.hgt import Hgt
 from clinical_drug_discovery.learner import Learner
-from clinical_drug_discovery.losses import DistMult
+from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
+from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
+from clinical_drug_discovery.losses import DistMult, link_prediction_loss
+from clinical_drug_discovery.ops.backend import device_path
 from clinical_drug_discovery.optimizer import LazyAdam
 from clinical_drug_discovery.sage import GraphSage
 from clinical_drug_discovery.sampling import EdgeSampler
 from clinical_drug_discovery.subgraph import SubgraphSampler, induced_subgraph
-from clinical_drug_discovery.views import Subgraphs, see
+from clinical_drug_discovery.views import Subgraphs, askable, see
 
 CPU = torch.device("cpu")
 
@@ -78,10 +87,103 @@ def test_parts_are_of_one_shape_and_hold_their_batch(
     assert per_type == [per_type[0]] * 4
 
 
+def test_a_batch_that_outgrows_its_share_takes_that_of_neighbors(graph: KnowledgeGraph) -> None:
+    sampler = SubgraphSampler(graph, 40, seed=0)
+    for size in (5, 30, 40, 6):
+        rows = np.arange(size)  # all of one type, then of two
+        nodes = sampler.sample(rows)
+        assert len(nodes) == 40
+        assert set(rows.tolist()) <= set(nodes.tolist())
+
+
 def test_a_batch_larger_than_a_part_is_refused(graph: KnowledgeGraph) -> None:
-    rows = EdgeSampler(graph, graph.edge_type_counts, seed=0).sample().rows.numpy()
+    sampler = SubgraphSampler(graph, 10, seed=0)
+    assert len(sampler.sample(np.arange(4))) == 10
     with pytest.raises(InputError, match=r"subgraph_size \(got 10\)"):
-        SubgraphSampler(graph, 10, seed=0).sample(rows)
+        sampler.sample(np.arange(11))
+
+
+@pytest.mark.parametrize("generate", [generate_gnn_embeddings, generate_hgt_embeddings])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"training": "half"}, r"training \(got 'half'\) must be full or sampled"),
+        ({"subgraph_size": 50}, r"subgraph_size \(got 50\) is of no use with training 'full'"),
+        ({"training": "sampled", "subgraph_size": 0}, r"subgraph_size \(got 0\)"),
+        (
+            {"training": "sampled", "subgraph_size": 30},
+            r"subgraph_size \(got 30\) must be at least",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused(
+    tmp_path: Path,
+    facts: list[Fact],
+    generate: Callable[..., object],
+    options: dict[str, Any],
+    message: str,
+) -> None:
+    to_rows(facts).write_csv(tmp_path / "kg.csv")
+    with pytest.raises(InputError, match=message):
+        generate(tmp_path / "kg.csv", tmp_path / "new" / "e.npy", 16, 16, cache=False, **options)
+    assert not (tmp_path / "new").exists()
+
+
+def test_every_edge_type_is_seen_however_few_edges_it_has(
+    graph: KnowledgeGraph, few_candidates: None
+) -> None:
+    """A step asks for a quarter of them at most, in either direction."""
+    sizes = np.minimum(askable(graph.edge_type_counts, "sampled"), 10**6)
+    views = Subgraphs(graph, CPU, graph.num_nodes, seed=0)
+    part = views.draw(EdgeSampler(graph, sizes, seed=0).sample()).graph
+    left = part.edge_type_counts / graph.edge_type_counts
+    assert left.min() >= 0.5
+    with pytest.raises(InputError, match="the graph has no type of 4 edges"):
+        askable(np.array([1, 3, 3]), "sampled")
+
+
+def test_the_learning_rate_falls_to_nothing(graph: KnowledgeGraph) -> None:
+    generator = torch.Generator().manual_seed(0)
+    model, decoder = make("graphsage", graph, generator), DistMult(3, 12, generator)
+    learner = Learner(model, decoder, 0.1, 5, by_parts=True)
+    nodes, moves = torch.arange(4), []
+    for _ in range(5):
+        before = model.node_embedding.detach()[0, 0].item(), decoder.relation.detach()[0, 0].item()
+        taken = learner.vectors(nodes)
+        taken.grad, decoder.relation.grad = (
+            torch.ones_like(taken),
+            torch.ones_like(decoder.relation),
+        )
+        learner.step()
+        after = model.node_embedding.detach()[0, 0].item(), decoder.relation.detach()[0, 0].item()
+        moves.append([a - b for a, b in zip(before, after, strict=True)])
+    wanted = [0.1 * (1 + np.cos(np.pi * step / 5)) / 2 for step in range(5)]
+    for got in zip(*moves, strict=True):
+        assert list(got) == pytest.approx(wanted, rel=1e-3)
+
+
+@pytest.mark.parametrize("model_name", ["graphsage", "hgt"])
+def test_a_step_on_the_path_of_gpus_is_the_same(
+    model_name: str, graph: KnowledgeGraph, few_candidates: None
+) -> None:
+    found = []
+    for path in (nullcontext, device_path):
+        with path():
+            generator = torch.Generator().manual_seed(0)
+            model = make(model_name, graph, generator).double()
+            decoder = DistMult(len(graph.relations), 12, generator).double()
+            edges = EdgeSampler(graph, np.minimum(graph.edge_type_counts, 1), seed=1)
+            views = Subgraphs(graph, CPU, graph.num_nodes, seed=1)
+            view = see(views.draw(edges.sample()), CPU)
+            vectors = Learner(model, decoder, 0.01, 1, by_parts=True).vectors(view.nodes)
+            loss = link_prediction_loss(
+                decoder, model(view.hidden, view.target, vectors), view.batch
+            )
+            loss.backward()
+        grads = [weight.grad for weight in (vectors, *decoder.parameters())]
+        found.append([loss.detach(), *(grad for grad in grads if grad is not None)])
+    for ours, wanted in zip(*found, strict=True):
+        torch.testing.assert_close(ours, wanted, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("model_name", ["graphsage", "hgt"])

@@ -1,7 +1,7 @@
 """The ranker that is kept with a model: path evidence, what the model says, and probabilities.
 
 score = log-softmax of the path networks + weight x log-softmax of the treatment decoder + 0.2 x
-log-softmax of the model's own decoder. The first weight is fitted on diseases of which neither has
+lift by the model's own decoder. The first weight is fitted on diseases of which neither has
 learned anything, one for diseases with known drugs and one for those without. The model itself has
 learned from every known pair: its weight cannot be fitted so, and of known pairs what it is
 expected to say takes the place of what it says. Of diseases without known drugs it is not asked.
@@ -99,8 +99,9 @@ class DrugRanker:
         for row, disease in zip(scores, diseases.tolist(), strict=True):
             expected = self._blend(evidence, disease).expected
             if self.network is not None and expected is not None:
-                own = self.network.log_chances(np.array([disease]))[0]
-                known = evidence.known_drugs(disease)
+                known = np.zeros(len(row), bool)
+                known[evidence.known_drugs(disease)] = True
+                own = self.network.log_lifts(np.array([disease]), known[None])[0]
                 own[known] = expected.of(row[known])
                 row += np.float32(weight) * own
 
@@ -150,7 +151,7 @@ def fit_drug_ranker(
         decoders = fit_decoders(graph, drugs, left_out=paths.left_out, asked=asked, seed=seed)
         said = {True: decoders.with_known, False: decoders.without_known}
         embedding, links = decoders.score, network.of_treatments(graph)
-        own = links.log_chances(np.concatenate(asked))
+        own = links.log_lifts(np.concatenate(asked), known)
     blends = []
     for use_known in (True, False):
         by_paths = [

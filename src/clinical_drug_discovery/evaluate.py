@@ -115,7 +115,7 @@ def evaluate_model(
         num_layers: number of layers.
         num_heads: hgt: attention heads of each layer.
         num_epochs: how often the graph is gone over in training.
-        learning_rate: step size of Adam.
+        learning_rate: step size of Adam in the first step.
         edge_batch_size: graphsage: facts in the loss of an epoch.
         edge_sample_size: hgt: facts of each edge type in the loss of an epoch.
         training: full or sampled.

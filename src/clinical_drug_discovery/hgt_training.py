@@ -38,6 +38,7 @@ from clinical_drug_discovery.structure import structural_vectors
 from clinical_drug_discovery.views import (
     Subgraphs,
     WholeGraph,
+    askable,
     check_training,
     see,
     steps_of_epoch,
@@ -58,7 +59,7 @@ class HgtSettings:
     contrastive_weight: float
     edge_sample_size: int
     training: str
-    subgraph_size: int
+    subgraph_size: int | None
     similarity_threshold: float
     temperature: float
     disease_type: str
@@ -72,8 +73,8 @@ class HgtSettings:
         Raises:
             InputError: it names the parameter.
         """
-        check_sizes(self, "num_heads", "edge_sample_size", "subgraph_size")
-        check_training(self.training)
+        check_sizes(self, "num_heads", "edge_sample_size")
+        check_training(self.training, self.subgraph_size)
         if self.hidden_dim % self.num_heads:
             raise InputError(
                 f"hidden_dim (got {self.hidden_dim}) must be divisible by num_heads "
@@ -157,7 +158,8 @@ def train_hgt(
                 model.node_embedding.copy_(vectors)
             decoder = DistMult(len(graph.relations), settings.embedding_dim, generator)
             decoder = decoder.to(run.device)
-            sampler = EdgeSampler(graph, np.minimum(graph.edge_type_counts, step_size), seed)
+            most = askable(graph.edge_type_counts, settings.training)
+            sampler = EdgeSampler(graph, np.minimum(most, step_size), seed)
             views = views_of(graph, run.device, settings.training, settings.subgraph_size, seed)
             run.progress.milestone(views.described)
             history = _train(run, model, decoder, graph, views, sampler, alike, weight, settings)
@@ -212,8 +214,8 @@ def _weight(run: Run, alike: PairSampler | None, weight: float, batch_size: int)
         run.warn(
             f"no contrastive loss: {alike.num_pairs:,} pairs of alike diseases (of "
             f"{alike.num_alike_pairs:,}, the others have a held-out node) and edge_sample_size "
-            f"({batch_size:,}) give no pair that could be told apart from another: trained on "
-            "links alone"
+            f"({batch_size:,} a step) give no pair that could be told apart from another: trained "
+            "on links alone"
         )
         return 0.0
     return weight
@@ -257,8 +259,8 @@ def _train(
                     watched = watch_collapse(z, view.rows, graph, epoch, num_epochs)
                 del z  # the backward pass gives it back as soon as it is not needed
                 values["loss"].append(take_step(run, loss, learner, epoch))
-                for name, part in parts.items():
-                    values[name].append(part.item())
+                for name in parts:
+                    values[name].append(parts[name].item())
                 del loss, parts, view
                 empty_cache(run.device)
             means = {name: fmean(found) for name, found in values.items()}

@@ -21,7 +21,13 @@ from clinical_drug_discovery.ops.cpu_attention import PIECE_EDGES
 from clinical_drug_discovery.ops.precision import padded, stored_bytes
 from clinical_drug_discovery.runtime import GIB, available_memory_bytes, peak_memory_bytes
 from clinical_drug_discovery.sampling import NUM_CANDIDATES, share_out
-from clinical_drug_discovery.views import FULL, steps_of_epoch
+from clinical_drug_discovery.views import (
+    FULL,
+    SAMPLED,
+    SUBGRAPH_SIZE,
+    askable,
+    steps_of_epoch,
+)
 
 _UNITS = {
     "": 1,
@@ -94,6 +100,11 @@ class GraphSizes:
         """Number of nodes n of the largest type."""
         return max(self.node_type_counts.values())
 
+    def askable(self, training: str) -> dict[EdgeType, int]:
+        """Facts of each edge type that a step may ask for."""
+        counts = np.array(list(self.edge_type_counts.values()))
+        return dict(zip(self.edge_type_counts, askable(counts, training).tolist(), strict=True))
+
     def expected_rows(self, sizes: Mapping[EdgeType, int]) -> int:
         """Nodes in a batch of facts: what drawing evenly would give, the most to be expected."""
         ends = dict.fromkeys(self.node_type_counts, 0)
@@ -117,13 +128,14 @@ class Seen:
     own_bytes: int  #: of drawing a part of the graph, and of the part; 0 if the whole is seen
 
     @staticmethod
-    def of(graph: GraphSizes, training: str, subgraph_size: int, hidden_dim: int) -> Seen:
+    def of(graph: GraphSizes, training: str, subgraph_size: int | None, hidden_dim: int) -> Seen:
         """By the parameters of these names."""
         if training == FULL:
             return Seen(graph.num_nodes, graph.most, 1, 0)
-        num_nodes = min(subgraph_size, graph.num_nodes)
-        # Mirrors, what is hidden, new numbers, at most all sources, and a copy of the vectors.
-        own = 9 * graph.num_edges + 12 * graph.num_nodes + 4 * num_nodes * hidden_dim
+        num_nodes = min(subgraph_size or SUBGRAPH_SIZE, graph.num_nodes)
+        # Mirrors, what is hidden, at most all sources and their mirrors, new numbers, and a copy of
+        # the vectors.
+        own = 13 * graph.num_edges + 12 * graph.num_nodes + 4 * num_nodes * hidden_dim
         num_steps = steps_of_epoch(graph.num_nodes, training, subgraph_size)
         return Seen(num_nodes, min(graph.most, num_nodes), num_steps, own)
 
@@ -139,10 +151,21 @@ class SagePlan:
     edge_batch_size: int
     chunk_size: int
     training: str = FULL
-    subgraph_size: int = 0
+    subgraph_size: int | None = None
     stored: int = 2  #: bytes of a number that edges gather
     edge_chunk: int = 0  #: edges whose rows plain torch holds at a time; the CPU's kernels, none
     rank_fit: int = 0  #: bytes of the ranker's fit, see `fit_memory`; 0 without one
+
+    def num_rows(self) -> int:
+        """Nodes in a batch, at most to be expected."""
+        return self.graph.expected_rows(self._sizes())
+
+    def _sizes(self) -> dict[EdgeType, int]:
+        """Facts of each edge type in the loss of a step."""
+        most = self.graph.askable(self.training)
+        num_steps = steps_of_epoch(self.graph.num_nodes, self.training, self.subgraph_size)
+        total = -(-self.edge_batch_size // num_steps)
+        return dict(zip(most, share_out(np.array(list(most.values())), total), strict=True))
 
     def bytes_needed(self) -> int:
         """Peak bytes beside what the process holds already (interpreter, libraries, the graph).
@@ -163,9 +186,8 @@ class SagePlan:
         )  # fmt: skip
         layers = self.num_layers - 1
         seen = Seen.of(self.graph, self.training, self.subgraph_size, hidden)
-        counts = np.array(list(self.graph.edge_type_counts.values()))
-        sizes = share_out(counts, -(-self.edge_batch_size // seen.num_steps))
-        rows = self.graph.expected_rows(dict(zip(self.graph.edge_type_counts, sizes, strict=True)))
+        sizes = self._sizes()
+        rows = self.num_rows()
         part = 4 * seen.num_nodes * hidden
         kept, gathered, largest = part * layers, self.stored * part // 4, 4 * seen.most * hidden
         step = max(
@@ -177,7 +199,7 @@ class SagePlan:
         )
         vector, stored = 4 * nodes * hidden, self.stored * nodes * hidden
         weights = 16 * (2 * hidden * (hidden * layers + dim))
-        training = 3 * vector + weights + step + _FACT * sum(sizes) + seen.own_bytes
+        training = 3 * vector + weights + step + _FACT * sum(sizes.values()) + seen.own_bytes
         training += _idle_bytes(self.edge_chunk, part)
         chunk = min(self.chunk_size, most) * 4 * (hidden + 3 * dim)
         inference = vector + vector + stored + 4 * nodes * max(hidden, dim) + chunk
@@ -199,17 +221,20 @@ class HgtPlan:
     edge_sample_size: int
     chunk_size: int
     training: str = FULL
-    subgraph_size: int = 0
+    subgraph_size: int | None = None
     stored: int = 2  #: bytes of a number that edges gather
     edge_chunk: int = 0  #: edges whose rows plain torch holds at a time; the CPU's kernels, none
     rank_fit: int = 0  #: bytes of the ranker's fit, see `fit_memory`; 0 without one
 
     def num_rows(self) -> int:
         """Nodes in a batch, at most to be expected."""
-        counts, size = self.graph.edge_type_counts, self._step_size()
-        sizes = {kind: min(count, size) for kind, count in counts.items()}
-        pairs = 2 * min(size, self.num_diseases)
-        return min(pairs + self.graph.expected_rows(sizes), self._seen().num_nodes)
+        pairs = 2 * min(self._step_size(), self.num_diseases)
+        return min(pairs + self.graph.expected_rows(self._sizes()), self.graph.num_nodes)
+
+    def _sizes(self) -> dict[EdgeType, int]:
+        """Facts of each edge type in the loss of a step."""
+        size = self._step_size()
+        return {kind: min(n, size) for kind, n in self.graph.askable(self.training).items()}
 
     def _seen(self) -> Seen:
         return Seen.of(self.graph, self.training, self.subgraph_size, self.hidden_dim)
@@ -264,7 +289,7 @@ class HgtPlan:
         types, edge_types = len(graph.node_type_counts), len(graph.edge_type_counts)
         weights = types * hidden * (4 * hidden * layers + hidden + dim)
         weights += 2 * layers * edge_types * hidden * hidden // self.num_heads
-        drawn = sum(min(n, size) for n in graph.edge_type_counts.values())
+        drawn = sum(self._sizes().values())
         training = 3 * vector + 16 * weights + _FACT * drawn + step
         training += seen.own_bytes or 4 * graph.num_edges
         training += _idle_bytes(self.edge_chunk, part)
@@ -342,6 +367,11 @@ def _what_helps(plan: Plan, held: int, budget: int) -> str:
                 enough = "" if needed <= budget else ", which is not enough alone"
                 options.append(f"{name} {value} needs {_gib(needed)}{enough}")
                 break
+    if plan.training == FULL:
+        needed = held + replace(plan, training=SAMPLED).bytes_needed()
+        if needed < now:
+            enough = "" if needed <= budget else ", which is not enough alone"
+            options.append(f"training sampled needs {_gib(needed)}{enough}")
     if isinstance(plan, HgtPlan):
         needed = held + replace(plan, num_sharing=0).bytes_needed()
         if needed <= budget:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -44,13 +45,13 @@ class NetworkScores:
         return scores
 
     def of_treatments(self, graph: KnowledgeGraph) -> LinkScore:
-        """Those of drugs for diseases, by the first relation that says what treats what.
+        """Those of drugs for diseases, by the relation that most often says what treats what.
 
         Args:
             graph: that the network was trained on; it has such a relation.
         """
-        kinds = set(graph.edge_types)
-        treats = next(name for name in TREATS if EdgeType(DRUG, name, DISEASE) in kinds)
+        counts = dict(zip(graph.edge_types, graph.edge_type_counts.tolist(), strict=True))
+        treats = max(TREATS, key=lambda name: counts.get(EdgeType(DRUG, name, DISEASE), 0))
         drugs, diseases = (self.embeddings[slice(*span_of(graph, k))] for k in (DRUG, DISEASE))
         return LinkScore(drugs, diseases * self._weight[graph.relations.index(treats)])
 
@@ -62,12 +63,20 @@ class LinkScore:
     drugs: Tensor  #: shape (D, dim), float32: embeddings
     diseases: Tensor  #: shape (S, dim), float32: embeddings, with the weights of the relation
 
-    def log_chances(self, diseases: IntArray) -> Floats:
-        """Log-softmax over all drugs, shape (n, D).
+    def log_lifts(self, diseases: IntArray, known: npt.NDArray[np.bool_]) -> Floats:
+        """How many times as likely as by chance each drug is among those not known, shape (n, D).
+
+        Logarithms: of those not known a log-softmax, plus that of their number, so that nothing is
+        shifted between diseases, however well the known ones have been learned. Of known ones by
+        the same scale.
 
         Args:
             diseases: shape (n,), numbered within their type.
+            known: shape (n, D).
         """
         asked = self.diseases[torch.from_numpy(np.asarray(diseases, np.int64))]
-        chances: Floats = torch.log_softmax(asked @ self.drugs.T, dim=1).numpy()
-        return chances
+        logits, out = asked @ self.drugs.T, torch.from_numpy(known)
+        total = logits.masked_fill(out, -torch.inf).logsumexp(dim=1, keepdim=True)
+        number = (~out).sum(dim=1, keepdim=True)
+        lifts = logits - torch.where(number > 0, total - number.log(), 0.0)
+        return np.asarray(lifts.numpy(), np.float32)

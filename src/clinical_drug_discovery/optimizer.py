@@ -82,6 +82,7 @@ class LazyAdam:
         self._table, self._learning_rate = table, learning_rate
         self._mean, self._square = torch.zeros_like(table), torch.zeros_like(table)
         self._num_steps = table.new_zeros(len(table), 1)
+        self._chunk = _CHUNK if uses_kernels(table.device) else _WIDE_CHUNK
         self._taken: tuple[Tensor, Tensor] | None = None
 
     def take(self, rows: Tensor) -> Tensor:
@@ -109,7 +110,7 @@ class LazyAdam:
         num_steps = self._num_steps[rows] + 1
         self._num_steps[rows] = num_steps
         columns = values, values.grad, num_steps
-        size = max(_CHUNK // values.shape[1], 1)
+        size = max(self._chunk // values.shape[1], 1)
         for at, value, grad, count in zip(
             rows.split(size), *(part.split(size) for part in columns), strict=True
         ):

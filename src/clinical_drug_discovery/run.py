@@ -42,9 +42,11 @@ from clinical_drug_discovery.runtime import (
     return_large_buffers,
 )
 from clinical_drug_discovery.tables import check_edges_file, check_filters, read_graph
+from clinical_drug_discovery.views import SAMPLED, SUBGRAPH_SIZE
 from clinical_drug_discovery.warmup import prepare_kernels
 
 _FINITE_ROWS = 8_192  # looked at a time: whole, this takes a copy of the embeddings
+_BATCH_ROOM = 1.1  # times the nodes of a batch that are expected, for those that have more
 _WATCH_EVERY = 10  # epochs: on PrimeKG a look at one batch takes half a second
 History = list[dict[str, Any]]  #: one record per epoch
 
@@ -244,6 +246,8 @@ def plan_memory(
     Returns:
         The chunk size of inference and the predicted peak in bytes.
     """
+    if plan.training == SAMPLED:
+        _check_part(plan.num_rows(), plan.subgraph_size or SUBGRAPH_SIZE, plan.graph.num_nodes)
     if uses_kernels(run.device):
         prepare_kernels(run.progress.milestone)
     plan = replace(
@@ -259,6 +263,17 @@ def plan_memory(
         "at a time"
     )
     return fitted.chunk_size, predicted
+
+
+def _check_part(num_rows: int, subgraph_size: int, num_nodes: int) -> None:
+    """Refuse parts that batches would hardly fit, before anything is trained."""
+    wanted = math.ceil(num_rows * _BATCH_ROOM)
+    if subgraph_size < min(wanted, num_nodes):
+        raise InputError(
+            f"subgraph_size (got {subgraph_size:,}) must be at least {wanted:,}: a step's facts "
+            f"and candidates have about {num_rows:,} nodes; fewer facts (edge_batch_size, "
+            "edge_sample_size) help, and larger parts, though steps then are fewer, of more facts"
+        )
 
 
 def take_step(run: Run, loss: Tensor, learner: Learner, epoch: int) -> float:

@@ -30,6 +30,7 @@ from clinical_drug_discovery.structure import structural_vectors
 from clinical_drug_discovery.views import (
     Subgraphs,
     WholeGraph,
+    askable,
     check_training,
     see,
     steps_of_epoch,
@@ -48,7 +49,7 @@ class SageSettings:
     learning_rate: float
     edge_batch_size: int
     training: str
-    subgraph_size: int
+    subgraph_size: int | None
     bfloat16: bool
 
     def check(self) -> None:
@@ -57,13 +58,14 @@ class SageSettings:
         Raises:
             InputError: it names the parameter.
         """
-        check_sizes(self, "edge_batch_size", "subgraph_size")
-        check_training(self.training)
+        check_sizes(self, "edge_batch_size")
+        check_training(self.training, self.subgraph_size)
 
     def step_sizes(self, graph: KnowledgeGraph) -> list[int]:
         """How many facts of each edge type are in the loss of a step."""
         num_steps = steps_of_epoch(graph.num_nodes, self.training, self.subgraph_size)
-        return share_out(graph.edge_type_counts, -(-self.edge_batch_size // num_steps))
+        counts = askable(graph.edge_type_counts, self.training)
+        return share_out(counts, -(-self.edge_batch_size // num_steps))
 
 
 def train_sage(

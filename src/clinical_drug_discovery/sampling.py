@@ -210,7 +210,7 @@ class SteadyRows:
         room = counts + np.maximum(0.1 * counts, 4 * np.sqrt(counts))  # as many as any batch has
         room = (-(-room // 64) * 64).astype(np.int64)
         self._sizes = np.where(counts > self._sizes, np.minimum(room, present), self._sizes)
-        for t in np.argsort(present - self._sizes)[::-1]:
+        for t in np.argsort(self._sizes - present, kind="stable"):
             lacking = window_rows(self._bounds[-1]) - int(self._sizes.sum())
             self._sizes[t] += min(max(lacking, 0), int(present[t] - self._sizes[t]))
 

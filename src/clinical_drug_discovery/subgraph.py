@@ -56,7 +56,7 @@ def induced_subgraph(graph: KnowledgeGraph, nodes: IntArray, hidden: IntArray) -
 
 
 class SubgraphSampler:
-    """Draws nodes around those of a batch: always as many of each node type."""
+    """Draws nodes around those of a batch: as many of each node type, while batches allow it."""
 
     def __init__(self, graph: KnowledgeGraph, size: int, seed: int) -> None:
         """Prepare to draw.
@@ -85,12 +85,21 @@ class SubgraphSampler:
         bounds = self._graph.bounds
         near = np.setdiff1d(self._neighbors(rows), rows)
         near_ptr, row_ptr = np.searchsorted(near, bounds), np.searchsorted(rows, bounds)
+        if len(rows) > self._size:
+            raise InputError(
+                f"subgraph_size (got {self._size:,}) must be at least the number of nodes of a "
+                f"step's facts and candidates, {len(rows):,} here"
+            )
+        own_counts = np.diff(row_ptr)
         if self._sizes is None:
-            self._sizes = self._share_out(np.diff(row_ptr), np.diff(near_ptr))
+            self._sizes = self._share_out(own_counts, np.diff(near_ptr))
+        rooms = np.maximum(self._sizes - own_counts, 0)
+        while (over := int(rooms.sum()) + len(rows) - self._size) > 0:  # a type outgrows its share
+            rooms[rooms.argmax()] -= min(over, int(rooms.max()))
         parts = [rows]
         for t, (first, last) in enumerate(pairwise(bounds)):
             own = rows[row_ptr[t] : row_ptr[t + 1]]
-            room = max(int(self._sizes[t]) - len(own), 0)
+            room = int(rooms[t])
             found = near[near_ptr[t] : near_ptr[t + 1]]
             if len(found) > room:
                 found = self._rng.choice(found, room, replace=False)
@@ -117,13 +126,8 @@ class SubgraphSampler:
         """How many nodes of each type to take: the batch's, and of the rest as many as are near."""
         most = np.diff(self._graph.bounds)
         lacking = self._size - int(own.sum())
-        if lacking < 0:
-            raise InputError(
-                f"subgraph_size (got {self._size:,}) must be at least the number of nodes of a "
-                f"step's facts and candidates, {own.sum():,} here"
-            )
         sizes: IntArray = np.minimum(own + lacking * near // max(int(near.sum()), 1), most)
-        for t in np.argsort(most - sizes)[::-1]:  # what rounding left over, and full types
+        for t in np.argsort(sizes - most, kind="stable"):  # what rounding left over, and full types
             more = min(self._size - int(sizes.sum()), int(most[t] - sizes[t]))
             sizes[t] += more
         return sizes

@@ -10,12 +10,17 @@ from torch import Tensor
 
 from clinical_drug_discovery.blocks import Block, full_block, row_block
 from clinical_drug_discovery.errors import InputError
-from clinical_drug_discovery.graph import KnowledgeGraph
+from clinical_drug_discovery.graph import IntArray, KnowledgeGraph
 from clinical_drug_discovery.ops.backend import uses_kernels
+from clinical_drug_discovery.runtime import check_at_least
 from clinical_drug_discovery.sampling import EdgeBatch, SteadyRows
 from clinical_drug_discovery.subgraph import SubgraphSampler, induced_subgraph
 
 FULL, SAMPLED = "full", "sampled"  #: kinds of training
+SUBGRAPH_SIZE = 20_000  #: nodes of a part, if nothing else is said
+# Of an edge type's edges a step asks for, and hides, at most one in so many: what is hidden whole,
+# in both directions, would never be seen, and its weights would stay what they were.
+_ONE_IN = 4
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,7 @@ class Part:
     nodes: Tensor | None  #: shape (n,), int64: its nodes in the whole graph; None: it is that
     rows: Tensor  #: shape (M,), int64: the batch's nodes in it
     batch: EdgeBatch
+    hidden: Block | None  #: all nodes of it on the device, where it is always the same
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,7 @@ def see(part: Part, device: torch.device) -> View:
     """Move what a step sees to the device."""
     graph, nodes = part.graph.to(device), part.nodes
     return View(
-        full_block(graph),
+        part.hidden or full_block(graph),
         row_block(graph, part.rows),
         None if nodes is None else nodes.to(device),
         part.batch.to(device),
@@ -65,11 +71,12 @@ class WholeGraph:
             device: where to train.
         """
         self._graph, self._steady = graph.to(device), SteadyRows(graph, device)
+        self._hidden = full_block(self._graph)
 
     def draw(self, batch: EdgeBatch) -> Part:
         """What is seen while the targets of a batch are asked for."""
         batch = self._steady.fill(batch)
-        return Part(self._graph, None, batch.rows, batch)
+        return Part(self._graph, None, batch.rows, batch, self._hidden)
 
 
 class Subgraphs:
@@ -107,7 +114,7 @@ class Subgraphs:
         hidden = torch.cat([batch.edge, self._graph.mirrored_edges[batch.edge].long()])
         graph = self._filled(induced_subgraph(self._graph, nodes, hidden.numpy()))
         at = torch.from_numpy(np.searchsorted(nodes, rows))
-        return Part(graph, torch.from_numpy(nodes), at, batch)
+        return Part(graph, torch.from_numpy(nodes), at, batch, None)
 
     def _filled(self, graph: KnowledgeGraph) -> KnowledgeGraph:
         """For GPUs, which prepare operations for each shape, sources that no edge type has."""
@@ -120,7 +127,7 @@ class Subgraphs:
 
 
 def views_of(
-    graph: KnowledgeGraph, device: torch.device, training: str, subgraph_size: int, seed: int
+    graph: KnowledgeGraph, device: torch.device, training: str, subgraph_size: int | None, seed: int
 ) -> WholeGraph | Subgraphs:
     """What the steps of a kind of training see.
 
@@ -128,24 +135,47 @@ def views_of(
         graph: on the CPU.
         device: where to train.
         training: full or sampled.
-        subgraph_size: sampled: nodes that a step sees.
+        subgraph_size: sampled: nodes that a step sees; `SUBGRAPH_SIZE` if None.
         seed: of all drawing.
     """
     if training == FULL:
         return WholeGraph(graph, device)
-    return Subgraphs(graph, device, subgraph_size, seed)
+    return Subgraphs(graph, device, subgraph_size or SUBGRAPH_SIZE, seed)
 
 
-def check_training(training: str) -> None:
-    """Refuse what is no kind of training.
+def check_training(training: str, subgraph_size: int | None) -> None:
+    """Refuse what is no kind of training, and a size that is of no use.
 
     Raises:
         InputError: it names the parameter.
     """
     if training not in (FULL, SAMPLED):
         raise InputError(f"training (got {training!r}) must be {FULL} or {SAMPLED}")
+    if subgraph_size is not None:
+        check_at_least("subgraph_size", subgraph_size, 1)
+        if training == FULL:
+            raise InputError(
+                f"subgraph_size (got {subgraph_size}) is of no use with training {FULL!r}"
+            )
 
 
-def steps_of_epoch(num_nodes: int, training: str, subgraph_size: int) -> int:
+def steps_of_epoch(num_nodes: int, training: str, subgraph_size: int | None) -> int:
     """How many steps see as many nodes as the graph has."""
-    return 1 if training == FULL else -(-num_nodes // subgraph_size)
+    return 1 if training == FULL else -(-num_nodes // (subgraph_size or SUBGRAPH_SIZE))
+
+
+def askable(edge_type_counts: IntArray, training: str) -> IntArray:
+    """How many facts of each edge type a step may ask for, shape (R,).
+
+    Raises:
+        InputError: none of any.
+    """
+    if training == FULL:
+        return edge_type_counts
+    most = edge_type_counts // _ONE_IN
+    if not most.any():
+        raise InputError(
+            f"training (got {SAMPLED!r}) asks for one in {_ONE_IN} edges of a type at most, "
+            f"and the graph has no type of {_ONE_IN} edges"
+        )
+    return most

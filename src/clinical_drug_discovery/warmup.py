@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 import torch
 
+from clinical_drug_discovery import edge_kernels
 from clinical_drug_discovery.blocks import full_block, row_block
 from clinical_drug_discovery.graph import KnowledgeGraph, ReadReport, build_graph
 from clinical_drug_discovery.hgt import Hgt
@@ -22,8 +23,9 @@ from clinical_drug_discovery.losses import DistMult, link_prediction_loss
 from clinical_drug_discovery.ops import cpu, cpu_attention, cpu_heads
 from clinical_drug_discovery.sage import GraphSage
 from clinical_drug_discovery.sampling import EdgeSampler
+from clinical_drug_discovery.subgraph import induced_subgraph
 
-_MODULES = (cpu, cpu_attention, cpu_heads)
+_MODULES = (cpu, cpu_attention, cpu_heads, edge_kernels)
 
 
 def prepare_kernels(say: Callable[[str], None]) -> None:
@@ -42,6 +44,7 @@ def prepare_kernels(say: Callable[[str], None]) -> None:
 def train_on_nothing() -> None:
     """One step of each model on three nodes, as a float32 model on a CPU takes it."""
     graph, generator = _tiny_graph(), torch.Generator().manual_seed(0)
+    induced_subgraph(graph, np.arange(graph.num_nodes), np.zeros(0, np.int64))
     sampler = EdgeSampler(graph, graph.edge_type_counts, seed=0)
     for model in (
         GraphSage(graph.num_nodes, 32, 32, 2, generator),

@@ -23,7 +23,7 @@ def generate_gnn_embeddings(
     edge_batch_size: int = 10_000,
     *,
     training: str = "full",
-    subgraph_size: int = 20_000,
+    subgraph_size: int | None = None,
     limit_nodes: int | None = None,
     include_node_types: Sequence[str] | None = None,
     seed: int = 0,
@@ -49,14 +49,14 @@ def generate_gnn_embeddings(
         hidden_dim: width of the hidden layers and of the learned vector of each node.
         num_layers: number of GraphSAGE layers; an embedding sees as many steps around its node.
         num_epochs: how often the graph is gone over in training.
-        learning_rate: step size of Adam.
+        learning_rate: step size of Adam in the first step; it falls to nothing in a half wave.
         device: mps, cuda or cpu; the first of these that is available if left out.
         edge_batch_size: facts in the loss of an epoch.
         training: full, each step over the whole graph; or sampled, an epoch in several steps, each
             over a part of it: the nodes of the step's share of the facts and of their candidates,
             neighbours of these, and all edges among them but those facts themselves.
-        subgraph_size: sampled: nodes of such a part; an epoch has as many steps as parts of this
-            size have as many nodes as the graph.
+        subgraph_size: sampled: nodes of such a part, 20,000 if left out; an epoch has as many steps
+            as parts of this size have as many nodes as the graph.
         limit_nodes: keep at most so many nodes, the best connected ones of each type.
         include_node_types: keep only nodes of these types.
         seed: of the initial weights and of all sampling.

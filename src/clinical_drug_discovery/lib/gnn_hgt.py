@@ -25,7 +25,7 @@ def generate_hgt_embeddings(
     edge_sample_size: int = 1_000,
     *,
     training: str = "full",
-    subgraph_size: int = 20_000,
+    subgraph_size: int | None = None,
     similarity_threshold: float = 0.1,
     temperature: float = 0.1,
     disease_type: str = "disease",
@@ -58,15 +58,15 @@ def generate_hgt_embeddings(
         num_layers: number of HGT layers; an embedding sees as many steps around its node.
         num_heads: number of attention heads of each layer.
         num_epochs: how often the graph is gone over in training.
-        learning_rate: step size of Adam.
+        learning_rate: step size of Adam in the first step; it falls to nothing in a half wave.
         device: mps, cuda or cpu; the first of these that is available if left out.
         contrastive_weight: w in the loss (1 - w) link + w contrastive, from 0 to 1.
         edge_sample_size: facts of each edge type in the loss of an epoch, and pairs of diseases.
         training: full, each step over the whole graph; or sampled, an epoch in several steps, each
             over a part of it: the nodes of the step's share of the facts and of their candidates,
             neighbours of these, and all edges among them but those facts themselves.
-        subgraph_size: sampled: nodes of such a part; an epoch has as many steps as parts of this
-            size have as many nodes as the graph.
+        subgraph_size: sampled: nodes of such a part, 20,000 if left out; an epoch has as many steps
+            as parts of this size have as many nodes as the graph.
         similarity_threshold: two diseases are alike if the Jaccard index of their genes is at
             least this, above 0 and up to 1.
         temperature: divides the cosines of the contrastive loss; at least 0.001.
