@@ -18,8 +18,7 @@ from clinical_drug_discovery.chunks import window_rows
 from clinical_drug_discovery.graph import IntArray, KnowledgeGraph
 from clinical_drug_discovery.ops.backend import uses_kernels
 
-#: Most nodes of a type among which a target is to be found. Fewer teach less: with 64 a network
-#: finds drugs for diseases hardly better than with a single one.
+#: Most nodes of a type among which a target is to be found. Fewer teach less.
 NUM_CANDIDATES = 512
 _PIECE_EDGES = 1 << 16
 

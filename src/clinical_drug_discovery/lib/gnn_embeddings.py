@@ -35,12 +35,12 @@ def generate_gnn_embeddings(
     ranker: bool = True,
     bfloat16: bool = False,
 ) -> dict[str, Any]:
-    """Embed all nodes of a knowledge graph with GraphSAGE, trained on the whole graph.
+    """Embed all nodes of a knowledge graph with GraphSAGE, trained on all of it or on parts.
 
-    Each epoch is one step of Adam: a full-batch forward pass, and the loss of telling the targets
-    of sampled facts from nodes of the same type that make no known fact. The embeddings are then
-    computed exactly, layer by layer, for all nodes. See `sage.GraphSage` for the model and the
-    paper, `ops.listwise_loss` for the loss.
+    Each epoch is one step of Adam, or several on parts of the graph: a forward pass, and the loss
+    of telling the targets of sampled facts from nodes of the same type that make no known fact. The
+    embeddings are then computed exactly, layer by layer, for all nodes. See `sage.GraphSage` for
+    the model and the paper, `ops.listwise_loss` for the loss.
 
     Args:
         edges_csv: knowledge graph in PrimeKG's columns: .csv, .csv.gz, .csv.zst or .parquet.

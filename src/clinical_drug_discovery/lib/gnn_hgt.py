@@ -42,12 +42,13 @@ def generate_hgt_embeddings(
     ranker: bool = True,
     bfloat16: bool = False,
 ) -> dict[str, Any]:
-    """Embed all nodes of a knowledge graph with HGT, trained on the whole graph.
+    """Embed all nodes of a knowledge graph with HGT, trained on all of it or on parts.
 
-    Each epoch is one step of Adam: a full-batch forward pass, the loss of telling the targets of
-    sampled facts from nodes of the same type that make no known fact, and a contrastive loss on
-    diseases that share genes. The embeddings are then computed exactly, layer by layer, for all
-    nodes. See `hgt.Hgt` for the model and the paper, `ops.listwise_loss` for the loss.
+    Each epoch is one step of Adam, or several on parts of the graph: a forward pass, the loss of
+    telling the targets of sampled facts from nodes of the same type that make no known fact, and a
+    contrastive loss on diseases that share genes. The embeddings are then computed exactly, layer
+    by layer, for all nodes. See `hgt.Hgt` for the model and the paper, `ops.listwise_loss` for the
+    loss.
 
     Args:
         edges_csv: knowledge graph in PrimeKG's columns: .csv, .csv.gz, .csv.zst or .parquet.
