@@ -82,7 +82,8 @@ class LazyAdam:
         self._table, self._learning_rate = table, learning_rate
         self._mean, self._square = torch.zeros_like(table), torch.zeros_like(table)
         self._num_steps = table.new_zeros(len(table), 1)
-        self._chunk = _CHUNK if uses_kernels(table.device) else _WIDE_CHUNK
+        # On GPUs all rows that were taken at once: a rest would be another shape.
+        self._chunk = _CHUNK if uses_kernels(table.device) else table.numel()
         self._taken: tuple[Tensor, Tensor] | None = None
 
     def take(self, rows: Tensor) -> Tensor:
