@@ -8,7 +8,6 @@ from collections import defaultdict
 from dataclasses import asdict, dataclass
 from statistics import fmean
 
-import numpy as np
 import torch
 
 from clinical_drug_discovery.collapse import similarity_spearman
@@ -38,10 +37,8 @@ from clinical_drug_discovery.structure import structural_vectors
 from clinical_drug_discovery.views import (
     Subgraphs,
     WholeGraph,
-    askable,
     check_training,
     see,
-    steps_of_epoch,
     views_of,
 )
 
@@ -83,11 +80,6 @@ class HgtSettings:
         check_between("contrastive_weight", self.contrastive_weight, 0, 1, low_allowed=True)
         check_between("similarity_threshold", self.similarity_threshold, 0, 1)
         check_between("temperature", self.temperature, 0.001, math.inf, low_allowed=True)
-
-    def step_size(self, graph: KnowledgeGraph) -> int:
-        """How many facts of each edge type, and pairs of diseases, are in the loss of a step."""
-        num_steps = steps_of_epoch(graph.num_nodes, self.training, self.subgraph_size)
-        return -(-self.edge_sample_size // num_steps)
 
     @property
     def alike(self) -> dict[str, str]:
@@ -146,8 +138,8 @@ def train_hgt(
 
         with run.timed("train"):
             alike = _alike(run, graph, settings, seed)
-            step_size = settings.step_size(graph)
-            weight = _weight(run, alike, settings.contrastive_weight, step_size)
+            num_pairs = plan.step_size()
+            weight = _weight(run, alike, settings.contrastive_weight, num_pairs)
             generator = torch.Generator().manual_seed(seed)
             model = Hgt(
                 graph.bounds, len(graph.edge_types), settings.hidden_dim, settings.embedding_dim,
@@ -158,11 +150,12 @@ def train_hgt(
                 model.node_embedding.copy_(vectors)
             decoder = DistMult(len(graph.relations), settings.embedding_dim, generator)
             decoder = decoder.to(run.device)
-            most = askable(graph.edge_type_counts, settings.training)
-            sampler = EdgeSampler(graph, np.minimum(most, step_size), seed)
+            sampler = EdgeSampler(graph, list(plan.step_sizes().values()), seed)
             views = views_of(graph, run.device, settings.training, settings.subgraph_size, seed)
             run.progress.milestone(views.described)
-            history = _train(run, model, decoder, graph, views, sampler, alike, weight, settings)
+            history = _train(
+                run, model, decoder, graph, views, sampler, alike, weight, num_pairs, settings
+            )
 
         embeddings, collapse = embed_nodes(run, model, graph, chunk_size)
     similarity = None
@@ -230,11 +223,11 @@ def _train(
     sampler: EdgeSampler,
     alike: PairSampler | None,
     weight: float,
+    num_pairs: int,
     settings: HgtSettings,
 ) -> History:
     """Train in place; returns a record of each epoch."""
     num_epochs, temperature = settings.num_epochs, settings.temperature
-    num_pairs = settings.step_size(graph)
     num_steps, by_parts = num_epochs * views.num_steps, isinstance(views, Subgraphs)
     learner = Learner(model, decoder, run.learning_rate, num_steps, by_parts=by_parts)
     history: History = []

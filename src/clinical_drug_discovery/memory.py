@@ -158,9 +158,9 @@ class SagePlan:
 
     def num_rows(self) -> int:
         """Nodes in a batch, at most to be expected."""
-        return self.graph.expected_rows(self._sizes())
+        return self.graph.expected_rows(self.step_sizes())
 
-    def _sizes(self) -> dict[EdgeType, int]:
+    def step_sizes(self) -> dict[EdgeType, int]:
         """Facts of each edge type in the loss of a step."""
         most = self.graph.askable(self.training)
         num_steps = steps_of_epoch(self.graph.num_nodes, self.training, self.subgraph_size)
@@ -186,7 +186,7 @@ class SagePlan:
         )  # fmt: skip
         layers = self.num_layers - 1
         seen = Seen.of(self.graph, self.training, self.subgraph_size, hidden)
-        sizes = self._sizes()
+        sizes = self.step_sizes()
         rows = self.num_rows()
         part = 4 * seen.num_nodes * hidden
         kept, gathered, largest = part * layers, self.stored * part // 4, 4 * seen.most * hidden
@@ -228,18 +228,18 @@ class HgtPlan:
 
     def num_rows(self) -> int:
         """Nodes in a batch, at most to be expected."""
-        pairs = 2 * min(self._step_size(), self.num_diseases)
-        return min(pairs + self.graph.expected_rows(self._sizes()), self.graph.num_nodes)
+        pairs = 2 * min(self.step_size(), self.num_diseases)
+        return min(pairs + self.graph.expected_rows(self.step_sizes()), self.graph.num_nodes)
 
-    def _sizes(self) -> dict[EdgeType, int]:
+    def step_sizes(self) -> dict[EdgeType, int]:
         """Facts of each edge type in the loss of a step."""
-        size = self._step_size()
+        size = self.step_size()
         return {kind: min(n, size) for kind, n in self.graph.askable(self.training).items()}
 
     def _seen(self) -> Seen:
         return Seen.of(self.graph, self.training, self.subgraph_size, self.hidden_dim)
 
-    def _step_size(self) -> int:
+    def step_size(self) -> int:
         """Facts of each edge type in the loss of a step, and pairs of diseases."""
         return -(-self.edge_sample_size // self._seen().num_steps)
 
@@ -266,7 +266,7 @@ class HgtPlan:
         )  # fmt: skip
         nodes, most, stored = graph.num_nodes, graph.most, self.stored
         width = self.num_heads * padded(hidden // self.num_heads)
-        seen, size, vector = self._seen(), self._step_size(), 4 * nodes * hidden
+        seen, size, vector = self._seen(), self.step_size(), 4 * nodes * hidden
         rows, part, wide = self.num_rows(), 4 * seen.num_nodes * hidden, 4 * seen.num_nodes * width
         forward = 4 * stored * seen.most * width
         largest = min(PIECE_EDGES, max(graph.edge_type_counts.values()))
@@ -289,7 +289,7 @@ class HgtPlan:
         types, edge_types = len(graph.node_type_counts), len(graph.edge_type_counts)
         weights = types * hidden * (4 * hidden * layers + hidden + dim)
         weights += 2 * layers * edge_types * hidden * hidden // self.num_heads
-        drawn = sum(self._sizes().values())
+        drawn = sum(self.step_sizes().values())
         training = 3 * vector + 16 * weights + _FACT * drawn + step
         training += seen.own_bytes or 4 * graph.num_edges
         training += _idle_bytes(self.edge_chunk, part)

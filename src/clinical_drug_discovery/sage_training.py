@@ -25,15 +25,13 @@ from clinical_drug_discovery.run import (
 )
 from clinical_drug_discovery.runtime import empty_cache
 from clinical_drug_discovery.sage import GraphSage
-from clinical_drug_discovery.sampling import EdgeSampler, share_out
+from clinical_drug_discovery.sampling import EdgeSampler
 from clinical_drug_discovery.structure import structural_vectors
 from clinical_drug_discovery.views import (
     Subgraphs,
     WholeGraph,
-    askable,
     check_training,
     see,
-    steps_of_epoch,
     views_of,
 )
 
@@ -60,12 +58,6 @@ class SageSettings:
         """
         check_sizes(self, "edge_batch_size")
         check_training(self.training, self.subgraph_size)
-
-    def step_sizes(self, graph: KnowledgeGraph) -> list[int]:
-        """How many facts of each edge type are in the loss of a step."""
-        num_steps = steps_of_epoch(graph.num_nodes, self.training, self.subgraph_size)
-        counts = askable(graph.edge_type_counts, self.training)
-        return share_out(counts, -(-self.edge_batch_size // num_steps))
 
 
 def train_sage(
@@ -107,7 +99,7 @@ def train_sage(
             with torch.no_grad():
                 model.node_embedding.copy_(structural_vectors(graph, hidden_dim, generator))
             decoder = DistMult(len(graph.relations), dim, generator).to(run.device)
-            sampler = EdgeSampler(graph, settings.step_sizes(graph), seed)
+            sampler = EdgeSampler(graph, list(plan.step_sizes().values()), seed)
             views = views_of(graph, run.device, settings.training, settings.subgraph_size, seed)
             run.progress.milestone(views.described)
             history = _train(run, model, decoder, graph, views, sampler, settings.num_epochs)
