@@ -34,9 +34,9 @@ PLANS: tuple[tuple[str, dict[str, Any]], ...] = (
 
 def embed(arguments: list[str]) -> dict[str, float]:
     """Embed with a budget; a refusal is a result as well."""
-    from clinical_drug_discovery.errors import InputError
     from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
     from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
+    from clinical_drug_discovery.system.errors import InputError
 
     path, model, budget, sizes = arguments
     functions: dict[str, Any] = {

@@ -20,7 +20,7 @@ from measure import MODELS, cached_graph, edges_file, embed, in_fresh_process, r
 
 from clinical_drug_discovery.graph import KnowledgeGraph
 from clinical_drug_discovery.inference import LayeredModel, embed_all
-from clinical_drug_discovery.runtime import (
+from clinical_drug_discovery.system.machine import (
     GIB,
     empty_cache,
     peak_memory_bytes,

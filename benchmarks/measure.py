@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from clinical_drug_discovery.cache import read_cached
 from clinical_drug_discovery.graph import KnowledgeGraph
-from clinical_drug_discovery.runtime import GIB, peak_memory_bytes
 from clinical_drug_discovery.synthetic import synthesize_graph
+from clinical_drug_discovery.system.machine import GIB, peak_memory_bytes
 from clinical_drug_discovery.tables import read_graph
 
 if TYPE_CHECKING:

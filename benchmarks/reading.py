@@ -17,7 +17,7 @@ from measure import edges_file, in_fresh_process, run
 
 def figures(work: Callable[[], int]) -> dict[str, float]:
     """Seconds and peak of some work that returns the number of rows it saw."""
-    from clinical_drug_discovery.runtime import GIB, peak_memory_bytes
+    from clinical_drug_discovery.system.machine import GIB, peak_memory_bytes
 
     start = time.perf_counter()
     num_rows = work()

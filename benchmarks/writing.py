@@ -26,7 +26,7 @@ def write(arguments: list[str]) -> dict[str, float]:
     import torch
 
     from clinical_drug_discovery.outputs import write_embeddings
-    from clinical_drug_discovery.runtime import GIB, peak_memory_bytes
+    from clinical_drug_discovery.system.machine import GIB, peak_memory_bytes
 
     suffix, num_nodes, dim = arguments[0], int(arguments[1]), int(arguments[2])
     values = torch.randn(num_nodes, dim, generator=torch.Generator().manual_seed(0))

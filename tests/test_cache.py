@@ -20,9 +20,9 @@ from torch import Tensor, equal
 
 from clinical_drug_discovery import cache, graph_file
 from clinical_drug_discovery.cache import CacheOutcome, cache_path, read_cached
-from clinical_drug_discovery.errors import InputError
 from clinical_drug_discovery.graph import KnowledgeGraph
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
+from clinical_drug_discovery.system.errors import InputError
 from clinical_drug_discovery.tables import read_graph
 
 LONG_AGO = time.time_ns() - 3600 * 10**9

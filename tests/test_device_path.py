@@ -35,9 +35,9 @@ from clinical_drug_discovery.losses import DistMult, contrastive_loss, link_pred
 from clinical_drug_discovery.ops import add_mean
 from clinical_drug_discovery.ops.backend import device_path, in_bfloat16
 from clinical_drug_discovery.optimizer import Adam
-from clinical_drug_discovery.runtime import available_devices
 from clinical_drug_discovery.sage import GraphSage
 from clinical_drug_discovery.sampling import EdgeSampler, SteadyRows
+from clinical_drug_discovery.system.machine import available_devices
 
 GPUS = [name for name in available_devices() if name != "cpu"]
 needs_gpu = pytest.mark.skipif(not GPUS, reason="no MPS and no CUDA here")

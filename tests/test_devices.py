@@ -15,13 +15,18 @@ import pytest
 import torch
 
 import clinical_drug_discovery
-from clinical_drug_discovery import entry, runtime
-from clinical_drug_discovery.device_memory import PeakMemory, limit_memory
-from clinical_drug_discovery.errors import InputError
+from clinical_drug_discovery import entry
 from clinical_drug_discovery.evaluate import evaluate_model
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
-from clinical_drug_discovery.runtime import available_devices, resolve_device
+from clinical_drug_discovery.system import machine
+from clinical_drug_discovery.system.errors import InputError
+from clinical_drug_discovery.system.machine import (
+    PeakMemory,
+    available_devices,
+    limit_memory,
+    resolve_device,
+)
 
 RUNS: dict[str, Callable[..., Any]] = {
     "graphsage": generate_gnn_embeddings,
@@ -35,7 +40,7 @@ SOURCES = sorted(Path(clinical_drug_discovery.__file__).parent.rglob("*.py"))
 def test_none_takes_the_best_that_is_there(
     monkeypatch: pytest.MonkeyPatch, found: list[str]
 ) -> None:
-    monkeypatch.setattr(runtime, "available_devices", lambda: found)
+    monkeypatch.setattr(machine, "available_devices", lambda: found)
     assert resolve_device(None).type == found[0]
 
 
@@ -57,7 +62,7 @@ def test_why_there_is_no_mps(
     monkeypatch: pytest.MonkeyPatch, platform: str, built: bool, macos_15: bool, why: str
 ) -> None:
     monkeypatch.setattr(sys, "platform", platform)
-    monkeypatch.setattr(runtime, "available_devices", lambda: ["cpu"])
+    monkeypatch.setattr(machine, "available_devices", lambda: ["cpu"])
     monkeypatch.setattr(torch.backends.mps, "is_built", lambda: built)
     monkeypatch.setattr(torch.backends.mps, "is_macos_or_newer", lambda major, minor: macos_15)
     with pytest.raises(InputError, match=rf"'mps'.*{why}.*available: cpu$"):
@@ -66,7 +71,7 @@ def test_why_there_is_no_mps(
 
 @pytest.mark.parametrize(("built", "why"), [(True, "driver"), (False, "built without CUDA")])
 def test_why_there_is_no_cuda(monkeypatch: pytest.MonkeyPatch, built: bool, why: str) -> None:
-    monkeypatch.setattr(runtime, "available_devices", lambda: ["cpu"])
+    monkeypatch.setattr(machine, "available_devices", lambda: ["cpu"])
     monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: built)
     with pytest.raises(InputError, match=why):
         resolve_device("cuda")
@@ -77,7 +82,7 @@ def test_why_there_is_no_cuda(monkeypatch: pytest.MonkeyPatch, built: bool, why:
 def test_no_mps_while_operations_may_fall_back(
     monkeypatch: pytest.MonkeyPatch, named: str | None, value: str
 ) -> None:
-    monkeypatch.setattr(runtime, "available_devices", lambda: ["mps", "cpu"])
+    monkeypatch.setattr(machine, "available_devices", lambda: ["mps", "cpu"])
     monkeypatch.setenv("PYTORCH_ENABLE_MPS_FALLBACK", value)
     with pytest.raises(InputError, match="PYTORCH_ENABLE_MPS_FALLBACK"):
         resolve_device(named)
@@ -92,7 +97,7 @@ def test_where_bfloat16_is_no_choice(
     tmp_path: Path, run: str, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Said before the edges are looked at, of which there are none."""
-    monkeypatch.setattr(runtime, "available_devices", lambda: ["mps", "cuda", "cpu"])
+    monkeypatch.setattr(machine, "available_devices", lambda: ["mps", "cuda", "cpu"])
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
     why = {"cpu": "without being asked", "mps": "nobody has measured it", "cuda": "no instructions"}
     rule = rf"^bfloat16 \(got True\) must be left out with device '{device}': .*{why[device]}"

@@ -15,7 +15,6 @@ import psutil
 import pytest
 import torch
 
-from clinical_drug_discovery.errors import InputError
 from clinical_drug_discovery.graph import EdgeType, KnowledgeGraph
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
@@ -30,9 +29,10 @@ from clinical_drug_discovery.memory import (
     plan_for,
 )
 from clinical_drug_discovery.ops.backend import in_bfloat16
-from clinical_drug_discovery.runtime import GIB
 from clinical_drug_discovery.sampling import EdgeSampler
 from clinical_drug_discovery.synthetic import synthesize_graph
+from clinical_drug_discovery.system.errors import InputError
+from clinical_drug_discovery.system.machine import GIB
 
 NODE_TYPES = dict.fromkeys("abc", 30_000) | dict.fromkeys("defg", 10_000)
 SIZES = GraphSizes(NODE_TYPES, {EdgeType(a, "r", b): 200_000 for a in "abcdef" for b in "abcdef"})

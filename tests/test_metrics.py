@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from clinical_drug_discovery.errors import InputError
 from clinical_drug_discovery.metrics import (
     Known,
     Scores,
@@ -17,6 +16,7 @@ from clinical_drug_discovery.metrics import (
     ranking_metrics,
     top_entropy,
 )
+from clinical_drug_discovery.system.errors import InputError
 
 Case = tuple[Scores, Known, np.ndarray, np.ndarray]
 

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from clinical_drug_discovery import outputs
-from clinical_drug_discovery.checkpoint import atomic_path
-from clinical_drug_discovery.errors import InputError
+from clinical_drug_discovery.system.errors import InputError
+from clinical_drug_discovery.system.files import atomic_path
 
 NUM_NODES = 5_000
 
@@ -148,7 +148,7 @@ def test_writing_copies_no_embeddings(tmp_path: Path, suffix: str) -> None:
         "from pathlib import Path\n"
         "import polars as pl, psutil, torch\n"
         "from clinical_drug_discovery.outputs import write_embeddings\n"
-        "from clinical_drug_discovery.runtime import peak_memory_bytes\n"
+        "from clinical_drug_discovery.system.machine import peak_memory_bytes\n"
         "def write(num_nodes):\n"
         "    index = torch.randperm(num_nodes, generator=torch.Generator().manual_seed(0))\n"
         "    text = [str(i) for i in index.tolist()]\n"

@@ -13,7 +13,6 @@ import torch
 from graphs import Fact, to_rows
 
 from clinical_drug_discovery.blocks import full_block, row_block
-from clinical_drug_discovery.errors import InputError
 from clinical_drug_discovery.graph import IntArray, KnowledgeGraph
 from clinical_drug_discovery.hgt import Hgt
 from clinical_drug_discovery.learner import Learner
@@ -25,6 +24,7 @@ from clinical_drug_discovery.optimizer import LazyAdam
 from clinical_drug_discovery.sage import GraphSage
 from clinical_drug_discovery.sampling import EdgeSampler
 from clinical_drug_discovery.subgraph import SubgraphSampler, induced_subgraph
+from clinical_drug_discovery.system.errors import InputError
 from clinical_drug_discovery.views import Subgraphs, askable, see
 
 CPU = torch.device("cpu")

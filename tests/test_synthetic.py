@@ -7,8 +7,8 @@ import polars as pl
 import pytest
 
 from clinical_drug_discovery import synthetic
-from clinical_drug_discovery.errors import InputError
 from clinical_drug_discovery.synthetic import SynthesisReport, synthesize_graph
+from clinical_drug_discovery.system.errors import InputError
 
 SCALE = 0.02
 # PrimeKG's own counts, written out once more so that a slip in the module's tables shows.

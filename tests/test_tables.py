@@ -13,8 +13,8 @@ import pytest
 import torch
 from graphs import Fact, Node, node, to_rows, to_triples
 
-from clinical_drug_discovery.errors import InputError
 from clinical_drug_discovery.graph import KnowledgeGraph
+from clinical_drug_discovery.system.errors import InputError
 from clinical_drug_discovery.tables import read_graph
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse
 
-from clinical_drug_discovery.errors import InputError
 from clinical_drug_discovery.graph import IntArray, KnowledgeGraph
 from clinical_drug_discovery.pairs import DISEASE, edges_of, span_of
+from clinical_drug_discovery.system.errors import InputError
 
 
 def relatives(graph: KnowledgeGraph) -> scipy.sparse.csr_array:

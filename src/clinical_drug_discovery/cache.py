@@ -17,10 +17,9 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from clinical_drug_discovery.checkpoint import atomic_path
 from clinical_drug_discovery.graph import KnowledgeGraph
 from clinical_drug_discovery.graph_file import load_graph, save_graph
-from clinical_drug_discovery.sealed_file import DamagedFileError, OtherVersionError
+from clinical_drug_discovery.system.files import DamagedFileError, OtherVersionError, atomic_path
 from clinical_drug_discovery.tables import check_edges_file, check_filters, read_graph
 
 SUFFIX = ".graph"

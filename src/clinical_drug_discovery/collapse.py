@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from clinical_drug_discovery.contrast import LeftOutPairs
 from clinical_drug_discovery.graph import KnowledgeGraph
-from clinical_drug_discovery.runtime import check_shape
+from clinical_drug_discovery.system.errors import check_shape
 
 _CHUNK_ROWS = 8192
 _MIN_NODES = 10

@@ -11,7 +11,7 @@ from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
 from clinical_drug_discovery.outputs import read_embeddings
 from clinical_drug_discovery.rank import rank_drugs
 from clinical_drug_discovery.repurpose import find_node, nearest
-from clinical_drug_discovery.runtime import check_at_least
+from clinical_drug_discovery.system.errors import check_at_least
 
 NODES = (
     "Atorvastatin",

@@ -13,8 +13,8 @@ def main() -> None:
     """Run the command line, or say why the named device cannot be had and end with 2."""
     device = _named_device(sys.argv[1:])
     if device is not None:
-        from clinical_drug_discovery.errors import InputError
-        from clinical_drug_discovery.runtime import resolve_device
+        from clinical_drug_discovery.system.errors import InputError
+        from clinical_drug_discovery.system.machine import resolve_device
 
         try:
             resolve_device(device)

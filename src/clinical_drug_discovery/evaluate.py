@@ -13,8 +13,6 @@ from typing import Any
 
 import polars as pl
 
-from clinical_drug_discovery.checkpoint import atomic_path, check_targets, check_writable
-from clinical_drug_discovery.errors import InputError
 from clinical_drug_discovery.graph import KnowledgeGraph
 from clinical_drug_discovery.hgt_training import HgtSettings, train_hgt
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
@@ -30,15 +28,13 @@ from clinical_drug_discovery.relations import (
     hold_out_facts,
     relation_metrics,
 )
-from clinical_drug_discovery.run import Run, Trained, begin_run, check_rest, read_edges
-from clinical_drug_discovery.runtime import (
-    GIB,
-    check_at_least,
-    check_between,
-    peak_memory_bytes,
-)
+from clinical_drug_discovery.run import Trained, begin_run, check_rest, read_edges
 from clinical_drug_discovery.sage_training import SageSettings, train_sage
 from clinical_drug_discovery.split import Split, split_areas, split_diseases, split_pairs
+from clinical_drug_discovery.system.errors import InputError, check_at_least, check_between
+from clinical_drug_discovery.system.files import atomic_path, check_targets, check_writable
+from clinical_drug_discovery.system.machine import GIB, peak_memory_bytes
+from clinical_drug_discovery.system.progress import Run
 
 #: By model whose defaults count, its settings and its training.
 MODELS: dict[str, tuple[Callable[..., Any], type[SageSettings | HgtSettings], Callable[..., Any]]]

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from clinical_drug_discovery import edge_kernels
 from clinical_drug_discovery.chunks import steady_size, window_rows
-from clinical_drug_discovery.errors import InputError
 from clinical_drug_discovery.sorting import sort_integers
+from clinical_drug_discovery.system.errors import InputError
 
 _MAX_EDGE_TYPES = 2**15 - 1  # far more than any graph has; their sort key needs the bits
 _SOURCE_CHUNK = 8_192  # of nodes whose heads are multiplied at a time

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from clinical_drug_discovery.graph import EdgeType, KnowledgeGraph, ReadReport
-from clinical_drug_discovery.sealed_file import OtherVersionError, load_sealed, save_sealed
+from clinical_drug_discovery.system.files import OtherVersionError, load_sealed, save_sealed
 
 #: To be raised whenever the same edges file gives another graph than before, were it only the order
 #: of its edges: graphs of other versions are read anew.

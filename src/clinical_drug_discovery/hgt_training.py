@@ -12,7 +12,6 @@ import torch
 
 from clinical_drug_discovery.collapse import similarity_spearman
 from clinical_drug_discovery.contrast import PairSampler
-from clinical_drug_discovery.errors import InputError
 from clinical_drug_discovery.graph import KnowledgeGraph
 from clinical_drug_discovery.hgt import Hgt
 from clinical_drug_discovery.learner import Learner
@@ -22,7 +21,6 @@ from clinical_drug_discovery.ops.backend import in_bfloat16
 from clinical_drug_discovery.pairs import span_of
 from clinical_drug_discovery.run import (
     History,
-    Run,
     Trained,
     check_sizes,
     embed_nodes,
@@ -30,17 +28,13 @@ from clinical_drug_discovery.run import (
     take_step,
     watch_collapse,
 )
-from clinical_drug_discovery.runtime import check_between, empty_cache
 from clinical_drug_discovery.sampling import EdgeSampler
 from clinical_drug_discovery.similarity import most_sharing_pairs, shared_neighbor_jaccard
 from clinical_drug_discovery.structure import structural_vectors
-from clinical_drug_discovery.views import (
-    Subgraphs,
-    WholeGraph,
-    check_training,
-    see,
-    views_of,
-)
+from clinical_drug_discovery.system.errors import InputError, check_between
+from clinical_drug_discovery.system.machine import empty_cache
+from clinical_drug_discovery.system.progress import Run
+from clinical_drug_discovery.views import Subgraphs, WholeGraph, check_training, see, views_of
 
 
 @dataclass(frozen=True)

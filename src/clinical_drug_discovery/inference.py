@@ -11,7 +11,7 @@ from torch import Tensor
 from clinical_drug_discovery.blocks import Block, range_block
 from clinical_drug_discovery.graph import KnowledgeGraph
 from clinical_drug_discovery.ops.buffers import empty
-from clinical_drug_discovery.runtime import empty_cache
+from clinical_drug_discovery.system.machine import empty_cache
 
 Begun = TypeVar("Begun")
 

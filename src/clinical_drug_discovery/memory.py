@@ -13,21 +13,15 @@ import psutil
 import torch
 
 from clinical_drug_discovery.edge_chunks import EDGE_CHUNK
-from clinical_drug_discovery.errors import DoesNotFitError, InputError
 from clinical_drug_discovery.graph import EdgeType, KnowledgeGraph
 from clinical_drug_discovery.ops.backend import uses_kernels
 from clinical_drug_discovery.ops.buffers import MOST_IDLE_BYTES
 from clinical_drug_discovery.ops.cpu_attention import PIECE_EDGES
 from clinical_drug_discovery.ops.precision import padded, stored_bytes
-from clinical_drug_discovery.runtime import GIB, available_memory_bytes, peak_memory_bytes
 from clinical_drug_discovery.sampling import NUM_CANDIDATES, share_out
-from clinical_drug_discovery.views import (
-    FULL,
-    SAMPLED,
-    SUBGRAPH_SIZE,
-    askable,
-    steps_of_epoch,
-)
+from clinical_drug_discovery.system.errors import DoesNotFitError, InputError
+from clinical_drug_discovery.system.machine import GIB, available_memory_bytes, peak_memory_bytes
+from clinical_drug_discovery.views import FULL, SAMPLED, SUBGRAPH_SIZE, askable, steps_of_epoch
 
 _UNITS = {
     "": 1,

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from clinical_drug_discovery.curves import pool_rows
-from clinical_drug_discovery.errors import InputError
 from clinical_drug_discovery.graph import IntArray
+from clinical_drug_discovery.system.errors import InputError
 
 Metrics = dict[str, float | int | None]
 Scores = npt.NDArray[np.floating]

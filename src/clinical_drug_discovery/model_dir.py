@@ -6,13 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from clinical_drug_discovery.checkpoint import atomic_path
 from clinical_drug_discovery.drug_ranker import DrugRanker
-from clinical_drug_discovery.errors import InputError
 from clinical_drug_discovery.graph import KnowledgeGraph
 from clinical_drug_discovery.graph_file import load_graph, save_graph
 from clinical_drug_discovery.ranker_file import load_ranker, save_ranker
-from clinical_drug_discovery.sealed_file import DamagedFileError, OtherVersionError, sealed_checksum
+from clinical_drug_discovery.system.errors import InputError
+from clinical_drug_discovery.system.files import (
+    DamagedFileError,
+    OtherVersionError,
+    atomic_path,
+    sealed_checksum,
+)
 
 GRAPH_FILE, RANKER_FILE = "graph.safetensors", "ranker.safetensors"
 _Content = TypeVar("_Content")

@@ -12,7 +12,7 @@ from enum import StrEnum
 from functools import cache
 from pathlib import Path
 
-from clinical_drug_discovery.errors import InputError
+from clinical_drug_discovery.system.errors import InputError
 
 _PLACE = Path("packaged", "ATen", "native", "native_functions.yaml")
 # aten/src/ATen/mps/MPSFallback.mm registers these to run on the CPU whatever the environment says.

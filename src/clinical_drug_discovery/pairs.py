@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from clinical_drug_discovery.errors import InputError
 from clinical_drug_discovery.graph import IntArray, KnowledgeGraph
+from clinical_drug_discovery.system.errors import InputError
 
 DRUG, DISEASE = "drug", "disease"
 INDICATION = "indication"

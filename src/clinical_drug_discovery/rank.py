@@ -12,21 +12,16 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from clinical_drug_discovery.checkpoint import MODEL_FILES
 from clinical_drug_discovery.drug_ranker import DrugRanker
-from clinical_drug_discovery.errors import InputError
 from clinical_drug_discovery.explain import Explainer
 from clinical_drug_discovery.graph import IntArray, KnowledgeGraph
-from clinical_drug_discovery.model_dir import (
-    model_dir_of,
-    read_model_graph,
-    read_model_ranker,
-)
+from clinical_drug_discovery.model_dir import model_dir_of, read_model_graph, read_model_ranker
 from clinical_drug_discovery.outputs import check_table_output, write_tables
 from clinical_drug_discovery.pairs import DISEASE, DRUG, span_of
 from clinical_drug_discovery.paths import PathEvidence
 from clinical_drug_discovery.repurpose import find_node, find_nodes
-from clinical_drug_discovery.runtime import check_at_least
+from clinical_drug_discovery.system.errors import InputError, check_at_least
+from clinical_drug_discovery.system.files import MODEL_FILES
 
 ALL = "all"  #: instead of a file: every disease of the graph
 _CHUNK = 128  # diseases a table; 6 MB of scores on the real graph

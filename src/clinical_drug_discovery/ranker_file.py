@@ -16,7 +16,7 @@ from clinical_drug_discovery.embedding_score import EmbeddingScore, KnownPairs
 from clinical_drug_discovery.network import Network
 from clinical_drug_discovery.network_scores import LinkScore
 from clinical_drug_discovery.ranker import PathRanker
-from clinical_drug_discovery.sealed_file import load_sealed, save_sealed
+from clinical_drug_discovery.system.files import load_sealed, save_sealed
 
 #: To be raised whenever the same file would rank otherwise.
 FORMAT_VERSION = 3

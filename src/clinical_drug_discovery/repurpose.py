@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from clinical_drug_discovery.errors import InputError
 from clinical_drug_discovery.explain import Explainer
 from clinical_drug_discovery.model_dir import model_dir_of, read_model_graph
 from clinical_drug_discovery.outputs import read_embeddings
+from clinical_drug_discovery.system.errors import InputError
 
 _MAX_CHOICES = 8
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from clinical_drug_discovery.checkpoint import save_model, save_record
 from clinical_drug_discovery.drug_ranker import DrugRanker, fit_drug_ranker, why_no_ranker
 from clinical_drug_discovery.graph import KnowledgeGraph
 from clinical_drug_discovery.model_dir import write_ranker
 from clinical_drug_discovery.network_scores import NetworkScores
 from clinical_drug_discovery.outputs import write_embeddings
-from clinical_drug_discovery.run import Run, Trained
-from clinical_drug_discovery.runtime import GIB, empty_cache, peak_memory_bytes
+from clinical_drug_discovery.run import Trained
 from clinical_drug_discovery.stats import EmbeddingStats
+from clinical_drug_discovery.system.files import save_model, save_record
+from clinical_drug_discovery.system.machine import GIB, empty_cache, peak_memory_bytes
+from clinical_drug_discovery.system.progress import Run
 
 
 def fit_ranker_of(

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from clinical_drug_discovery.cache import cache_path, read_cached
-from clinical_drug_discovery.checkpoint import (
-    check_targets,
-    check_writable,
-)
 from clinical_drug_discovery.collapse import Collapse, collapse_by_type, collapse_warnings
-from clinical_drug_discovery.device_memory import PeakMemory, limit_memory
-from clinical_drug_discovery.errors import InputError
 from clinical_drug_discovery.fit_memory import rank_fit_bytes
 from clinical_drug_discovery.graph import KnowledgeGraph
 from clinical_drug_discovery.inference import LayeredModel, embed_all
@@ -32,15 +24,17 @@ from clinical_drug_discovery.model_dir import model_dir_of
 from clinical_drug_discovery.ops.backend import uses_kernels
 from clinical_drug_discovery.ops.buffers import release_buffers
 from clinical_drug_discovery.outputs import check_output, output_files
-from clinical_drug_discovery.progress import Progress
-from clinical_drug_discovery.runtime import (
+from clinical_drug_discovery.system.errors import InputError, check_at_least, check_between
+from clinical_drug_discovery.system.files import check_targets, check_writable
+from clinical_drug_discovery.system.machine import (
     GIB,
-    check_at_least,
-    check_between,
+    PeakMemory,
     empty_cache,
+    limit_memory,
     resolve_device,
     return_large_buffers,
 )
+from clinical_drug_discovery.system.progress import Run
 from clinical_drug_discovery.tables import check_edges_file, check_filters, read_graph
 from clinical_drug_discovery.views import SAMPLED, SUBGRAPH_SIZE
 from clinical_drug_discovery.warmup import prepare_kernels
@@ -63,33 +57,6 @@ class Trained:
     predicted_memory: int  #: peak bytes of the process, by the plan
     collapse: Collapse
     similarity: dict[str, float | int | None] | None  #: see `stats.EmbeddingStats`
-
-
-@dataclass(frozen=True)
-class Run:
-    """Where from, where to, on what device, and what is known so far."""
-
-    edges: Path
-    output: Path
-    model_dir: Path
-    device: torch.device
-    learning_rate: float
-    peak: PeakMemory
-    progress: Progress = field(default_factory=Progress)
-    seconds: dict[str, float] = field(default_factory=dict)  #: by part of the run
-    warnings: list[str] = field(default_factory=list)
-
-    @contextmanager
-    def timed(self, part: str) -> Iterator[None]:
-        """Take the time of a part of the run."""
-        start = time.perf_counter()
-        yield
-        self.seconds[f"seconds_{part}"] = time.perf_counter() - start
-
-    def warn(self, text: str) -> None:
-        """Say it now, and again in the record."""
-        self.warnings.append(text)
-        self.progress.warning(text)
 
 
 def check_sizes(settings: Any, *at_least_one: str) -> None:

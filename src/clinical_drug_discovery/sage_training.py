@@ -15,7 +15,6 @@ from clinical_drug_discovery.memory import CHUNK_SIZES, GraphSizes, SagePlan
 from clinical_drug_discovery.ops.backend import in_bfloat16
 from clinical_drug_discovery.run import (
     History,
-    Run,
     Trained,
     check_sizes,
     embed_nodes,
@@ -23,17 +22,12 @@ from clinical_drug_discovery.run import (
     take_step,
     watch_collapse,
 )
-from clinical_drug_discovery.runtime import empty_cache
 from clinical_drug_discovery.sage import GraphSage
 from clinical_drug_discovery.sampling import EdgeSampler
 from clinical_drug_discovery.structure import structural_vectors
-from clinical_drug_discovery.views import (
-    Subgraphs,
-    WholeGraph,
-    check_training,
-    see,
-    views_of,
-)
+from clinical_drug_discovery.system.machine import empty_cache
+from clinical_drug_discovery.system.progress import Run
+from clinical_drug_discovery.views import Subgraphs, WholeGraph, check_training, see, views_of
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from clinical_drug_discovery.areas import disease_areas
-from clinical_drug_discovery.errors import InputError
 from clinical_drug_discovery.graph import IntArray, KnowledgeGraph, without_edges
 from clinical_drug_discovery.pairs import (
     INDICATION,
@@ -25,6 +24,7 @@ from clinical_drug_discovery.pairs import (
     pair_keys,
     pairs_of,
 )
+from clinical_drug_discovery.system.errors import InputError
 
 
 @dataclass(frozen=True)

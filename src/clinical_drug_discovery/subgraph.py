@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from clinical_drug_discovery.edge_kernels import kept_edges
-from clinical_drug_discovery.errors import InputError
 from clinical_drug_discovery.graph import IntArray, KnowledgeGraph
+from clinical_drug_discovery.system.errors import InputError
 
 
 def induced_subgraph(graph: KnowledgeGraph, nodes: IntArray, hidden: IntArray) -> KnowledgeGraph:

@@ -18,8 +18,8 @@ import numpy.typing as npt
 import polars as pl
 from polars.io.plugins import register_io_source
 
-from clinical_drug_discovery.checkpoint import atomic_path, check_writable
-from clinical_drug_discovery.errors import InputError
+from clinical_drug_discovery.system.errors import InputError
+from clinical_drug_discovery.system.files import atomic_path, check_writable
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]

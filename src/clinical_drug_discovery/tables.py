@@ -17,11 +17,10 @@ import numpy.typing as npt
 import polars as pl
 
 from clinical_drug_discovery.diagnose import explain_unreadable
-from clinical_drug_discovery.errors import InputError
 from clinical_drug_discovery.facts import Keys, fold, node_bits, pack
 from clinical_drug_discovery.graph import IntArray, KnowledgeGraph, ReadReport, build_graph
 from clinical_drug_discovery.numbering import Hashes, Numbering
-from clinical_drug_discovery.runtime import check_at_least
+from clinical_drug_discovery.system.errors import InputError, check_at_least
 
 SUFFIXES = (".csv", ".csv.gz", ".csv.zst", ".parquet")
 IDENTITY = ("source", "type", "id")

@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 
 from clinical_drug_discovery.blocks import Block, full_block, row_block
-from clinical_drug_discovery.errors import InputError
 from clinical_drug_discovery.graph import IntArray, KnowledgeGraph
 from clinical_drug_discovery.ops.backend import uses_kernels
-from clinical_drug_discovery.runtime import check_at_least
 from clinical_drug_discovery.sampling import EdgeBatch, SteadyRows
 from clinical_drug_discovery.subgraph import SubgraphSampler, induced_subgraph
+from clinical_drug_discovery.system.errors import InputError, check_at_least
 
 FULL, SAMPLED = "full", "sampled"  #: kinds of training
 SUBGRAPH_SIZE = 20_000  #: nodes of a part, if nothing else is said

@@ -35,7 +35,7 @@ from clinical_drug_discovery.ops.precision import (
     storage_dtype,
 )
 from clinical_drug_discovery.ops.rows import own_rows
-from clinical_drug_discovery.runtime import check_shape
+from clinical_drug_discovery.system.errors import check_shape
 
 
 def heterogeneous_attention(

@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from clinical_drug_discovery.ops.backend import uses_kernels
 from clinical_drug_discovery.ops.buffers import zeros
-from clinical_drug_discovery.runtime import check_shape
+from clinical_drug_discovery.system.errors import check_shape
 
 FACT_CHUNK = 512  # with 512 candidates and dimensions 1 MiB for each buffer
 

@@ -15,7 +15,7 @@ from clinical_drug_discovery.ops import cpu, reference
 from clinical_drug_discovery.ops.backend import choosing_once, uses_kernels
 from clinical_drug_discovery.ops.buffers import empty, zeros
 from clinical_drug_discovery.ops.precision import packed
-from clinical_drug_discovery.runtime import check_shape
+from clinical_drug_discovery.system.errors import check_shape
 
 
 class TypedGradient(NamedTuple):

@@ -1,10 +1,15 @@
-"""The machine: devices, memory readings, shape checks. Knows nothing of graphs or models."""
+"""The machine: devices, memory readings, shape checks. Knows nothing of graphs or models.
+
+What a GPU's allocator may take, and the most that it took.
+
+On Apple silicon the GPU's memory is the machine's; on CUDA it is the card's own. Nothing here
+concerns the CPU, whose peak is `runtime.peak_memory_bytes`.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import gc
-import math
 import os
 import platform
 import resource
@@ -13,9 +18,8 @@ from pathlib import Path
 
 import psutil
 import torch
-from torch import Tensor
 
-from clinical_drug_discovery.errors import InputError
+from clinical_drug_discovery.system.errors import InputError
 
 GIB = 2**30
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # their numbers in malloc.h
@@ -127,28 +131,44 @@ def available_memory_bytes() -> int:
     return available
 
 
-def check_shape(name: str, tensor: Tensor, *shape: int | None) -> None:
-    """Refuse a tensor whose shape is not `shape`; None stands for any size."""
-    fits = tensor.dim() == len(shape) and all(
-        want in (None, got) for got, want in zip(tensor.shape, shape, strict=True)
-    )
-    if not fits:
-        raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected {shape}")
+def limit_memory(device: torch.device, budget: int) -> None:
+    """Have the allocator of a GPU refuse what goes beyond a budget, with an error of its own.
+
+    Args:
+        device: nothing happens on the CPU, which has no such limit.
+        budget: bytes.
+    """
+    if device.type == "mps":  # a share of what Metal recommends, which may be exceeded up to twice
+        share = budget / torch.mps.recommended_max_memory()
+        torch.mps.set_per_process_memory_fraction(min(2.0, share))
+    elif device.type == "cuda":
+        share = budget / torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, share), device)
 
 
-def check_between(
-    name: str, value: float, low: float, high: float, *, low_allowed: bool = False
-) -> None:
-    """Refuse a parameter that is no number above `low` (or equal, if allowed) and up to `high`."""
-    fits = isinstance(value, int | float) and not isinstance(value, bool)
-    fits = fits and low <= value <= min(high, sys.float_info.max)
-    if not fits or (value == low and not low_allowed):
-        lowest = f"of at least {low:g}" if low_allowed else f"above {low:g}"
-        highest = f" and at most {high:g}" if math.isfinite(high) else ""
-        raise InputError(f"{name} (got {value!r}) must be a finite number {lowest}{highest}")
+class PeakMemory:
+    """The most that the allocator of a device held since this was made."""
 
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._highest = device, 0
+        self.source = "none"  #: "reported" by torch, or the highest of the "samples" taken
+        if device.type == "cpu":
+            return
+        try:
+            torch.accelerator.reset_peak_memory_stats(device)
+            self.source = "reported"
+        except (AttributeError, NotImplementedError, RuntimeError):  # MPS before torch 2.13
+            self.source = "samples"
 
-def check_at_least(name: str, value: int, least: int) -> None:
-    """Refuse a parameter that is no whole number or below `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**63:
-        raise InputError(f"{name} (got {value!r}) must be a whole number of at least {least}")
+    def sample(self) -> None:
+        """Look at what is held now; needed where nothing is reported."""
+        if self.source == "samples" and self._device.type == "mps":
+            self._highest = max(self._highest, torch.mps.current_allocated_memory())
+
+    def num_bytes(self) -> int | None:
+        """The peak; of samples it is a lower bound. None on the CPU."""
+        if self.source == "none":
+            return None
+        if self.source == "reported":
+            return int(torch.accelerator.max_memory_allocated(self._device))
+        return self._highest

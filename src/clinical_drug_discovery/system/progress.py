@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
+import torch
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -17,6 +21,10 @@ from rich.progress import (
 )
 from rich.progress import Progress as RichProgress
 from rich.text import Text
+
+from clinical_drug_discovery.system.machine import (
+    PeakMemory,
+)
 
 
 class Bar(Protocol):
@@ -63,3 +71,30 @@ class Progress:
         ) as display:
             task = display.add_task(description, total=total, note="")
             yield lambda note: display.update(task, advance=1, note=note)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where from, where to, on what device, and what is known so far."""
+
+    edges: Path
+    output: Path
+    model_dir: Path
+    device: torch.device
+    learning_rate: float
+    peak: PeakMemory
+    progress: Progress = field(default_factory=Progress)
+    seconds: dict[str, float] = field(default_factory=dict)  #: by part of the run
+    warnings: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def timed(self, part: str) -> Iterator[None]:
+        """Take the time of a part of the run."""
+        start = time.perf_counter()
+        yield
+        self.seconds[f"seconds_{part}"] = time.perf_counter() - start
+
+    def warn(self, text: str) -> None:
+        """Say it now, and again in the record."""
+        self.warnings.append(text)
+        self.progress.warning(text)
