@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from measure import cached_graph, csr_matrix, edges_file, in_fresh_process, run, seconds_of
 
-from clinical_drug_discovery.graph import KnowledgeGraph
+from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from measure import MODELS, cached_graph, edges_file, embed, in_fresh_process, run, yardstick
 
-from clinical_drug_discovery.graph import KnowledgeGraph
+from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.inference import LayeredModel, embed_all
 from clinical_drug_discovery.system.machine import (
     GIB,

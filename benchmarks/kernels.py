@@ -22,7 +22,8 @@ from measure import edges_file, seconds_of
 from torch.nn import functional
 
 from clinical_drug_discovery.blocks import Block, full_block
-from clinical_drug_discovery.graph import KnowledgeGraph
+from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
+from clinical_drug_discovery.graph.read import read_graph
 from clinical_drug_discovery.ops import cpu, cpu_attention, cpu_heads
 from clinical_drug_discovery.ops.precision import (
     linear_backward,
@@ -31,7 +32,6 @@ from clinical_drug_discovery.ops.precision import (
     product_dtype,
     storage_dtype,
 )
-from clinical_drug_discovery.tables import read_graph
 
 DIM, HEADS = 256, 8
 TABLE_MIB = (1, 4, 8, 16, 32, 64, 128)

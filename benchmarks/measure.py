@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clinical_drug_discovery.cache import read_cached
-from clinical_drug_discovery.graph import KnowledgeGraph
+from clinical_drug_discovery.graph.cache import read_cached
+from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
+from clinical_drug_discovery.graph.read import read_graph
 from clinical_drug_discovery.synthetic import synthesize_graph
 from clinical_drug_discovery.system.machine import GIB, peak_memory_bytes
-from clinical_drug_discovery.tables import read_graph
 
 if TYPE_CHECKING:
     from torch import Tensor

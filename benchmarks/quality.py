@@ -29,17 +29,17 @@ from shallow import train_shallow
 from clinical_drug_discovery.baselines import BASELINES
 from clinical_drug_discovery.boosting import fit_boosted
 from clinical_drug_discovery.evaluate import MODELS, SPLITS, settings_of
-from clinical_drug_discovery.graph import IntArray, KnowledgeGraph
+from clinical_drug_discovery.graph.knowledge_graph import IntArray, KnowledgeGraph, span_of
+from clinical_drug_discovery.graph.read import read_graph
 from clinical_drug_discovery.metrics import Metrics, Scores, ranking_metrics
 from clinical_drug_discovery.network_scores import NetworkScores
-from clinical_drug_discovery.pairs import DISEASE, span_of
+from clinical_drug_discovery.pairs import DISEASE
 from clinical_drug_discovery.paths import PathEvidence
 from clinical_drug_discovery.ranker import fit_ranker
 from clinical_drug_discovery.rankers import Ranker, drug_rankers, of_nodes
 from clinical_drug_discovery.ranking import Question
 from clinical_drug_discovery.run import begin_run
 from clinical_drug_discovery.split import Split
-from clinical_drug_discovery.tables import read_graph
 
 SHOWN = ("mrr", "hits@10", "recall@50", "recall@100", "auroc", "auprc", "entropy@50")
 #: A training graph, and what is asked after training on it.

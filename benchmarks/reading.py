@@ -33,14 +33,14 @@ def scan(arguments: list[str]) -> dict[str, float]:
 
 
 def read(arguments: list[str]) -> dict[str, float]:
-    from clinical_drug_discovery.tables import read_graph
+    from clinical_drug_discovery.graph.read import read_graph
 
     return figures(lambda: read_graph(arguments[0]).report.num_rows)
 
 
 def cached(arguments: list[str]) -> dict[str, float]:
     """The same by way of the cache, whether it is there already or has to be made."""
-    from clinical_drug_discovery.cache import read_cached
+    from clinical_drug_discovery.graph.cache import read_cached
 
     path, directory = arguments
     return figures(lambda: read_cached(path, cache_dir=directory)[0].report.num_rows)

@@ -17,9 +17,14 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from clinical_drug_discovery.graph import EdgeType, IntArray, KnowledgeGraph
+from clinical_drug_discovery.graph.knowledge_graph import (
+    EdgeType,
+    IntArray,
+    KnowledgeGraph,
+    span_of,
+)
 from clinical_drug_discovery.metrics import Scores
-from clinical_drug_discovery.pairs import DISEASE, DRUG, INDICATION, span_of
+from clinical_drug_discovery.pairs import DISEASE, DRUG, INDICATION
 
 
 def export_split(place: Path, graph: KnowledgeGraph, diseases: IntArray) -> None:

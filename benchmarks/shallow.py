@@ -16,9 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clinical_drug_discovery.graph import EdgeType, IntArray, KnowledgeGraph
+from clinical_drug_discovery.graph.knowledge_graph import (
+    EdgeType,
+    IntArray,
+    KnowledgeGraph,
+    span_of,
+)
 from clinical_drug_discovery.metrics import Scores
-from clinical_drug_discovery.pairs import DISEASE, DRUG, INDICATION, span_of
+from clinical_drug_discovery.pairs import DISEASE, DRUG, INDICATION
 from clinical_drug_discovery.sampling import share_out
 
 BATCH, NEGATIVES = 8192, 1024

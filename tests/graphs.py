@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from clinical_drug_discovery.graph import KnowledgeGraph
-from clinical_drug_discovery.tables import read_graph
+from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
+from clinical_drug_discovery.graph.read import read_graph
 
 
 class Node(NamedTuple):

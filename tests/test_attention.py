@@ -16,10 +16,10 @@ from torch_geometric.nn import HGTConv
 from witness import LargestTensor, peak_bytes
 
 from clinical_drug_discovery.blocks import Block, full_block, range_block, row_block
-from clinical_drug_discovery.graph import KnowledgeGraph
+from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
+from clinical_drug_discovery.graph.read import read_graph
 from clinical_drug_discovery.ops import attention as attention_module
 from clinical_drug_discovery.ops import cpu_attention, cpu_heads, heterogeneous_attention, reference
-from clinical_drug_discovery.tables import read_graph
 
 HEADS, DIM = 4, 3
 WIDTH = HEADS * DIM

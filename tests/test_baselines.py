@@ -11,8 +11,8 @@ import pytest
 from graphs import Fact, node, read_facts
 
 from clinical_drug_discovery.baselines import BASELINES, break_ties, popularity_scores
-from clinical_drug_discovery.graph import KnowledgeGraph
-from clinical_drug_discovery.pairs import TREATS, span_of
+from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph, span_of
+from clinical_drug_discovery.pairs import TREATS
 from clinical_drug_discovery.ranking import known_drugs, rank_metrics_of
 from clinical_drug_discovery.split import split_pairs
 from clinical_drug_discovery.system.errors import InputError

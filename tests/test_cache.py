@@ -18,12 +18,12 @@ import pytest
 from graphs import Fact, to_rows
 from torch import Tensor, equal
 
-from clinical_drug_discovery import cache, graph_file
-from clinical_drug_discovery.cache import CacheOutcome, cache_path, read_cached
-from clinical_drug_discovery.graph import KnowledgeGraph
+from clinical_drug_discovery.graph import cache
+from clinical_drug_discovery.graph.cache import CacheOutcome, cache_path, read_cached
+from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
+from clinical_drug_discovery.graph.read import read_graph
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.system.errors import InputError
-from clinical_drug_discovery.tables import read_graph
 
 LONG_AGO = time.time_ns() - 3600 * 10**9
 
@@ -186,7 +186,7 @@ def test_damage_is_said_and_mended(edges: Path, rng: np.random.Generator) -> Non
 
 def test_another_version_is_replaced(edges: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read_cached(edges)
-    monkeypatch.setattr(graph_file, "FORMAT_VERSION", graph_file.FORMAT_VERSION + 1)
+    monkeypatch.setattr(cache, "FORMAT_VERSION", cache.FORMAT_VERSION + 1)
     outcome = read_fresh(edges)[1]
     assert (outcome.hit, outcome.warnings) == (False, ())
     assert "of version" in outcome.message
@@ -294,4 +294,4 @@ def test_another_graph_needs_another_format_version(edges: Path) -> None:
             digest.update(value.write_csv().encode())
         else:
             digest.update(repr(value).encode())
-    assert DIGESTS[graph_file.FORMAT_VERSION] == digest.hexdigest()[:16]
+    assert DIGESTS[cache.FORMAT_VERSION] == digest.hexdigest()[:16]

@@ -17,7 +17,7 @@ from clinical_drug_discovery.collapse import (
     similarity_spearman,
 )
 from clinical_drug_discovery.contrast import LeftOutPairs
-from clinical_drug_discovery.graph import KnowledgeGraph
+from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 
 
 def collapse_of(embeddings: torch.Tensor, graph: KnowledgeGraph) -> Collapse:

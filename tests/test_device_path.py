@@ -26,7 +26,7 @@ from typer.testing import CliRunner
 from clinical_drug_discovery.blocks import full_block, range_block, row_block
 from clinical_drug_discovery.cli import make_app
 from clinical_drug_discovery.contrast import PairBatch
-from clinical_drug_discovery.graph import KnowledgeGraph
+from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.hgt import Hgt
 from clinical_drug_discovery.inference import embed_all
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings

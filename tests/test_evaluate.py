@@ -18,7 +18,7 @@ from clinical_drug_discovery import evaluate
 from clinical_drug_discovery.baselines import BASELINES
 from clinical_drug_discovery.cli import make_app, show_evaluation
 from clinical_drug_discovery.evaluate import MODELS, evaluate_model
-from clinical_drug_discovery.graph import IntArray
+from clinical_drug_discovery.graph.knowledge_graph import IntArray
 from clinical_drug_discovery.metrics import Scores, pair_metrics
 from clinical_drug_discovery.sage_training import SageSettings
 from clinical_drug_discovery.system.errors import InputError

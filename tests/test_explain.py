@@ -11,8 +11,7 @@ import pytest
 from graphs import Fact, graph_of, node, random_facts, read_facts, to_triples
 
 from clinical_drug_discovery.explain import KINDS, Explainer
-from clinical_drug_discovery.graph import EdgeType, KnowledgeGraph
-from clinical_drug_discovery.pairs import span_of
+from clinical_drug_discovery.graph.knowledge_graph import EdgeType, KnowledgeGraph, span_of
 from clinical_drug_discovery.wording import sentence
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from graphs import node, read_facts
 
-from clinical_drug_discovery.graph import KnowledgeGraph
+from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 
 Triple = tuple[int, int, int]
 

@@ -15,7 +15,7 @@ from torch_geometric.nn import HGTConv
 from witness import LargestTensor
 
 from clinical_drug_discovery.blocks import full_block, row_block
-from clinical_drug_discovery.graph import KnowledgeGraph
+from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.hgt import Hgt, HgtLayer
 from clinical_drug_discovery.inference import embed_all
 from clinical_drug_discovery.ops import attention, cpu_attention, cpu_heads, reference

@@ -19,10 +19,10 @@ from graphs import Fact, Node, node, random_facts, to_rows
 from torch import Tensor
 
 from clinical_drug_discovery.blocks import Block, full_block, range_block, row_block
-from clinical_drug_discovery.graph import KnowledgeGraph
+from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
+from clinical_drug_discovery.graph.read import read_graph
 from clinical_drug_discovery.ops import cpu, cpu_attention, reference
 from clinical_drug_discovery.ops.precision import has_bfloat16_products, padded
-from clinical_drug_discovery.tables import read_graph
 
 #: In what rows are stored, in what is computed, and how far from exact that may be.
 DTYPES = (

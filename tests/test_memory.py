@@ -15,7 +15,7 @@ import psutil
 import pytest
 import torch
 
-from clinical_drug_discovery.graph import EdgeType, KnowledgeGraph
+from clinical_drug_discovery.graph.knowledge_graph import EdgeType, KnowledgeGraph
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
 from clinical_drug_discovery.memory import (

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from clinical_drug_discovery.facts import fold, node_bits, pack
-from clinical_drug_discovery.numbering import Numbering
+from clinical_drug_discovery.graph.dedup import Numbering, fold, node_bits, pack
 
 
 @pytest.mark.parametrize("spread", [2**64 - 1, 90_000])  # the latter share their upper bits

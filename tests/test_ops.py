@@ -13,7 +13,7 @@ from graphs import Fact, node, random_facts, read_facts
 from witness import LargestTensor
 
 from clinical_drug_discovery.blocks import full_block, range_block, row_block
-from clinical_drug_discovery.graph import KnowledgeGraph
+from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.ops import mean_neighbors, reference
 from clinical_drug_discovery.ops.backend import device_path
 

@@ -9,7 +9,7 @@ import pytest
 from graphs import Fact, graph_of, node, random_facts
 
 from clinical_drug_discovery.fellows import fellows_of, fellows_without
-from clinical_drug_discovery.graph import KnowledgeGraph
+from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.paths import PathEvidence
 from clinical_drug_discovery.system.errors import InputError
 

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from clinical_drug_discovery import run
 from clinical_drug_discovery.blocks import full_block
+from clinical_drug_discovery.graph.read import read_graph
 from clinical_drug_discovery.hgt import Hgt
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
@@ -25,7 +26,6 @@ from clinical_drug_discovery.outputs import read_embeddings
 from clinical_drug_discovery.sage import GraphSage
 from clinical_drug_discovery.stats import EmbeddingStats
 from clinical_drug_discovery.system.errors import InputError
-from clinical_drug_discovery.tables import read_graph
 
 SMALL: dict[str, Any] = {"embedding_dim": 12, "hidden_dim": 8, "num_layers": 2, "num_epochs": 3}
 Generate = Callable[..., dict[str, Any]]

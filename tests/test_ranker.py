@@ -10,10 +10,10 @@ import torch
 from graphs import graph_of, planted_facts
 
 from clinical_drug_discovery.boosting import BoostedPaths, fit_boosted
+from clinical_drug_discovery.graph.adjacency import Floats
 from clinical_drug_discovery.lists import Extra
 from clinical_drug_discovery.paths import PathEvidence
 from clinical_drug_discovery.ranker import PathRanker, fit_ranker
-from clinical_drug_discovery.typed import Floats
 
 
 def fit(evidence: PathEvidence, extra: Extra | None = None) -> PathRanker:

@@ -9,8 +9,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from clinical_drug_discovery.graph import KnowledgeGraph
-from clinical_drug_discovery.tables import read_graph
+from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
+from clinical_drug_discovery.graph.read import read_graph
 
 PATH = Path(str(files("clinical_drug_discovery") / "data" / "sample_kg.csv"))
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from graphs import node, read_facts
 
-from clinical_drug_discovery.graph import EdgeType, KnowledgeGraph
+from clinical_drug_discovery.graph.knowledge_graph import EdgeType, KnowledgeGraph
 from clinical_drug_discovery.losses import DistMult, link_prediction_loss
 from clinical_drug_discovery.sampling import EdgeSampler, share_out
 

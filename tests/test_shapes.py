@@ -11,8 +11,9 @@ from torch import Tensor
 
 from clinical_drug_discovery.audit_paths import audited_paths
 from clinical_drug_discovery.blocks import full_block, row_block
-from clinical_drug_discovery.chunks import steady_size
-from clinical_drug_discovery.graph import KnowledgeGraph
+from clinical_drug_discovery.graph.chunks import steady_size
+from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
+from clinical_drug_discovery.graph.read import read_graph
 from clinical_drug_discovery.hgt import Hgt
 from clinical_drug_discovery.losses import DistMult, link_prediction_loss
 from clinical_drug_discovery.ops.backend import device_path, windows
@@ -20,7 +21,6 @@ from clinical_drug_discovery.optimizer import Adam
 from clinical_drug_discovery.sage import GraphSage
 from clinical_drug_discovery.sampling import EdgeSampler, SteadyRows
 from clinical_drug_discovery.synthetic import synthesize_graph
-from clinical_drug_discovery.tables import read_graph
 from clinical_drug_discovery.witnesses import Operations
 
 #: What Metal, cuBLAS and oneDNN prepare for each shape.
@@ -151,7 +151,7 @@ def test_no_result_depends_on_the_sizes(
 
 @pytest.mark.parametrize("num_rows", [1, 5, 12, 13, 30])
 def test_windows_take_each_row_once(num_rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clinical_drug_discovery.chunks.MOST_ROWS", 12)
+    monkeypatch.setattr("clinical_drug_discovery.graph.chunks.MOST_ROWS", 12)
     for start in range(num_rows + 1):
         for stop in range(start, num_rows + 1):
             taken = torch.zeros(num_rows, 1)

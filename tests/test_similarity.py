@@ -11,7 +11,7 @@ import torch
 from graphs import Fact, node, read_facts
 
 from clinical_drug_discovery.contrast import PairSampler
-from clinical_drug_discovery.graph import KnowledgeGraph
+from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.losses import info_nce
 from clinical_drug_discovery.similarity import most_sharing_pairs, shared_neighbor_jaccard
 

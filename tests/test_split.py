@@ -14,7 +14,8 @@ from closeness import off
 from graphs import Fact, Node, node, read_facts, to_rows, to_triples
 
 from clinical_drug_discovery.blocks import full_block, row_block
-from clinical_drug_discovery.graph import KnowledgeGraph, without_edges
+from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph, without_edges
+from clinical_drug_discovery.graph.read import read_graph
 from clinical_drug_discovery.hgt import Hgt
 from clinical_drug_discovery.losses import DistMult, link_prediction_loss
 from clinical_drug_discovery.pairs import TREATS, Pairs, leak_count, pairs_of
@@ -22,7 +23,6 @@ from clinical_drug_discovery.sage import GraphSage
 from clinical_drug_discovery.sampling import EdgeSampler, share_out
 from clinical_drug_discovery.split import Split, split_areas, split_diseases, split_pairs
 from clinical_drug_discovery.system.errors import InputError
-from clinical_drug_discovery.tables import read_graph
 
 Triple = tuple[tuple[str, ...], str, tuple[str, ...]]
 BETWEEN = (*TREATS, "contraindication", "off-label use")

@@ -9,7 +9,7 @@ from closeness import off
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from clinical_drug_discovery.graph import KnowledgeGraph
+from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.structure import structural_vectors
 
 

@@ -13,7 +13,7 @@ import torch
 from graphs import Fact, to_rows
 
 from clinical_drug_discovery.blocks import full_block, row_block
-from clinical_drug_discovery.graph import IntArray, KnowledgeGraph
+from clinical_drug_discovery.graph.knowledge_graph import IntArray, KnowledgeGraph
 from clinical_drug_discovery.hgt import Hgt
 from clinical_drug_discovery.learner import Learner
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings

@@ -13,9 +13,9 @@ import pytest
 import torch
 from graphs import Fact, Node, node, to_rows, to_triples
 
-from clinical_drug_discovery.graph import KnowledgeGraph
+from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
+from clinical_drug_discovery.graph.read import read_graph
 from clinical_drug_discovery.system.errors import InputError
-from clinical_drug_discovery.tables import read_graph
 
 
 def assert_same_graph(a: KnowledgeGraph, b: KnowledgeGraph) -> None:

@@ -9,9 +9,8 @@ from graphs import Fact, graph_of, node, planted_facts, random_facts
 
 from clinical_drug_discovery.blend import fit_weight
 from clinical_drug_discovery.decoder_fit import fit_decoders
-from clinical_drug_discovery.graph import KnowledgeGraph
+from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph, span_of
 from clinical_drug_discovery.kernels import DISEASE, DRUG
-from clinical_drug_discovery.pairs import span_of
 from clinical_drug_discovery.propagation import Propagation
 from clinical_drug_discovery.treatment_decoder import (
     TreatmentDecoder,

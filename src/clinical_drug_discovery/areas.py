@@ -5,8 +5,13 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse
 
-from clinical_drug_discovery.graph import IntArray, KnowledgeGraph
-from clinical_drug_discovery.pairs import DISEASE, edges_of, span_of
+from clinical_drug_discovery.graph.knowledge_graph import (
+    IntArray,
+    KnowledgeGraph,
+    edges_of,
+    span_of,
+)
+from clinical_drug_discovery.pairs import DISEASE
 from clinical_drug_discovery.system.errors import InputError
 
 

@@ -14,8 +14,13 @@ import numpy.typing as npt
 import scipy.sparse
 
 from clinical_drug_discovery.areas import relatives
-from clinical_drug_discovery.graph import IntArray, KnowledgeGraph
-from clinical_drug_discovery.pairs import DISEASE, DRUG, edges_of, pairs_of, span_of
+from clinical_drug_discovery.graph.knowledge_graph import (
+    IntArray,
+    KnowledgeGraph,
+    edges_of,
+    span_of,
+)
+from clinical_drug_discovery.pairs import DISEASE, DRUG, pairs_of
 
 Scores = npt.NDArray[np.float32]
 Ranker = Callable[[KnowledgeGraph, IntArray], Scores]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from clinical_drug_discovery.typed import Floats
+from clinical_drug_discovery.graph.adjacency import Floats
 
 _STEPS, _RIDGE, _ENOUGH = 30, 1e-6, 1e-4
 _DECIMALS = 3

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from clinical_drug_discovery.edge_chunks import EdgeIndex, index_edges
-from clinical_drug_discovery.graph import KnowledgeGraph
+from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from clinical_drug_discovery.fellows import fellows_of, fellows_without
-from clinical_drug_discovery.graph import IntArray
+from clinical_drug_discovery.graph.adjacency import Floats
+from clinical_drug_discovery.graph.knowledge_graph import IntArray
 from clinical_drug_discovery.lists import base_features, feature_scales, squash, training_lists
 from clinical_drug_discovery.paths import PathEvidence
-from clinical_drug_discovery.typed import Floats
 
 _GOALS, _OTHERS = 8, 120  # known drugs of a disease that are learned, other drugs beside each
 _HARD = 0.7  # share of the others that treat something

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from clinical_drug_discovery.contrast import LeftOutPairs
-from clinical_drug_discovery.graph import KnowledgeGraph
+from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.system.errors import check_shape
 
 _CHUNK_ROWS = 8192

@@ -12,7 +12,7 @@ import scipy.sparse
 import torch
 from torch import Tensor
 
-from clinical_drug_discovery.graph import IntArray
+from clinical_drug_discovery.graph.knowledge_graph import IntArray
 
 _HELD_OUT_SHARE = 0.1  # of the nodes that share something: enough of them to measure with
 _ROUNDS = 16  # of looking for a node that shares nothing with a held-out one

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from clinical_drug_discovery.embedding_score import EmbeddingScore, mean_score
-from clinical_drug_discovery.graph import IntArray, KnowledgeGraph
+from clinical_drug_discovery.graph.adjacency import Floats
+from clinical_drug_discovery.graph.knowledge_graph import IntArray, KnowledgeGraph
 from clinical_drug_discovery.propagation import Propagation
 from clinical_drug_discovery.treatment_decoder import decode, fit_treatment_decoder
-from clinical_drug_discovery.typed import Floats
 
 NUM_STEPS = 4  #: from a drug to a disease
 

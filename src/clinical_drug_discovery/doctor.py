@@ -14,7 +14,7 @@ import psutil
 import torch
 
 from clinical_drug_discovery.audit import audit_models
-from clinical_drug_discovery.cache import read_cached
+from clinical_drug_discovery.graph.cache import read_cached
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
 from clinical_drug_discovery.memory import (

@@ -18,14 +18,14 @@ from clinical_drug_discovery.blend import Expectation, fit_expectation, fit_weig
 from clinical_drug_discovery.calibrate import Calibration, fit_calibration
 from clinical_drug_discovery.decoder_fit import fit_decoders
 from clinical_drug_discovery.embedding_score import EmbeddingScore
-from clinical_drug_discovery.graph import IntArray, KnowledgeGraph
+from clinical_drug_discovery.graph.adjacency import Floats
+from clinical_drug_discovery.graph.knowledge_graph import IntArray, KnowledgeGraph, span_of
 from clinical_drug_discovery.network_scores import LinkScore, NetworkScores
-from clinical_drug_discovery.pairs import DRUG, span_of
+from clinical_drug_discovery.pairs import DRUG
 from clinical_drug_discovery.paths import PathEvidence
 from clinical_drug_discovery.ranker import PathRanker, fit_ranker
 from clinical_drug_discovery.system.errors import InputError
 from clinical_drug_discovery.treatments import treatments
-from clinical_drug_discovery.typed import Floats
 
 # Of the weight by diseases that were left out: the model whose embeddings are asked has seen what
 # treats them, of which the pairs that are looked for have no part.

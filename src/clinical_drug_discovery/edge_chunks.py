@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clinical_drug_discovery.chunks import filled_chunks, steady_size
-from clinical_drug_discovery.graph import KnowledgeGraph
+from clinical_drug_discovery.graph.chunks import filled_chunks, steady_size
+from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 
 EDGE_CHUNK = 1 << 15  # with 256 float32 columns a chunk of messages is 32 MiB
 _CHUNK_COST = 1 << 12  # what the launches of a chunk cost, in edges

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clinical_drug_discovery.graph import IntArray
-from clinical_drug_discovery.typed import Floats
+from clinical_drug_discovery.graph.adjacency import Floats
+from clinical_drug_discovery.graph.knowledge_graph import IntArray
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ from typing import Any
 
 import polars as pl
 
-from clinical_drug_discovery.graph import KnowledgeGraph
+from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph, span_of
 from clinical_drug_discovery.hgt_training import HgtSettings, train_hgt
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
 from clinical_drug_discovery.metrics import Metrics, filtered_ranks, ranking_metrics
 from clinical_drug_discovery.network_scores import NetworkScores
-from clinical_drug_discovery.pairs import DRUG, INDICATION, leak_count, pairs_of, span_of
+from clinical_drug_discovery.pairs import DRUG, INDICATION, leak_count, pairs_of
 from clinical_drug_discovery.rankers import drug_rankers
 from clinical_drug_discovery.ranking import Question
 from clinical_drug_discovery.relations import (

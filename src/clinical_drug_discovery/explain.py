@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from clinical_drug_discovery.graph import EdgeType, KnowledgeGraph
+from clinical_drug_discovery.graph.knowledge_graph import EdgeType, KnowledgeGraph
 from clinical_drug_discovery.halves import Half, Steps
 from clinical_drug_discovery.pairs import DISEASE, DRUG, TREATS
 from clinical_drug_discovery.wording import phrase, sentence

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from clinical_drug_discovery.graph import IntArray
-from clinical_drug_discovery.typed import Floats
+from clinical_drug_discovery.graph.adjacency import Floats
+from clinical_drug_discovery.graph.knowledge_graph import IntArray
 
 
 def fellows_of(rows: Floats) -> Floats:

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clinical_drug_discovery.decoder_fit import NUM_STEPS
-from clinical_drug_discovery.graph import EdgeType, KnowledgeGraph
+from clinical_drug_discovery.graph.knowledge_graph import EdgeType, KnowledgeGraph
 from clinical_drug_discovery.kernels import DISEASE, DRUG, Chain, meet, steps_from
 from clinical_drug_discovery.lists import MOST_LISTS, NUM_TRIED, NUM_UNTRIED
 from clinical_drug_discovery.pairs import TREATS

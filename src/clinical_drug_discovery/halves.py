@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from clinical_drug_discovery.graph import EdgeType, IntArray, KnowledgeGraph
-from clinical_drug_discovery.typed import DAMPING
+from clinical_drug_discovery.graph.adjacency import DAMPING
+from clinical_drug_discovery.graph.knowledge_graph import EdgeType, IntArray, KnowledgeGraph
 
 _KEPT = 3  # paths to each end: one or two may come by nodes of the other half
 

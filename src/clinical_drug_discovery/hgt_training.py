@@ -12,13 +12,12 @@ import torch
 
 from clinical_drug_discovery.collapse import similarity_spearman
 from clinical_drug_discovery.contrast import PairSampler
-from clinical_drug_discovery.graph import KnowledgeGraph
+from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph, span_of
 from clinical_drug_discovery.hgt import Hgt
 from clinical_drug_discovery.learner import Learner
 from clinical_drug_discovery.losses import DistMult, contrastive_loss, link_prediction_loss
 from clinical_drug_discovery.memory import CHUNK_SIZES, GraphSizes, HgtPlan
 from clinical_drug_discovery.ops.backend import in_bfloat16
-from clinical_drug_discovery.pairs import span_of
 from clinical_drug_discovery.run import (
     History,
     Trained,

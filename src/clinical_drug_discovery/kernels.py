@@ -14,8 +14,7 @@ import numpy as np
 import scipy.sparse
 from scipy.sparse import csr_array
 
-from clinical_drug_discovery.graph import EdgeType, IntArray, KnowledgeGraph
-from clinical_drug_discovery.typed import (
+from clinical_drug_discovery.graph.adjacency import (
     Floats,
     biadjacency,
     damped,
@@ -25,6 +24,7 @@ from clinical_drug_discovery.typed import (
     scale,
     unit_rows,
 )
+from clinical_drug_discovery.graph.knowledge_graph import EdgeType, IntArray, KnowledgeGraph
 
 DRUG, DISEASE = "drug", "disease"
 #: Long walks beat three hops: a relative's relative's indications are better than none.

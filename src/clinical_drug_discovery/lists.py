@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from clinical_drug_discovery.fellows import fellows_of
-from clinical_drug_discovery.graph import IntArray
+from clinical_drug_discovery.graph.adjacency import Floats
+from clinical_drug_discovery.graph.knowledge_graph import IntArray
 from clinical_drug_discovery.paths import PathEvidence
-from clinical_drug_discovery.typed import Floats
 
 _CHUNK = 16  # diseases; bounds the memory
 MOST_LISTS = 2_000  #: diseases to learn from; more would take longer, and teach little more

@@ -13,7 +13,7 @@ import psutil
 import torch
 
 from clinical_drug_discovery.edge_chunks import EDGE_CHUNK
-from clinical_drug_discovery.graph import EdgeType, KnowledgeGraph
+from clinical_drug_discovery.graph.knowledge_graph import EdgeType, KnowledgeGraph
 from clinical_drug_discovery.ops.backend import uses_kernels
 from clinical_drug_discovery.ops.buffers import MOST_IDLE_BYTES
 from clinical_drug_discovery.ops.cpu_attention import PIECE_EDGES

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clinical_drug_discovery.curves import pool_rows
-from clinical_drug_discovery.graph import IntArray
+from clinical_drug_discovery.graph.knowledge_graph import IntArray
 from clinical_drug_discovery.system.errors import InputError
 
 Metrics = dict[str, float | int | None]

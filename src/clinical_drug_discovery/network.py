@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clinical_drug_discovery.graph import IntArray
-from clinical_drug_discovery.typed import Floats
+from clinical_drug_discovery.graph.adjacency import Floats
+from clinical_drug_discovery.graph.knowledge_graph import IntArray
 
 
 class Network(nn.Module):

@@ -9,11 +9,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from clinical_drug_discovery.graph import EdgeType, IntArray, KnowledgeGraph
+from clinical_drug_discovery.graph.adjacency import Floats
+from clinical_drug_discovery.graph.knowledge_graph import (
+    EdgeType,
+    IntArray,
+    KnowledgeGraph,
+    span_of,
+)
 from clinical_drug_discovery.losses import DistMult
 from clinical_drug_discovery.metrics import Scores
-from clinical_drug_discovery.pairs import DISEASE, DRUG, TREATS, span_of
-from clinical_drug_discovery.typed import Floats
+from clinical_drug_discovery.pairs import DISEASE, DRUG, TREATS
 
 
 class NetworkScores:

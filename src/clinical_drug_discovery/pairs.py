@@ -6,14 +6,13 @@ form). Here a pair is one thing, whatever says so.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from clinical_drug_discovery.graph import IntArray, KnowledgeGraph
-from clinical_drug_discovery.system.errors import InputError
+from clinical_drug_discovery.graph.knowledge_graph import IntArray, KnowledgeGraph, edges_of
 
 DRUG, DISEASE = "drug", "disease"
 INDICATION = "indication"
@@ -40,31 +39,10 @@ class Pairs:
         return Pairs(self.drug[chosen], self.disease[chosen])
 
 
-def span_of(graph: KnowledgeGraph, node_type: str) -> tuple[int, int]:
-    """The first node of a type, and what follows its last.
-
-    Raises:
-        InputError: the graph has no such nodes.
-    """
-    if node_type not in graph.node_type_names:
-        raise InputError(
-            f"the graph has no nodes of type {node_type!r}, only {', '.join(graph.node_type_names)}"
-        )
-    return graph.span(graph.node_type_names.index(node_type))
-
-
 def drug_disease_types(graph: KnowledgeGraph) -> list[int]:
     """The edge types from drugs to diseases, as indices into `edge_types`; any relation."""
     kinds = graph.edge_types
     return [r for r, kind in enumerate(kinds) if kind.src_type == DRUG and kind.dst_type == DISEASE]
-
-
-def edges_of(graph: KnowledgeGraph, edge_types: Sequence[int]) -> tuple[IntArray, IntArray]:
-    """Sources and targets of all edges of some types, int32; of none where there are no types."""
-    none = [np.empty(0, np.int32)]
-    src = np.concatenate(none + [graph.src_of(r).numpy() for r in edge_types])
-    dst = np.concatenate(none + [graph.dst_of(r).numpy() for r in edge_types])
-    return src, dst
 
 
 def pairs_of(graph: KnowledgeGraph, relations: Collection[str] = TREATS) -> Pairs:

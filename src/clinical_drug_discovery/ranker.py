@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from clinical_drug_discovery.fellows import fellows_of, fellows_without
-from clinical_drug_discovery.graph import IntArray
+from clinical_drug_discovery.graph.adjacency import Floats
+from clinical_drug_discovery.graph.knowledge_graph import IntArray
 from clinical_drug_discovery.lists import (
     Extra,
     TrainingList,
@@ -29,7 +30,6 @@ from clinical_drug_discovery.lists import (
 from clinical_drug_discovery.network import JointNetworks, Network, initialise, join
 from clinical_drug_discovery.optimizer import Adam
 from clinical_drug_discovery.paths import PathEvidence
-from clinical_drug_discovery.typed import Floats
 
 _GROUP = 4  # lists a step
 _MAX_GOALS = 4  # known drugs of a disease that are hidden one at a time, each epoch

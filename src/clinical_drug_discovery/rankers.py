@@ -11,12 +11,12 @@ from functools import partial
 from clinical_drug_discovery.baselines import BASELINES
 from clinical_drug_discovery.boosting import fit_boosted
 from clinical_drug_discovery.drug_ranker import fit_drug_ranker
-from clinical_drug_discovery.graph import IntArray, KnowledgeGraph
+from clinical_drug_discovery.graph.adjacency import Floats
+from clinical_drug_discovery.graph.knowledge_graph import IntArray, KnowledgeGraph, span_of
 from clinical_drug_discovery.metrics import Scores
 from clinical_drug_discovery.network_scores import NetworkScores
-from clinical_drug_discovery.pairs import DISEASE, DRUG, INDICATION, span_of
+from clinical_drug_discovery.pairs import DISEASE, DRUG, INDICATION
 from clinical_drug_discovery.paths import PathEvidence
-from clinical_drug_discovery.typed import Floats
 
 Ranker = Callable[[IntArray], Scores]
 

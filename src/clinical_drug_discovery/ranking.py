@@ -9,9 +9,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from clinical_drug_discovery.graph import IntArray
+from clinical_drug_discovery.graph.knowledge_graph import IntArray, span_of
 from clinical_drug_discovery.metrics import Metrics, Scores, ranking_metrics
-from clinical_drug_discovery.pairs import DRUG, Pairs, pairs_of, span_of
+from clinical_drug_discovery.pairs import DRUG, Pairs, pairs_of
 from clinical_drug_discovery.split import Split
 from clinical_drug_discovery.system.errors import InputError
 

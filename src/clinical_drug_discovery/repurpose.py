@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +9,10 @@ import numpy as np
 import polars as pl
 
 from clinical_drug_discovery.explain import Explainer
+from clinical_drug_discovery.graph.node_lookup import _hint, find_node
 from clinical_drug_discovery.model_dir import model_dir_of, read_model_graph
 from clinical_drug_discovery.outputs import read_embeddings
 from clinical_drug_discovery.system.errors import InputError
-
-_MAX_CHOICES = 8
 
 
 def similar_nodes(
@@ -101,104 +97,3 @@ def nearest(
         {"rank": rank, "cosine": round(float(score), 6), **record}
         for rank, (score, record) in enumerate(zip(cosine[best], found, strict=True), start=1)
     ]
-
-
-def find_node(
-    nodes: pl.DataFrame, query: str, *, type: str | None = None, parameter: str = "node"
-) -> int:
-    """The row of the node that `query` names.
-
-    Args:
-        nodes: N rows.
-        query: source:id, an id, or a name; names match in any case, an exact match wins.
-        type: only nodes of this type.
-        parameter: what the query was given as, for the error.
-
-    Returns:
-        A row number of `nodes`.
-
-    Raises:
-        InputError: no such node (with suggestions), or several (with the choices).
-    """
-    text = query.strip()
-    table = nodes.with_row_index("row")
-    if type is not None:
-        table = table.filter(pl.col("node_type") == type)
-    name = pl.col("node_name")
-    rules = (
-        pl.format("{}:{}", "node_source", "node_id") == text,
-        (pl.col("node_id") == text) | (name == text),
-        name.str.to_lowercase() == text.lower(),
-    )
-    for rule in rules:
-        found = table.filter(rule)
-        if len(found) == 1:
-            return int(found["row"][0])
-        if len(found) > 1:
-            raise InputError(
-                f"{parameter} (got {query!r}) is ambiguous; say which: {_choices(found)}"
-            )
-    of_type = "" if type is None else f" of type {type}"
-    raise InputError(
-        f"{parameter} (got {query!r}) is no name or id{of_type} in the graph{_suggest(table, text)}"
-    )
-
-
-def find_nodes(nodes: pl.DataFrame, queries: Sequence[tuple[str, str]], *, type: str) -> list[int]:
-    """The rows of the nodes that many queries name: as `find_node`, but the names are read once.
-
-    Args:
-        nodes: N rows, all of one type.
-        queries: what each was given as, for the error, and the query.
-        type: of the nodes.
-
-    Raises:
-        InputError: of the first query that names no node, or several.
-    """
-    names, ids = nodes["node_name"].to_list(), nodes["node_id"].to_list()
-    full = [f"{source}:{id_}" for source, id_ in zip(nodes["node_source"], ids, strict=True)]
-    rules: list[dict[str, set[int]]] = [defaultdict(set), defaultdict(set)]
-    for row, (key, id_, name) in enumerate(zip(full, ids, names, strict=True)):
-        rules[0][key].add(row)
-        rules[1][id_].add(row)
-        rules[1][name].add(row)
-    found: list[int] = []
-    for parameter, query in queries:
-        rows = next((rule[query.strip()] for rule in rules if query.strip() in rule), set())
-        if len(rows) != 1:  # another case, several, or none: seldom, and told in full
-            rows = {find_node(nodes, query, type=type, parameter=parameter)}
-        found += rows
-    return found
-
-
-def _choices(found: pl.DataFrame) -> str:
-    shown = [
-        f"{row['node_source']}:{row['node_id']} ({row['node_type']} {row['node_name']!r})"
-        for row in found.head(_MAX_CHOICES).iter_rows(named=True)
-    ]
-    more = len(found) - len(shown)
-    return ", ".join(shown) + (f" and {more} more" if more else "")
-
-
-def _suggest(table: pl.DataFrame, text: str) -> str:
-    """Names like the one that was typed: those that hold it, else those with nearly its letters."""
-    lowered = table["node_name"].str.to_lowercase()
-    holds = (
-        table.filter(lowered.str.contains(text.lower(), literal=True)) if text else table.clear()
-    )
-    if len(holds):
-        by_length = holds.sort(pl.col("node_name").str.len_chars(), "node_name")
-        return f"; names that hold it: {_choices(by_length)}"
-    near = get_close_matches(text.lower(), lowered.unique().sort().to_list(), n=5, cutoff=0.6)
-    if not near:
-        return ""
-    order = {name: i for i, name in enumerate(near)}
-    close = table.filter(lowered.is_in(near)).sort(
-        pl.col("node_name").str.to_lowercase().replace_strict(order, default=None)
-    )
-    return f"; did you mean {_choices(close)}?"
-
-
-def _hint(wanted: str, known: list[str]) -> str:
-    near = get_close_matches(wanted, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""

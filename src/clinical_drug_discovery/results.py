@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from clinical_drug_discovery.drug_ranker import DrugRanker, fit_drug_ranker, why_no_ranker
-from clinical_drug_discovery.graph import KnowledgeGraph
+from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.model_dir import write_ranker
 from clinical_drug_discovery.network_scores import NetworkScores
 from clinical_drug_discovery.outputs import write_embeddings

@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from clinical_drug_discovery.cache import cache_path, read_cached
 from clinical_drug_discovery.collapse import Collapse, collapse_by_type, collapse_warnings
 from clinical_drug_discovery.fit_memory import rank_fit_bytes
-from clinical_drug_discovery.graph import KnowledgeGraph
+from clinical_drug_discovery.graph.cache import cache_path, read_cached
+from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
+from clinical_drug_discovery.graph.read import check_edges_file, check_filters, read_graph
 from clinical_drug_discovery.inference import LayeredModel, embed_all
 from clinical_drug_discovery.learner import Learner
 from clinical_drug_discovery.losses import DistMult
@@ -35,7 +36,6 @@ from clinical_drug_discovery.system.machine import (
     return_large_buffers,
 )
 from clinical_drug_discovery.system.progress import Run
-from clinical_drug_discovery.tables import check_edges_file, check_filters, read_graph
 from clinical_drug_discovery.views import SAMPLED, SUBGRAPH_SIZE
 from clinical_drug_discovery.warmup import prepare_kernels
 

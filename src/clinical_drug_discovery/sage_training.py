@@ -8,7 +8,7 @@ from statistics import fmean
 
 import torch
 
-from clinical_drug_discovery.graph import KnowledgeGraph
+from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.learner import Learner
 from clinical_drug_discovery.losses import DistMult, link_prediction_loss
 from clinical_drug_discovery.memory import CHUNK_SIZES, GraphSizes, SagePlan

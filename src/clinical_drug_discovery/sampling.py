@@ -14,8 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from clinical_drug_discovery.chunks import window_rows
-from clinical_drug_discovery.graph import IntArray, KnowledgeGraph
+from clinical_drug_discovery.graph.chunks import window_rows
+from clinical_drug_discovery.graph.knowledge_graph import IntArray, KnowledgeGraph
 from clinical_drug_discovery.ops.backend import uses_kernels
 
 #: Most nodes of a type among which a target is to be found. Fewer teach less.

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clinical_drug_discovery.areas import disease_areas
-from clinical_drug_discovery.graph import IntArray, KnowledgeGraph, without_edges
+from clinical_drug_discovery.graph.knowledge_graph import IntArray, KnowledgeGraph, without_edges
 from clinical_drug_discovery.pairs import (
     INDICATION,
     TREATS,

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clinical_drug_discovery.graph import KnowledgeGraph
-from clinical_drug_discovery.typed import biadjacency, power, scale
+from clinical_drug_discovery.graph.adjacency import biadjacency, power, scale
+from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 
 _OWN = 0.25  # weight of a node's own random vector, that no two nodes be the same
 _ROWS = 8_192  # normalised at a time

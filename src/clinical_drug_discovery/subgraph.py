@@ -14,8 +14,8 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from clinical_drug_discovery.edge_kernels import kept_edges
-from clinical_drug_discovery.graph import IntArray, KnowledgeGraph
+from clinical_drug_discovery.graph.edge_kernels import kept_edges
+from clinical_drug_discovery.graph.knowledge_graph import IntArray, KnowledgeGraph
 from clinical_drug_discovery.system.errors import InputError
 
 

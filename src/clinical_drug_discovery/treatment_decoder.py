@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clinical_drug_discovery.embedding_score import EmbeddingScore, KnownPairs
-from clinical_drug_discovery.graph import IntArray
+from clinical_drug_discovery.graph.knowledge_graph import IntArray
 from clinical_drug_discovery.optimizer import Adam
 from clinical_drug_discovery.propagation import Mask, Propagation
 

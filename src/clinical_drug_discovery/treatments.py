@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.sparse import csr_array
 
-from clinical_drug_discovery.graph import IntArray, KnowledgeGraph
+from clinical_drug_discovery.graph.adjacency import biadjacency, ones
+from clinical_drug_discovery.graph.knowledge_graph import IntArray, KnowledgeGraph
 from clinical_drug_discovery.kernels import DISEASE, DRUG
 from clinical_drug_discovery.pairs import TREATS
 from clinical_drug_discovery.system.errors import InputError
-from clinical_drug_discovery.typed import biadjacency, ones
 
 
 def treatments(

@@ -15,9 +15,9 @@ import numpy as np
 import polars as pl
 import torch
 
-from clinical_drug_discovery import edge_kernels
 from clinical_drug_discovery.blocks import full_block, row_block
-from clinical_drug_discovery.graph import KnowledgeGraph, ReadReport, build_graph
+from clinical_drug_discovery.graph import edge_kernels
+from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph, ReadReport, build_graph
 from clinical_drug_discovery.hgt import Hgt
 from clinical_drug_discovery.losses import DistMult, link_prediction_loss
 from clinical_drug_discovery.ops import cpu, cpu_attention, cpu_heads

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from clinical_drug_discovery.graph import EdgeType
+from clinical_drug_discovery.graph.knowledge_graph import EdgeType
 
 #: Relation and the type it starts from -> what the start does to the end. A relation of a type with
 #: itself, or read the same both ways, needs no type.

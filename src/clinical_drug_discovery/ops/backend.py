@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from clinical_drug_discovery.chunks import row_chunks, window_rows
+from clinical_drug_discovery.graph.chunks import row_chunks, window_rows
 
 
 @dataclass(frozen=True)

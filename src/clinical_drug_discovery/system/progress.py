@@ -22,9 +22,7 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
-from clinical_drug_discovery.system.machine import (
-    PeakMemory,
-)
+from clinical_drug_discovery.system.machine import PeakMemory
 
 
 class Bar(Protocol):

@@ -16,10 +16,14 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from clinical_drug_discovery.diagnose import explain_unreadable
-from clinical_drug_discovery.facts import Keys, fold, node_bits, pack
-from clinical_drug_discovery.graph import IntArray, KnowledgeGraph, ReadReport, build_graph
-from clinical_drug_discovery.numbering import Hashes, Numbering
+from clinical_drug_discovery.graph.dedup import Hashes, Keys, Numbering, fold, node_bits, pack
+from clinical_drug_discovery.graph.knowledge_graph import (
+    IntArray,
+    KnowledgeGraph,
+    ReadReport,
+    build_graph,
+)
+from clinical_drug_discovery.graph.read_errors import explain_unreadable
 from clinical_drug_discovery.system.errors import InputError, check_at_least
 
 SUFFIXES = (".csv", ".csv.gz", ".csv.zst", ".parquet")

@@ -8,6 +8,7 @@ the forward and the backward pass. Nothing here reads files (see `tables`) or co
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from itertools import pairwise
@@ -19,9 +20,9 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from clinical_drug_discovery import edge_kernels
-from clinical_drug_discovery.chunks import steady_size, window_rows
-from clinical_drug_discovery.sorting import sort_integers
+from clinical_drug_discovery.graph import edge_kernels
+from clinical_drug_discovery.graph.chunks import steady_size, window_rows
+from clinical_drug_discovery.graph.dedup import sort_integers
 from clinical_drug_discovery.system.errors import InputError
 
 _MAX_EDGE_TYPES = 2**15 - 1  # far more than any graph has; their sort key needs the bits
@@ -392,3 +393,24 @@ def build_graph(
         nodes=nodes,
         report=report,
     )
+
+
+def span_of(graph: KnowledgeGraph, node_type: str) -> tuple[int, int]:
+    """The first node of a type, and what follows its last.
+
+    Raises:
+        InputError: the graph has no such nodes.
+    """
+    if node_type not in graph.node_type_names:
+        raise InputError(
+            f"the graph has no nodes of type {node_type!r}, only {', '.join(graph.node_type_names)}"
+        )
+    return graph.span(graph.node_type_names.index(node_type))
+
+
+def edges_of(graph: KnowledgeGraph, edge_types: Sequence[int]) -> tuple[IntArray, IntArray]:
+    """Sources and targets of all edges of some types, int32; of none where there are no types."""
+    none = [np.empty(0, np.int32)]
+    src = np.concatenate(none + [graph.src_of(r).numpy() for r in edge_types])
+    dst = np.concatenate(none + [graph.dst_of(r).numpy() for r in edge_types])
+    return src, dst

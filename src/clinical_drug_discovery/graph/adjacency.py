@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
-from clinical_drug_discovery.graph import EdgeType, KnowledgeGraph
+from clinical_drug_discovery.graph.knowledge_graph import EdgeType, KnowledgeGraph
 
 DAMPING = 0.4
 Floats = npt.NDArray[np.float32]
