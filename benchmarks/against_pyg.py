@@ -51,7 +51,7 @@ def our_layer(name: str, graph: KnowledgeGraph) -> Any:
 def build(name: str, graph: KnowledgeGraph) -> Layer:
     """A layer as a function of all nodes' rows, and its weights; both libraries' are the same."""
     if name.removesuffix(PATH) in LAYERS:
-        from clinical_drug_discovery.blocks import full_block
+        from clinical_drug_discovery.ops.blocks import full_block
 
         layer, block = our_layer(name.removesuffix(PATH), graph), full_block(graph)
         return lambda x: layer(x, block), list(layer.parameters())

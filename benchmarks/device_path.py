@@ -32,11 +32,11 @@ def launches(arguments: list[str]) -> dict[str, float]:
     import numpy as np
     import torch
 
-    from clinical_drug_discovery.blocks import full_block, row_block
     from clinical_drug_discovery.graph.read import read_graph
     from clinical_drug_discovery.hgt import Hgt
     from clinical_drug_discovery.losses import DistMult, link_prediction_loss
     from clinical_drug_discovery.ops.backend import device_path
+    from clinical_drug_discovery.ops.blocks import full_block, row_block
     from clinical_drug_discovery.optimizer import Adam
     from clinical_drug_discovery.sage import GraphSage
     from clinical_drug_discovery.sampling import EdgeSampler, SteadyRows, share_out

@@ -21,10 +21,12 @@ import torch
 from measure import edges_file, seconds_of
 from torch.nn import functional
 
-from clinical_drug_discovery.blocks import Block, full_block
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.graph.read import read_graph
-from clinical_drug_discovery.ops import cpu, cpu_attention, cpu_heads
+from clinical_drug_discovery.ops.blocks import Block, full_block
+from clinical_drug_discovery.ops.cpu import attention as cpu_attention
+from clinical_drug_discovery.ops.cpu import head_maps as cpu_heads
+from clinical_drug_discovery.ops.cpu import neighbors as cpu
 from clinical_drug_discovery.ops.precision import (
     linear_backward,
     linear_into,

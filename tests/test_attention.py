@@ -15,11 +15,14 @@ from torch import Tensor
 from torch_geometric.nn import HGTConv
 from witness import LargestTensor, peak_bytes
 
-from clinical_drug_discovery.blocks import Block, full_block, range_block, row_block
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.graph.read import read_graph
 from clinical_drug_discovery.ops import attention as attention_module
-from clinical_drug_discovery.ops import cpu_attention, cpu_heads, heterogeneous_attention, reference
+from clinical_drug_discovery.ops import reference
+from clinical_drug_discovery.ops.attention import heterogeneous_attention
+from clinical_drug_discovery.ops.blocks import Block, full_block, range_block, row_block
+from clinical_drug_discovery.ops.cpu import attention as cpu_attention
+from clinical_drug_discovery.ops.cpu import head_maps as cpu_heads
 
 HEADS, DIM = 4, 3
 WIDTH = HEADS * DIM

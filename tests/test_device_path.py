@@ -23,7 +23,6 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from typer.testing import CliRunner
 
-from clinical_drug_discovery.blocks import full_block, range_block, row_block
 from clinical_drug_discovery.cli import make_app
 from clinical_drug_discovery.contrast import PairBatch
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
@@ -32,8 +31,9 @@ from clinical_drug_discovery.inference import embed_all
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
 from clinical_drug_discovery.losses import DistMult, contrastive_loss, link_prediction_loss
-from clinical_drug_discovery.ops import add_mean
 from clinical_drug_discovery.ops.backend import device_path, in_bfloat16
+from clinical_drug_discovery.ops.blocks import full_block, range_block, row_block
+from clinical_drug_discovery.ops.mean import add_mean
 from clinical_drug_discovery.optimizer import Adam
 from clinical_drug_discovery.sage import GraphSage
 from clinical_drug_discovery.sampling import EdgeSampler, SteadyRows

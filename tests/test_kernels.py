@@ -18,10 +18,12 @@ from closeness import BFLOAT16, off
 from graphs import Fact, Node, node, random_facts, to_rows
 from torch import Tensor
 
-from clinical_drug_discovery.blocks import Block, full_block, range_block, row_block
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.graph.read import read_graph
-from clinical_drug_discovery.ops import cpu, cpu_attention, reference
+from clinical_drug_discovery.ops import reference
+from clinical_drug_discovery.ops.blocks import Block, full_block, range_block, row_block
+from clinical_drug_discovery.ops.cpu import attention as cpu_attention
+from clinical_drug_discovery.ops.cpu import neighbors as cpu
 from clinical_drug_discovery.ops.precision import has_bfloat16_products, padded
 
 #: In what rows are stored, in what is computed, and how far from exact that may be.

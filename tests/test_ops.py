@@ -12,10 +12,11 @@ import torch
 from graphs import Fact, node, random_facts, read_facts
 from witness import LargestTensor
 
-from clinical_drug_discovery.blocks import full_block, range_block, row_block
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
-from clinical_drug_discovery.ops import mean_neighbors, reference
+from clinical_drug_discovery.ops import reference
 from clinical_drug_discovery.ops.backend import device_path
+from clinical_drug_discovery.ops.blocks import full_block, range_block, row_block
+from clinical_drug_discovery.ops.mean import mean_neighbors
 
 
 def dense_mean(graph: KnowledgeGraph) -> torch.Tensor:

@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.nn import functional
 from torch_geometric.nn import SAGEConv
 
-from clinical_drug_discovery.blocks import full_block, row_block
 from clinical_drug_discovery.graph import chunks
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.inference import embed_all
 from clinical_drug_discovery.losses import DistMult, link_prediction_loss
+from clinical_drug_discovery.ops.blocks import full_block, row_block
 from clinical_drug_discovery.sage import GraphSage, SageLayer
 from clinical_drug_discovery.sampling import EdgeSampler, share_out
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from clinical_drug_discovery.ops import llvm
-from clinical_drug_discovery.ops.simd import (
+from clinical_drug_discovery.ops.cpu import llvm
+from clinical_drug_discovery.ops.cpu.simd import (
     FAST,
     LANES,
     add,

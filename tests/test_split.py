@@ -13,11 +13,11 @@ import torch
 from closeness import off
 from graphs import Fact, Node, node, read_facts, to_rows, to_triples
 
-from clinical_drug_discovery.blocks import full_block, row_block
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph, without_edges
 from clinical_drug_discovery.graph.read import read_graph
 from clinical_drug_discovery.hgt import Hgt
 from clinical_drug_discovery.losses import DistMult, link_prediction_loss
+from clinical_drug_discovery.ops.blocks import full_block, row_block
 from clinical_drug_discovery.pairs import TREATS, Pairs, leak_count, pairs_of
 from clinical_drug_discovery.sage import GraphSage
 from clinical_drug_discovery.sampling import EdgeSampler, share_out

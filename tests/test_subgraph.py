@@ -12,7 +12,6 @@ import pytest
 import torch
 from graphs import Fact, to_rows
 
-from clinical_drug_discovery.blocks import full_block, row_block
 from clinical_drug_discovery.graph.knowledge_graph import IntArray, KnowledgeGraph
 from clinical_drug_discovery.hgt import Hgt
 from clinical_drug_discovery.learner import Learner
@@ -20,6 +19,7 @@ from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
 from clinical_drug_discovery.losses import DistMult, link_prediction_loss
 from clinical_drug_discovery.ops.backend import device_path
+from clinical_drug_discovery.ops.blocks import full_block, row_block
 from clinical_drug_discovery.optimizer import LazyAdam
 from clinical_drug_discovery.sage import GraphSage
 from clinical_drug_discovery.sampling import EdgeSampler

@@ -12,16 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from clinical_drug_discovery.blocks import Block
 from clinical_drug_discovery.hgt_update import update, update_backward
 from clinical_drug_discovery.initial import uniform
 from clinical_drug_discovery.norm import normed, normed_gradient
 from clinical_drug_discovery.ops.attention import Parameters, attend, attend_backward, head_dots
 from clinical_drug_discovery.ops.backend import Window, choosing_once
+from clinical_drug_discovery.ops.blocks import Block
 from clinical_drug_discovery.ops.buffers import empty, zeros
+from clinical_drug_discovery.ops.mean import own_rows
 from clinical_drug_discovery.ops.precision import linear, linear_gradients, storage_dtype
-from clinical_drug_discovery.ops.rows import own_rows
-from clinical_drug_discovery.rowwise import RowFunction, by_type, writing
+from clinical_drug_discovery.ops.rowwise import RowFunction, by_type, writing
 
 
 class TypedLinear(nn.Module):

@@ -17,7 +17,7 @@ from torch.nn import functional
 from clinical_drug_discovery.norm import normed_and_scale, normed_gradient_of
 from clinical_drug_discovery.ops.buffers import empty
 from clinical_drug_discovery.ops.precision import linear, linear_gradients
-from clinical_drug_discovery.rowwise import TakesRows, backward_by_type, windows_by_type
+from clinical_drug_discovery.ops.rowwise import TakesRows, backward_by_type, windows_by_type
 
 
 def update(

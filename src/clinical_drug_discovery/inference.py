@@ -8,8 +8,8 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from clinical_drug_discovery.blocks import Block, range_block
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
+from clinical_drug_discovery.ops.blocks import Block, range_block
 from clinical_drug_discovery.ops.buffers import empty
 from clinical_drug_discovery.system.machine import empty_cache
 

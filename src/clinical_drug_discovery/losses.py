@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clinical_drug_discovery.contrast import PairBatch
-from clinical_drug_discovery.ops import listwise_loss
-from clinical_drug_discovery.ops.rows import gather_rows
+from clinical_drug_discovery.ops.listwise import listwise_loss
+from clinical_drug_discovery.ops.mean import gather_rows
 from clinical_drug_discovery.sampling import EdgeBatch
 
 _CENTRING = 3.0  # with 10 embeddings find less, without it a direction common to a type grows

@@ -12,11 +12,11 @@ import numpy as np
 import psutil
 import torch
 
-from clinical_drug_discovery.edge_chunks import EDGE_CHUNK
 from clinical_drug_discovery.graph.knowledge_graph import EdgeType, KnowledgeGraph
 from clinical_drug_discovery.ops.backend import uses_kernels
 from clinical_drug_discovery.ops.buffers import MOST_IDLE_BYTES
-from clinical_drug_discovery.ops.cpu_attention import PIECE_EDGES
+from clinical_drug_discovery.ops.cpu.attention import PIECE_EDGES
+from clinical_drug_discovery.ops.edge_chunks import EDGE_CHUNK
 from clinical_drug_discovery.ops.precision import padded, stored_bytes
 from clinical_drug_discovery.sampling import NUM_CANDIDATES, share_out
 from clinical_drug_discovery.system.errors import DoesNotFitError, InputError

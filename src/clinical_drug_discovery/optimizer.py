@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from clinical_drug_discovery.ops.backend import uses_kernels
-from clinical_drug_discovery.ops.joined import cut
+from clinical_drug_discovery.ops.buffers import cut
 
 _CHUNK = 1 << 18  # numbers at a time: what is computed of them stays in the cache
 _WIDE_CHUNK = 1 << 20  # on GPUs, where a launch costs more than the cache saves

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from clinical_drug_discovery.blocks import Block
 from clinical_drug_discovery.initial import uniform
 from clinical_drug_discovery.norm import normed, normed_gradient
-from clinical_drug_discovery.ops import add_mean, mean_backward_by_type
 from clinical_drug_discovery.ops.backend import choosing_once, windows
+from clinical_drug_discovery.ops.blocks import Block
 from clinical_drug_discovery.ops.buffers import empty, zeros
+from clinical_drug_discovery.ops.mean import add_mean, mean_backward_by_type, own_rows
 from clinical_drug_discovery.ops.precision import (
     linear,
     linear_backward,
@@ -26,8 +26,7 @@ from clinical_drug_discovery.ops.precision import (
     padded,
     storage_dtype,
 )
-from clinical_drug_discovery.ops.rows import own_rows
-from clinical_drug_discovery.rowwise import by_type, differentiable
+from clinical_drug_discovery.ops.rowwise import by_type, differentiable
 
 
 class SageLayer(nn.Module):

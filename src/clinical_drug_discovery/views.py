@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clinical_drug_discovery.blocks import Block, full_block, row_block
 from clinical_drug_discovery.graph.knowledge_graph import IntArray, KnowledgeGraph
 from clinical_drug_discovery.ops.backend import uses_kernels
+from clinical_drug_discovery.ops.blocks import Block, full_block, row_block
 from clinical_drug_discovery.sampling import EdgeBatch, SteadyRows
 from clinical_drug_discovery.subgraph import SubgraphSampler, induced_subgraph
 from clinical_drug_discovery.system.errors import InputError, check_at_least

@@ -15,12 +15,14 @@ import numpy as np
 import polars as pl
 import torch
 
-from clinical_drug_discovery.blocks import full_block, row_block
 from clinical_drug_discovery.graph import edge_kernels
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph, ReadReport, build_graph
 from clinical_drug_discovery.hgt import Hgt
 from clinical_drug_discovery.losses import DistMult, link_prediction_loss
-from clinical_drug_discovery.ops import cpu, cpu_attention, cpu_heads
+from clinical_drug_discovery.ops.blocks import full_block, row_block
+from clinical_drug_discovery.ops.cpu import attention as cpu_attention
+from clinical_drug_discovery.ops.cpu import head_maps as cpu_heads
+from clinical_drug_discovery.ops.cpu import neighbors as cpu
 from clinical_drug_discovery.sage import GraphSage
 from clinical_drug_discovery.sampling import EdgeSampler
 from clinical_drug_discovery.subgraph import induced_subgraph

@@ -15,8 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from clinical_drug_discovery.blocks import Block
-from clinical_drug_discovery.ops import cpu_attention, reference
+from clinical_drug_discovery.ops import reference
 from clinical_drug_discovery.ops.backend import (
     Window,
     choosing_once,
@@ -24,8 +23,10 @@ from clinical_drug_discovery.ops.backend import (
     uses_kernels,
     windows,
 )
-from clinical_drug_discovery.ops.buffers import empty, zeros
-from clinical_drug_discovery.ops.joined import zeros_like
+from clinical_drug_discovery.ops.blocks import Block
+from clinical_drug_discovery.ops.buffers import empty, zeros, zeros_like
+from clinical_drug_discovery.ops.cpu import attention as cpu_attention
+from clinical_drug_discovery.ops.mean import own_rows
 from clinical_drug_discovery.ops.precision import (
     linear,
     linear_backward,
@@ -34,7 +35,6 @@ from clinical_drug_discovery.ops.precision import (
     product_dtype,
     storage_dtype,
 )
-from clinical_drug_discovery.ops.rows import own_rows
 from clinical_drug_discovery.system.errors import check_shape
 
 

@@ -5,12 +5,15 @@ buffers of a hundred MiB, twenty an epoch, that took as long as a sixth of the e
 times that on a virtual machine whose host takes back what is freed. So they are made in huge pages,
 which numpy asks Linux for and torch does not, and those of up to 64 MiB go from one tensor to the
 next. What is kept gives way to whatever of another size is asked for.
+
+Several tensors in one array, so that they are cleared or changed by one operation.
 """
 
 from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -88,3 +91,22 @@ class _Pool:
 
 
 _POOL = _Pool()
+
+
+def cut(values: Tensor, alike: Sequence[Tensor]) -> list[Tensor]:
+    """The parts of an array, as views of the shapes of some tensors, in their order.
+
+    Args:
+        values: shape (at least as many numbers as the tensors have,).
+        alike: any tensors.
+    """
+    sizes = [tensor.numel() for tensor in alike]
+    parts = values[: sum(sizes)].split(sizes)
+    return [part.view(tensor.shape) for part, tensor in zip(parts, alike, strict=True)]
+
+
+def zeros_like(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Zeros of the shapes of some tensors of one type and device."""
+    count = sum(tensor.numel() for tensor in tensors)
+    first = tensors[0]
+    return cut(torch.zeros(count, dtype=first.dtype, device=first.device), tensors)

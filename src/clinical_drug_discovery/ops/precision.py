@@ -17,7 +17,7 @@ from torch.nn import functional
 from clinical_drug_discovery.graph.chunks import FEW_ROWS
 from clinical_drug_discovery.ops.backend import chunks_of, uses_bfloat16, uses_kernels, windows
 from clinical_drug_discovery.ops.buffers import empty
-from clinical_drug_discovery.ops.simd import LANES
+from clinical_drug_discovery.ops.cpu.simd import LANES
 
 
 def storage_dtype(x: Tensor) -> torch.dtype:

@@ -12,9 +12,9 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from clinical_drug_discovery.blocks import Block
-from clinical_drug_discovery.edge_chunks import EDGE_CHUNK, EdgeChunk
 from clinical_drug_discovery.ops.backend import uses_bfloat16, windows
+from clinical_drug_discovery.ops.blocks import Block
+from clinical_drug_discovery.ops.edge_chunks import EDGE_CHUNK, EdgeChunk
 
 _GROUP = 16  # chunks of edges whose logits are kept together: 16 MiB of them
 

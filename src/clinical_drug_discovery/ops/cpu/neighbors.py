@@ -12,8 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from clinical_drug_discovery.blocks import Block
-from clinical_drug_discovery.ops.simd import FAST, LANES, add, load, prefetch, splat, store
+from clinical_drug_discovery.ops.blocks import Block
+from clinical_drug_discovery.ops.cpu.simd import FAST, LANES, add, load, prefetch, splat, store
 
 # Several parts a thread, so that one hub does not leave the others idle. The number does not depend
 # on that of the threads: where sums are made by part, results must not either.

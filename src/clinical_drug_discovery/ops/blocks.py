@@ -14,8 +14,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from clinical_drug_discovery.edge_chunks import EdgeIndex, index_edges
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
+from clinical_drug_discovery.ops.edge_chunks import EdgeIndex, index_edges
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from clinical_drug_discovery.ops.backend import Window, choosing_once, windows
-from clinical_drug_discovery.ops.buffers import empty
-from clinical_drug_discovery.ops.joined import zeros_like
+from clinical_drug_discovery.ops.buffers import empty, zeros_like
 
 TakesRows = Callable[[Window, Tensor], None]  #: is given some rows, to be kept where they are meant
 

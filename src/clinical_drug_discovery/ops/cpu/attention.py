@@ -16,8 +16,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from clinical_drug_discovery.blocks import Block
-from clinical_drug_discovery.ops.cpu import (
+from clinical_drug_discovery.ops.blocks import Block
+from clinical_drug_discovery.ops.cpu.head_maps import map_heads, map_heads_backward
+from clinical_drug_discovery.ops.cpu.neighbors import (
     AHEAD,
     NUM_PARTS,
     Degrees,
@@ -29,8 +30,7 @@ from clinical_drug_discovery.ops.cpu import (
     prefetch_sources,
     tables,
 )
-from clinical_drug_discovery.ops.cpu_heads import map_heads, map_heads_backward
-from clinical_drug_discovery.ops.simd import (
+from clinical_drug_discovery.ops.cpu.simd import (
     FAST,
     LANES,
     add,
