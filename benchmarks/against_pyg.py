@@ -39,8 +39,8 @@ Layer = tuple[Callable[["Tensor"], "Tensor"], list["Tensor"]]
 def our_layer(name: str, graph: KnowledgeGraph) -> Any:
     import torch
 
-    from clinical_drug_discovery.hgt import HgtLayer
-    from clinical_drug_discovery.sage import SageLayer
+    from clinical_drug_discovery.models.hgt import HgtLayer
+    from clinical_drug_discovery.models.sage import SageLayer
 
     generator = torch.Generator().manual_seed(0)
     if name == "SageLayer":

@@ -33,12 +33,13 @@ def launches(arguments: list[str]) -> dict[str, float]:
     import torch
 
     from clinical_drug_discovery.graph.read import read_graph
-    from clinical_drug_discovery.hgt import Hgt
-    from clinical_drug_discovery.losses import DistMult, link_prediction_loss
+    from clinical_drug_discovery.losses import link_prediction_loss
+    from clinical_drug_discovery.models.hgt import Hgt
+    from clinical_drug_discovery.models.layers import DistMult
+    from clinical_drug_discovery.models.sage import GraphSage
     from clinical_drug_discovery.ops.backend import device_path
     from clinical_drug_discovery.ops.blocks import full_block, row_block
     from clinical_drug_discovery.optimizer import Adam
-    from clinical_drug_discovery.sage import GraphSage
     from clinical_drug_discovery.sampling import EdgeSampler, SteadyRows, share_out
     from clinical_drug_discovery.witnesses import Operations
 

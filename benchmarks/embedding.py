@@ -19,7 +19,7 @@ import torch
 from measure import MODELS, cached_graph, edges_file, embed, in_fresh_process, run, yardstick
 
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
-from clinical_drug_discovery.inference import LayeredModel, embed_all
+from clinical_drug_discovery.models.inference import LayeredModel, embed_all
 from clinical_drug_discovery.system.machine import (
     GIB,
     empty_cache,
@@ -37,8 +37,8 @@ def embed_graph(arguments: list[str]) -> dict[str, float]:
 
 
 def random_model(name: str, graph: KnowledgeGraph) -> LayeredModel[Any]:
-    from clinical_drug_discovery.hgt import Hgt
-    from clinical_drug_discovery.sage import GraphSage
+    from clinical_drug_discovery.models.hgt import Hgt
+    from clinical_drug_discovery.models.sage import GraphSage
 
     generator = torch.Generator().manual_seed(0)
     if name == "graphsage":

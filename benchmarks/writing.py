@@ -25,7 +25,7 @@ def write(arguments: list[str]) -> dict[str, float]:
     import psutil
     import torch
 
-    from clinical_drug_discovery.outputs import write_embeddings
+    from clinical_drug_discovery.models.embeddings_file import write_embeddings
     from clinical_drug_discovery.system.machine import GIB, peak_memory_bytes
 
     suffix, num_nodes, dim = arguments[0], int(arguments[1]), int(arguments[2])

@@ -7,8 +7,8 @@ import pytest
 import torch
 from graphs import Fact, random_facts, read_facts
 
-from clinical_drug_discovery import hgt, sage
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
+from clinical_drug_discovery.models import hgt, sage
 from clinical_drug_discovery.ops import attention, precision
 
 

@@ -18,7 +18,7 @@ from graphs import Fact, to_rows
 from typer.testing import CliRunner
 
 from clinical_drug_discovery.cli import COMMANDS, FLAG_NAMES, make_app, show_demo
-from clinical_drug_discovery.outputs import read_embeddings
+from clinical_drug_discovery.models.embeddings_file import read_embeddings
 
 SMALL = ["--embedding-dim", "8", "--hidden-dim", "8", "--num-layers", "2", "--num-epochs", "2"]
 

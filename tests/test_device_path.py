@@ -26,16 +26,17 @@ from typer.testing import CliRunner
 from clinical_drug_discovery.cli import make_app
 from clinical_drug_discovery.contrast import PairBatch
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
-from clinical_drug_discovery.hgt import Hgt
-from clinical_drug_discovery.inference import embed_all
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
-from clinical_drug_discovery.losses import DistMult, contrastive_loss, link_prediction_loss
+from clinical_drug_discovery.losses import contrastive_loss, link_prediction_loss
+from clinical_drug_discovery.models.hgt import Hgt
+from clinical_drug_discovery.models.inference import embed_all
+from clinical_drug_discovery.models.layers import DistMult
+from clinical_drug_discovery.models.sage import GraphSage
 from clinical_drug_discovery.ops.backend import device_path, in_bfloat16
 from clinical_drug_discovery.ops.blocks import full_block, range_block, row_block
 from clinical_drug_discovery.ops.mean import add_mean
 from clinical_drug_discovery.optimizer import Adam
-from clinical_drug_discovery.sage import GraphSage
 from clinical_drug_discovery.sampling import EdgeSampler, SteadyRows
 from clinical_drug_discovery.system.machine import available_devices
 

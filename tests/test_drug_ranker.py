@@ -15,7 +15,7 @@ from clinical_drug_discovery.calibrate import fit_calibration
 from clinical_drug_discovery.drug_ranker import Blend, DrugRanker, fit_drug_ranker
 from clinical_drug_discovery.embedding_score import EmbeddingScore, KnownPairs, mean_score
 from clinical_drug_discovery.graph.knowledge_graph import span_of
-from clinical_drug_discovery.losses import DistMult
+from clinical_drug_discovery.models.layers import DistMult
 from clinical_drug_discovery.network import join
 from clinical_drug_discovery.network_scores import LinkScore, NetworkScores
 from clinical_drug_discovery.paths import PathEvidence

@@ -15,8 +15,8 @@ from torch_geometric.nn import HGTConv
 from witness import LargestTensor
 
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
-from clinical_drug_discovery.hgt import Hgt, HgtLayer
-from clinical_drug_discovery.inference import embed_all
+from clinical_drug_discovery.models.hgt import Hgt, HgtLayer
+from clinical_drug_discovery.models.inference import embed_all
 from clinical_drug_discovery.ops import attention, reference
 from clinical_drug_discovery.ops.blocks import full_block, row_block
 from clinical_drug_discovery.ops.cpu import attention as cpu_attention

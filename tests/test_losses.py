@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
-from clinical_drug_discovery.losses import DistMult, link_prediction_loss
+from clinical_drug_discovery.losses import link_prediction_loss
+from clinical_drug_discovery.models.layers import DistMult
 from clinical_drug_discovery.ops.backend import device_path
 from clinical_drug_discovery.sampling import EdgeBatch, EdgeSampler, share_out
 

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 import torch
 
-from clinical_drug_discovery import outputs
+from clinical_drug_discovery.models import embeddings_file as outputs
 from clinical_drug_discovery.system.errors import InputError
 from clinical_drug_discovery.system.files import atomic_path
 
@@ -147,7 +147,7 @@ def test_writing_copies_no_embeddings(tmp_path: Path, suffix: str) -> None:
         "import sys\n"
         "from pathlib import Path\n"
         "import polars as pl, psutil, torch\n"
-        "from clinical_drug_discovery.outputs import write_embeddings\n"
+        "from clinical_drug_discovery.models.embeddings_file import write_embeddings\n"
         "from clinical_drug_discovery.system.machine import peak_memory_bytes\n"
         "def write(num_nodes):\n"
         "    index = torch.randperm(num_nodes, generator=torch.Generator().manual_seed(0))\n"

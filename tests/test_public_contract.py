@@ -18,12 +18,12 @@ from safetensors.torch import load_file
 
 from clinical_drug_discovery import run
 from clinical_drug_discovery.graph.read import read_graph
-from clinical_drug_discovery.hgt import Hgt
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
+from clinical_drug_discovery.models.embeddings_file import read_embeddings
+from clinical_drug_discovery.models.hgt import Hgt
+from clinical_drug_discovery.models.sage import GraphSage
 from clinical_drug_discovery.ops.blocks import full_block
-from clinical_drug_discovery.outputs import read_embeddings
-from clinical_drug_discovery.sage import GraphSage
 from clinical_drug_discovery.stats import EmbeddingStats
 from clinical_drug_discovery.system.errors import InputError
 

@@ -11,7 +11,7 @@ import torch
 
 from clinical_drug_discovery.cli import show_neighbors
 from clinical_drug_discovery.graph.node_lookup import find_node
-from clinical_drug_discovery.outputs import write_embeddings
+from clinical_drug_discovery.models.embeddings_file import write_embeddings
 from clinical_drug_discovery.repurpose import similar_nodes
 from clinical_drug_discovery.system.errors import InputError
 

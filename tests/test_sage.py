@@ -12,10 +12,11 @@ from torch_geometric.nn import SAGEConv
 
 from clinical_drug_discovery.graph import chunks
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
-from clinical_drug_discovery.inference import embed_all
-from clinical_drug_discovery.losses import DistMult, link_prediction_loss
+from clinical_drug_discovery.losses import link_prediction_loss
+from clinical_drug_discovery.models.inference import embed_all
+from clinical_drug_discovery.models.layers import DistMult
+from clinical_drug_discovery.models.sage import GraphSage, SageLayer
 from clinical_drug_discovery.ops.blocks import full_block, row_block
-from clinical_drug_discovery.sage import GraphSage, SageLayer
 from clinical_drug_discovery.sampling import EdgeSampler, share_out
 
 

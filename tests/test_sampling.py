@@ -12,7 +12,8 @@ import torch
 from graphs import node, read_facts
 
 from clinical_drug_discovery.graph.knowledge_graph import EdgeType, KnowledgeGraph
-from clinical_drug_discovery.losses import DistMult, link_prediction_loss
+from clinical_drug_discovery.losses import link_prediction_loss
+from clinical_drug_discovery.models.layers import DistMult
 from clinical_drug_discovery.sampling import EdgeSampler, share_out
 
 

@@ -13,12 +13,13 @@ from clinical_drug_discovery.audit_paths import audited_paths
 from clinical_drug_discovery.graph.chunks import steady_size
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.graph.read import read_graph
-from clinical_drug_discovery.hgt import Hgt
-from clinical_drug_discovery.losses import DistMult, link_prediction_loss
+from clinical_drug_discovery.losses import link_prediction_loss
+from clinical_drug_discovery.models.hgt import Hgt
+from clinical_drug_discovery.models.layers import DistMult
+from clinical_drug_discovery.models.sage import GraphSage
 from clinical_drug_discovery.ops.backend import device_path, windows
 from clinical_drug_discovery.ops.blocks import full_block, row_block
 from clinical_drug_discovery.optimizer import Adam
-from clinical_drug_discovery.sage import GraphSage
 from clinical_drug_discovery.sampling import EdgeSampler, SteadyRows
 from clinical_drug_discovery.synthetic import synthesize_graph
 from clinical_drug_discovery.witnesses import Operations

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
-from clinical_drug_discovery.structure import structural_vectors
+from clinical_drug_discovery.models.initialisation import structural_vectors
 
 
 def dense_step(graph: KnowledgeGraph, x: Tensor) -> Tensor:

@@ -13,15 +13,16 @@ import torch
 from graphs import Fact, to_rows
 
 from clinical_drug_discovery.graph.knowledge_graph import IntArray, KnowledgeGraph
-from clinical_drug_discovery.hgt import Hgt
 from clinical_drug_discovery.learner import Learner
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
-from clinical_drug_discovery.losses import DistMult, link_prediction_loss
+from clinical_drug_discovery.losses import link_prediction_loss
+from clinical_drug_discovery.models.hgt import Hgt
+from clinical_drug_discovery.models.layers import DistMult
+from clinical_drug_discovery.models.sage import GraphSage
 from clinical_drug_discovery.ops.backend import device_path
 from clinical_drug_discovery.ops.blocks import full_block, row_block
 from clinical_drug_discovery.optimizer import LazyAdam
-from clinical_drug_discovery.sage import GraphSage
 from clinical_drug_discovery.sampling import EdgeSampler
 from clinical_drug_discovery.subgraph import SubgraphSampler, induced_subgraph
 from clinical_drug_discovery.system.errors import InputError

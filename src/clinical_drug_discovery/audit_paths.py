@@ -21,13 +21,14 @@ from torch import Tensor
 from clinical_drug_discovery.contrast import PairBatch, PairSampler
 from clinical_drug_discovery.graph.knowledge_graph import IntArray, KnowledgeGraph, span_of
 from clinical_drug_discovery.graph.read import read_graph
-from clinical_drug_discovery.hgt import Hgt
-from clinical_drug_discovery.inference import LayeredModel, embed_all
 from clinical_drug_discovery.learner import Learner
-from clinical_drug_discovery.losses import DistMult, contrastive_loss, link_prediction_loss
+from clinical_drug_discovery.losses import contrastive_loss, link_prediction_loss
+from clinical_drug_discovery.models.hgt import Hgt
+from clinical_drug_discovery.models.inference import LayeredModel, embed_all
+from clinical_drug_discovery.models.layers import DistMult
+from clinical_drug_discovery.models.sage import GraphSage
 from clinical_drug_discovery.network_scores import NetworkScores
 from clinical_drug_discovery.ops.backend import device_path, in_bfloat16
-from clinical_drug_discovery.sage import GraphSage
 from clinical_drug_discovery.sampling import EdgeSampler, share_out
 from clinical_drug_discovery.similarity import shared_neighbor_jaccard
 from clinical_drug_discovery.synthetic import synthesize_graph

@@ -10,26 +10,20 @@ from statistics import fmean
 
 import torch
 
-from clinical_drug_discovery.collapse import similarity_spearman
 from clinical_drug_discovery.contrast import PairSampler
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph, span_of
-from clinical_drug_discovery.hgt import Hgt
 from clinical_drug_discovery.learner import Learner
-from clinical_drug_discovery.losses import DistMult, contrastive_loss, link_prediction_loss
+from clinical_drug_discovery.losses import contrastive_loss, link_prediction_loss
 from clinical_drug_discovery.memory import CHUNK_SIZES, GraphSizes, HgtPlan
+from clinical_drug_discovery.models.collapse import similarity_spearman, watch_collapse
+from clinical_drug_discovery.models.hgt import Hgt
+from clinical_drug_discovery.models.inference import embed_nodes
+from clinical_drug_discovery.models.initialisation import structural_vectors
+from clinical_drug_discovery.models.layers import DistMult
 from clinical_drug_discovery.ops.backend import in_bfloat16
-from clinical_drug_discovery.run import (
-    History,
-    Trained,
-    check_sizes,
-    embed_nodes,
-    plan_memory,
-    take_step,
-    watch_collapse,
-)
+from clinical_drug_discovery.run import History, Trained, check_sizes, plan_memory, take_step
 from clinical_drug_discovery.sampling import EdgeSampler
 from clinical_drug_discovery.similarity import most_sharing_pairs, shared_neighbor_jaccard
-from clinical_drug_discovery.structure import structural_vectors
 from clinical_drug_discovery.system.errors import InputError, check_between
 from clinical_drug_discovery.system.machine import empty_cache
 from clinical_drug_discovery.system.progress import Run

@@ -6,10 +6,10 @@ import math
 
 from torch import Tensor
 
-from clinical_drug_discovery.hgt import Hgt
-from clinical_drug_discovery.losses import DistMult
+from clinical_drug_discovery.models.hgt import Hgt
+from clinical_drug_discovery.models.layers import DistMult
+from clinical_drug_discovery.models.sage import GraphSage
 from clinical_drug_discovery.optimizer import Adam, LazyAdam
-from clinical_drug_discovery.sage import GraphSage
 
 
 class Learner:

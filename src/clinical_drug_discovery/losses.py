@@ -3,54 +3,16 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from clinical_drug_discovery.contrast import PairBatch
+from clinical_drug_discovery.models.layers import DistMult
 from clinical_drug_discovery.ops.listwise import listwise_loss
 from clinical_drug_discovery.ops.mean import gather_rows
 from clinical_drug_discovery.sampling import EdgeBatch
 
 _CENTRING = 3.0  # with 10 embeddings find less, without it a direction common to a type grows
-_FIRST_WEIGHT = 3.0  # root mean square: the softmax of random embeddings is sharp enough then
-_MEAN = 0.5  # of these weights, in standard deviations
-
-
-class DistMult(nn.Module):
-    """Scores a triple as sum_d z_src[d] * w_relation[d] * z_dst[d] / sqrt(D).
-
-    "Embedding Entities and Relations for Learning and Inference in Knowledge Bases"
-    (arXiv:1412.6575), eq. 2 with a diagonal matrix. It is symmetric, as the facts are; the division
-    keeps what random vectors of any dimension score near `_FIRST_WEIGHT`. Scores compare targets of
-    one source and relation; they are no probabilities.
-
-    The weights of a relation start spread around a mean of half their deviation. Were all alike,
-    each fact would draw its ends together in every dimension, and the drugs nearest to a statin
-    would be those that it must not be taken with; so it is rather what relates to the same nodes.
-    With a mean of 0 training is slower, since it starts from vectors that are alike where nodes are
-    near: see docs/evaluation.md.
-    """
-
-    def __init__(self, num_relations: int, dim: int, generator: torch.Generator) -> None:
-        super().__init__()
-        spread = torch.randn(num_relations, dim, generator=generator)
-        self.relation = nn.Parameter(_FIRST_WEIGHT * (_MEAN + spread) / (1 + _MEAN**2) ** 0.5)
-
-    def forward(self, z: Tensor, src: Tensor, relation: Tensor, dst: Tensor) -> Tensor:
-        """Score triples.
-
-        Args:
-            z: shape (M, D), embeddings.
-            src: shape (B,), int64, rows of z.
-            relation: shape (B,), int64.
-            dst: shape (B,), int64, rows of z.
-
-        Returns:
-            shape (B,).
-        """
-        products = z[src] * self.relation[relation] * z[dst]
-        scores: Tensor = products.sum(dim=1) / z.shape[1] ** 0.5
-        return scores
 
 
 def link_prediction_loss(decoder: DistMult, z: Tensor, batch: EdgeBatch) -> Tensor:

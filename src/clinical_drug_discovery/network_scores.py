@@ -16,8 +16,8 @@ from clinical_drug_discovery.graph.knowledge_graph import (
     KnowledgeGraph,
     span_of,
 )
-from clinical_drug_discovery.losses import DistMult
 from clinical_drug_discovery.metrics import Scores
+from clinical_drug_discovery.models.layers import DistMult
 from clinical_drug_discovery.pairs import DISEASE, DRUG, TREATS
 
 

@@ -17,7 +17,7 @@ from clinical_drug_discovery.explain import Explainer
 from clinical_drug_discovery.graph.knowledge_graph import IntArray, KnowledgeGraph, span_of
 from clinical_drug_discovery.graph.node_lookup import find_node, find_nodes
 from clinical_drug_discovery.model_dir import model_dir_of, read_model_graph, read_model_ranker
-from clinical_drug_discovery.outputs import check_table_output, write_tables
+from clinical_drug_discovery.models.embeddings_file import check_table_output, write_tables
 from clinical_drug_discovery.pairs import DISEASE, DRUG
 from clinical_drug_discovery.paths import PathEvidence
 from clinical_drug_discovery.system.errors import InputError, check_at_least

@@ -8,8 +8,8 @@ from typing import Any
 from clinical_drug_discovery.drug_ranker import DrugRanker, fit_drug_ranker, why_no_ranker
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.model_dir import write_ranker
+from clinical_drug_discovery.models.embeddings_file import write_embeddings
 from clinical_drug_discovery.network_scores import NetworkScores
-from clinical_drug_discovery.outputs import write_embeddings
 from clinical_drug_discovery.run import Trained
 from clinical_drug_discovery.stats import EmbeddingStats
 from clinical_drug_discovery.system.files import save_model, save_record

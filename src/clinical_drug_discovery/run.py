@@ -8,23 +8,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from clinical_drug_discovery.collapse import Collapse, collapse_by_type, collapse_warnings
 from clinical_drug_discovery.fit_memory import rank_fit_bytes
 from clinical_drug_discovery.graph.cache import cache_path, read_cached
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.graph.read import check_edges_file, check_filters, read_graph
-from clinical_drug_discovery.inference import LayeredModel, embed_all
 from clinical_drug_discovery.learner import Learner
-from clinical_drug_discovery.losses import DistMult
 from clinical_drug_discovery.memory import AnyPlan, fit_plan, parse_memory, plan_for
 from clinical_drug_discovery.model_dir import model_dir_of
+from clinical_drug_discovery.models.collapse import Collapse
+from clinical_drug_discovery.models.embeddings_file import check_output, output_files
+from clinical_drug_discovery.models.layers import DistMult
 from clinical_drug_discovery.ops.backend import uses_kernels
-from clinical_drug_discovery.ops.buffers import release_buffers
-from clinical_drug_discovery.outputs import check_output, output_files
 from clinical_drug_discovery.system.errors import InputError, check_at_least, check_between
 from clinical_drug_discovery.system.files import check_targets, check_writable
 from clinical_drug_discovery.system.machine import (
@@ -39,9 +36,9 @@ from clinical_drug_discovery.system.progress import Run
 from clinical_drug_discovery.views import SAMPLED, SUBGRAPH_SIZE
 from clinical_drug_discovery.warmup import prepare_kernels
 
-_FINITE_ROWS = 8_192  # looked at a time: whole, this takes a copy of the embeddings
 _BATCH_ROOM = 1.1  # times the nodes of a batch that are expected, for those that have more
-_WATCH_EVERY = 10  # epochs: on PrimeKG a look at one batch takes half a second
+
+
 History = list[dict[str, Any]]  #: one record per epoch
 
 
@@ -259,59 +256,3 @@ def take_step(run: Run, loss: Tensor, learner: Learner, epoch: int) -> float:
             f"the loss of epoch {epoch} is {value}"
         )
     return value
-
-
-def watch_collapse(
-    z: Tensor, rows: Tensor, graph: KnowledgeGraph, epoch: int, num_epochs: int
-) -> dict[str, float | None]:
-    """Every few epochs the collapse of each node type among the rows of a batch, for the history.
-
-    Args:
-        z: shape (M, D), embeddings of the rows.
-        rows: shape (M,), nodes, ascending, on the CPU.
-        graph: on the CPU.
-        epoch: counted from 1.
-        num_epochs: which epoch is the last.
-
-    Returns:
-        "mean_cosine.<type>" and "effective_rank.<type>" for each type; nothing in other epochs.
-    """
-    if epoch not in (1, num_epochs) and epoch % _WATCH_EVERY:
-        return {}
-    row_ptr = np.searchsorted(rows.numpy(), graph.type_ptr.numpy()).tolist()
-    collapse = collapse_by_type(z.detach().cpu(), row_ptr, graph.node_type_names)
-    return {f"{name}.{kind}": value for kind, f in collapse.items() for name, value in f.items()}
-
-
-def embed_nodes(
-    run: Run,
-    model: LayeredModel[Any],
-    graph: KnowledgeGraph,
-    chunk_size: int,
-) -> tuple[Tensor, Collapse]:
-    """Embed all nodes, and warn of node types that have collapsed.
-
-    Raises:
-        InputError: the embeddings hold NaN or infinity.
-    """
-    run.progress.milestone("Layer-wise inference for memory efficiency")
-    run.progress.milestone("Generating final embeddings with layer-wise computation...")
-
-    def begin(stage: str) -> None:
-        run.peak.sample()  # what the stage before holds
-        run.progress.detail(f"{stage}...")
-
-    with run.timed("inference"):
-        embeddings = embed_all(model, graph.to(run.device), chunk_size, on_stage=begin)
-        if not all(torch.isfinite(rows).all() for rows in embeddings.split(_FINITE_ROWS)):
-            raise InputError(
-                f"learning_rate (got {run.learning_rate}) is too high: "
-                "the embeddings hold NaN or infinity"
-            )
-    release_buffers()
-    with run.timed("collapse"):
-        collapse = collapse_by_type(embeddings, graph.type_ptr.tolist(), graph.node_type_names)
-    run.progress.milestone(f"Generated embeddings: {embeddings.shape}")
-    for text in collapse_warnings(collapse, graph, embeddings.shape[1]):
-        run.warn(text)
-    return embeddings, collapse

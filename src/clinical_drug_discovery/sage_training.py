@@ -10,21 +10,16 @@ import torch
 
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.learner import Learner
-from clinical_drug_discovery.losses import DistMult, link_prediction_loss
+from clinical_drug_discovery.losses import link_prediction_loss
 from clinical_drug_discovery.memory import CHUNK_SIZES, GraphSizes, SagePlan
+from clinical_drug_discovery.models.collapse import watch_collapse
+from clinical_drug_discovery.models.inference import embed_nodes
+from clinical_drug_discovery.models.initialisation import structural_vectors
+from clinical_drug_discovery.models.layers import DistMult
+from clinical_drug_discovery.models.sage import GraphSage
 from clinical_drug_discovery.ops.backend import in_bfloat16
-from clinical_drug_discovery.run import (
-    History,
-    Trained,
-    check_sizes,
-    embed_nodes,
-    plan_memory,
-    take_step,
-    watch_collapse,
-)
-from clinical_drug_discovery.sage import GraphSage
+from clinical_drug_discovery.run import History, Trained, check_sizes, plan_memory, take_step
 from clinical_drug_discovery.sampling import EdgeSampler
-from clinical_drug_discovery.structure import structural_vectors
 from clinical_drug_discovery.system.machine import empty_cache
 from clinical_drug_discovery.system.progress import Run
 from clinical_drug_discovery.views import Subgraphs, WholeGraph, check_training, see, views_of

@@ -17,13 +17,14 @@ import torch
 
 from clinical_drug_discovery.graph import edge_kernels
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph, ReadReport, build_graph
-from clinical_drug_discovery.hgt import Hgt
-from clinical_drug_discovery.losses import DistMult, link_prediction_loss
+from clinical_drug_discovery.losses import link_prediction_loss
+from clinical_drug_discovery.models.hgt import Hgt
+from clinical_drug_discovery.models.layers import DistMult
+from clinical_drug_discovery.models.sage import GraphSage
 from clinical_drug_discovery.ops.blocks import full_block, row_block
 from clinical_drug_discovery.ops.cpu import attention as cpu_attention
 from clinical_drug_discovery.ops.cpu import head_maps as cpu_heads
 from clinical_drug_discovery.ops.cpu import neighbors as cpu
-from clinical_drug_discovery.sage import GraphSage
 from clinical_drug_discovery.sampling import EdgeSampler
 from clinical_drug_discovery.subgraph import induced_subgraph
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from clinical_drug_discovery.initial import uniform
-from clinical_drug_discovery.norm import normed, normed_gradient
+from clinical_drug_discovery.models.initialisation import uniform
+from clinical_drug_discovery.models.layers import normed, normed_gradient
 from clinical_drug_discovery.ops.backend import choosing_once, windows
 from clinical_drug_discovery.ops.blocks import Block
 from clinical_drug_discovery.ops.buffers import empty, zeros

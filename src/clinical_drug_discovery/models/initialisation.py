@@ -5,6 +5,8 @@ Very Sparse Random Projection" (FastRP, arXiv:1908.11512), eq. 2 to 4, with edge
 counts as much as the others, or 1,000 genes that a drug's effects share would drown its one target.
 Nodes with the same neighbours start alike; the 100 steps of training that a laptop affords do not
 bring drugs of one class together when every node starts at random.
+
+Initial weights.
 """
 
 from __future__ import annotations
@@ -69,3 +71,9 @@ def _step(graph: KnowledgeGraph, x: Tensor) -> Tensor:
 
 def _unit(x: Tensor) -> Tensor:
     return torch.nn.functional.normalize(x, dim=1)
+
+
+def uniform(shape: tuple[int, ...], in_dim: int, generator: torch.Generator) -> Tensor:
+    """Weights that keep the variance of what they map from `in_dim` numbers."""
+    bound = (3.0 / in_dim) ** 0.5
+    return torch.empty(shape).uniform_(-bound, bound, generator=generator)

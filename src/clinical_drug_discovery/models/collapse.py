@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
+import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
@@ -13,7 +14,12 @@ from torch.nn import functional
 
 from clinical_drug_discovery.contrast import LeftOutPairs
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
-from clinical_drug_discovery.system.errors import check_shape
+from clinical_drug_discovery.system.errors import (
+    check_shape,
+)
+
+_WATCH_EVERY = 10  # epochs: on PrimeKG a look at one batch takes half a second
+
 
 _CHUNK_ROWS = 8192
 _MIN_NODES = 10
@@ -128,3 +134,25 @@ def _collapse(rows: Tensor) -> dict[str, float | None]:
     to_itself = int(rows.any(dim=1).sum())  # 1 each, but 0 for a row of zeros
     cosine = ((direction @ direction).item() - to_itself) / pairs if pairs else None
     return {"mean_cosine": cosine, "effective_rank": float(entropy.exp())}
+
+
+def watch_collapse(
+    z: Tensor, rows: Tensor, graph: KnowledgeGraph, epoch: int, num_epochs: int
+) -> dict[str, float | None]:
+    """Every few epochs the collapse of each node type among the rows of a batch, for the history.
+
+    Args:
+        z: shape (M, D), embeddings of the rows.
+        rows: shape (M,), nodes, ascending, on the CPU.
+        graph: on the CPU.
+        epoch: counted from 1.
+        num_epochs: which epoch is the last.
+
+    Returns:
+        "mean_cosine.<type>" and "effective_rank.<type>" for each type; nothing in other epochs.
+    """
+    if epoch not in (1, num_epochs) and epoch % _WATCH_EVERY:
+        return {}
+    row_ptr = np.searchsorted(rows.numpy(), graph.type_ptr.numpy()).tolist()
+    collapse = collapse_by_type(z.detach().cpu(), row_ptr, graph.node_type_names)
+    return {f"{name}.{kind}": value for kind, f in collapse.items() for name, value in f.items()}

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
+from clinical_drug_discovery.models.collapse import Collapse, collapse_by_type, collapse_warnings
 from clinical_drug_discovery.ops.blocks import Block, range_block
-from clinical_drug_discovery.ops.buffers import empty
-from clinical_drug_discovery.system.machine import empty_cache
+from clinical_drug_discovery.ops.buffers import empty, release_buffers
+from clinical_drug_discovery.system.errors import InputError
+from clinical_drug_discovery.system.machine import (
+    empty_cache,
+)
+from clinical_drug_discovery.system.progress import Run
+
+_FINITE_ROWS = 8_192  # looked at a time: whole, this takes a copy of the embeddings
+
 
 Begun = TypeVar("Begun")
 
@@ -79,3 +87,37 @@ def _even_chunks(num_nodes: int, chunk_size: int) -> Iterator[tuple[int, int]]:
     for i in range(count):
         stop = min((i + 1) * size, num_nodes)
         yield stop - size, stop
+
+
+def embed_nodes(
+    run: Run,
+    model: LayeredModel[Any],
+    graph: KnowledgeGraph,
+    chunk_size: int,
+) -> tuple[Tensor, Collapse]:
+    """Embed all nodes, and warn of node types that have collapsed.
+
+    Raises:
+        InputError: the embeddings hold NaN or infinity.
+    """
+    run.progress.milestone("Layer-wise inference for memory efficiency")
+    run.progress.milestone("Generating final embeddings with layer-wise computation...")
+
+    def begin(stage: str) -> None:
+        run.peak.sample()  # what the stage before holds
+        run.progress.detail(f"{stage}...")
+
+    with run.timed("inference"):
+        embeddings = embed_all(model, graph.to(run.device), chunk_size, on_stage=begin)
+        if not all(torch.isfinite(rows).all() for rows in embeddings.split(_FINITE_ROWS)):
+            raise InputError(
+                f"learning_rate (got {run.learning_rate}) is too high: "
+                "the embeddings hold NaN or infinity"
+            )
+    release_buffers()
+    with run.timed("collapse"):
+        collapse = collapse_by_type(embeddings, graph.type_ptr.tolist(), graph.node_type_names)
+    run.progress.milestone(f"Generated embeddings: {embeddings.shape}")
+    for text in collapse_warnings(collapse, graph, embeddings.shape[1]):
+        run.warn(text)
+    return embeddings, collapse
