@@ -112,7 +112,7 @@ def step(arguments: list[str]) -> dict[str, float]:
 
     from clinical_drug_discovery.ops.backend import device_path
     from clinical_drug_discovery.system.machine import GIB, peak_memory_bytes
-    from clinical_drug_discovery.warmup import prepare_kernels, train_on_nothing
+    from clinical_drug_discovery.training.compile_kernels import prepare_kernels, train_on_nothing
 
     name, path, directory = arguments
     prepare_kernels(lambda text: None)

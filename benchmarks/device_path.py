@@ -33,14 +33,14 @@ def launches(arguments: list[str]) -> dict[str, float]:
     import torch
 
     from clinical_drug_discovery.graph.read import read_graph
-    from clinical_drug_discovery.losses import link_prediction_loss
     from clinical_drug_discovery.models.hgt import Hgt
     from clinical_drug_discovery.models.layers import DistMult
     from clinical_drug_discovery.models.sage import GraphSage
     from clinical_drug_discovery.ops.backend import device_path
     from clinical_drug_discovery.ops.blocks import full_block, row_block
-    from clinical_drug_discovery.optimizer import Adam
-    from clinical_drug_discovery.sampling import EdgeSampler, SteadyRows, share_out
+    from clinical_drug_discovery.training.edge_sampler import EdgeSampler, SteadyRows, share_out
+    from clinical_drug_discovery.training.losses import link_prediction_loss
+    from clinical_drug_discovery.training.optimizer import Adam
     from clinical_drug_discovery.witnesses import Operations
 
     name, path = arguments

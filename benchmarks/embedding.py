@@ -51,7 +51,7 @@ def infer(arguments: list[str]) -> dict[str, float]:
     """Embed with random weights: peak of the process beside what it held once it had the graph."""
     import psutil
 
-    from clinical_drug_discovery.memory import CHUNK_SIZES
+    from clinical_drug_discovery.training.memory_plan import CHUNK_SIZES
 
     name, path, directory = arguments
     return_large_buffers()

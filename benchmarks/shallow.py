@@ -24,7 +24,7 @@ from clinical_drug_discovery.graph.knowledge_graph import (
 )
 from clinical_drug_discovery.metrics import Scores
 from clinical_drug_discovery.pairs import DISEASE, DRUG, INDICATION
-from clinical_drug_discovery.sampling import share_out
+from clinical_drug_discovery.training.edge_sampler import share_out
 
 BATCH, NEGATIVES = 8192, 1024
 LEARNING_RATE, PENALTY, FIRST_STD = 0.1, 2e-3, 0.1

@@ -15,7 +15,7 @@ from clinical_drug_discovery.audit_paths import AuditedPath, audited_paths
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.op_table import Coverage, coverage, operations
 from clinical_drug_discovery.ops.backend import device_path, uses_kernels
-from clinical_drug_discovery.sampling import EdgeSampler, SteadyRows
+from clinical_drug_discovery.training.edge_sampler import EdgeSampler, SteadyRows
 from clinical_drug_discovery.witnesses import CallTree, Operations
 
 PATHS = {path.name: path for path in audited_paths()}
@@ -127,7 +127,7 @@ def test_what_one_witness_misses_the_other_one_sees() -> None:
 def test_steady_rows_keep_the_facts_and_their_number(
     graph: KnowledgeGraph, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clinical_drug_discovery.sampling.NUM_CANDIDATES", 4)
+    monkeypatch.setattr("clinical_drug_discovery.training.edge_sampler.NUM_CANDIDATES", 4)
     sampler = EdgeSampler(graph, [1] * len(graph.edge_types), 0)
     cpu = torch.device("cpu")
     with device_path():

@@ -10,14 +10,9 @@ import scipy.stats
 import torch
 from graphs import Fact, node, read_facts
 
-from clinical_drug_discovery.contrast import LeftOutPairs
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
-from clinical_drug_discovery.models.collapse import (
-    Collapse,
-    collapse_by_type,
-    collapse_warnings,
-    similarity_spearman,
-)
+from clinical_drug_discovery.models.collapse import Collapse, collapse_by_type, collapse_warnings
+from clinical_drug_discovery.training.disease_pairs import LeftOutPairs, similarity_spearman
 
 
 def collapse_of(embeddings: torch.Tensor, graph: KnowledgeGraph) -> Collapse:

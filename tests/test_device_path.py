@@ -24,11 +24,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from typer.testing import CliRunner
 
 from clinical_drug_discovery.cli import make_app
-from clinical_drug_discovery.contrast import PairBatch
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
-from clinical_drug_discovery.losses import contrastive_loss, link_prediction_loss
 from clinical_drug_discovery.models.hgt import Hgt
 from clinical_drug_discovery.models.inference import embed_all
 from clinical_drug_discovery.models.layers import DistMult
@@ -36,9 +34,11 @@ from clinical_drug_discovery.models.sage import GraphSage
 from clinical_drug_discovery.ops.backend import device_path, in_bfloat16
 from clinical_drug_discovery.ops.blocks import full_block, range_block, row_block
 from clinical_drug_discovery.ops.mean import add_mean
-from clinical_drug_discovery.optimizer import Adam
-from clinical_drug_discovery.sampling import EdgeSampler, SteadyRows
 from clinical_drug_discovery.system.machine import available_devices
+from clinical_drug_discovery.training.disease_pairs import PairBatch
+from clinical_drug_discovery.training.edge_sampler import EdgeSampler, SteadyRows
+from clinical_drug_discovery.training.losses import contrastive_loss, link_prediction_loss
+from clinical_drug_discovery.training.optimizer import Adam
 
 GPUS = [name for name in available_devices() if name != "cpu"]
 needs_gpu = pytest.mark.skipif(not GPUS, reason="no MPS and no CUDA here")

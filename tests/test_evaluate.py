@@ -20,8 +20,8 @@ from clinical_drug_discovery.cli import make_app, show_evaluation
 from clinical_drug_discovery.evaluate import MODELS, evaluate_model
 from clinical_drug_discovery.graph.knowledge_graph import IntArray
 from clinical_drug_discovery.metrics import Scores, pair_metrics
-from clinical_drug_discovery.sage_training import SageSettings
 from clinical_drug_discovery.system.errors import InputError
+from clinical_drug_discovery.training.settings import SageSettings
 
 SMALL: dict[str, Any] = {"embedding_dim": 16, "hidden_dim": 16, "num_layers": 2, "num_epochs": 3}
 RANKERS = ["network", "network, treatment decoder", "network, both decoders", "ranker"]

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
-from clinical_drug_discovery.losses import link_prediction_loss
 from clinical_drug_discovery.models.layers import DistMult
 from clinical_drug_discovery.ops.backend import device_path
-from clinical_drug_discovery.sampling import EdgeBatch, EdgeSampler, share_out
+from clinical_drug_discovery.training.edge_sampler import EdgeBatch, EdgeSampler, share_out
+from clinical_drug_discovery.training.losses import link_prediction_loss
 
 
 def batch_of(graph: KnowledgeGraph, num_facts: int) -> EdgeBatch:

@@ -18,21 +18,20 @@ import torch
 from clinical_drug_discovery.graph.knowledge_graph import EdgeType, KnowledgeGraph
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
-from clinical_drug_discovery.memory import (
+from clinical_drug_discovery.ops.backend import in_bfloat16
+from clinical_drug_discovery.synthetic import synthesize_graph
+from clinical_drug_discovery.system.errors import InputError
+from clinical_drug_discovery.system.machine import GIB, parse_memory
+from clinical_drug_discovery.training.edge_sampler import EdgeSampler
+from clinical_drug_discovery.training.memory_plan import (
     CHUNK_SIZES,
     AnyPlan,
     GraphSizes,
     HgtPlan,
     SagePlan,
     fit_plan,
-    parse_memory,
     plan_for,
 )
-from clinical_drug_discovery.ops.backend import in_bfloat16
-from clinical_drug_discovery.sampling import EdgeSampler
-from clinical_drug_discovery.synthetic import synthesize_graph
-from clinical_drug_discovery.system.errors import InputError
-from clinical_drug_discovery.system.machine import GIB
 
 NODE_TYPES = dict.fromkeys("abc", 30_000) | dict.fromkeys("defg", 10_000)
 SIZES = GraphSizes(NODE_TYPES, {EdgeType(a, "r", b): 200_000 for a in "abcdef" for b in "abcdef"})

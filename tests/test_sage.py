@@ -12,12 +12,12 @@ from torch_geometric.nn import SAGEConv
 
 from clinical_drug_discovery.graph import chunks
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
-from clinical_drug_discovery.losses import link_prediction_loss
 from clinical_drug_discovery.models.inference import embed_all
 from clinical_drug_discovery.models.layers import DistMult
 from clinical_drug_discovery.models.sage import GraphSage, SageLayer
 from clinical_drug_discovery.ops.blocks import full_block, row_block
-from clinical_drug_discovery.sampling import EdgeSampler, share_out
+from clinical_drug_discovery.training.edge_sampler import EdgeSampler, share_out
+from clinical_drug_discovery.training.losses import link_prediction_loss
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -94,7 +94,7 @@ def test_layer_equals_pyg_to_bfloat16(graph: KnowledgeGraph, restricted: bool) -
 def test_restricted_last_layer_gives_the_same_loss_and_gradients(
     graph: KnowledgeGraph, num_layers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clinical_drug_discovery.sampling.NUM_CANDIDATES", 4)
+    monkeypatch.setattr("clinical_drug_discovery.training.edge_sampler.NUM_CANDIDATES", 4)
     batch = EdgeSampler(graph, share_out(graph.edge_type_counts, 15), seed=0).sample()
     assert len(batch.rows) < graph.num_nodes
     results = []

@@ -12,23 +12,23 @@ import torch
 from graphs import node, read_facts
 
 from clinical_drug_discovery.graph.knowledge_graph import EdgeType, KnowledgeGraph
-from clinical_drug_discovery.losses import link_prediction_loss
 from clinical_drug_discovery.models.layers import DistMult
-from clinical_drug_discovery.sampling import EdgeSampler, share_out
+from clinical_drug_discovery.training.edge_sampler import EdgeSampler, share_out
+from clinical_drug_discovery.training.losses import link_prediction_loss
 
 
 @pytest.fixture
 def few_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
     """Or a batch of the small graph would hold all its nodes."""
-    monkeypatch.setattr("clinical_drug_discovery.sampling.NUM_CANDIDATES", 4)
+    monkeypatch.setattr("clinical_drug_discovery.training.edge_sampler.NUM_CANDIDATES", 4)
 
 
 @pytest.mark.parametrize("piece", [1, 7, 1 << 16])
 def test_batches_hold_facts_and_nodes_that_make_none(
     graph: KnowledgeGraph, monkeypatch: pytest.MonkeyPatch, piece: int
 ) -> None:
-    monkeypatch.setattr("clinical_drug_discovery.sampling._PIECE_EDGES", piece)
-    monkeypatch.setattr("clinical_drug_discovery.sampling.NUM_CANDIDATES", 9)
+    monkeypatch.setattr("clinical_drug_discovery.training.edge_sampler._PIECE_EDGES", piece)
+    monkeypatch.setattr("clinical_drug_discovery.training.edge_sampler.NUM_CANDIDATES", 9)
     sampler = EdgeSampler(graph, share_out(graph.edge_type_counts, 100), seed=0)
     facts = {
         (src, graph.edge_types[kind].relation, dst)

@@ -13,15 +13,15 @@ from clinical_drug_discovery.audit_paths import audited_paths
 from clinical_drug_discovery.graph.chunks import steady_size
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.graph.read import read_graph
-from clinical_drug_discovery.losses import link_prediction_loss
 from clinical_drug_discovery.models.hgt import Hgt
 from clinical_drug_discovery.models.layers import DistMult
 from clinical_drug_discovery.models.sage import GraphSage
 from clinical_drug_discovery.ops.backend import device_path, windows
 from clinical_drug_discovery.ops.blocks import full_block, row_block
-from clinical_drug_discovery.optimizer import Adam
-from clinical_drug_discovery.sampling import EdgeSampler, SteadyRows
 from clinical_drug_discovery.synthetic import synthesize_graph
+from clinical_drug_discovery.training.edge_sampler import EdgeSampler, SteadyRows
+from clinical_drug_discovery.training.losses import link_prediction_loss
+from clinical_drug_discovery.training.optimizer import Adam
 from clinical_drug_discovery.witnesses import Operations
 
 #: What Metal, cuBLAS and oneDNN prepare for each shape.
@@ -175,7 +175,7 @@ def test_the_cheapest_size() -> None:
 
 
 def test_joined_weights_move_as_single_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clinical_drug_discovery.optimizer._WIDE_CHUNK", 16)
+    monkeypatch.setattr("clinical_drug_discovery.training.optimizer._WIDE_CHUNK", 16)
     generator = torch.Generator().manual_seed(0)
     shapes = [(40, 4), (3, 5), (), (7,), (2, 2)]
     ours, theirs = (

@@ -13,20 +13,24 @@ import torch
 from graphs import Fact, to_rows
 
 from clinical_drug_discovery.graph.knowledge_graph import IntArray, KnowledgeGraph
-from clinical_drug_discovery.learner import Learner
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
-from clinical_drug_discovery.losses import link_prediction_loss
 from clinical_drug_discovery.models.hgt import Hgt
 from clinical_drug_discovery.models.layers import DistMult
 from clinical_drug_discovery.models.sage import GraphSage
 from clinical_drug_discovery.ops.backend import device_path
 from clinical_drug_discovery.ops.blocks import full_block, row_block
-from clinical_drug_discovery.optimizer import LazyAdam
-from clinical_drug_discovery.sampling import EdgeSampler
-from clinical_drug_discovery.subgraph import SubgraphSampler, induced_subgraph
 from clinical_drug_discovery.system.errors import InputError
-from clinical_drug_discovery.views import Subgraphs, askable, see
+from clinical_drug_discovery.training.batches import (
+    Subgraphs,
+    SubgraphSampler,
+    askable,
+    induced_subgraph,
+    see,
+)
+from clinical_drug_discovery.training.edge_sampler import EdgeSampler
+from clinical_drug_discovery.training.losses import link_prediction_loss
+from clinical_drug_discovery.training.optimizer import LazyAdam, Learner
 
 CPU = torch.device("cpu")
 
@@ -65,7 +69,7 @@ def test_a_part_has_the_edges_among_its_nodes(
 @pytest.fixture
 def few_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
     """Or a batch of the small graph would hold all its nodes."""
-    monkeypatch.setattr("clinical_drug_discovery.sampling.NUM_CANDIDATES", 3)
+    monkeypatch.setattr("clinical_drug_discovery.training.edge_sampler.NUM_CANDIDATES", 3)
 
 
 def test_parts_are_of_one_shape_and_hold_their_batch(

@@ -18,21 +18,24 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from clinical_drug_discovery.contrast import PairBatch, PairSampler
 from clinical_drug_discovery.graph.knowledge_graph import IntArray, KnowledgeGraph, span_of
 from clinical_drug_discovery.graph.read import read_graph
-from clinical_drug_discovery.learner import Learner
-from clinical_drug_discovery.losses import contrastive_loss, link_prediction_loss
 from clinical_drug_discovery.models.hgt import Hgt
 from clinical_drug_discovery.models.inference import LayeredModel, embed_all
 from clinical_drug_discovery.models.layers import DistMult
 from clinical_drug_discovery.models.sage import GraphSage
 from clinical_drug_discovery.network_scores import NetworkScores
 from clinical_drug_discovery.ops.backend import device_path, in_bfloat16
-from clinical_drug_discovery.sampling import EdgeSampler, share_out
-from clinical_drug_discovery.similarity import shared_neighbor_jaccard
 from clinical_drug_discovery.synthetic import synthesize_graph
-from clinical_drug_discovery.views import Part, Subgraphs, WholeGraph, see
+from clinical_drug_discovery.training.batches import Part, Subgraphs, WholeGraph, see
+from clinical_drug_discovery.training.disease_pairs import (
+    PairBatch,
+    PairSampler,
+    shared_neighbor_jaccard,
+)
+from clinical_drug_discovery.training.edge_sampler import EdgeSampler, share_out
+from clinical_drug_discovery.training.losses import contrastive_loss, link_prediction_loss
+from clinical_drug_discovery.training.optimizer import Learner
 
 _HIDDEN, _DIM, _HEADS = 64, 48, 4
 _CHUNK = 100  # of inference, so that some types take several

@@ -17,7 +17,10 @@ from clinical_drug_discovery.audit import audit_models
 from clinical_drug_discovery.graph.cache import read_cached
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
-from clinical_drug_discovery.memory import (
+from clinical_drug_discovery.system.errors import DoesNotFitError, InputError
+from clinical_drug_discovery.system.machine import GIB, available_devices, check_device_name
+from clinical_drug_discovery.training.disease_pairs import most_sharing_pairs
+from clinical_drug_discovery.training.memory_plan import (
     CHUNK_SIZES,
     AnyPlan,
     GraphSizes,
@@ -27,9 +30,6 @@ from clinical_drug_discovery.memory import (
     fit_plan,
     plan_for,
 )
-from clinical_drug_discovery.similarity import most_sharing_pairs
-from clinical_drug_discovery.system.errors import DoesNotFitError, InputError
-from clinical_drug_discovery.system.machine import GIB, available_devices, check_device_name
 
 _PACKAGES = ("clinical-drug-discovery", "torch", "numpy", "numba", "polars", "safetensors")
 

@@ -14,7 +14,6 @@ from typing import Any
 import polars as pl
 
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph, span_of
-from clinical_drug_discovery.hgt_training import HgtSettings, train_hgt
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
 from clinical_drug_discovery.metrics import Metrics, filtered_ranks, ranking_metrics
@@ -28,13 +27,16 @@ from clinical_drug_discovery.relations import (
     hold_out_facts,
     relation_metrics,
 )
-from clinical_drug_discovery.run import Trained, begin_run, check_rest, read_edges
-from clinical_drug_discovery.sage_training import SageSettings, train_sage
+from clinical_drug_discovery.run import begin_run, check_rest, read_edges
 from clinical_drug_discovery.split import Split, split_areas, split_diseases, split_pairs
 from clinical_drug_discovery.system.errors import InputError, check_at_least, check_between
 from clinical_drug_discovery.system.files import atomic_path, check_targets, check_writable
 from clinical_drug_discovery.system.machine import GIB, peak_memory_bytes
 from clinical_drug_discovery.system.progress import Run
+from clinical_drug_discovery.training.settings import HgtSettings, SageSettings
+from clinical_drug_discovery.training.step import Trained
+from clinical_drug_discovery.training.train_hgt import train_hgt
+from clinical_drug_discovery.training.train_sage import train_sage
 
 #: By model whose defaults count, its settings and its training.
 MODELS: dict[str, tuple[Callable[..., Any], type[SageSettings | HgtSettings], Callable[..., Any]]]

@@ -28,8 +28,8 @@ from clinical_drug_discovery.lists import (
     training_lists,
 )
 from clinical_drug_discovery.network import JointNetworks, Network, initialise, join
-from clinical_drug_discovery.optimizer import Adam
 from clinical_drug_discovery.paths import PathEvidence
+from clinical_drug_discovery.training.optimizer import Adam
 
 _GROUP = 4  # lists a step
 _MAX_GOALS = 4  # known drugs of a disease that are hidden one at a time, each epoch

@@ -10,11 +10,11 @@ from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.model_dir import write_ranker
 from clinical_drug_discovery.models.embeddings_file import write_embeddings
 from clinical_drug_discovery.network_scores import NetworkScores
-from clinical_drug_discovery.run import Trained
 from clinical_drug_discovery.stats import EmbeddingStats
 from clinical_drug_discovery.system.files import save_model, save_record
 from clinical_drug_discovery.system.machine import GIB, empty_cache, peak_memory_bytes
 from clinical_drug_discovery.system.progress import Run
+from clinical_drug_discovery.training.step import Trained
 
 
 def fit_ranker_of(

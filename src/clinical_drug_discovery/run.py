@@ -2,76 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from clinical_drug_discovery.fit_memory import rank_fit_bytes
 from clinical_drug_discovery.graph.cache import cache_path, read_cached
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.graph.read import check_edges_file, check_filters, read_graph
-from clinical_drug_discovery.learner import Learner
-from clinical_drug_discovery.memory import AnyPlan, fit_plan, parse_memory, plan_for
 from clinical_drug_discovery.model_dir import model_dir_of
-from clinical_drug_discovery.models.collapse import Collapse
 from clinical_drug_discovery.models.embeddings_file import check_output, output_files
-from clinical_drug_discovery.models.layers import DistMult
 from clinical_drug_discovery.ops.backend import uses_kernels
-from clinical_drug_discovery.system.errors import InputError, check_at_least, check_between
+from clinical_drug_discovery.system.errors import InputError, check_at_least
 from clinical_drug_discovery.system.files import check_targets, check_writable
 from clinical_drug_discovery.system.machine import (
-    GIB,
     PeakMemory,
     empty_cache,
-    limit_memory,
     resolve_device,
     return_large_buffers,
 )
 from clinical_drug_discovery.system.progress import Run
-from clinical_drug_discovery.views import SAMPLED, SUBGRAPH_SIZE
-from clinical_drug_discovery.warmup import prepare_kernels
-
-_BATCH_ROOM = 1.1  # times the nodes of a batch that are expected, for those that have more
-
-
-History = list[dict[str, Any]]  #: one record per epoch
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A trained model, and what it made of all nodes."""
-
-    model: nn.Module
-    decoder: DistMult
-    parameters: dict[str, Any]  #: "model", its name, and its settings
-    embeddings: Tensor  #: shape (N, D), on the CPU
-    history: History
-    predicted_memory: int  #: peak bytes of the process, by the plan
-    collapse: Collapse
-    similarity: dict[str, float | int | None] | None  #: see `stats.EmbeddingStats`
-
-
-def check_sizes(settings: Any, *at_least_one: str) -> None:
-    """Refuse sizes that no model can have.
-
-    Args:
-        settings: of a model.
-        at_least_one: what this model has beside embedding_dim, hidden_dim, num_layers and
-            num_epochs, names of whole numbers of at least 1.
-
-    Raises:
-        InputError: it names the parameter.
-    """
-    # Layer normalisation leaves nothing of one number.
-    least = {"embedding_dim": 2, "hidden_dim": 2, "num_layers": 1, "num_epochs": 1}
-    for name, minimum in (least | dict.fromkeys(at_least_one, 1)).items():
-        check_at_least(name, getattr(settings, name), minimum)
-    check_between("learning_rate", settings.learning_rate, 0, math.inf)
 
 
 def check_rest(*, chunk_size: int | None, seed: int) -> None:
@@ -195,64 +146,3 @@ def read_edges(
         f"relations in {run.seconds['seconds_read']:.1f} s: {graph.report.spelling}"
     )
     return graph
-
-
-def plan_memory(
-    run: Run,
-    graph: KnowledgeGraph,
-    plan: AnyPlan,
-    memory_budget: str | int | None,
-    chunk_size: int | None,
-    ranker: bool,
-) -> tuple[int, int]:
-    """Choose what the budget leaves to choose, say the predicted peak, or refuse.
-
-    Returns:
-        The chunk size of inference and the predicted peak in bytes.
-    """
-    if plan.training == SAMPLED:
-        _check_part(plan.num_rows(), plan.subgraph_size or SUBGRAPH_SIZE, plan.graph.num_nodes)
-    if uses_kernels(run.device):
-        prepare_kernels(run.progress.milestone)
-    plan = replace(
-        plan_for(plan, run.device),
-        chunk_size=chunk_size or plan.chunk_size,
-        rank_fit=rank_fit_bytes(graph) if ranker else 0,
-    )
-    fitted, predicted = fit_plan(plan, memory_budget, choose_chunk_size=chunk_size is None)
-    if memory_budget is not None:
-        limit_memory(run.device, parse_memory(memory_budget))
-    run.progress.milestone(
-        f"Predicted peak memory: {predicted / GIB:.2f} GiB, {fitted.chunk_size:,} nodes embedded "
-        "at a time"
-    )
-    return fitted.chunk_size, predicted
-
-
-def _check_part(num_rows: int, subgraph_size: int, num_nodes: int) -> None:
-    """Refuse parts that batches would hardly fit, before anything is trained."""
-    wanted = math.ceil(num_rows * _BATCH_ROOM)
-    if subgraph_size < min(wanted, num_nodes):
-        raise InputError(
-            f"subgraph_size (got {subgraph_size:,}) must be at least {wanted:,}: a step's facts "
-            f"and candidates have about {num_rows:,} nodes; fewer facts (edge_batch_size, "
-            "edge_sample_size) help, and larger parts, though steps then are fewer, of more facts"
-        )
-
-
-def take_step(run: Run, loss: Tensor, learner: Learner, epoch: int) -> float:
-    """One step down the loss; returns the loss.
-
-    Raises:
-        InputError: the loss is no finite number.
-    """
-    loss.backward()
-    run.peak.sample()
-    learner.step()
-    value = loss.item()
-    if not math.isfinite(value):
-        raise InputError(
-            f"learning_rate (got {run.learning_rate}) is too high: "
-            f"the loss of epoch {epoch} is {value}"
-        )
-    return value

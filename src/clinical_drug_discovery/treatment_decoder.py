@@ -20,8 +20,8 @@ from torch.nn import functional
 
 from clinical_drug_discovery.embedding_score import EmbeddingScore, KnownPairs
 from clinical_drug_discovery.graph.knowledge_graph import IntArray
-from clinical_drug_discovery.optimizer import Adam
 from clinical_drug_discovery.propagation import Mask, Propagation
+from clinical_drug_discovery.training.optimizer import Adam
 
 DIM = 64  #: of the vectors that are carried
 _HIDE_ALL, _HIDE_SOME, _PART = 0.15, 0.3, 0.3  # shares of diseases, and of the latter's pairs

@@ -8,7 +8,8 @@ from typing import Any
 
 from clinical_drug_discovery.results import fit_ranker_of, write_results
 from clinical_drug_discovery.run import check_rest, read_edges, start_run
-from clinical_drug_discovery.sage_training import SageSettings, train_sage
+from clinical_drug_discovery.training.settings import SageSettings
+from clinical_drug_discovery.training.train_sage import train_sage
 
 
 def generate_gnn_embeddings(

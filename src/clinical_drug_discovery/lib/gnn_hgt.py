@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from clinical_drug_discovery.hgt_training import HgtSettings, train_hgt
 from clinical_drug_discovery.results import fit_ranker_of, write_results
 from clinical_drug_discovery.run import check_rest, read_edges, start_run
+from clinical_drug_discovery.training.settings import HgtSettings
+from clinical_drug_discovery.training.train_hgt import train_hgt
 
 
 def generate_hgt_embeddings(

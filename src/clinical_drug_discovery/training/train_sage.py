@@ -3,50 +3,33 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from statistics import fmean
 
 import torch
 
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
-from clinical_drug_discovery.learner import Learner
-from clinical_drug_discovery.losses import link_prediction_loss
-from clinical_drug_discovery.memory import CHUNK_SIZES, GraphSizes, SagePlan
 from clinical_drug_discovery.models.collapse import watch_collapse
 from clinical_drug_discovery.models.inference import embed_nodes
 from clinical_drug_discovery.models.initialisation import structural_vectors
 from clinical_drug_discovery.models.layers import DistMult
 from clinical_drug_discovery.models.sage import GraphSage
 from clinical_drug_discovery.ops.backend import in_bfloat16
-from clinical_drug_discovery.run import History, Trained, check_sizes, plan_memory, take_step
-from clinical_drug_discovery.sampling import EdgeSampler
 from clinical_drug_discovery.system.machine import empty_cache
 from clinical_drug_discovery.system.progress import Run
-from clinical_drug_discovery.views import Subgraphs, WholeGraph, check_training, see, views_of
-
-
-@dataclass(frozen=True)
-class SageSettings:
-    """What GraphSAGE is trained with; `lib.gnn_embeddings` says what it means, and the defaults."""
-
-    embedding_dim: int
-    hidden_dim: int
-    num_layers: int
-    num_epochs: int
-    learning_rate: float
-    edge_batch_size: int
-    training: str
-    subgraph_size: int | None
-    bfloat16: bool
-
-    def check(self) -> None:
-        """Refuse what breaks a rule whatever the graph.
-
-        Raises:
-            InputError: it names the parameter.
-        """
-        check_sizes(self, "edge_batch_size")
-        check_training(self.training, self.subgraph_size)
+from clinical_drug_discovery.training.batches import (
+    Subgraphs,
+    WholeGraph,
+    see,
+    views_of,
+)
+from clinical_drug_discovery.training.edge_sampler import EdgeSampler
+from clinical_drug_discovery.training.losses import link_prediction_loss
+from clinical_drug_discovery.training.memory_plan import CHUNK_SIZES, GraphSizes, SagePlan
+from clinical_drug_discovery.training.optimizer import Learner
+from clinical_drug_discovery.training.plan import plan_memory
+from clinical_drug_discovery.training.settings import SageSettings
+from clinical_drug_discovery.training.step import History, Trained, take_step
 
 
 def train_sage(

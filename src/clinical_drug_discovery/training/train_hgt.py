@@ -2,80 +2,41 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import defaultdict
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from statistics import fmean
 
 import torch
 
-from clinical_drug_discovery.contrast import PairSampler
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph, span_of
-from clinical_drug_discovery.learner import Learner
-from clinical_drug_discovery.losses import contrastive_loss, link_prediction_loss
-from clinical_drug_discovery.memory import CHUNK_SIZES, GraphSizes, HgtPlan
-from clinical_drug_discovery.models.collapse import similarity_spearman, watch_collapse
+from clinical_drug_discovery.models.collapse import watch_collapse
 from clinical_drug_discovery.models.hgt import Hgt
 from clinical_drug_discovery.models.inference import embed_nodes
 from clinical_drug_discovery.models.initialisation import structural_vectors
 from clinical_drug_discovery.models.layers import DistMult
 from clinical_drug_discovery.ops.backend import in_bfloat16
-from clinical_drug_discovery.run import History, Trained, check_sizes, plan_memory, take_step
-from clinical_drug_discovery.sampling import EdgeSampler
-from clinical_drug_discovery.similarity import most_sharing_pairs, shared_neighbor_jaccard
-from clinical_drug_discovery.system.errors import InputError, check_between
 from clinical_drug_discovery.system.machine import empty_cache
 from clinical_drug_discovery.system.progress import Run
-from clinical_drug_discovery.views import Subgraphs, WholeGraph, check_training, see, views_of
-
-
-@dataclass(frozen=True)
-class HgtSettings:
-    """What HGT is trained with; `lib.gnn_hgt` says what it means, and the defaults."""
-
-    embedding_dim: int
-    hidden_dim: int
-    num_layers: int
-    num_heads: int
-    num_epochs: int
-    learning_rate: float
-    contrastive_weight: float
-    edge_sample_size: int
-    training: str
-    subgraph_size: int | None
-    similarity_threshold: float
-    temperature: float
-    disease_type: str
-    gene_type: str
-    disease_gene_relation: str
-    bfloat16: bool
-
-    def check(self) -> None:
-        """Refuse what breaks a rule whatever the graph.
-
-        Raises:
-            InputError: it names the parameter.
-        """
-        check_sizes(self, "num_heads", "edge_sample_size")
-        check_training(self.training, self.subgraph_size)
-        if self.hidden_dim % self.num_heads:
-            raise InputError(
-                f"hidden_dim (got {self.hidden_dim}) must be divisible by num_heads "
-                f"(got {self.num_heads})"
-            )
-        check_between("contrastive_weight", self.contrastive_weight, 0, 1, low_allowed=True)
-        check_between("similarity_threshold", self.similarity_threshold, 0, 1)
-        check_between("temperature", self.temperature, 0.001, math.inf, low_allowed=True)
-
-    @property
-    def alike(self) -> dict[str, str]:
-        """What makes two nodes alike, as `similarity` names it."""
-        return {
-            "node_type": self.disease_type,
-            "neighbor_type": self.gene_type,
-            "relation": self.disease_gene_relation,
-        }
+from clinical_drug_discovery.training.batches import (
+    Subgraphs,
+    WholeGraph,
+    see,
+    views_of,
+)
+from clinical_drug_discovery.training.disease_pairs import (
+    PairSampler,
+    most_sharing_pairs,
+    shared_neighbor_jaccard,
+    similarity_spearman,
+)
+from clinical_drug_discovery.training.edge_sampler import EdgeSampler
+from clinical_drug_discovery.training.losses import contrastive_loss, link_prediction_loss
+from clinical_drug_discovery.training.memory_plan import CHUNK_SIZES, GraphSizes, HgtPlan
+from clinical_drug_discovery.training.optimizer import Learner
+from clinical_drug_discovery.training.plan import plan_memory
+from clinical_drug_discovery.training.settings import HgtSettings
+from clinical_drug_discovery.training.step import History, Trained, take_step
 
 
 def train_hgt(

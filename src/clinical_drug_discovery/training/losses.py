@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from clinical_drug_discovery.contrast import PairBatch
 from clinical_drug_discovery.models.layers import DistMult
 from clinical_drug_discovery.ops.listwise import listwise_loss
 from clinical_drug_discovery.ops.mean import gather_rows
-from clinical_drug_discovery.sampling import EdgeBatch
+from clinical_drug_discovery.training.disease_pairs import PairBatch
+from clinical_drug_discovery.training.edge_sampler import EdgeBatch
 
 _CENTRING = 3.0  # with 10 embeddings find less, without it a direction common to a type grows
 

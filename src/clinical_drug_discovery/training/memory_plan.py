@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -18,43 +17,20 @@ from clinical_drug_discovery.ops.buffers import MOST_IDLE_BYTES
 from clinical_drug_discovery.ops.cpu.attention import PIECE_EDGES
 from clinical_drug_discovery.ops.edge_chunks import EDGE_CHUNK
 from clinical_drug_discovery.ops.precision import padded, stored_bytes
-from clinical_drug_discovery.sampling import NUM_CANDIDATES, share_out
-from clinical_drug_discovery.system.errors import DoesNotFitError, InputError
-from clinical_drug_discovery.system.machine import GIB, available_memory_bytes, peak_memory_bytes
-from clinical_drug_discovery.views import FULL, SAMPLED, SUBGRAPH_SIZE, askable, steps_of_epoch
-
-_UNITS = {
-    "": 1,
-    "B": 1,
-    "KB": 10**3,
-    "MB": 10**6,
-    "GB": 10**9,
-    "KIB": 2**10,
-    "MIB": 2**20,
-    "GIB": GIB,
-}
-_FREE_SHARE = 0.7  # of what is free, when no budget is named: the user's other programs live too
-
-
-def parse_memory(budget: str | int | None) -> int:
-    """A memory budget in bytes.
-
-    Args:
-        budget: a number of bytes, text such as "4GiB" or "5.33 GB", or None for 70% of what is
-        free.
-
-    Raises:
-        InputError: it is no amount of memory.
-    """
-    if budget is None:
-        return int(available_memory_bytes() * _FREE_SHARE)
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(budget))
-    if match is None or match[2].upper() not in _UNITS or not 0 < float(match[1]) < 1e30:
-        raise InputError(
-            f"memory_budget (got {budget!r}) must be a positive number of bytes, "
-            "or text such as '4GiB'"
-        )
-    return int(float(match[1]) * _UNITS[match[2].upper()])
+from clinical_drug_discovery.system.errors import DoesNotFitError
+from clinical_drug_discovery.system.machine import (
+    GIB,
+    parse_memory,
+    peak_memory_bytes,
+)
+from clinical_drug_discovery.training.batches import (
+    FULL,
+    SAMPLED,
+    SUBGRAPH_SIZE,
+    askable,
+    steps_of_epoch,
+)
+from clinical_drug_discovery.training.edge_sampler import NUM_CANDIDATES, share_out
 
 
 # What comes on top of any plan: compiled kernels, libraries of matrix products and their work

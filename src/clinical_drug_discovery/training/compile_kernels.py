@@ -17,7 +17,6 @@ import torch
 
 from clinical_drug_discovery.graph import edge_kernels
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph, ReadReport, build_graph
-from clinical_drug_discovery.losses import link_prediction_loss
 from clinical_drug_discovery.models.hgt import Hgt
 from clinical_drug_discovery.models.layers import DistMult
 from clinical_drug_discovery.models.sage import GraphSage
@@ -25,8 +24,9 @@ from clinical_drug_discovery.ops.blocks import full_block, row_block
 from clinical_drug_discovery.ops.cpu import attention as cpu_attention
 from clinical_drug_discovery.ops.cpu import head_maps as cpu_heads
 from clinical_drug_discovery.ops.cpu import neighbors as cpu
-from clinical_drug_discovery.sampling import EdgeSampler
-from clinical_drug_discovery.subgraph import induced_subgraph
+from clinical_drug_discovery.training.batches import induced_subgraph
+from clinical_drug_discovery.training.edge_sampler import EdgeSampler
+from clinical_drug_discovery.training.losses import link_prediction_loss
 
 _MODULES = (cpu, cpu_attention, cpu_heads, edge_kernels)
 

@@ -1,0 +1,1 @@
+"""Training: batches of edges and of the graph, losses, the optimizer, the plan of memory."""
