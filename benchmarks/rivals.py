@@ -17,14 +17,16 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from clinical_drug_discovery.evaluation.metrics import Scores
 from clinical_drug_discovery.graph.knowledge_graph import (
+    DISEASE,
+    DRUG,
     EdgeType,
     IntArray,
     KnowledgeGraph,
     span_of,
 )
-from clinical_drug_discovery.metrics import Scores
-from clinical_drug_discovery.pairs import DISEASE, DRUG, INDICATION
+from clinical_drug_discovery.ranking.treatments import INDICATION
 
 
 def export_split(place: Path, graph: KnowledgeGraph, diseases: IntArray) -> None:

@@ -16,14 +16,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from clinical_drug_discovery.evaluation.metrics import Scores
 from clinical_drug_discovery.graph.knowledge_graph import (
+    DISEASE,
+    DRUG,
     EdgeType,
     IntArray,
     KnowledgeGraph,
     span_of,
 )
-from clinical_drug_discovery.metrics import Scores
-from clinical_drug_discovery.pairs import DISEASE, DRUG, INDICATION
+from clinical_drug_discovery.ranking.treatments import INDICATION
 from clinical_drug_discovery.training.edge_sampler import share_out
 
 BATCH, NEGATIVES = 8192, 1024

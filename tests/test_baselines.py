@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from graphs import Fact, node, read_facts
 
-from clinical_drug_discovery.baselines import BASELINES, break_ties, popularity_scores
+from clinical_drug_discovery.evaluation.baselines import BASELINES, break_ties, popularity_scores
+from clinical_drug_discovery.evaluation.drug_ranking import known_drugs, rank_metrics_of
+from clinical_drug_discovery.evaluation.split import split_pairs
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph, span_of
-from clinical_drug_discovery.pairs import TREATS
-from clinical_drug_discovery.ranking import known_drugs, rank_metrics_of
-from clinical_drug_discovery.split import split_pairs
+from clinical_drug_discovery.ranking.treatments import TREATS
 from clinical_drug_discovery.system.errors import InputError
 
 DRUGS, DISEASES = 15, 25

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from clinical_drug_discovery.curves import pool_rows
-from clinical_drug_discovery.metrics import ranking_metrics
+from clinical_drug_discovery.evaluation.metrics import pool_rows, ranking_metrics
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -10,16 +10,24 @@ import pytest
 import torch
 from graphs import graph_of, node, planted_facts
 
-from clinical_drug_discovery.blend import Expectation, fit_expectation
-from clinical_drug_discovery.calibrate import fit_calibration
-from clinical_drug_discovery.drug_ranker import Blend, DrugRanker, fit_drug_ranker
-from clinical_drug_discovery.embedding_score import EmbeddingScore, KnownPairs, mean_score
 from clinical_drug_discovery.graph.knowledge_graph import span_of
 from clinical_drug_discovery.models.layers import DistMult
-from clinical_drug_discovery.network import join
-from clinical_drug_discovery.network_scores import LinkScore, NetworkScores
-from clinical_drug_discovery.paths import PathEvidence
 from clinical_drug_discovery.ranker_file import load_ranker, save_ranker
+from clinical_drug_discovery.ranking.bilinear_score import (
+    EmbeddingScore,
+    KnownPairs,
+    LinkScore,
+    NetworkScores,
+    mean_score,
+)
+from clinical_drug_discovery.ranking.calibration import (
+    Expectation,
+    fit_calibration,
+    fit_expectation,
+)
+from clinical_drug_discovery.ranking.drug_ranker import Blend, DrugRanker, fit_drug_ranker
+from clinical_drug_discovery.ranking.metapath_features import PathEvidence
+from clinical_drug_discovery.ranking.path_ranker import join
 
 NUM_HIDDEN = 60
 

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from graphs import Fact, graph_of, node, random_facts, read_facts, to_triples
 
-from clinical_drug_discovery.explain import KINDS, Explainer
 from clinical_drug_discovery.graph.knowledge_graph import EdgeType, KnowledgeGraph, span_of
-from clinical_drug_discovery.wording import sentence
+from clinical_drug_discovery.ranking.explanations import KINDS, Explainer, sentence
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from clinical_drug_discovery.metrics import (
+from clinical_drug_discovery.evaluation.metrics import (
     Known,
     Scores,
     bootstrap_interval,

@@ -11,9 +11,9 @@ from graphs import graph_of, planted_facts
 
 from clinical_drug_discovery.boosting import BoostedPaths, fit_boosted
 from clinical_drug_discovery.graph.adjacency import Floats
-from clinical_drug_discovery.lists import Extra
-from clinical_drug_discovery.paths import PathEvidence
-from clinical_drug_discovery.ranker import PathRanker, fit_ranker
+from clinical_drug_discovery.ranking.listwise_examples import Extra
+from clinical_drug_discovery.ranking.metapath_features import PathEvidence
+from clinical_drug_discovery.ranking.path_ranker import PathRanker, fit_ranker
 
 
 def fit(evidence: PathEvidence, extra: Extra | None = None) -> PathRanker:

@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 from graphs import Fact, graph_of, node, to_triples
 
+from clinical_drug_discovery.evaluation.link_prediction import (
+    held_out_pairs,
+    hold_out_facts,
+    relation_metrics,
+)
+from clinical_drug_discovery.evaluation.metrics import Scores
+from clinical_drug_discovery.evaluation.split import leak_count, split_pairs
 from clinical_drug_discovery.graph.knowledge_graph import IntArray, KnowledgeGraph
-from clinical_drug_discovery.metrics import Scores
-from clinical_drug_discovery.pairs import leak_count, pairs_of
-from clinical_drug_discovery.relations import held_out_pairs, hold_out_facts, relation_metrics
-from clinical_drug_discovery.split import split_pairs
+from clinical_drug_discovery.ranking.treatments import pairs_of
 
 
 @pytest.fixture

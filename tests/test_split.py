@@ -13,14 +13,20 @@ import torch
 from closeness import off
 from graphs import Fact, Node, node, read_facts, to_rows, to_triples
 
+from clinical_drug_discovery.evaluation.split import (
+    Split,
+    leak_count,
+    split_areas,
+    split_diseases,
+    split_pairs,
+)
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph, without_edges
 from clinical_drug_discovery.graph.read import read_graph
 from clinical_drug_discovery.models.hgt import Hgt
 from clinical_drug_discovery.models.layers import DistMult
 from clinical_drug_discovery.models.sage import GraphSage
 from clinical_drug_discovery.ops.blocks import full_block, row_block
-from clinical_drug_discovery.pairs import TREATS, Pairs, leak_count, pairs_of
-from clinical_drug_discovery.split import Split, split_areas, split_diseases, split_pairs
+from clinical_drug_discovery.ranking.treatments import TREATS, Pairs, pairs_of
 from clinical_drug_discovery.system.errors import InputError
 from clinical_drug_discovery.training.edge_sampler import EdgeSampler, share_out
 from clinical_drug_discovery.training.losses import link_prediction_loss

@@ -7,14 +7,13 @@ import pytest
 import torch
 from graphs import Fact, graph_of, node, planted_facts, random_facts
 
-from clinical_drug_discovery.blend import fit_weight
-from clinical_drug_discovery.decoder_fit import fit_decoders
-from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph, span_of
-from clinical_drug_discovery.kernels import DISEASE, DRUG
-from clinical_drug_discovery.propagation import Propagation
-from clinical_drug_discovery.treatment_decoder import (
+from clinical_drug_discovery.graph.knowledge_graph import DISEASE, DRUG, KnowledgeGraph, span_of
+from clinical_drug_discovery.ranking.calibration import fit_weight
+from clinical_drug_discovery.ranking.propagation import Propagation
+from clinical_drug_discovery.ranking.treatment_decoder import (
     TreatmentDecoder,
     decode,
+    fit_decoders,
     fit_treatment_decoder,
 )
 

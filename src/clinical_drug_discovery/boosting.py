@@ -11,11 +11,17 @@ from typing import Any
 import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from clinical_drug_discovery.fellows import fellows_of, fellows_without
 from clinical_drug_discovery.graph.adjacency import Floats
 from clinical_drug_discovery.graph.knowledge_graph import IntArray
-from clinical_drug_discovery.lists import base_features, feature_scales, squash, training_lists
-from clinical_drug_discovery.paths import PathEvidence
+from clinical_drug_discovery.ranking.listwise_examples import (
+    base_features,
+    feature_scales,
+    fellows_of,
+    fellows_without,
+    squash,
+    training_lists,
+)
+from clinical_drug_discovery.ranking.metapath_features import PathEvidence
 
 _GOALS, _OTHERS = 8, 120  # known drugs of a disease that are learned, other drugs beside each
 _HARD = 0.7  # share of the others that treat something

@@ -13,22 +13,27 @@ from typing import Any
 
 import polars as pl
 
-from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph, span_of
-from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
-from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
-from clinical_drug_discovery.metrics import Metrics, filtered_ranks, ranking_metrics
-from clinical_drug_discovery.network_scores import NetworkScores
-from clinical_drug_discovery.pairs import DRUG, INDICATION, leak_count, pairs_of
-from clinical_drug_discovery.rankers import drug_rankers
-from clinical_drug_discovery.ranking import Question
-from clinical_drug_discovery.relations import (
+from clinical_drug_discovery.evaluation.drug_ranking import Question, drug_rankers
+from clinical_drug_discovery.evaluation.link_prediction import (
     HeldOutFacts,
     held_out_pairs,
     hold_out_facts,
     relation_metrics,
 )
+from clinical_drug_discovery.evaluation.metrics import Metrics, filtered_ranks, ranking_metrics
+from clinical_drug_discovery.evaluation.split import (
+    Split,
+    leak_count,
+    split_areas,
+    split_diseases,
+    split_pairs,
+)
+from clinical_drug_discovery.graph.knowledge_graph import DRUG, KnowledgeGraph, span_of
+from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
+from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
+from clinical_drug_discovery.ranking.bilinear_score import NetworkScores
+from clinical_drug_discovery.ranking.treatments import INDICATION, pairs_of
 from clinical_drug_discovery.run import begin_run, check_rest, read_edges
-from clinical_drug_discovery.split import Split, split_areas, split_diseases, split_pairs
 from clinical_drug_discovery.system.errors import InputError, check_at_least, check_between
 from clinical_drug_discovery.system.files import atomic_path, check_targets, check_writable
 from clinical_drug_discovery.system.machine import GIB, peak_memory_bytes

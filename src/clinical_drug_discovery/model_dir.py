@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from clinical_drug_discovery.drug_ranker import DrugRanker
 from clinical_drug_discovery.graph.cache import load_graph, save_graph
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.ranker_file import load_ranker, save_ranker
+from clinical_drug_discovery.ranking.drug_ranker import DrugRanker
 from clinical_drug_discovery.system.errors import InputError
 from clinical_drug_discovery.system.files import (
     DamagedFileError,

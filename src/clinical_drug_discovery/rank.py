@@ -12,14 +12,19 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from clinical_drug_discovery.drug_ranker import DrugRanker
-from clinical_drug_discovery.explain import Explainer
-from clinical_drug_discovery.graph.knowledge_graph import IntArray, KnowledgeGraph, span_of
+from clinical_drug_discovery.graph.knowledge_graph import (
+    DISEASE,
+    DRUG,
+    IntArray,
+    KnowledgeGraph,
+    span_of,
+)
 from clinical_drug_discovery.graph.node_lookup import find_node, find_nodes
 from clinical_drug_discovery.model_dir import model_dir_of, read_model_graph, read_model_ranker
 from clinical_drug_discovery.models.embeddings_file import check_table_output, write_tables
-from clinical_drug_discovery.pairs import DISEASE, DRUG
-from clinical_drug_discovery.paths import PathEvidence
+from clinical_drug_discovery.ranking.drug_ranker import DrugRanker
+from clinical_drug_discovery.ranking.explanations import Explainer
+from clinical_drug_discovery.ranking.metapath_features import PathEvidence
 from clinical_drug_discovery.system.errors import InputError, check_at_least
 from clinical_drug_discovery.system.files import MODEL_FILES
 

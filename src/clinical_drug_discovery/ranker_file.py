@@ -9,13 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clinical_drug_discovery.blend import Expectation
-from clinical_drug_discovery.calibrate import Calibration
-from clinical_drug_discovery.drug_ranker import Blend, DrugRanker
-from clinical_drug_discovery.embedding_score import EmbeddingScore, KnownPairs
-from clinical_drug_discovery.network import Network
-from clinical_drug_discovery.network_scores import LinkScore
-from clinical_drug_discovery.ranker import PathRanker
+from clinical_drug_discovery.ranking.bilinear_score import EmbeddingScore, KnownPairs, LinkScore
+from clinical_drug_discovery.ranking.calibration import Calibration, Expectation
+from clinical_drug_discovery.ranking.drug_ranker import Blend, DrugRanker
+from clinical_drug_discovery.ranking.path_ranker import Network, PathRanker
 from clinical_drug_discovery.system.files import load_sealed, save_sealed
 
 #: To be raised whenever the same file would rank otherwise.

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from clinical_drug_discovery.drug_ranker import DrugRanker, fit_drug_ranker, why_no_ranker
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.model_dir import write_ranker
 from clinical_drug_discovery.models.embeddings_file import write_embeddings
-from clinical_drug_discovery.network_scores import NetworkScores
+from clinical_drug_discovery.ranking.bilinear_score import NetworkScores
+from clinical_drug_discovery.ranking.drug_ranker import DrugRanker, fit_drug_ranker, why_no_ranker
 from clinical_drug_discovery.stats import EmbeddingStats
 from clinical_drug_discovery.system.files import save_model, save_record
 from clinical_drug_discovery.system.machine import GIB, empty_cache, peak_memory_bytes

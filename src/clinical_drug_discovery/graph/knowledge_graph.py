@@ -28,6 +28,8 @@ from clinical_drug_discovery.system.errors import InputError
 _MAX_EDGE_TYPES = 2**15 - 1  # far more than any graph has; their sort key needs the bits
 _SOURCE_CHUNK = 8_192  # of nodes whose heads are multiplied at a time
 _CHUNK_COST = 1_024  # what the launches of such a chunk cost, in nodes
+#: The node types that the ranking of drugs is about, as PrimeKG names them.
+DRUG, DISEASE = "drug", "disease"
 IntArray = npt.NDArray[np.integer]
 
 

@@ -18,11 +18,7 @@ from clinical_drug_discovery.ops.cpu.attention import PIECE_EDGES
 from clinical_drug_discovery.ops.edge_chunks import EDGE_CHUNK
 from clinical_drug_discovery.ops.precision import padded, stored_bytes
 from clinical_drug_discovery.system.errors import DoesNotFitError
-from clinical_drug_discovery.system.machine import (
-    GIB,
-    parse_memory,
-    peak_memory_bytes,
-)
+from clinical_drug_discovery.system.machine import GIB, parse_memory, peak_memory_bytes
 from clinical_drug_discovery.training.batches import (
     FULL,
     SAMPLED,
@@ -31,7 +27,6 @@ from clinical_drug_discovery.training.batches import (
     steps_of_epoch,
 )
 from clinical_drug_discovery.training.edge_sampler import NUM_CANDIDATES, share_out
-
 
 # What comes on top of any plan: compiled kernels, libraries of matrix products and their work
 # space, thread pools, and what the heap does not give back at once.

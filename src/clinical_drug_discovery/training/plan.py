@@ -5,15 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from clinical_drug_discovery.fit_memory import rank_fit_bytes
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.ops.backend import uses_kernels
+from clinical_drug_discovery.ranking.drug_ranker import rank_fit_bytes
 from clinical_drug_discovery.system.errors import InputError
-from clinical_drug_discovery.system.machine import (
-    GIB,
-    limit_memory,
-    parse_memory,
-)
+from clinical_drug_discovery.system.machine import GIB, limit_memory, parse_memory
 from clinical_drug_discovery.system.progress import Run
 from clinical_drug_discovery.training.batches import SAMPLED, SUBGRAPH_SIZE
 from clinical_drug_discovery.training.compile_kernels import prepare_kernels

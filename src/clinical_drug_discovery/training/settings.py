@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clinical_drug_discovery.system.errors import InputError, check_at_least, check_between
-from clinical_drug_discovery.training.batches import (
-    check_training,
-)
+from clinical_drug_discovery.training.batches import check_training
 
 
 def check_sizes(settings: Any, *at_least_one: str) -> None:

@@ -18,12 +18,7 @@ from clinical_drug_discovery.models.layers import DistMult
 from clinical_drug_discovery.ops.backend import in_bfloat16
 from clinical_drug_discovery.system.machine import empty_cache
 from clinical_drug_discovery.system.progress import Run
-from clinical_drug_discovery.training.batches import (
-    Subgraphs,
-    WholeGraph,
-    see,
-    views_of,
-)
+from clinical_drug_discovery.training.batches import Subgraphs, WholeGraph, see, views_of
 from clinical_drug_discovery.training.disease_pairs import (
     PairSampler,
     most_sharing_pairs,

@@ -17,12 +17,7 @@ from clinical_drug_discovery.models.sage import GraphSage
 from clinical_drug_discovery.ops.backend import in_bfloat16
 from clinical_drug_discovery.system.machine import empty_cache
 from clinical_drug_discovery.system.progress import Run
-from clinical_drug_discovery.training.batches import (
-    Subgraphs,
-    WholeGraph,
-    see,
-    views_of,
-)
+from clinical_drug_discovery.training.batches import Subgraphs, WholeGraph, see, views_of
 from clinical_drug_discovery.training.edge_sampler import EdgeSampler
 from clinical_drug_discovery.training.losses import link_prediction_loss
 from clinical_drug_discovery.training.memory_plan import CHUNK_SIZES, GraphSizes, SagePlan

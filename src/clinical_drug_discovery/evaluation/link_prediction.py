@@ -14,9 +14,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from clinical_drug_discovery.evaluation.metrics import Scores, filtered_ranks, pair_metrics
 from clinical_drug_discovery.graph.knowledge_graph import IntArray, KnowledgeGraph, without_edges
-from clinical_drug_discovery.metrics import Scores, filtered_ranks, pair_metrics
-from clinical_drug_discovery.pairs import TREATS, Pairs, drug_disease_types, pair_keys, pairs_of
+from clinical_drug_discovery.ranking.treatments import (
+    TREATS,
+    Pairs,
+    drug_disease_types,
+    pair_keys,
+    pairs_of,
+)
 
 _CHUNK = 256  # sources ranked at a time: 29 MB of scores for 28,000 candidates
 

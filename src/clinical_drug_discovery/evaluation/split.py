@@ -4,6 +4,8 @@ Three ways to hold out, from easy to hard: single pairs, whole diseases, and who
 diseases. In all of them the training graph has no edge at all between the two ends of a held-out
 pair: the same pair under another relation (contraindication included) would give it away, so it
 leaves as well and is counted. What the other relations say of pairs that are not held out stays.
+
+Areas of related diseases, along the edges between diseases.
 """
 
 from __future__ import annotations
@@ -12,15 +14,21 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse
 
-from clinical_drug_discovery.areas import disease_areas
-from clinical_drug_discovery.graph.knowledge_graph import IntArray, KnowledgeGraph, without_edges
-from clinical_drug_discovery.pairs import (
+from clinical_drug_discovery.graph.knowledge_graph import (
+    DISEASE,
+    IntArray,
+    KnowledgeGraph,
+    edges_of,
+    span_of,
+    without_edges,
+)
+from clinical_drug_discovery.ranking.treatments import (
     INDICATION,
     TREATS,
     Pairs,
     drug_disease_types,
-    leak_count,
     pair_keys,
     pairs_of,
 )
@@ -215,3 +223,90 @@ def _hold_out(
     counts["num_leaks"] = leak_count(training, pairs.drug, pairs.disease)
     assert counts["num_leaks"] == 0, counts
     return Split(training, validation, test, pairs, counts)
+
+
+def relatives(graph: KnowledgeGraph) -> scipy.sparse.csr_array:
+    """Which diseases are directly related, under any relation between two diseases.
+
+    Args:
+        graph: on the CPU.
+
+    Returns:
+        shape (n, n) for the n diseases in graph order, float32: symmetric, ones, nothing on the
+        diagonal.
+    """
+    first, stop = span_of(graph, DISEASE)
+    kinds = [r for r, kind in enumerate(graph.edge_types) if kind[::2] == (DISEASE, DISEASE)]
+    src, dst = edges_of(graph, kinds)
+    related = scipy.sparse.csr_array(
+        (np.ones(len(src), np.float32), (dst - first, src - first)),
+        shape=(stop - first, stop - first),
+    )
+    related.data[:] = 1  # two diseases may be related in two ways
+    return related
+
+
+def disease_areas(
+    graph: KnowledgeGraph, middles: IntArray, num_areas: int, max_hops: int, max_diseases: int
+) -> list[IntArray]:
+    """Disjoint areas around diseases: each with its relatives, the nearest first.
+
+    Args:
+        graph: on the CPU.
+        middles: node numbers; taken in this order, those within an earlier area passed over.
+        num_areas: how many are wanted.
+        max_hops: from the middle to the rim.
+        max_diseases: of an area; of equally near ones those numbered lower are taken.
+
+    Returns:
+        Node numbers, the middle first; fewer than `num_areas` areas where there are no more.
+
+    Raises:
+        InputError: no two diseases are related.
+    """
+    first, _ = span_of(graph, DISEASE)
+    related = relatives(graph)
+    if not related.nnz:
+        raise InputError("the graph has no edges between diseases, so no areas can be held out")
+    taken = np.zeros(related.shape[0], bool)
+    areas: list[IntArray] = []
+    for middle in middles.tolist():
+        if len(areas) == num_areas:
+            break
+        if taken[middle - first]:
+            continue
+        members = frontier = np.array([middle - first])
+        seen = taken.copy()
+        seen[frontier] = True
+        for _ in range(max_hops):
+            near = np.unique(related[frontier].indices)
+            frontier = near[~seen[near]][: max_diseases - len(members)]
+            if not len(frontier):
+                break
+            seen[frontier] = True
+            members = np.concatenate([members, frontier])
+        taken[members] = True
+        areas.append(members + first)
+    return areas
+
+
+def leak_count(graph: KnowledgeGraph, drug: IntArray, disease: IntArray) -> int:
+    """How many directed edges join the two ends of a pair that should be unknown.
+
+    Looks at every edge of the graph, of any type and in either direction, and knows nothing of how
+    pairs are removed.
+
+    Args:
+        graph: on the CPU.
+        drug: shape (K,), node numbers.
+        disease: shape (K,), node numbers.
+    """
+    is_end = np.zeros(graph.num_nodes, bool)
+    is_end[drug] = is_end[disease] = True
+    src, dst = graph.src.numpy(), graph.dst.numpy()
+    near = np.flatnonzero(is_end[src] & is_end[dst])
+    # Which end is the drug does not matter here: lower and higher number, as one integer.
+    edges = np.sort(np.stack([src[near], dst[near]]).astype(np.int64), axis=0)
+    pairs = np.sort(np.stack([drug, disease]).astype(np.int64), axis=0)
+    wide = graph.num_nodes
+    return int(np.isin(edges[0] * wide + edges[1], pairs[0] * wide + pairs[1]).sum())

@@ -4,21 +4,34 @@ A path's score is the product over its steps of the degrees of both ends to the 
 within the step's edge type (Himmelstein et al., eLife 2017;6:e26726): a path through a protein
 that a hundred drugs bind says little. What the graph says of the pair itself is stated, and is no
 evidence. Nothing that the ranker has learned is used here.
+
+All paths of one or two steps out of a node, each with its degree-damped weight.
+
+Typed paths as sentences that a biologist can read.
+
+PrimeKG's relations stand in a table; a relation that is not in it is told by its own name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from itertools import product
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from clinical_drug_discovery.graph.knowledge_graph import EdgeType, KnowledgeGraph
-from clinical_drug_discovery.halves import Half, Steps
-from clinical_drug_discovery.pairs import DISEASE, DRUG, TREATS
-from clinical_drug_discovery.wording import phrase, sentence
+from clinical_drug_discovery.graph.adjacency import DAMPING
+from clinical_drug_discovery.graph.knowledge_graph import (
+    DISEASE,
+    DRUG,
+    EdgeType,
+    IntArray,
+    KnowledgeGraph,
+)
+from clinical_drug_discovery.ranking.treatments import TREATS
 
 #: The kinds of evidence, the most telling first, and the most paths of each that are shown.
 KINDS = ("mechanism", "similar drug", "related disease", "side effect")
@@ -186,3 +199,154 @@ def join(start: Half, end: Half, most: int) -> list[tuple[tuple[int, ...], float
             found.append(max(simple, key=lambda path: (path[1], path[0])))
             found.sort(key=lambda path: (-path[1], path[0]))
     return found[:most]
+
+
+_KEPT = 3  # paths to each end: one or two may come by nodes of the other half
+
+
+@dataclass(frozen=True)
+class Half:
+    """Paths out of one node, sorted by where they end, then the best first."""
+
+    nodes: npt.NDArray[np.int64]  #: shape (P, steps + 1)
+    weights: npt.NDArray[np.float64]  #: shape (P,)
+
+    @property
+    def ends(self) -> npt.NDArray[np.int64]:
+        """Where each path ends, ascending."""
+        return self.nodes[:, -1]
+
+    def best(self, ends: IntArray) -> npt.NDArray[np.float64]:
+        """The weight of the best path to each of some nodes, all of which are ends."""
+        return self.weights[np.searchsorted(self.ends, ends)]
+
+    def to(self, end: int) -> list[tuple[tuple[int, ...], float]]:
+        """The best few paths to a node, with their weights."""
+        first, stop = np.searchsorted(self.ends, [end, end + 1])
+        rows = slice(first, min(stop, first + _KEPT))
+        return list(
+            zip(map(tuple, self.nodes[rows].tolist()), self.weights[rows].tolist(), strict=True)
+        )
+
+
+class Steps:
+    """Who is joined to whom by a graph's edges, read off its tensors without a copy."""
+
+    def __init__(self, graph: KnowledgeGraph) -> None:
+        self._graph = graph
+        self._src, self._indptr = graph.src.numpy(), graph.indptr.numpy()
+        self._number = {kind: r for r, kind in enumerate(graph.edge_types)}
+
+    def half(self, start: int, chain: Sequence[EdgeType]) -> Half:
+        """All paths out of a node along a metapath.
+
+        Args:
+            start: node number.
+            chain: edge types, each starting where the one before ends.
+        """
+        nodes, weights = np.array([[start]]), np.ones(1)
+        for kind in chain:
+            first, degree = self._out(kind, nodes[:, -1])
+            at = np.repeat(np.arange(len(nodes)), degree)
+            offset = np.arange(len(at)) - np.repeat(np.cumsum(degree) - degree, degree)
+            ends = self._src[first[at] + offset].astype(np.int64)
+            back = EdgeType(kind.dst_type, kind.relation, kind.src_type)
+            degrees = degree[at] * self._out(back, ends)[1].astype(np.float64)
+            nodes = np.column_stack([nodes[at], ends])
+            weights = weights[at] * degrees**-DAMPING
+        order = np.lexsort((*nodes.T, -weights, nodes[:, -1]))
+        return Half(nodes[order], weights[order])
+
+    def _out(self, kind: EdgeType, nodes: IntArray) -> tuple[IntArray, IntArray]:
+        """Where in the graph's sources the ends of nodes' edges of a type stand, and how many."""
+        mirror = self._number[EdgeType(kind.dst_type, kind.relation, kind.src_type)]
+        at = self._graph.indptr_ptr[mirror] + nodes
+        at = at - self._graph.span(self._graph.ends[mirror][1])[0]
+        return self._indptr[at], self._indptr[at + 1] - self._indptr[at]
+
+
+#: Relation and the type it starts from -> what the start does to the end. A relation of a type with
+#: itself, or read the same both ways, needs no type.
+_WORDS: dict[tuple[str, str], str] = {
+    ("drug_protein", "drug"): "binds",
+    ("drug_protein", "gene/protein"): "is bound by",
+    ("drug_class", "drug"): "belongs to the class",
+    ("drug_class", "pharmacologic_class"): "includes",
+    ("drug_effect", "drug"): "has the side effect",
+    ("drug_effect", "effect/phenotype"): "is a side effect of",
+    ("drug_drug", ""): "interacts with the drug",
+    ("drug_drug_similarity", ""): "resembles",
+    ("indication", "drug"): "treats",
+    ("indication", "disease"): "is treated by",
+    ("palliation", "drug"): "relieves",
+    ("palliation", "disease"): "is relieved by",
+    ("off-label use", "drug"): "is used off label for",
+    ("off-label use", "disease"): "is treated off label with",
+    ("contraindication", "drug"): "is contraindicated in",
+    ("contraindication", "disease"): "speaks against",
+    ("disease_protein", ""): "is linked to",
+    ("disease_disease", ""): "is related to",
+    ("disease_phenotype_positive", "disease"): "shows",
+    ("disease_phenotype_positive", "effect/phenotype"): "is seen in",
+    ("disease_phenotype_negative", "disease"): "does not show",
+    ("disease_phenotype_negative", "effect/phenotype"): "is not seen in",
+    ("disease_anatomy", "disease"): "affects",
+    ("disease_anatomy", "anatomy"): "is affected by",
+    ("protein_protein", ""): "interacts with",
+    ("pathway_protein", "gene/protein"): "takes part in",
+    ("pathway_protein", "pathway"): "involves",
+    ("bioprocess_protein", "gene/protein"): "takes part in",
+    ("bioprocess_protein", "biological_process"): "involves",
+    ("molfunc_protein", "gene/protein"): "has the function",
+    ("molfunc_protein", "molecular_function"): "is a function of",
+    ("cellcomp_protein", "gene/protein"): "is found in",
+    ("cellcomp_protein", "cellular_component"): "contains",
+    ("anatomy_protein_present", "gene/protein"): "is expressed in",
+    ("anatomy_protein_present", "anatomy"): "expresses",
+    ("anatomy_protein_absent", "gene/protein"): "is not expressed in",
+    ("anatomy_protein_absent", "anatomy"): "does not express",
+    ("phenotype_protein", ""): "is linked to",
+    ("phenotype_phenotype", ""): "is related to",
+    ("pathway_pathway", ""): "is related to",
+    ("bioprocess_bioprocess", ""): "is related to",
+    ("molfunc_molfunc", ""): "is related to",
+    ("cellcomp_cellcomp", ""): "is related to",
+    ("anatomy_anatomy", ""): "is related to",
+    ("exposure_disease", ""): "is linked to",
+    ("exposure_protein", ""): "is linked to",
+}
+
+
+def phrase(kind: EdgeType) -> str:
+    """What the start of an edge does to its end, such as "treats"."""
+    for start in (kind.src_type, ""):
+        if (kind.relation, start) in _WORDS:
+            return _WORDS[kind.relation, start]
+    return f"is joined by '{kind.relation}' to"
+
+
+def sentence(names: Sequence[str], kinds: Sequence[EdgeType]) -> str:
+    """A path in words: "A binds B, which is linked to C".
+
+    Two steps that meet, as those of two drugs at one protein, are told together: "A binds B, as
+    does C, which treats D".
+
+    Args:
+        names: of the nodes, one more than steps.
+        kinds: of the steps, from each node to the next.
+    """
+    text, i = names[0], 0
+    while i < len(kinds):
+        text += ", which" if i else ""
+        text += f" {phrase(kinds[i])} {names[i + 1]}"
+        i += 1
+        if i < len(kinds) and _meet(kinds[i - 1], kinds[i]):
+            does = "is" if phrase(kinds[i - 1]).startswith("is ") else "does"
+            text += f", as {does} {names[i + 1]}"
+            i += 1
+    return text
+
+
+def _meet(one: EdgeType, next_: EdgeType) -> bool:
+    """Whether the second step is the first one backwards: both ends do the same to the middle."""
+    return next_ == (one.dst_type, one.relation, one.src_type)

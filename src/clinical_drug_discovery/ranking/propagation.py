@@ -21,10 +21,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from clinical_drug_discovery.graph.adjacency import Floats, biadjacency, power, scale
-from clinical_drug_discovery.graph.knowledge_graph import EdgeType, IntArray, KnowledgeGraph
-from clinical_drug_discovery.kernels import DISEASE, DRUG
-from clinical_drug_discovery.pairs import TREATS
-from clinical_drug_discovery.treatments import drug_disease_links, treatments
+from clinical_drug_discovery.graph.knowledge_graph import (
+    DISEASE,
+    DRUG,
+    EdgeType,
+    IntArray,
+    KnowledgeGraph,
+)
+from clinical_drug_discovery.ranking.treatments import TREATS, drug_disease_links, treatments
 
 _TREATS = "treats"  # all relations that say that a drug treats a disease, as one
 #: Most edges of a type, in one direction. Interactions of drugs are more: with them a step takes

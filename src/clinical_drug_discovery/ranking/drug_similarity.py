@@ -24,9 +24,14 @@ from clinical_drug_discovery.graph.adjacency import (
     scale,
     unit_rows,
 )
-from clinical_drug_discovery.graph.knowledge_graph import EdgeType, IntArray, KnowledgeGraph
+from clinical_drug_discovery.graph.knowledge_graph import (
+    DISEASE,
+    DRUG,
+    EdgeType,
+    IntArray,
+    KnowledgeGraph,
+)
 
-DRUG, DISEASE = "drug", "disease"
 #: Long walks beat three hops: a relative's relative's indications are better than none.
 _STAY, _WALK_STEPS = 0.7, 8
 _WALKS = 128  # at a time

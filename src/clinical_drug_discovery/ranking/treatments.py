@@ -2,19 +2,29 @@
 
 A pair may stand in a graph under several relations at once (indicated, and contraindicated in some
 form). Here a pair is one thing, whatever says so.
+
+Which drug is joined to which disease, as sparse matrices.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csr_array
 
-from clinical_drug_discovery.graph.knowledge_graph import IntArray, KnowledgeGraph, edges_of
+from clinical_drug_discovery.graph.adjacency import biadjacency, ones
+from clinical_drug_discovery.graph.knowledge_graph import (
+    DISEASE,
+    DRUG,
+    IntArray,
+    KnowledgeGraph,
+    edges_of,
+)
+from clinical_drug_discovery.system.errors import InputError
 
-DRUG, DISEASE = "drug", "disease"
 INDICATION = "indication"
 TREATS = (INDICATION, "palliation")  #: relations that say: this drug helps with this disease
 
@@ -65,23 +75,39 @@ def pair_keys(graph: KnowledgeGraph, drug: IntArray, disease: IntArray) -> npt.N
     return keys
 
 
-def leak_count(graph: KnowledgeGraph, drug: IntArray, disease: IntArray) -> int:
-    """How many directed edges join the two ends of a pair that should be unknown.
-
-    Looks at every edge of the graph, of any type and in either direction, and knows nothing of how
-    pairs are removed.
+def treatments(
+    graph: KnowledgeGraph, treats: Sequence[str] = TREATS, hidden: IntArray | None = None
+) -> csr_array:
+    """Which drug is known to treat which disease, shape (drugs, diseases), ones.
 
     Args:
         graph: on the CPU.
-        drug: shape (K,), node numbers.
-        disease: shape (K,), node numbers.
+        treats: relations that say that a drug treats a disease.
+        hidden: shape (H, 2), pairs (drug, disease) that are left out.
+
+    Raises:
+        InputError: the graph has no drugs, no diseases, or no such edges.
     """
-    is_end = np.zeros(graph.num_nodes, bool)
-    is_end[drug] = is_end[disease] = True
-    src, dst = graph.src.numpy(), graph.dst.numpy()
-    near = np.flatnonzero(is_end[src] & is_end[dst])
-    # Which end is the drug does not matter here: lower and higher number, as one integer.
-    edges = np.sort(np.stack([src[near], dst[near]]).astype(np.int64), axis=0)
-    pairs = np.sort(np.stack([drug, disease]).astype(np.int64), axis=0)
-    wide = graph.num_nodes
-    return int(np.isin(edges[0] * wide + edges[1], pairs[0] * wide + pairs[1]).sum())
+    missing = {DRUG, DISEASE} - set(graph.node_type_names)
+    if missing:
+        raise InputError(f"the graph has no nodes of type {', '.join(sorted(missing))}")
+    links = drug_disease_links(graph, hidden)
+    found = [links[r] for r in treats if r in links]
+    if not found or not sum(link.nnz for link in found):
+        raise InputError(f"treats (got {tuple(treats)}) names no drug-disease edges")
+    return ones(sum(found[1:], found[0]))
+
+
+def drug_disease_links(graph: KnowledgeGraph, hidden: IntArray | None) -> dict[str, csr_array]:
+    """Which drug is joined to which disease, by relation; see `treatments`."""
+    kinds = [k for k in graph.edge_types if (k.src_type, k.dst_type) == (DRUG, DISEASE)]
+    return {k.relation: _without(biadjacency(graph, k), hidden) for k in kinds}
+
+
+def _without(link: csr_array, hidden: IntArray | None) -> csr_array:
+    if hidden is None or not len(hidden):
+        return link
+    gone = csr_array((np.ones(len(hidden), np.float32), hidden.T), shape=link.shape)
+    left = csr_array(link - link.multiply(ones(gone)))
+    left.eliminate_zeros()
+    return left

@@ -21,7 +21,6 @@ from functools import cached_property
 import numpy as np
 from scipy.sparse import csr_array
 
-from clinical_drug_discovery.fellows import fellows_of
 from clinical_drug_discovery.graph.adjacency import (
     Floats,
     biadjacency,
@@ -30,10 +29,10 @@ from clinical_drug_discovery.graph.adjacency import (
     scale,
     word_profiles,
 )
-from clinical_drug_discovery.graph.knowledge_graph import IntArray, KnowledgeGraph
-from clinical_drug_discovery.kernels import DISEASE, DRUG, Kernel, joined, kernels, profiles, walks
-from clinical_drug_discovery.pairs import TREATS
-from clinical_drug_discovery.treatments import drug_disease_links, treatments
+from clinical_drug_discovery.graph.knowledge_graph import DISEASE, DRUG, IntArray, KnowledgeGraph
+from clinical_drug_discovery.ranking.drug_similarity import Kernel, joined, kernels, profiles, walks
+from clinical_drug_discovery.ranking.listwise_examples import fellows_of
+from clinical_drug_discovery.ranking.treatments import TREATS, drug_disease_links, treatments
 
 _FEW = 4  # diseases; for more it pays to form how alike drugs are to those of each treated disease
 _MOST_AROUND = 2**28  # bytes that this may take; where it would be more, it is never formed

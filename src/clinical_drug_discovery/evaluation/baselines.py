@@ -13,14 +13,16 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse
 
-from clinical_drug_discovery.areas import relatives
+from clinical_drug_discovery.evaluation.split import relatives
 from clinical_drug_discovery.graph.knowledge_graph import (
+    DISEASE,
+    DRUG,
     IntArray,
     KnowledgeGraph,
     edges_of,
     span_of,
 )
-from clinical_drug_discovery.pairs import DISEASE, DRUG, pairs_of
+from clinical_drug_discovery.ranking.treatments import pairs_of
 
 Scores = npt.NDArray[np.float32]
 Ranker = Callable[[KnowledgeGraph, IntArray], Scores]
