@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from clinical_drug_discovery.graph.cache import read_cached
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.graph.read import read_graph
-from clinical_drug_discovery.synthetic import synthesize_graph
+from clinical_drug_discovery.lib.synthesize import synthesize_graph
 from clinical_drug_discovery.system.machine import GIB, peak_memory_bytes
 
 if TYPE_CHECKING:

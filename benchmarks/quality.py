@@ -27,17 +27,17 @@ from rivals import export_split, found_scores
 from shallow import train_shallow
 
 from clinical_drug_discovery.boosting import fit_boosted
-from clinical_drug_discovery.evaluate import MODELS, SPLITS, settings_of
 from clinical_drug_discovery.evaluation.baselines import BASELINES
 from clinical_drug_discovery.evaluation.drug_ranking import Question, Ranker, drug_rankers, of_nodes
 from clinical_drug_discovery.evaluation.metrics import Metrics, Scores, ranking_metrics
 from clinical_drug_discovery.evaluation.split import Split
 from clinical_drug_discovery.graph.knowledge_graph import DISEASE, IntArray, KnowledgeGraph, span_of
 from clinical_drug_discovery.graph.read import read_graph
+from clinical_drug_discovery.lib._run.start import begin_run
+from clinical_drug_discovery.lib.evaluate import MODELS, SPLITS, settings_of
 from clinical_drug_discovery.ranking.bilinear_score import NetworkScores
 from clinical_drug_discovery.ranking.metapath_features import PathEvidence
 from clinical_drug_discovery.ranking.path_ranker import fit_ranker
-from clinical_drug_discovery.run import begin_run
 
 SHOWN = ("mrr", "hits@10", "recall@50", "recall@100", "auroc", "auprc", "entropy@50")
 #: A training graph, and what is asked after training on it.

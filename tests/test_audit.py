@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from typer.testing import CliRunner
 
-from clinical_drug_discovery import audit, cli, doctor
+from clinical_drug_discovery import audit, cli
 from clinical_drug_discovery.audit import audit_path
 from clinical_drug_discovery.audit_paths import AuditedPath, audited_paths
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
+from clinical_drug_discovery.lib import doctor
 from clinical_drug_discovery.op_table import Coverage, coverage, operations
 from clinical_drug_discovery.ops.backend import device_path, uses_kernels
 from clinical_drug_discovery.training.edge_sampler import EdgeSampler, SteadyRows

@@ -220,7 +220,9 @@ def test_the_public_functions_take_the_path(
 ) -> None:
     edges = tmp_path / "kg.csv"
     to_rows(facts).write_csv(edges)
-    monkeypatch.setattr("clinical_drug_discovery.run.prepare_kernels", None)  # must not be called
+    monkeypatch.setattr(
+        "clinical_drug_discovery.lib._run.start.prepare_kernels", None
+    )  # must not be called
     generate = generate_gnn_embeddings if model == "graphsage" else generate_hgt_embeddings
     with device_path(), Halved() as seen:
         stats = generate(

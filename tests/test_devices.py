@@ -16,7 +16,7 @@ import torch
 
 import clinical_drug_discovery
 from clinical_drug_discovery import entry
-from clinical_drug_discovery.evaluate import evaluate_model
+from clinical_drug_discovery.lib.evaluate import evaluate_model
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
 from clinical_drug_discovery.system import machine

@@ -11,8 +11,8 @@ import torch
 from graphs import graph_of, node, planted_facts
 
 from clinical_drug_discovery.graph.knowledge_graph import span_of
+from clinical_drug_discovery.lib._run.model_dir import load_ranker, save_ranker
 from clinical_drug_discovery.models.layers import DistMult
-from clinical_drug_discovery.ranker_file import load_ranker, save_ranker
 from clinical_drug_discovery.ranking.bilinear_score import (
     EmbeddingScore,
     KnownPairs,

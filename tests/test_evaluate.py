@@ -14,12 +14,12 @@ import pytest
 from graphs import Fact, node, planted_facts, to_rows
 from typer.testing import CliRunner
 
-from clinical_drug_discovery import evaluate
 from clinical_drug_discovery.cli import make_app, show_evaluation
-from clinical_drug_discovery.evaluate import MODELS, evaluate_model
 from clinical_drug_discovery.evaluation.baselines import BASELINES
 from clinical_drug_discovery.evaluation.metrics import Scores, pair_metrics
 from clinical_drug_discovery.graph.knowledge_graph import IntArray
+from clinical_drug_discovery.lib import evaluate
+from clinical_drug_discovery.lib.evaluate import MODELS, evaluate_model
 from clinical_drug_discovery.system.errors import InputError
 from clinical_drug_discovery.training.settings import SageSettings
 

@@ -18,8 +18,8 @@ import torch
 from clinical_drug_discovery.graph.knowledge_graph import EdgeType, KnowledgeGraph
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
+from clinical_drug_discovery.lib.synthesize import synthesize_graph
 from clinical_drug_discovery.ops.backend import in_bfloat16
-from clinical_drug_discovery.synthetic import synthesize_graph
 from clinical_drug_discovery.system.errors import InputError
 from clinical_drug_discovery.system.machine import GIB, parse_memory
 from clinical_drug_discovery.training.edge_sampler import EdgeSampler

@@ -16,15 +16,15 @@ import torch
 from graphs import Fact, node, to_rows
 from safetensors.torch import load_file
 
-from clinical_drug_discovery import run
 from clinical_drug_discovery.graph.read import read_graph
+from clinical_drug_discovery.lib._run import start as run
+from clinical_drug_discovery.lib._run.results import EmbeddingStats
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
 from clinical_drug_discovery.models.embeddings_file import read_embeddings
 from clinical_drug_discovery.models.hgt import Hgt
 from clinical_drug_discovery.models.sage import GraphSage
 from clinical_drug_discovery.ops.blocks import full_block
-from clinical_drug_discovery.stats import EmbeddingStats
 from clinical_drug_discovery.system.errors import InputError
 
 SMALL: dict[str, Any] = {"embedding_dim": 12, "hidden_dim": 8, "num_layers": 2, "num_epochs": 3}

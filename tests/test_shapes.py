@@ -13,12 +13,12 @@ from clinical_drug_discovery.audit_paths import audited_paths
 from clinical_drug_discovery.graph.chunks import steady_size
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.graph.read import read_graph
+from clinical_drug_discovery.lib.synthesize import synthesize_graph
 from clinical_drug_discovery.models.hgt import Hgt
 from clinical_drug_discovery.models.layers import DistMult
 from clinical_drug_discovery.models.sage import GraphSage
 from clinical_drug_discovery.ops.backend import device_path, windows
 from clinical_drug_discovery.ops.blocks import full_block, row_block
-from clinical_drug_discovery.synthetic import synthesize_graph
 from clinical_drug_discovery.training.edge_sampler import EdgeSampler, SteadyRows
 from clinical_drug_discovery.training.losses import link_prediction_loss
 from clinical_drug_discovery.training.optimizer import Adam

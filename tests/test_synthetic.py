@@ -6,8 +6,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from clinical_drug_discovery import synthetic
-from clinical_drug_discovery.synthetic import SynthesisReport, synthesize_graph
+from clinical_drug_discovery.lib import synthesize as synthetic
+from clinical_drug_discovery.lib.synthesize import SynthesisReport, synthesize_graph
 from clinical_drug_discovery.system.errors import InputError
 
 SCALE = 0.02

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clinical_drug_discovery.synthetic import synthesize_graph
+from clinical_drug_discovery.lib.synthesize import synthesize_graph
 
 SCRIPT = """
 import numba, torch

@@ -20,13 +20,13 @@ from torch import Tensor
 
 from clinical_drug_discovery.graph.knowledge_graph import IntArray, KnowledgeGraph, span_of
 from clinical_drug_discovery.graph.read import read_graph
+from clinical_drug_discovery.lib.synthesize import synthesize_graph
 from clinical_drug_discovery.models.hgt import Hgt
 from clinical_drug_discovery.models.inference import LayeredModel, embed_all
 from clinical_drug_discovery.models.layers import DistMult
 from clinical_drug_discovery.models.sage import GraphSage
 from clinical_drug_discovery.ops.backend import device_path, in_bfloat16
 from clinical_drug_discovery.ranking.bilinear_score import NetworkScores
-from clinical_drug_discovery.synthetic import synthesize_graph
 from clinical_drug_discovery.training.batches import Part, Subgraphs, WholeGraph, see
 from clinical_drug_discovery.training.disease_pairs import (
     PairBatch,

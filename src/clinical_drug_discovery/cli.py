@@ -21,14 +21,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from clinical_drug_discovery.demo import run_demo
-from clinical_drug_discovery.doctor import describe_machine
-from clinical_drug_discovery.evaluate import evaluate_model
+from clinical_drug_discovery.lib.demo import run_demo
+from clinical_drug_discovery.lib.doctor import describe_machine
+from clinical_drug_discovery.lib.evaluate import evaluate_model
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
-from clinical_drug_discovery.rank import rank_drugs
-from clinical_drug_discovery.repurpose import similar_nodes
-from clinical_drug_discovery.synthetic import synthesize_graph
+from clinical_drug_discovery.lib.rank import rank_drugs
+from clinical_drug_discovery.lib.similar import similar_nodes
+from clinical_drug_discovery.lib.synthesize import synthesize_graph
 from clinical_drug_discovery.system.errors import InputError
 
 #: Parameters whose names say what they are for the sake of the Python signature only.

@@ -1,1 +1,1 @@
-"""The public verbs, one module each; nothing else lives here."""
+"""The public verbs: one module for each command of `cdd`."""

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from clinical_drug_discovery.results import fit_ranker_of, write_results
-from clinical_drug_discovery.run import check_rest, read_edges, start_run
+from clinical_drug_discovery.lib._run.results import fit_ranker_of, write_results
+from clinical_drug_discovery.lib._run.start import check_rest, read_edges, start_run
 from clinical_drug_discovery.training.settings import HgtSettings
 from clinical_drug_discovery.training.train_hgt import train_hgt
 

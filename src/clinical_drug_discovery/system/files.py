@@ -11,41 +11,16 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from clinical_drug_discovery.system.errors import InputError
-
-FORMAT_VERSION = 1
-MODEL_FILES = (
-    "weights.safetensors", "nodes.parquet", "history.csv", "config.json", "stats.json",
-    "graph.safetensors", "ranker.safetensors",
-)  # fmt: skip
-
-
-def check_targets(sources: Mapping[str, Path], output: Sequence[Path], model_dir: Path) -> None:
-    """Refuse files that would take each other's place, or that of a file that is read.
-
-    Args:
-        sources: files that are read, or kept for reading, by what to call them.
-        output: the files of embeddings that will be written.
-        model_dir: where the model's files will be written.
-    """
-    taken = {path.resolve(): name for name, path in sources.items()}
-    for path in (*output, model_dir, *(model_dir / name for name in MODEL_FILES)):
-        if path.resolve() in taken:
-            raise InputError(f"{path} would be written, but it is {taken[path.resolve()]} as well")
-        taken[path.resolve()] = "another output"
-        if path != model_dir and path.is_dir():
-            raise InputError(f"{path} would be written, but it is a directory")
 
 
 @contextmanager
@@ -94,31 +69,6 @@ def check_writable(name: str, directory: Path) -> None:
         raise InputError(
             f"{name} (got {directory}) cannot be written to: no permission in {existing}"
         )
-
-
-def save_model(
-    model_dir: Path,
-    weights: Mapping[str, torch.Tensor],
-    config: Mapping[str, Any],
-    nodes: pl.DataFrame,
-    history: Sequence[Mapping[str, float | None]],
-) -> None:
-    """Write all that a trained model is: no pickles, every file readable by common tools.
-
-    Args:
-        model_dir: a directory, made if missing; files of other names in it are left alone.
-        weights: to weights.safetensors.
-        config: to config.json: the model's kind, its sizes, the names of types and relations.
-        nodes: to nodes.parquet: row i describes row i of the model's node embedding.
-        history: to history.csv, one row per epoch.
-    """
-    with atomic_path(model_dir / "weights.safetensors") as path:
-        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path)
-    with atomic_path(model_dir / "nodes.parquet") as path:
-        nodes.write_parquet(path)
-    with atomic_path(model_dir / "history.csv") as path:
-        pl.DataFrame(list(history), infer_schema_length=None).write_csv(path)
-    save_record(model_dir / "config.json", {"format_version": FORMAT_VERSION, **config})
 
 
 def save_record(path: Path, record: Mapping[str, Any]) -> None:

@@ -29,13 +29,14 @@ from clinical_drug_discovery.evaluation.split import (
     split_pairs,
 )
 from clinical_drug_discovery.graph.knowledge_graph import DRUG, KnowledgeGraph, span_of
+from clinical_drug_discovery.lib._run.model_dir import check_targets
+from clinical_drug_discovery.lib._run.start import begin_run, check_rest, read_edges
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
 from clinical_drug_discovery.ranking.bilinear_score import NetworkScores
 from clinical_drug_discovery.ranking.treatments import INDICATION, pairs_of
-from clinical_drug_discovery.run import begin_run, check_rest, read_edges
 from clinical_drug_discovery.system.errors import InputError, check_at_least, check_between
-from clinical_drug_discovery.system.files import atomic_path, check_targets, check_writable
+from clinical_drug_discovery.system.files import atomic_path, check_writable
 from clinical_drug_discovery.system.machine import GIB, peak_memory_bytes
 from clinical_drug_discovery.system.progress import Run
 from clinical_drug_discovery.training.settings import HgtSettings, SageSettings

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from clinical_drug_discovery.graph.node_lookup import _hint, find_node
-from clinical_drug_discovery.model_dir import model_dir_of, read_model_graph
+from clinical_drug_discovery.lib._run.model_dir import model_dir_of, read_model_graph
 from clinical_drug_discovery.models.embeddings_file import read_embeddings
 from clinical_drug_discovery.ranking.explanations import Explainer
 from clinical_drug_discovery.system.errors import InputError

@@ -11,11 +11,11 @@ import torch
 from clinical_drug_discovery.graph.cache import cache_path, read_cached
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.graph.read import check_edges_file, check_filters, read_graph
-from clinical_drug_discovery.model_dir import model_dir_of
+from clinical_drug_discovery.lib._run.model_dir import check_targets, model_dir_of
 from clinical_drug_discovery.models.embeddings_file import check_output, output_files
 from clinical_drug_discovery.ops.backend import uses_kernels
 from clinical_drug_discovery.system.errors import InputError, check_at_least
-from clinical_drug_discovery.system.files import check_targets, check_writable
+from clinical_drug_discovery.system.files import check_writable
 from clinical_drug_discovery.system.machine import (
     PeakMemory,
     empty_cache,

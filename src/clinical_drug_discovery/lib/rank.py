@@ -20,13 +20,17 @@ from clinical_drug_discovery.graph.knowledge_graph import (
     span_of,
 )
 from clinical_drug_discovery.graph.node_lookup import find_node, find_nodes
-from clinical_drug_discovery.model_dir import model_dir_of, read_model_graph, read_model_ranker
+from clinical_drug_discovery.lib._run.model_dir import (
+    MODEL_FILES,
+    model_dir_of,
+    read_model_graph,
+    read_model_ranker,
+)
 from clinical_drug_discovery.models.embeddings_file import check_table_output, write_tables
 from clinical_drug_discovery.ranking.drug_ranker import DrugRanker
 from clinical_drug_discovery.ranking.explanations import Explainer
 from clinical_drug_discovery.ranking.metapath_features import PathEvidence
 from clinical_drug_discovery.system.errors import InputError, check_at_least
-from clinical_drug_discovery.system.files import MODEL_FILES
 
 ALL = "all"  #: instead of a file: every disease of the graph
 _CHUNK = 128  # diseases a table; 6 MB of scores on the real graph
