@@ -76,7 +76,7 @@ def build_hgt_conv(graph: KnowledgeGraph) -> Layer:
     from torch.nn import functional
     from torch_geometric.nn import HGTConv
 
-    names, bounds = list(graph.node_type_names), graph.bounds
+    names, bounds = list(graph.node_type_names), graph.type_offsets
     ours = our_layer("HgtLayer", graph)
     theirs = HGTConv(DIM, DIM, (names, [tuple(kind) for kind in graph.edge_types]), HEADS)
     with torch.no_grad():
@@ -93,12 +93,12 @@ def build_hgt_conv(graph: KnowledgeGraph) -> Layer:
     ends, kinds = torch.stack([graph.src, graph.dst]).long(), graph.edge_type
     edges = {}
     for r, kind in enumerate(graph.edge_types):
-        first = torch.tensor([[bounds[t]] for t in graph.ends[r]])
+        first = torch.tensor([[bounds[t]] for t in graph.endpoint_types[r]])
         edges[tuple(kind)] = ends[:, kinds == r] - first
     del ends, kinds
 
     def forward(x: Tensor) -> Tensor:
-        rows = theirs({name: x[slice(*graph.span(t))] for t, name in enumerate(names)}, edges)
+        rows = theirs({name: x[slice(*graph.node_range(t))] for t, name in enumerate(names)}, edges)
         whole = torch.cat([rows[name] for name in names])
         return functional.layer_norm(whole, whole.shape[1:], eps=1e-5)  # ours ends in one
 
@@ -157,7 +157,9 @@ def counted_gib(graph: KnowledgeGraph, scale: float) -> dict[str, float]:
     of every edge, kept for the backward pass, and makes their products: 4 rows for each edge.
     SAGEConv with a list of edges: x_j of every edge.
     """
-    copies = sum(b - a for a, b in (graph.span(src) for src, _ in graph.ends)) / scale
+    copies = (
+        sum(b - a for a, b in (graph.node_range(src) for src, _ in graph.endpoint_types)) / scale
+    )
     row = 4 * DIM / 2**30
     return {"HGTConv": 4 * row * (copies + PRIMEKG_EDGES), "SAGEConv": row * PRIMEKG_EDGES}
 

@@ -51,7 +51,7 @@ def launches(arguments: list[str]) -> dict[str, float]:
         model = GraphSage(graph.num_nodes, 256, 512, 3, generator)
         sizes = share_out(counts, 10_000)
     else:
-        model = Hgt(graph.bounds, len(graph.edge_types), 256, 512, 2, 8, generator)
+        model = Hgt(graph.type_offsets, len(graph.edge_types), 256, 512, 2, 8, generator)
         sizes = np.minimum(counts, 1_000).tolist()
     decoder = DistMult(len(graph.relations), 512, torch.Generator().manual_seed(0))
     with device_path():

@@ -44,7 +44,7 @@ def random_model(name: str, graph: KnowledgeGraph) -> LayeredModel[Any]:
     if name == "graphsage":
         return GraphSage(graph.num_nodes, HIDDEN_DIM, EMBEDDING_DIM, 3, generator)
     kinds = len(graph.edge_types)
-    return Hgt(graph.bounds, kinds, HIDDEN_DIM, EMBEDDING_DIM, 2, 8, generator)
+    return Hgt(graph.type_offsets, kinds, HIDDEN_DIM, EMBEDDING_DIM, 2, 8, generator)
 
 
 def infer(arguments: list[str]) -> dict[str, float]:

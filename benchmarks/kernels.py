@@ -84,7 +84,7 @@ def mean(graph: KnowledgeGraph, block: Block) -> Iterator[Work]:
 
     def backward() -> None:
         for t in range(len(graph.node_type_names)):
-            of_type = out[slice(*graph.span(t))]
+            of_type = out[slice(*graph.node_range(t))]
             cpu.add_neighbors_backward(rows, block, block.places(), t, of_type)
 
     seconds = seconds_of(lambda: cpu.add_neighbors(rows, block, share, out))
@@ -96,7 +96,9 @@ def attention(graph: KnowledgeGraph, block: Block) -> Iterator[Work]:
     """All edge types, with keys and values of the largest node type's size used for each."""
     num_nodes, kinds = graph.num_nodes, range(len(graph.edge_types))
     stored = storage_dtype(torch.empty(0))
-    most = max(last - first for first, last in map(graph.span, range(len(graph.node_type_names))))
+    most = max(
+        last - first for first, last in map(graph.node_range, range(len(graph.node_type_names)))
+    )
     kv, qg = (torch.randn(n, 2, DIM).to(stored) for n in (most, num_nodes))
     q = qg[:, 0].contiguous()
     scale = torch.full((HEADS,), (DIM / HEADS) ** -0.5)
@@ -107,8 +109,10 @@ def attention(graph: KnowledgeGraph, block: Block) -> Iterator[Work]:
 
     def sides(r: int) -> tuple[slice, slice]:
         """Sources and targets of an edge type."""
-        src, dst = graph.ends[r]
-        return slice(0, graph.span(src)[1] - graph.span(src)[0]), slice(*graph.span(dst))
+        src, dst = graph.endpoint_types[r]
+        return slice(0, graph.node_range(src)[1] - graph.node_range(src)[0]), slice(
+            *graph.node_range(dst)
+        )
 
     def forward() -> None:
         for r in kinds:

@@ -29,13 +29,18 @@ from shallow import train_shallow
 from clinical_drug_discovery.boosting import fit_boosted
 from clinical_drug_discovery.evaluation.baselines import BASELINES
 from clinical_drug_discovery.evaluation.drug_ranking import Question, Ranker, drug_rankers, of_nodes
-from clinical_drug_discovery.evaluation.metrics import Metrics, Scores, ranking_metrics
+from clinical_drug_discovery.evaluation.metrics import Metrics, ranking_metrics
 from clinical_drug_discovery.evaluation.split import Split
-from clinical_drug_discovery.graph.knowledge_graph import DISEASE, IntArray, KnowledgeGraph, span_of
+from clinical_drug_discovery.graph.knowledge_graph import (
+    DISEASE,
+    IntArray,
+    KnowledgeGraph,
+    node_range_of,
+)
 from clinical_drug_discovery.graph.read import read_graph
 from clinical_drug_discovery.lib._run.start import begin_run
 from clinical_drug_discovery.lib.evaluate import MODELS, SPLITS, settings_of
-from clinical_drug_discovery.ranking.bilinear_score import NetworkScores
+from clinical_drug_discovery.ranking.bilinear_score import NetworkScores, Scores
 from clinical_drug_discovery.ranking.metapath_features import PathEvidence
 from clinical_drug_discovery.ranking.path_ranker import fit_ranker
 
@@ -73,7 +78,7 @@ def rankers_of(
     for name, baseline in BASELINES.items():
         yield name, partial(baseline, graph)
     if not arguments.no_paths:
-        first = span_of(graph, DISEASE)[0]
+        first = node_range_of(graph, DISEASE)[0]
         evidence = PathEvidence(graph)
         for name, fit in (("listwise", fit_ranker), ("boosted", fit_boosted)):
             scores_of = fit(evidence, seed=seed).scores

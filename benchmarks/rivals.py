@@ -17,15 +17,15 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from clinical_drug_discovery.evaluation.metrics import Scores
 from clinical_drug_discovery.graph.knowledge_graph import (
     DISEASE,
     DRUG,
     EdgeType,
     IntArray,
     KnowledgeGraph,
-    span_of,
+    node_range_of,
 )
+from clinical_drug_discovery.ranking.bilinear_score import Scores
 from clinical_drug_discovery.ranking.treatments import INDICATION
 
 
@@ -36,14 +36,14 @@ def export_split(place: Path, graph: KnowledgeGraph, diseases: IntArray) -> None
     table = pl.DataFrame({name: values.numpy() for name, values in columns.items()})
     table.write_parquet(place / "train.parquet")
     pl.DataFrame({"disease": diseases}).write_parquet(place / "asked.parquet")
-    first, stop = span_of(graph, DRUG)
+    first, stop = node_range_of(graph, DRUG)
     forth = graph.edge_types.index(EdgeType(DRUG, INDICATION, DISEASE))
     record = {
         "num_nodes": graph.num_nodes,
         "first_drug": first,
         "num_drugs": stop - first,
-        "indication": [forth, graph.mirror[forth]],
-        "spans": [graph.span(ends[1]) for ends in graph.ends],
+        "indication": [forth, graph.reverse_edge_type[forth]],
+        "spans": [graph.node_range(ends[1]) for ends in graph.endpoint_types],
     }
     (place / "split.json").write_text(json.dumps(record))
 

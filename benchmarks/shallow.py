@@ -16,15 +16,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clinical_drug_discovery.evaluation.metrics import Scores
 from clinical_drug_discovery.graph.knowledge_graph import (
     DISEASE,
     DRUG,
     EdgeType,
     IntArray,
     KnowledgeGraph,
-    span_of,
+    node_range_of,
 )
+from clinical_drug_discovery.ranking.bilinear_score import Scores
 from clinical_drug_discovery.ranking.treatments import INDICATION
 from clinical_drug_discovery.training.edge_sampler import share_out
 
@@ -81,14 +81,14 @@ def train_shallow(
         f"{'ComplEx' if is_complex else 'DistMult'}: {steps} steps in {seconds:.0f} s", flush=True
     )
     forth = graph.edge_types.index(EdgeType(DRUG, INDICATION, DISEASE))
-    span = span_of(graph, DRUG)
+    span = node_range_of(graph, DRUG)
 
     @torch.no_grad()
     def scores_of(diseases: IntArray) -> Scores:
         z, relations = model.nodes.weight, model.relations.weight
         asked, drugs = z[torch.from_numpy(diseases)], z[slice(*span)]
         # Both directions, since each has a vector of its own.
-        back = model.query(asked, relations[graph.mirror[forth]]) @ drugs.T
+        back = model.query(asked, relations[graph.reverse_edge_type[forth]]) @ drugs.T
         scores: Scores = (back + asked @ model.query(drugs, relations[forth]).T).numpy()
         return scores
 
@@ -102,7 +102,7 @@ def _loss(
     if not size:
         return torch.zeros(())
     edges = rng.choice(int(graph.edge_type_counts[r]), size, replace=False)
-    first, stop = graph.span(graph.ends[r][1])
+    first, stop = graph.node_range(graph.endpoint_types[r][1])
     indptr = graph.indptr_of(r).numpy()
     dst = first + np.searchsorted(indptr - indptr[0], edges, side="right") - 1
     drawn = rng.integers(first, stop, NEGATIVES)

@@ -1,10 +1,11 @@
-"""The house rules: small files, one-way imports, no side effects, no prints."""
+"""The architecture: eight rooms in one order, small files, an import without side effects."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from statistics import median
 
@@ -12,128 +13,111 @@ import pytest
 
 import clinical_drug_discovery
 
+#: An import may only go to the right. What lies outside of the rooms stands left of them all.
+ROOMS = ("lib", "evaluation", "ranking", "training", "models", "ops", "graph", "system")
 PACKAGE = Path(clinical_drug_discovery.__file__).parent
-MODULES = sorted(PACKAGE.rglob("*.py"))
-#: A module may import from its own layer and from those below.
-LAYERS = (
-    ("errors", "progress", "stats", "chunks"),
-    ("runtime", "device_memory"),
-    (
-        "edge_kernels",
-        "graph",
-        "sealed_file",
-        "graph_file",
-        "numbering",
-        "sorting",
-        "diagnose",
-        "checkpoint",
-        "op_table",
-    ),
-    (
-        "wording",
-        "tables",
-        "cache",
-        "facts",
-        "outputs",
-        "edge_chunks",
-        "blocks",
-        "synthetic",
-        "witnesses",
-    ),
-    ("ops", "typed"),
-    (
-        "pairs",
-        "areas",
-        "split",
-        "curves",
-        "metrics",
-        "baselines",
-        "ranking",
-        "relations",
-        "rankers",
-        "optimizer",
-        "rowwise",
-        "sampling",
-        "similarity",
-        "contrast",
-        "losses",
-        "subgraph",
-        "views",
-        "learner",
-        "initial",
-        "norm",
-        "structure",
-        "sage",
-        "hgt",
-        "hgt_update",
-        "memory",
-        "inference",
-        "collapse",
-        "repurpose",
-        "kernels",
-        "paths",
-        "treatments",
-        "fellows",
-        "lists",
-        "network",
-        "boosting",
-        "ranker",
-        "calibrate",
-        "propagation",
-        "treatment_decoder",
-        "embedding_score",
-        "decoder_fit",
-        "blend",
-        "network_scores",
-        "drug_ranker",
-        "ranker_file",
-        "model_dir",
-        "fit_memory",
-        "halves",
-        "explain",
-        "warmup",
-    ),
-    ("audit_paths", "audit"),
-    ("run", "results"),
-    ("sage_training", "hgt_training"),
-    ("lib", "rank"),
-    ("demo", "doctor", "evaluate"),
-    ("cli",),
-    ("entry",),
-)
+PREFIX = "clinical_drug_discovery."
+MOST_FILES, MOST_LINES = 72, 13_800
+MOST_FILES_OF_A_FOLDER, MOST_LINES_OF_A_FILE, MEDIAN_LINES = 12, 400, 180
+MOST_LINES_OF_A_FUNCTION, MOST_PARAMETERS = 80, 20
+PUBLIC_FUNCTIONS = {"generate_gnn_embeddings", "generate_hgt_embeddings"}
 
 
-def layer(module: str) -> int:
-    return next(i for i, names in enumerate(LAYERS) if module.split(".")[0] in names)
+def sources() -> dict[str, str]:
+    """The text of each module, by its dotted name within the package."""
+    return {
+        ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path.read_text()
+        for path in sorted(PACKAGE.rglob("*.py"))
+    }
 
 
-def imported(path: Path) -> set[str]:
-    prefix = "clinical_drug_discovery."
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(prefix):
-            found.add((node.module or "").removeprefix(prefix))
-        if isinstance(node, ast.ImportFrom) and node.module == prefix[:-1]:
-            found |= {alias.name for alias in node.names}
+def imports(texts: dict[str, str]) -> dict[str, set[str]]:
+    """For each module those of the package that it imports, wherever the statement stands."""
+    found: dict[str, set[str]] = {}
+    for module, text in texts.items():
+        found[module] = set()
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith(PREFIX):
+                origin = f"{node.module}.".removeprefix(PREFIX)
+                names = {f"{origin}{alias.name}" for alias in node.names}
+                found[module] |= names & texts.keys() or {origin[:-1]}
+            elif isinstance(node, ast.Import):
+                names = {alias.name for alias in node.names if alias.name.startswith(PREFIX)}
+                found[module] |= {name.removeprefix(PREFIX) for name in names}
     return found
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_imports_point_one_way(path: Path) -> None:
-    name = path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", ".")
-    if name == "__init__":
-        assert not imported(path)
-        return
-    for other in imported(path):
-        assert layer(other) <= layer(name), f"{name} imports {other}"
+def arrows_to_the_left(texts: dict[str, str]) -> list[str]:
+    def place(module: str) -> int:
+        room = module.split(".")[0]
+        return ROOMS.index(room) if room in ROOMS else -1
+
+    return [
+        f"{module} imports {other}"
+        for module, others in imports(texts).items()
+        for other in others
+        if place(other) < place(module)
+    ]
 
 
-def test_files_are_small_and_say_what_they_hold() -> None:
-    sizes = {path: len(path.read_text().splitlines()) for path in MODULES}
-    assert max(sizes.values()) <= 400, max(sizes, key=lambda path: sizes[path])
-    assert median(sizes.values()) <= 150
-    for path in MODULES:
-        assert ast.get_docstring(ast.parse(path.read_text())), path
+def circle(texts: dict[str, str]) -> list[str]:
+    try:
+        TopologicalSorter(imports(texts)).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_the_folders_of_the_package_are_the_rooms() -> None:
+    folders = {path.name for path in PACKAGE.iterdir() if path.is_dir()}
+    assert folders - {"data", "__pycache__"} == set(ROOMS)
+
+
+def test_imports_point_to_the_right_and_in_no_circle() -> None:
+    assert arrows_to_the_left(sources()) == []
+    assert circle(sources()) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "statement"),
+    [
+        ("graph.read", "from clinical_drug_discovery.ops.blocks import Block"),
+        ("system.files", "from clinical_drug_discovery.graph import knowledge_graph"),
+        ("models.hgt", "import clinical_drug_discovery.training.losses"),
+        ("lib.rank", "def late():\n    from clinical_drug_discovery import cli"),
+    ],
+)
+def test_a_planted_arrow_to_the_left_is_found(module: str, statement: str) -> None:
+    texts = sources()
+    texts[module] += f"\n{statement}\n"
+    assert [arrow.split()[0] for arrow in arrows_to_the_left(texts)] == [module]
+
+
+def test_a_planted_circle_is_found() -> None:
+    texts = sources()
+    texts["graph.read_errors"] += "\nfrom clinical_drug_discovery.graph.read import read_graph\n"
+    assert {"graph.read", "graph.read_errors"} <= set(circle(texts))
+
+
+def test_files_and_functions_are_small_and_say_what_they_hold() -> None:
+    texts = sources()
+    modules = {name: text for name, text in texts.items() if not name.endswith("__init__")}
+    lines = {name: len(text.splitlines()) for name, text in texts.items()}
+    assert len(modules) <= MOST_FILES
+    assert sum(lines.values()) <= MOST_LINES
+    assert max(lines.values()) <= MOST_LINES_OF_A_FILE, max(lines, key=lambda name: lines[name])
+    assert median(lines[name] for name in modules) <= MEDIAN_LINES
+    folders = [name.rpartition(".")[0] for name in modules]
+    assert max(map(folders.count, folders)) <= MOST_FILES_OF_A_FOLDER
+    for name, text in texts.items():
+        tree = ast.parse(text)
+        assert ast.get_docstring(tree), name
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef) and node.name not in PUBLIC_FUNCTIONS:
+                where, given = f"{name}.{node.name}", node.args
+                assert (node.end_lineno or 0) - node.lineno < MOST_LINES_OF_A_FUNCTION, where
+                count = len(given.posonlyargs) + len(given.args) + len(given.kwonlyargs)
+                assert count <= MOST_PARAMETERS, where
 
 
 def test_importing_changes_nothing_of_the_process() -> None:

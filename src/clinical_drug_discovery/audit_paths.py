@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from clinical_drug_discovery.graph.knowledge_graph import IntArray, KnowledgeGraph, span_of
+from clinical_drug_discovery.graph.knowledge_graph import IntArray, KnowledgeGraph, node_range_of
 from clinical_drug_discovery.graph.read import read_graph
 from clinical_drug_discovery.lib.synthesize import synthesize_graph
 from clinical_drug_discovery.models.hgt import Hgt
@@ -68,7 +68,7 @@ def audited_paths(num_epochs: int = 2) -> Iterator[AuditedPath]:
         graph, node_type="disease", neighbor_type="gene/protein", relation="disease_protein"
     )
     assert shared is not None  # the synthetic graph has such facts
-    first, _ = span_of(graph, "disease")
+    first, _ = node_range_of(graph, "disease")
     drawn: dict[str, tuple[IntArray | list[int], PairSampler | None]] = {
         "graphsage": (share_out(graph.edge_type_counts, _SAGE_FACTS), None),
         "hgt": (np.minimum(graph.edge_type_counts, _HGT_FACTS), PairSampler(shared, first, 0.1, 0)),
@@ -76,7 +76,7 @@ def audited_paths(num_epochs: int = 2) -> Iterator[AuditedPath]:
     models: dict[str, GraphSage | Hgt] = {
         "graphsage": GraphSage(graph.num_nodes, _HIDDEN, _DIM, 3, generator),
         "hgt": Hgt(
-            graph.bounds, len(graph.edge_types), _HIDDEN, _DIM, 2, _HEADS, generator
+            graph.type_offsets, len(graph.edge_types), _HIDDEN, _DIM, 2, _HEADS, generator
         ),
     }  # fmt: skip
     for name, model in models.items():
@@ -149,6 +149,6 @@ def _score(
     model: LayeredModel[Any], decoder: DistMult, graph: KnowledgeGraph
 ) -> npt.NDArray[np.floating]:
     """Every figure comes from these scores; made on the CPU, since embeddings go there."""
-    span = graph.span(0)
+    span = graph.node_range(0)
     scores = NetworkScores(embed_all(model, graph, _CHUNK), decoder)
     return scores(np.arange(*span)[:_CHUNK], 0, span)

@@ -13,11 +13,10 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 
 from clinical_drug_discovery.graph.adjacency import Floats
 from clinical_drug_discovery.graph.knowledge_graph import IntArray
+from clinical_drug_discovery.ranking.drug_similarity import fellows_of, fellows_without
 from clinical_drug_discovery.ranking.listwise_examples import (
     base_features,
     feature_scales,
-    fellows_of,
-    fellows_without,
     squash,
     training_lists,
 )

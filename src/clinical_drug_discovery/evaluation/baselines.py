@@ -20,7 +20,7 @@ from clinical_drug_discovery.graph.knowledge_graph import (
     IntArray,
     KnowledgeGraph,
     edges_of,
-    span_of,
+    node_range_of,
 )
 from clinical_drug_discovery.ranking.treatments import pairs_of
 
@@ -48,7 +48,7 @@ def degree_scores(graph: KnowledgeGraph, diseases: IntArray) -> Scores:
         graph: for training, on the CPU.
         diseases: shape (n,), node numbers.
     """
-    first, stop = span_of(graph, DRUG)
+    first, stop = node_range_of(graph, DRUG)
     return _repeat(graph.degree[first:stop].numpy(), len(diseases))
 
 
@@ -63,7 +63,7 @@ def relatives_scores(graph: KnowledgeGraph, diseases: IntArray) -> Scores:
         diseases: shape (n,), node numbers.
     """
     related, treats = relatives(graph), treatments(graph)
-    seen = _one_hot(diseases - span_of(graph, DISEASE)[0], related.shape[0])
+    seen = _one_hot(diseases - node_range_of(graph, DISEASE)[0], related.shape[0])
     frontier = seen
     scores = np.zeros((len(diseases), treats.shape[1]), np.float32)
     for hop in range(1, _HOPS + 1):
@@ -90,7 +90,7 @@ def shared_scores(graph: KnowledgeGraph, diseases: IntArray) -> Scores:
     treats = treatments(graph)
     has = _traits(graph)
     treated = np.flatnonzero(np.diff(treats.indptr))
-    rows = diseases - span_of(graph, DISEASE)[0]
+    rows = diseases - node_range_of(graph, DISEASE)[0]
     cosine = (has[rows] @ has[treated].T).tocoo()
     i, j = cosine.coords
     cosine.data[rows[i] == treated[j]] = 0  # itself
@@ -138,7 +138,7 @@ def treatments(graph: KnowledgeGraph) -> scipy.sparse.csr_array:
     """Which drug helps which disease, shape (number of diseases, number of drugs), float32 ones."""
     pairs = pairs_of(graph)
     (first_disease, end_disease), (first_drug, end_drug) = (
-        span_of(graph, name) for name in (DISEASE, DRUG)
+        node_range_of(graph, name) for name in (DISEASE, DRUG)
     )
     return scipy.sparse.csr_array(
         (
@@ -151,7 +151,7 @@ def treatments(graph: KnowledgeGraph) -> scipy.sparse.csr_array:
 
 def _traits(graph: KnowledgeGraph) -> scipy.sparse.csr_array:
     """Which disease has which gene or phenotype, (number of diseases, N), rows of length 1."""
-    first, stop = span_of(graph, DISEASE)
+    first, stop = node_range_of(graph, DISEASE)
     kinds = [
         r
         for r, kind in enumerate(graph.edge_types)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from clinical_drug_discovery.boosting import fit_boosted
 from clinical_drug_discovery.evaluation.baselines import BASELINES
-from clinical_drug_discovery.evaluation.metrics import Metrics, Scores, ranking_metrics
+from clinical_drug_discovery.evaluation.metrics import Metrics, ranking_metrics
 from clinical_drug_discovery.evaluation.split import Split
 from clinical_drug_discovery.graph.adjacency import Floats
 from clinical_drug_discovery.graph.knowledge_graph import (
@@ -25,9 +25,9 @@ from clinical_drug_discovery.graph.knowledge_graph import (
     DRUG,
     IntArray,
     KnowledgeGraph,
-    span_of,
+    node_range_of,
 )
-from clinical_drug_discovery.ranking.bilinear_score import NetworkScores
+from clinical_drug_discovery.ranking.bilinear_score import NetworkScores, Scores
 from clinical_drug_discovery.ranking.drug_ranker import fit_drug_ranker
 from clinical_drug_discovery.ranking.metapath_features import PathEvidence
 from clinical_drug_discovery.ranking.treatments import INDICATION, Pairs, pairs_of
@@ -57,7 +57,7 @@ class Question:
             raise InputError(f"part (got {part!r}) must hold pairs; see validation_share")
         diseases = pairs.diseases
         row = np.searchsorted(diseases, pairs.disease)
-        candidate = pairs.drug - span_of(split.graph, DRUG)[0]
+        candidate = pairs.drug - node_range_of(split.graph, DRUG)[0]
         return Question(diseases, known_drugs(split, diseases), row, candidate)
 
 
@@ -98,7 +98,7 @@ def known_drugs(split: Split, diseases: IntArray) -> npt.NDArray[np.bool_]:
     Returns:
         shape (n, number of drugs).
     """
-    first, stop = span_of(split.graph, DRUG)
+    first, stop = node_range_of(split.graph, DRUG)
     known = np.zeros((len(diseases), stop - first), bool)
     for pairs in (pairs_of(split.graph), split.held_out):
         asked = np.isin(pairs.disease, diseases)
@@ -128,7 +128,7 @@ def drug_rankers(
     Raises:
         InputError: the graph has no drugs, no diseases, or knows of no drug that helps.
     """
-    drugs, first_disease = span_of(graph, DRUG), span_of(graph, DISEASE)[0]
+    drugs, first_disease = node_range_of(graph, DRUG), node_range_of(graph, DISEASE)[0]
     indication = graph.relations.index(INDICATION)
     yield "network", lambda diseases: network(diseases, indication, drugs)
 

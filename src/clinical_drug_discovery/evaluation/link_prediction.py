@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from clinical_drug_discovery.evaluation.metrics import Scores, filtered_ranks, pair_metrics
+from clinical_drug_discovery.evaluation.metrics import filtered_ranks, pair_metrics
 from clinical_drug_discovery.graph.knowledge_graph import IntArray, KnowledgeGraph, without_edges
+from clinical_drug_discovery.ranking.bilinear_score import Scores
 from clinical_drug_discovery.ranking.treatments import (
     TREATS,
     Pairs,
@@ -60,7 +61,7 @@ def hold_out_facts(
     helps = pairs_of(graph)
     helped = pair_keys(graph, helps.drug, helps.disease)
     ends, kinds = [np.empty((0, 2), np.int64)], [np.empty(0, np.int64)]
-    for r, mirror in enumerate(graph.mirror):
+    for r, mirror in enumerate(graph.reverse_edge_type):
         if mirror < r or graph.edge_types[r].relation in TREATS:
             continue
         src, dst = graph.src_of(r).numpy(), graph.dst_of(r).numpy()
@@ -92,7 +93,7 @@ def held_out_pairs(graph: KnowledgeGraph, pairs: Pairs) -> HeldOutFacts:
         if graph.edge_types[r].relation in TREATS:
             has = graph.has_edges(pairs.drug, np.full(len(pairs), r), pairs.disease)
             drug, disease = pairs.drug[has], pairs.disease[has]
-            kinds += [np.full(len(drug), r), np.full(len(drug), graph.mirror[r])]
+            kinds += [np.full(len(drug), r), np.full(len(drug), graph.reverse_edge_type[r])]
             src += [drug, disease]
             dst += [disease, drug]
     return HeldOutFacts(np.concatenate(kinds), np.concatenate(src), np.concatenate(dst))
@@ -125,7 +126,7 @@ def relation_metrics(
     records = []
     for r in np.unique(edge_type).tolist():
         kind, own = graph.edge_types[r], edge_type == r
-        span = graph.span(graph.ends[r][1])
+        span = graph.node_range(graph.endpoint_types[r][1])
         relation = graph.relations.index(kind.relation)
         ranks, clusters = _ranks(graph, r, src[own], dst[own], relation, span, scores_of)
         names = zip(("source_type", "relation", "target_type"), kind, strict=True)
@@ -145,8 +146,11 @@ def _ranks(
 ) -> tuple[npt.NDArray[np.float64], IntArray]:
     """The rank of every target, and the source that each is of."""
     # What is known of a source is what arrives at it along the mirror.
-    mirror = graph.mirror[edge_type]
-    indptr, first = graph.indptr_of(mirror).numpy(), graph.span(graph.ends[mirror][1])[0]
+    mirror = graph.reverse_edge_type[edge_type]
+    indptr, first = (
+        graph.indptr_of(mirror).numpy(),
+        graph.node_range(graph.endpoint_types[mirror][1])[0],
+    )
     ranks, clusters = [], []
     sources = np.unique(src)
     for start in range(0, len(sources), _CHUNK):

@@ -20,10 +20,12 @@ import numpy as np
 import numpy.typing as npt
 
 from clinical_drug_discovery.graph.knowledge_graph import IntArray
+from clinical_drug_discovery.ranking.bilinear_score import Scores
 from clinical_drug_discovery.system.errors import InputError
 
 Metrics = dict[str, float | int | None]
-Scores = npt.NDArray[np.floating]
+
+
 Known = npt.NDArray[np.bool_]
 _TOP = 50  # of a list, of which one asks how many different drugs it names
 _FEW = 8

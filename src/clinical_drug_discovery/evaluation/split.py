@@ -21,7 +21,7 @@ from clinical_drug_discovery.graph.knowledge_graph import (
     IntArray,
     KnowledgeGraph,
     edges_of,
-    span_of,
+    node_range_of,
     without_edges,
 )
 from clinical_drug_discovery.ranking.treatments import (
@@ -235,7 +235,7 @@ def relatives(graph: KnowledgeGraph) -> scipy.sparse.csr_array:
         shape (n, n) for the n diseases in graph order, float32: symmetric, ones, nothing on the
         diagonal.
     """
-    first, stop = span_of(graph, DISEASE)
+    first, stop = node_range_of(graph, DISEASE)
     kinds = [r for r, kind in enumerate(graph.edge_types) if kind[::2] == (DISEASE, DISEASE)]
     src, dst = edges_of(graph, kinds)
     related = scipy.sparse.csr_array(
@@ -264,7 +264,7 @@ def disease_areas(
     Raises:
         InputError: no two diseases are related.
     """
-    first, _ = span_of(graph, DISEASE)
+    first, _ = node_range_of(graph, DISEASE)
     related = relatives(graph)
     if not related.nnz:
         raise InputError("the graph has no edges between diseases, so no areas can be held out")

@@ -30,11 +30,11 @@ def biadjacency(graph: KnowledgeGraph, kind: EdgeType) -> csr_array:
         Shape (sources, targets), float32, both numbered within their node type.
     """
     r = graph.edge_types.index(EdgeType(kind.dst_type, kind.relation, kind.src_type))
-    rows, columns = graph.ends[r][1], graph.ends[r][0]
+    rows, columns = graph.endpoint_types[r][1], graph.endpoint_types[r][0]
     indptr = graph.indptr_of(r).numpy()
-    first, stop = graph.span(columns)
+    first, stop = graph.node_range(columns)
     targets = graph.src.numpy()[indptr[0] : indptr[-1]] - first
-    num_rows = graph.span(rows)[1] - graph.span(rows)[0]
+    num_rows = graph.node_range(rows)[1] - graph.node_range(rows)[0]
     return csr_array(
         (np.ones(len(targets), np.float32), targets, indptr - indptr[0]),
         shape=(num_rows, stop - first),

@@ -16,8 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import numpy.typing as npt
 
-from clinical_drug_discovery.graph.knowledge_graph import IntArray
-
+IntArray = npt.NDArray[np.integer]
 Keys = npt.NDArray[np.int64]
 
 

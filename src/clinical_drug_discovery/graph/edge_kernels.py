@@ -33,7 +33,7 @@ def kept_edges(
     return kept, ptr
 
 
-def mirrored_edges(
+def reverse_edges(
     edge_type_ptr: _Ints, src: _Nodes, first: _Ints, mirror: _Ints, turn: list[_Ints]
 ) -> _Nodes:
     """For each edge the number of its mirror, shape (E,).

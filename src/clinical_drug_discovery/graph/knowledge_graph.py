@@ -118,7 +118,7 @@ class KnowledgeGraph:
         return torch.tensor([index[edge_type.relation] for edge_type in self.edge_types])
 
     @cached_property
-    def bounds(self) -> tuple[int, ...]:
+    def type_offsets(self) -> tuple[int, ...]:
         """`type_ptr` as plain numbers."""
         return tuple(self.host.type_ptr.tolist())
 
@@ -128,29 +128,29 @@ class KnowledgeGraph:
         host: KnowledgeGraph = self.__dict__.get("_host", self)
         return host
 
-    def span(self, node_type: int) -> tuple[int, int]:
+    def node_range(self, node_type: int) -> tuple[int, int]:
         """The first node of a type, and what follows its last."""
-        return self.bounds[node_type], self.bounds[node_type + 1]
+        return self.type_offsets[node_type], self.type_offsets[node_type + 1]
 
     @cached_property
     def room(self) -> int:
         """For how many nodes buffers of a single type have room: the largest, or a window."""
-        most = max(last - first for first, last in pairwise(self.bounds))
+        most = max(last - first for first, last in pairwise(self.type_offsets))
         return max(most, window_rows(self.num_nodes))
 
     def view_of(self, node_type: int) -> slice:
         """`room` nodes, those of a type among them: for GPUs, where shapes should not differ."""
-        first = min(self.bounds[node_type], self.num_nodes - self.room)
+        first = min(self.type_offsets[node_type], self.num_nodes - self.room)
         return slice(first, first + self.room)
 
     @cached_property
-    def ends(self) -> tuple[tuple[int, int], ...]:
+    def endpoint_types(self) -> tuple[tuple[int, int], ...]:
         """For each edge type its source and its target type, as indices into `node_type_names`."""
         index = {name: t for t, name in enumerate(self.node_type_names)}
         return tuple((index[kind.src_type], index[kind.dst_type]) for kind in self.edge_types)
 
     @cached_property
-    def mirror(self) -> tuple[int, ...]:
+    def reverse_edge_type(self) -> tuple[int, ...]:
         """For each edge type the one that holds its edges the other way round."""
         index = {kind: r for r, kind in enumerate(self.edge_types)}
         return tuple(
@@ -165,7 +165,10 @@ class KnowledgeGraph:
     @cached_property
     def indptr_ptr(self) -> list[int]:
         """Where in `indptr` the numbers of each edge type stand."""
-        sizes = [self.bounds[dst + 1] - self.bounds[dst] + 1 for _, dst in self.ends]
+        sizes = [
+            self.type_offsets[dst + 1] - self.type_offsets[dst] + 1
+            for _, dst in self.endpoint_types
+        ]
         return [0, *np.cumsum(sizes).tolist()]
 
     def indptr_of(self, edge_type: int) -> Tensor:
@@ -178,8 +181,8 @@ class KnowledgeGraph:
         if self.host is not self:
             return self.host.degree.to(self.device)
         degree = np.zeros(self.num_nodes, np.int64)  # not torch's: many small sums
-        for r, (_, dst) in enumerate(self.ends):
-            degree[slice(*self.span(dst))] += np.diff(self.indptr_of(r).numpy())
+        for r, (_, dst) in enumerate(self.endpoint_types):
+            degree[slice(*self.node_range(dst))] += np.diff(self.indptr_of(r).numpy())
         return torch.from_numpy(degree)
 
     @cached_property
@@ -190,7 +193,7 @@ class KnowledgeGraph:
         """
         if self.host is not self:
             return tuple(nodes.to(self.device) for nodes in self.host.sources)
-        degrees = (self.indptr_of(mirror).diff() for mirror in self.mirror)
+        degrees = (self.indptr_of(mirror).diff() for mirror in self.reverse_edge_type)
         return tuple(degree.nonzero()[:, 0] for degree in degrees)
 
     @cached_property
@@ -198,8 +201,8 @@ class KnowledgeGraph:
         """`sources` for GPUs, numbered as in `view_of`: in chunks of one size, filled up."""
         size = steady_size([len(nodes) for nodes in self.host.sources], _SOURCE_CHUNK, _CHUNK_COST)
         chunks = []
-        for (src, _), nodes in zip(self.ends, self.host.sources, strict=True):
-            first = self.bounds[src] - self.view_of(src).start
+        for (src, _), nodes in zip(self.endpoint_types, self.host.sources, strict=True):
+            first = self.type_offsets[src] - self.view_of(src).start
             starts = range(0, len(nodes), size)
             places = [torch.arange(start, start + size) for start in starts]
             filled = [nodes[place.clamp_(max=len(nodes) - 1)] + first for place in places]
@@ -207,18 +210,18 @@ class KnowledgeGraph:
         return tuple(chunks)
 
     @cached_property
-    def mirrored_edges(self) -> Tensor:
+    def reverse_edges(self) -> Tensor:
         """For each edge the number of its mirror, shape (E,), int32; needs the graph on the CPU.
 
         Made on first use and kept, at 4 bytes an edge.
         """
         types = range(len(self.edge_types))
         return torch.from_numpy(
-            edge_kernels.mirrored_edges(
+            edge_kernels.reverse_edges(
                 self.edge_type_ptr.numpy(),
                 self.src.numpy(),
-                np.array([self.bounds[src] for src, _ in self.ends]),
-                np.array(self.mirror),
+                np.array([self.type_offsets[src] for src, _ in self.endpoint_types]),
+                np.array(self.reverse_edge_type),
                 [self.indptr_of(r)[:-1].numpy() for r in types],
             )
         )
@@ -241,7 +244,7 @@ class KnowledgeGraph:
 
     def dst_of(self, edge_type: int) -> Tensor:
         """Target of each edge of a type, int32; made anew."""
-        first, stop = self.span(self.ends[edge_type][1])
+        first, stop = self.node_range(self.endpoint_types[edge_type][1])
         nodes = torch.arange(first, stop, dtype=torch.int32, device=self.device)
         return nodes.repeat_interleave(self.indptr_of(edge_type).diff())
 
@@ -274,7 +277,7 @@ class KnowledgeGraph:
             shape (K,), True where the edge is in the graph.
         """
         indptr, edge_src = self.indptr.numpy(), self.src.numpy()
-        first = np.array([self.bounds[t] for _, t in self.ends])
+        first = np.array([self.type_offsets[t] for _, t in self.endpoint_types])
         at_dst = np.array(self.indptr_ptr)[edge_type] + dst - first[edge_type]
         low, end = indptr[at_dst], indptr[at_dst + 1]
         high = end.copy()
@@ -304,7 +307,7 @@ def without_edges(graph: KnowledgeGraph, removed: npt.NDArray[np.bool_]) -> Know
     """
     gone = removed.copy()
     bounds = list(pairwise(graph.edge_type_ptr.tolist()))
-    for (start, stop), mirror in zip(bounds, graph.mirror, strict=True):
+    for (start, stop), mirror in zip(bounds, graph.reverse_edge_type, strict=True):
         if removed[start:stop].any():
             # Those that leave a node arrive in the order that its mirror type has.
             order = np.argsort(graph.src[start:stop].numpy(), kind="stable")
@@ -397,7 +400,7 @@ def build_graph(
     )
 
 
-def span_of(graph: KnowledgeGraph, node_type: str) -> tuple[int, int]:
+def node_range_of(graph: KnowledgeGraph, node_type: str) -> tuple[int, int]:
     """The first node of a type, and what follows its last.
 
     Raises:
@@ -407,7 +410,7 @@ def span_of(graph: KnowledgeGraph, node_type: str) -> tuple[int, int]:
         raise InputError(
             f"the graph has no nodes of type {node_type!r}, only {', '.join(graph.node_type_names)}"
         )
-    return graph.span(graph.node_type_names.index(node_type))
+    return graph.node_range(graph.node_type_names.index(node_type))
 
 
 def edges_of(graph: KnowledgeGraph, edge_types: Sequence[int]) -> tuple[IntArray, IntArray]:

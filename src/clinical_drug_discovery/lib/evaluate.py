@@ -28,7 +28,7 @@ from clinical_drug_discovery.evaluation.split import (
     split_diseases,
     split_pairs,
 )
-from clinical_drug_discovery.graph.knowledge_graph import DRUG, KnowledgeGraph, span_of
+from clinical_drug_discovery.graph.knowledge_graph import DRUG, KnowledgeGraph, node_range_of
 from clinical_drug_discovery.lib._run.model_dir import check_targets
 from clinical_drug_discovery.lib._run.start import begin_run, check_rest, read_edges
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
@@ -230,7 +230,7 @@ def evaluate_model(
         "num_training_edges": graph.num_edges,
         "split_counts": counts,
         "num_leaks": num_leaks,
-        "num_candidates": span_of(graph, DRUG)[1] - span_of(graph, DRUG)[0],
+        "num_candidates": node_range_of(graph, DRUG)[1] - node_range_of(graph, DRUG)[0],
         "rankers": rankers,
         "relations": relations,
         **figures,

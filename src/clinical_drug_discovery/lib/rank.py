@@ -17,7 +17,7 @@ from clinical_drug_discovery.graph.knowledge_graph import (
     DRUG,
     IntArray,
     KnowledgeGraph,
-    span_of,
+    node_range_of,
 )
 from clinical_drug_discovery.graph.node_lookup import find_node, find_nodes
 from clinical_drug_discovery.lib._run.model_dir import (
@@ -139,7 +139,9 @@ class Ranking:
                 f"model_dir (got {model_dir}) holds a ranker of other paths than this version of "
                 "the package finds in the graph; run cdd embed anew"
             )
-        drugs, diseases = (graph.nodes[slice(*span_of(graph, name))] for name in (DRUG, DISEASE))
+        drugs, diseases = (
+            graph.nodes[slice(*node_range_of(graph, name))] for name in (DRUG, DISEASE)
+        )
         return Ranking(graph, evidence, ranker, drugs, diseases)
 
     def find(self, diseases: str | Path) -> IntArray:
@@ -214,7 +216,7 @@ class Ranking:
         """The rows of one disease with what speaks for each drug."""
         explainer = Explainer(self.graph)
         numbers = {index: i for i, index in enumerate(self.drugs["node_index"].to_list())}
-        first_drug, first_disease = (span_of(self.graph, name)[0] for name in (DRUG, DISEASE))
+        first_drug, first_disease = (node_range_of(self.graph, name)[0] for name in (DRUG, DISEASE))
         return [
             {
                 **row,

@@ -40,7 +40,7 @@ def structural_vectors(graph: KnowledgeGraph, dim: int, generator: torch.Generat
     own = torch.randn(graph.num_nodes, dim, generator=generator)
     near = _step(graph, own)
     far = _step(graph, near)
-    for first, stop in pairwise(graph.bounds):
+    for first, stop in pairwise(graph.type_offsets):
         for start in range(first, stop, _ROWS):
             part = slice(start, min(start + _ROWS, stop))
             near[part] += far[part] + _OWN * _unit(own[part])
@@ -59,13 +59,16 @@ def _step(graph: KnowledgeGraph, x: Tensor) -> Tensor:
     A neighbour counts as a step of `typed` does from its end: hubs tell little apart.
     """
     total = torch.zeros_like(x)
-    for r, (src_type, dst_type) in enumerate(graph.ends):
-        links = biadjacency(graph, graph.edge_types[graph.mirror[r]])  # targets by sources
+    for r, (src_type, dst_type) in enumerate(graph.endpoint_types):
+        links = biadjacency(
+            graph, graph.edge_types[graph.reverse_edge_type[r]]
+        )  # targets by sources
         every = np.ones(links.shape[0], np.float32)
         sums = (
-            scale(links, every, power(links.sum(axis=0))) @ x[slice(*graph.span(src_type))].numpy()
+            scale(links, every, power(links.sum(axis=0)))
+            @ x[slice(*graph.node_range(src_type))].numpy()
         )
-        total[slice(*graph.span(dst_type))] += _unit(torch.from_numpy(sums))
+        total[slice(*graph.node_range(dst_type))] += _unit(torch.from_numpy(sums))
     return _unit(total)
 
 

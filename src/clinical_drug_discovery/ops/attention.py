@@ -268,7 +268,7 @@ class _Stream:
         self._kernels = uses_kernels(x.device)
         self.backend: ModuleType = cpu_attention if self._kernels else reference
         graph, sources = block.graph, [s for s, _ in self.by_source_type()] or [0]
-        most = max(graph.bounds[s + 1] - graph.bounds[s] for s in sources)
+        most = max(graph.type_offsets[s + 1] - graph.type_offsets[s] for s in sources)
         self._room = most if self._kernels else graph.room
         self._buffers: dict[str, Tensor] = {}
         stored = storage_dtype(x)
@@ -283,7 +283,7 @@ class _Stream:
     def by_source_type(self) -> list[tuple[int, list[int]]]:
         """Source types with their edge types that lead to rows of the block."""
         groups: dict[int, list[int]] = {}
-        for r, (src_type, dst_type) in enumerate(self.block.graph.ends):
+        for r, (src_type, dst_type) in enumerate(self.block.graph.endpoint_types):
             if self.block.row_ptr[dst_type] < self.block.row_ptr[dst_type + 1]:
                 groups.setdefault(src_type, []).append(r)
         return list(groups.items())
@@ -291,11 +291,11 @@ class _Stream:
     def nodes(self, node_type: int) -> slice:
         """The graph's nodes of a type; on GPUs with some before and after them."""
         graph = self.block.graph
-        return slice(*graph.span(node_type)) if self._kernels else graph.view_of(node_type)
+        return slice(*graph.node_range(node_type)) if self._kernels else graph.view_of(node_type)
 
     def own_nodes(self, node_type: int) -> slice:
         """Which of `nodes` are of the type."""
-        (first, last), start = self.block.graph.span(node_type), self.nodes(node_type).start
+        (first, last), start = self.block.graph.node_range(node_type), self.nodes(node_type).start
         return slice(first - start, last - start)
 
     def numbering(self, node_type: int) -> dict[str, int]:
@@ -315,7 +315,7 @@ class _Stream:
         """
         if not self._kernels:
             return slice(0, self.block.num_rows)
-        dst_type = self.block.graph.ends[edge_type][1]
+        dst_type = self.block.graph.endpoint_types[edge_type][1]
         return slice(*self.block.row_ptr[dst_type : dst_type + 2])
 
     def buffer(self, name: str, nodes: slice) -> Tensor:
@@ -356,7 +356,7 @@ class _Stream:
 
     def mapped(self, edge_type: int) -> Tensor:
         """Keys and values of the sources of an edge type, mapped by it: shape (n, 2, P)."""
-        nodes = self.nodes(self.block.graph.ends[edge_type][0])
+        nodes = self.nodes(self.block.graph.endpoint_types[edge_type][0])
         heads, kv = self.buffer("heads", nodes), self.buffer("kv", nodes)
         for of in self.sources(edge_type):
             self.backend.map_heads(of, heads.flatten(1), self.matrices(edge_type), kv.flatten(1))

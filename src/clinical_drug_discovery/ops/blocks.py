@@ -42,7 +42,7 @@ class Block:
     def nodes_of(self, node_type: int) -> Tensor:
         """The target rows of a node type, numbered within it: shape (m,), int64, ascending."""
         start, stop = self.row_ptr[node_type], self.row_ptr[node_type + 1]
-        first = self.graph.bounds[node_type]
+        first = self.graph.type_offsets[node_type]
         if isinstance(self.rows, slice):
             begin = self.rows.start - first
             return torch.arange(begin + start, begin + stop, device=self.graph.device)
@@ -64,12 +64,12 @@ def full_block(graph: KnowledgeGraph) -> Block:
     """All edges."""
     place = torch.arange(graph.num_nodes, dtype=torch.int32, device=graph.device)
     rows = slice(0, graph.num_nodes)
-    return Block(graph, rows, graph.bounds, place, rows)
+    return Block(graph, rows, graph.type_offsets, place, rows)
 
 
 def range_block(graph: KnowledgeGraph, start: int, stop: int) -> Block:
     """The edges into nodes start:stop, for inference."""
-    row_ptr = tuple(min(max(end, start), stop) - start for end in graph.bounds)
+    row_ptr = tuple(min(max(end, start), stop) - start for end in graph.type_offsets)
     return Block(graph, slice(start, stop), row_ptr, None, slice(start, stop))
 
 

@@ -64,7 +64,7 @@ class EdgeIndex:
             first_node: from which nodes of the graph are numbered.
         """
         first, end = self.places[edge_types[0]][0], self.places[edge_types[-1]][1]
-        dst_type = self.graph.ends[edge_types[0]][1]
+        dst_type = self.graph.endpoint_types[edge_types[0]][1]
         less = self.first_pair[edge_types[0]] - self.row_ptr[dst_type] + first_row
         sized: Iterable[tuple[int, int]] = filled_chunks(first, end, chunk_size)
         if self.joined:
@@ -94,7 +94,7 @@ class EdgeIndex:
         rows = [
             np.arange(end - first) + self.row_ptr[dst_type]
             for first, end, (_, dst_type) in zip(
-                self.first_pair, ends, self.graph.ends, strict=True
+                self.first_pair, ends, self.graph.endpoint_types, strict=True
             )
         ]
         return torch.from_numpy(np.concatenate(rows)).to(self.graph.device)
@@ -110,9 +110,9 @@ def index_edges(graph: KnowledgeGraph, rows: Tensor | slice, row_ptr: tuple[int,
     """
     indptr, pointers = graph.host.indptr.numpy(), graph.indptr_ptr
     pairs = []
-    for r, (_, dst_type) in enumerate(graph.ends):
+    for r, (_, dst_type) in enumerate(graph.endpoint_types):
         first, last = row_ptr[dst_type], row_ptr[dst_type + 1]
-        shift = pointers[r] - graph.bounds[dst_type]
+        shift = pointers[r] - graph.type_offsets[dst_type]
         if isinstance(rows, slice):
             pairs.append(np.array([rows.start + first + shift, rows.start + last + shift]))
         else:

@@ -76,7 +76,7 @@ def mean_backward_by_type(grad: Tensor, block: Block) -> Iterator[TypedGradient]
     graph = block.graph
     messages = packed(grad, _share(block, grad.dtype))
     buffer = empty(grad, graph.room, grad.shape[1])
-    for node_type, (first, last) in enumerate(pairwise(graph.bounds)):
+    for node_type, (first, last) in enumerate(pairwise(graph.type_offsets)):
         if uses_kernels(grad.device):
             view, out = slice(first, last), buffer[: last - first].zero_()
             cpu.add_neighbors_backward(messages, block, block.places(), node_type, out)

@@ -32,7 +32,7 @@ def add_neighbors(
         out: shape (M, C); changed in place.
         chunk_size: edges at a time; peak extra memory is chunk_size (2 C itemsize + 40) bytes.
     """
-    edges, types = block.edges, range(len(block.graph.ends))
+    edges, types = block.edges, range(len(block.graph.endpoint_types))
     for some in [types] if edges.joined else [range(r, r + 1) for r in types]:
         for row, source, real in edges.chunks(some, chunk_size or edges.size(EDGE_CHUNK)):
             part = messages[source, : out.shape[1]].to(out.dtype)
@@ -62,10 +62,10 @@ def add_neighbors_backward(
     """
     del place
     edges, graph = block.edges, block.graph
-    of_type = [r for r, (src_type, _) in enumerate(graph.ends) if src_type == node_type]
+    of_type = [r for r, (src_type, _) in enumerate(graph.endpoint_types) if src_type == node_type]
     if not of_type:
         return
-    first_node = graph.bounds[node_type] if first_node is None else first_node
+    first_node = graph.type_offsets[node_type] if first_node is None else first_node
     some = range(of_type[0], of_type[-1] + 1)  # edge types are sorted by their source type
     size = chunk_size or edges.size(EDGE_CHUNK)
     for row, source, real in edges.chunks(some, size, first_node=first_node):
@@ -228,7 +228,10 @@ def attend_backward(
 
 def _rows_of(block: Block, edge_type: int, num_rows: int) -> slice:
     """Which of so many rows are those of the edge type's target type."""
-    first, last = block.row_ptr[(dst := block.graph.ends[edge_type][1])], block.row_ptr[dst + 1]
+    first, last = (
+        block.row_ptr[(dst := block.graph.endpoint_types[edge_type][1])],
+        block.row_ptr[dst + 1],
+    )
     return slice(first, last) if num_rows == block.num_rows else slice(0, last - first)
 
 
@@ -236,12 +239,12 @@ def _chunks(
     block: Block, edge_type: int, num_rows: int, chunk_size: int | None, first_node: int | None
 ) -> Iterator[EdgeChunk]:
     """The edges of a type, with rows among `_rows_of`, and sources from a node on."""
-    src_type, dst_type = block.graph.ends[edge_type]
+    src_type, dst_type = block.graph.endpoint_types[edge_type]
     return block.edges.chunks(
         range(edge_type, edge_type + 1),
         chunk_size or block.edges.size(EDGE_CHUNK),
         block.row_ptr[dst_type] - _rows_of(block, edge_type, num_rows).start,
-        block.graph.bounds[src_type] if first_node is None else first_node,
+        block.graph.type_offsets[src_type] if first_node is None else first_node,
     )
 
 

@@ -12,7 +12,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from clinical_drug_discovery.evaluation.metrics import Scores
 from clinical_drug_discovery.graph.adjacency import Floats
 from clinical_drug_discovery.graph.knowledge_graph import (
     DISEASE,
@@ -20,10 +19,12 @@ from clinical_drug_discovery.graph.knowledge_graph import (
     EdgeType,
     IntArray,
     KnowledgeGraph,
-    span_of,
+    node_range_of,
 )
 from clinical_drug_discovery.models.layers import DistMult
 from clinical_drug_discovery.ranking.treatments import TREATS
+
+Scores = npt.NDArray[np.floating]
 
 
 class NetworkScores:
@@ -62,7 +63,9 @@ class NetworkScores:
         """
         counts = dict(zip(graph.edge_types, graph.edge_type_counts.tolist(), strict=True))
         treats = max(TREATS, key=lambda name: counts.get(EdgeType(DRUG, name, DISEASE), 0))
-        drugs, diseases = (self.embeddings[slice(*span_of(graph, k))] for k in (DRUG, DISEASE))
+        drugs, diseases = (
+            self.embeddings[slice(*node_range_of(graph, k))] for k in (DRUG, DISEASE)
+        )
         return LinkScore(drugs, diseases * self._weight[graph.relations.index(treats)])
 
 

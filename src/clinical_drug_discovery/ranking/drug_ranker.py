@@ -23,7 +23,7 @@ from clinical_drug_discovery.graph.knowledge_graph import (
     EdgeType,
     IntArray,
     KnowledgeGraph,
-    span_of,
+    node_range_of,
 )
 from clinical_drug_discovery.ranking.bilinear_score import EmbeddingScore, LinkScore, NetworkScores
 from clinical_drug_discovery.ranking.calibration import (
@@ -167,7 +167,7 @@ def fit_drug_ranker(
     said: dict[bool, list[Floats] | None] = {True: None, False: None}
     embedding, links, own = None, None, None
     if network is not None:
-        drugs = network.embeddings[slice(*span_of(graph, DRUG))]
+        drugs = network.embeddings[slice(*node_range_of(graph, DRUG))]
         decoders = fit_decoders(graph, drugs, left_out=paths.left_out, asked=asked, seed=seed)
         said = {True: decoders.with_known, False: decoders.without_known}
         embedding, links = decoders.score, network.of_treatments(graph)
@@ -286,12 +286,12 @@ def _degrees(graph: KnowledgeGraph, kind: EdgeType) -> Counts:
 def _onward(graph: KnowledgeGraph, kind: EdgeType, values: Counts) -> Counts:
     """For each node the sum of its neighbours' values."""
     r = graph.edge_types.index(kind)
-    first, _ = graph.span(graph.ends[r][0])
+    first, _ = graph.node_range(graph.endpoint_types[r][0])
     total = np.concatenate([[0.0], np.cumsum(values[graph.src_of(r).numpy() - first])])
     at = graph.indptr_of(r).numpy()
     return np.asarray(np.diff(total[at - at[0]]))
 
 
 def _size(graph: KnowledgeGraph, kind: str) -> int:
-    first, stop = graph.span(graph.node_type_names.index(kind))
+    first, stop = graph.node_range(graph.node_type_names.index(kind))
     return stop - first

@@ -261,7 +261,7 @@ class Steps:
         """Where in the graph's sources the ends of nodes' edges of a type stand, and how many."""
         mirror = self._number[EdgeType(kind.dst_type, kind.relation, kind.src_type)]
         at = self._graph.indptr_ptr[mirror] + nodes
-        at = at - self._graph.span(self._graph.ends[mirror][1])[0]
+        at = at - self._graph.node_range(self._graph.endpoint_types[mirror][1])[0]
         return self._indptr[at], self._indptr[at + 1] - self._indptr[at]
 
 

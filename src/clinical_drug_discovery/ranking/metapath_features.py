@@ -30,8 +30,14 @@ from clinical_drug_discovery.graph.adjacency import (
     word_profiles,
 )
 from clinical_drug_discovery.graph.knowledge_graph import DISEASE, DRUG, IntArray, KnowledgeGraph
-from clinical_drug_discovery.ranking.drug_similarity import Kernel, joined, kernels, profiles, walks
-from clinical_drug_discovery.ranking.listwise_examples import fellows_of
+from clinical_drug_discovery.ranking.drug_similarity import (
+    Kernel,
+    fellows_of,
+    joined,
+    kernels,
+    profiles,
+    walks,
+)
 from clinical_drug_discovery.ranking.treatments import TREATS, drug_disease_links, treatments
 
 _FEW = 4  # diseases; for more it pays to form how alike drugs are to those of each treated disease

@@ -119,7 +119,7 @@ class Subgraphs:
         batch = self._steady.fill(batch)
         rows = batch.rows.numpy()
         nodes = self._sampler.sample(rows)
-        hidden = torch.cat([batch.edge, self._graph.mirrored_edges[batch.edge].long()])
+        hidden = torch.cat([batch.edge, self._graph.reverse_edges[batch.edge].long()])
         graph = self._filled(induced_subgraph(self._graph, nodes, hidden.numpy()))
         at = torch.from_numpy(np.searchsorted(nodes, rows))
         return Part(graph, torch.from_numpy(nodes), at, batch, None)
@@ -204,10 +204,10 @@ def induced_subgraph(graph: KnowledgeGraph, nodes: IntArray, hidden: IntArray) -
     place[nodes] = np.arange(len(nodes), dtype=np.int32)
     gone = np.zeros(graph.num_edges, bool)
     gone[hidden] = True
-    type_ptr = np.searchsorted(nodes, graph.bounds)
+    type_ptr = np.searchsorted(nodes, graph.type_offsets)
     runs = [
-        nodes[type_ptr[dst] : type_ptr[dst + 1]] + (graph.indptr_ptr[r] - graph.bounds[dst])
-        for r, (_, dst) in enumerate(graph.ends)
+        nodes[type_ptr[dst] : type_ptr[dst + 1]] + (graph.indptr_ptr[r] - graph.type_offsets[dst])
+        for r, (_, dst) in enumerate(graph.endpoint_types)
     ]
     first, indptr = np.cumsum([0, *map(len, runs)]), graph.indptr.numpy()
     run = np.concatenate(runs)
@@ -252,7 +252,7 @@ class SubgraphSampler:
         Raises:
             InputError: the rows alone are more than the size.
         """
-        bounds = self._graph.bounds
+        bounds = self._graph.type_offsets
         near = np.setdiff1d(self._neighbors(rows), rows)
         near_ptr, row_ptr = np.searchsorted(near, bounds), np.searchsorted(rows, bounds)
         if len(rows) > self._size:
@@ -283,9 +283,9 @@ class SubgraphSampler:
     def _neighbors(self, rows: IntArray) -> IntArray:
         """For each row and edge type one of its sources, drawn evenly."""
         graph, found = self._graph, []
-        row_ptr, src = np.searchsorted(rows, graph.bounds), graph.src.numpy()
-        for r, (_, dst) in enumerate(graph.ends):
-            at = rows[row_ptr[dst] : row_ptr[dst + 1]] - graph.bounds[dst]
+        row_ptr, src = np.searchsorted(rows, graph.type_offsets), graph.src.numpy()
+        for r, (_, dst) in enumerate(graph.endpoint_types):
+            at = rows[row_ptr[dst] : row_ptr[dst + 1]] - graph.type_offsets[dst]
             indptr = graph.indptr_of(r).numpy()
             start, degree = indptr[at], indptr[at + 1] - indptr[at]
             start, degree = start[degree > 0], degree[degree > 0]
@@ -294,7 +294,7 @@ class SubgraphSampler:
 
     def _share_out(self, own: IntArray, near: IntArray) -> IntArray:
         """How many nodes of each type to take: the batch's, and of the rest as many as are near."""
-        most = np.diff(self._graph.bounds)
+        most = np.diff(self._graph.type_offsets)
         lacking = self._size - int(own.sum())
         sizes: IntArray = np.minimum(own + lacking * near // max(int(near.sum()), 1), most)
         for t in np.argsort(sizes - most, kind="stable"):  # what rounding left over, and full types

@@ -51,7 +51,7 @@ def train_on_nothing() -> None:
     sampler = EdgeSampler(graph, graph.edge_type_counts, seed=0)
     for model in (
         GraphSage(graph.num_nodes, 32, 32, 2, generator),
-        Hgt(graph.bounds, len(graph.edge_types), 32, 32, 2, 4, generator),
+        Hgt(graph.type_offsets, len(graph.edge_types), 32, 32, 2, 4, generator),
     ):
         batch = sampler.sample()
         z = model(full_block(graph), row_block(graph, batch.rows))

@@ -74,8 +74,8 @@ class EdgeSampler:
         self._graph, self._sizes = graph, sizes
         self._rng = np.random.default_rng(seed)
         #: edge types by the type of their targets
-        self._order = np.argsort([dst for _, dst in graph.ends], kind="stable")
-        self._width = max(min(NUM_CANDIDATES, int(np.diff(graph.bounds).max())), 1)
+        self._order = np.argsort([dst for _, dst in graph.endpoint_types], kind="stable")
+        self._width = max(min(NUM_CANDIDATES, int(np.diff(graph.type_offsets).max())), 1)
 
     def sample(self) -> EdgeBatch:
         """Draw distinct edges, and for each node type candidates.
@@ -92,12 +92,12 @@ class EdgeSampler:
             count = int(graph.edge_type_counts[r])
             edges.append(first + self._rng.choice(count, size, replace=False))
             at = np.searchsorted(graph.indptr_of(r).numpy(), edges[-1], side="right") - 1
-            targets.append(at + graph.bounds[graph.ends[r][1]])
+            targets.append(at + graph.type_offsets[graph.endpoint_types[r][1]])
         edge, dst = np.concatenate(edges), np.concatenate(targets)
         src = graph.src.numpy()[edge]
-        num_types = len(graph.bounds) - 1
+        num_types = len(graph.type_offsets) - 1
         counts = np.zeros(num_types, np.int64)
-        np.add.at(counts, [graph.ends[r][1] for r in self._order], sizes)
+        np.add.at(counts, [graph.endpoint_types[r][1] for r in self._order], sizes)
         fact_ptr = tuple(np.cumsum([0, *counts]).tolist())
         drawn = [self._draw(t) if counts[t] else np.zeros(0, np.int64) for t in range(num_types)]
         excluded = self._excluded(src, sizes, drawn)
@@ -122,7 +122,7 @@ class EdgeSampler:
 
     def _draw(self, node_type: int) -> IntArray:
         """Distinct nodes of a type, as many as are wanted or as there are."""
-        first, last = self._graph.bounds[node_type], self._graph.bounds[node_type + 1]
+        first, last = self._graph.type_offsets[node_type], self._graph.type_offsets[node_type + 1]
         size = min(self._width, last - first)
         return first + self._rng.choice(last - first, size, replace=False)
 
@@ -134,7 +134,7 @@ class EdgeSampler:
         ptr = np.cumsum([0, *sizes])
         for r, first, last in zip(self._order.tolist(), ptr[:-1], ptr[1:], strict=True):
             if first < last:
-                nodes, sources = drawn[self._graph.ends[r][1]], src[first:last]
+                nodes, sources = drawn[self._graph.endpoint_types[r][1]], src[first:last]
                 own = excluded[first:last, : len(nodes)]
                 np.equal(sources[:, None], nodes, out=own)
                 own |= _known(self._graph, r, sources, nodes)
@@ -154,7 +154,7 @@ def _known(
     """
     asked, place = np.unique(src, return_inverse=True)
     indptr = graph.indptr_of(edge_type).numpy()
-    local = nodes - graph.bounds[graph.ends[edge_type][1]]
+    local = nodes - graph.type_offsets[graph.endpoint_types[edge_type][1]]
     start, count = indptr[local], indptr[local + 1] - indptr[local]
     known = np.zeros((len(asked), len(nodes)), bool)
     # Hubs in pieces: of all edges of a type at once a number each would be more than the batch.
@@ -186,8 +186,8 @@ class SteadyRows:
             graph: on the CPU.
             device: where the batches go.
         """
-        self._bounds, self._wanted = graph.bounds, not uses_kernels(device)
-        self._sizes = np.zeros(len(graph.bounds) - 1, np.int64)
+        self._bounds, self._wanted = graph.type_offsets, not uses_kernels(device)
+        self._sizes = np.zeros(len(graph.type_offsets) - 1, np.int64)
 
     def fill(self, batch: EdgeBatch) -> EdgeBatch:
         """The same facts with more rows; if a type has more than ever, with room for later ones."""

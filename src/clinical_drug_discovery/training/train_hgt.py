@@ -9,7 +9,7 @@ from statistics import fmean
 
 import torch
 
-from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph, span_of
+from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph, node_range_of
 from clinical_drug_discovery.models.collapse import watch_collapse
 from clinical_drug_discovery.models.hgt import Hgt
 from clinical_drug_discovery.models.inference import embed_nodes
@@ -85,7 +85,8 @@ def train_hgt(
             weight = _weight(run, alike, settings.contrastive_weight, num_pairs)
             generator = torch.Generator().manual_seed(seed)
             model = Hgt(
-                graph.bounds, len(graph.edge_types), settings.hidden_dim, settings.embedding_dim,
+                graph.type_offsets, len(graph.edge_types), settings.hidden_dim,
+                settings.embedding_dim,
                 settings.num_layers, settings.num_heads, generator,
             ).to(run.device)  # fmt: skip
             with torch.no_grad():
@@ -131,7 +132,7 @@ def _alike(run: Run, graph: KnowledgeGraph, settings: HgtSettings, seed: int) ->
             "trained on links alone"
         )
         return None
-    first, _ = span_of(graph, names["node_type"])
+    first, _ = node_range_of(graph, names["node_type"])
     alike = PairSampler(jaccard, first, threshold, seed)
     run.progress.milestone(
         f"{alike.num_alike_pairs:,} pairs of type {names['node_type']!r} share "

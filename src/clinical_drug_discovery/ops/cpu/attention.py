@@ -65,11 +65,11 @@ def attend(
     weighted: Tensor,
 ) -> None:
     """The same as `reference.attend`, without any buffer of the size of the edges."""
-    graph, (src_type, dst_type) = block.graph, block.graph.ends[edge_type]
+    graph, (src_type, dst_type) = block.graph, block.graph.endpoint_types[edge_type]
     nodes, indptr = block.nodes_of(dst_type).numpy(), graph.indptr_of(edge_type).numpy()
     degree = indptr[nodes + 1] - indptr[nodes]
     parts = balanced_parts(degree)
-    first, last = graph.span(src_type)
+    first, last = graph.node_range(src_type)
     for low, high in tables(first, last, kv[0].nbytes, degree):
         _attend(
             parts, nodes, indptr, graph.src.numpy(), low, high, first, flat(q), q.stride(0),
@@ -89,11 +89,11 @@ def attend_backward(
     grad_kv: Tensor,
 ) -> Tensor:
     """The same as `reference.attend_backward`, without any buffer of the size of the edges."""
-    graph, (src_type, dst_type) = block.graph, block.graph.ends[edge_type]
+    graph, (src_type, dst_type) = block.graph, block.graph.endpoint_types[edge_type]
     nodes, indptr = block.nodes_of(dst_type).numpy(), graph.indptr_of(edge_type).numpy()
-    mirror = graph.indptr_of(graph.mirror[edge_type]).numpy()
+    mirror = graph.indptr_of(graph.reverse_edge_type[edge_type]).numpy()
     src = graph.src.numpy()
-    first_src, first_dst = graph.bounds[src_type], graph.bounds[dst_type]
+    first_src, first_dst = graph.type_offsets[src_type], graph.type_offsets[dst_type]
     given = scale.numpy(), log_total.numpy(), delta.numpy(), grad_q.numpy()
     grad_scale = torch.zeros(NUM_PARTS, len(scale), dtype=scale.dtype)
     by_source = np.diff(mirror)
@@ -105,14 +105,14 @@ def attend_backward(
         rows = slice(*np.searchsorted(nodes, (start, stop)))
         degree = indptr[nodes[rows] + 1] - indptr[nodes[rows]]
         parts = rows.start + balanced_parts(degree)
-        for low, high in tables(*graph.span(src_type), kv[0].nbytes, degree):
+        for low, high in tables(*graph.node_range(src_type), kv[0].nbytes, degree):
             _backward_by_target(
                 parts, nodes, indptr, src, low, high, first_src, indptr[start], flat(qg),
                 flat(kv), *given, grad_scale.numpy(), shares,
             )  # fmt: skip
         _backward_by_source(
             source_parts, mirror, src, first_dst + start, first_dst + stop, start == 0,
-            block.places().numpy(), block.row_ptr[dst_type], graph.mirrored_edges.numpy(),
+            block.places().numpy(), block.row_ptr[dst_type], graph.reverse_edges.numpy(),
             indptr[start], flat(qg), shares, scale.numpy(), flat(grad_kv), grad_q.shape[1],
         )  # fmt: skip
     return grad_scale.sum(dim=0)

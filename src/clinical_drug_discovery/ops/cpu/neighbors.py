@@ -43,13 +43,13 @@ def tables(first: int, last: int, row_bytes: int, degree: Degrees) -> list[tuple
 def add_neighbors(messages: Tensor, block: Block, scale: Tensor, out: Tensor) -> None:
     """The same as `reference.add_neighbors`, without any buffer of the size of the edges."""
     graph = block.graph
-    for r, (src_type, dst_type) in enumerate(graph.ends):
+    for r, (src_type, dst_type) in enumerate(graph.endpoint_types):
         rows = slice(*block.row_ptr[dst_type : dst_type + 2])
         if rows.start < rows.stop:
             nodes, indptr = block.nodes_of(dst_type).numpy(), graph.indptr_of(r).numpy()
             degree = indptr[nodes + 1] - indptr[nodes]
             parts = balanced_parts(degree)
-            for low, high in tables(*graph.span(src_type), _row_bytes(messages), degree):
+            for low, high in tables(*graph.node_range(src_type), _row_bytes(messages), degree):
                 _add_neighbors(
                     parts, nodes, indptr, graph.src.numpy(), low, high, flat(messages),
                     scale[rows].numpy(), out[rows].numpy(),
@@ -61,12 +61,12 @@ def add_neighbors_backward(
 ) -> None:
     """The same as `reference.add_neighbors_backward`, by source, so that no two threads collide."""
     graph = block.graph
-    for r, (src_type, dst_type) in enumerate(graph.ends):
+    for r, (src_type, dst_type) in enumerate(graph.endpoint_types):
         if src_type == node_type and block.row_ptr[dst_type] < block.row_ptr[dst_type + 1]:
-            indptr = graph.indptr_of(graph.mirror[r]).numpy()
+            indptr = graph.indptr_of(graph.reverse_edge_type[r]).numpy()
             degree = np.diff(indptr)
             parts, nodes = balanced_parts(degree), np.arange(len(degree))
-            for low, high in tables(*graph.span(dst_type), _row_bytes(messages), degree):
+            for low, high in tables(*graph.node_range(dst_type), _row_bytes(messages), degree):
                 _add_neighbors_backward(
                     parts, nodes, indptr, graph.src.numpy(), low, high, place.numpy(),
                     flat(messages), out.numpy(),

@@ -225,11 +225,11 @@ def test_an_edge_leaves_with_its_mirror(graph: KnowledgeGraph, rng: np.random.Ge
     left = without_edges(graph, removed)
     edges = list(zip(graph.src.tolist(), graph.edge_type.tolist(), graph.dst.tolist(), strict=True))
     gone = {edges[i] for i in np.flatnonzero(removed)}
-    gone |= {(dst, graph.mirror[r], src) for src, r, dst in gone}
+    gone |= {(dst, graph.reverse_edge_type[r], src) for src, r, dst in gone}
     expected = [edge for edge in edges if edge not in gone]  # still sorted
     found = zip(left.src.tolist(), left.edge_type.tolist(), left.dst.tolist(), strict=True)
     assert list(found) == expected
-    back = left.mirrored_edges
+    back = left.reverse_edges
     assert torch.equal(left.src[back.long()], left.dst)
     assert torch.equal(left.dst[back.long()], left.src)
     assert torch.equal(left.degree, torch.bincount(left.dst, minlength=left.num_nodes))
@@ -240,9 +240,14 @@ def test_an_edge_type_may_lose_all_its_edges(graph: KnowledgeGraph) -> None:
     kind = graph.edge_types.index(("drug", "indication", "disease"))
     left = without_edges(graph, (graph.edge_type == kind).numpy())
     assert left.edge_types == graph.edge_types
-    assert left.mirror == graph.mirror
+    assert left.reverse_edge_type == graph.reverse_edge_type
     counts = left.edge_type_counts
-    assert counts[kind] == counts[left.mirror[kind]] == 0 < counts.min(where=counts > 0, initial=9)
+    assert (
+        counts[kind]
+        == counts[left.reverse_edge_type[kind]]
+        == 0
+        < counts.min(where=counts > 0, initial=9)
+    )
     assert left.num_edges == graph.num_edges - 2 * graph.edge_type_counts[kind]
     assert len(left.sources[kind]) == len(left.src_of(kind)) == len(left.dst_of(kind)) == 0
     assert not left.has_edges(
@@ -270,7 +275,7 @@ def test_models_take_an_edge_type_without_edges(kind: str, graph: KnowledgeGraph
     model = (
         GraphSage(left.num_nodes, 32, 32, 2, generator)
         if kind == "sage"
-        else Hgt(left.bounds, len(left.edge_types), 32, 32, 2, 4, generator)
+        else Hgt(left.type_offsets, len(left.edge_types), 32, 32, 2, 4, generator)
     )
     batch = EdgeSampler(left, left.edge_type_counts, seed=0).sample()
     found = []

@@ -19,10 +19,10 @@ Triple = tuple[int, int, int]
 def to_triples(graph: KnowledgeGraph) -> list[Triple]:
     """(edge type, target, source) of every edge, read off the pointers one by one."""
     triples = []
-    for r, (_, dst_type) in enumerate(graph.ends):
+    for r, (_, dst_type) in enumerate(graph.endpoint_types):
         indptr = graph.indptr_of(r).tolist()
         for i, (start, stop) in enumerate(pairwise(indptr)):
-            dst = graph.bounds[dst_type] + i
+            dst = graph.type_offsets[dst_type] + i
             triples += [(r, dst, src) for src in graph.src[start:stop].tolist()]
     return triples
 
@@ -32,13 +32,13 @@ def test_edges_are_sorted_distinct_and_mirrored(graph: KnowledgeGraph) -> None:
     assert len(edges) == graph.num_edges
     assert edges == sorted(set(edges))
     assert list(graph.edge_types) == sorted(set(graph.edge_types))
-    assert len(graph.mirror) == len(graph.edge_types)
+    assert len(graph.reverse_edge_type) == len(graph.edge_types)
     known = set(edges)
     for edge_type, dst, src in edges:
         kind = graph.edge_types[edge_type]
-        opposite = graph.edge_types[graph.mirror[edge_type]]
+        opposite = graph.edge_types[graph.reverse_edge_type[edge_type]]
         assert opposite == (kind.dst_type, kind.relation, kind.src_type)
-        assert (graph.mirror[edge_type], src, dst) in known
+        assert (graph.reverse_edge_type[edge_type], src, dst) in known
         assert graph.node_type_names[graph.node_type[src]] == kind.src_type
         assert graph.node_type_names[graph.node_type[dst]] == kind.dst_type
 
@@ -47,15 +47,17 @@ def test_pointers(graph: KnowledgeGraph) -> None:
     cuts = graph.edge_type_ptr.tolist()
     assert (cuts[0], cuts[-1]) == (0, graph.num_edges)
     assert graph.edge_type_counts.tolist() == [stop - start for start, stop in pairwise(cuts)]
-    sizes = [graph.bounds[dst + 1] - graph.bounds[dst] for _, dst in graph.ends]
+    sizes = [
+        graph.type_offsets[dst + 1] - graph.type_offsets[dst] for _, dst in graph.endpoint_types
+    ]
     assert graph.indptr.numel() == sum(sizes) + len(sizes)
     for r, size in enumerate(sizes):
         indptr = graph.indptr_of(r).tolist()
         assert len(indptr) == size + 1
         assert (indptr[0], indptr[-1]) == (cuts[r], cuts[r + 1])
-    assert graph.bounds == tuple(graph.type_ptr.tolist())
+    assert graph.type_offsets == tuple(graph.type_ptr.tolist())
     for t in range(len(graph.node_type_names)):
-        assert graph.span(t) == graph.bounds[t : t + 2]
+        assert graph.node_range(t) == graph.type_offsets[t : t + 2]
         assert (graph.node_type[graph.type_ptr[t] : graph.type_ptr[t + 1]] == t).all()
     assert graph.type_ptr[-1] == graph.num_nodes
     assert graph.nodes["node_type"].to_list() == [
@@ -71,12 +73,12 @@ def test_what_is_computed_of_the_edges_agrees_with_them_one_by_one(graph: Knowle
     degree = Counter(dst for _, dst, _ in edges)
     assert graph.degree.tolist() == [degree[i] for i in range(graph.num_nodes)]
     places = {edge: at for at, edge in enumerate(edges)}
-    mirrored = [places[graph.mirror[r], src, dst] for r, dst, src in edges]
-    assert graph.mirrored_edges.tolist() == mirrored
-    assert graph.edge_type.dtype == graph.dst.dtype == graph.mirrored_edges.dtype == torch.int32
+    mirrored = [places[graph.reverse_edge_type[r], src, dst] for r, dst, src in edges]
+    assert graph.reverse_edges.tolist() == mirrored
+    assert graph.edge_type.dtype == graph.dst.dtype == graph.reverse_edges.dtype == torch.int32
     assert len(graph.sources) == len(graph.edge_types)
-    for r, (src_type, _) in enumerate(graph.ends):
-        wanted = sorted({src - graph.bounds[src_type] for kind, _, src in edges if kind == r})
+    for r, (src_type, _) in enumerate(graph.endpoint_types):
+        wanted = sorted({src - graph.type_offsets[src_type] for kind, _, src in edges if kind == r})
         assert graph.sources[r].tolist() == wanted
         assert graph.sources[r].dtype == torch.int64
 
@@ -84,7 +86,7 @@ def test_what_is_computed_of_the_edges_agrees_with_them_one_by_one(graph: Knowle
 def test_has_edges_agrees_with_a_set(graph: KnowledgeGraph, rng: np.random.Generator) -> None:
     known = set(to_triples(graph))
     kind = rng.integers(0, len(graph.edge_types), 5000)
-    first, last = np.array([graph.span(dst) for _, dst in graph.ends])[kind].T
+    first, last = np.array([graph.node_range(dst) for _, dst in graph.endpoint_types])[kind].T
     asked = np.stack([kind, rng.integers(first, last), rng.integers(0, graph.num_nodes, 5000)])
     asked = np.concatenate([asked, np.array(sorted(known)).T], axis=1)
     expected = [triple in known for triple in zip(*asked.tolist(), strict=True)]
@@ -114,14 +116,14 @@ def test_to_and_back_is_the_same_graph(graph: KnowledgeGraph) -> None:
     assert meta.device.type == "meta"
     assert meta.num_nodes == graph.num_nodes
     assert meta.num_edges == graph.num_edges
-    assert meta.ends == graph.ends
-    assert meta.mirror == graph.mirror
+    assert meta.endpoint_types == graph.endpoint_types
+    assert meta.reverse_edge_type == graph.reverse_edge_type
 
 
 def test_a_graph_of_one_fact(tmp_path: Path) -> None:
     graph = read_facts(tmp_path, [(node("drug", 0), "r", node("drug", 1))])
     assert to_triples(graph) == [(0, 0, 1), (0, 1, 0)]
-    assert graph.mirrored_edges.tolist() == [1, 0]
+    assert graph.reverse_edges.tolist() == [1, 0]
     ends = np.array([0, 1, 0, 1])
     found = graph.has_edges(ends, np.zeros(4, int), np.array([0, 0, 1, 1]))
     assert found.tolist() == [False, True, True, False]

@@ -10,12 +10,12 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from clinical_drug_discovery.evaluation.metrics import (
     Known,
-    Scores,
     bootstrap_interval,
     filtered_ranks,
     ranking_metrics,
     top_entropy,
 )
+from clinical_drug_discovery.ranking.bilinear_score import Scores
 from clinical_drug_discovery.system.errors import InputError
 
 Case = tuple[Scores, Known, np.ndarray, np.ndarray]

@@ -9,7 +9,7 @@ import pytest
 from graphs import Fact, graph_of, node, random_facts
 
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
-from clinical_drug_discovery.ranking.listwise_examples import fellows_of, fellows_without
+from clinical_drug_discovery.ranking.drug_similarity import fellows_of, fellows_without
 from clinical_drug_discovery.ranking.metapath_features import PathEvidence
 from clinical_drug_discovery.system.errors import InputError
 

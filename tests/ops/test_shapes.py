@@ -113,7 +113,7 @@ def two_steps(model_name: str, graph: KnowledgeGraph) -> dict[str, Tensor]:
         model: GraphSage | Hgt = (
             GraphSage(graph.num_nodes, 16, 12, 3, generator)
             if model_name == "graphsage"
-            else Hgt(graph.bounds, len(graph.edge_types), 16, 12, 2, 4, generator)
+            else Hgt(graph.type_offsets, len(graph.edge_types), 16, 12, 2, 4, generator)
         )
         model, decoder = (
             model.double(),

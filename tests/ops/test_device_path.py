@@ -61,7 +61,7 @@ def step(
         model: GraphSage | Hgt = (
             GraphSage(graph.num_nodes, 32, 24, 3, generator)
             if model_name == "graphsage"
-            else Hgt(graph.bounds, len(graph.edge_types), 32, 24, 2, 4, generator)
+            else Hgt(graph.type_offsets, len(graph.edge_types), 32, 24, 2, 4, generator)
         )
         model = model.to(here, dtype)
         decoder = DistMult(len(graph.relations), 24, torch.Generator().manual_seed(0)).to(
@@ -139,7 +139,7 @@ def test_products_and_stored_rows_are_bfloat16_in_whatever_thread_the_backward_p
     model: GraphSage | Hgt = (
         GraphSage(graph.num_nodes, 32, 24, 3, generator)
         if model_name == "graphsage"
-        else Hgt(graph.bounds, len(graph.edge_types), 32, 24, 2, 4, generator)
+        else Hgt(graph.type_offsets, len(graph.edge_types), 32, 24, 2, 4, generator)
     )
     rows = torch.arange(5, graph.num_nodes, 3)
     by_z = torch.randn(len(rows), 24, generator=generator)
@@ -249,7 +249,7 @@ def test_edges_of_every_kind_of_block(graph: KnowledgeGraph, first: int) -> None
             if isinstance(block.rows, Tensor)
             else torch.arange(block.rows.start, block.rows.stop)
         )
-        for r in range(len(graph.ends)):
+        for r in range(len(graph.endpoint_types)):
             chosen = (graph.edge_type == r) & torch.isin(graph.dst.long(), targets)
             wanted = sorted(
                 zip(graph.src[chosen].tolist(), graph.dst[chosen].tolist(), strict=True)
@@ -310,7 +310,7 @@ def test_training_needs_no_value_from_the_device(model_name: str, graph: Knowled
     model: GraphSage | Hgt = (
         GraphSage(graph.num_nodes, 32, 24, 3, generator)
         if model_name == "graphsage"
-        else Hgt(graph.bounds, len(graph.edge_types), 32, 24, 2, 4, generator)
+        else Hgt(graph.type_offsets, len(graph.edge_types), 32, 24, 2, 4, generator)
     )
     model, decoder = (
         model.to(here),

@@ -11,9 +11,9 @@ from clinical_drug_discovery.evaluation.link_prediction import (
     hold_out_facts,
     relation_metrics,
 )
-from clinical_drug_discovery.evaluation.metrics import Scores
 from clinical_drug_discovery.evaluation.split import leak_count, split_pairs
 from clinical_drug_discovery.graph.knowledge_graph import IntArray, KnowledgeGraph
+from clinical_drug_discovery.ranking.bilinear_score import Scores
 from clinical_drug_discovery.ranking.treatments import pairs_of
 
 
@@ -38,10 +38,10 @@ def test_what_leaves_leaves_wholly_and_no_drug_that_helps_is_touched(
     np.testing.assert_array_equal(before.disease, after.disease)
     edges = list(zip(facts.edge_type.tolist(), facts.src.tolist(), facts.dst.tolist(), strict=True))
     assert len(set(edges)) == len(edges)
-    assert {(said_twice.mirror[r], dst, src) for r, src, dst in edges} == set(edges)
+    assert {(said_twice.reverse_edge_type[r], dst, src) for r, src, dst in edges} == set(edges)
     assert said_twice.has_edges(facts.src, facts.edge_type, facts.dst).all()
     for r, kind in enumerate(said_twice.edge_types):
-        held = int((facts.edge_type == r).sum()) // (1 + (said_twice.mirror[r] == r))
+        held = int((facts.edge_type == r).sum()) // (1 + (said_twice.reverse_edge_type[r] == r))
         assert (held == 0) == (kind.relation == "indication"), kind
         assert held <= 10
     gone = to_triples(said_twice) - to_triples(graph)
@@ -85,12 +85,12 @@ def test_ranks_against_loops(said_twice: KnowledgeGraph, distinct: int) -> None:
     assert not known & held_out
     of_type = {r: [e for e in held_out if e[0] == r] for r in {e[0] for e in held_out}}
     assert len(records) == len(of_type)
-    assert any(r == graph.mirror[r] for r in of_type)
+    assert any(r == graph.reverse_edge_type[r] for r in of_type)
     names = ("source_type", "relation", "target_type")
     for (r, edges), record in zip(sorted(of_type.items()), records, strict=True):
         assert tuple(record[name] for name in names) == graph.edge_types[r]
         relation = graph.relations.index(graph.edge_types[r].relation)
-        start, stop = graph.span(graph.ends[r][1])
+        start, stop = graph.node_range(graph.endpoint_types[r][1])
         reciprocal = []
         for _, src, dst in edges:
             rivals = [

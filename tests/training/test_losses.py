@@ -70,7 +70,7 @@ def test_loss_and_gradients_equal_the_slow_ones(
 
 
 def test_types_without_a_fact_are_not_centred(graph: KnowledgeGraph) -> None:
-    sizes = [4 if dst == 0 else 0 for _, dst in graph.ends]
+    sizes = [4 if dst == 0 else 0 for _, dst in graph.endpoint_types]
     batch = EdgeSampler(graph, sizes, seed=0).sample()
     assert sum(first < last for first, last in pairwise(batch.fact_ptr)) == 1
     decoder = DistMult(len(graph.relations), 12, torch.Generator().manual_seed(0)).double()

@@ -13,7 +13,7 @@ from graphs import Fact, node, read_facts
 from clinical_drug_discovery.evaluation.baselines import BASELINES, break_ties, popularity_scores
 from clinical_drug_discovery.evaluation.drug_ranking import known_drugs, rank_metrics_of
 from clinical_drug_discovery.evaluation.split import split_pairs
-from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph, span_of
+from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph, node_range_of
 from clinical_drug_discovery.ranking.treatments import TREATS
 from clinical_drug_discovery.system.errors import InputError
 
@@ -88,13 +88,13 @@ def expected(facts: list[Fact], name: str) -> np.ndarray:
 
 def numbers(graph: KnowledgeGraph, node_type: str) -> np.ndarray:
     """The id of each node of a type, in graph order."""
-    first, stop = span_of(graph, node_type)
+    first, stop = node_range_of(graph, node_type)
     return graph.nodes["node_id"][first:stop].cast(int).to_numpy()
 
 
 @pytest.mark.parametrize("name", ["popularity", "degree", "relatives", "shared"])
 def test_scores_against_loops(name: str, facts: list[Fact], graph: KnowledgeGraph) -> None:
-    first, stop = span_of(graph, "disease")
+    first, stop = node_range_of(graph, "disease")
     order = np.random.default_rng(0).permutation(np.arange(first, stop))[:20]
     scores = BASELINES[name](graph, order)
     assert scores.dtype == np.float32
@@ -106,7 +106,7 @@ def test_scores_against_loops(name: str, facts: list[Fact], graph: KnowledgeGrap
 
 @pytest.mark.parametrize("name", ["relatives", "shared"])
 def test_ties_fall_to_popularity(name: str, graph: KnowledgeGraph) -> None:
-    diseases = np.arange(*span_of(graph, "disease"))
+    diseases = np.arange(*node_range_of(graph, "disease"))
     plain, popular = BASELINES[name](graph, diseases), popularity_scores(graph, diseases)
     broken = BASELINES[f"{name}+popularity"](graph, diseases)
     np.testing.assert_array_equal(broken, break_ties(plain, popular))
@@ -120,7 +120,7 @@ def test_ties_fall_to_popularity(name: str, graph: KnowledgeGraph) -> None:
 
 def test_a_graph_without_such_facts_gives_zeros(tmp_path: Path) -> None:
     graph = read_facts(tmp_path, [(node("drug", 0), "contraindication", node("disease", 0))])
-    disease = np.array([span_of(graph, "disease")[0]])
+    disease = np.array([node_range_of(graph, "disease")[0]])
     for name, scores_of in BASELINES.items():
         assert scores_of(graph, disease).tolist() == [[1.0 if name == "degree" else 0.0]], name
     no_drugs = read_facts(tmp_path, [(node("disease", 1), "disease_disease", node("disease", 0))])
@@ -130,10 +130,10 @@ def test_a_graph_without_such_facts_gives_zeros(tmp_path: Path) -> None:
 
 def test_known_drugs_are_of_the_training_graph_and_of_both_parts(graph: KnowledgeGraph) -> None:
     split = split_pairs(graph, share=0.4, seed=0)
-    diseases = np.arange(*span_of(graph, "disease"))
+    diseases = np.arange(*node_range_of(graph, "disease"))
     whole = known_drugs(split, diseases)
     edges = zip(graph.src.tolist(), graph.edge_type.tolist(), graph.dst.tolist(), strict=True)
-    first_disease, first_drug = diseases[0], span_of(graph, "drug")[0]
+    first_disease, first_drug = diseases[0], node_range_of(graph, "drug")[0]
     wanted = np.zeros_like(whole)
     for src, r, dst in edges:
         kind = graph.edge_types[r]
@@ -145,7 +145,7 @@ def test_known_drugs_are_of_the_training_graph_and_of_both_parts(graph: Knowledg
 
 def test_a_split_is_ranked(graph: KnowledgeGraph) -> None:
     split = split_pairs(graph, share=0.4, seed=0)
-    first_drug, end_drug = span_of(graph, "drug")
+    first_drug, end_drug = node_range_of(graph, "drug")
 
     def oracle(diseases: np.ndarray) -> np.ndarray:
         assert diseases.tolist() == sorted(set(split.test.disease.tolist()))

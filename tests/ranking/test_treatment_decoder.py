@@ -7,7 +7,12 @@ import pytest
 import torch
 from graphs import Fact, graph_of, node, planted_facts, random_facts
 
-from clinical_drug_discovery.graph.knowledge_graph import DISEASE, DRUG, KnowledgeGraph, span_of
+from clinical_drug_discovery.graph.knowledge_graph import (
+    DISEASE,
+    DRUG,
+    KnowledgeGraph,
+    node_range_of,
+)
 from clinical_drug_discovery.ranking.calibration import fit_weight
 from clinical_drug_discovery.ranking.propagation import Propagation
 from clinical_drug_discovery.ranking.treatment_decoder import (
@@ -50,7 +55,7 @@ def test_vectors_are_carried_as_dense_matrices_carry_them() -> None:
     got = propagation.carry(x, links, decoder.weights, decoder.own)
 
     def size(name: str) -> int:
-        first, stop = span_of(graph, name)
+        first, stop = node_range_of(graph, name)
         return stop - first
 
     at = {t: torch.zeros(size(t), x.shape[1]) for t in propagation.node_types} | {DRUG: x}
@@ -76,9 +81,11 @@ def test_an_edge_counts_by_the_roots_of_its_ends_degrees() -> None:
         if ends.get(kind.relation) != (kind.src_type, kind.dst_type):
             continue
         r = graph.edge_types.index(kind)
-        dense = torch.zeros(*(span_of(graph, t)[1] for t in (kind.dst_type, kind.src_type)))
+        dense = torch.zeros(*(node_range_of(graph, t)[1] for t in (kind.dst_type, kind.src_type)))
         dense[graph.dst_of(r).long(), graph.src_of(r).long()] = 1
-        dense = dense[slice(*span_of(graph, kind.dst_type)), slice(*span_of(graph, kind.src_type))]
+        dense = dense[
+            slice(*node_range_of(graph, kind.dst_type)), slice(*node_range_of(graph, kind.src_type))
+        ]
         roots = [dense.sum(dim=d, keepdim=True).clamp(min=1).sqrt() for d in (0, 1)]
         link = next(
             link
@@ -91,7 +98,7 @@ def test_an_edge_counts_by_the_roots_of_its_ends_degrees() -> None:
 def without(graph: KnowledgeGraph, facts: list[Fact], drug: int, disease: int) -> list[Fact]:
     """The facts without any of a pair; drugs and diseases are numbered within their type."""
     gone = {
-        (kind, graph.nodes["node_id"][span_of(graph, kind)[0] + number])
+        (kind, graph.nodes["node_id"][node_range_of(graph, kind)[0] + number])
         for kind, number in ((DRUG, drug), (DISEASE, disease))
     }
     return [f for f in facts if {(x.type, x.id) for x in (f[0], f[2])} != gone]
@@ -196,7 +203,7 @@ def test_what_treats_a_left_out_disease_changes_no_weight() -> None:
     decoders = []
     for drugs in ((1, 2), (30, 40)):
         graph = graph_of([*facts, *((node("drug", i), "indication", of_it) for i in drugs)])
-        ids = graph.nodes[slice(*span_of(graph, DISEASE))]["node_id"].to_list()
+        ids = graph.nodes[slice(*node_range_of(graph, DISEASE))]["node_id"].to_list()
         left_out = np.array([ids.index("20")])
         propagation = Propagation(graph, 4)
         decoders.append(

@@ -16,10 +16,11 @@ from typer.testing import CliRunner
 
 from clinical_drug_discovery.cli import make_app, show_evaluation
 from clinical_drug_discovery.evaluation.baselines import BASELINES
-from clinical_drug_discovery.evaluation.metrics import Scores, pair_metrics
+from clinical_drug_discovery.evaluation.metrics import pair_metrics
 from clinical_drug_discovery.graph.knowledge_graph import IntArray
 from clinical_drug_discovery.lib import evaluate
 from clinical_drug_discovery.lib.evaluate import MODELS, evaluate_model
+from clinical_drug_discovery.ranking.bilinear_score import Scores
 from clinical_drug_discovery.system.errors import InputError
 from clinical_drug_discovery.training.settings import SageSettings
 

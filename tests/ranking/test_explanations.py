@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from graphs import Fact, graph_of, node, random_facts, read_facts, to_triples
 
-from clinical_drug_discovery.graph.knowledge_graph import EdgeType, KnowledgeGraph, span_of
+from clinical_drug_discovery.graph.knowledge_graph import EdgeType, KnowledgeGraph, node_range_of
 from clinical_drug_discovery.ranking.explanations import KINDS, Explainer, sentence
 
 
@@ -35,7 +35,7 @@ def test_every_step_of_every_path_is_an_edge(graph: KnowledgeGraph) -> None:
     explainer, triples = Explainer(graph), to_triples(graph)
     columns = ("node_source", "node_type", "node_id")
     keys = {row[0]: row[1:] for row in graph.nodes.select("node_index", *columns).rows()}
-    (drug, _), (disease, _) = (span_of(graph, kind) for kind in ("drug", "disease"))
+    (drug, _), (disease, _) = (node_range_of(graph, kind) for kind in ("drug", "disease"))
     seen = set()
     for d, s in product(range(12), range(8)):
         found = explainer.drug_for_disease(drug + d, disease + s)
@@ -70,7 +70,7 @@ def test_the_best_path_is_that_of_counting_one_by_one(
             key = drug.id, disease.id
             best[key] = max(best.get(key, 0), ends**-0.4)
     explainer, ids = Explainer(graph), graph.nodes["node_id"].to_list()
-    (first, _), (start, _) = (span_of(graph, kind) for kind in ("drug", "disease"))
+    (first, _), (start, _) = (node_range_of(graph, kind) for kind in ("drug", "disease"))
     compared = 0
     for d, s in product(range(15), range(10)):
         evidence = explainer.drug_for_disease(first + d, start + s)["evidence"]

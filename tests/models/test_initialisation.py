@@ -30,7 +30,7 @@ def test_they_equal_a_dense_reference(graph: KnowledgeGraph) -> None:
     own = torch.randn(graph.num_nodes, 24, generator=torch.Generator().manual_seed(3)).double()
     near = dense_step(graph, own)
     mixed = 0.25 * normalize(own, dim=1) + near + dense_step(graph, near)
-    for first, stop in pairwise(graph.bounds):
+    for first, stop in pairwise(graph.type_offsets):
         if stop - first > 1:
             mixed[first:stop] -= mixed[first:stop].mean(dim=0)
     assert off(found, normalize(mixed, dim=1) * 24**0.5) < 1e-5

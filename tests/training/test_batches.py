@@ -47,7 +47,7 @@ def test_a_part_has_the_edges_among_its_nodes(
 ) -> None:
     nodes = np.flatnonzero(rng.random(graph.num_nodes) < share)
     one_way = rng.choice(graph.num_edges, graph.num_edges // 10, replace=False)
-    hidden = np.concatenate([one_way, graph.mirrored_edges.numpy()[one_way]])
+    hidden = np.concatenate([one_way, graph.reverse_edges.numpy()[one_way]])
     part = induced_subgraph(graph, nodes, hidden)
     inside, gone = set(nodes.tolist()), set(hidden.tolist())
     wanted = [
@@ -61,7 +61,7 @@ def test_a_part_has_the_edges_among_its_nodes(
     assert (
         part.nodes["node_index"].to_list() == graph.nodes["node_index"].to_numpy()[nodes].tolist()
     )
-    back = part.mirrored_edges.long()
+    back = part.reverse_edges.long()
     assert torch.equal(part.src, part.dst[back])
     assert torch.equal(back[back], torch.arange(part.num_edges))
 
@@ -86,7 +86,7 @@ def test_parts_are_of_one_shape_and_hold_their_batch(
         assert nodes.tolist() == again.tolist()
         assert set(rows.tolist()) <= set(nodes.tolist())
         assert (np.diff(nodes) > 0).all()
-        per_type.append(np.diff(np.searchsorted(nodes, graph.bounds)).tolist())
+        per_type.append(np.diff(np.searchsorted(nodes, graph.type_offsets)).tolist())
     assert len({len(rows) for rows, _ in draws[0]}) > 1
     assert sum(per_type[0]) == size
     assert per_type == [per_type[0]] * 4
@@ -228,7 +228,7 @@ def test_a_step_is_one_on_the_part_without_its_facts(
 def make(model_name: str, graph: KnowledgeGraph, generator: torch.Generator) -> GraphSage | Hgt:
     if model_name == "graphsage":
         return GraphSage(graph.num_nodes, 16, 12, 3, generator)
-    return Hgt(graph.bounds, len(graph.edge_types), 16, 12, 2, 4, generator)
+    return Hgt(graph.type_offsets, len(graph.edge_types), 16, 12, 2, 4, generator)
 
 
 def test_rows_that_are_all_taken_move_as_by_adam(rng: np.random.Generator) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from graphs import graph_of, node, planted_facts
 
-from clinical_drug_discovery.graph.knowledge_graph import span_of
+from clinical_drug_discovery.graph.knowledge_graph import node_range_of
 from clinical_drug_discovery.lib._run.model_dir import load_ranker, save_ranker
 from clinical_drug_discovery.models.layers import DistMult
 from clinical_drug_discovery.ranking.bilinear_score import (
@@ -178,7 +178,7 @@ def test_embeddings_that_know_more_than_paths_are_listened_to() -> None:
     graph = graph_of(facts)
     numbers = graph.nodes.filter(node_type="drug")["node_id"].cast(int).to_list()
     noise = torch.randn(len(numbers), 6, generator=torch.Generator().manual_seed(0))
-    first, stop = span_of(graph, "drug")
+    first, stop = node_range_of(graph, "drug")
     embeddings = torch.zeros(graph.num_nodes, 6)
     embeddings[first:stop] = torch.eye(6)[of_drug[numbers]] + 0.1 * noise
     decoder = DistMult(len(graph.relations), 6, torch.Generator().manual_seed(0))

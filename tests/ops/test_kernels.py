@@ -81,13 +81,18 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> KnowledgeGraph:
 def blocks(graph: KnowledgeGraph) -> list[Block]:
     """All rows, some of all types, of one type, without any edge, and none at all."""
     some = torch.randperm(graph.num_nodes, generator=torch.Generator().manual_seed(5))[:40]
-    one_type = torch.arange(*graph.span(1), 2)
+    one_type = torch.arange(*graph.node_range(1), 2)
     rows = some.sort().values, one_type, (graph.degree == 0).nonzero()[:, 0], some[:0]
     return [full_block(graph), *(row_block(graph, part) for part in rows)]
 
 
 def ranges(graph: KnowledgeGraph) -> list[Block]:
-    bounds = (0, 1), (3, graph.bounds[1]), (7, graph.num_nodes - 2), (graph.bounds[1], 50)
+    bounds = (
+        (0, 1),
+        (3, graph.type_offsets[1]),
+        (7, graph.num_nodes - 2),
+        (graph.type_offsets[1], 50),
+    )
     return [range_block(graph, start, stop) for start, stop in bounds]
 
 
@@ -134,7 +139,9 @@ def check_sums(
             block.places()
         return
     messages = draw(block.num_rows, padded(width), dtype=stored) / 16
-    for node_type, (first, last) in enumerate(map(graph.span, range(len(graph.bounds) - 1))):
+    for node_type, (first, last) in enumerate(
+        map(graph.node_range, range(len(graph.type_offsets) - 1))
+    ):
         out = draw(last - first, width, dtype=computed)
         wanted, messages_64 = double(out, messages)
         given = block, block.places(), node_type
@@ -191,10 +198,10 @@ class Given:
             block,
             draw(block.num_rows, 2, width, dtype=stored),
             [
-                draw(graph.bounds[s + 1] - graph.bounds[s], 2, width, dtype=stored)
-                for s, _ in graph.ends
+                draw(graph.type_offsets[s + 1] - graph.type_offsets[s], 2, width, dtype=stored)
+                for s, _ in graph.endpoint_types
             ],
-            draw(len(graph.ends), heads, dtype=computed) / dim**0.5,
+            draw(len(graph.endpoint_types), heads, dtype=computed) / dim**0.5,
             draw(block.num_rows, heads, dtype=computed),
         )
 
@@ -205,7 +212,7 @@ class Given:
 
     def edge_types(self) -> Iterator[tuple[int, slice]]:
         """Edge types that lead to rows of the block, with these rows."""
-        for r, (_, dst_type) in enumerate(self.block.graph.ends):
+        for r, (_, dst_type) in enumerate(self.block.graph.endpoint_types):
             rows = slice(*self.block.row_ptr[dst_type : dst_type + 2])
             if rows.start < rows.stop:
                 yield r, rows
@@ -386,7 +393,7 @@ def sums_and_attention(block: Block) -> list[Tensor]:
     scale = draw(block.num_rows, dtype=torch.float32)
     sums = torch.zeros(block.num_rows, 33)
     cpu.add_neighbors(messages, block, scale, sums)
-    by_message = torch.zeros(graph.bounds[1], 33)
+    by_message = torch.zeros(graph.type_offsets[1], 33)
     messages = messages[: block.num_rows]
     cpu.add_neighbors_backward(messages, block, block.places(), 0, by_message)
     given = Given.draw(block, 3, 16, torch.bfloat16, torch.float32)

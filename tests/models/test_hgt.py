@@ -130,7 +130,7 @@ def test_restricted_last_layer_gives_the_same_rows_and_gradients(
 ) -> None:
     hidden = full_block(graph)
     rows = torch.from_numpy(np.sort(rng.permutation(graph.num_nodes)[:30]))
-    model = Hgt(graph.bounds, len(graph.edge_types), DIM, 20, 2, HEADS, generator()).double()
+    model = Hgt(graph.type_offsets, len(graph.edge_types), DIM, 20, 2, HEADS, generator()).double()
     direction = torch.randn(30, 20, generator=generator(1), dtype=torch.float64)
     results = [
         [z, *torch.autograd.grad((z * direction).sum(), list(model.parameters()))]
@@ -148,7 +148,7 @@ def test_restricted_last_layer_gives_the_same_rows_and_gradients(
 def assert_inference_equals_the_forward_pass(
     graph: KnowledgeGraph, num_layers: int, dtype: torch.dtype, tolerance: float
 ) -> None:
-    model = Hgt(graph.bounds, len(graph.edge_types), DIM, 20, num_layers, HEADS, generator())
+    model = Hgt(graph.type_offsets, len(graph.edge_types), DIM, 20, num_layers, HEADS, generator())
     model = model.to(dtype)
     block = full_block(graph)
     with torch.no_grad():
@@ -178,7 +178,7 @@ def test_layer_wise_inference_equals_it_to_float32(graph: KnowledgeGraph, num_la
 
 def test_a_second_backward_pass_is_refused(graph: KnowledgeGraph) -> None:
     block = full_block(graph)
-    model = Hgt(graph.bounds, len(graph.edge_types), DIM, 20, 1, HEADS, generator()).double()
+    model = Hgt(graph.type_offsets, len(graph.edge_types), DIM, 20, 1, HEADS, generator()).double()
     total = model(block, block).sum()
     total.backward(retain_graph=True)
     with pytest.raises(AttributeError):  # what the first pass overwrote is not used again
@@ -196,7 +196,7 @@ def test_no_edge_sized_tensor_in_forward_or_backward(
     sizes = {"drug": 120, "disease": 120, "gene/protein": 120}
     graph = read_facts(tmp_path, random_facts(rng, 12_000, sizes))
     block = full_block(graph)
-    model = Hgt(graph.bounds, len(graph.edge_types), 64, 64, 2, HEADS, generator())
+    model = Hgt(graph.type_offsets, len(graph.edge_types), 64, 64, 2, HEADS, generator())
     with LargestTensor() as seen:  # type: ignore[no-untyped-call]  # torch has no types for it
         model(block, block).sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())

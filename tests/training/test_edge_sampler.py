@@ -48,7 +48,7 @@ def test_batches_hold_facts_and_nodes_that_make_none(
         assert len(set(positive)) == 100
         assert set(positive) <= facts
         for t, (first, last) in enumerate(pairwise(batch.fact_ptr)):
-            drawn = min(9, graph.bounds[t + 1] - graph.bounds[t])
+            drawn = min(9, graph.type_offsets[t + 1] - graph.type_offsets[t])
             for fact in range(first, last):
                 assert graph.node_type[dst[fact]] == t
                 for k, other in enumerate(candidates[t]):
