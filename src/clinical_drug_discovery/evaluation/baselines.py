@@ -14,20 +14,20 @@ import numpy.typing as npt
 import scipy.sparse
 
 from clinical_drug_discovery.evaluation.split import relatives
+from clinical_drug_discovery.graph.adjacency import adjacency_between
 from clinical_drug_discovery.graph.knowledge_graph import (
     DISEASE,
     DRUG,
     IntArray,
     KnowledgeGraph,
-    edges_of,
     node_range_of,
 )
-from clinical_drug_discovery.ranking.treatments import pairs_of
+from clinical_drug_discovery.ranking.treatments import TREATS
 
 Scores = npt.NDArray[np.float32]
 Ranker = Callable[[KnowledgeGraph, IntArray], Scores]
 _HOPS, _DAMPING = 3, 0.5
-_TRAITS = ("gene/protein", "effect/phenotype")  # node types; what diseases may have in common
+_TRAITS = ("effect/phenotype", "gene/protein")  # node types; what diseases may have in common
 _ABSENT = ("disease_phenotype_negative",)  # relations that say: has it not
 
 
@@ -136,33 +136,20 @@ BASELINES: dict[str, Ranker] = {
 
 def treatments(graph: KnowledgeGraph) -> scipy.sparse.csr_array:
     """Which drug helps which disease, shape (number of diseases, number of drugs), float32 ones."""
-    pairs = pairs_of(graph)
-    (first_disease, end_disease), (first_drug, end_drug) = (
-        node_range_of(graph, name) for name in (DISEASE, DRUG)
-    )
-    return scipy.sparse.csr_array(
-        (
-            np.ones(len(pairs), np.float32),
-            (pairs.disease - first_disease, pairs.drug - first_drug),
-        ),
-        shape=(end_disease - first_disease, end_drug - first_drug),
-    )
+    return adjacency_between(graph, DISEASE, DRUG, TREATS)
 
 
 def _traits(graph: KnowledgeGraph) -> scipy.sparse.csr_array:
-    """Which disease has which gene or phenotype, (number of diseases, N), rows of length 1."""
+    """Return diseases by their genes and phenotypes, rows of length 1."""
+    present = set(graph.relations) - set(_ABSENT)
     first, stop = node_range_of(graph, DISEASE)
-    kinds = [
-        r
-        for r, kind in enumerate(graph.edge_types)
-        if kind.dst_type == DISEASE and kind.src_type in _TRAITS and kind.relation not in _ABSENT
+    parts = [scipy.sparse.csr_array((stop - first, 0), dtype=np.float32)]
+    parts += [
+        adjacency_between(graph, DISEASE, trait, present)
+        for trait in _TRAITS
+        if trait in graph.node_type_names
     ]
-    trait, disease = edges_of(graph, kinds)
-    has = scipy.sparse.csr_array(
-        (np.ones(len(trait), np.float32), (disease - first, trait)),
-        shape=(stop - first, graph.num_nodes),
-    )
-    has.data[:] = 1  # the same phenotype under two relations is one
+    has = scipy.sparse.csr_array(scipy.sparse.hstack(parts, format="csr"))
     num_with_any = max(np.count_nonzero(np.diff(has.indptr)), 1)
     num_with_it = np.bincount(has.indices, minlength=1)
     has.data *= np.log(num_with_any / np.maximum(num_with_it, 1))[has.indices].astype(np.float32)

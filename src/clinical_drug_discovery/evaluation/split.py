@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse
 
+from clinical_drug_discovery.graph.adjacency import adjacency_between
 from clinical_drug_discovery.graph.knowledge_graph import (
     DISEASE,
     IntArray,
     KnowledgeGraph,
-    edges_of,
     node_range_of,
     without_edges,
 )
@@ -235,15 +235,7 @@ def relatives(graph: KnowledgeGraph) -> scipy.sparse.csr_array:
         shape (n, n) for the n diseases in graph order, float32: symmetric, ones, nothing on the
         diagonal.
     """
-    first, stop = node_range_of(graph, DISEASE)
-    kinds = [r for r, kind in enumerate(graph.edge_types) if kind[::2] == (DISEASE, DISEASE)]
-    src, dst = edges_of(graph, kinds)
-    related = scipy.sparse.csr_array(
-        (np.ones(len(src), np.float32), (dst - first, src - first)),
-        shape=(stop - first, stop - first),
-    )
-    related.data[:] = 1  # two diseases may be related in two ways
-    return related
+    return adjacency_between(graph, DISEASE, DISEASE)
 
 
 def disease_areas(

@@ -8,37 +8,69 @@ edge type, w = 0.4.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
-from clinical_drug_discovery.graph.knowledge_graph import EdgeType, KnowledgeGraph
+from clinical_drug_discovery.graph.knowledge_graph import EdgeType, KnowledgeGraph, node_range_of
 
 DAMPING = 0.4
 Floats = npt.NDArray[np.float32]
 
 
-def biadjacency(graph: KnowledgeGraph, kind: EdgeType) -> csr_array:
-    """Which source has which target, as ones.
+def adjacency(graph: KnowledgeGraph, edge_type: EdgeType) -> csr_array:
+    """Return the 0/1 adjacency matrix of one edge type.
 
     Args:
         graph: on the CPU.
-        kind: one of its edge types.
+        edge_type: one of its edge types.
 
     Returns:
-        Shape (sources, targets), float32, both numbered within their node type.
+        float32 ones, shape (nodes of the source type, nodes of the target type). Rows and columns
+        are numbered within their node type; the column indices of each row are sorted.
     """
-    r = graph.edge_types.index(EdgeType(kind.dst_type, kind.relation, kind.src_type))
-    rows, columns = graph.endpoint_types[r][1], graph.endpoint_types[r][0]
+    # The edges of the reverse type are sorted by its target, which is the source of this one.
+    r = graph.reverse_edge_type[graph.edge_types.index(edge_type)]
+    first, stop = graph.node_range(graph.endpoint_types[r][0])
     indptr = graph.indptr_of(r).numpy()
-    first, stop = graph.node_range(columns)
-    targets = graph.src.numpy()[indptr[0] : indptr[-1]] - first
-    num_rows = graph.node_range(rows)[1] - graph.node_range(rows)[0]
+    targets = graph.src_of(r).numpy() - first
     return csr_array(
         (np.ones(len(targets), np.float32), targets, indptr - indptr[0]),
-        shape=(num_rows, stop - first),
+        shape=(len(indptr) - 1, stop - first),
     )
+
+
+def adjacency_between(
+    graph: KnowledgeGraph, src_type: str, dst_type: str, relations: Collection[str] | None = None
+) -> csr_array:
+    """Return the 0/1 adjacency matrix of two node types, over several relations at once.
+
+    Args:
+        graph: on the CPU.
+        src_type: node type of the rows.
+        dst_type: node type of the columns.
+        relations: names of the relations that count; None counts all of them.
+
+    Returns:
+        float32 ones, shape (nodes of `src_type`, nodes of `dst_type`), as from `adjacency`. Two
+        nodes that are joined by several relations have one entry. A relation that the graph lacks
+        has no entries.
+
+    Raises:
+        InputError: the graph has no nodes of one of the types.
+    """
+    (rows, row_stop), (columns, column_stop) = (
+        node_range_of(graph, name) for name in (src_type, dst_type)
+    )
+    total = csr_array((row_stop - rows, column_stop - columns), dtype=np.float32)
+    for edge_type in graph.edge_types:
+        if (edge_type.src_type, edge_type.dst_type) == (src_type, dst_type) and (
+            relations is None or edge_type.relation in relations
+        ):
+            total += adjacency(graph, edge_type)
+    return ones(total)
 
 
 def power(degrees: npt.ArrayLike, exponent: float = -DAMPING) -> Floats:

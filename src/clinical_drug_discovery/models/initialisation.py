@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clinical_drug_discovery.graph.adjacency import biadjacency, power, scale
+from clinical_drug_discovery.graph.adjacency import adjacency, power, scale
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 
 _OWN = 0.25  # weight of a node's own random vector, that no two nodes be the same
@@ -60,9 +60,7 @@ def _step(graph: KnowledgeGraph, x: Tensor) -> Tensor:
     """
     total = torch.zeros_like(x)
     for r, (src_type, dst_type) in enumerate(graph.endpoint_types):
-        links = biadjacency(
-            graph, graph.edge_types[graph.reverse_edge_type[r]]
-        )  # targets by sources
+        links = adjacency(graph, graph.edge_types[graph.reverse_edge_type[r]])  # targets by sources
         every = np.ones(links.shape[0], np.float32)
         sums = (
             scale(links, every, power(links.sum(axis=0)))

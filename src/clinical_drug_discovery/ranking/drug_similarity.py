@@ -16,7 +16,7 @@ from scipy.sparse import csr_array
 
 from clinical_drug_discovery.graph.adjacency import (
     Floats,
-    biadjacency,
+    adjacency,
     damped,
     ones,
     power,
@@ -80,10 +80,10 @@ def profiles(graph: KnowledgeGraph, start: str) -> dict[Chain, csr_array]:
     """
     found: dict[Chain, csr_array] = {}
     for first in steps_from(graph, start):
-        one = damped(biadjacency(graph, first))
+        one = damped(adjacency(graph, first))
         found[(first,)] = one
         for second in steps_from(graph, first.dst_type):
-            found[(first, second)] = csr_array(one @ damped(biadjacency(graph, second)))
+            found[(first, second)] = csr_array(one @ damped(adjacency(graph, second)))
     return found
 
 
@@ -125,7 +125,7 @@ def kernels(graph: KnowledgeGraph, kind: str, paths: dict[Chain, csr_array]) -> 
         found.append(Kernel(spell((*chain, *back(chain))), cosine, cosine))
     for edge in graph.edge_types:
         if edge.src_type == edge.dst_type == kind:
-            found += _along(biadjacency(graph, edge), edge, kind)
+            found += _along(adjacency(graph, edge), edge, kind)
     return found
 
 
@@ -144,7 +144,7 @@ def walks(graph: KnowledgeGraph, kind: str, starts: IntArray) -> list[tuple[str,
     found = []
     for edge in graph.edge_types:
         if edge.src_type == edge.dst_type == kind:
-            links = biadjacency(graph, edge)
+            links = adjacency(graph, edge)
             ones_ = np.ones(links.shape[1], np.float32)
             # Transposed, since scipy's product is sparse times dense.
             step = csr_array(scale(links, power(links.sum(axis=1), -1), ones_).T)

@@ -23,7 +23,7 @@ from scipy.sparse import csr_array
 
 from clinical_drug_discovery.graph.adjacency import (
     Floats,
-    biadjacency,
+    adjacency,
     ending_profiles,
     power,
     scale,
@@ -371,5 +371,5 @@ def _degrees(graph: KnowledgeGraph, kind: str, but: str) -> tuple[list[str], lis
     """Names and log(1 + degree) of a type's nodes, of each relation but to one type."""
     kinds = [k for k in graph.edge_types if k.src_type == kind and k.dst_type != but]
     names = [f"{k.relation} - {k.dst_type}" for k in kinds]
-    degrees = [np.log1p(np.diff(biadjacency(graph, k).indptr)).astype(np.float32) for k in kinds]
+    degrees = [np.log1p(np.diff(adjacency(graph, k).indptr)).astype(np.float32) for k in kinds]
     return names, degrees

@@ -20,7 +20,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from clinical_drug_discovery.graph.adjacency import Floats, biadjacency, power, scale
+from clinical_drug_discovery.graph.adjacency import Floats, adjacency, power, scale
 from clinical_drug_discovery.graph.knowledge_graph import (
     DISEASE,
     DRUG,
@@ -144,7 +144,7 @@ def _fixed_links(graph: KnowledgeGraph) -> list[Links]:
         mirror = EdgeType(kind.dst_type, kind.relation, kind.src_type)
         if mirror in forth and mirror != kind:
             continue
-        forth[kind], forth[mirror] = _both_ways(biadjacency(graph, mirror))
+        forth[kind], forth[mirror] = _both_ways(adjacency(graph, mirror))
     return [
         Links(k.src_type, k.dst_type, m, forth[EdgeType(k.dst_type, k.relation, k.src_type)])
         for k, m in sorted(forth.items())

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
-from clinical_drug_discovery.graph.adjacency import biadjacency, ones
+from clinical_drug_discovery.graph.adjacency import adjacency, ones
 from clinical_drug_discovery.graph.knowledge_graph import (
     DISEASE,
     DRUG,
@@ -101,7 +101,7 @@ def treatments(
 def drug_disease_links(graph: KnowledgeGraph, hidden: IntArray | None) -> dict[str, csr_array]:
     """Which drug is joined to which disease, by relation; see `treatments`."""
     kinds = [k for k in graph.edge_types if (k.src_type, k.dst_type) == (DRUG, DISEASE)]
-    return {k.relation: _without(biadjacency(graph, k), hidden) for k in kinds}
+    return {k.relation: _without(adjacency(graph, k), hidden) for k in kinds}
 
 
 def _without(link: csr_array, hidden: IntArray | None) -> csr_array:

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from clinical_drug_discovery.graph.knowledge_graph import IntArray, KnowledgeGraph
+from clinical_drug_discovery.graph.adjacency import adjacency
+from clinical_drug_discovery.graph.knowledge_graph import EdgeType, IntArray, KnowledgeGraph
 
 _CHUNK_ROWS = 8192
 
@@ -66,17 +67,9 @@ def most_sharing_pairs(
 def _incidence(
     graph: KnowledgeGraph, node_type: str, neighbor_type: str, relation: str
 ) -> scipy.sparse.csr_array | None:
-    """Which node has which neighbour, shape (n, N); None without such facts."""
-    kind = (neighbor_type, relation, node_type)
-    if kind not in graph.edge_types:
-        return None
-    r = graph.edge_types.index(kind)
-    indptr = graph.indptr_of(r).numpy()
-    sources = graph.src_of(r).numpy()
-    return scipy.sparse.csr_array(
-        (np.ones(len(sources), np.int32), sources, indptr - indptr[0]),
-        shape=(len(indptr) - 1, graph.num_nodes),
-    )
+    """Return the adjacency matrix of nodes by neighbours; None without such facts."""
+    kind = EdgeType(node_type, relation, neighbor_type)
+    return adjacency(graph, kind) if kind in graph.edge_types else None
 
 
 _HELD_OUT_SHARE = 0.1  # of the nodes that share something: enough of them to measure with

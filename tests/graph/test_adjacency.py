@@ -1,0 +1,41 @@
+"""Adjacency matrices agree with the edges one by one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from clinical_drug_discovery.graph.adjacency import adjacency, adjacency_between
+from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
+from clinical_drug_discovery.system.errors import InputError
+
+
+def test_one_edge_type(graph: KnowledgeGraph) -> None:
+    for r, edge_type in enumerate(graph.edge_types):
+        src_type, dst_type = graph.endpoint_types[r]
+        (first_src, stop_src), (first_dst, stop_dst) = map(graph.node_range, (src_type, dst_type))
+        expected = np.zeros((stop_src - first_src, stop_dst - first_dst), np.float32)
+        expected[graph.src_of(r) - first_src, graph.dst_of(r) - first_dst] = 1
+        matrix = adjacency(graph, edge_type)
+        assert matrix.dtype == np.float32
+        assert matrix.has_sorted_indices
+        np.testing.assert_array_equal(matrix.toarray(), expected)
+
+
+def test_several_relations_at_once(graph: KnowledgeGraph) -> None:
+    kinds = [k for k in graph.edge_types if (k.src_type, k.dst_type) == ("drug", "disease")]
+    assert len(kinds) == 2
+    parts = [adjacency(graph, kind).toarray() for kind in kinds]
+    union = adjacency_between(graph, "drug", "disease").toarray()
+    np.testing.assert_array_equal(union, np.maximum(*parts))
+    for kind, part in zip(kinds, parts, strict=True):
+        one = adjacency_between(graph, "drug", "disease", {kind.relation, "unknown"})
+        np.testing.assert_array_equal(one.toarray(), part)
+
+
+def test_relations_and_types_that_a_graph_lacks(graph: KnowledgeGraph) -> None:
+    with pytest.raises(InputError, match="no nodes of type 'exposure'"):
+        adjacency_between(graph, "drug", "exposure")
+    nothing = adjacency_between(graph, "drug", "disease", ())
+    assert nothing.shape == adjacency_between(graph, "drug", "disease").shape
+    assert nothing.nnz == 0
