@@ -12,6 +12,7 @@ splits into. against_pyg.py compares the same path with PyTorch Geometric's laye
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from measure import MODELS, edges_file, embed, in_fresh_process, run, yardstick
 
@@ -41,7 +42,9 @@ def launches(arguments: list[str]) -> dict[str, float]:
     from clinical_drug_discovery.training.edge_sampler import EdgeSampler, SteadyRows, share_out
     from clinical_drug_discovery.training.losses import link_prediction_loss
     from clinical_drug_discovery.training.optimizer import Adam
-    from clinical_drug_discovery.witnesses import Operations
+
+    sys.path.append(str(Path(__file__).parents[1] / "tests"))
+    from mps.witnesses import Operations
 
     name, path = arguments
     graph, generator = read_graph(path), torch.Generator().manual_seed(0)

@@ -7,17 +7,14 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
-from typer.testing import CliRunner
 
-from clinical_drug_discovery import audit, cli
-from clinical_drug_discovery.audit import audit_path
-from clinical_drug_discovery.audit_paths import AuditedPath, audited_paths
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
-from clinical_drug_discovery.lib import doctor
-from clinical_drug_discovery.op_table import Coverage, coverage, operations
 from clinical_drug_discovery.ops.backend import device_path, uses_kernels
 from clinical_drug_discovery.training.edge_sampler import EdgeSampler, SteadyRows
-from clinical_drug_discovery.witnesses import CallTree, Operations
+from mps.audit import audit_path
+from mps.audited_paths import AuditedPath, audited_paths
+from mps.operator_table import Coverage, coverage, operations
+from mps.witnesses import CallTree, Operations
 
 PATHS = {path.name: path for path in audited_paths()}
 
@@ -146,21 +143,3 @@ def test_steady_rows_keep_the_facts_and_their_number(
     assert uses_kernels(cpu)
     batch = sampler.sample()
     assert SteadyRows(graph, cpu).fill(batch) is batch
-
-
-def test_a_failed_audit_ends_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
-    for passed in (True, False):
-        found = {"passed": passed, "paths": {"x": {"missing": ["put_"]}}}
-        monkeypatch.setattr(doctor, "audit_models", lambda found=found: found)
-        result = CliRunner().invoke(cli.make_app(), ["doctor", "--audit"])
-        assert result.exit_code == (0 if passed else 1)
-        assert "put_" in result.stdout
-
-
-def test_the_audit_says_what_it_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = [PATHS["hgt evaluation"]]
-    monkeypatch.setattr(audit, "audited_paths", lambda: first)
-    found = audit.audit_models()
-    assert found["passed"]
-    assert "Mac" in found["limits"][0]
-    assert list(found["paths"]) == ["hgt evaluation"]

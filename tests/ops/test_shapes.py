@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from closeness import off
+from mps.audited_paths import audited_paths
+from mps.witnesses import Operations
 from torch import Tensor
 
-from clinical_drug_discovery.audit_paths import audited_paths
 from clinical_drug_discovery.graph.chunks import steady_size
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.graph.read import read_graph
@@ -22,7 +23,6 @@ from clinical_drug_discovery.ops.blocks import full_block, row_block
 from clinical_drug_discovery.training.edge_sampler import EdgeSampler, SteadyRows
 from clinical_drug_discovery.training.losses import link_prediction_loss
 from clinical_drug_discovery.training.optimizer import Adam
-from clinical_drug_discovery.witnesses import Operations
 
 #: What Metal, cuBLAS and oneDNN prepare for each shape.
 HEAVY = (
@@ -53,22 +53,22 @@ TRAINING = ["training", "training in bfloat16", "training on parts"]
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a small graph as many chunks as of a large one, and batches of some of its nodes."""
     sizes = {
-        "audit_paths._SCALE": 0.03,
-        "audit_paths._PART": 0.5,
-        "audit_paths._SAGE_FACTS": 100,
-        "audit_paths._HGT_FACTS": 3,
-        "sampling.NUM_CANDIDATES": 24,
-        "chunks.MOST_ROWS": 64,
-        "edge_chunks._CHUNK_COST": 64,
-        "graph._SOURCE_CHUNK": 128,
-        "graph._CHUNK_COST": 16,
-        "ops.reference.EDGE_CHUNK": 1024,
-        "ops.listwise.FACT_CHUNK": 64,
-        "optimizer._WIDE_CHUNK": 1 << 12,
-        "optimizer._FEW_CHUNKS": 32,  # only the nodes' vectors are large, as they are of PrimeKG
+        "mps.audited_paths._SCALE": 0.03,
+        "mps.audited_paths._PART": 0.5,
+        "mps.audited_paths._SAGE_FACTS": 100,
+        "mps.audited_paths._HGT_FACTS": 3,
+        "clinical_drug_discovery.training.edge_sampler.NUM_CANDIDATES": 24,
+        "clinical_drug_discovery.graph.chunks.MOST_ROWS": 64,
+        "clinical_drug_discovery.ops.edge_chunks._CHUNK_COST": 64,
+        "clinical_drug_discovery.graph.knowledge_graph._SOURCE_CHUNK": 128,
+        "clinical_drug_discovery.graph.knowledge_graph._CHUNK_COST": 16,
+        "clinical_drug_discovery.ops.reference.EDGE_CHUNK": 1024,
+        "clinical_drug_discovery.ops.listwise.FACT_CHUNK": 64,
+        "clinical_drug_discovery.training.optimizer._WIDE_CHUNK": 1 << 12,
+        "clinical_drug_discovery.training.optimizer._FEW_CHUNKS": 32,
     }
     for name, size in sizes.items():
-        monkeypatch.setattr(f"clinical_drug_discovery.{name}", size)
+        monkeypatch.setattr(name, size)
 
 
 def too_many_shapes(model: str, part: str, num_epochs: int) -> dict[str, int]:
@@ -145,7 +145,7 @@ def test_no_result_depends_on_the_sizes(
         "ops.listwise.FACT_CHUNK": 5,
         "optimizer._WIDE_CHUNK": 50,
     }.items():
-        monkeypatch.setattr(f"clinical_drug_discovery.{name}", size)
+        monkeypatch.setattr(name, size)
     for name, weight in two_steps(model, graph).items():
         assert off(weight, wanted[name]) < 1e-9, name
 

@@ -1,4 +1,4 @@
-"""What this machine offers, what a run would take of it, and whether all of it would run on MPS."""
+"""Describe this machine, and what a run on it would need."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import Any
 import psutil
 import torch
 
-from clinical_drug_discovery.audit import audit_models
 from clinical_drug_discovery.graph.cache import read_cached
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
@@ -35,7 +34,6 @@ _PACKAGES = ("clinical-drug-discovery", "torch", "numpy", "numba", "polars", "sa
 
 
 def describe_machine(
-    audit: bool = False,
     plan: bool = False,
     edges_csv: str | Path | None = None,
     memory_budget: str | int | None = None,
@@ -44,8 +42,6 @@ def describe_machine(
     """Describe what a run would find here.
 
     Args:
-        audit: also look up every operation of both models in torch's table of what runs on MPS;
-            needs no Mac, and half a minute.
         plan: also predict what both models take of memory, at their defaults, for the graph of
             --edges, which is read or taken from its cache.
         edges_csv: the graph of --plan.
@@ -53,8 +49,8 @@ def describe_machine(
         device: of --plan, mps, cuda or cpu, here or not; the best that is here if left out.
 
     Returns:
-        Versions, devices (the first is the default), memory in GiB, numbers of threads; "audit" as
-        `audit.audit_models` gives it; "plan" as `plan_models` does.
+        Versions, devices (the first is the default), memory in GiB, numbers of threads; "plan" as
+        `plan_models` gives it.
 
     Raises:
         InputError: a parameter or the file breaks a rule.
@@ -74,8 +70,6 @@ def describe_machine(
     }
     if edges_csv is not None:
         described["plan"] = plan_models(edges_csv, memory_budget, device)
-    if audit:
-        described["audit"] = audit_models()
     return described
 
 

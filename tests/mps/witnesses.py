@@ -17,7 +17,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from clinical_drug_discovery.op_table import Coverage, coverage, has_own_cpu_kernel
+from mps.operator_table import Coverage, coverage, has_own_cpu_kernel
 
 _WIDE = (torch.float64, torch.complex128)
 _COMPRESSED = (torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)

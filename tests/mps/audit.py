@@ -11,12 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
-from clinical_drug_discovery.audit_paths import audited_paths
-from clinical_drug_discovery.op_table import operations
 from clinical_drug_discovery.ops.backend import device_path
-from clinical_drug_discovery.witnesses import CallTree, Operations
+from mps.witnesses import CallTree, Operations
 
 #: Has a kernel, but one that is slow somewhere, or one whose sums have no fixed order.
 _NOTES = {
@@ -27,31 +23,6 @@ _NOTES = {
     "scatter_add": "fast from torch 2.13; sums in no fixed order",
     "sort": "slow on large tensors",
 }
-LIMITS = (
-    "nothing ran on a Mac: a kernel that the table names may still be wrong or slow",
-    "what a kernel refuses inside, by type, layout or version of macOS, is not in the table",
-    "branches of torch itself that ask for the kind of the device were not taken",
-)
-
-
-def audit_models() -> dict[str, Any]:
-    """Audit training, inference and evaluation of both models.
-
-    Returns:
-        "paths", what `audit_path` says of each, whether all "passed", and the audit's "limits".
-
-    Raises:
-        InputError: this torch does not carry the table of operations.
-    """
-    table = operations()
-    found = {path.name: audit_path(path.run, path.waits) for path in audited_paths()}
-    return {
-        "torch": torch.__version__,
-        "known_operations": len(table),
-        "paths": found,
-        "passed": all(path["passed"] for path in found.values()),
-        "limits": list(LIMITS),
-    }
 
 
 def audit_path(run: Callable[[], object], waits: int = 0) -> dict[str, Any]:

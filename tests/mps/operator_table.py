@@ -12,8 +12,6 @@ from enum import StrEnum
 from functools import cache
 from pathlib import Path
 
-from clinical_drug_discovery.system.errors import InputError
-
 _PLACE = Path("packaged", "ATen", "native", "native_functions.yaml")
 # aten/src/ATen/mps/MPSFallback.mm registers these to run on the CPU whatever the environment says.
 _FALLS_BACK = {"embedding_renorm_", "linalg_svd", "linalg_svd.U", "upsample_nearest3d.vec"}
@@ -68,12 +66,12 @@ def operations() -> dict[str, Entry]:
     """The table, by operation and overload.
 
     Raises:
-        InputError: this torch does not carry it.
+        RuntimeError: this torch does not carry it.
     """
     found = importlib.util.find_spec("torchgen")  # comes with torch
     path = Path(found.origin).parent if found is not None and found.origin else None
     if path is None or not (path / _PLACE).exists():
-        raise InputError("the installed torch carries no table of operations to audit with")
+        raise RuntimeError("the installed torch carries no table of operations to audit with")
     return parse_operations((path / _PLACE).read_text(encoding="utf-8"))
 
 
