@@ -1,0 +1,27 @@
+"""Settings of the documentation: `make docs` builds it into docs/_build/html."""
+
+from importlib.metadata import version as installed_version
+
+project = "Clinical drug discovery"
+author = "the contributors"
+copyright = "2026, the contributors, Apache-2.0"  # noqa: A001  # Sphinx reads this name
+release = installed_version("clinical-drug-discovery")
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+nitpicky = False
+
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3  # links such as data_model.md#what-is-cached
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+python_maximum_signature_line_length = 88  # one parameter a line in long signatures
+napoleon_numpy_docstring = False
+
+html_theme = "furo"
+html_title = "Clinical drug discovery"
+html_static_path = ["_static"]
+html_css_files = ["custom.css"]
+html_copy_source = False
+html_theme_options = {"navigation_with_keys": True}
