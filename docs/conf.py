@@ -14,6 +14,8 @@ nitpicky = False
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3  # links such as data_model.md#what-is-cached
 
+default_role = "code"  # `word` in docstrings
+highlight_language = "text"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 python_maximum_signature_line_length = 88  # one parameter a line in long signatures
