@@ -13,11 +13,11 @@ def main() -> None:
     """Run the command line, or say why the named device cannot be had and end with 2."""
     device = _named_device(sys.argv[1:])
     if device is not None:
+        from clinical_drug_discovery.system.devices import check_device
         from clinical_drug_discovery.system.errors import InputError
-        from clinical_drug_discovery.system.machine import resolve_device
 
         try:
-            resolve_device(device)
+            check_device(device)
         except InputError as error:
             sys.stderr.write(f"error: {error}\n")
             sys.exit(2)

@@ -34,7 +34,7 @@ from clinical_drug_discovery.models.sage import GraphSage
 from clinical_drug_discovery.ops.backend import device_path, in_bfloat16
 from clinical_drug_discovery.ops.blocks import full_block, range_block, row_block
 from clinical_drug_discovery.ops.mean import add_mean
-from clinical_drug_discovery.system.machine import available_devices
+from clinical_drug_discovery.system.devices import available_devices
 from clinical_drug_discovery.training.disease_pairs import PairBatch
 from clinical_drug_discovery.training.edge_sampler import EdgeSampler, SteadyRows
 from clinical_drug_discovery.training.losses import contrastive_loss, link_prediction_loss

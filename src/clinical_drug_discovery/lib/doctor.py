@@ -16,8 +16,9 @@ import torch
 from clinical_drug_discovery.graph.cache import read_cached
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
+from clinical_drug_discovery.system.devices import available_devices, check_device_name
 from clinical_drug_discovery.system.errors import DoesNotFitError, InputError
-from clinical_drug_discovery.system.machine import GIB, available_devices, check_device_name
+from clinical_drug_discovery.system.machine import GIB
 from clinical_drug_discovery.training.disease_pairs import most_sharing_pairs
 from clinical_drug_discovery.training.memory_plan import (
     CHUNK_SIZES,

@@ -1,1 +1,1 @@
-"""The machine: errors, devices and memory, files, progress. Knows nothing of graphs or models."""
+"""Errors, devices, memory, files and progress. This room knows nothing of graphs or models."""

@@ -1,29 +1,31 @@
-"""The one exception for what a user can put right: a bad parameter, file or name.
+"""The exception for what a user can fix (a parameter, a file, a name), and checks that raise it.
 
-Anything else that is raised is a fault of ours and keeps its traceback. The command line turns an
-`InputError` into one line on stderr and exit code 2.
+The command line prints an `InputError` as one line on stderr and exits with code 2. Any other
+exception is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
 
 import math
 import sys
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor  # not at run time: errors about parameters should not wait for it
 
 
 class InputError(ValueError):
-    """A parameter or file breaks a stated rule; the message names it, its value and the rule."""
+    """A parameter or file breaks a rule; the message names it, its value and the rule."""
 
 
 class DoesNotFitError(InputError):
-    """A memory budget is too small for what is asked."""
+    """The memory budget is too small for the run."""
 
 
 def check_between(
     name: str, value: float, low: float, high: float, *, low_allowed: bool = False
 ) -> None:
-    """Refuse a parameter that is no number above `low` (or equal, if allowed) and up to `high`."""
+    """Check that a parameter is a number above `low` (or equal, if allowed) and at most `high`."""
     fits = isinstance(value, int | float) and not isinstance(value, bool)
     fits = fits and low <= value <= min(high, sys.float_info.max)
     if not fits or (value == low and not low_allowed):
@@ -33,13 +35,13 @@ def check_between(
 
 
 def check_at_least(name: str, value: int, least: int) -> None:
-    """Refuse a parameter that is no whole number or below `least`."""
+    """Check that a parameter is a whole number of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**63:
         raise InputError(f"{name} (got {value!r}) must be a whole number of at least {least}")
 
 
 def check_shape(name: str, tensor: Tensor, *shape: int | None) -> None:
-    """Refuse a tensor whose shape is not `shape`; None stands for any size."""
+    """Check the shape of a tensor; None allows any size. A wrong shape is a bug: ValueError."""
     fits = tensor.dim() == len(shape) and all(
         want in (None, got) for got, want in zip(tensor.shape, shape, strict=True)
     )

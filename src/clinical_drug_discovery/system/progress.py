@@ -1,4 +1,7 @@
-"""The progress display: milestones and bars on stderr, only warnings when it is no terminal."""
+"""Progress of a run: milestones and bars on stderr, timings and warnings.
+
+When stderr is not a terminal, only warnings are shown.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +29,10 @@ from clinical_drug_discovery.system.machine import PeakMemory
 
 
 class Bar(Protocol):
-    """Advances a bar by one step."""
+    """A function that advances a progress bar by one step."""
 
     def __call__(self, note: str) -> None:
-        """Advance, with a short note beside the bar."""
+        """Advance the bar and show a short note beside it."""
 
 
 class Progress:
@@ -50,12 +53,12 @@ class Progress:
             self._console.print(f"  {text}", soft_wrap=True)
 
     def warning(self, text: str) -> None:
-        """Write a line that the user must not miss, terminal or not."""
+        """Write a warning, also when stderr is not a terminal."""
         self._console.print(Text.assemble(("warning: ", "yellow"), text), soft_wrap=True)
 
     @contextmanager
     def bar(self, description: str, total: int) -> Iterator[Bar]:
-        """Show a bar while the block runs; it disappears at the end."""
+        """Show a bar while the `with` block runs; it disappears at the end."""
         columns = (
             TextColumn("  {task.description}"),
             BarColumn(),
@@ -73,7 +76,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Run:
-    """Where from, where to, on what device, and what is known so far."""
+    """One run: its files and device, and its timings and warnings so far."""
 
     edges: Path
     output: Path
@@ -82,17 +85,19 @@ class Run:
     learning_rate: float
     peak: PeakMemory
     progress: Progress = field(default_factory=Progress)
-    seconds: dict[str, float] = field(default_factory=dict)  #: by part of the run
+    seconds: dict[str, float] = field(
+        default_factory=dict
+    )  #: `seconds_<part>` for each part of the run
     warnings: list[str] = field(default_factory=list)
 
     @contextmanager
     def timed(self, part: str) -> Iterator[None]:
-        """Take the time of a part of the run."""
+        """Measure the time of a part of the run."""
         start = time.perf_counter()
         yield
         self.seconds[f"seconds_{part}"] = time.perf_counter() - start
 
     def warn(self, text: str) -> None:
-        """Say it now, and again in the record."""
+        """Show a warning now, and keep it for the stats."""
         self.warnings.append(text)
         self.progress.warning(text)

@@ -14,12 +14,12 @@ from clinical_drug_discovery.graph.read import check_edges_file, check_filters, 
 from clinical_drug_discovery.lib._run.model_dir import check_targets, model_dir_of
 from clinical_drug_discovery.models.embeddings_file import check_output, output_files
 from clinical_drug_discovery.ops.backend import uses_kernels
+from clinical_drug_discovery.system.devices import choose_device
 from clinical_drug_discovery.system.errors import InputError, check_at_least
 from clinical_drug_discovery.system.files import check_writable
 from clinical_drug_discovery.system.machine import (
     PeakMemory,
     empty_cache,
-    resolve_device,
     return_large_buffers,
 )
 from clinical_drug_discovery.system.progress import Run
@@ -46,7 +46,7 @@ def start_run(
         edges_csv: the graph's file.
         output_csv: the file of embeddings to write.
         model_dir: where to write the model; beside the embeddings if None.
-        device: see `runtime.resolve_device`.
+        device: see `devices.choose_device`.
         learning_rate: checked.
         bfloat16: whether to store and multiply in it, where it has to be asked for.
 
@@ -74,14 +74,14 @@ def begin_run(
         InputError: the edges file, the device or bfloat16 breaks a rule, or the output would
             replace the edges file.
     """
-    place = resolve_device(device)
+    place, reason = choose_device(device)
     if bfloat16:
         _check_bfloat16(place)
     check_edges_file(edges)
     check_targets({"the edges file": edges}, output_files(output), model_dir)
     return_large_buffers()
     run = Run(edges, output, model_dir, place, learning_rate, PeakMemory(place))
-    run.progress.milestone(f"Device: {run.device}")
+    run.progress.milestone(f"Device: {run.device} ({reason})")
     return run
 
 

@@ -1,0 +1,113 @@
+"""The device to compute on: an NVIDIA GPU ("cuda"), the GPU of a Mac ("mps") or the CPU.
+
+This file imports torch inside its functions, so that a device that is missing is refused before a
+second is spent on the import.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from clinical_drug_discovery.system.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+DEVICES = ("cuda", "mps", "cpu")  #: best first
+
+
+class DeviceChoice(NamedTuple):
+    """The device of a run, and why it was chosen."""
+
+    device: torch.device
+    reason: str
+
+
+def choose_device(device: str | None) -> DeviceChoice:
+    """Choose the device to run on: the named one, or the best that is available.
+
+    Args:
+        device: "cuda", "mps" or "cpu"; None takes the first of these that is available.
+
+    Raises:
+        InputError: see `check_device`.
+    """
+    if device is None:
+        device = available_devices()[0]
+        reason = "no GPU was found" if device == "cpu" else "a GPU was found"
+    else:
+        reason = "as asked"
+    check_device(device)
+    import torch
+
+    return DeviceChoice(torch.device(device), reason)
+
+
+def check_device(device: str) -> None:
+    """Check that a device is available here and would run every operation itself.
+
+    Raises:
+        InputError: the name is unknown, the device is missing, or PyTorch could move operations
+            from it to the CPU.
+    """
+    check_device_name(device)
+    if why := _why_missing(device):
+        raise InputError(
+            f"device (got {device!r}) is not available here: {why}; "
+            f"available: {', '.join(available_devices())}"
+        )
+    fallback = os.environ.get("PYTORCH_ENABLE_MPS_FALLBACK", "0")
+    if device == "mps" and fallback not in ("", "0"):
+        raise InputError(
+            f"device 'mps' does not run while PYTORCH_ENABLE_MPS_FALLBACK is set (got "
+            f"{fallback!r}): PyTorch could move operations to the CPU silently; unset it"
+        )
+
+
+def check_device_name(device: str) -> None:
+    """Check the name of a device, whether or not the device is available here."""
+    if device not in DEVICES:
+        raise InputError(f"device (got {device!r}) must be one of {', '.join(DEVICES)} or left out")
+
+
+def available_devices() -> list[str]:
+    """Return the devices that work here, best first; "cpu" is always the last."""
+    return [name for name in DEVICES if _why_missing(name) is None]
+
+
+def _why_missing(device: str) -> str | None:
+    """Say why a device is not available here; None if it is."""
+    if device == "cpu":
+        return None
+    if device == "mps" and sys.platform != "darwin":
+        return "it needs Metal, which only a Mac has"
+    if device == "cuda" and not _has_cuda_driver():
+        return "no NVIDIA GPU or driver was found"
+    import torch
+
+    if device == "cuda":
+        if not torch.backends.cuda.is_built():
+            return "this torch is built without CUDA"
+        return None if torch.cuda.is_available() else "no NVIDIA GPU or driver was found"
+    if not torch.backends.mps.is_built():
+        return "this torch is built without MPS"
+    # Before macOS 15, MPS may lose what is written to a view of a tensor.
+    if not torch.backends.mps.is_macos_or_newer(15, 0):
+        return f"macOS 15 or newer is needed, this is {platform.mac_ver()[0]}"
+    return None if torch.backends.mps.is_available() else "no GPU that Metal can use was found"
+
+
+def _has_cuda_driver() -> bool:
+    """Look for the driver that torch.cuda would load, without importing torch."""
+    if Path("/dev/kfd").exists():  # an AMD GPU, which PyTorch for ROCm calls "cuda"
+        return True
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
