@@ -112,11 +112,10 @@ def step(arguments: list[str]) -> dict[str, float]:
 
     from clinical_drug_discovery.ops.backend import device_path
     from clinical_drug_discovery.system.machine import GIB, peak_memory_bytes
-    from clinical_drug_discovery.training.compile_kernels import prepare_kernels, train_on_nothing
+    from clinical_drug_discovery.training.compile_kernels import train_tiny_models
 
     name, path, directory = arguments
-    prepare_kernels(lambda text: None)
-    train_on_nothing()  # what libraries and kernels take once is no layer's
+    train_tiny_models()  # compiles the kernels and loads the libraries before the measurement
     graph = cached_graph(path, directory)
     forward, weights = build(name, graph)
     x = torch.randn(graph.num_nodes, DIM, requires_grad=True)

@@ -40,9 +40,12 @@ from clinical_drug_discovery.graph.knowledge_graph import (
 from clinical_drug_discovery.graph.read import read_graph
 from clinical_drug_discovery.lib._run.start import begin_run
 from clinical_drug_discovery.lib.evaluate import MODELS, SPLITS, settings_of
+from clinical_drug_discovery.models.inference import embed_nodes
 from clinical_drug_discovery.ranking.bilinear_score import NetworkScores, Scores
 from clinical_drug_discovery.ranking.metapath_features import PathEvidence
 from clinical_drug_discovery.ranking.path_ranker import fit_ranker
+from clinical_drug_discovery.training.compile_kernels import compile_kernels
+from clinical_drug_discovery.training.memory_plan import plan_training
 
 SHOWN = ("mrr", "hits@10", "recall@50", "recall@100", "auroc", "auprc", "entropy@50")
 #: A training graph, and what is asked after training on it.
@@ -97,13 +100,14 @@ def trained_rankers(
     settings, train = settings_of(arguments.model, chosen)
     nowhere = Path("nothing-is-written-here.csv")
     run = begin_run(
-        arguments.edges, nowhere, Path("nor-here"), "cpu", settings.learning_rate, False
+        arguments.edges, nowhere, Path("nor-here"), "cpu", settings.learning_rate, None, seed
     )
-    trained = train(
-        run, graph, settings, seed=seed, memory_budget=None, chunk_size=None, ranker=True
-    )
+    plan = plan_training(run, graph, settings, None, None, 0)
+    compile_kernels(run)
+    trained = train(run, graph, settings, plan, seed)
+    embeddings, _ = embed_nodes(run, trained.model, graph, plan.chunk_size)
     print(f"{arguments.model}: {settings.num_epochs} epochs, {run.seconds}", flush=True)
-    network = NetworkScores(trained.embeddings, trained.decoder)
+    network = NetworkScores(embeddings, trained.decoder)
     del trained
     for name, scores_of in drug_rankers(graph, network, seed=seed):
         yield (name if name in BASELINES else f"{arguments.model}: {name}"), scores_of

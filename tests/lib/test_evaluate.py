@@ -155,7 +155,7 @@ def test_what_cannot_be_done_is_refused_and_leaves_nothing(
 def test_what_leaves_nothing_to_learn_is_refused_before_the_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = SageSettings(16, 16, 2, 3, 0.01, 100, "full", 100, False)
+    settings = SageSettings(16, 16, 2, 3, 0.01, 100, "full", 100)
     monkeypatch.setattr(evaluate, "settings_of", lambda *_: (settings, pytest.fail))
     facts = planted_facts(2, num_drugs=20, num_diseases=12, num_genes=3)
     to_rows(facts).write_csv(tmp_path / "all.csv")

@@ -17,10 +17,10 @@ from graphs import Fact, node, to_rows
 from safetensors.torch import load_file
 
 from clinical_drug_discovery.graph.read import read_graph
-from clinical_drug_discovery.lib._run import start as run
 from clinical_drug_discovery.lib._run.results import EmbeddingStats
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
+from clinical_drug_discovery.models import inference
 from clinical_drug_discovery.models.embeddings_file import read_embeddings
 from clinical_drug_discovery.models.hgt import Hgt
 from clinical_drug_discovery.models.sage import GraphSage
@@ -81,7 +81,7 @@ def test_signatures_are_the_seeds() -> None:
     )
     assert hgt["similarity_threshold"].default == 0.1
     shared = {"limit_nodes", "include_node_types", "seed", "memory_budget", "model_dir"}
-    shared |= {"chunk_size", "bfloat16"}
+    shared |= {"chunk_size"}
     for name in shared:
         assert sage[name] == hgt[name]
         assert sage[name].kind is inspect.Parameter.KEYWORD_ONLY
@@ -318,7 +318,7 @@ def test_a_collapse_is_warned_of(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     same = torch.ones(read_graph(edges).num_nodes, 12)
-    monkeypatch.setattr(run, "embed_all", lambda *args, **options: same)
+    monkeypatch.setattr(inference, "embed_all", lambda *args, **options: same)
     stats = generate(edges, tmp_path / "e.npy", **SMALL)
     said = " ".join(capfd.readouterr().err.split())
     assert len(stats["warnings"]) == 3

@@ -12,7 +12,7 @@ from graphs import Fact, node, read_facts
 
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.models.collapse import Collapse, collapse_by_type, collapse_warnings
-from clinical_drug_discovery.training.disease_pairs import LeftOutPairs, similarity_spearman
+from clinical_drug_discovery.training.disease_pairs import HeldOutPairs, similarity_spearman
 
 
 def collapse_of(embeddings: torch.Tensor, graph: KnowledgeGraph) -> Collapse:
@@ -89,11 +89,11 @@ def test_spearman_against_scipy(rng: np.random.Generator) -> None:
     a, b = rng.integers(0, 50, (2, 300))
     jaccard = np.maximum(rng.random(300) - 0.5, 0)  # half of them tied at 0
     cosine = torch.cosine_similarity(values[torch.from_numpy(a)], values[torch.from_numpy(b)])
-    found = similarity_spearman(values, LeftOutPairs(a, b, jaccard))
+    found = similarity_spearman(values, HeldOutPairs(a, b, jaccard))
     wanted = scipy.stats.spearmanr(jaccard, cosine.numpy()).statistic
-    assert found == {"num_held_out_pairs": 300, "spearman": pytest.approx(wanted)}
+    assert found == pytest.approx(wanted)
     # On one line all cosines are 1: no rank correlation, and no NaN that JSON could not hold.
-    line = similarity_spearman(torch.ones(50, 8), LeftOutPairs(a, b, jaccard))
-    assert line["spearman"] is None
-    for none in (LeftOutPairs(a, b, np.zeros(300)), LeftOutPairs(a[:0], b[:0], jaccard[:0])):
-        assert similarity_spearman(values, none)["spearman"] is None
+    line = similarity_spearman(torch.ones(50, 8), HeldOutPairs(a, b, jaccard))
+    assert line is None
+    for none in (HeldOutPairs(a, b, np.zeros(300)), HeldOutPairs(a[:0], b[:0], jaccard[:0])):
+        assert similarity_spearman(values, none) is None

@@ -27,15 +27,15 @@ from clinical_drug_discovery.models.layers import DistMult
 from clinical_drug_discovery.models.sage import GraphSage
 from clinical_drug_discovery.ops.backend import device_path, in_bfloat16
 from clinical_drug_discovery.ranking.bilinear_score import NetworkScores
-from clinical_drug_discovery.training.batches import Part, Subgraphs, WholeGraph, see
+from clinical_drug_discovery.training.batches import FullBatch, HostBatch, SubgraphBatches
 from clinical_drug_discovery.training.disease_pairs import (
     PairBatch,
     PairSampler,
     shared_neighbor_jaccard,
 )
 from clinical_drug_discovery.training.edge_sampler import EdgeSampler, share_out
-from clinical_drug_discovery.training.losses import contrastive_loss, link_prediction_loss
-from clinical_drug_discovery.training.optimizer import Learner
+from clinical_drug_discovery.training.optimizer import ModelOptimizer
+from clinical_drug_discovery.training.train import ContrastiveTerm, training_step
 
 _HIDDEN, _DIM, _HEADS = 64, 48, 4
 _CHUNK = 100  # of inference, so that some types take several
@@ -83,11 +83,11 @@ def audited_paths(num_epochs: int = 2) -> Iterator[AuditedPath]:
         sizes, alike = drawn[name]
         draw = partial(_draw, graph, sizes, alike, num_epochs)
         with device_path():
-            whole = draw(WholeGraph(graph, graph.device))
-            parts = draw(Subgraphs(graph, graph.device, int(_PART * graph.num_nodes), 0))
+            whole = draw(FullBatch(graph, graph.device))
+            parts = draw(SubgraphBatches(graph, graph.device, int(_PART * graph.num_nodes), 0))
         decoder = DistMult(len(graph.relations), _DIM, torch.Generator().manual_seed(0))
         train = partial(_train, model, decoder, whole)
-        waits = num_epochs * (3 if alike else 1)
+        waits = num_epochs
         yield AuditedPath(f"{name} training", train, waits)
         yield AuditedPath(f"{name} training in bfloat16", partial(_in_bfloat16, train), waits)
         sampled = partial(_train, model, decoder, parts)
@@ -101,8 +101,8 @@ def _draw(
     sizes: IntArray | list[int],
     alike: PairSampler | None,
     num_epochs: int,
-    views: WholeGraph | Subgraphs,
-) -> list[tuple[Part, PairBatch | None]]:
+    views: FullBatch | SubgraphBatches,
+) -> list[tuple[HostBatch, PairBatch | None]]:
     """What the host does for some steps."""
     sampler, drawn = EdgeSampler(graph, sizes, 0), []
     for _ in range(num_epochs):
@@ -110,29 +110,21 @@ def _draw(
         pairs = alike.sample(_HGT_FACTS) if alike is not None else None
         if pairs is not None:
             batch = batch.including(pairs.nodes)
-        part = views.draw(batch)
+        part = views.next(batch)
         _ = part.graph.source_chunks
         drawn.append((part, pairs))
     return drawn
 
 
 def _train(
-    model: GraphSage | Hgt, decoder: DistMult, drawn: list[tuple[Part, PairBatch | None]]
+    model: GraphSage | Hgt, decoder: DistMult, drawn: list[tuple[HostBatch, PairBatch | None]]
 ) -> None:
     """As the recipes of `lib` train, a step for each part."""
     by_parts = drawn[0][0].nodes is not None
-    learner = Learner(model, decoder, 0.01, len(drawn), by_parts=by_parts)
+    learner = ModelOptimizer(model, decoder, 0.01, len(drawn), lazy=by_parts)
     for part, pairs in drawn:
-        view = see(part, decoder.relation.device)
-        z = model(view.hidden, view.target, learner.vectors(view.nodes))
-        parts = [link_prediction_loss(decoder, z, view.batch)]
-        if pairs is not None:
-            parts.append(contrastive_loss(z, view.rows, pairs, 0.1))
-        loss = torch.stack(parts).mean() if len(parts) > 1 else parts[0]
-        z.detach().cpu()  # what the look at collapse takes
-        loss.backward()
-        learner.step()
-        [value.item() for value in (loss, *(parts if pairs is not None else ()))]
+        term = None if pairs is None else ContrastiveTerm(pairs, 0.5, 0.1)
+        training_step(model, decoder, learner, part, term)
 
 
 def _in_bfloat16(run: Callable[[], object]) -> None:

@@ -182,20 +182,13 @@ def test_products_and_stored_rows_are_bfloat16_in_whatever_thread_the_backward_p
 @pytest.mark.gpu
 @pytest.mark.parametrize("model", ["graphsage", "hgt"])
 def test_cuda_in_bfloat16_is_near_the_same_path_on_the_cpu(
-    model: str, graph: KnowledgeGraph, tmp_path: Path, facts: list[Fact]
+    model: str, graph: KnowledgeGraph
 ) -> None:
     ours = step(model, graph, "cuda", False, bfloat16=True)
     wanted = step(model, graph, "cpu", True)
     for name in wanted:
         assert ours[name].dtype == torch.float32
         assert 0 < off_in_all(ours[name], wanted[name]) < BFLOAT16_STEP, name
-    to_rows(facts).write_csv(tmp_path / "kg.csv")
-    generate = generate_gnn_embeddings if model == "graphsage" else generate_hgt_embeddings
-    stats = generate(
-        tmp_path / "kg.csv", tmp_path / "e.npy", embedding_dim=16, hidden_dim=16, num_layers=2,
-        num_epochs=3, device="cuda", bfloat16=True,
-    )  # fmt: skip
-    assert (stats["device"], stats["bfloat16"]) == ("cuda", True)
 
 
 @needs_gpu
@@ -211,28 +204,6 @@ def test_the_public_functions_run_there(tmp_path: Path, facts: list[Fact], devic
         )  # fmt: skip
         assert stats["device"] == device
         assert stats["device_memory_source"] in ("reported", "samples")
-
-
-@pytest.mark.parametrize("bfloat16", [False, True])
-@pytest.mark.parametrize("model", ["graphsage", "hgt"])
-def test_the_public_functions_take_the_path(
-    tmp_path: Path, facts: list[Fact], model: str, bfloat16: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    edges = tmp_path / "kg.csv"
-    to_rows(facts).write_csv(edges)
-    monkeypatch.setattr(
-        "clinical_drug_discovery.lib._run.start.prepare_kernels", None
-    )  # must not be called
-    generate = generate_gnn_embeddings if model == "graphsage" else generate_hgt_embeddings
-    with device_path(), Halved() as seen:
-        stats = generate(
-            edges, tmp_path / "e.npy", embedding_dim=16, hidden_dim=16, num_layers=2, num_epochs=2,
-            bfloat16=bfloat16,
-        )  # fmt: skip
-    assert stats["saved_nodes"] == stats["num_nodes"]
-    assert seen.gathers == (torch.bfloat16 in seen.products) == stats["bfloat16"] == bfloat16
-    config = json.loads((Path(stats["model_dir"]) / "config.json").read_text())
-    assert config["bfloat16"] == bfloat16
 
 
 @pytest.mark.parametrize("first", [0, 30, 55])

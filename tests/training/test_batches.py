@@ -22,15 +22,14 @@ from clinical_drug_discovery.ops.backend import device_path
 from clinical_drug_discovery.ops.blocks import full_block, row_block
 from clinical_drug_discovery.system.errors import InputError
 from clinical_drug_discovery.training.batches import (
-    Subgraphs,
+    SubgraphBatches,
     SubgraphSampler,
-    askable,
     induced_subgraph,
-    see,
+    max_positives,
 )
 from clinical_drug_discovery.training.edge_sampler import EdgeSampler
 from clinical_drug_discovery.training.losses import link_prediction_loss
-from clinical_drug_discovery.training.optimizer import LazyAdam, Learner
+from clinical_drug_discovery.training.optimizer import LazyAdam, ModelOptimizer
 
 CPU = torch.device("cpu")
 
@@ -112,8 +111,8 @@ def test_a_batch_larger_than_a_part_is_refused(graph: KnowledgeGraph) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"training": "half"}, r"training \(got 'half'\) must be full or sampled"),
-        ({"subgraph_size": 50}, r"subgraph_size \(got 50\) is of no use with training 'full'"),
+        ({"training": "half"}, r"training \(got 'half'\) must be 'full' or 'sampled'"),
+        ({"subgraph_size": 50}, r"subgraph_size \(got 50\) needs training 'sampled'"),
         ({"training": "sampled", "subgraph_size": 0}, r"subgraph_size \(got 0\)"),
         (
             {"training": "sampled", "subgraph_size": 30},
@@ -138,19 +137,19 @@ def test_every_edge_type_is_seen_however_few_edges_it_has(
     graph: KnowledgeGraph, few_candidates: None
 ) -> None:
     """A step asks for a quarter of them at most, in either direction."""
-    sizes = np.minimum(askable(graph.edge_type_counts, "sampled"), 10**6)
-    views = Subgraphs(graph, CPU, graph.num_nodes, seed=0)
-    part = views.draw(EdgeSampler(graph, sizes, seed=0).sample()).graph
+    sizes = np.minimum(max_positives(graph.edge_type_counts, "sampled"), 10**6)
+    batches = SubgraphBatches(graph, CPU, graph.num_nodes, seed=0)
+    part = batches.next(EdgeSampler(graph, sizes, seed=0).sample()).graph
     left = part.edge_type_counts / graph.edge_type_counts
     assert left.min() >= 0.5
-    with pytest.raises(InputError, match="the graph has no type of 4 edges"):
-        askable(np.array([1, 3, 3]), "sampled")
+    with pytest.raises(InputError, match="no edge type has 4 edges"):
+        max_positives(np.array([1, 3, 3]), "sampled")
 
 
 def test_the_learning_rate_falls_to_nothing(graph: KnowledgeGraph) -> None:
     generator = torch.Generator().manual_seed(0)
     model, decoder = make("graphsage", graph, generator), DistMult(3, 12, generator)
-    learner = Learner(model, decoder, 0.1, 5, by_parts=True)
+    learner = ModelOptimizer(model, decoder, 0.1, 5, lazy=True)
     nodes, moves = torch.arange(4), []
     for _ in range(5):
         before = model.node_embedding.detach()[0, 0].item(), decoder.relation.detach()[0, 0].item()
@@ -178,11 +177,11 @@ def test_a_step_on_the_path_of_gpus_is_the_same(
             model = make(model_name, graph, generator).double()
             decoder = DistMult(len(graph.relations), 12, generator).double()
             edges = EdgeSampler(graph, np.minimum(graph.edge_type_counts, 1), seed=1)
-            views = Subgraphs(graph, CPU, graph.num_nodes, seed=1)
-            view = see(views.draw(edges.sample()), CPU)
-            vectors = Learner(model, decoder, 0.01, 1, by_parts=True).vectors(view.nodes)
+            batches = SubgraphBatches(graph, CPU, graph.num_nodes, seed=1)
+            view = batches.next(edges.sample()).to(CPU)
+            vectors = ModelOptimizer(model, decoder, 0.01, 1, lazy=True).vectors(view.nodes)
             loss = link_prediction_loss(
-                decoder, model(view.hidden, view.target, vectors), view.batch
+                decoder, model(view.all_nodes, view.targets, vectors), view.facts
             )
             loss.backward()
         grads = [weight.grad for weight in (vectors, *decoder.parameters())]
@@ -198,12 +197,12 @@ def test_a_step_is_one_on_the_part_without_its_facts(
     """The same embeddings and gradients as of a model of the part alone, given its vectors."""
     generator = torch.Generator().manual_seed(0)
     edges = EdgeSampler(graph, np.minimum(graph.edge_type_counts, 1), seed=1)
-    views = Subgraphs(graph, CPU, graph.num_nodes * 2 // 3, seed=1)
-    view = see(views.draw(edges.sample()), CPU)
+    batches = SubgraphBatches(graph, CPU, graph.num_nodes * 2 // 3, seed=1)
+    view = batches.next(edges.sample()).to(CPU)
     assert view.nodes is not None
-    part = view.hidden.graph
+    part = view.all_nodes.graph
     facts = zip(
-        graph.edge_type[view.batch.edge].tolist(), view.batch.dst, view.batch.src, strict=True
+        graph.edge_type[view.facts.edge].tolist(), view.facts.dst, view.facts.src, strict=True
     )
     within = {(kind, int(view.rows[dst]), int(view.rows[src])) for kind, dst, src in facts}
     assert within <= set(edges_of(graph, np.arange(graph.num_nodes)))
@@ -211,9 +210,11 @@ def test_a_step_is_one_on_the_part_without_its_facts(
     model, alone = (make(model_name, g, generator) for g in (graph, part))
     shared = {k: v for k, v in model.state_dict().items() if k != "node_embedding"}
     alone.load_state_dict({**shared, "node_embedding": model.node_embedding.detach()[view.nodes]})
-    learner = Learner(model, DistMult(len(graph.relations), 12, generator), 0.01, 1, by_parts=True)
+    learner = ModelOptimizer(
+        model, DistMult(len(graph.relations), 12, generator), 0.01, 1, lazy=True
+    )
     vectors = learner.vectors(view.nodes)
-    z = model(view.hidden, view.target, vectors)
+    z = model(view.all_nodes, view.targets, vectors)
     rows = torch.searchsorted(view.nodes, view.rows)
     other = alone(full_block(part), row_block(part, rows))
     assert torch.equal(z, other)

@@ -68,13 +68,13 @@ def test_pairs_are_alike_and_never_held_out(
     jaccard, first = random_jaccard(num_nodes, density), 100
     dense = jaccard.toarray()
     pairs = PairSampler(jaccard, first, threshold, seed=0)
-    left_out = pairs.left_out
+    left_out = pairs.held_out
     held_out = set(left_out.a.tolist())
     assert pairs.num_held_out_nodes == dense.any(axis=1).sum() // 10 == len(held_out) > 0
     free = np.array([first + node not in held_out for node in range(num_nodes)])
     alike = np.triu(dense >= threshold) & (dense > 0)
-    assert pairs.num_alike_pairs == alike.sum()
-    assert 0 < pairs.num_pairs == alike[free][:, free].sum() < pairs.num_alike_pairs
+    assert pairs.num_similar_pairs == alike.sum()
+    assert 0 < pairs.num_pairs == alike[free][:, free].sum() < pairs.num_similar_pairs
     for _ in range(20):
         batch = pairs.sample(10)
         a, b = batch.anchor - first, batch.positive - first
@@ -108,7 +108,7 @@ def test_what_is_left_out_does_not_depend_on_the_training() -> None:
     for _ in range(7):
         a.sample(10)
     for name in ("a", "b", "jaccard"):
-        np.testing.assert_array_equal(getattr(a.left_out, name), getattr(b.left_out, name))
+        np.testing.assert_array_equal(getattr(a.held_out, name), getattr(b.held_out, name))
 
 
 def test_no_contrast_where_all_are_alike_or_alone() -> None:

@@ -6,9 +6,10 @@ import inspect
 import os
 import platform
 from collections.abc import Callable
+from dataclasses import asdict, fields, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 import torch
@@ -20,17 +21,10 @@ from clinical_drug_discovery.system.devices import available_devices, check_devi
 from clinical_drug_discovery.system.errors import DoesNotFitError, InputError
 from clinical_drug_discovery.system.machine import GIB
 from clinical_drug_discovery.training.disease_pairs import most_sharing_pairs
-from clinical_drug_discovery.training.memory_plan import (
-    CHUNK_SIZES,
-    AnyPlan,
-    GraphSizes,
-    HgtPlan,
-    Plan,
-    SagePlan,
-    fit_plan,
-    plan_for,
-)
+from clinical_drug_discovery.training.memory_plan import GraphSizes, Plan, fit_plan, plan_for
+from clinical_drug_discovery.training.settings import HgtSettings, SageSettings
 
+AnySettings = TypeVar("AnySettings", SageSettings, HgtSettings)
 _PACKAGES = ("clinical-drug-discovery", "torch", "numpy", "numba", "polars", "safetensors")
 
 
@@ -96,43 +90,29 @@ def plan_models(
     place = torch.device(name)
     graph, _ = read_cached(edges_csv)
     sizes = GraphSizes.of(graph)
-    sage, hgt = _defaults(generate_gnn_embeddings), _defaults(generate_hgt_embeddings)
-    alike = {
-        "node_type": hgt["disease_type"],
-        "neighbor_type": hgt["gene_type"],
-        "relation": hgt["disease_gene_relation"],
-    }
-    sage_plan = SagePlan(graph=sizes, chunk_size=CHUNK_SIZES[0], **_of(SagePlan, sage))
-    hgt_plan = HgtPlan(
-        graph=sizes,
-        num_sharing=most_sharing_pairs(graph, **alike),
-        num_diseases=sizes.node_type_counts.get(hgt["disease_type"], 0),
-        chunk_size=CHUNK_SIZES[0],
-        **_of(HgtPlan, hgt),
-    )
+    hgt_settings = _default_settings(HgtSettings, generate_hgt_embeddings)
+    hgt = plan_for(sizes, hgt_settings, place)
+    num_sharing = most_sharing_pairs(graph, **hgt_settings.shared_neighbors)
+    sage_settings = _default_settings(SageSettings, generate_gnn_embeddings)
     return {
-        "graphsage": {"device": name, **_fit(plan_for(sage_plan, place), memory_budget)},
-        "hgt": {"device": name, **_fit(plan_for(hgt_plan, place), memory_budget)},
+        "graphsage": {"device": name, **_fit(plan_for(sizes, sage_settings, place), memory_budget)},
+        "hgt": {"device": name, **_fit(replace(hgt, num_sharing=num_sharing), memory_budget)},
     }
 
 
-def _fit(plan: AnyPlan, memory_budget: str | int | None) -> dict[str, Any]:
-    names = [
-        name for name in plan.__dataclass_fields__ if name not in ("graph", "stored", "edge_chunk")
-    ]
+def _fit(plan: Plan, memory_budget: str | int | None) -> dict[str, Any]:
+    found: dict[str, Any]
     try:
-        fitted, peak = fit_plan(plan, memory_budget, choose_chunk_size=True)
+        plan = fit_plan(plan, memory_budget, choose_chunk_size=True)
+        found = {"predicted_memory_gib": round(plan.predicted_bytes / GIB, 3), "fits": True}
     except DoesNotFitError as error:
-        return {name: getattr(plan, name) for name in names} | {"fits": False, "why": str(error)}
-    found = {name: getattr(fitted, name) for name in names}
-    return found | {"predicted_memory_gib": round(peak / GIB, 3), "fits": True}
+        found = {"fits": False, "why": str(error)}
+    return {**asdict(plan.settings), "chunk_size": plan.chunk_size, **found}
 
 
-def _defaults(function: Callable[..., Any]) -> dict[str, Any]:
-    return {name: p.default for name, p in inspect.signature(function).parameters.items()}
-
-
-def _of(plan: type[Plan], defaults: dict[str, Any]) -> dict[str, Any]:
-    """The parameters that a plan shares with a recipe."""
-    given = plan.__dataclass_fields__.keys() & defaults.keys() - {"chunk_size"}
-    return {name: defaults[name] for name in given}
+def _default_settings(
+    kind: type[AnySettings], generate: Callable[..., dict[str, Any]]
+) -> AnySettings:
+    """Return the settings that a recipe has by default."""
+    parameters = inspect.signature(generate).parameters
+    return kind(**{field.name: parameters[field.name].default for field in fields(kind)})

@@ -6,7 +6,7 @@ import inspect
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,19 +30,21 @@ from clinical_drug_discovery.evaluation.split import (
 )
 from clinical_drug_discovery.graph.knowledge_graph import DRUG, KnowledgeGraph, node_range_of
 from clinical_drug_discovery.lib._run.model_dir import check_targets
-from clinical_drug_discovery.lib._run.start import begin_run, check_rest, read_edges
+from clinical_drug_discovery.lib._run.start import begin_run, read_edges
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
+from clinical_drug_discovery.models.inference import embed_nodes
 from clinical_drug_discovery.ranking.bilinear_score import NetworkScores
+from clinical_drug_discovery.ranking.drug_ranker import rank_fit_bytes
 from clinical_drug_discovery.ranking.treatments import INDICATION, pairs_of
 from clinical_drug_discovery.system.errors import InputError, check_at_least, check_between
 from clinical_drug_discovery.system.files import atomic_path, check_writable
-from clinical_drug_discovery.system.machine import GIB, peak_memory_bytes
+from clinical_drug_discovery.system.machine import GIB, one_thread, peak_memory_bytes
 from clinical_drug_discovery.system.progress import Run
+from clinical_drug_discovery.training.compile_kernels import compile_kernels
+from clinical_drug_discovery.training.memory_plan import plan_training
 from clinical_drug_discovery.training.settings import HgtSettings, SageSettings
-from clinical_drug_discovery.training.step import Trained
-from clinical_drug_discovery.training.train_hgt import train_hgt
-from clinical_drug_discovery.training.train_sage import train_sage
+from clinical_drug_discovery.training.train import Trained, train_hgt, train_sage
 
 #: By model whose defaults count, its settings and its training.
 MODELS: dict[str, tuple[Callable[..., Any], type[SageSettings | HgtSettings], Callable[..., Any]]]
@@ -87,7 +89,6 @@ def evaluate_model(
     temperature: float | None = None,
     seed: int = 0,
     device: str | None = None,
-    bfloat16: bool = False,
     memory_budget: str | int | None = None,
     chunk_size: int | None = None,
     cache: bool = True,
@@ -129,9 +130,6 @@ def evaluate_model(
         temperature: hgt: divides the cosines of the contrastive loss.
         seed: of the split, the initial weights, all sampling and the bootstrap.
         device: mps, cuda or cpu; the first of these that is available if left out.
-        bfloat16: on cuda, store the rows that edges gather in bfloat16 and multiply matrices in it;
-            weights, sums and gradients stay float32. No use on a cpu, which does so without being
-            asked, and not offered on mps, where nobody has measured it.
         memory_budget: most memory that training may take, such as 4GiB; 70% of what is free if
             left out. The ranking by typed paths comes after it and takes 2 to 3 GiB on PrimeKG.
         chunk_size: nodes embedded at a time.
@@ -172,16 +170,16 @@ def evaluate_model(
             "contrastive_weight": contrastive_weight,
             "similarity_threshold": similarity_threshold,
             "temperature": temperature,
-            "bfloat16": bfloat16,
         },
     )
-    check_rest(chunk_size=chunk_size, seed=seed)
     check_between("relation_share", relation_share, 0, 1, low_allowed=True)
     directory = Path(output_dir)
     check_writable("output_dir", directory)
     files = [directory / name for name in (REPORT, RANKS)]
     check_targets({"the edges file": Path(edges_csv)}, files, directory)
-    run = begin_run(Path(edges_csv), files[0], directory, device, settings.learning_rate, bfloat16)
+    run = begin_run(
+        Path(edges_csv), files[0], directory, device, settings.learning_rate, chunk_size, seed
+    )
 
     whole = read_edges(run, None, None, cache, cache_dir)
     with run.timed("split"):
@@ -204,17 +202,18 @@ def evaluate_model(
         f"{len(facts.src) // 2:,} facts of other relations; {num_leaks} leaks"
     )
 
-    trained = train(
-        run, graph, settings, seed=seed, memory_budget=memory_budget, chunk_size=chunk_size,
-        ranker=True,
-    )  # fmt: skip
-    network = NetworkScores(trained.embeddings, trained.decoder)
+    plan = plan_training(run, graph, settings, memory_budget, chunk_size, rank_fit_bytes(graph))
+    compile_kernels(run)
+    with one_thread(plan.is_small):
+        trained = train(run, graph, settings, plan, seed)
+        embeddings, collapse = embed_nodes(run, trained.model, graph, plan.chunk_size)
+    network = NetworkScores(embeddings, trained.decoder)
     figures = {
         "final_loss": trained.history[-1]["loss"],
-        "collapse": trained.collapse,
-        "predicted_memory_gib": trained.predicted_memory / GIB,
+        "collapse": collapse,
+        "predicted_memory_gib": plan.predicted_bytes / GIB,
     }
-    parameters = {**trained.parameters, "split": split, **split_parameters}
+    parameters = {"model": model, **asdict(settings), "split": split, **split_parameters}
     del trained
     with run.timed("relations"):
         relations = relation_metrics(graph, every_fact, network, seed=seed)

@@ -1,4 +1,4 @@
-"""HGT embeddings of a knowledge graph: read, train, embed, write."""
+"""HGT embeddings of a knowledge graph: read, plan, train, embed, fit the ranker, write."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from clinical_drug_discovery.lib._run.results import fit_ranker_of, write_results
-from clinical_drug_discovery.lib._run.start import check_rest, read_edges, start_run
+from clinical_drug_discovery.lib._run.results import fit_ranker, write_results
+from clinical_drug_discovery.lib._run.start import read_edges, start_run
+from clinical_drug_discovery.models.inference import embed_nodes
+from clinical_drug_discovery.ranking.drug_ranker import rank_fit_bytes
+from clinical_drug_discovery.system.machine import one_thread
+from clinical_drug_discovery.training.compile_kernels import compile_kernels
+from clinical_drug_discovery.training.memory_plan import plan_training
 from clinical_drug_discovery.training.settings import HgtSettings
-from clinical_drug_discovery.training.train_hgt import train_hgt
+from clinical_drug_discovery.training.train import train_hgt
 
 
 def generate_hgt_embeddings(
@@ -41,61 +46,69 @@ def generate_hgt_embeddings(
     cache: bool = True,
     cache_dir: str | Path | None = None,
     ranker: bool = True,
-    bfloat16: bool = False,
 ) -> dict[str, Any]:
-    """Embed all nodes of a knowledge graph with HGT, trained on all of it or on parts.
+    """Embed all nodes of a knowledge graph with HGT.
 
-    Each epoch is one step of Adam, or several on parts of the graph: a forward pass, the loss of
-    telling the targets of sampled facts from nodes of the same type that make no known fact, and a
-    contrastive loss on diseases that share genes. The embeddings are then computed exactly, layer
-    by layer, for all nodes. See `hgt.Hgt` for the model and the paper, `ops.listwise_loss` for the
-    loss.
+    The model ("Heterogeneous Graph Transformer", arXiv:2003.01332) is trained on two tasks. Link
+    prediction: for each sampled fact (a positive), it must tell the target from sampled nodes of
+    the same type that make no known fact with the source. Contrast: diseases that share genes must
+    be closer to each other than to other diseases. All nodes are then embedded exactly, layer by
+    layer. See `models.hgt.Hgt` for the formulas, `ops.listwise` and `training.losses` for the
+    losses.
 
     Args:
         edges_csv: knowledge graph in PrimeKG's columns: .csv, .csv.gz, .csv.zst or .parquet.
-        output_csv: where to write the embeddings: .csv, .parquet or .npy (with an index beside it).
-        embedding_dim: length of an embedding.
-        hidden_dim: width of the layers and of the learned vector of each node; a multiple of
-            num_heads.
-        num_layers: number of HGT layers; an embedding sees as many steps around its node.
-        num_heads: number of attention heads of each layer.
-        num_epochs: how often the graph is gone over in training.
-        learning_rate: step size of Adam in the first step; it falls to nothing in a half wave.
-        device: mps, cuda or cpu; the first of these that is available if left out.
-        contrastive_weight: w in the loss (1 - w) link + w contrastive, from 0 to 1.
-        edge_sample_size: facts of each edge type in the loss of an epoch, and pairs of diseases.
-        training: full, each step over the whole graph; or sampled, an epoch in several steps, each
-            over a part of it: the nodes of the step's share of the facts and of their candidates,
-            neighbours of these, and all edges among them but those facts themselves.
-        subgraph_size: sampled: nodes of such a part, 20,000 if left out; an epoch has as many steps
-            as parts of this size have as many nodes as the graph.
-        similarity_threshold: two diseases are alike if the Jaccard index of their genes is at
+        output_csv: file to write the embeddings to: .csv, .parquet or .npy (with an index file
+            beside it).
+        embedding_dim: number of dimensions of an embedding.
+        hidden_dim: width of the layers and of each node's learned input vector; must be a multiple
+            of num_heads.
+        num_layers: number of HGT layers. An embedding depends on neighbors up to this many steps
+            away.
+        num_heads: number of attention heads in each layer.
+        num_epochs: number of epochs.
+        learning_rate: learning rate of Adam in the first step; it then falls to 0 by cosine decay.
+        device: cuda, mps or cpu (default: the first of these that is available).
+        contrastive_weight: weight w of the contrastive loss, from 0 to 1. The loss is
+            (1 - w) link + w contrastive.
+        edge_sample_size: number of positives of each edge type in the loss of an epoch, and number
+            of disease pairs in the contrastive loss.
+        training: full or sampled. full: each step sees the whole graph, and an epoch is one step.
+            sampled: each step sees a subgraph around its positives, which are themselves hidden.
+        subgraph_size: training sampled: number of nodes in each subgraph (default 20,000). An epoch
+            has num_nodes / subgraph_size steps.
+        similarity_threshold: two diseases are similar if the Jaccard index of their genes is at
             least this, above 0 and up to 1.
-        temperature: divides the cosines of the contrastive loss; at least 0.001.
-        disease_type: node type of the contrastive loss.
-        gene_type: node type that makes two diseases alike.
+        temperature: divisor of the cosines in the contrastive loss; at least 0.001.
+        disease_type: node type of the diseases in the contrastive loss.
+        gene_type: node type of the genes that make two diseases similar.
         disease_gene_relation: relation between these two types.
-        limit_nodes: keep at most so many nodes, the best connected ones of each type.
+        limit_nodes: keep at most this many nodes, the best connected ones of each type.
         include_node_types: keep only nodes of these types.
-        seed: of the initial weights and of all sampling.
-        memory_budget: most memory the process may take, such as 4GiB; 70% of what is free if left
-            out.
-        model_dir: where to write the model; beside the embeddings if left out.
-        chunk_size: nodes embedded at a time: fewer take less memory and more time; of the result
-            it changes only the rounding. The most that the budget allows, if left out.
-        cache: keep the graph once it is read, and take it from there as long as the file is the
-            same.
-        cache_dir: where to keep it; beside the edges file if left out.
-        ranker: fit the ranker that `cdd rank` needs, where the graph says what treats what.
-        bfloat16: on cuda, store the rows that edges gather in bfloat16 and multiply matrices in it;
-            weights, sums and gradients stay float32. No use on a cpu, which does so without being
-            asked, and not offered on mps, where nobody has measured it.
+        seed: seed of the initial weights and of all sampling.
+        memory_budget: peak memory that the process may take, such as 4GiB (default: 70% of the free
+            memory).
+        model_dir: directory to write the model to (default: beside the embeddings).
+        chunk_size: number of nodes that inference embeds at a time. Fewer nodes take less memory
+            and more time; the result changes only by rounding (default: the largest that fits the
+            budget).
+        cache: keep a copy of the graph that later runs read faster, while the file is unchanged.
+        cache_dir: directory of that copy (default: beside the edges file).
+        ranker: fit the drug ranker for `cdd rank`, if the graph has known treatments.
 
     Returns:
-        The fields of `stats.EmbeddingStats`.
+        The fields of `EmbeddingStats`: sizes, settings, times, memory, final loss, warnings and the
+        paths of the files.
 
     Raises:
-        InputError: a parameter or the file breaks a rule; at most the cached graph is written then.
+        InputError: a parameter or the file breaks a rule. Nothing is written then, except for the
+            cached graph.
+
+    Example:
+        >>> from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
+        >>> stats = generate_hgt_embeddings("kg.csv", "embeddings.parquet", num_epochs=50)
+        >>> stats["saved_nodes"], stats["embedding_dim"]  # for PrimeKG
+        (129375, 512)
     """
     settings = HgtSettings(
         embedding_dim=embedding_dim,
@@ -113,20 +126,20 @@ def generate_hgt_embeddings(
         disease_type=disease_type,
         gene_type=gene_type,
         disease_gene_relation=disease_gene_relation,
-        bfloat16=bfloat16,
     )
     settings.check()
-    check_rest(chunk_size=chunk_size, seed=seed)
-    run = start_run(edges_csv, output_csv, model_dir, device, learning_rate, bfloat16)
-    graph = read_edges(run, include_node_types, limit_nodes, cache, cache_dir)
-    trained = train_hgt(
-        run,
-        graph,
-        settings,
-        seed=seed,
-        memory_budget=memory_budget,
-        chunk_size=chunk_size,
-        ranker=ranker,
+    run = start_run(
+        edges_csv, output_csv, model_dir, device, learning_rate, chunk_size=chunk_size, seed=seed
     )
-    fitted = fit_ranker_of(run, graph, trained, ranker, seed)
-    return write_results(run, graph, trained, fitted, seed, limit_nodes, include_node_types)
+    graph = read_edges(run, include_node_types, limit_nodes, cache, cache_dir)
+    rank_fit = rank_fit_bytes(graph) if ranker else 0
+    plan = plan_training(run, graph, settings, memory_budget, chunk_size, rank_fit)
+    compile_kernels(run)
+    with one_thread(plan.is_small):
+        trained = train_hgt(run, graph, settings, plan, seed)
+        embeddings, collapse = embed_nodes(run, trained.model, graph, plan.chunk_size)
+        fitted = fit_ranker(run, graph, trained, embeddings, ranker, seed)
+    return write_results(
+        run, graph, plan, trained, embeddings, collapse, fitted,
+        seed=seed, limit_nodes=limit_nodes, include_node_types=include_node_types,
+    )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Are the embeddings worth anything? Have they collapsed, and is near what shares genes?"""
+"""The collapse check: do the embeddings of a node type all point the same way?"""
 
 from __future__ import annotations
 
@@ -13,32 +13,29 @@ from torch.nn import functional
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.system.errors import check_shape
 
-_WATCH_EVERY = 10  # epochs: on PrimeKG a look at one batch takes half a second
-
-
+_CHECK_EVERY = 10  # epochs: the check of a batch takes half a second on PrimeKG
 _CHUNK_ROWS = 8192
 _MIN_NODES = 10
 _HIGH_COSINE = 0.8
-_LOW_RANK, _LOW_RANK_SHARE = 1.5, 0.02
+_LOW_RANK, _LOW_RANK_FRACTION = 1.5, 0.02
 
-
-Collapse = dict[str, dict[str, float | None]]
+Collapse = dict[str, dict[str, float | None]]  #: by node type: mean_cosine and effective_rank
 
 
 def collapse_by_type(
     embeddings: Tensor, type_ptr: Sequence[int], node_type_names: Sequence[str]
 ) -> Collapse:
-    """How alike the embeddings of each node type are.
+    """Compute how similar the embeddings of each node type are to each other.
 
-    `mean_cosine` is the mean over all pairs of different nodes of the type: 1 when all point the
-    same way. `effective_rank` is exp(entropy) of the normalised singular values of the type's rows
-    (Roy and Vetterli, EUSIPCO 2007, eq. 3), not centred, so that one shared direction counts as
-    what it is: between 1 and min(number of nodes, D).
+    `mean_cosine` is the mean over all pairs of different nodes of the type; it is 1 if all point
+    the same way. `effective_rank` is exp(entropy) of the normalised singular values of the type's
+    rows (Roy and Vetterli, EUSIPCO 2007, eq. 3), between 1 and min(number of nodes, D). The rows
+    are not centred, so a direction that all rows share lowers the rank.
 
     Args:
         embeddings: shape (M, D), ordered by type, on the CPU.
         type_ptr: the rows of type t are type_ptr[t]:type_ptr[t + 1].
-        node_type_names: of the T types.
+        node_type_names: names of the T types.
 
     Returns:
         For each node type mean_cosine (None with fewer than two rows) and effective_rank (None
@@ -52,18 +49,15 @@ def collapse_by_type(
 
 
 def collapse_warnings(collapse: Collapse, graph: KnowledgeGraph, embedding_dim: int) -> list[str]:
-    """What to say about node types whose embeddings have collapsed, with the likely cause.
+    """Return a warning for each node type whose embeddings have collapsed, with the likely cause.
 
-    Collapsed means a mean cosine of at least 0.8, or an effective rank of at most 1.5 or 2% of what
-    the number of nodes and dimensions allow, among at least 10 nodes.
+    A type of at least 10 nodes has collapsed if its mean cosine is at least 0.8, or its effective
+    rank is at most 1.5 or at most 2% of the largest possible rank.
 
     Args:
-        collapse: of all nodes, as `collapse_by_type` gives it.
+        collapse: of all nodes, from `collapse_by_type`.
         graph: on the CPU.
         embedding_dim: D.
-
-    Returns:
-        One text for each such node type.
     """
     texts = []
     degree = graph.degree
@@ -73,12 +67,14 @@ def collapse_warnings(collapse: Collapse, graph: KnowledgeGraph, embedding_dim: 
         cosine, rank = figures["mean_cosine"], figures["effective_rank"]
         if stop - start < _MIN_NODES or cosine is None or rank is None:
             continue
-        low_rank = max(_LOW_RANK, _LOW_RANK_SHARE * min(stop - start, embedding_dim))
+        low_rank = max(_LOW_RANK, _LOW_RANK_FRACTION * min(stop - start, embedding_dim))
         if cosine < _HIGH_COSINE and rank > low_rank:
             continue
         cause = "learning_rate is too high for this graph"
         if degree[start:stop].median() <= 1:
-            cause = "half of its nodes or more have at most one edge, so little tells them apart"
+            cause = (
+                "at least half of its nodes have at most one edge, so they are hard to tell apart"
+            )
         texts.append(
             f"embeddings of node type {name!r} have collapsed (mean_cosine {cosine:.2f}, "
             f"effective_rank {rank:.1f}); likely cause: {cause}"
@@ -90,7 +86,7 @@ def _collapse(rows: Tensor) -> dict[str, float | None]:
     num_rows, dim = rows.shape
     if num_rows == 0:
         return {"mean_cosine": None, "effective_rank": None}
-    # Both figures come from a D-vector and a (D, D) matrix: no pair of nodes is ever formed.
+    # Both figures come from a vector (D,) and a matrix (D, D), without a loop over pairs of nodes.
     direction = torch.zeros(dim, dtype=torch.float64)
     gram = torch.zeros(dim, dim, dtype=torch.float64)
     for chunk in rows.split(_CHUNK_ROWS):
@@ -98,8 +94,8 @@ def _collapse(rows: Tensor) -> dict[str, float | None]:
         direction += functional.normalize(wide, dim=1).sum(dim=0)
         gram += wide.t() @ wide
     singular = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
-    share = singular / singular.sum().clamp(min=torch.finfo(torch.float64).tiny)
-    entropy = -torch.special.xlogy(share, share).sum()
+    fraction = singular / singular.sum().clamp(min=torch.finfo(torch.float64).tiny)
+    entropy = -torch.special.xlogy(fraction, fraction).sum()
     # |sum of unit vectors|^2 counts every ordered pair, and each node with itself.
     pairs = num_rows * (num_rows - 1)
     to_itself = int(rows.any(dim=1).sum())  # 1 each, but 0 for a row of zeros
@@ -107,22 +103,22 @@ def _collapse(rows: Tensor) -> dict[str, float | None]:
     return {"mean_cosine": cosine, "effective_rank": float(entropy.exp())}
 
 
-def watch_collapse(
+def check_batch(
     z: Tensor, rows: Tensor, graph: KnowledgeGraph, epoch: int, num_epochs: int
 ) -> dict[str, float | None]:
-    """Every few epochs the collapse of each node type among the rows of a batch, for the history.
+    """Check the embeddings of a batch, in the first, every tenth and the last epoch.
 
     Args:
         z: shape (M, D), embeddings of the rows.
         rows: shape (M,), nodes, ascending, on the CPU.
         graph: on the CPU.
         epoch: counted from 1.
-        num_epochs: which epoch is the last.
+        num_epochs: number of the last epoch.
 
     Returns:
-        "mean_cosine.<type>" and "effective_rank.<type>" for each type; nothing in other epochs.
+        "mean_cosine.<type>" and "effective_rank.<type>" for each node type; empty in other epochs.
     """
-    if epoch not in (1, num_epochs) and epoch % _WATCH_EVERY:
+    if epoch not in (1, num_epochs) and epoch % _CHECK_EVERY:
         return {}
     row_ptr = np.searchsorted(rows.numpy(), graph.type_ptr.numpy()).tolist()
     collapse = collapse_by_type(z.detach().cpu(), row_ptr, graph.node_type_names)

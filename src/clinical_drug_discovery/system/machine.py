@@ -10,6 +10,8 @@ import gc
 import re
 import resource
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -52,6 +54,34 @@ def empty_cache(device: torch.device) -> None:
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # only glibc has it
         if trim is not None:
             trim(0)
+
+
+@contextmanager
+def one_thread(wanted: bool) -> Iterator[None]:
+    """Run torch, numba and the BLAS libraries on one thread within the block.
+
+    Small work has thousands of short parallel regions. Their threads wait for each other at the end
+    of each region, and for the slowest: beside another busy program this takes many times as long.
+
+    Args:
+        wanted: False changes nothing.
+    """
+    if not wanted:
+        yield
+        return
+    # Imported here, because most commands never need them.
+    import numba
+    from threadpoolctl import threadpool_limits
+
+    torch_threads, numba_threads = torch.get_num_threads(), numba.get_num_threads()
+    torch.set_num_threads(1)
+    numba.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(torch_threads)
+        numba.set_num_threads(numba_threads)
 
 
 def peak_memory_bytes() -> int:

@@ -1,11 +1,9 @@
-"""What a step of training sees of the graph: all of it, or a part drawn for its facts.
+"""Batches: what one training step sees of the graph, all of it or a sampled subgraph.
 
-A part of the graph that a step of training sees in place of all of it.
-
-Sampled by nodes with all edges among them, as "GraphSAINT: Graph Sampling Based Inductive Learning
-Method" (arXiv:1907.04931) does: of neighbourhoods drawn for each node apart, three layers would
-soon reach all nodes. All drawing is done on the host with numpy, so a seed gives the same parts on
-every device.
+A subgraph has the nodes of the batch's positives and candidates, some neighbors of these, and all
+edges among them, as in "GraphSAINT: Graph Sampling Based Inductive Learning Method"
+(arXiv:1907.04931). With neighborhoods sampled for each node, three layers would soon reach all
+nodes. All sampling runs on the host with numpy, so a seed gives the same batches on every device.
 """
 
 from __future__ import annotations
@@ -21,197 +19,173 @@ from clinical_drug_discovery.graph.edge_kernels import kept_edges
 from clinical_drug_discovery.graph.knowledge_graph import IntArray, KnowledgeGraph
 from clinical_drug_discovery.ops.backend import uses_kernels
 from clinical_drug_discovery.ops.blocks import Block, full_block, row_block
-from clinical_drug_discovery.system.errors import InputError, check_at_least
+from clinical_drug_discovery.system.errors import InputError
 from clinical_drug_discovery.training.edge_sampler import EdgeBatch, SteadyRows
+from clinical_drug_discovery.training.settings import FULL, SAMPLED, SUBGRAPH_SIZE
 
-FULL, SAMPLED = "full", "sampled"  #: kinds of training
-SUBGRAPH_SIZE = 20_000  #: nodes of a part, if nothing else is said
-# Of an edge type's edges a step asks for, and hides, at most one in so many: what is hidden whole,
-# in both directions, would never be seen, and its weights would stay what they were.
-_ONE_IN = 4
-
-
-@dataclass(frozen=True)
-class Part:
-    """What the host has drawn for a step."""
-
-    graph: KnowledgeGraph  #: what is seen
-    nodes: Tensor | None  #: shape (n,), int64: its nodes in the whole graph; None: it is that
-    rows: Tensor  #: shape (M,), int64: the batch's nodes in it
-    batch: EdgeBatch
-    hidden: Block | None  #: all nodes of it on the device, where it is always the same
+# A subgraph hides its positives, at most one in four edges of a type. With all edges of a small
+# type hidden, in both directions, the weights of that type would never be trained.
+_EDGES_PER_POSITIVE = 4
 
 
 @dataclass(frozen=True)
-class View:
-    """The same as a model takes it, all on the device but `rows`."""
+class HostBatch:
+    """A batch on the host."""
 
-    hidden: Block  #: all nodes that are seen, for every layer but the last
-    target: Block  #: those of the batch
-    nodes: Tensor | None  #: as in `Part`
-    batch: EdgeBatch
-    rows: Tensor  #: shape (M,), int64: the batch's nodes in the whole graph
+    graph: KnowledgeGraph  #: the whole graph, on the device, or a subgraph, on the CPU
+    nodes: Tensor | None  #: shape (n,), int64: the subgraph's nodes in the whole graph, or None
+    rows: Tensor  #: shape (M,), int64: the nodes of `facts`, as numbered in `graph`
+    facts: EdgeBatch
+    all_nodes: Block | None  #: of a full batch, the same in every step
+
+    def to(self, device: torch.device) -> DeviceBatch:
+        """Return the batch on `device`."""
+        graph = self.graph.to(device)
+        return DeviceBatch(
+            self.all_nodes or full_block(graph),
+            row_block(graph, self.rows),
+            None if self.nodes is None else self.nodes.to(device),
+            self.facts.to(device),
+            self.facts.rows,
+        )
 
 
-def see(part: Part, device: torch.device) -> View:
-    """Move what a step sees to the device."""
-    graph, nodes = part.graph.to(device), part.nodes
-    return View(
-        part.hidden or full_block(graph),
-        row_block(graph, part.rows),
-        None if nodes is None else nodes.to(device),
-        part.batch.to(device),
-        part.batch.rows,
-    )
+@dataclass(frozen=True)
+class DeviceBatch:
+    """A batch on the device, as the models and losses take it."""
+
+    all_nodes: Block  #: for every layer but the last
+    targets: Block  #: the rows of the batch, for the last layer
+    nodes: Tensor | None  #: as in `HostBatch`
+    facts: EdgeBatch
+    rows: Tensor  #: shape (M,), int64, on the CPU: the batch's nodes in the whole graph
 
 
-class WholeGraph:
-    """Every step sees all nodes and edges: `training="full"`."""
+class FullBatch:
+    """Shows the whole graph to every step: `training="full"`."""
 
     num_steps = 1  #: of an epoch
-    described = "Full-batch training with edge sampling"
+    description = "Full-batch training with edge sampling"
 
     def __init__(self, graph: KnowledgeGraph, device: torch.device) -> None:
         """Move the graph to the device.
 
         Args:
             graph: on the CPU.
-            device: where to train.
+            device: of the training.
         """
         self._graph, self._steady = graph.to(device), SteadyRows(graph, device)
-        self._hidden = full_block(self._graph)
+        self._all_nodes = full_block(self._graph)
 
-    def draw(self, batch: EdgeBatch) -> Part:
-        """What is seen while the targets of a batch are asked for."""
-        batch = self._steady.fill(batch)
-        return Part(self._graph, None, batch.rows, batch, self._hidden)
+    def next(self, facts: EdgeBatch) -> HostBatch:
+        """Return the batch of some facts."""
+        facts = self._steady.fill(facts)
+        return HostBatch(self._graph, None, facts.rows, facts, self._all_nodes)
 
 
-class Subgraphs:
-    """Every step sees a part, without the facts whose targets it asks for: `training="sampled"`.
+class SubgraphBatches:
+    """Shows a subgraph without the batch's positives to each step: `training="sampled"`.
 
-    An epoch has as many steps as it takes for as many nodes as the graph has.
+    The subgraphs of an epoch have as many nodes together as the graph.
     """
 
     def __init__(self, graph: KnowledgeGraph, device: torch.device, size: int, seed: int) -> None:
-        """Prepare to draw.
+        """Prepare the sampling.
 
         Args:
             graph: on the CPU.
-            device: where to train.
-            size: number of nodes of each part.
-            seed: of all drawing.
+            device: of the training.
+            size: number of nodes of each subgraph.
+            seed: of all sampling.
         """
         self._graph, self._steady = graph, SteadyRows(graph, device)
         self._sampler = SubgraphSampler(graph, size, seed)
-        self._fills, self._room = not uses_kernels(device), 0
-        self.num_steps = steps_of_epoch(graph.num_nodes, SAMPLED, size)
-        self.described = (
-            f"Training on parts of {min(size, graph.num_nodes):,} nodes, {self.num_steps} an epoch"
-        )
+        self._pads, self._padded_edges = not uses_kernels(device), 0
+        size = min(size, graph.num_nodes)
+        self.num_steps = -(-graph.num_nodes // size)
+        self.description = f"Training on subgraphs of {size:,} nodes, {self.num_steps} an epoch"
 
-    def draw(self, batch: EdgeBatch) -> Part:
-        """What is seen while the targets of a batch are asked for.
+    def next(self, facts: EdgeBatch) -> HostBatch:
+        """Sample a subgraph around some facts.
 
         Raises:
-            InputError: the batch has more nodes than a part.
+            InputError: the facts and candidates have more nodes than a subgraph.
         """
-        batch = self._steady.fill(batch)
-        rows = batch.rows.numpy()
+        facts = self._steady.fill(facts)
+        rows = facts.rows.numpy()
         nodes = self._sampler.sample(rows)
-        hidden = torch.cat([batch.edge, self._graph.reverse_edges[batch.edge].long()])
-        graph = self._filled(induced_subgraph(self._graph, nodes, hidden.numpy()))
-        at = torch.from_numpy(np.searchsorted(nodes, rows))
-        return Part(graph, torch.from_numpy(nodes), at, batch, None)
+        hidden = torch.cat([facts.edge, self._graph.reverse_edges[facts.edge].long()])
+        graph = self._padded(induced_subgraph(self._graph, nodes, hidden.numpy()))
+        local_rows = torch.from_numpy(np.searchsorted(nodes, rows))
+        return HostBatch(graph, torch.from_numpy(nodes), local_rows, facts, None)
 
-    def _filled(self, graph: KnowledgeGraph) -> KnowledgeGraph:
-        """For GPUs, which prepare operations for each shape, sources that no edge type has."""
-        if not self._fills:
+    def _padded(self, graph: KnowledgeGraph) -> KnowledgeGraph:
+        """Pad the sources with some of no edge type: GPUs prepare operations for each shape."""
+        if not self._pads:
             return graph
-        if graph.num_edges > self._room:
-            self._room = graph.num_edges * 9 // 8  # room for later ones
-        src = torch.cat([graph.src, graph.src.new_zeros(self._room - graph.num_edges)])
+        if graph.num_edges > self._padded_edges:
+            self._padded_edges = graph.num_edges * 9 // 8  # room for later subgraphs
+        src = torch.cat([graph.src, graph.src.new_zeros(self._padded_edges - graph.num_edges)])
         return replace(graph, src=src)
 
 
-def views_of(
+def make_batches(
     graph: KnowledgeGraph, device: torch.device, training: str, subgraph_size: int | None, seed: int
-) -> WholeGraph | Subgraphs:
-    """What the steps of a kind of training see.
+) -> FullBatch | SubgraphBatches:
+    """Return the batches of a kind of training.
 
     Args:
         graph: on the CPU.
-        device: where to train.
+        device: of the training.
         training: full or sampled.
-        subgraph_size: sampled: nodes that a step sees; `SUBGRAPH_SIZE` if None.
-        seed: of all drawing.
+        subgraph_size: nodes of a subgraph; `SUBGRAPH_SIZE` if None.
+        seed: of all sampling.
     """
     if training == FULL:
-        return WholeGraph(graph, device)
-    return Subgraphs(graph, device, subgraph_size or SUBGRAPH_SIZE, seed)
+        return FullBatch(graph, device)
+    return SubgraphBatches(graph, device, subgraph_size or SUBGRAPH_SIZE, seed)
 
 
-def check_training(training: str, subgraph_size: int | None) -> None:
-    """Refuse what is no kind of training, and a size that is of no use.
-
-    Raises:
-        InputError: it names the parameter.
-    """
-    if training not in (FULL, SAMPLED):
-        raise InputError(f"training (got {training!r}) must be {FULL} or {SAMPLED}")
-    if subgraph_size is not None:
-        check_at_least("subgraph_size", subgraph_size, 1)
-        if training == FULL:
-            raise InputError(
-                f"subgraph_size (got {subgraph_size}) is of no use with training {FULL!r}"
-            )
-
-
-def steps_of_epoch(num_nodes: int, training: str, subgraph_size: int | None) -> int:
-    """How many steps see as many nodes as the graph has."""
-    return 1 if training == FULL else -(-num_nodes // (subgraph_size or SUBGRAPH_SIZE))
-
-
-def askable(edge_type_counts: IntArray, training: str) -> IntArray:
-    """How many facts of each edge type a step may ask for, shape (R,).
+def max_positives(edge_type_counts: IntArray, training: str) -> IntArray:
+    """Return how many positives of each edge type a step may have at most, shape (R,).
 
     Raises:
-        InputError: none of any.
+        InputError: a step may have no positives at all.
     """
     if training == FULL:
         return edge_type_counts
-    most = edge_type_counts // _ONE_IN
+    most = edge_type_counts // _EDGES_PER_POSITIVE
     if not most.any():
         raise InputError(
-            f"training (got {SAMPLED!r}) asks for one in {_ONE_IN} edges of a type at most, "
-            f"and the graph has no type of {_ONE_IN} edges"
+            f"training (got {SAMPLED!r}) takes at most one in {_EDGES_PER_POSITIVE} edges of a "
+            f"type as positives, and no edge type has {_EDGES_PER_POSITIVE} edges"
         )
     return most
 
 
 def induced_subgraph(graph: KnowledgeGraph, nodes: IntArray, hidden: IntArray) -> KnowledgeGraph:
-    """Some nodes, with all edges among them but those that are hidden.
+    """Return the subgraph of some nodes, with all edges among them but the hidden ones.
 
     Args:
         graph: on the CPU.
         nodes: shape (n,), distinct and ascending.
-        hidden: shape (K,), numbers of edges to leave out; each with its mirror.
+        hidden: shape (K,), numbers of edges to leave out, each together with its reverse edge.
 
     Returns:
-        A graph of n nodes of the same types and edge types, of which some may be empty.
+        A graph of n nodes with the same node types and edge types; some of these may be empty.
     """
-    place = np.full(graph.num_nodes, -1, np.int32)
-    place[nodes] = np.arange(len(nodes), dtype=np.int32)
+    new_number = np.full(graph.num_nodes, -1, np.int32)
+    new_number[nodes] = np.arange(len(nodes), dtype=np.int32)
     gone = np.zeros(graph.num_edges, bool)
     gone[hidden] = True
     type_ptr = np.searchsorted(nodes, graph.type_offsets)
-    runs = [
+    runs = [  # for each edge type, where the kept target nodes stand in indptr
         nodes[type_ptr[dst] : type_ptr[dst + 1]] + (graph.indptr_ptr[r] - graph.type_offsets[dst])
         for r, (_, dst) in enumerate(graph.endpoint_types)
     ]
     first, indptr = np.cumsum([0, *map(len, runs)]), graph.indptr.numpy()
     run = np.concatenate(runs)
-    src, ptr = kept_edges(indptr[run], indptr[run + 1], graph.src.numpy(), place, gone)
+    src, ptr = kept_edges(indptr[run], indptr[run + 1], graph.src.numpy(), new_number, gone)
     return replace(
         graph,
         node_type=graph.node_type[torch.from_numpy(nodes)],
@@ -226,22 +200,22 @@ def induced_subgraph(graph: KnowledgeGraph, nodes: IntArray, hidden: IntArray) -
 
 
 class SubgraphSampler:
-    """Draws nodes around those of a batch: as many of each node type, while batches allow it."""
+    """Samples nodes around those of a batch, the same number of each node type where possible."""
 
     def __init__(self, graph: KnowledgeGraph, size: int, seed: int) -> None:
-        """Prepare to draw.
+        """Prepare the sampling.
 
         Args:
             graph: on the CPU.
-            size: number of nodes to draw, those of a batch included.
-            seed: of all drawing.
+            size: number of nodes of a subgraph, with those of the batch.
+            seed: of all sampling.
         """
         self._graph, self._size = graph, min(size, graph.num_nodes)
         self._rng = np.random.default_rng((seed, 3))
-        self._sizes: IntArray | None = None  # of each node type; what the first batch leads to
+        self._sizes: IntArray | None = None  # per node type, as the first batch sets them
 
     def sample(self, rows: IntArray) -> IntArray:
-        """Draw neighbours of the nodes of a batch.
+        """Sample neighbors of the nodes of a batch.
 
         Args:
             rows: shape (M,), distinct and ascending.
@@ -250,38 +224,39 @@ class SubgraphSampler:
             The rows and others, shape (n,), distinct and ascending.
 
         Raises:
-            InputError: the rows alone are more than the size.
+            InputError: there are more rows than nodes in a subgraph.
         """
         bounds = self._graph.type_offsets
         near = np.setdiff1d(self._neighbors(rows), rows)
         near_ptr, row_ptr = np.searchsorted(near, bounds), np.searchsorted(rows, bounds)
         if len(rows) > self._size:
             raise InputError(
-                f"subgraph_size (got {self._size:,}) must be at least the number of nodes of a "
-                f"step's facts and candidates, {len(rows):,} here"
+                f"subgraph_size (got {self._size:,}) must be at least {len(rows):,}, the number of "
+                "nodes of this step's positives and candidates"
             )
         own_counts = np.diff(row_ptr)
         if self._sizes is None:
-            self._sizes = self._share_out(own_counts, np.diff(near_ptr))
-        rooms = np.maximum(self._sizes - own_counts, 0)
-        while (over := int(rooms.sum()) + len(rows) - self._size) > 0:  # a type outgrows its share
-            rooms[rooms.argmax()] -= min(over, int(rooms.max()))
+            self._sizes = self._divide(own_counts, np.diff(near_ptr))
+        free = np.maximum(self._sizes - own_counts, 0)
+        # The rows of a type may exceed its size: take that from the other types.
+        while (excess := int(free.sum()) + len(rows) - self._size) > 0:
+            free[free.argmax()] -= min(excess, int(free.max()))
         parts = [rows]
         for t, (first, last) in enumerate(pairwise(bounds)):
             own = rows[row_ptr[t] : row_ptr[t + 1]]
-            room = int(rooms[t])
+            wanted = int(free[t])
             found = near[near_ptr[t] : near_ptr[t + 1]]
-            if len(found) > room:
-                found = self._rng.choice(found, room, replace=False)
-            elif len(found) < room:
+            if len(found) > wanted:
+                found = self._rng.choice(found, wanted, replace=False)
+            elif len(found) < wanted:
                 others = np.setdiff1d(np.arange(first, last), np.concatenate([own, found]))
-                drawn = self._rng.choice(others, room - len(found), replace=False)
+                drawn = self._rng.choice(others, wanted - len(found), replace=False)
                 found = np.concatenate([found, drawn])
             parts.append(found)
         return np.sort(np.concatenate(parts))
 
     def _neighbors(self, rows: IntArray) -> IntArray:
-        """For each row and edge type one of its sources, drawn evenly."""
+        """Sample one source of each row and edge type, uniformly."""
         graph, found = self._graph, []
         row_ptr, src = np.searchsorted(rows, graph.type_offsets), graph.src.numpy()
         for r, (_, dst) in enumerate(graph.endpoint_types):
@@ -292,12 +267,12 @@ class SubgraphSampler:
             found.append(src[start + (self._rng.random(len(start)) * degree).astype(np.int64)])
         return np.concatenate(found)
 
-    def _share_out(self, own: IntArray, near: IntArray) -> IntArray:
-        """How many nodes of each type to take: the batch's, and of the rest as many as are near."""
+    def _divide(self, own: IntArray, near: IntArray) -> IntArray:
+        """Divide the subgraph's nodes among the types: the batch's own, the rest as `near` is."""
         most = np.diff(self._graph.type_offsets)
         lacking = self._size - int(own.sum())
         sizes: IntArray = np.minimum(own + lacking * near // max(int(near.sum()), 1), most)
-        for t in np.argsort(sizes - most, kind="stable"):  # what rounding left over, and full types
+        for t in np.argsort(sizes - most, kind="stable"):  # what rounding and full types left over
             more = min(self._size - int(sizes.sum()), int(most[t] - sizes[t]))
             sizes[t] += more
         return sizes

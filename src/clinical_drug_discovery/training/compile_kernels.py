@@ -1,14 +1,13 @@
-"""CPU kernels compiled before they are needed, once a machine, by a process of its own.
+"""The compilation of the CPU kernels: once per machine, in a process of its own.
 
-The compiler's memory (0.1 GiB) then belongs to that process, not to the run, whose peak is the same
-the first time as later.
+The compiler takes 0.1 GiB. In a process of its own this is not part of the run's peak memory, so
+the first run has the same peak as later ones.
 """
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,42 +19,50 @@ from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph, ReadRe
 from clinical_drug_discovery.models.hgt import Hgt
 from clinical_drug_discovery.models.layers import DistMult
 from clinical_drug_discovery.models.sage import GraphSage
-from clinical_drug_discovery.ops.blocks import full_block, row_block
+from clinical_drug_discovery.ops.backend import uses_kernels
 from clinical_drug_discovery.ops.cpu import attention as cpu_attention
 from clinical_drug_discovery.ops.cpu import head_maps as cpu_heads
 from clinical_drug_discovery.ops.cpu import neighbors as cpu
-from clinical_drug_discovery.training.batches import induced_subgraph
+from clinical_drug_discovery.system.progress import Run
+from clinical_drug_discovery.training.batches import FullBatch, induced_subgraph
 from clinical_drug_discovery.training.edge_sampler import EdgeSampler
-from clinical_drug_discovery.training.losses import link_prediction_loss
+from clinical_drug_discovery.training.optimizer import ModelOptimizer
+from clinical_drug_discovery.training.train import training_step
 
 _MODULES = (cpu, cpu_attention, cpu_heads, edge_kernels)
 
 
-def prepare_kernels(say: Callable[[str], None]) -> None:
-    """Compile what is not in numba's cache on disk; nothing happens when all is there.
+def compile_kernels(run: Run) -> None:
+    """Compile the kernels that are not in numba's cache on disk, and take the time of it.
 
-    Args:
-        say: called with a text before half a minute passes.
+    `seconds_compile` of the run is 0 if there was nothing to compile.
     """
+    run.seconds["seconds_compile"] = 0.0
+    if not uses_kernels(run.device):
+        return
     if all(_is_cached(kernel) for module in _MODULES for kernel in _kernels(module)):
         return
-    say("Compiling the CPU kernels for this machine, once (about half a minute)")
-    # Whatever fails there is compiled here when it is needed.
-    subprocess.run([sys.executable, "-m", __name__], check=False, stdin=subprocess.DEVNULL)
+    run.progress.milestone(
+        "Compiling the CPU kernels, once per machine (about half a minute); later runs reuse them"
+    )
+    with run.timed("compile"):
+        # A kernel whose compilation fails there is compiled here when it is first called.
+        subprocess.run([sys.executable, "-m", __name__], check=False, stdin=subprocess.DEVNULL)
 
 
-def train_on_nothing() -> None:
-    """One step of each model on three nodes, as a float32 model on a CPU takes it."""
+def train_tiny_models() -> None:
+    """Compile all kernels: take one training step with each model on three nodes."""
     graph, generator = _tiny_graph(), torch.Generator().manual_seed(0)
     induced_subgraph(graph, np.arange(graph.num_nodes), np.zeros(0, np.int64))
     sampler = EdgeSampler(graph, graph.edge_type_counts, seed=0)
+    batches = FullBatch(graph, graph.device)
     for model in (
         GraphSage(graph.num_nodes, 32, 32, 2, generator),
         Hgt(graph.type_offsets, len(graph.edge_types), 32, 32, 2, 4, generator),
     ):
-        batch = sampler.sample()
-        z = model(full_block(graph), row_block(graph, batch.rows))
-        link_prediction_loss(DistMult(1, 32, torch.Generator().manual_seed(0)), z, batch).backward()
+        decoder = DistMult(1, 32, generator)
+        optimizer = ModelOptimizer(model, decoder, 0.01, 1, lazy=False)
+        training_step(model, decoder, optimizer, batches.next(sampler.sample()))
 
 
 def _tiny_graph() -> KnowledgeGraph:
@@ -70,7 +77,7 @@ def _tiny_graph() -> KnowledgeGraph:
 
 
 def _kernels(module: object) -> list[object]:
-    """The compiled functions that other functions of the module call in parallel."""
+    """Return the parallel kernels of a module."""
     found = (value for name, value in vars(module).items() if name.startswith("_"))
     return [kernel for kernel in found if getattr(kernel, "targetoptions", {}).get("parallel")]
 
@@ -83,4 +90,4 @@ def _is_cached(kernel: object) -> bool:
 
 
 if __name__ == "__main__":
-    train_on_nothing()
+    train_tiny_models()

@@ -1,4 +1,4 @@
-"""The decoder that scores a triple, and the loss on sampled facts."""
+"""The losses: link prediction on sampled facts, and the contrastive loss on similar nodes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ from clinical_drug_discovery.ops.mean import gather_rows
 from clinical_drug_discovery.training.disease_pairs import PairBatch
 from clinical_drug_discovery.training.edge_sampler import EdgeBatch
 
-_CENTRING = 3.0  # with 10 embeddings find less, without it a direction common to a type grows
+# Weight of the centring term. With 10, embeddings find fewer drugs; without the term, a direction
+# that all nodes of a type share grows.
+_CENTRING = 3.0
 
 
 def link_prediction_loss(decoder: DistMult, z: Tensor, batch: EdgeBatch) -> Tensor:
-    """How hard targets are to tell from other nodes of their type, and how uncentred z is.
+    """Compute the cross-entropy of each target among candidates, plus a centring term.
+
+    See `ops.listwise_loss` for the formulas.
 
     Args:
         decoder: scores triples.
@@ -24,9 +28,9 @@ def link_prediction_loss(decoder: DistMult, z: Tensor, batch: EdgeBatch) -> Tens
         batch: B facts with candidates, on z's device.
 
     Returns:
-        The mean over facts in nats, for a model that knows nothing the logarithm of 1 more than
-        the candidates that count; and 3 times the mean over the targets' types of how alike its
-        candidates are, from 0 to 1 for embeddings of length sqrt(D). See `ops.listwise_loss`.
+        The mean cross-entropy in nats (a model that knows nothing has the logarithm of the number
+        of candidates), plus 3 times the mean similarity of the candidates of a type. That
+        similarity is between 0 and 1 for embeddings of length sqrt(D).
     """
     facts = batch.src, batch.relation, batch.dst
     return listwise_loss(
@@ -35,7 +39,7 @@ def link_prediction_loss(decoder: DistMult, z: Tensor, batch: EdgeBatch) -> Tens
 
 
 def contrastive_loss(z: Tensor, rows: Tensor, pairs: PairBatch, temperature: float) -> Tensor:
-    """`info_nce` of pairs of nodes that are among the rows of a batch.
+    """Compute `info_nce` for pairs of nodes that are among the rows of a batch.
 
     Args:
         z: shape (M, D), embeddings of the rows.
@@ -43,27 +47,28 @@ def contrastive_loss(z: Tensor, rows: Tensor, pairs: PairBatch, temperature: flo
         pairs: P pairs, on the CPU.
         temperature: divides the cosines.
     """
-    # Both in one call, so that z gets one gradient: another would be as large as z.
+    # One call for both ends: each call makes a gradient as large as z.
     ends = gather_rows(z, torch.searchsorted(rows, pairs.nodes).to(z.device))
     anchor, positive = ends.chunk(2)
     return info_nce(anchor, positive, pairs.excluded.to(z.device), temperature)
 
 
 def info_nce(anchor: Tensor, positive: Tensor, excluded: Tensor, temperature: float) -> Tensor:
-    """InfoNCE of pairs with the other pairs' positives as negatives.
+    """Compute InfoNCE, with the other pairs' positives as negatives.
 
     "Representation Learning with Contrastive Predictive Coding" (arXiv:1807.03748), eq. 4, with
     cosine / temperature as the logarithm of the density ratio.
 
     Args:
         anchor: shape (P, D), embeddings.
-        positive: shape (P, D), of the node that goes with each anchor.
-        excluded: shape (P, P), bool: pairs (i, j) of which positive j is no negative of anchor i,
-            because the two are the same node or alike themselves; the diagonal does not count.
+        positive: shape (P, D), embedding of the node that is similar to each anchor.
+        excluded: shape (P, P), bool: True at (i, j) if positive j is not a negative of anchor i,
+            because it is the same node or similar to it. The diagonal is ignored.
         temperature: divides the cosines.
 
     Returns:
-        The mean over the pairs; ln of the number of candidates for a model that knows nothing.
+        The mean over the pairs. A model that knows nothing has the logarithm of the number of
+        candidates.
     """
     cosine = functional.normalize(anchor, dim=1) @ functional.normalize(positive, dim=1).t()
     own = torch.eye(len(anchor), dtype=torch.bool, device=anchor.device)

@@ -1,11 +1,10 @@
-"""Adam, without what `torch.optim` brings along: its first use imports a compiler of 70 MB.
+"""The optimizer: Adam, and a lazy Adam for the input vectors of sampled subgraphs.
 
-The weights of a model and its decoder, and how a step of training moves them.
+Our own, because the first use of `torch.optim` imports a compiler that takes 70 MB.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
 import torch
@@ -16,8 +15,9 @@ from clinical_drug_discovery.models.layers import DistMult
 from clinical_drug_discovery.models.sage import GraphSage
 from clinical_drug_discovery.ops.backend import uses_kernels
 from clinical_drug_discovery.ops.buffers import cut
+from clinical_drug_discovery.training.schedule import cosine_decay
 
-_CHUNK = 1 << 18  # numbers at a time: what is computed of them stays in the cache
+_CHUNK = 1 << 18  # numbers at a time: intermediate results stay in the cache
 _WIDE_CHUNK = 1 << 20  # on GPUs, where a launch costs more than the cache saves
 _FEW_CHUNKS = 8  # a weight of fewer is small
 _BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8
@@ -49,16 +49,16 @@ class Adam:
         self._num_steps = 0
 
     @torch.no_grad()
-    def step(self, share: float = 1.0) -> None:
-        """Move every weight that has a gradient, and drop the gradients.
+    def step(self, fraction: float = 1.0) -> None:
+        """Update every weight that has a gradient, and drop the gradients.
 
-        They do not lie beside the next forward pass then.
+        Dropped gradients take no memory in the next forward pass.
 
         Args:
-            share: of the learning rate, for a schedule.
+            fraction: of the learning rate, from the schedule.
         """
         self._num_steps += 1
-        size = share * self._learning_rate / (1 - _BETA1**self._num_steps)
+        size = fraction * self._learning_rate / (1 - _BETA1**self._num_steps)
         root = (1 - _BETA2**self._num_steps) ** 0.5
         for part, moments in zip(self._parts, self._moments, strict=True):
             grads = part.take_grads()
@@ -73,10 +73,10 @@ class Adam:
 
 
 class LazyAdam:
-    """`Adam` for a table of which each step uses some rows: of others nothing moves, no moment.
+    """`Adam` for a table when each step uses only some rows; the other rows and moments stay.
 
-    As torch.optim.SparseAdam, but that each row counts its own steps, so that the first ones of a
-    row that comes late are no smaller than those of others.
+    Like `torch.optim.SparseAdam`, except that each row counts its own steps. Without this, the
+    first updates of a row that appears late would be too small.
     """
 
     def __init__(self, table: Tensor, learning_rate: float) -> None:
@@ -94,7 +94,7 @@ class LazyAdam:
         self._taken: tuple[Tensor, Tensor] | None = None
 
     def take(self, rows: Tensor) -> Tensor:
-        """A copy of some rows, to be given a gradient before the step.
+        """Return a copy of some rows, which must have a gradient before the next `step`.
 
         Args:
             rows: shape (n,), int64, distinct.
@@ -104,11 +104,11 @@ class LazyAdam:
         return values
 
     @torch.no_grad()
-    def step(self, share: float = 1.0) -> None:
-        """Move the rows that were taken.
+    def step(self, fraction: float = 1.0) -> None:
+        """Update the rows that were taken.
 
         Args:
-            share: of the learning rate, for a schedule.
+            fraction: of the learning rate, from the schedule.
         """
         if self._taken is None:
             raise RuntimeError("no rows were taken since the last step")
@@ -127,7 +127,7 @@ class LazyAdam:
             self._mean[at], self._square[at] = mean, square
             spread = square.div_(1 - _BETA2**count).sqrt_().add_(_EPS)
             move = mean.div_(1 - _BETA1**count).div_(spread)
-            self._table[at] = value.sub_(move, alpha=share * self._learning_rate)
+            self._table[at] = value.sub_(move, alpha=fraction * self._learning_rate)
 
 
 def _wide_chunk(weights: list[Tensor]) -> int:
@@ -183,8 +183,8 @@ class _Joined:
         return torch.cat([*(part.flatten() for part in parts), self._fill])
 
 
-class Learner:
-    """Adam for all weights; where steps see parts of the graph, lazy for the nodes' vectors."""
+class ModelOptimizer:
+    """Adam for all weights of a model and its decoder, with cosine decay of the learning rate."""
 
     def __init__(
         self,
@@ -193,7 +193,7 @@ class Learner:
         learning_rate: float,
         num_steps: int,
         *,
-        by_parts: bool,
+        lazy: bool,
     ) -> None:
         """Start with no step taken.
 
@@ -201,31 +201,27 @@ class Learner:
             model: on the device.
             decoder: on the device.
             learning_rate: step size of the first step.
-            num_steps: how many are taken.
-            by_parts: whether each step sees some nodes alone.
+            num_steps: number of steps of the training.
+            lazy: use `LazyAdam` for the input vectors, because each step sees only some nodes.
         """
         weights = [*model.parameters(), *decoder.parameters()]
         self._table = model.node_embedding
-        self._lazy = LazyAdam(self._table.detach(), learning_rate) if by_parts else None
-        if by_parts:
+        self._lazy = LazyAdam(self._table.detach(), learning_rate) if lazy else None
+        if lazy:
             weights = [weight for weight in weights if weight is not self._table]
         self._adam = Adam(weights, learning_rate)
         self._step, self._num_steps = 0, num_steps
 
     def vectors(self, nodes: Tensor | None) -> Tensor:
-        """The vectors that a step starts from: of some nodes, shape (n, C), or of all if None."""
+        """Return the input vectors of some nodes, shape (n, C), or of all nodes if None."""
         if nodes is None or self._lazy is None:
             return self._table
         return self._lazy.take(nodes)
 
     def step(self) -> None:
-        """Move the weights by their gradients, and drop these.
-
-        The learning rate falls to nothing in a half wave ("SGDR", arXiv:1608.03983, eq. 5, without
-        restarts): at a constant one, what a network finds depends on when it is stopped.
-        """
-        share = (1 + math.cos(math.pi * self._step / self._num_steps)) / 2
+        """Update the weights by their gradients, and drop these."""
+        fraction = cosine_decay(self._step, self._num_steps)
         self._step += 1
-        self._adam.step(share)
+        self._adam.step(fraction)
         if self._lazy is not None:
-            self._lazy.step(share)
+            self._lazy.step(fraction)

@@ -1,37 +1,22 @@
-"""TODO."""
+"""The settings of both models' training, and the rules that they must keep on any graph."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 from clinical_drug_discovery.system.errors import InputError, check_at_least, check_between
-from clinical_drug_discovery.training.batches import check_training
 
-
-def check_sizes(settings: Any, *at_least_one: str) -> None:
-    """Refuse sizes that no model can have.
-
-    Args:
-        settings: of a model.
-        at_least_one: what this model has beside embedding_dim, hidden_dim, num_layers and
-            num_epochs, names of whole numbers of at least 1.
-
-    Raises:
-        InputError: it names the parameter.
-    """
-    # Layer normalisation leaves nothing of one number.
-    least = {"embedding_dim": 2, "hidden_dim": 2, "num_layers": 1, "num_epochs": 1}
-    for name, minimum in (least | dict.fromkeys(at_least_one, 1)).items():
-        check_at_least(name, getattr(settings, name), minimum)
-    check_between("learning_rate", settings.learning_rate, 0, math.inf)
+FULL, SAMPLED = "full", "sampled"  #: the two values of `training`
+SUBGRAPH_SIZE = 20_000  #: nodes of a subgraph by default
 
 
 @dataclass(frozen=True)
 class SageSettings:
-    """What GraphSAGE is trained with; `lib.gnn_embeddings` says what it means, and the defaults."""
+    """The settings of GraphSAGE; `lib.gnn_embeddings` has their meaning and their defaults."""
 
+    model: ClassVar[str] = "graphsage"
     embedding_dim: int
     hidden_dim: int
     num_layers: int
@@ -40,22 +25,22 @@ class SageSettings:
     edge_batch_size: int
     training: str
     subgraph_size: int | None
-    bfloat16: bool
 
     def check(self) -> None:
-        """Refuse what breaks a rule whatever the graph.
+        """Check every setting.
 
         Raises:
-            InputError: it names the parameter.
+            InputError: a setting breaks its rule; the message names it.
         """
-        check_sizes(self, "edge_batch_size")
-        check_training(self.training, self.subgraph_size)
+        _check_common(self)
+        check_at_least("edge_batch_size", self.edge_batch_size, 1)
 
 
 @dataclass(frozen=True)
 class HgtSettings:
-    """What HGT is trained with; `lib.gnn_hgt` says what it means, and the defaults."""
+    """The settings of HGT; `lib.gnn_hgt` has their meaning and their defaults."""
 
+    model: ClassVar[str] = "hgt"
     embedding_dim: int
     hidden_dim: int
     num_layers: int
@@ -71,16 +56,16 @@ class HgtSettings:
     disease_type: str
     gene_type: str
     disease_gene_relation: str
-    bfloat16: bool
 
     def check(self) -> None:
-        """Refuse what breaks a rule whatever the graph.
+        """Check every setting.
 
         Raises:
-            InputError: it names the parameter.
+            InputError: a setting breaks its rule; the message names it.
         """
-        check_sizes(self, "num_heads", "edge_sample_size")
-        check_training(self.training, self.subgraph_size)
+        _check_common(self)
+        check_at_least("num_heads", self.num_heads, 1)
+        check_at_least("edge_sample_size", self.edge_sample_size, 1)
         if self.hidden_dim % self.num_heads:
             raise InputError(
                 f"hidden_dim (got {self.hidden_dim}) must be divisible by num_heads "
@@ -91,10 +76,31 @@ class HgtSettings:
         check_between("temperature", self.temperature, 0.001, math.inf, low_allowed=True)
 
     @property
-    def alike(self) -> dict[str, str]:
-        """What makes two nodes alike, as `similarity` names it."""
+    def shared_neighbors(self) -> dict[str, str]:
+        """The node types and the relation that make two diseases similar, by parameter name."""
         return {
             "node_type": self.disease_type,
             "neighbor_type": self.gene_type,
             "relation": self.disease_gene_relation,
         }
+
+
+Settings = SageSettings | HgtSettings
+
+
+def _check_common(settings: Settings) -> None:
+    """Check the settings that both models have."""
+    # Layer normalisation turns a row of one number into 0.
+    least = {"embedding_dim": 2, "hidden_dim": 2, "num_layers": 1, "num_epochs": 1}
+    for name, minimum in least.items():
+        check_at_least(name, getattr(settings, name), minimum)
+    check_between("learning_rate", settings.learning_rate, 0, math.inf)
+    if settings.training not in (FULL, SAMPLED):
+        raise InputError(f"training (got {settings.training!r}) must be {FULL!r} or {SAMPLED!r}")
+    if settings.subgraph_size is not None:
+        check_at_least("subgraph_size", settings.subgraph_size, 1)
+        if settings.training == FULL:
+            raise InputError(
+                f"subgraph_size (got {settings.subgraph_size}) needs training {SAMPLED!r} "
+                f"(got {FULL!r})"
+            )

@@ -1,7 +1,4 @@
-"""What a model directory holds for questions: the graph and, fitted on it, a ranker of drugs.
-
-A `DrugRanker` as one file in safetensors, with a checksum and the graph that it belongs to.
-"""
+"""A model directory: the model, its graph, and the drug ranker that was fitted on both."""
 
 from __future__ import annotations
 
@@ -31,25 +28,30 @@ from clinical_drug_discovery.system.files import (
     save_sealed,
     sealed_checksum,
 )
-
-MODEL_FILES = (
-    "weights.safetensors", "nodes.parquet", "history.csv", "config.json", "stats.json",
-    "graph.safetensors", "ranker.safetensors",
-)  # fmt: skip
-
+from clinical_drug_discovery.system.progress import Run
+from clinical_drug_discovery.training.train import Trained
 
 GRAPH_FILE, RANKER_FILE = "graph.safetensors", "ranker.safetensors"
+MODEL_FILES = (
+    "weights.safetensors", "nodes.parquet", "history.csv", "config.json", "stats.json",
+    GRAPH_FILE, RANKER_FILE,
+)  # fmt: skip
+#: Raise these whenever the same file would rank differently.
+MODEL_VERSION = 1  #: of config.json
+RANKER_VERSION = 3  #: of ranker.safetensors
+_SCALES = ("base_scale", "fellow_scale")
+_KNOWN = ("disease", "drug", "logits")
 _Content = TypeVar("_Content")
 
 
 def model_dir_of(output: str | Path) -> Path:
-    """Where the model of a file of embeddings stands, if nothing else was said."""
+    """Return the default model directory of an embeddings file: `<name>_model` beside it."""
     path = Path(output)
     return path.with_name(f"{path.stem}_model")
 
 
 def write_ranker(model_dir: Path, graph: KnowledgeGraph, ranker: DrugRanker | None) -> None:
-    """Write the graph and the ranker to a model directory; a ranker of an earlier run goes."""
+    """Write the graph and the ranker to a model directory; remove the ranker of an earlier run."""
     (model_dir / RANKER_FILE).unlink(missing_ok=True)
     with atomic_path(model_dir / GRAPH_FILE) as path:
         save_graph(path, graph, {})
@@ -63,68 +65,61 @@ def read_model_graph(model_dir: Path, sha256: str | None = None) -> KnowledgeGra
     """Read the graph of a model.
 
     Args:
-        model_dir: where it stands.
-        sha256: the checksum that it must have.
+        model_dir: directory of the model.
+        sha256: checksum that the graph's file must have; None for any.
 
     Raises:
-        InputError: it is missing, damaged, or another one.
+        InputError: the file is missing or damaged, or has another checksum.
     """
     graph, _ = _read(model_dir, GRAPH_FILE, load_graph)
     if sha256 is not None and sealed_checksum(model_dir / GRAPH_FILE) != sha256:
         raise InputError(
-            f"model_dir (got {model_dir}) holds a ranker of another graph than "
-            f"{GRAPH_FILE}; run cdd embed anew"
+            f"model_dir (got {model_dir}) holds a ranker that was fitted on another graph than "
+            f"its {GRAPH_FILE}; run cdd embed again"
         )
     return graph
 
 
 def read_model_ranker(model_dir: Path) -> tuple[DrugRanker, str]:
-    """Read the ranker of a model, and the checksum of the graph that it belongs to.
+    """Read the ranker of a model, and the checksum of the graph that it was fitted on.
 
     Raises:
-        InputError: it is missing or damaged.
+        InputError: the file is missing or damaged.
     """
     return _read(model_dir, RANKER_FILE, load_ranker)
 
 
 def _read(model_dir: Path, name: str, load: Callable[[Path], _Content]) -> _Content:
     if not model_dir.is_dir():
-        raise InputError(f"model_dir (got {model_dir}) is no directory")
+        raise InputError(f"model_dir (got {model_dir}) must be a directory")
     path = model_dir / name
     try:
         return load(path)
     except FileNotFoundError:
-        why = "has none"
+        hint = ""
         if name == RANKER_FILE:
-            why = "has none: cdd embed fits one, unless --no-ranker or its warnings say otherwise"
-        raise InputError(f"model_dir (got {model_dir}) must hold {name}, it {why}") from None
+            hint = "; cdd embed fits a ranker unless --no-ranker is given or a warning says why not"
+        raise InputError(f"model_dir (got {model_dir}) must hold {name}{hint}") from None
     except OtherVersionError as error:
-        raise InputError(f"{path} is of {error}; run cdd embed anew") from None
+        raise InputError(f"{path} is of {error}; run cdd embed again") from None
     except DamagedFileError as error:
-        raise InputError(f"{path} is damaged: {error}; run cdd embed anew") from None
+        raise InputError(f"{path} is damaged: {error}; run cdd embed again") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
 
 
-#: To be raised whenever the same file would rank otherwise.
-MODEL_VERSION = 1  #: of config.json
-RANKER_VERSION = 3  #: of ranker.safetensors
-_SCALES = ("base_scale", "fellow_scale")
-_KNOWN = ("disease", "drug", "logits")
-
-
 def save_ranker(path: Path, ranker: DrugRanker, graph_sha256: str) -> None:
-    """Write a ranker; `load_ranker` gives it back.
+    """Write a ranker to a checksummed safetensors file.
 
     Args:
-        path: overwritten; see `checkpoint.atomic_path`.
+        path: overwritten.
         ranker: fitted.
-        graph_sha256: of the graph that it was fitted on; see `sealed_file.sealed_checksum`.
+        graph_sha256: checksum of the graph that the ranker was fitted on.
     """
     tensors: dict[str, Tensor] = {}
     for n, network in enumerate(ranker.paths.networks):
         for name, tensor in network.state_dict().items():
-            tensors[f"network.{n}.{name}"] = tensor.clone()  # some are shared
+            tensors[f"network.{n}.{name}"] = tensor.clone()  # some share memory
     for name in _SCALES:
         tensors[name] = torch.from_numpy(getattr(ranker.paths, name))
     for n, diseases in enumerate(ranker.paths.left_out):
@@ -134,7 +129,9 @@ def save_ranker(path: Path, ranker: DrugRanker, graph_sha256: str) -> None:
         tensors["embedding.drugs"] = ranker.embedding.drugs.contiguous()
         tensors["embedding.diseases"] = ranker.embedding.diseases.contiguous()
         tensors |= {f"known.{name}": getattr(known, name).contiguous() for name in _KNOWN}
-    if ranker.network is not None:  # as half as many bytes: the ranks of a few drugs may change
+    if (
+        ranker.network is not None
+    ):  # half precision halves the file; the ranks of a few drugs may change
         tensors["link.drugs"] = ranker.network.drugs.half()
         tensors["link.diseases"] = ranker.network.diseases.half()
     record = {
@@ -150,15 +147,15 @@ def save_ranker(path: Path, ranker: DrugRanker, graph_sha256: str) -> None:
 
 
 def load_ranker(path: Path) -> tuple[DrugRanker, str]:
-    """Read what `save_ranker` wrote.
+    """Read the file that `save_ranker` wrote.
 
     Returns:
-        The ranker, and the checksum of the graph that it belongs to.
+        The ranker, and the checksum of the graph that it was fitted on.
 
     Raises:
-        DamagedFileError: the file is not as it was written.
+        DamagedFileError: the file has changed since it was written.
         OtherVersionError: another version of this package wrote it.
-        OSError: it cannot be read at all.
+        OSError: the file cannot be read.
     """
     record, tensors = load_sealed(path, RANKER_VERSION)
     return _ranker(record, tensors), record["graph_sha256"]
@@ -198,42 +195,59 @@ def _blend(record: dict[str, Any]) -> Blend:
 
 
 def check_targets(sources: Mapping[str, Path], output: Sequence[Path], model_dir: Path) -> None:
-    """Refuse files that would take each other's place, or that of a file that is read.
+    """Check that the run overwrites neither its input nor one of its own outputs.
 
     Args:
-        sources: files that are read, or kept for reading, by what to call them.
-        output: the files of embeddings that will be written.
-        model_dir: where the model's files will be written.
+        sources: files that are read or cached, by their name in the error message.
+        output: the embeddings files that will be written.
+        model_dir: directory of the model's files.
+
+    Raises:
+        InputError: a file would be overwritten, or its path is a directory.
     """
     taken = {path.resolve(): name for name, path in sources.items()}
     for path in (*output, model_dir, *(model_dir / name for name in MODEL_FILES)):
         if path.resolve() in taken:
-            raise InputError(f"{path} would be written, but it is {taken[path.resolve()]} as well")
+            raise InputError(f"{path} would be written, but it is {taken[path.resolve()]}")
         taken[path.resolve()] = "another output"
         if path != model_dir and path.is_dir():
             raise InputError(f"{path} would be written, but it is a directory")
 
 
 def save_model(
-    model_dir: Path,
-    weights: Mapping[str, torch.Tensor],
-    config: Mapping[str, Any],
-    nodes: pl.DataFrame,
-    history: Sequence[Mapping[str, float | None]],
+    run: Run, graph: KnowledgeGraph, trained: Trained, parameters: Mapping[str, Any]
 ) -> None:
-    """Write all that a trained model is: no pickles, every file readable by common tools.
+    """Write a trained model to the run's model directory, which is made if it is missing.
+
+    Every file is readable by common tools: weights.safetensors, nodes.parquet (row i describes row
+    i of the model's node embedding), history.csv (a row per epoch) and config.json. Files of other
+    names in the directory stay.
 
     Args:
-        model_dir: a directory, made if missing; files of other names in it are left alone.
-        weights: to weights.safetensors.
-        config: to config.json: the model's kind, its sizes, the names of types and relations.
-        nodes: to nodes.parquet: row i describes row i of the model's node embedding.
-        history: to history.csv, one row per epoch.
+        run: has the directory.
+        graph: of the model.
+        trained: the model.
+        parameters: of the run, for config.json.
     """
-    with atomic_path(model_dir / "weights.safetensors") as path:
-        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path)
-    with atomic_path(model_dir / "nodes.parquet") as path:
-        nodes.write_parquet(path)
-    with atomic_path(model_dir / "history.csv") as path:
-        pl.DataFrame(list(history), infer_schema_length=None).write_csv(path)
-    save_record(model_dir / "config.json", {"format_version": MODEL_VERSION, **config})
+    weights = {
+        f"{name}.{key}": tensor.contiguous()
+        for name, module in (("model", trained.model), ("decoder", trained.decoder))
+        for key, tensor in module.state_dict().items()
+    }
+    config = {
+        "format_version": MODEL_VERSION,
+        **parameters,
+        "edges_file": str(run.edges),
+        "num_nodes": graph.num_nodes,
+        "node_types": graph.node_type_names,
+        "type_ptr": graph.type_ptr.tolist(),
+        "relations": graph.relations,
+        "edge_types": graph.edge_types,
+    }
+    with atomic_path(run.model_dir / "weights.safetensors") as path:
+        save_file(weights, path)
+    with atomic_path(run.model_dir / "nodes.parquet") as path:
+        graph.nodes.write_parquet(path)
+    with atomic_path(run.model_dir / "history.csv") as path:
+        pl.DataFrame(trained.history, infer_schema_length=None).write_csv(path)
+    save_record(run.model_dir / "config.json", config)

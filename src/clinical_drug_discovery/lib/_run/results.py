@@ -1,7 +1,4 @@
-"""What a run of a public function leaves behind: a ranker of drugs, the model, the embeddings.
-
-The record that both public functions return.
-"""
+"""The end of a run: the fit of the drug ranker, the files, and the record of the run."""
 
 from __future__ import annotations
 
@@ -9,41 +6,48 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from torch import Tensor
+
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.lib._run.model_dir import save_model, write_ranker
+from clinical_drug_discovery.models.collapse import Collapse
 from clinical_drug_discovery.models.embeddings_file import write_embeddings
 from clinical_drug_discovery.ranking.bilinear_score import NetworkScores
 from clinical_drug_discovery.ranking.drug_ranker import DrugRanker, fit_drug_ranker, why_no_ranker
 from clinical_drug_discovery.system.files import save_record
 from clinical_drug_discovery.system.machine import GIB, empty_cache, peak_memory_bytes
 from clinical_drug_discovery.system.progress import Run
-from clinical_drug_discovery.training.step import Trained
+from clinical_drug_discovery.training.disease_pairs import PairSampler, similarity_spearman
+from clinical_drug_discovery.training.memory_plan import Plan
+from clinical_drug_discovery.training.train import Trained
 
 
-def fit_ranker_of(
-    run: Run, graph: KnowledgeGraph, trained: Trained, wanted: bool, seed: int
+def fit_ranker(
+    run: Run, graph: KnowledgeGraph, trained: Trained, embeddings: Tensor, wanted: bool, seed: int
 ) -> DrugRanker | None:
-    """Fit the ranker that `cdd rank` will use; None, said aloud, if the graph gives nothing for it.
+    """Fit the ranker that `cdd rank` uses.
 
     Args:
-        run: takes the time and the warning.
+        run: collects times and warnings.
         graph: on the CPU.
-        trained: the model on the graph.
-        wanted: whether to fit one at all.
+        trained: the model.
+        embeddings: shape (N, D), of all nodes, on the CPU.
+        wanted: False returns None.
         seed: of the fit.
+
+    Returns:
+        The ranker; None, with a warning, if the graph has too few known treatments.
     """
     with run.timed("rank_fit"):
         if not wanted:
             return None
         why = why_no_ranker(graph)
         if why is not None:
-            run.warn(f"no ranker of drugs was fitted, cdd rank will refuse this model: {why}")
+            run.warn(f"no drug ranker was fitted, so cdd rank will refuse this model: {why}")
             return None
-        run.progress.milestone(
-            "Fitting the ranker of drugs on paths in the graph and on embeddings"
-        )
-        empty_cache(run.device)  # what the training used is then there for the fit
-        network = NetworkScores(trained.embeddings, trained.decoder)
+        run.progress.milestone("Fitting the drug ranker on paths in the graph and on embeddings")
+        empty_cache(run.device)  # the memory of the training is then free for the fit
+        network = NetworkScores(embeddings, trained.decoder)
         ranker = fit_drug_ranker(graph, network=network, seed=seed)
         run.peak.sample()
         empty_cache(run.device)
@@ -53,64 +57,46 @@ def fit_ranker_of(
 def write_results(
     run: Run,
     graph: KnowledgeGraph,
+    plan: Plan,
     trained: Trained,
+    embeddings: Tensor,
+    collapse: Collapse,
     ranker: DrugRanker | None,
+    *,
     seed: int,
     limit_nodes: int | None,
     include_node_types: Sequence[str] | None,
 ) -> dict[str, Any]:
-    """Write the model, the embeddings and the record; returns the record.
+    """Write the model, the embeddings and the record; return the record.
 
     Args:
-        run: says where to.
-        graph: what was embedded.
-        trained: the model of it.
-        ranker: see `fit_ranker_of`.
-        seed: what it was trained with.
-        limit_nodes: what the graph was read with.
-        include_node_types: what the graph was read with.
+        run: has the paths.
+        graph: that was embedded, on the CPU.
+        plan: has the settings and the predicted peak.
+        trained: the model.
+        embeddings: shape (N, D), of all nodes, on the CPU.
+        collapse: figures of these embeddings by node type.
+        ranker: from `fit_ranker`.
+        seed: of the run.
+        limit_nodes: filter that the graph was read with.
+        include_node_types: filter that the graph was read with.
     """
     parameters = {
-        **trained.parameters,
+        "model": plan.settings.model,
+        **asdict(plan.settings),
         "limit_nodes": limit_nodes,
         "include_node_types": include_node_types and list(include_node_types),
         "seed": seed,
     }
     with run.timed("write"):
-        save_model(
-            run.model_dir,
-            weights={
-                f"{name}.{key}": tensor
-                for name, module in (("model", trained.model), ("decoder", trained.decoder))
-                for key, tensor in module.state_dict().items()
-            },
-            config={
-                **parameters,
-                "edges_file": str(run.edges),
-                "num_nodes": graph.num_nodes,
-                "node_types": graph.node_type_names,
-                "type_ptr": graph.type_ptr.tolist(),
-                "relations": graph.relations,
-                "edge_types": graph.edge_types,
-            },
-            nodes=graph.nodes,
-            history=trained.history,
-        )
+        save_model(run, graph, trained, parameters)
         write_ranker(run.model_dir, graph, ranker)
-        saved_nodes = write_embeddings(run.output, graph.nodes, trained.embeddings)
+        saved_nodes = write_embeddings(run.output, graph.nodes, embeddings)
     device_peak = run.peak.num_bytes()
     names = (
-        "model",
-        "embedding_dim",
-        "hidden_dim",
-        "num_layers",
-        "num_epochs",
-        "training",
-        "bfloat16",
-        "seed",
-    )
-    known: dict[str, Any] = {name: parameters[name] for name in names}
-    known |= run.seconds
+        "model", "embedding_dim", "hidden_dim", "num_layers", "num_epochs", "training", "seed"
+    )  # fmt: skip
+    known: dict[str, Any] = {**{name: parameters[name] for name in names}, **run.seconds}
     stats = EmbeddingStats(
         **known,
         num_nodes=graph.num_nodes,
@@ -127,24 +113,39 @@ def write_results(
         saved_nodes=saved_nodes,
         warnings=run.warnings,
         read_report=graph.report.to_dict(),
-        predicted_memory_gib=trained.predicted_memory / GIB,
-        collapse=trained.collapse,
-        similarity=trained.similarity,
-    ).to_dict()
-    save_record(run.model_dir / "stats.json", stats)
+        predicted_memory_gib=plan.predicted_bytes / GIB,
+        collapse=collapse,
+        similarity=_similarity(trained.pairs, embeddings),
+    )
+    record = asdict(stats)
+    save_record(run.model_dir / "stats.json", record)
     run.progress.milestone(
         f"Wrote {saved_nodes:,} nodes to {run.output} and the model to {run.model_dir}"
     )
-    return stats
+    return record
+
+
+def _similarity(
+    pairs: PairSampler | None, embeddings: Tensor
+) -> dict[str, float | int | None] | None:
+    """Return the figures of `EmbeddingStats.similarity`."""
+    if pairs is None:
+        return None
+    return {
+        "num_pairs": pairs.num_pairs,
+        "num_held_out_nodes": pairs.num_held_out_nodes,
+        "num_held_out_pairs": len(pairs.held_out.a),
+        "spearman": similarity_spearman(embeddings, pairs.held_out),
+    }
 
 
 @dataclass(frozen=True)
 class EmbeddingStats:
-    """What was done, with what, how long it took and how it came out."""
+    """The record of a run: its sizes, settings, times, memory and results."""
 
     model: str  #: "graphsage" or "hgt"
     num_nodes: int
-    num_edges: int  #: directed; every fact counts twice
+    num_edges: int  #: directed edges; every fact counts twice
     num_relations: int  #: distinct relation names
     num_edge_types: int  #: distinct (source type, relation, target type)
     embedding_dim: int
@@ -153,31 +154,27 @@ class EmbeddingStats:
     num_epochs: int
     training: str  #: "full" or "sampled"
     device: str
-    bfloat16: bool  #: whether it was asked for; a CPU's kernels take it without
     seed: int
     seconds_read: float
+    seconds_compile: float  #: compilation of the CPU kernels; 0 if nothing was compiled
     seconds_train: float
-    seconds_inference: float  #: all nodes embedded
-    seconds_collapse: float  #: all embeddings looked at, for `collapse`
-    seconds_rank_fit: float  #: the ranker of drugs fitted; 0 without one
+    seconds_inference: float  #: embedding all nodes
+    seconds_collapse: float  #: collapse check of all embeddings
+    seconds_rank_fit: float  #: fit of the drug ranker; 0 without one
     seconds_write: float
-    predicted_memory_gib: float  #: of the process, from the plan, before training
-    peak_memory_gib: float  #: highest resident size of the process so far, libraries included
-    device_memory_gib: float | None  #: the most that the GPU's allocator held; None on the CPU
-    #: where that is from: "reported" by torch, the highest of "samples" taken, or "none"
+    predicted_memory_gib: float  #: peak of the process, predicted before the training
+    peak_memory_gib: float  #: peak resident size of the process so far, libraries included
+    device_memory_gib: float | None  #: peak of the GPU's allocator; None on the CPU
+    #: source of device_memory_gib: "reported" by torch, maximum of "samples", or "none"
     device_memory_source: str
     final_loss: float  #: of the last epoch
-    #: of HGT on a graph with diseases and genes: num_pairs (alike, that the contrastive term draws
-    #: from), num_held_out_nodes, num_held_out_pairs (with at least one such node) and spearman (of
-    #: gene Jaccard and cosine over these pairs; None where it has no value)
+    #: HGT on a graph with diseases and genes: num_pairs (similar diseases in the training),
+    #: num_held_out_nodes, num_held_out_pairs (pairs with such a node) and spearman (rank
+    #: correlation of gene Jaccard index and cosine over these pairs; None if it is undefined)
     similarity: dict[str, float | int | None] | None
     output_file: str
     model_dir: str
     saved_nodes: int  #: rows in output_file
     collapse: dict[str, dict[str, float | None]]  #: per node type: mean_cosine, effective_rank
-    warnings: list[str]  #: collapsed node types, parts of the loss that the graph has no facts for
+    warnings: list[str]  #: collapsed node types, and parts of the loss that the graph cannot have
     read_report: dict[str, Any]  #: what the file held: rows, duplicates, self-loops, spelling, ...
-
-    def to_dict(self) -> dict[str, Any]:
-        """The record as plain Python, ready for JSON."""
-        return asdict(self)

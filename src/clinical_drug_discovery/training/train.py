@@ -1,0 +1,296 @@
+"""The training of both models: one loop for each, and the step that they share."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph, node_range_of
+from clinical_drug_discovery.models.collapse import check_batch
+from clinical_drug_discovery.models.hgt import Hgt
+from clinical_drug_discovery.models.initialisation import structural_vectors
+from clinical_drug_discovery.models.layers import DistMult
+from clinical_drug_discovery.models.sage import GraphSage
+from clinical_drug_discovery.system.errors import InputError
+from clinical_drug_discovery.system.machine import empty_cache
+from clinical_drug_discovery.system.progress import Run
+from clinical_drug_discovery.training.batches import (
+    FullBatch,
+    HostBatch,
+    SubgraphBatches,
+    make_batches,
+)
+from clinical_drug_discovery.training.disease_pairs import (
+    PairBatch,
+    PairSampler,
+    shared_neighbor_jaccard,
+)
+from clinical_drug_discovery.training.edge_sampler import EdgeSampler
+from clinical_drug_discovery.training.losses import contrastive_loss, link_prediction_loss
+from clinical_drug_discovery.training.memory_plan import Plan
+from clinical_drug_discovery.training.optimizer import ModelOptimizer
+from clinical_drug_discovery.training.settings import SAMPLED, HgtSettings, SageSettings, Settings
+
+History = list[dict[str, Any]]  #: one record per epoch
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model."""
+
+    model: GraphSage | Hgt
+    decoder: DistMult
+    history: History
+    pairs: PairSampler | None  #: HGT: similar diseases; None if the graph has none
+
+
+@dataclass(frozen=True)
+class ContrastiveTerm:
+    """The contrastive term of a step's loss."""
+
+    pairs: PairBatch  #: their nodes are among the batch's rows
+    weight: float  #: w in (1 - w) link + w contrastive
+    temperature: float
+
+
+def train_sage(
+    run: Run, graph: KnowledgeGraph, settings: SageSettings, plan: Plan, seed: int
+) -> Trained:
+    """Train GraphSAGE.
+
+    Args:
+        run: has the device; collects times and warnings.
+        graph: on the CPU.
+        settings: checked.
+        plan: of this graph and these settings.
+        seed: of the initial weights and of all sampling.
+
+    Raises:
+        InputError: the learning rate is so high that the loss is NaN or infinite.
+    """
+    with run.timed("train"):
+        generator = torch.Generator().manual_seed(seed)
+        model = GraphSage(
+            graph.num_nodes, settings.hidden_dim, settings.embedding_dim, settings.num_layers,
+            generator,
+        )  # fmt: skip
+        decoder, optimizer, sampler, batches = _prepare(
+            run, graph, settings, plan, model, generator, seed
+        )
+        history: History = []
+        with run.progress.bar("Training", settings.num_epochs) as advance:
+            for epoch in range(1, settings.num_epochs + 1):
+                record = EpochRecord(run, graph, epoch, settings.num_epochs)
+                for _ in range(batches.num_steps):
+                    batch = batches.next(sampler.sample())
+                    record.add(training_step(model, decoder, optimizer, batch, None, record))
+                    del batch  # before the next subgraph is sampled
+                    empty_cache(run.device)
+                history.append(record.finish())
+                advance(f"loss {history[-1]['loss']:.4f}")
+    return Trained(model, decoder, history, None)
+
+
+def train_hgt(
+    run: Run, graph: KnowledgeGraph, settings: HgtSettings, plan: Plan, seed: int
+) -> Trained:
+    """Train HGT on links and, where the graph has similar diseases, on pairs of these.
+
+    Args:
+        run: has the device; collects times and warnings.
+        graph: on the CPU.
+        settings: checked.
+        plan: of this graph and these settings.
+        seed: of the initial weights and of all sampling.
+
+    Raises:
+        InputError: the learning rate is so high that the loss is NaN or infinite.
+    """
+    with run.timed("train"):
+        pairs = _similar_diseases(run, graph, settings, seed)
+        weight = _contrastive_weight(run, pairs, settings.contrastive_weight, plan.num_pairs)
+        generator = torch.Generator().manual_seed(seed)
+        model = Hgt(
+            graph.type_offsets, len(graph.edge_types), settings.hidden_dim,
+            settings.embedding_dim, settings.num_layers, settings.num_heads, generator,
+        )  # fmt: skip
+        decoder, optimizer, sampler, batches = _prepare(
+            run, graph, settings, plan, model, generator, seed
+        )
+        history: History = []
+        with run.progress.bar("Training", settings.num_epochs) as advance:
+            for epoch in range(1, settings.num_epochs + 1):
+                record = EpochRecord(run, graph, epoch, settings.num_epochs)
+                for _ in range(batches.num_steps):
+                    facts, term = sampler.sample(), None
+                    if pairs is not None and weight:
+                        drawn = pairs.sample(plan.num_pairs)
+                        facts = facts.including(drawn.nodes)
+                        term = ContrastiveTerm(drawn, weight, settings.temperature)
+                    batch = batches.next(facts)
+                    record.add(training_step(model, decoder, optimizer, batch, term, record))
+                    del batch  # before the next subgraph is sampled
+                    empty_cache(run.device)
+                history.append(record.finish())
+                advance(f"loss {history[-1]['loss']:.4f}")
+    return Trained(model, decoder, history, pairs)
+
+
+def training_step(
+    model: GraphSage | Hgt,
+    decoder: DistMult,
+    optimizer: ModelOptimizer,
+    batch: HostBatch,
+    contrastive: ContrastiveTerm | None = None,
+    record: EpochRecord | None = None,
+) -> dict[str, float]:
+    """Take one step: forward pass, loss, backward pass, update of the weights.
+
+    Args:
+        model: on its device.
+        decoder: on the same device.
+        optimizer: of both.
+        batch: on the host; it is moved to the device.
+        contrastive: the contrastive term of the loss; None trains on links alone.
+        record: of the epoch; it looks at the embeddings and at the device's memory.
+
+    Returns:
+        "loss", "link_loss" and, with that term, "contrastive_loss".
+    """
+    seen = batch.to(decoder.relation.device)
+    z = model(seen.all_nodes, seen.targets, optimizer.vectors(seen.nodes))
+    loss = link_prediction_loss(decoder, z, seen.facts)
+    losses = {"link_loss": loss.detach()}
+    if contrastive is not None:
+        other = contrastive_loss(z, seen.rows, contrastive.pairs, contrastive.temperature)
+        losses["contrastive_loss"] = other.detach()
+        loss = (1 - contrastive.weight) * loss + contrastive.weight * other
+        del other
+    if record is not None:
+        record.after_forward(z, seen.rows)
+    del z  # the backward pass frees it as soon as it is not needed
+    loss.backward()
+    if record is not None:
+        record.after_backward()
+    optimizer.step()
+    losses = {"loss": loss.detach(), **losses}
+    # All in one: on a GPU each .item() waits for the device.
+    return dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))
+
+
+class EpochRecord:
+    """Collects the figures of one epoch."""
+
+    def __init__(self, run: Run, graph: KnowledgeGraph, epoch: int, num_epochs: int) -> None:
+        """Start the clock.
+
+        Args:
+            run: has the learning rate and the peak of the device's memory.
+            graph: on the CPU.
+            epoch: counted from 1.
+            num_epochs: number of the last epoch.
+        """
+        self._run, self._graph, self._epoch, self._num_epochs = run, graph, epoch, num_epochs
+        self._start = time.perf_counter()
+        self._losses: dict[str, list[float]] = defaultdict(list)
+        self._collapse: dict[str, float | None] = {}
+
+    def after_forward(self, z: Tensor, rows: Tensor) -> None:
+        """Measure the collapse of the first step's embeddings, in every tenth epoch."""
+        if not self._losses:
+            self._collapse = check_batch(z, rows, self._graph, self._epoch, self._num_epochs)
+
+    def after_backward(self) -> None:
+        """Sample the device's memory while the gradients exist."""
+        self._run.peak.sample()
+
+    def add(self, losses: Mapping[str, float]) -> None:
+        """Add the losses of a step.
+
+        Raises:
+            InputError: the loss is NaN or infinite.
+        """
+        if not math.isfinite(losses["loss"]):
+            raise InputError(
+                f"learning_rate (got {self._run.learning_rate}) is too high: "
+                f"the loss of epoch {self._epoch} is {losses['loss']}"
+            )
+        for name, value in losses.items():
+            self._losses[name].append(value)
+
+    def finish(self) -> dict[str, Any]:
+        """Return the epoch's number, mean losses, seconds and collapse figures."""
+        means = {name: fmean(values) for name, values in self._losses.items()}
+        seconds = time.perf_counter() - self._start
+        return {"epoch": self._epoch, **means, "seconds": seconds, **self._collapse}
+
+
+def _prepare(
+    run: Run,
+    graph: KnowledgeGraph,
+    settings: Settings,
+    plan: Plan,
+    model: GraphSage | Hgt,
+    generator: torch.Generator,
+    seed: int,
+) -> tuple[DistMult, ModelOptimizer, EdgeSampler, FullBatch | SubgraphBatches]:
+    """Move the model to the device, set its input vectors, and make what its loop needs."""
+    model.to(run.device)
+    with torch.no_grad():
+        model.node_embedding.copy_(structural_vectors(graph, settings.hidden_dim, generator))
+    decoder = DistMult(len(graph.relations), settings.embedding_dim, generator).to(run.device)
+    batches = make_batches(graph, run.device, settings.training, settings.subgraph_size, seed)
+    run.progress.milestone(batches.description)
+    optimizer = ModelOptimizer(
+        model, decoder, settings.learning_rate, settings.num_epochs * batches.num_steps,
+        lazy=settings.training == SAMPLED,
+    )  # fmt: skip
+    return decoder, optimizer, EdgeSampler(graph, list(plan.positives.values()), seed), batches
+
+
+def _similar_diseases(
+    run: Run, graph: KnowledgeGraph, settings: HgtSettings, seed: int
+) -> PairSampler | None:
+    """Find pairs of similar diseases; without disease-gene edges, warn and return None."""
+    names, threshold = settings.shared_neighbors, settings.similarity_threshold
+    jaccard = shared_neighbor_jaccard(graph, **names)
+    if jaccard is None:
+        run.warn(
+            f"the graph has no facts of disease_gene_relation {names['relation']!r} between "
+            f"disease_type {names['node_type']!r} and gene_type {names['neighbor_type']!r}: "
+            "trained on links alone"
+        )
+        return None
+    first, _ = node_range_of(graph, names["node_type"])
+    pairs = PairSampler(jaccard, first, threshold, seed)
+    run.progress.milestone(
+        f"{pairs.num_similar_pairs:,} pairs of type {names['node_type']!r} share "
+        f"{names['neighbor_type']!r} with a Jaccard index of at least {threshold:g}; "
+        f"{pairs.num_held_out_nodes:,} nodes are held out for measurement, "
+        f"{pairs.num_pairs:,} pairs are left for training"
+    )
+    return pairs
+
+
+def _contrastive_weight(
+    run: Run, pairs: PairSampler | None, weight: float, batch_size: int
+) -> float:
+    """Return the weight of the contrastive term, or warn and return 0 if it has no gradient."""
+    if pairs is None or weight == 0:
+        return 0.0
+    if not pairs.has_negatives(batch_size):
+        run.warn(
+            f"no contrastive loss: {pairs.num_pairs:,} pairs of similar diseases (of "
+            f"{pairs.num_similar_pairs:,}; the others have a held-out node) and edge_sample_size "
+            f"({batch_size:,} a step) give no negatives: trained on links alone"
+        )
+        return 0.0
+    return weight
