@@ -271,10 +271,10 @@ def test_the_loss_is_what_the_weight_says(edges: Path, tmp_path: Path, weight: f
         ({"disease_gene_relation": "has_gene"}, "has no facts of disease_gene_relation 'has_gene'"),
         ({"disease_type": "Disease"}, "between disease_type 'Disease'"),
         ({"include_node_types": ["drug", "disease"]}, "gene_type 'gene/protein'"),
-        ({"edge_sample_size": 1}, "edge_sample_size (1 a step) give no pair"),
+        ({"edge_sample_size": 1}, "edge_sample_size (1 a step) give no negatives"),
     ],
 )
-def test_without_alike_diseases_it_says_so_and_trains_on_links(
+def test_without_similar_diseases_it_says_so_and_trains_on_links(
     edges: Path,
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
