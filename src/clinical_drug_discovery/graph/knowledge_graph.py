@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+import scipy.sparse
 import torch
 from torch import Tensor
 
-from clinical_drug_discovery.graph import edge_kernels
 from clinical_drug_discovery.graph.chunks import steady_size, window_rows
 from clinical_drug_discovery.graph.dedup import sort_integers
 from clinical_drug_discovery.system.errors import InputError
@@ -211,20 +211,24 @@ class KnowledgeGraph:
 
     @cached_property
     def reverse_edges(self) -> Tensor:
-        """For each edge the number of its mirror, shape (E,), int32; needs the graph on the CPU.
+        """Number of each edge's reverse edge, shape (E,), int32; needs the graph on the CPU.
 
-        Made on first use and kept, at 4 bytes an edge.
+        Computed on first use and kept, at 4 bytes an edge.
         """
-        types = range(len(self.edge_types))
-        return torch.from_numpy(
-            edge_kernels.reverse_edges(
-                self.edge_type_ptr.numpy(),
-                self.src.numpy(),
-                np.array([self.type_offsets[src] for src, _ in self.endpoint_types]),
-                np.array(self.reverse_edge_type),
-                [self.indptr_of(r)[:-1].numpy() for r in types],
+        reverse = np.empty(self.num_edges, np.int32)
+        edges = np.arange(self.num_edges, dtype=np.int32)
+        ptr, src = self.edge_type_ptr.tolist(), self.src.numpy()
+        for r, (src_type, _) in enumerate(self.endpoint_types):
+            first, last = self.node_range(src_type)
+            own, back = (slice(ptr[k], ptr[k + 1]) for k in (r, self.reverse_edge_type[r]))
+            indptr = self.indptr_of(r).numpy() - ptr[r]
+            by_target = scipy.sparse.csr_array(
+                (edges[own], src[own] - np.int32(first), indptr.astype(np.int32)),
+                shape=(len(indptr) - 1, last - first),
             )
-        )
+            # Sorted by source and then by target: the order of the reverse edges.
+            reverse[by_target.tocsc().data] = edges[back]
+        return torch.from_numpy(reverse)
 
     @property
     def edge_type(self) -> Tensor:

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clinical_drug_discovery.graph.edge_kernels import kept_edges
 from clinical_drug_discovery.graph.knowledge_graph import IntArray, KnowledgeGraph
 from clinical_drug_discovery.ops.backend import uses_kernels
 from clinical_drug_discovery.ops.blocks import Block, full_block, row_block
@@ -176,20 +175,27 @@ def induced_subgraph(graph: KnowledgeGraph, nodes: IntArray, hidden: IntArray) -
     """
     new_number = np.full(graph.num_nodes, -1, np.int32)
     new_number[nodes] = np.arange(len(nodes), dtype=np.int32)
-    gone = np.zeros(graph.num_edges, bool)
-    gone[hidden] = True
     type_ptr = np.searchsorted(nodes, graph.type_offsets)
-    runs = [  # for each edge type, where the kept target nodes stand in indptr
+    runs = [  # for each edge type, where its kept targets stand in indptr
         nodes[type_ptr[dst] : type_ptr[dst + 1]] + (graph.indptr_ptr[r] - graph.type_offsets[dst])
         for r, (_, dst) in enumerate(graph.endpoint_types)
     ]
-    first, indptr = np.cumsum([0, *map(len, runs)]), graph.indptr.numpy()
-    run = np.concatenate(runs)
-    src, ptr = kept_edges(indptr[run], indptr[run + 1], graph.src.numpy(), new_number, gone)
+    first, run = np.cumsum([0, *map(len, runs)]), np.concatenate(runs)
+    begin, end = graph.indptr.numpy()[run], graph.indptr.numpy()[run + 1]
+    # The edges into kept targets, one target after the other.
+    count = end - begin
+    edge_ptr = np.cumsum(count)
+    edge = np.repeat(begin - (edge_ptr - count), count) + np.arange(count.sum())
+    src = new_number[graph.src.numpy()[edge]]
+    gone = np.zeros(graph.num_edges, bool)
+    gone[hidden] = True
+    kept = (src >= 0) & ~gone[edge]
+    num_kept = np.concatenate([[0], np.cumsum(kept)])
+    ptr = np.concatenate([[0], num_kept[edge_ptr]])
     return replace(
         graph,
         node_type=graph.node_type[torch.from_numpy(nodes)],
-        src=torch.from_numpy(src),
+        src=torch.from_numpy(src[kept]),
         indptr=torch.from_numpy(
             np.concatenate([ptr[start : stop + 1] for start, stop in pairwise(first)])
         ),

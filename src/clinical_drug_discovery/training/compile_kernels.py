@@ -14,7 +14,6 @@ import numpy as np
 import polars as pl
 import torch
 
-from clinical_drug_discovery.graph import edge_kernels
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph, ReadReport, build_graph
 from clinical_drug_discovery.models.hgt import Hgt
 from clinical_drug_discovery.models.layers import DistMult
@@ -24,12 +23,12 @@ from clinical_drug_discovery.ops.cpu import attention as cpu_attention
 from clinical_drug_discovery.ops.cpu import head_maps as cpu_heads
 from clinical_drug_discovery.ops.cpu import neighbors as cpu
 from clinical_drug_discovery.system.progress import Run
-from clinical_drug_discovery.training.batches import FullBatch, induced_subgraph
+from clinical_drug_discovery.training.batches import FullBatch
 from clinical_drug_discovery.training.edge_sampler import EdgeSampler
 from clinical_drug_discovery.training.optimizer import ModelOptimizer
 from clinical_drug_discovery.training.train import training_step
 
-_MODULES = (cpu, cpu_attention, cpu_heads, edge_kernels)
+_MODULES = (cpu, cpu_attention, cpu_heads)
 
 
 def compile_kernels(run: Run) -> None:
@@ -53,7 +52,6 @@ def compile_kernels(run: Run) -> None:
 def train_tiny_models() -> None:
     """Compile all kernels: take one training step with each model on three nodes."""
     graph, generator = _tiny_graph(), torch.Generator().manual_seed(0)
-    induced_subgraph(graph, np.arange(graph.num_nodes), np.zeros(0, np.int64))
     sampler = EdgeSampler(graph, graph.edge_type_counts, seed=0)
     batches = FullBatch(graph, graph.device)
     for model in (
