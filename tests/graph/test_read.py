@@ -164,32 +164,38 @@ FAULTS: dict[str, tuple[bytes, str]] = {
     "header alone": (corrupt(1, "", "")[: corrupt(1, "", "").index(b"\n") + 1], r"no rows"),
     "wrong header": (corrupt(1, "x_id", "drug_id"), r"header lacks x_id; it has"),
     "a column twice": (corrupt(1, "display_relation", "x_id"), r"header has x_id more than once"),
-    "half an index": (corrupt(1, "y_index", "number"), r"x_index; it must have both or none"),
-    "missing fields": (corrupt(20, ",MONDO", ""), r"row 20: no y_source"),
-    "missing field": (corrupt(20, "drug 18", ""), r"row 20: no x_name"),
+    "half an index": (corrupt(1, "y_index", "number"), r"x_index; it must have both or neither"),
+    "missing fields": (corrupt(20, ",MONDO", ""), r"row 20: y_source is missing"),
+    "missing field": (corrupt(20, "drug 18", ""), r"row 20: x_name is missing"),
     "empty field": (corrupt(20, "drug 18", '""'), r"row 20: a node's name must not be empty"),
     "empty relation": (corrupt(20, "indication,", '"",'), r"row 20: relation must not be empty"),
-    "too many fields": (corrupt(20, "drug 18", "drug, 18"), r"row 20: 13 fields .* header has 12"),
+    "too many fields": (
+        corrupt(20, "drug 18", "drug, 18"),
+        r"row 20: 13 fields, but the header",
+    ),
     "open quote": (corrupt(20, "drug 18", '"drug 18'), r"row 20: .*quote"),
     "stray quote": (corrupt(20, "drug 18", 'drug "18'), r"row 20: .*quote"),
     "not UTF-8": (
         corrupt(20, "drug 18", "drug é").replace("é".encode(), b"\xe9"),
         r"row 20: .*UTF",
     ),
-    "cut short": (corrupt(1, "", "")[:-30], r"row 41: no y_.* cut short"),
+    "cut short": (corrupt(1, "", "")[:-30], r"row 41: y_.* missing; .* cut short"),
     "no number": (corrupt(20, "indication,indication,", "r,r,1e"), r"row 20: x_index .*'1e\d+'"),
     "two types": (
         corrupt(9, ",disease,", ",drug,"),
-        r"row 9: .*index.* has type 'drug', but row 2 ",
+        r"row 9: .*index.* has type 'drug', but in row 2 ",
     ),
     "two types of an id": (
         corrupt(9, ",disease,", ",drug,", numbered=False),
-        r"row 9: .*source 'MONDO', id '0' has type 'drug', but row 2 gave it type 'disease'",
+        r"row 9: .*source 'MONDO', id '0' has type 'drug', but in row 2 it has type 'disease'",
     ),
-    "two names": (corrupt(9, "disease 0", "Disease 0"), r"row 9: .* name 'Disease 0', but row 2 "),
+    "two names": (
+        corrupt(9, "disease 0", "Disease 0"),
+        r"row 9: .* name 'Disease 0', but in row 2 ",
+    ),
     "self-loops alone": (
         to_rows([(node("drug", 1), "r", node("drug", 1))]).write_csv().encode(),
-        r"no graph",
+        r"is not a graph",
     ),
     "no text": (b"\x89PNG\r\n\x1a\n" + bytes(range(256)), r"header lacks|UTF-8"),
 }
@@ -208,7 +214,7 @@ def test_a_bad_file_is_named_with_its_row(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("pattern", "damaged", "message"),
-    [(r"^(.{40}).*", r"\1", "row 400001: no "), (r"^", ",", "row 400001: 13 fields")],
+    [(r"^(.{40}).*", r"\1", "row 400001: .* missing"), (r"^", ",", "row 400001: 13 fields")],
 )
 def test_a_bad_row_far_into_the_file(
     tmp_path: Path, pattern: str, damaged: str, message: str

@@ -190,8 +190,14 @@ def test_json_and_table_of_the_command(model: Path) -> None:
         (["--diseases", "all", "--output", "r.csv", "--explain"], "explain is for one disease"),
         (["--disease", "1", "--top", "0"], "top (got 0)"),
         (["--disease", "1", "--top", "61"], "top (got 61) must be at most 60"),
-        (["--disease", "diseas 1"], "disease (got 'diseas 1') is no name or id of type disease"),
-        (["--disease", "drug 1"], "disease (got 'drug 1') is no name or id of type disease"),
+        (
+            ["--disease", "diseas 1"],
+            "disease (got 'diseas 1') must be the name or id of a node",
+        ),
+        (
+            ["--disease", "drug 1"],
+            "disease (got 'drug 1') must be the name or id of a node",
+        ),
         (["--diseases", "all", "--output", "r.npy"], "output (got r.npy) must end in one of .csv"),
         (["--diseases", "all", "--output", "."], "output (got .)"),
         (["--diseases", "ids.txt", "--output", "r.csv"], "diseases, line 3 of ids.txt (got 'nix')"),

@@ -53,13 +53,13 @@ def test_type_narrows_the_search() -> None:
 @pytest.mark.parametrize(
     ("query", "message"),
     [
-        ("1234", r"ambiguous; say which: NCBI:1234 \(gene/protein 'ASP'\), MONDO:1234"),
+        ("1234", r"ambiguous; choose one of NCBI:1234 \(gene/protein 'ASP'\), MONDO:1234"),
         ("asthma", r"ambiguous.*MONDO:1234 .*DrugBank:7"),
         ("COLD", r"ambiguous.*MONDO:5 .*MONDO:6"),
         ("Atorvastain", r"did you mean DrugBank:DB2 \(drug 'Atorvastatin'\)"),
-        ("statin", r"names that hold it: DrugBank:DB2.*DrugBank:DB9"),
+        ("statin", r"names that contain it: DrugBank:DB2.*DrugBank:DB9"),
         ("", r"''"),
-        ("zzzzzz", r"'zzzzzz'.* is no name or id in the graph$"),
+        ("zzzzzz", r"'zzzzzz'.* must be the name or id of a node in the graph$"),
     ],
 )
 def test_what_is_not_found_or_ambiguous_is_explained(query: str, message: str) -> None:

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Look up nodes by id or name, with suggestions for a name that is not found."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ _MAX_CHOICES = 8
 def find_node(
     nodes: pl.DataFrame, query: str, *, type: str | None = None, parameter: str = "node"
 ) -> int:
-    """The row of the node that `query` names.
+    """Find the node that a query names.
 
     Args:
         nodes: N rows.
-        query: source:id, an id, or a name; names match in any case, an exact match wins.
-        type: only nodes of this type.
-        parameter: what the query was given as, for the error.
+        query: source:id, an id, or a name. Upper and lower case in names are ignored if no name
+            matches exactly.
+        type: search only nodes of this type.
+        parameter: name of the parameter that holds the query, for the error message.
 
     Returns:
-        A row number of `nodes`.
+        The row number in `nodes`.
 
     Raises:
-        InputError: no such node (with suggestions), or several (with the choices).
+        InputError: no node matches (with suggestions), or several do (with the choices).
     """
     text = query.strip()
     table = nodes.with_row_index("row")
@@ -46,24 +47,28 @@ def find_node(
             return int(found["row"][0])
         if len(found) > 1:
             raise InputError(
-                f"{parameter} (got {query!r}) is ambiguous; say which: {_choices(found)}"
+                f"{parameter} (got {query!r}) is ambiguous; choose one of {_choices(found)}"
             )
     of_type = "" if type is None else f" of type {type}"
     raise InputError(
-        f"{parameter} (got {query!r}) is no name or id{of_type} in the graph{_suggest(table, text)}"
+        f"{parameter} (got {query!r}) must be the name or id of a node{of_type} in the graph"
+        f"{_suggest(table, text)}"
     )
 
 
 def find_nodes(nodes: pl.DataFrame, queries: Sequence[tuple[str, str]], *, type: str) -> list[int]:
-    """The rows of the nodes that many queries name: as `find_node`, but the names are read once.
+    """Find the nodes that many queries name, as `find_node`, but index the names only once.
 
     Args:
         nodes: N rows, all of one type.
-        queries: what each was given as, for the error, and the query.
-        type: of the nodes.
+        queries: pairs of the parameter's name, for the error message, and the query.
+        type: the type of the nodes.
+
+    Returns:
+        The row numbers in `nodes`.
 
     Raises:
-        InputError: of the first query that names no node, or several.
+        InputError: see `find_node`; for the first query that fails.
     """
     names, ids = nodes["node_name"].to_list(), nodes["node_id"].to_list()
     full = [f"{source}:{id_}" for source, id_ in zip(nodes["node_source"], ids, strict=True)]
@@ -75,10 +80,16 @@ def find_nodes(nodes: pl.DataFrame, queries: Sequence[tuple[str, str]], *, type:
     found: list[int] = []
     for parameter, query in queries:
         rows = next((rule[query.strip()] for rule in rules if query.strip() in rule), set())
-        if len(rows) != 1:  # another case, several, or none: seldom, and told in full
+        if len(rows) != 1:  # rare: another case, several nodes, or none
             rows = {find_node(nodes, query, type=type, parameter=parameter)}
         found += rows
     return found
+
+
+def did_you_mean(wanted: str, known: list[str]) -> str:
+    """Return the end of an error message that suggests the known word nearest to `wanted`."""
+    near = get_close_matches(wanted, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _choices(found: pl.DataFrame) -> str:
@@ -91,14 +102,14 @@ def _choices(found: pl.DataFrame) -> str:
 
 
 def _suggest(table: pl.DataFrame, text: str) -> str:
-    """Names like the one that was typed: those that hold it, else those with nearly its letters."""
+    """Suggest names that contain the text, or else names that are spelled nearly like it."""
     lowered = table["node_name"].str.to_lowercase()
-    holds = (
+    contain = (
         table.filter(lowered.str.contains(text.lower(), literal=True)) if text else table.clear()
     )
-    if len(holds):
-        by_length = holds.sort(pl.col("node_name").str.len_chars(), "node_name")
-        return f"; names that hold it: {_choices(by_length)}"
+    if len(contain):
+        by_length = contain.sort(pl.col("node_name").str.len_chars(), "node_name")
+        return f"; names that contain it: {_choices(by_length)}"
     near = get_close_matches(text.lower(), lowered.unique().sort().to_list(), n=5, cutoff=0.6)
     if not near:
         return ""
@@ -107,8 +118,3 @@ def _suggest(table: pl.DataFrame, text: str) -> str:
         pl.col("node_name").str.to_lowercase().replace_strict(order, default=None)
     )
     return f"; did you mean {_choices(close)}?"
-
-
-def _hint(wanted: str, known: list[str]) -> str:
-    near = get_close_matches(wanted, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""

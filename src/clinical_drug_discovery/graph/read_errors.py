@@ -1,7 +1,7 @@
-"""What to tell the user of a file that could not be parsed: which row, and what is wrong with it.
+"""Explain why a file could not be parsed: which row is at fault, and what is wrong with it.
 
-Runs only after reading failed, so it may be slow (about 15 s for 8 million rows) but stays small:
-the file is streamed again, line by line, by a parser that knows where it is.
+This code runs only after reading has failed, so it may be slow: about 15 s for 8 million rows. It
+streams the file again, line by line, through a parser that counts rows.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ def explain_unreadable(path: Path, num_rows: int, error: Exception) -> str:
 
     Args:
         path: the file.
-        num_rows: rows that were read before the error.
-        error: what the reader raised.
+        num_rows: number of rows that were read before the error.
+        error: the exception of the reader.
 
     Returns:
-        A message that names the file, the rule and, where it can be known, the row.
+        A message that names the file, the rule and, if it can be found, the row.
     """
     if path.stat().st_size == 0:
         return f"{path} is empty"
     reason = str(error).strip().split("\n")[0] or type(error).__name__
     if path.name.lower().endswith(".parquet"):
-        return f"{path} is no readable Parquet file: {reason}"
+        return f"{path} is not a readable Parquet file: {reason}"
     if isinstance(error, PermissionError):
         return f"{path} cannot be read: permission denied"
     if isinstance(error, pl.exceptions.NoDataError):
         return f"{path} is empty"
     if isinstance(error, OSError):
         return (
-            f"{path} is truncated or damaged, somewhere after row {num_rows}: {reason}; "
-            "fetch it again"
+            f"{path} is truncated or damaged somewhere after row {num_rows}: {reason}; "
+            "download it again"
         )
-    return f"{path}{_find_fault(path) or f' is no readable CSV file: {reason}'}"
+    return f"{path}{_find_fault(path) or f' is not a readable CSV file: {reason}'}"
 
 
 def _find_fault(path: Path) -> str | None:
-    """The first row that breaks a rule of CSV, as the tail of a sentence; None if none is found."""
+    """Find the first row that breaks a rule of CSV; return the end of a sentence about it."""
     lines = _Lines(path)
     num_fields = row = 0
     try:
@@ -56,20 +56,20 @@ def _find_fault(path: Path) -> str | None:
             if _REPLACED in lines.latest:
                 fault = "not valid UTF-8"
             elif fields and len(fields) != num_fields:
-                fault = f"{len(fields)} fields where the header has {num_fields}"
+                fault = f"{len(fields)} fields, but the header has {num_fields}"
             elif lines.count == row and not _WELL_FORMED.fullmatch(lines.latest):
-                fault = "a quote inside a field that is not quoted"
+                fault = "a quote inside an unquoted field"
             if fault:
                 return f", row {row}: {fault}: {lines.latest[:80]!r}"
     except csv.Error as error:
-        return f", row {row + 1}: {error}; is a quote left open?"
+        return f", row {row + 1}: {error} (is a quote left open?)"
     except (pl.exceptions.PolarsError, OSError):
-        return None  # not even lines can be read of it
+        return None  # not even its lines can be read
     return None
 
 
 class _Lines:
-    """The lines of a file of any compression, with undecodable bytes replaced."""
+    """Iterate over the lines of a file, decompressed, with undecodable bytes replaced."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -77,7 +77,7 @@ class _Lines:
         self.count = 0
 
     def __iter__(self) -> Iterator[str]:
-        # A separator that no text holds, and no quoting: each line arrives whole, as one column.
+        # With a separator that no text contains and without quoting, a line is one column.
         frame = pl.scan_csv(
             self.path,
             separator="\x1f",

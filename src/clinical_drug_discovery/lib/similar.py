@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from clinical_drug_discovery.graph.node_lookup import _hint, find_node
+from clinical_drug_discovery.graph.node_lookup import did_you_mean, find_node
 from clinical_drug_discovery.lib._run.model_dir import model_dir_of, read_model_graph
 from clinical_drug_discovery.models.embeddings_file import read_embeddings
 from clinical_drug_discovery.ranking.explanations import Explainer
@@ -83,7 +83,7 @@ def nearest(
     if wanted not in nodes["node_type"]:
         types = nodes["node_type"].unique().sort().to_list()
         raise InputError(
-            f"type (got {wanted!r}) must be one of {', '.join(types)}{_hint(wanted, types)}"
+            f"type (got {wanted!r}) must be one of {', '.join(types)}{did_you_mean(wanted, types)}"
         )
     rows = np.flatnonzero((nodes["node_type"] == wanted).to_numpy())
     rows = rows[rows != at]

@@ -14,7 +14,8 @@ import numpy as np
 import polars as pl
 import torch
 
-from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph, ReadReport, build_graph
+from clinical_drug_discovery.graph.build import build_graph
+from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph, ReadReport
 from clinical_drug_discovery.models.hgt import Hgt
 from clinical_drug_discovery.models.layers import DistMult
 from clinical_drug_discovery.models.sage import GraphSage

@@ -1,11 +1,11 @@
-"""Numbering: as a dictionary would, whatever the hashes are."""
+"""Numbering agrees with a dictionary, and facts agree with sets, whatever the hashes are."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from clinical_drug_discovery.graph.dedup import Numbering, fold, node_bits, pack
+from clinical_drug_discovery.graph.build import Numbering, distinct_facts, node_bits, pack_rows
 
 
 @pytest.mark.parametrize("spread", [2**64 - 1, 90_000])  # the latter share their upper bits
@@ -37,7 +37,7 @@ def test_folding_is_that_of_sets(rng: np.random.Generator) -> None:
         x, y, r = (rng.integers(0, most, size) for most in (40, 40, 3))
         x, y, r = x[x != y], y[x != y], r[x != y]
         bits = node_bits(40)
-        lower, relation, higher, counts = fold(pack(x, r, y, bits), bits)
+        lower, relation, higher, counts = distinct_facts(pack_rows(x, r, y, bits), bits)
         rows = set(zip(x.tolist(), r.tolist(), y.tolist(), strict=True))
         facts = {(min(a, b), k, max(a, b)) for a, k, b in rows}
         found = list(zip(lower.tolist(), relation.tolist(), higher.tolist(), strict=True))
