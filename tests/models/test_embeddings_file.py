@@ -122,9 +122,10 @@ def test_a_request_to_end_removes_what_is_unfinished(tmp_path: Path) -> None:
     script = (
         "import sys, time\n"
         "from pathlib import Path\n"
-        "from clinical_drug_discovery import checkpoint, cli\n"
+        "from clinical_drug_discovery import cli\n"
+        "from clinical_drug_discovery.system.files import atomic_path\n"
         "def write():\n"
-        "    with checkpoint.atomic_path(Path(sys.argv[1])) as path:\n"
+        "    with atomic_path(Path(sys.argv[1])) as path:\n"
         "        sys.stdout.write('ready\\n'); sys.stdout.flush(); time.sleep(60)\n"
         "cli.make_app = lambda: write\n"
         "cli.main()\n"

@@ -1,6 +1,7 @@
-"""Embeddings to CSV, Parquet or .npy, and back.
+"""Reading and writing of embeddings and other tables: CSV, Parquet or .npy.
 
-Columns: node_id, node_name, node_type, embedding, node_index, node_source; rows by node_index.
+Columns of embeddings: node_id, node_name, node_type, embedding, node_index, node_source; rows are
+sorted by node_index.
 """
 
 from __future__ import annotations
@@ -22,35 +23,40 @@ from clinical_drug_discovery.system.machine import empty_cache
 
 SUFFIXES = (".csv", ".parquet", ".npy")
 COLUMNS = ("node_id", "node_name", "node_type", "embedding", "node_index", "node_source")
-_CHUNK_FLOATS = 2**19  # that are held at a time, 2 MB: 1024 rows of 512 dimensions
-_TABLE_ROWS = 65_536  # in a row group of a table without embeddings
-_READ_ROWS = 4096  # of CSV at a time
+_CHUNK_FLOATS = 2**19  # numbers of a chunk, 2 MB: 1024 rows of 512 dimensions
+_TABLE_ROWS = 65_536  # rows of a Parquet row group in a table without embeddings
+_READ_ROWS = 4096  # rows of CSV that are read at a time
 
 
 def check_output(path: Path, suffixes: tuple[str, ...] = SUFFIXES) -> None:
-    """Refuse an output that could not be written, before anything expensive starts."""
+    """Check that an output file can be written.
+
+    Raises:
+        InputError: the suffix is not one of `suffixes`, or the path is a directory, a circular
+            link, or in a directory that is not writable.
+    """
     if path.suffix.lower() not in suffixes:
         raise InputError(f"output (got {path}) must end in one of {', '.join(suffixes)}")
     if path.is_dir():
         raise InputError(f"output (got {path}) is a directory")
     try:
-        place = path.resolve().parent  # a link is written through
+        directory = path.resolve().parent  # the target of a link is written, not the link
     except (OSError, RuntimeError):
-        raise InputError(f"output (got {path}) is a link that leads back to itself") from None
-    check_writable("output", place)
+        raise InputError(f"output (got {path}) is a circular link") from None
+    check_writable("output", directory)
 
 
 def check_table_output(path: Path) -> None:
-    """As `check_output`, for a table without embeddings."""
+    """Check an output file like `check_output`, for a table without embeddings."""
     check_output(path, (".csv", ".parquet"))
 
 
 def write_tables(path: Path, tables: Iterator[pl.DataFrame]) -> int:
-    """Write tables one below the other to .csv or .parquet; the file takes its name at the end.
+    """Write tables one below the other to a file, which gets its name when it is complete.
 
     Args:
         path: .csv or .parquet.
-        tables: at least one, of the same columns; only one is held at a time.
+        tables: at least one, with the same columns; only one is in memory at a time.
 
     Returns:
         The number of rows.
@@ -74,17 +80,19 @@ def write_tables(path: Path, tables: Iterator[pl.DataFrame]) -> int:
 
 
 def output_files(path: Path) -> list[Path]:
-    """All files that writing embeddings to `path` makes."""
+    """Return all files that `write_embeddings` writes for `path`."""
     return [path, index_path(path)] if path.suffix.lower() == ".npy" else [path]
 
 
 def index_path(path: Path) -> Path:
-    """Where the nodes' ids and names stand beside a .npy file of embeddings."""
+    """Return the path of the index of a .npy file, with the nodes' ids and names."""
     return path.with_name(f"{path.stem}_index.csv")
 
 
 def write_embeddings(path: Path, nodes: pl.DataFrame, embeddings: Tensor) -> int:
-    """Write one row per node, by node_index, to a temporary file that takes the name at the end.
+    """Write one row per node, sorted by node_index, to a file that gets its name when complete.
+
+    Rows are sorted chunk by chunk, so this takes the memory of a few chunks for any N and D.
 
     Args:
         path: .csv (the embedding as a JSON list that parses back to the same float32), .parquet
@@ -93,8 +101,7 @@ def write_embeddings(path: Path, nodes: pl.DataFrame, embeddings: Tensor) -> int
         embeddings: shape (N, D), float32, on the CPU.
 
     Returns:
-        The number of rows written. Peak extra memory is that of a few chunks, whatever N and D are:
-        rows are put in order chunk by chunk.
+        The number of rows written.
     """
     check_shape("embeddings", embeddings, nodes.height, None)
     order = nodes["node_index"].arg_sort()
@@ -121,12 +128,12 @@ def write_embeddings(path: Path, nodes: pl.DataFrame, embeddings: Tensor) -> int
 
 
 def chunk_rows(dim: int) -> int:
-    """Rows of embeddings of so many dimensions that are held at a time."""
+    """Return the number of rows in a chunk of embeddings with `dim` dimensions."""
     return max(1, _CHUNK_FLOATS // max(dim, 1))
 
 
 def _write_numpy_header(file: BinaryIO, values: npt.NDArray[np.float32]) -> None:
-    """What np.save writes before an array's bytes."""
+    """Write the header that np.save writes before the bytes of an array."""
     header = {
         "descr": np.lib.format.dtype_to_descr(values.dtype),
         "fortran_order": False,
@@ -139,12 +146,12 @@ def _write_parquet(
     path: Path,
     tables: Iterator[pl.DataFrame],
     num_rows: int,
-    compression: Literal["lz4", "zstd"] = "lz4",  # floats hardly shrink: take the fastest
+    compression: Literal["lz4", "zstd"] = "lz4",  # floats hardly shrink, so the fastest
 ) -> None:
-    """One row group a table, through polars' stream, which asks for one when it has room."""
+    """Write one row group per table with polars' streaming engine, which asks for the tables."""
     first = next(tables)
 
-    def source(*_: Any) -> Iterator[pl.DataFrame]:  # whole, for a sink asks for all columns
+    def source(*_: Any) -> Iterator[pl.DataFrame]:  # no projection: a sink asks for all columns
         yield first
         yield from tables
 
@@ -154,7 +161,7 @@ def _write_parquet(
 
 
 def _write_csv(path: Path, tables: Iterator[pl.DataFrame], num_rows: int) -> None:
-    """The text of a chunk at a time: about 12 bytes a number, twice over."""
+    """Write chunk by chunk; the text of a chunk takes about 24 bytes a number."""
     with path.open("wb") as file:
         for i, table in enumerate(tables):
             table.with_columns(_as_json("embedding")).write_csv(file, include_header=i == 0)
@@ -165,22 +172,22 @@ def _column(values: npt.NDArray[np.float32]) -> pl.Series:
 
 
 def _as_json(column: str) -> pl.Expr:
-    """A list of floats as JSON text: polars writes the shortest digits that parse back exactly."""
+    """Format lists of floats as JSON, with the shortest digits that parse back exactly."""
     digits = pl.col(column).arr.to_list().list.eval(pl.element().cast(pl.String))
     return pl.format("[{}]", digits.list.join(",")).alias(column)
 
 
 def read_embeddings(path: str | Path) -> tuple[pl.DataFrame, npt.NDArray[np.float32]]:
-    """Read what `write_embeddings` wrote.
+    """Read a file that `write_embeddings` wrote.
 
     Args:
-        path: a .csv, .parquet or .npy file; the latter needs its index beside it.
+        path: a .csv, .parquet or .npy file; .npy needs its index beside it.
 
     Returns:
         The nodes, N rows, and their embeddings, shape (N, D).
 
     Raises:
-        InputError: the file is missing, damaged or not of this form.
+        InputError: the file is missing or damaged, or does not hold embeddings.
     """
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
@@ -199,16 +206,20 @@ def read_embeddings(path: str | Path) -> tuple[pl.DataFrame, npt.NDArray[np.floa
             nodes, values = _read_csv(path)
     except (pl.exceptions.PolarsError, OSError, ValueError, TypeError, EOFError) as error:
         reason = str(error).split("\n")[0]
-        raise InputError(f"embeddings (got {path}) is no file of embeddings: {reason}") from error
+        raise InputError(
+            f"embeddings (got {path}) cannot be read as embeddings: {reason}"
+        ) from error
     missing = set(COLUMNS) - {"embedding", *nodes.columns}
     if missing or values.ndim != 2 or len(values) != nodes.height or values.dtype != np.float32:
         raise InputError(
-            f"embeddings (got {path}) must hold {', '.join(COLUMNS)}, with one list of float32 "
-            f"of the same length per row; it holds {', '.join(nodes.columns)} and {values.dtype} "
+            f"embeddings (got {path}) must have the columns {', '.join(COLUMNS)}, with lists of "
+            f"float32 of one length; it has {', '.join(nodes.columns)} and {values.dtype} "
             f"of shape {values.shape}"
         )
     if not np.isfinite(values).all():
-        raise InputError(f"embeddings (got {path}) hold NaN, infinity or a missing number")
+        raise InputError(
+            f"embeddings (got {path}) must be finite numbers; it has NaN, infinity or gaps"
+        )
     return nodes, values
 
 
