@@ -39,7 +39,11 @@ def launches(arguments: list[str]) -> dict[str, float]:
     from clinical_drug_discovery.models.sage import GraphSage
     from clinical_drug_discovery.ops.backend import device_path
     from clinical_drug_discovery.ops.blocks import full_block, row_block
-    from clinical_drug_discovery.training.edge_sampler import EdgeSampler, SteadyRows, share_out
+    from clinical_drug_discovery.training.edge_sampler import (
+        EdgeSampler,
+        SteadyRows,
+        divide_equally,
+    )
     from clinical_drug_discovery.training.losses import link_prediction_loss
     from clinical_drug_discovery.training.optimizer import Adam
 
@@ -52,7 +56,7 @@ def launches(arguments: list[str]) -> dict[str, float]:
     model: GraphSage | Hgt
     if name == "graphsage":
         model = GraphSage(graph.num_nodes, 256, 512, 3, generator)
-        sizes = share_out(counts, 10_000)
+        sizes = divide_equally(counts, 10_000)
     else:
         model = Hgt(graph.type_offsets, len(graph.edge_types), 256, 512, 2, 8, generator)
         sizes = np.minimum(counts, 1_000).tolist()

@@ -26,7 +26,7 @@ from clinical_drug_discovery.graph.knowledge_graph import (
 )
 from clinical_drug_discovery.ranking.bilinear_score import Scores
 from clinical_drug_discovery.ranking.treatments import INDICATION
-from clinical_drug_discovery.training.edge_sampler import share_out
+from clinical_drug_discovery.training.edge_sampler import divide_equally
 
 BATCH, NEGATIVES = 8192, 1024
 LEARNING_RATE, PENALTY, FIRST_STD = 0.1, 2e-3, 0.1
@@ -67,7 +67,7 @@ def train_shallow(
     model = Shallow(graph, dim, is_complex, seed)
     rng = np.random.default_rng(seed)
     optimizer = torch.optim.Adagrad(model.parameters(), LEARNING_RATE)
-    sizes = share_out(graph.edge_type_counts, BATCH)
+    sizes = divide_equally(graph.edge_type_counts, BATCH)
     start, steps = time.perf_counter(), 0
     while (passed := (time.perf_counter() - start) / seconds) < 1:
         for group in optimizer.param_groups:

@@ -28,7 +28,7 @@ from clinical_drug_discovery.models.sage import GraphSage
 from clinical_drug_discovery.ops.blocks import full_block, row_block
 from clinical_drug_discovery.ranking.treatments import TREATS, Pairs, pairs_of
 from clinical_drug_discovery.system.errors import InputError
-from clinical_drug_discovery.training.edge_sampler import EdgeSampler, share_out
+from clinical_drug_discovery.training.edge_sampler import EdgeSampler, divide_equally
 from clinical_drug_discovery.training.losses import link_prediction_loss
 
 Triple = tuple[tuple[str, ...], str, tuple[str, ...]]
@@ -256,7 +256,7 @@ def test_an_edge_type_may_lose_all_its_edges(graph: KnowledgeGraph) -> None:
         graph.dst_of(kind).numpy(),
     ).any()
     assert torch.equal(left.degree, torch.bincount(left.dst, minlength=left.num_nodes))
-    sizes = share_out(counts, 50)
+    sizes = divide_equally(counts, 50)
     assert sum(sizes) == 50
     assert sizes[kind] == 0
     for drawn in (sizes, counts):

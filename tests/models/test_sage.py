@@ -16,7 +16,7 @@ from clinical_drug_discovery.models.inference import embed_all
 from clinical_drug_discovery.models.layers import DistMult
 from clinical_drug_discovery.models.sage import GraphSage, SageLayer
 from clinical_drug_discovery.ops.blocks import full_block, row_block
-from clinical_drug_discovery.training.edge_sampler import EdgeSampler, share_out
+from clinical_drug_discovery.training.edge_sampler import EdgeSampler, divide_equally
 from clinical_drug_discovery.training.losses import link_prediction_loss
 
 
@@ -95,7 +95,7 @@ def test_restricted_last_layer_gives_the_same_loss_and_gradients(
     graph: KnowledgeGraph, num_layers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("clinical_drug_discovery.training.edge_sampler.NUM_CANDIDATES", 4)
-    batch = EdgeSampler(graph, share_out(graph.edge_type_counts, 15), seed=0).sample()
+    batch = EdgeSampler(graph, divide_equally(graph.edge_type_counts, 15), seed=0).sample()
     assert len(batch.rows) < graph.num_nodes
     results = []
     for restricted in (True, False):

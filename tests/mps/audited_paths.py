@@ -33,7 +33,7 @@ from clinical_drug_discovery.training.disease_pairs import (
     PairSampler,
     shared_neighbor_jaccard,
 )
-from clinical_drug_discovery.training.edge_sampler import EdgeSampler, share_out
+from clinical_drug_discovery.training.edge_sampler import EdgeSampler, divide_equally
 from clinical_drug_discovery.training.optimizer import ModelOptimizer
 from clinical_drug_discovery.training.train import ContrastiveTerm, training_step
 
@@ -70,7 +70,7 @@ def audited_paths(num_epochs: int = 2) -> Iterator[AuditedPath]:
     assert shared is not None  # the synthetic graph has such facts
     first, _ = node_range_of(graph, "disease")
     drawn: dict[str, tuple[IntArray | list[int], PairSampler | None]] = {
-        "graphsage": (share_out(graph.edge_type_counts, _SAGE_FACTS), None),
+        "graphsage": (divide_equally(graph.edge_type_counts, _SAGE_FACTS), None),
         "hgt": (np.minimum(graph.edge_type_counts, _HGT_FACTS), PairSampler(shared, first, 0.1, 0)),
     }
     models: dict[str, GraphSage | Hgt] = {

@@ -13,7 +13,7 @@ from graphs import node, read_facts
 
 from clinical_drug_discovery.graph.knowledge_graph import EdgeType, KnowledgeGraph
 from clinical_drug_discovery.models.layers import DistMult
-from clinical_drug_discovery.training.edge_sampler import EdgeSampler, share_out
+from clinical_drug_discovery.training.edge_sampler import EdgeSampler, divide_equally
 from clinical_drug_discovery.training.losses import link_prediction_loss
 
 
@@ -29,7 +29,7 @@ def test_batches_hold_facts_and_nodes_that_make_none(
 ) -> None:
     monkeypatch.setattr("clinical_drug_discovery.training.edge_sampler._PIECE_EDGES", piece)
     monkeypatch.setattr("clinical_drug_discovery.training.edge_sampler.NUM_CANDIDATES", 9)
-    sampler = EdgeSampler(graph, share_out(graph.edge_type_counts, 100), seed=0)
+    sampler = EdgeSampler(graph, divide_equally(graph.edge_type_counts, 100), seed=0)
     facts = {
         (src, graph.edge_types[kind].relation, dst)
         for src, kind, dst in zip(
@@ -64,7 +64,7 @@ def test_batches_hold_facts_and_nodes_that_make_none(
 def test_a_source_that_knows_everyone_has_no_candidates(tmp_path: Path) -> None:
     complete = [(node("drug", i), "r", node("disease", j)) for i in range(4) for j in range(3)]
     graph = read_facts(tmp_path, complete)
-    batch = EdgeSampler(graph, share_out(graph.edge_type_counts, 10**6), seed=0).sample()
+    batch = EdgeSampler(graph, divide_equally(graph.edge_type_counts, 10**6), seed=0).sample()
     assert len(batch.src) == 24
     assert batch.excluded.all()
     decoder = DistMult(len(graph.relations), 8, torch.Generator().manual_seed(0))
@@ -77,7 +77,7 @@ def test_a_source_that_knows_everyone_has_no_candidates(tmp_path: Path) -> None:
 
 
 def test_a_seed_repeats_its_batches(graph: KnowledgeGraph) -> None:
-    sizes = share_out(graph.edge_type_counts, 50)
+    sizes = divide_equally(graph.edge_type_counts, 50)
     a, b, other = (EdgeSampler(graph, sizes, seed) for seed in (3, 3, 4))
     first = [a.sample() for _ in range(3)]
     assert all(torch.equal(x.dst, b.sample().dst) for x in first)
@@ -113,14 +113,14 @@ def test_more_rows_leave_the_facts_as_they_are(graph: KnowledgeGraph, few_candid
     assert torch.equal(more.relation, batch.relation)
 
 
-def test_share_out_adds_up_and_respects_every_count(rng: np.random.Generator) -> None:
+def test_divide_equally_adds_up_and_respects_every_count(rng: np.random.Generator) -> None:
     for _ in range(2000):
         counts = rng.integers(1, 60, rng.integers(1, 9))
         total = int(rng.integers(1, 150))
-        sizes = share_out(counts, total)
+        sizes = divide_equally(counts, total)
         assert sum(sizes) == min(total, counts.sum())
         assert (np.array(sizes) <= counts).all()
         assert min(sizes) >= 0
         short = [size for size, count in zip(sizes, counts, strict=True) if size < count]
         assert not short or max(sizes) - min(short) <= 1
-    assert share_out(np.array([10_000, 30, 1_000_000]), 1_030) == [500, 30, 500]
+    assert divide_equally(np.array([10_000, 30, 1_000_000]), 1_030) == [500, 30, 500]

@@ -15,12 +15,12 @@ from torch.nn import functional
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.models.layers import DistMult
 from clinical_drug_discovery.ops.backend import device_path
-from clinical_drug_discovery.training.edge_sampler import EdgeBatch, EdgeSampler, share_out
+from clinical_drug_discovery.training.edge_sampler import EdgeBatch, EdgeSampler, divide_equally
 from clinical_drug_discovery.training.losses import link_prediction_loss
 
 
 def batch_of(graph: KnowledgeGraph, num_facts: int) -> EdgeBatch:
-    return EdgeSampler(graph, share_out(graph.edge_type_counts, num_facts), seed=0).sample()
+    return EdgeSampler(graph, divide_equally(graph.edge_type_counts, num_facts), seed=0).sample()
 
 
 def slow_loss(decoder: DistMult, z: Tensor, batch: EdgeBatch) -> Tensor:

@@ -1,6 +1,6 @@
-"""Edges for the loss: sampled facts, and the nodes among which their targets are to be found.
+"""Edge sampling: the positives of a batch, and the candidates that their targets compete with.
 
-All drawing is done on the host with numpy, so a seed gives the same batches on every device.
+All sampling runs on the host with numpy, so a seed gives the same batches on every device.
 """
 
 from __future__ import annotations
@@ -18,42 +18,42 @@ from clinical_drug_discovery.graph.chunks import window_rows
 from clinical_drug_discovery.graph.knowledge_graph import IntArray, KnowledgeGraph
 from clinical_drug_discovery.ops.backend import uses_kernels
 
-#: Most nodes of a type among which a target is to be found. Fewer teach less.
+#: Most candidates of a node type. With fewer, the models learn less.
 NUM_CANDIDATES = 512
 _PIECE_EDGES = 1 << 16
 
 
 @dataclass(frozen=True)
 class EdgeBatch:
-    """B facts, ordered by the type of their target; node columns index into `rows`."""
+    """B positives, sorted by the type of their target. Node columns are positions in `rows`."""
 
     rows: Tensor  #: shape (M,), int64: the distinct nodes of the batch, sorted
-    edge: Tensor  #: shape (B,), int64: the facts' numbers among the graph's edges
+    edge: Tensor  #: shape (B,), int64: the positives' numbers among the graph's edges
     src: Tensor  #: shape (B,), int64
     relation: Tensor  #: shape (B,), int64: index into the graph's `relations`
     dst: Tensor  #: shape (B,), int64
-    fact_ptr: tuple[int, ...]  #: facts with a target of type t are fact_ptr[t]:fact_ptr[t + 1]
-    #: shape (T, K), int64: nodes of each type, drawn evenly; over and over where it has fewer, and
-    #: any where the batch has no fact with a target of it
+    fact_ptr: tuple[int, ...]  #: positives with a target of type t are fact_ptr[t]:fact_ptr[t + 1]
+    #: shape (T, K), int64: uniformly sampled nodes of each type. They repeat if the type has fewer
+    #: than K nodes, and are arbitrary if no positive has a target of the type.
     candidates: Tensor
-    #: shape (B, K), bool: candidates of the target's type that make a fact as well, are the source,
-    #: or fill up
+    #: shape (B, K), bool: True for candidates of the target's type that make a known fact, are the
+    #: source, or are repeated
     excluded: Tensor
 
     def including(self, nodes: Tensor) -> EdgeBatch:
-        """The same facts with more nodes among the rows; shape of `nodes`: any, int64."""
+        """Return the same positives with more nodes (int64, any shape) among the rows."""
         rows = torch.cat([self.rows, nodes.flatten()]).unique()
-        place = torch.searchsorted(rows, self.rows)
+        new_row = torch.searchsorted(rows, self.rows)
         return replace(
             self,
             rows=rows,
-            src=place[self.src],
-            dst=place[self.dst],
-            candidates=place[self.candidates],
+            src=new_row[self.src],
+            dst=new_row[self.dst],
+            candidates=new_row[self.candidates],
         )
 
     def to(self, device: torch.device) -> EdgeBatch:
-        """The same batch on `device`."""
+        """Return the batch on `device`."""
         names = [f.name for f in fields(self) if f.name != "fact_ptr"]
         return EdgeBatch(
             fact_ptr=self.fact_ptr, **{name: getattr(self, name).to(device) for name in names}
@@ -61,26 +61,26 @@ class EdgeBatch:
 
 
 class EdgeSampler:
-    """Draws batches of distinct edges, a given number of each edge type."""
+    """Samples batches of distinct edges, a fixed number of each edge type."""
 
     def __init__(self, graph: KnowledgeGraph, sizes: IntArray | Sequence[int], seed: int) -> None:
-        """Prepare to draw.
+        """Prepare the sampling.
 
         Args:
             graph: on the CPU.
-            sizes: R numbers of edges to draw, none above what the edge type has.
-            seed: of all drawing.
+            sizes: number of edges to sample of each of the R edge types, at most all of them.
+            seed: of all sampling.
         """
         self._graph, self._sizes = graph, sizes
         self._rng = np.random.default_rng(seed)
-        #: edge types by the type of their targets
+        # Edge types, sorted by the type of their targets.
         self._order = np.argsort([dst for _, dst in graph.endpoint_types], kind="stable")
         self._width = max(min(NUM_CANDIDATES, int(np.diff(graph.type_offsets).max())), 1)
 
     def sample(self) -> EdgeBatch:
-        """Draw distinct edges, and for each node type candidates.
+        """Sample distinct edges, and candidates of each node type.
 
-        Every fact stands in both directions, so asking for the target alone asks for either end.
+        Every fact is stored in both directions, so both of its ends occur as targets.
 
         Returns:
             The batch, on the CPU.
@@ -121,7 +121,7 @@ class EdgeSampler:
         )
 
     def _draw(self, node_type: int) -> IntArray:
-        """Distinct nodes of a type, as many as are wanted or as there are."""
+        """Sample distinct nodes of a type: K, or all if there are fewer."""
         first, last = self._graph.type_offsets[node_type], self._graph.type_offsets[node_type + 1]
         size = min(self._width, last - first)
         return first + self._rng.choice(last - first, size, replace=False)
@@ -129,7 +129,7 @@ class EdgeSampler:
     def _excluded(
         self, src: IntArray, sizes: IntArray, drawn: list[IntArray]
     ) -> npt.NDArray[np.bool_]:
-        """Which candidates of each fact do not count, shape (B, K)."""
+        """Return the mask of candidates that are no negatives, shape (B, K)."""
         excluded = np.ones((len(src), self._width), bool)
         ptr = np.cumsum([0, *sizes])
         for r, first, last in zip(self._order.tolist(), ptr[:-1], ptr[1:], strict=True):
@@ -144,31 +144,31 @@ class EdgeSampler:
 def _known(
     graph: KnowledgeGraph, edge_type: int, src: IntArray, nodes: IntArray
 ) -> npt.NDArray[np.bool_]:
-    """Which sources have which nodes as targets, shape (sources, nodes).
+    """Return the mask of known facts between sources and nodes, shape (n, K).
 
     Args:
         graph: on the CPU.
-        edge_type: whose facts count.
+        edge_type: of these facts.
         src: shape (n,).
-        nodes: of the edge type's target type.
+        nodes: shape (K,), of the edge type's target type.
     """
-    asked, place = np.unique(src, return_inverse=True)
+    asked, asked_of = np.unique(src, return_inverse=True)
     indptr = graph.indptr_of(edge_type).numpy()
     local = nodes - graph.type_offsets[graph.endpoint_types[edge_type][1]]
     start, count = indptr[local], indptr[local + 1] - indptr[local]
     known = np.zeros((len(asked), len(nodes)), bool)
-    # Hubs in pieces: of all edges of a type at once a number each would be more than the batch.
+    # In pieces: the edges of all candidates at once would take more memory than the batch.
     pieces = np.cumsum(count) // _PIECE_EDGES
     for columns in np.split(np.arange(len(nodes)), np.flatnonzero(np.diff(pieces)) + 1):
         many = count[columns]
         column = np.repeat(columns, many)
-        # The edges of the first node, then of the second, and so on.
+        # The edges into the first node, then into the second, and so on.
         edge = np.arange(len(column)) + np.repeat(start[columns] - (np.cumsum(many) - many), many)
         sources = graph.src.numpy()[edge]
         row = np.minimum(np.searchsorted(asked, sources), len(asked) - 1)
         found = asked[row] == sources
         known[row[found], column[found]] = True
-    return known[place]
+    return known[asked_of]
 
 
 class SteadyRows:
@@ -214,24 +214,24 @@ class SteadyRows:
             self._sizes[t] += min(max(lacking, 0), int(present[t] - self._sizes[t]))
 
 
-def share_out(counts: IntArray, total: int) -> list[int]:
-    """Split `total` evenly among edge types, none above its count.
+def divide_equally(counts: IntArray, total: int) -> list[int]:
+    """Split `total` equally among edge types, with at most all edges of each.
 
-    Drawn evenly from all edges, half of a batch of PrimeKG would be gene expression and one edge in
-    400 an indication; in proportion to the root of the counts, a network finds drugs for diseases
-    a quarter less well.
+    With edges sampled uniformly, half of a batch of PrimeKG would be gene expression, and one edge
+    in 400 an indication. With sizes in proportion to the square root of the counts, a model finds
+    drugs for diseases a quarter less well.
 
     Args:
-        counts: shape (R,), how many edges there are of each type.
-        total: how many to share out; all of them when there are fewer.
+        counts: shape (R,), number of edges of each type.
+        total: size of the batch.
 
     Returns:
         R sizes that add up to min(total, sum(counts)).
     """
     sizes = [0] * len(counts)
     left = min(total, int(counts.sum()))
-    # Smallest first: what a small type cannot take goes to the larger ones.
-    for place, r in enumerate(np.argsort(counts, kind="stable").tolist()):
-        sizes[r] = min(int(counts[r]), left // (len(counts) - place))
+    # Smallest type first: larger types take over the rest of its part.
+    for rank, r in enumerate(np.argsort(counts, kind="stable").tolist()):
+        sizes[r] = min(int(counts[r]), left // (len(counts) - rank))
         left -= sizes[r]
     return sizes

@@ -31,7 +31,7 @@ from clinical_drug_discovery.system.machine import (
 from clinical_drug_discovery.system.progress import Run
 from clinical_drug_discovery.training.batches import max_positives
 from clinical_drug_discovery.training.disease_pairs import most_sharing_pairs
-from clinical_drug_discovery.training.edge_sampler import NUM_CANDIDATES, share_out
+from clinical_drug_discovery.training.edge_sampler import NUM_CANDIDATES, divide_equally
 from clinical_drug_discovery.training.settings import (
     FULL,
     SAMPLED,
@@ -133,7 +133,7 @@ class Plan:
         if isinstance(settings, HgtSettings):
             sizes = np.minimum(most, -(-settings.edge_sample_size // self.num_steps)).tolist()
         else:
-            sizes = share_out(most, -(-settings.edge_batch_size // self.num_steps))
+            sizes = divide_equally(most, -(-settings.edge_batch_size // self.num_steps))
         return dict(zip(self.graph.edge_type_counts, sizes, strict=True))
 
     @property
