@@ -155,7 +155,7 @@ def test_a_touched_file_is_compared_once(edges: Path, monkeypatch: pytest.Monkey
     os.utime(edges, ns=(LONG_AGO, LONG_AGO))
     graph, outcome = read_fresh(edges)
     assert outcome.hit
-    assert "content is the same" in outcome.message
+    assert "content of the file is the same" in outcome.message
     monkeypatch.setattr(cache, "_content_hash", None)  # the stamp was renewed: it is enough
     again, outcome = read_cached(edges)
     assert outcome.hit
@@ -179,7 +179,7 @@ def test_damage_is_said_and_mended(edges: Path, rng: np.random.Generator) -> Non
         outcome = read_fresh(edges)[1]
         assert not outcome.hit
         said = " ".join((outcome.message, *outcome.warnings))
-        assert re.search("is damaged, the file is read anew|is of (a )?version", said), said
+        assert re.search("is damaged, so the file is read again|is of (a )?version", said), said
         assert read_cached(edges)[1].hit
     assert {path.name for path in place.parent.iterdir()} == {edges.name, place.name}
 

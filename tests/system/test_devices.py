@@ -6,28 +6,17 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 import clinical_drug_discovery
 from clinical_drug_discovery import entry
-from clinical_drug_discovery.lib.evaluate import evaluate_model
-from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
-from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
 from clinical_drug_discovery.system import devices
 from clinical_drug_discovery.system.devices import available_devices, check_device, choose_device
 from clinical_drug_discovery.system.errors import InputError
 
-RUNS: dict[str, Callable[..., Any]] = {
-    "graphsage": generate_gnn_embeddings,
-    "hgt": generate_hgt_embeddings,
-    "evaluate": partial(evaluate_model, model="hgt", split="pair"),
-}
 SOURCES = sorted(Path(clinical_drug_discovery.__file__).parent.rglob("*.py"))
 
 
@@ -111,21 +100,6 @@ def test_no_mps_while_operations_may_fall_back(
     assert choose_device("cpu").device.type == "cpu"
     monkeypatch.setenv("PYTORCH_ENABLE_MPS_FALLBACK", "0")
     assert choose_device(named).device.type == "mps"
-
-
-@pytest.mark.parametrize("device", ["cpu", "mps", "cuda"])
-@pytest.mark.parametrize("run", RUNS)
-def test_where_bfloat16_is_no_choice(
-    tmp_path: Path, run: str, device: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Said before the edges are looked at, of which there are none."""
-    monkeypatch.setattr(devices, "_why_missing", lambda name: None)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
-    why = {"cpu": "without being asked", "mps": "nobody has measured it", "cuda": "no instructions"}
-    rule = rf"^bfloat16 \(got True\) must be left out with device '{device}': .*{why[device]}"
-    with pytest.raises(InputError, match=rule):
-        RUNS[run]("none.csv", tmp_path / "e.csv", device=device, bfloat16=True)
-    assert os.listdir(tmp_path) == []
 
 
 def test_the_package_sets_no_environment_variable() -> None:

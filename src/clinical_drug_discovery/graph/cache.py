@@ -1,9 +1,7 @@
-"""A graph that was read once is kept beside its file, and taken from there as long as both agree.
+"""The cache of a graph: a file beside the edges file, valid as long as the edges file is the same.
 
-The cached graph remembers its source as git's index does: by size and time stamps, which are quick
-to compare, and by the SHA-256 of its content, which decides where the stamps differ.
-
-A `KnowledgeGraph` as one file of tensors and tables, see `sealed_file`.
+As git's index does, the cache remembers the size and time stamps of the edges file, which are quick
+to compare, and the SHA-256 of its content, which decides when the time stamps differ.
 """
 
 from __future__ import annotations
@@ -31,27 +29,38 @@ from clinical_drug_discovery.system.files import (
     DamagedFileError,
     OtherVersionError,
     atomic_path,
-    load_sealed,
-    save_sealed,
+    load_checksummed,
+    save_checksummed,
 )
 
+#: Raise this whenever the same edges file gives another graph than before, if only in the order of
+#: its edges; a cached graph of another version is not used.
+FORMAT_VERSION = 2
 SUFFIX = ".graph"
-# A file that is changed twice within the resolution of its time stamps keeps them. Stamps this
-# young prove nothing (git calls such entries racily clean); 2 s is the coarsest resolution (FAT).
+_TABLE = ".arrow"  # end of the name of a tensor that holds the bytes of a table
+# A file that changes twice within the resolution of its time stamps has the same stamps twice, so
+# stamps this young prove nothing (git: "racily clean"). The coarsest resolution is 2 s (FAT).
 _RACY_NS = 2 * 10**9
 _BLOCK = 2**20
 
 Stamp = list[int]  #: size, mtime_ns, ctime_ns
+
+#: Decoders of the fields that JSON does not give back as they were.
+_FROM_JSON: dict[str, Callable[[Any], Any]] = {
+    "node_type_names": tuple,
+    "edge_types": lambda rows: tuple(EdgeType(*row) for row in rows),
+    "report": lambda counts: ReadReport(**counts),
+}
 
 
 @dataclass(frozen=True)
 class CacheOutcome:
     """Where the graph came from."""
 
-    path: Path  #: of the cached graph
-    hit: bool  #: the graph was taken from there
-    message: str  #: what to tell the user, in one line
-    warnings: tuple[str, ...]  #: what the user must not miss
+    path: Path  #: file of the cached graph
+    hit: bool  #: the graph was loaded from this file
+    message: str  #: one line for the user
+    warnings: tuple[str, ...]  #: for the user
 
 
 def cache_path(
@@ -60,17 +69,21 @@ def cache_path(
     limit_nodes: int | None,
     cache_dir: str | Path | None,
 ) -> Path:
-    """Where the graph of an edges file and of these filters is cached.
+    """Return the file that caches the graph of an edges file and of some filters.
 
     Args:
         path: the edges file.
-        include_node_types: see `tables.read_graph`; their order changes nothing.
-        limit_nodes: see `tables.read_graph`.
-        cache_dir: a directory; that of the edges file if None.
+        include_node_types: see `read_graph`; in any order.
+        limit_nodes: see `read_graph`.
+        cache_dir: directory of the cache; None for that of the edges file.
+
+    Raises:
+        InputError: a filter breaks its rule.
     """
+    check_filters(include_node_types, limit_nodes)
     types = None if include_node_types is None else sorted(set(include_node_types))
     options: list[Any] = [types, limit_nodes]
-    if cache_dir is not None:  # where files of one name from several directories meet
+    if cache_dir is not None:  # it may serve files of the same name
         options.append(str(path.absolute().parent))
     key = hashlib.sha256(json.dumps(options).encode()).hexdigest()[:12]
     directory = path.parent if cache_dir is None else Path(cache_dir)
@@ -84,56 +97,55 @@ def read_cached(
     limit_nodes: int | None = None,
     cache_dir: str | Path | None = None,
 ) -> tuple[KnowledgeGraph, CacheOutcome]:
-    """Read a graph from its cache, or from the edges file and cache it.
+    """Load a graph from its cache, or read the edges file and cache the graph.
 
-    A cache that is damaged, of another version or of other content is replaced. One that cannot be
-    written is a warning, no error.
+    A cached graph that is damaged, of another version or of other content is replaced. If the cache
+    cannot be written, the outcome has a warning.
 
     Args:
-        path: see `tables.read_graph`.
-        include_node_types: see `tables.read_graph`.
-        limit_nodes: see `tables.read_graph`.
-        cache_dir: where to keep the graph; beside the edges file if None.
+        path: see `read_graph`.
+        include_node_types: see `read_graph`.
+        limit_nodes: see `read_graph`.
+        cache_dir: see `cache_path`.
 
     Returns:
-        The graph, equal in every field to what `tables.read_graph` gives, and where it came from.
+        The graph, equal in every field to that of `read_graph`, and its origin.
 
     Raises:
-        InputError: as `tables.read_graph`.
+        InputError: see `read_graph`.
     """
     path = Path(path)
     check_edges_file(path)
-    check_filters(include_node_types, limit_nodes)
-    place = cache_path(path, include_node_types, limit_nodes, cache_dir)
+    cached = cache_path(path, include_node_types, limit_nodes, cache_dir)
     stamp, warnings, why = _stamp(path), [], ""
     try:
-        graph, source = load_graph(place)
+        graph, source = load_graph(cached)
         if source["stamp"] == stamp:
-            return graph, CacheOutcome(place, True, f"Graph from cache {place}", ())
+            return graph, CacheOutcome(cached, True, f"Graph from cache {cached}", ())
         if source["size"] == stamp[0] and source["sha256"] == _content_hash(path, Event()):
-            # Not to stamp it anew costs a comparison the next time, and no more than that.
-            failure = _save(place, graph, _source(stamp, source["sha256"]))
-            message = f"Graph from cache {place} (the file's content is the same)"
-            return graph, CacheOutcome(place, True, message, _only(failure))
-        del graph  # its memory is needed to read the file
-        why = ", since the file has changed"
+            # If the new stamp cannot be saved, the next run only compares the content again.
+            failure = _save(cached, graph, _source(stamp, source["sha256"]))
+            message = f"Graph from cache {cached} (the content of the file is the same)"
+            return graph, CacheOutcome(cached, True, message, _only(failure))
+        del graph  # reading the file needs the memory
+        why = ", because the file has changed"
     except (FileNotFoundError, NotADirectoryError):
         pass
     except OtherVersionError as error:
-        why = f", since the cached graph is of {error}"
+        why = f", because the cached graph is of {error}"
     except DamagedFileError as error:
-        warnings.append(f"the cached graph {place} is damaged, the file is read anew: {error}")
+        warnings.append(f"the cached graph {cached} is damaged, so the file is read again: {error}")
     except OSError as error:
-        warnings.append(f"the cached graph {place} cannot be read: {error.strerror or error}")
+        warnings.append(f"the cached graph {cached} cannot be read: {error.strerror or error}")
     with _hashing(path) as content:
         graph = read_graph(path, include_node_types=include_node_types, limit_nodes=limit_nodes)
-        failure = _save_read(place, graph, path, stamp, content)
-    message = f"Graph not cached{why}" if failure else f"Graph cached as {place}{why}"
-    return graph, CacheOutcome(place, False, message, (*warnings, *_only(failure)))
+        failure = _save_read(cached, graph, path, stamp, content)
+    message = f"Graph not cached{why}" if failure else f"Graph cached as {cached}{why}"
+    return graph, CacheOutcome(cached, False, message, (*warnings, *_only(failure)))
 
 
 def _stamp(path: Path) -> Stamp:
-    """What changes when a file is written to; ctime cannot be set back as mtime can."""
+    """Return size and times of a file; a user can set mtime back, but not ctime."""
     found = path.stat()
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
 
@@ -143,35 +155,35 @@ def _source(stamp: Stamp, sha256: str) -> dict[str, Any]:
     return {"stamp": None if racy else stamp, "size": stamp[0], "sha256": sha256}
 
 
-def _save(place: Path, graph: KnowledgeGraph, source: dict[str, Any]) -> str | None:
-    """Cache the graph; returns what went wrong."""
+def _save(cached: Path, graph: KnowledgeGraph, source: dict[str, Any]) -> str | None:
+    """Cache the graph; return a warning if that fails."""
     try:
-        with atomic_path(place) as temporary:
+        with atomic_path(cached) as temporary:
             save_graph(temporary, graph, source)
     except OSError as error:
-        return f"the graph could not be cached as {place}: {error.strerror or error}"
+        return f"the graph could not be cached as {cached}: {error.strerror or error}"
     return None
 
 
 def _save_read(
-    place: Path, graph: KnowledgeGraph, path: Path, stamp: Stamp, content: Future[str]
+    cached: Path, graph: KnowledgeGraph, path: Path, stamp: Stamp, content: Future[str]
 ) -> str | None:
-    """Cache a graph that was just read, if the file is still what it was; returns what went wrong.
+    """Cache a graph that was just read if its file is unchanged; return a warning if that fails.
 
     Args:
-        place: where to.
-        graph: what was read.
-        path: where from.
-        stamp: that of the file before it was read.
-        content: will be the file's hash.
+        cached: the file to write.
+        graph: the graph.
+        path: the edges file.
+        stamp: of the edges file before it was read.
+        content: the future hash of the edges file.
     """
     try:
         sha256, after = content.result(), _stamp(path)
     except OSError as error:
-        return f"the graph is not cached, {path} cannot be read again: {error.strerror or error}"
+        return f"the graph is not cached: {path} cannot be read again: {error.strerror or error}"
     if after != stamp:
-        return f"the graph is not cached, {path} was changed while it was read"
-    return _save(place, graph, _source(stamp, sha256))
+        return f"the graph is not cached: {path} changed while it was read"
+    return _save(cached, graph, _source(stamp, sha256))
 
 
 def _only(text: str | None) -> tuple[str, ...]:
@@ -180,7 +192,7 @@ def _only(text: str | None) -> tuple[str, ...]:
 
 @contextmanager
 def _hashing(path: Path) -> Iterator[Future[str]]:
-    """Hash a file in a thread of its own, which ends with the block."""
+    """Hash a file in a second thread, which stops at the end of the `with` block."""
     stop = Event()
     with ThreadPoolExecutor(1) as pool:
         try:
@@ -190,7 +202,7 @@ def _hashing(path: Path) -> Iterator[Future[str]]:
 
 
 def _content_hash(path: Path, stop: Event) -> str:
-    """SHA-256 of a file; of a part of it, for nobody, once it is told to stop."""
+    """Compute the SHA-256 of a file; return early once `stop` is set."""
     digest, buffer = hashlib.sha256(), bytearray(_BLOCK)
     with path.open("rb", buffering=0) as file:
         while (size := file.readinto(buffer)) and not stop.is_set():
@@ -198,26 +210,13 @@ def _content_hash(path: Path, stop: Event) -> str:
     return digest.hexdigest()
 
 
-#: To be raised whenever the same edges file gives another graph than before, were it only the order
-#: of its edges: graphs of other versions are read anew.
-FORMAT_VERSION = 2
-_TABLE = ".arrow"  # ends the name of a tensor that holds the bytes of a table
-
-#: How a field that is neither tensor nor table comes back from JSON.
-_FROM_JSON: dict[str, Callable[[Any], Any]] = {
-    "node_type_names": tuple,
-    "edge_types": lambda rows: tuple(EdgeType(*row) for row in rows),
-    "report": lambda counts: ReadReport(**counts),
-}
-
-
 def save_graph(path: Path, graph: KnowledgeGraph, about: Mapping[str, Any]) -> None:
-    """Write a graph; `load_graph` gives it back, equal in every field.
+    """Write a graph to a checksummed safetensors file.
 
     Args:
-        path: overwritten; see `checkpoint.atomic_path`.
+        path: overwritten; see `files.atomic_path`.
         graph: on the CPU.
-        about: kept beside the graph, as JSON.
+        about: a record to store with the graph, as JSON.
 
     Raises:
         OSError: the file could not be written.
@@ -232,23 +231,21 @@ def save_graph(path: Path, graph: KnowledgeGraph, about: Mapping[str, Any]) -> N
         else:
             known = is_dataclass(value) and not isinstance(value, type)
             record[field.name] = asdict(value) if known else value
-    save_sealed(path, FORMAT_VERSION, {"graph": record, "about": about}, tensors)
+    save_checksummed(path, FORMAT_VERSION, {"graph": record, "about": about}, tensors)
 
 
 def load_graph(path: Path) -> tuple[KnowledgeGraph, dict[str, Any]]:
-    """Read what `save_graph` wrote.
-
-    The tensors are mapped, not copied: 8 million edges take a tenth of a second.
+    """Load a graph that `save_graph` wrote; 8 million edges take a tenth of a second.
 
     Returns:
-        The graph, and what was said about it.
+        The graph, equal in every field to the saved one, and the record that was stored with it.
 
     Raises:
-        DamagedFileError: the file is not as it was written.
+        DamagedFileError: the file has changed since it was written.
         OtherVersionError: another version of this package wrote it.
-        OSError: it cannot be read at all.
+        OSError: the file cannot be read.
     """
-    record, tensors = load_sealed(path, FORMAT_VERSION)
+    record, tensors = load_checksummed(path, FORMAT_VERSION)
     values = {**record["graph"]}
     for name, tensor in tensors.items():
         values[name.removesuffix(_TABLE)] = _to_table(tensor) if name.endswith(_TABLE) else tensor

@@ -1,8 +1,7 @@
-"""Files that are whole or absent: atomic writes, and the model directory.
+"""Atomic writes, and safetensors files with a version and a checksum.
 
-A record and tensors as one file in safetensors, with a version and a checksum of all of it.
-
-No pickle, and nothing that is read is believed before the checksum has been compared.
+A file that is written here is complete or absent. A checksummed file holds a JSON record and
+tensors; it contains no pickles, and its checksum is compared before the content is used.
 """
 
 from __future__ import annotations
@@ -25,11 +24,13 @@ from clinical_drug_discovery.system.errors import InputError
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path` to write to; on success it takes the name, else it goes.
+    """Yield a temporary path to write to, and rename it to `path` if the `with` block succeeds.
+
+    If the block fails, the temporary file is removed and `path` stays as it was.
 
     Args:
-        path: where the finished file is to stand; missing directories are made. Of a symbolic link
-            the target is replaced, and the link stays.
+        path: the finished file; missing directories are made. If it is a symbolic link, the target
+            is replaced and the link stays.
     """
     path = path.resolve() if path.is_symlink() else path
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +39,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        # mkstemp makes files for the owner alone; the finished one gets what open() would give.
+        # mkstemp makes files that only the owner can read; give the permissions of open().
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
@@ -48,23 +49,26 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def check_writable(name: str, directory: Path) -> None:
-    """Refuse a directory that could not be made or written to, before anything expensive starts.
+    """Check that a directory can be made and written to, before anything expensive starts.
 
-    Nothing is made yet, so a run that fails later leaves nothing behind.
+    Nothing is made yet, so that a run that fails later leaves nothing behind.
 
     Args:
-        name: the parameter that it comes from, for the error.
-        directory: where files are to be written; missing parents will be made then.
+        name: the parameter that holds the directory, for the error message.
+        directory: may be missing, and its parents too.
+
+    Raises:
+        InputError: the directory cannot be written to.
     """
     try:
-        places = (directory, *directory.absolute().parents)
-        existing = next(path for path in places if path.exists())
+        paths = (directory, *directory.absolute().parents)
+        existing = next(path for path in paths if path.exists())
     except OSError as error:
         raise InputError(
             f"{name} (got {directory}) cannot be written to: {error.strerror}"
         ) from None
     if not existing.is_dir():
-        raise InputError(f"{name} (got {directory}) cannot be a directory: {existing} is a file")
+        raise InputError(f"{name} (got {directory}) must be a directory, but {existing} is a file")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise InputError(
             f"{name} (got {directory}) cannot be written to: no permission in {existing}"
@@ -78,21 +82,21 @@ def save_record(path: Path, record: Mapping[str, Any]) -> None:
 
 
 class DamagedFileError(ValueError):
-    """The file is not as it was written."""
+    """The file has changed since it was written."""
 
 
 class OtherVersionError(ValueError):
     """The file was written by another version of this package."""
 
 
-def save_sealed(path: Path, version: int, record: Any, tensors: dict[str, Tensor]) -> None:
-    """Write a file; `load_sealed` gives both back.
+def save_checksummed(path: Path, version: int, record: Any, tensors: dict[str, Tensor]) -> None:
+    """Write a record and tensors to one safetensors file with a checksum.
 
     Args:
-        path: overwritten; see `checkpoint.atomic_path`.
-        version: of what is written.
-        record: whatever JSON can hold.
-        tensors: contiguous, on the CPU, none a part of another.
+        path: overwritten; see `atomic_path`.
+        version: version of the content's format.
+        record: any JSON value.
+        tensors: contiguous tensors on the CPU that share no memory.
 
     Raises:
         OSError: the file could not be written.
@@ -105,42 +109,42 @@ def save_sealed(path: Path, version: int, record: Any, tensors: dict[str, Tensor
         raise OSError(str(error)) from error
 
 
-def load_sealed(path: Path, version: int) -> tuple[Any, dict[str, Tensor]]:
-    """Read what `save_sealed` wrote.
+def load_checksummed(path: Path, version: int) -> tuple[Any, dict[str, Tensor]]:
+    """Read the record and tensors of a file that `save_checksummed` wrote.
 
-    The tensors are mapped, not copied: pages that are not in use cost no memory. Whoever writes the
-    file anew must therefore replace it.
+    The tensors are memory-mapped, so pages that are not used take no memory. The file must
+    therefore never be overwritten in place, only replaced.
 
     Raises:
-        DamagedFileError: the file is not as it was written.
-        OtherVersionError: it is of another version.
-        OSError: it cannot be read at all.
+        DamagedFileError: the file has changed since it was written.
+        OtherVersionError: the file has another version.
+        OSError: the file cannot be read.
     """
-    with path.open("rb"):  # a missing or forbidden file is no damaged one
+    with path.open("rb"):  # raises OSError if the file is missing or may not be read
         pass
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             if metadata["version"] != str(version):
                 raise OtherVersionError(f"version {metadata['version']}, not {version}")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # a file of safetensors is no dict
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
         if _checksum(metadata["record"], tensors) != metadata["sha256"]:
             raise DamagedFileError("its checksum is wrong")
     except KeyError as error:
-        raise DamagedFileError(f"it has no {error}") from error
+        raise DamagedFileError(f"{error} is missing") from error
     except (SafetensorError, TypeError, UnicodeError) as error:
         raise DamagedFileError(str(error).split("\n")[0]) from error
     return json.loads(metadata["record"]), tensors
 
 
-def sealed_checksum(path: Path) -> str:
-    """The checksum that stands in a file, which `load_sealed` has compared."""
+def stored_checksum(path: Path) -> str:
+    """Return the checksum that is stored in a file; `load_checksummed` verifies it."""
     with safe_open(path, "pt") as file:
         return str(file.metadata()["sha256"])
 
 
 def _checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of all that a file holds, whatever the order; a second for 1.8 GB."""
+    """Compute the SHA-256 of a record and tensors, in the order of names; a second for 1.8 GB."""
     digest = hashlib.sha256(text.encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())

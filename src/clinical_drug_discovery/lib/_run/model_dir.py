@@ -23,10 +23,10 @@ from clinical_drug_discovery.system.files import (
     DamagedFileError,
     OtherVersionError,
     atomic_path,
-    load_sealed,
+    load_checksummed,
+    save_checksummed,
     save_record,
-    save_sealed,
-    sealed_checksum,
+    stored_checksum,
 )
 from clinical_drug_discovery.system.progress import Run
 from clinical_drug_discovery.training.train import Trained
@@ -55,7 +55,7 @@ def write_ranker(model_dir: Path, graph: KnowledgeGraph, ranker: DrugRanker | No
     (model_dir / RANKER_FILE).unlink(missing_ok=True)
     with atomic_path(model_dir / GRAPH_FILE) as path:
         save_graph(path, graph, {})
-        sha256 = sealed_checksum(path)
+        sha256 = stored_checksum(path)
     if ranker is not None:
         with atomic_path(model_dir / RANKER_FILE) as path:
             save_ranker(path, ranker, sha256)
@@ -72,7 +72,7 @@ def read_model_graph(model_dir: Path, sha256: str | None = None) -> KnowledgeGra
         InputError: the file is missing or damaged, or has another checksum.
     """
     graph, _ = _read(model_dir, GRAPH_FILE, load_graph)
-    if sha256 is not None and sealed_checksum(model_dir / GRAPH_FILE) != sha256:
+    if sha256 is not None and stored_checksum(model_dir / GRAPH_FILE) != sha256:
         raise InputError(
             f"model_dir (got {model_dir}) holds a ranker that was fitted on another graph than "
             f"its {GRAPH_FILE}; run cdd embed again"
@@ -143,7 +143,7 @@ def save_ranker(path: Path, ranker: DrugRanker, graph_sha256: str) -> None:
         "path_names": ranker.path_names,
         "seconds": ranker.paths.seconds,
     }
-    save_sealed(path, RANKER_VERSION, record, tensors)
+    save_checksummed(path, RANKER_VERSION, record, tensors)
 
 
 def load_ranker(path: Path) -> tuple[DrugRanker, str]:
@@ -157,7 +157,7 @@ def load_ranker(path: Path) -> tuple[DrugRanker, str]:
         OtherVersionError: another version of this package wrote it.
         OSError: the file cannot be read.
     """
-    record, tensors = load_sealed(path, RANKER_VERSION)
+    record, tensors = load_checksummed(path, RANKER_VERSION)
     return _ranker(record, tensors), record["graph_sha256"]
 
 

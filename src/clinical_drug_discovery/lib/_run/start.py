@@ -8,7 +8,7 @@ from typing import Any
 
 from clinical_drug_discovery.graph.cache import cache_path, read_cached
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
-from clinical_drug_discovery.graph.read import check_edges_file, check_filters, read_graph
+from clinical_drug_discovery.graph.read import read_graph
 from clinical_drug_discovery.lib._run.model_dir import check_targets, model_dir_of
 from clinical_drug_discovery.models.embeddings_file import check_output, output_files
 from clinical_drug_discovery.system.devices import choose_device
@@ -71,7 +71,6 @@ def begin_run(
         check_at_least("chunk_size", chunk_size, 1)
     check_at_least("seed", seed, 0)
     place, reason = choose_device(device)
-    check_edges_file(edges)
     check_targets({"the edges file": edges}, output_files(output), model_dir)
     return_large_buffers()
     run = Run(edges, output, model_dir, place, learning_rate, PeakMemory(place))
@@ -101,7 +100,6 @@ def read_edges(
     filters: dict[str, Any] = {
         "include_node_types": include_node_types, "limit_nodes": limit_nodes
     }  # fmt: skip
-    check_filters(**filters)
     if cache_dir is not None and not cache:
         raise InputError(f"cache_dir (got {cache_dir}) must be left out without cache")
     with run.timed("read"):
