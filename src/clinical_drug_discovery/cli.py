@@ -32,7 +32,12 @@ from clinical_drug_discovery.lib.synthesize import synthesize_graph
 from clinical_drug_discovery.system.errors import InputError
 
 #: Parameters whose names say what they are for the sake of the Python signature only.
-FLAG_NAMES = {"edges_csv": "edges", "output_csv": "output", "output_dir": "output"}
+FLAG_NAMES = {
+    "edges_csv": "edges",
+    "output_csv": "output",
+    "output_dir": "output",
+    "try_device": "try",
+}
 #: What the command line takes for types that a flag cannot have.
 FLAG_TYPES: dict[Any, Any] = {
     str | Path: Path,
@@ -194,11 +199,16 @@ def _print_figures(
 
 
 def show_doctor(result: dict[str, Any]) -> None:
-    """Print the machine, then the plan of each model."""
-    show_record({name: v for name, v in result.items() if name != "plan"})
-    for name, record in result.get("plan", {}).items():
+    """Print the machine, then the plan or the trial of each model."""
+    trial = result.get("try", {})
+    show_record({name: v for name, v in result.items() if name not in ("plan", "try")})
+    for name, record in {**result.get("plan", {}), **trial.get("models", {})}.items():
         make_console().print(f"\n{name}")
         show_record({f"  {key}": v for key, v in record.items() if v not in ([], {})})
+    if trial:
+        verdict = "agrees with" if trial["passed"] else "DIFFERS from"
+        make_console().print(f"\n{trial['device']} ({trial['device_name']}) {verdict} the CPU")
+        make_console().print(f"largest relative difference allowed: {trial['tolerance']}")
 
 
 def _short(value: Any) -> str:
@@ -256,6 +266,8 @@ def make_command(function: Callable[..., Any], show: Callable[[Any], None]) -> C
             typer.echo(json.dumps(record, allow_nan=False))
         else:
             show(record)
+        if isinstance(record, dict) and record.get("try", {}).get("passed") is False:
+            raise typer.Exit(1)
 
     command.__doc__ = (function.__doc__ or "").split("\n\n")[0]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer reads it

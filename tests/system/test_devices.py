@@ -13,7 +13,7 @@ import torch
 
 import clinical_drug_discovery
 from clinical_drug_discovery import entry
-from clinical_drug_discovery.system import devices
+from clinical_drug_discovery.system import devices, tried_devices
 from clinical_drug_discovery.system.devices import available_devices, check_device, choose_device
 from clinical_drug_discovery.system.errors import InputError
 
@@ -21,7 +21,15 @@ SOURCES = sorted(Path(clinical_drug_discovery.__file__).parent.rglob("*.py"))
 
 
 @pytest.fixture
-def present(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+def tried(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The devices that passed `cdd doctor --try`; a test may change them."""
+    names = {"mps"}
+    monkeypatch.setattr(tried_devices, "has_passed_trial", lambda name: name in names)
+    return names
+
+
+@pytest.fixture
+def present(monkeypatch: pytest.MonkeyPatch, tried: set[str]) -> set[str]:
     """The devices that are said to be here; a test may change them."""
     names = {"cpu"}
     monkeypatch.setattr(devices, "_why_missing", lambda name: None if name in names else "gone")
@@ -32,7 +40,7 @@ def present(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     ("found", "best", "why"),
     [
         ({"mps", "cuda"}, "cuda", "a GPU was found"),
-        ({"mps"}, "mps", "a GPU was found"),
+        ({"mps"}, "mps", "a GPU was found, and it passed `cdd doctor --try mps`"),
         (set(), "cpu", "no GPU was found"),
     ],
 )
@@ -42,6 +50,17 @@ def test_none_takes_the_best_that_is_there(
     present |= found
     assert choose_device(None) == (torch.device(best), why)
     assert choose_device("cpu") == (torch.device("cpu"), "as asked")
+
+
+def test_mps_is_the_default_only_after_its_trial(present: set[str], tried: set[str]) -> None:
+    present.add("mps")
+    tried.clear()
+    device, reason = choose_device(None)
+    assert device.type == "cpu"
+    assert "cdd doctor --try mps" in reason
+    assert choose_device("mps").device.type == "mps"
+    present.add("cuda")
+    assert choose_device(None).device.type == "cuda"
 
 
 def test_a_name_that_is_no_device() -> None:

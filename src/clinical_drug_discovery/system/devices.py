@@ -32,20 +32,29 @@ def choose_device(device: str | None) -> DeviceChoice:
     """Choose the device to run on: the named one, or the best that is available.
 
     Args:
-        device: "cuda", "mps" or "cpu"; None takes the first of these that is available.
+        device: "cuda", "mps" or "cpu". None takes cuda if it is available, else mps if it is and
+            has passed `cdd doctor --try mps` on this machine, else the CPU.
 
     Raises:
         InputError: see `check_device`.
     """
-    if device is None:
-        device = available_devices()[0]
-        reason = "no GPU was found" if device == "cpu" else "a GPU was found"
-    else:
-        reason = "as asked"
+    device, reason = (device, "as asked") if device is not None else _best_device()
     check_device(device)
     import torch
 
     return DeviceChoice(torch.device(device), reason)
+
+
+def _best_device() -> tuple[str, str]:
+    """Return the default device and the reason for it."""
+    best = available_devices()[0]
+    if best != "mps":
+        return best, "no GPU was found" if best == "cpu" else "a GPU was found"
+    from clinical_drug_discovery.system.tried_devices import has_passed_trial
+
+    if has_passed_trial("mps"):
+        return "mps", "a GPU was found, and it passed `cdd doctor --try mps`"
+    return "cpu", "the GPU (mps) becomes the default once `cdd doctor --try mps` has passed here"
 
 
 def check_device(device: str) -> None:

@@ -1,0 +1,147 @@
+"""The trial of `cdd doctor --try`: does a GPU compute what the CPU computes?
+
+Both models are trained on the sample graph for two epochs and then embed all its nodes, once on the
+GPU and once on the CPU. On a graph of this size both devices use torch's own operations in float32,
+so losses, weights and embeddings may differ by rounding only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
+from clinical_drug_discovery.graph.read import read_graph
+from clinical_drug_discovery.models.inference import LayeredModel, embed_all
+from clinical_drug_discovery.system.devices import check_device
+from clinical_drug_discovery.system.errors import InputError
+from clinical_drug_discovery.system.machine import PeakMemory
+from clinical_drug_discovery.system.progress import Run
+from clinical_drug_discovery.system.tried_devices import device_name, record_passed_trial
+from clinical_drug_discovery.training.memory_plan import GraphSizes, plan_for
+from clinical_drug_discovery.training.settings import FULL, SAMPLED, HgtSettings, Settings
+from clinical_drug_discovery.training.train import train_hgt, train_sage
+
+#: Largest relative difference between the results of the two devices. Between float32 and float64
+#: it is below 1e-4 here.
+TOLERANCE = 1e-3
+_NUM_EPOCHS = 2
+# With the default of 0.001, a weight that is not updated at all would stay within the tolerance.
+_LEARNING_RATE = 0.01
+_CHUNK_SIZE = 300  # nodes embedded at a time, so that inference takes several chunks
+
+
+def try_device(device: str, defaults: Sequence[Settings]) -> dict[str, Any]:
+    """Try a GPU and, if it passes, record that for this machine.
+
+    Args:
+        device: "cuda" or "mps".
+        defaults: the default settings of each model.
+
+    Returns:
+        "device", its "device_name", the "tolerance", the result of `compare_devices` as "models",
+        "passed", and "recorded_in", the file that says so to later runs, or None.
+
+    Raises:
+        InputError: the device is the CPU, or is not available here.
+    """
+    if device == "cpu":
+        raise InputError(
+            "try (got 'cpu') must be cuda or mps: it compares a GPU's results with the CPU's"
+        )
+    check_device(device)
+    with as_file(files("clinical_drug_discovery") / "data" / "sample_kg.csv") as path:
+        graph = read_graph(path)
+    models = compare_devices(graph, torch.device(device), defaults)
+    passed = all(result["passed"] for result in models.values())
+    return {
+        "device": device,
+        "device_name": device_name(device),
+        "tolerance": TOLERANCE,
+        "models": models,
+        "passed": passed,
+        "recorded_in": str(record_passed_trial(device)) if passed else None,
+    }
+
+
+def compare_devices(
+    graph: KnowledgeGraph, device: torch.device, defaults: Sequence[Settings]
+) -> dict[str, dict[str, Any]]:
+    """Compare the results of a device with the CPU's, for each model and kind of training.
+
+    Args:
+        graph: on the CPU, and small.
+        device: the one to try.
+        defaults: the default settings of each model.
+
+    Returns:
+        For each pair, such as "hgt sampled": the relative differences of "losses", "weights" and
+        "embeddings", or the "error" that was raised, and whether it "passed".
+    """
+    sizes = {FULL: None, SAMPLED: graph.num_nodes - 1}  # so an epoch has one step, or two
+    return {
+        f"{settings.model} {training}": _compare(
+            graph,
+            device,
+            replace(
+                settings,
+                num_epochs=_NUM_EPOCHS,
+                learning_rate=_LEARNING_RATE,
+                training=training,
+                subgraph_size=subgraph_size,
+            ),
+        )
+        for settings in defaults
+        for training, subgraph_size in sizes.items()
+    }
+
+
+def _compare(graph: KnowledgeGraph, device: torch.device, settings: Settings) -> dict[str, Any]:
+    expected = _results(graph, torch.device("cpu"), settings)
+    try:
+        results = _results(graph, device, settings)
+    except Exception as error:  # the trial reports whatever the device raises
+        return {"error": f"{type(error).__name__}: {error}", "passed": False}
+    differences = {
+        name: max(map(_relative_difference, results[name], expected[name])) for name in expected
+    }
+    if not all(map(math.isfinite, differences.values())):
+        where = [name for name, value in differences.items() if not math.isfinite(value)]
+        return {"error": f"NaN or infinity in the {' and the '.join(where)}", "passed": False}
+    return {**differences, "passed": all(value <= TOLERANCE for value in differences.values())}
+
+
+def _results(
+    graph: KnowledgeGraph, device: torch.device, settings: Settings
+) -> dict[str, list[Tensor]]:
+    """Train a model; return the losses of its epochs, its weights and the embeddings."""
+    nowhere = Path()  # the run reads and writes no files
+    run = Run(nowhere, nowhere, nowhere, device, settings.learning_rate, PeakMemory(device))
+    plan = plan_for(GraphSizes.of(graph), settings, device)
+    if isinstance(settings, HgtSettings):
+        trained = train_hgt(run, graph, settings, plan, seed=0)
+    else:
+        trained = train_sage(run, graph, settings, plan, seed=0)
+    model: LayeredModel[Any] = trained.model
+    weights = [*trained.model.parameters(), *trained.decoder.parameters()]
+    losses = [
+        value for record in trained.history for name, value in record.items() if "loss" in name
+    ]
+    return {
+        "losses": [torch.tensor(losses)],
+        "weights": [weight.detach().cpu() for weight in weights],
+        "embeddings": [embed_all(model, graph.to(device), _CHUNK_SIZE)],
+    }
+
+
+def _relative_difference(value: Tensor, expected: Tensor) -> float:
+    """Return the norm of value - expected, relative to that of expected."""
+    value, expected = value.double(), expected.double()
+    return float((value - expected).norm() / expected.norm().clamp(min=1e-12))

@@ -1,0 +1,198 @@
+"""`cdd doctor` describes the machine, and its trial fails for a device that computes otherwise."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from clinical_drug_discovery import cli
+from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
+from clinical_drug_discovery.lib import doctor
+from clinical_drug_discovery.lib._run import device_trial
+from clinical_drug_discovery.lib._run.device_trial import TOLERANCE, compare_devices, try_device
+from clinical_drug_discovery.lib.doctor import describe_machine
+from clinical_drug_discovery.models.inference import embed_all
+from clinical_drug_discovery.system.errors import InputError
+from clinical_drug_discovery.system.tried_devices import has_passed_trial, trials_file
+from clinical_drug_discovery.training import train
+from clinical_drug_discovery.training.settings import Settings
+
+CPU = torch.device("cpu")
+TRIALS = [
+    f"{model} {training}" for model in ("graphsage", "hgt") for training in ("full", "sampled")
+]
+
+
+@pytest.fixture
+def small() -> list[Settings]:
+    """The default settings, with less to compute."""
+    sage, hgt = doctor._all_default_settings()
+    sizes: dict[str, Any] = {"hidden_dim": 16, "embedding_dim": 16, "num_layers": 2}
+    return [
+        replace(sage, edge_batch_size=40, **sizes),
+        replace(hgt, edge_sample_size=4, **sizes),
+    ]
+
+
+@pytest.fixture
+def no_gpu_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(device_trial, "check_device", lambda device: None)
+    for module in ("lib._run.device_trial", "system.tried_devices"):
+        monkeypatch.setattr(f"clinical_drug_discovery.{module}.device_name", lambda device: "a GPU")
+
+
+def test_a_device_agrees_with_itself(graph: KnowledgeGraph, small: list[Settings]) -> None:
+    found = compare_devices(graph, CPU, small)
+    assert list(found) == TRIALS
+    for result in found.values():
+        assert result == {"losses": 0, "weights": 0, "embeddings": 0, "passed": True}
+
+
+def in_every_second_run(function: Callable[..., Any], change: Callable[[Any], None]) -> Any:
+    """The function, whose result is changed where the trial calls it for the device to try."""
+    runs = 0
+
+    def changed(*args: Any, **kwargs: Any) -> Any:
+        nonlocal runs
+        runs += 1
+        result = function(*args, **kwargs)
+        if runs % 2 == 0:
+            change(result)
+        return result
+
+    return changed
+
+
+def scale_one_weight(trained: train.Trained) -> None:
+    weight = list(trained.model.parameters())[-1]
+    weight.data *= 1 + 2 * TOLERANCE
+
+
+def scale_loss(trained: train.Trained) -> None:
+    trained.history[0]["loss"] *= 1 + 2 * TOLERANCE
+
+
+def raise_error(trained: train.Trained) -> None:
+    raise NotImplementedError("aten::frexp is not implemented for this device")
+
+
+@pytest.mark.parametrize(
+    ("change", "failing"),
+    [(scale_one_weight, "weights"), (scale_loss, "losses"), (raise_error, "error")],
+)
+@pytest.mark.parametrize(("function", "model"), [("train_sage", "graphsage"), ("train_hgt", "hgt")])
+def test_a_planted_difference_fails(
+    graph: KnowledgeGraph, small: list[Settings], monkeypatch: pytest.MonkeyPatch,
+    function: str, model: str, change: Callable[[Any], None], failing: str,
+) -> None:  # fmt: skip
+    planted = in_every_second_run(getattr(device_trial, function), change)
+    monkeypatch.setattr(device_trial, function, planted)
+    for name, result in compare_devices(graph, CPU, small).items():
+        assert result["passed"] == (not name.startswith(model)), name
+        if name.startswith(model) and failing == "error":
+            assert result["error"].startswith("NotImplementedError: aten::frexp")
+        elif name.startswith(model):
+            assert TOLERANCE < result[failing] < 3 * TOLERANCE
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_embeddings_that_are_not_finite_fail(
+    graph: KnowledgeGraph, small: list[Settings], monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    planted = in_every_second_run(embed_all, lambda z: z[0].fill_(value))
+    monkeypatch.setattr(device_trial, "embed_all", planted)
+    for result in compare_devices(graph, CPU, small).values():
+        assert result == {"error": "NaN or infinity in the embeddings", "passed": False}
+
+
+def test_an_update_that_a_device_leaves_out_fails(
+    graph: KnowledgeGraph, small: list[Settings]
+) -> None:
+    """The learning rate of the trial is large enough for each weight that moves."""
+    for settings in small:
+        trained_twice = replace(settings, num_epochs=2, learning_rate=device_trial._LEARNING_RATE)
+        untrained = replace(trained_twice, learning_rate=1e-30)
+        moved = device_trial._results(graph, CPU, trained_twice)["weights"]
+        start = device_trial._results(graph, CPU, untrained)["weights"]
+        for before, after in zip(start, moved, strict=True):
+            assert device_trial._relative_difference(before, after) > 3 * TOLERANCE
+
+
+@pytest.mark.usefixtures("no_gpu_is_refused")
+def test_a_device_that_raises_ends_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    if torch.backends.mps.is_available():
+        pytest.skip("MPS would not raise here")
+    result = CliRunner().invoke(cli.make_app(), ["doctor", "--try", "mps", "--json"])
+    assert result.exit_code == 1
+    trial = json.loads(result.stdout)["try"]
+    assert list(trial["models"]) == TRIALS
+    for found in trial["models"].values():
+        assert not found["passed"]
+        assert "mps" in found["error"].lower()
+    assert trial["recorded_in"] is None
+    assert not has_passed_trial("mps")
+
+
+@pytest.mark.usefixtures("no_gpu_is_refused")
+@pytest.mark.parametrize("passed", [True, False])
+def test_only_a_passed_trial_is_recorded(monkeypatch: pytest.MonkeyPatch, passed: bool) -> None:
+    models = {"graphsage full": {"passed": True}, "hgt full": {"weights": 0.3, "passed": passed}}
+    monkeypatch.setattr(device_trial, "compare_devices", lambda *given: models)
+    result = CliRunner().invoke(cli.make_app(), ["doctor", "--try", "mps"])
+    assert result.exit_code == (0 if passed else 1)
+    assert ("DIFFERS" in result.stdout) != passed
+    assert "0.3" in result.stdout
+    assert has_passed_trial("mps") == passed
+    assert trials_file().exists() == passed
+
+
+@pytest.mark.parametrize("device", ["cpu", "mps", "cuda", "gpu"])
+def test_a_device_that_cannot_be_tried_ends_with_2(device: str) -> None:
+    if (device == "mps" and torch.backends.mps.is_available()) or torch.cuda.is_available():
+        pytest.skip("it is here")
+    result = CliRunner().invoke(cli.make_app(), ["doctor", "--try", device])
+    assert result.exit_code == 2
+    assert f"(got '{device}')" in result.stderr
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+def test_a_gpu_passes_its_trial(
+    device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    try:
+        trial = try_device(device, doctor._all_default_settings())
+    except InputError as error:
+        pytest.skip(str(error))
+    assert trial["passed"], trial
+    assert has_passed_trial(device)
+
+
+def test_plan_and_edges_need_each_other(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"plan .* needs edges"):
+        describe_machine(plan=True)
+    with pytest.raises(InputError, match="only with plan"):
+        describe_machine(edges_csv=tmp_path)
+
+
+def test_without_flags_no_model_is_imported() -> None:
+    script = (
+        "import sys\n"
+        "from clinical_drug_discovery.lib.doctor import describe_machine\n"
+        "assert 'torch' not in sys.modules\n"
+        "found = describe_machine()\n"
+        "assert found['devices'][-1] == 'cpu' and found['default_device']\n"
+        "assert not {'numba', 'polars', 'scipy'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
