@@ -85,7 +85,8 @@ def compare_devices(
         For each pair, such as "hgt sampled": the relative differences of "losses", "weights" and
         "embeddings", or the "error" that was raised, and whether it "passed".
     """
-    sizes = {FULL: None, SAMPLED: graph.num_nodes - 1}  # so an epoch has one step, or two
+    # The candidates of a step are all nodes of so small a graph, so a subgraph must hold them all.
+    sizes = {FULL: None, SAMPLED: graph.num_nodes}
     return {
         f"{settings.model} {training}": _compare(
             graph,
@@ -135,7 +136,7 @@ def _results(
         value for record in trained.history for name, value in record.items() if "loss" in name
     ]
     return {
-        "losses": [torch.tensor(losses)],
+        "losses": [torch.tensor(loss) for loss in losses],
         "weights": [weight.detach().cpu() for weight in weights],
         "embeddings": [embed_all(model, graph.to(device), _CHUNK_SIZE)],
     }
