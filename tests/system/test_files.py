@@ -1,0 +1,171 @@
+"""A file that was written is complete or as before, and a damaged file is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+import torch
+
+from clinical_drug_discovery.system.errors import InputError
+from clinical_drug_discovery.system.files import (
+    DamagedFileError,
+    OtherVersionError,
+    atomic_path,
+    check_writable,
+    load_checksummed,
+    save_checksummed,
+    save_record,
+    stored_checksum,
+)
+
+RECORD = {"name": "HGT", "sizes": [1, 2]}
+TENSORS = {"a": torch.arange(12.0).reshape(3, 4), "b": torch.tensor([7], dtype=torch.int64)}
+
+
+@pytest.fixture
+def checksummed(tmp_path: Path) -> Path:
+    path = tmp_path / "model.safetensors"
+    save_checksummed(path, 3, RECORD, TENSORS)
+    return path
+
+
+def fail_in_the_middle(path: Path) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text("half of the ne")
+        raise RuntimeError("the power went out")
+
+
+def test_a_failure_in_the_middle_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file.csv"
+    path.write_text("old")
+    with pytest.raises(RuntimeError, match="power"):
+        fail_in_the_middle(path)
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file.csv"]
+
+
+def test_a_failure_in_the_middle_leaves_no_new_file(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="power"):
+        fail_in_the_middle(tmp_path / "new" / "file.csv")
+    assert os.listdir(tmp_path / "new") == []
+
+
+def test_until_the_end_the_old_file_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "file.csv"
+    path.write_text("old")
+    with atomic_path(path) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+        assert temporary.parent == path.parent  # a rename within one file system is atomic
+        assert temporary.suffix == path.suffix
+    assert path.read_text() == "new"
+    assert os.listdir(tmp_path) == ["file.csv"]
+
+
+def test_a_symbolic_link_is_written_through(tmp_path: Path) -> None:
+    target, link = tmp_path / "target", tmp_path / "link"
+    target.write_text("old")
+    link.symlink_to(target)
+    with atomic_path(link) as temporary:
+        temporary.write_text("new")
+    assert link.is_symlink()
+    assert target.read_text() == "new"
+    assert not target.is_symlink()
+    assert sorted(os.listdir(tmp_path)) == ["link", "target"]
+
+
+def test_a_file_has_the_permissions_that_open_would_give(tmp_path: Path) -> None:
+    old = os.umask(0o027)
+    try:
+        with atomic_path(tmp_path / "file") as temporary:
+            temporary.write_text("new")
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
+
+
+def test_a_record_is_json(tmp_path: Path) -> None:
+    save_record(tmp_path / "deep" / "stats.json", RECORD)
+    assert json.loads((tmp_path / "deep" / "stats.json").read_text()) == RECORD
+
+
+@pytest.mark.parametrize("inside", ["", "x/y"])
+def test_a_directory_that_is_a_file_is_refused(tmp_path: Path, inside: str) -> None:
+    path = tmp_path / "file"
+    path.touch()
+    with pytest.raises(InputError, match=rf"^model_dir \(got {path / inside}\) .* is a file$"):
+        check_writable("model_dir", path / inside)
+
+
+def test_a_directory_may_be_missing_and_is_not_made(tmp_path: Path) -> None:
+    check_writable("model_dir", tmp_path / "x" / "y")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_directory_without_permission_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(InputError, match="no permission"):
+        check_writable("model_dir", tmp_path / "x")
+
+
+def test_a_checksummed_file_gives_back_its_content(checksummed: Path) -> None:
+    record, tensors = load_checksummed(checksummed, 3)
+    assert record == RECORD
+    assert tensors.keys() == TENSORS.keys()
+    for name, tensor in tensors.items():
+        assert tensor.dtype == TENSORS[name].dtype
+        assert torch.equal(tensor, TENSORS[name])
+
+
+def test_every_flipped_byte_is_found(checksummed: Path) -> None:
+    """In the header, in the checksum, in the record and in the tensors."""
+    content = checksummed.read_bytes()
+    for at in range(len(content)):
+        damaged = bytearray(content)
+        damaged[at] ^= 1
+        checksummed.write_bytes(damaged)
+        try:
+            record, tensors = load_checksummed(checksummed, 3)
+        except (DamagedFileError, OtherVersionError):
+            continue
+        # What JSON and safetensors ignore, such as padding, may change; the content may not.
+        assert record == RECORD, at
+        assert tensors.keys() == TENSORS.keys(), at
+        assert all(torch.equal(tensors[name], TENSORS[name]) for name in tensors), at
+
+
+def test_one_flipped_bit_of_a_tensor_is_refused(checksummed: Path) -> None:
+    content = bytearray(checksummed.read_bytes())
+    content[-1] ^= 1
+    checksummed.write_bytes(content)
+    with pytest.raises(DamagedFileError, match="checksum is wrong"):
+        load_checksummed(checksummed, 3)
+
+
+@pytest.mark.parametrize("length", [0, 5, 100, -1])
+def test_a_truncated_file_is_refused(checksummed: Path, length: int) -> None:
+    checksummed.write_bytes(checksummed.read_bytes()[:length])
+    with pytest.raises(DamagedFileError):
+        load_checksummed(checksummed, 3)
+
+
+def test_a_file_of_another_version_is_named(checksummed: Path) -> None:
+    with pytest.raises(OtherVersionError, match="version 3, not 4"):
+        load_checksummed(checksummed, 4)
+
+
+def test_a_missing_file_is_an_error_of_the_system(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        load_checksummed(tmp_path / "none", 3)
+
+
+def test_the_checksum_is_that_of_the_content(checksummed: Path, tmp_path: Path) -> None:
+    for name, tensors in (("same", TENSORS), ("other", TENSORS | {"b": torch.tensor([8])})):
+        save_checksummed(tmp_path / name, 3, RECORD, tensors)
+    assert stored_checksum(tmp_path / "same") == stored_checksum(checksummed)
+    assert stored_checksum(tmp_path / "other") != stored_checksum(checksummed)
