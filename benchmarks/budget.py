@@ -1,4 +1,4 @@
-"""Is the predicted peak that of the run, and is a budget kept to the edge?
+"""Does a run keep its predicted peak, and is a smaller budget refused?
 
 python benchmarks/budget.py [kg.csv]   (without a file: a synthetic graph of PrimeKG's size)
 
@@ -33,7 +33,7 @@ PLANS: tuple[tuple[str, dict[str, Any]], ...] = (
 
 
 def embed(arguments: list[str]) -> dict[str, float]:
-    """Embed with a budget; a refusal is a result as well."""
+    """Embed with a budget, and return whether it was accepted and the predicted and real peak."""
     from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
     from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
     from clinical_drug_discovery.system.errors import InputError
@@ -65,11 +65,11 @@ def main() -> None:
     with edges_file(sys.argv[1] if sys.argv[1:] else None) as path:
         in_fresh_process(__file__, "embed", path, "graphsage", "none", "{}")  # the graph is cached
         for model, sizes in PLANS:
-            # With chunk_size left out, a smaller budget would take smaller chunks.
+            # With the default chunk_size, a smaller budget would lead to smaller chunks.
             sizes = {"chunk_size": 32_768, **sizes}
             given = path, model, "none", json.dumps(sizes)
             free = in_fresh_process(__file__, "embed", *given)
-            # Two processes do not start out at quite the same size.
+            # Two processes differ a little in their size at the start.
             edge = int((free["predicted"] + 0.01) * 2**30)
             kept = in_fresh_process(__file__, "embed", path, model, edge, json.dumps(sizes))
             less = int((free["predicted"] - 0.02) * 2**30)

@@ -2,8 +2,8 @@
 
 python benchmarks/growth.py [scale...]   (1/8 1/4 1/2 1 2 4 if left out; 1 is PrimeKG's size)
 
-Both models at their defaults on synthetic graphs. Linear growth is a constant time per edge; it is
-not to be expected to the last, since a larger graph's rows fit the caches less.
+Both models run with their defaults on synthetic graphs. Linear growth means a constant time per
+edge; in practice the time per edge grows a little, because larger graphs fit the caches less.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from measure import MODELS, edges_file, embed, in_fresh_process, run
 
 SCALES = ("1/8", "1/4", "1/2", "1", "2", "4")
 NUM_EPOCHS = 4
-LIMIT_GIB = 8.0  # of memory, that the largest scale should stay within
+LIMIT_GIB = 8.0  # of memory, for the largest scale
 
 
 def embed_graph(arguments: list[str]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What every benchmark needs: a fresh process per figure, medians, and the yardstick Y."""
+"""Shared parts of the benchmarks: a fresh process per figure, medians, and the yardstick Y."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _LIB = "clinical_drug_discovery.lib"
-#: Of each model the module of its public function, imported by the task alone, and its name.
+#: For each model the module and the name of its public function; only tasks import the module.
 MODELS = {
     "graphsage": (f"{_LIB}.gnn_embeddings", "generate_gnn_embeddings"),
     "hgt": (f"{_LIB}.gnn_hgt", "generate_hgt_embeddings"),
@@ -34,9 +34,10 @@ MODELS = {
 
 
 def in_fresh_process(script: str, task: str, *arguments: object, repeat: int = 1) -> dict[str, Any]:
-    """Run `script task arguments...` `repeat` times; medians of all figures that it prints as JSON.
+    """Run `script task arguments...` `repeat` times and return the medians of the printed figures.
 
-    A fresh process each time, so that a peak of memory belongs to what is measured.
+    Each run is a fresh process, so that its peak memory belongs to the task alone. A task prints
+    its figures as JSON.
     """
     runs: list[dict[str, float]] = []
     for _ in range(repeat):
@@ -47,14 +48,14 @@ def in_fresh_process(script: str, task: str, *arguments: object, repeat: int = 1
 
 
 def cached_graph(path: str, directory: str) -> KnowledgeGraph:
-    """The graph from a cache in `directory`: a process that takes it from there has no peak yet."""
+    """Read the graph from a cache in `directory`, which adds little to the peak of the process."""
     return read_cached(path, cache_dir=directory)[0]
 
 
 def yardstick(arguments: list[str]) -> dict[str, float]:
-    """Y: one torch.sparse.mm of the graph's CSR matrix with 256 float32 columns.
+    """Measure Y: one torch.sparse.mm of the graph's CSR matrix with 256 float32 columns.
 
-    One entry per directed edge, parallel edges of different types included; rows are targets.
+    The matrix has one entry per directed edge, also for parallel edges; rows are targets.
     """
     import torch
 
@@ -64,7 +65,7 @@ def yardstick(arguments: list[str]) -> dict[str, float]:
 
 
 def csr_matrix(graph: KnowledgeGraph) -> Tensor:
-    """The graph's edges by target, shape (N, N), all of weight 1."""
+    """Return the graph's adjacency matrix by target, shape (N, N), all of weight 1."""
     import torch
 
     warnings.simplefilter("ignore", UserWarning)  # the CSR layout announces that it is in beta
@@ -77,7 +78,7 @@ def csr_matrix(graph: KnowledgeGraph) -> Tensor:
 
 
 def seconds_of(work: Callable[[], object], repeat: int = 5) -> float:
-    """Median seconds of some work, the first time left out."""
+    """Return the median seconds of some work, without the first time."""
     seconds = []
     for _ in range(repeat + 1):
         start = time.perf_counter()
@@ -87,7 +88,7 @@ def seconds_of(work: Callable[[], object], repeat: int = 5) -> float:
 
 
 class _Terminal(io.StringIO):
-    """Passes for a terminal, where progress is shown; notes the peak when training has ended."""
+    """Acts as a terminal, so that progress is shown; notes the peak when the training has ended."""
 
     peak_training: int | None = None
 
@@ -102,9 +103,10 @@ class _Terminal(io.StringIO):
 
 
 def embed(model: str, path: str, num_epochs: int, **options: Any) -> dict[str, float]:
-    """Embed a graph at a model's defaults but for `options`; median seconds of later epochs.
+    """Embed a graph with a model's defaults, except for `options`, without the graph's cache.
 
-    The file is read, not its cache, and none is made.
+    Returns:
+        Median seconds of the epochs after the first, other times, and peaks of memory.
     """
     import polars as pl
 
@@ -131,7 +133,7 @@ def embed(model: str, path: str, num_epochs: int, **options: Any) -> dict[str, f
 
 @contextlib.contextmanager
 def edges_file(argument: str | None, scale: float = 1.0) -> Iterator[str]:
-    """The graph to measure on: the file that is named, or a synthetic one of PrimeKG's size."""
+    """Yield the path of the given graph, or of a synthetic one of PrimeKG's size."""
     if argument is not None:
         yield argument
         return
@@ -144,7 +146,7 @@ def edges_file(argument: str | None, scale: float = 1.0) -> Iterator[str]:
 def run(
     tasks: dict[str, Callable[[list[str]], dict[str, float]]], main: Callable[[], None]
 ) -> None:
-    """Entry point of a benchmark: a task when called with --task, else the whole benchmark."""
+    """Run a single task if called with --task, else the whole benchmark."""
     if sys.argv[1:2] == ["--task"]:
         sys.stdout.write(json.dumps(tasks[sys.argv[2]](sys.argv[3:])) + "\n")
     else:

@@ -2,7 +2,7 @@
 
 python benchmarks/writing.py [num_nodes embedding_dim]
 
-Yardstick: np.save of the same array, which is in order already.
+Yardstick: np.save of the same array, which needs no sorting.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TASKS = ("save", "parquet", "csv", "npy")
 
 
 def write(arguments: list[str]) -> dict[str, float]:
-    """Write nodes in no order, as they are where every node type has numbers of its own."""
+    """Write nodes in random order, as in graphs whose numbers start again with each node type."""
     import polars as pl
     import psutil
     import torch
