@@ -199,13 +199,13 @@ def test_the_smallest_graph_has_every_type_and_relation(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "said"),
     [
-        ("kg.csv", {"scale": -1.0}, r"scale \(got -1.0\) must be above 0 and at most 64"),
+        ("kg.csv", {"scale": -1.0}, r"scale \(got -1.0\) must be .* above 0 and at most 64"),
         ("kg.csv", {"scale": 0}, r"scale \(got 0\)"),
         ("kg.csv", {"scale": float("nan")}, r"scale \(got nan\)"),
         ("kg.csv", {"scale": float("inf")}, r"scale \(got inf\)"),
         ("kg.csv", {"scale": 65.0}, r"scale \(got 65.0\)"),
         ("kg.csv", {"scale": "1"}, r"scale \(got '1'\)"),
-        ("kg.csv", {"seed": -1}, r"seed \(got -1\) must be an integer of at least 0"),
+        ("kg.csv", {"seed": -1}, r"seed \(got -1\) must be a whole number of at least 0"),
         ("kg.csv", {"seed": 0.5}, r"seed \(got 0.5\)"),
         ("kg.csv", {"preset": "hetionet"}, r"preset \(got 'hetionet'\) must be one of primekg"),
         ("kg.tsv", {}, r"output \(got '.*kg.tsv'\) must end in one of .csv, .csv.gz"),

@@ -1,10 +1,13 @@
-"""PrimeKG-shaped graphs of any size, with a planted drug mechanism, for tests and benchmarks.
+"""Write synthetic graphs of PrimeKG's shape and any size, with a planted drug mechanism.
 
-Only the counts are real. Every node is in a group (a drug class, a disease family), every group in
-a module (a biological mechanism) and a second one (of a class, where its side effects lie). A drug
-is indicated for a disease where a target is a gene of the disease or shares a pathway with one, and
-contraindicated where a side effect is a phenotype of the disease. Nothing here reads a graph.
+Only the counts are real. Every node belongs to a group (a drug class, a disease family). Every
+group belongs to one module (a biological mechanism) and to a second one (for a drug class: where
+its side effects lie). A drug is indicated for a disease if a target of the drug is a gene of the
+disease or shares a pathway with one, and contraindicated if a side effect is a phenotype of the
+disease.
 """
+
+from __future__ import annotations
 
 import math
 import time
@@ -18,26 +21,27 @@ import numpy.typing as npt
 import polars as pl
 from polars.io.plugins import register_io_source
 
-from clinical_drug_discovery.system.errors import InputError
+from clinical_drug_discovery.graph.knowledge_graph import DISEASE, DRUG
+from clinical_drug_discovery.graph.read import SUFFIXES
+from clinical_drug_discovery.system.errors import InputError, check_at_least, check_between
 from clinical_drug_discovery.system.files import atomic_path, check_writable
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
-#: Draws, for each given node, a node related to it; -1 where there is none, and for -1.
+#: Samples a related node for each given node; -1 if there is none, and for -1.
 Hop = Callable[[Ints], Ints]
 
-INDICATION_NOISE = 0.1  # share of the indications that ignore the mechanism
-MIN_NODES = 10  # of each type, however small the scale
+INDICATION_NOISE = 0.1  # fraction of the indications that ignore the mechanism
+MIN_NODES = 10  # of each type, at any scale
 MAX_SCALE = 64.0
-MAX_DENSITY = 0.5  # of all pairs: beyond it negatives grow rare and new facts hard to draw
-_CHUNK_ROWS = 65_536  # rows built at once: 10 string views of 16 bytes each, 10 MB
-_SUFFIXES = (".csv", ".csv.gz", ".csv.zst", ".parquet")
+MAX_DENSITY = 0.5  # fraction of all pairs; beyond it negatives and new facts are rare
+_CHUNK_ROWS = 65_536  # rows built at once: 10 columns of 16 bytes each are 10 MB
 _COMPRESSIONS: dict[str, Literal["gzip", "zstd"]] = {".gz": "gzip", ".zst": "zstd"}
 
-GENE, DISEASE, DRUG, EFFECT = "gene/protein", "disease", "drug", "effect/phenotype"
+GENE, EFFECT = "gene/protein", "effect/phenotype"
 PROCESS, FUNCTION, COMPONENT = "biological_process", "molecular_function", "cellular_component"
 ANATOMY, PATHWAY, EXPOSURE = "anatomy", "pathway", "exposure"
-_TREE = "parent-child"  # how the ontologies are shown: a tree over all nodes of a type, and more
+_TREE = "parent-child"  # of an ontology: a tree over the nodes of a type
 _LINK, _SHOWN, _EXPRESSED = "interacts with", "phenotype present", "expression present"
 
 
@@ -45,15 +49,15 @@ class _Relation(NamedTuple):
     display: str
     x_type: str
     y_type: str
-    rows: int  # at scale 1, both directions
-    x_tail: float  # standard deviation of the log popularity of the x
-    y_tail: float
-    module: float = 0.0  # share of the facts whose y is in the module of x
-    listed: float = 0.0  # share whose y is on the list of x's group; the rest goes by popularity
+    rows: int  # at scale 1, in both directions
+    x_tail: float  # standard deviation of the log popularity of x
+    y_tail: float  # the same of y
+    module: float = 0.0  # fraction of the facts whose y is in the module of x
+    listed: float = 0.0  # fraction whose y is on the list of x's group; popularity decides the rest
 
 
-#: Nodes at scale 1, source, how an id is made of a number, and kinds of names: every hundredth
-#: node has the last, so that a few diseases and phenotypes share a name, as in the real data.
+#: Number of nodes at scale 1, source, format of an id, and formats of names. Every hundredth node
+#: has the last format, so that a few diseases and phenotypes share a name, as in the real data.
 _NODE_TYPES = {
     GENE: (27_671, "NCBI", "{}", ("{stem}{n}", "LOC{n}")),
     DRUG: (7_957, "DrugBank", "DB{:05d}", ("{stem}inib {n}", "N,N-dimethyl-{stem}amine {n}")),
@@ -67,7 +71,7 @@ _NODE_TYPES = {
     EXPOSURE: (818, "CTD", "D{:06d}", ("{stem} dust {n}", "{stem}ic acid, salts {n}")),
 }
 _STEMS = ("abel", "brax", "cort", "derm", "fibr", "glut", "kerat", "lys", "myel", "nephr", "orex")
-#: In the order of the file, which is also the order of drawing: a mechanism needs its facts first.
+#: In the order of the file and of sampling: the facts that a mechanism follows come first.
 _RELATIONS = {
     "protein_protein": _Relation("ppi", GENE, GENE, 642_150, 1.9, 1.9, 0.7),
     "drug_protein": _Relation("target", DRUG, GENE, 51_306, 0.9, 1.3, 0.3, 0.65),
@@ -100,8 +104,8 @@ _RELATIONS = {
     "pathway_pathway": _Relation(_TREE, PATHWAY, PATHWAY, 5_070, 1.5, 1.5, 0.9),
     "exposure_exposure": _Relation(_TREE, EXPOSURE, EXPOSURE, 4_140, 1.5, 1.5, 0.9),
 }
-#: Length of the list of y that each group of x shares, and the shares of it that are in the group's
-#: module and in its second one.
+#: Length of the list of y that each group of x shares, and the fractions of it from the group's
+#: module and from its second module.
 _LISTS = {
     "drug_protein": (3, 1.0, 0.0),
     "disease_protein": (18, 0.85, 0.15),
@@ -109,26 +113,26 @@ _LISTS = {
     "drug_effect": (90, 0.0, 0.7),
     "drug_drug": (400, 0.2, 0.0),
 }
-#: Drawn by walking along other facts; the number is the share drawn by popularity instead.
+#: Relations whose facts follow paths of other facts; the fraction is sampled by popularity instead.
 _NOISE = {"indication": INDICATION_NOISE, "off-label use": 0.3, "contraindication": 0.2}
-#: Every x gets one of these facts first: genes and drugs have no ontology to hold them.
+#: Every x has at least one of these facts: genes and drugs have no ontology that holds them.
 _COVERING = ("drug_protein", "anatomy_protein_present")
-_PRESETS = ("primekg",)  # which these tables are
+_PRESETS = ("primekg",)  # the tables above
 
 
 @dataclass(frozen=True)
 class SynthesisReport:
-    """What `synthesize_graph` wrote."""
+    """Counts of the graph that `synthesize_graph` wrote."""
 
     num_nodes: int
     num_rows: int
-    num_facts: int  #: distinct; each is two rows
+    num_facts: int  #: distinct; each has two rows
     num_nodes_by_type: dict[str, int]
     num_rows_by_relation: dict[str, int]
-    num_mechanistic_indications: int  #: found by walking from drug to disease
-    num_noise_indications: int  #: drawn by popularity alone
-    indication_noise: float  #: the share of those that was aimed at
-    capped_relations: tuple[str, ...]  #: fewer rows than asked, for want of distinct pairs
+    num_mechanistic_indications: int  #: on a path from drug to disease
+    num_noise_indications: int  #: sampled by popularity alone
+    indication_noise: float  #: the intended fraction of noise among the indications
+    capped_relations: tuple[str, ...]  #: fewer rows than the scale asks for: too few distinct pairs
     output: str
     seconds: float  #: wall time, writing included
 
@@ -136,17 +140,22 @@ class SynthesisReport:
 def synthesize_graph(
     output: str | Path, *, preset: str = "primekg", scale: float = 1.0, seed: int = 0
 ) -> SynthesisReport:
-    """Write a graph of PrimeKG's shape, every fact in both directions under one relation name.
+    """Write a synthetic graph of PrimeKG's shape, with every fact in both directions.
 
     Args:
-        output: .csv, .csv.gz, .csv.zst or .parquet file; it appears only once it is complete.
-        preset: which tables of node and row counts to follow.
-        scale: factor on the number of nodes of each type and of rows of each relation. A small
-            graph is denser, so that some relations have no room: see `capped_relations`.
-        seed: of the random numbers; the same preset, scale and seed give the same bytes.
+        output: a .csv, .csv.gz, .csv.zst or .parquet file; it appears when it is complete.
+        preset: name of the tables of node and row counts; "primekg" is the only one.
+        scale: factor of the number of nodes of each type and of rows of each relation. A small
+            graph is denser, so some relations get fewer rows: see `capped_relations`.
+        seed: of the random numbers. The same preset, scale and seed give the same bytes.
 
     Raises:
         InputError: a parameter breaks its rule, or `output` cannot be written.
+
+    Example:
+        >>> from clinical_drug_discovery.lib.synthesize import synthesize_graph
+        >>> synthesize_graph("kg.csv", scale=0.01).num_nodes
+        1296
     """
     began = time.perf_counter()
     path = Path(output)
@@ -182,33 +191,31 @@ def synthesize_graph(
 def _check_parameters(path: Path, preset: str, scale: float, seed: int) -> None:
     if preset not in _PRESETS:
         raise InputError(f"preset (got {preset!r}) must be one of {', '.join(_PRESETS)}")
-    if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale <= MAX_SCALE:
-        raise InputError(f"scale (got {scale!r}) must be above 0 and at most {MAX_SCALE:g}")
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise InputError(f"seed (got {seed!r}) must be an integer of at least 0")
-    if not path.name.endswith(_SUFFIXES):
-        raise InputError(f"output (got {str(path)!r}) must end in one of {', '.join(_SUFFIXES)}")
+    check_between("scale", scale, 0, MAX_SCALE)
+    check_at_least("seed", seed, 0)
+    if not path.name.endswith(SUFFIXES):
+        raise InputError(f"output (got {str(path)!r}) must end in one of {', '.join(SUFFIXES)}")
     if path.is_dir():
-        raise InputError(f"output (got {str(path)!r}) is a directory")
+        raise InputError(f"output (got {str(path)!r}) must not be a directory")
     check_writable("output", path.parent)
 
 
 class _Latent:
-    """The hidden variables of the n nodes of one type, in g groups."""
+    """The latent variables of the n nodes of one type, in g groups."""
 
     def __init__(self, rng: np.random.Generator, count: int, num_modules: int) -> None:
-        # of 10 nodes, but more of them in a small type, lest it miss most modules
+        # Groups of 10 nodes. A small type has smaller groups, so that it reaches most modules.
         num_groups = max(count // 10, min(count, 2 * num_modules))
-        self.group = rng.permutation(np.arange(count) % num_groups)  # (n,)
-        size = np.cumsum((np.arange(num_modules) + 4.0) ** -0.9)  # a few modules hold the most
-        # (g,) both, the first ascending
+        self.group = rng.permutation(np.arange(count) % num_groups)  # shape (n,)
+        size = np.cumsum((np.arange(num_modules) + 4.0) ** -0.9)  # a few modules are large
+        # shape (g,), ascending; the second module is a permutation of it
         self.module = np.searchsorted(size / size[-1], (np.arange(num_groups) + 0.5) / num_groups)
         self.second = rng.permutation(self.module)
-        self.hub = rng.normal(size=count)  # (n,) what a node's popularity owes to itself
+        self.hub = rng.normal(size=count)  # shape (n,), the node's own part of its popularity
 
 
 class _Picker:
-    """Draws members of given groups, each with a chance proportional to its weight."""
+    """Samples members of groups, with probabilities in proportion to their weights."""
 
     def __init__(self, rng: np.random.Generator, group: Ints, member: Ints, weight: Floats) -> None:
         order = np.argsort(group, kind="stable")
@@ -217,41 +224,42 @@ class _Picker:
         self.cumulative: Floats = np.concatenate([[0.0], np.cumsum(weight[order])])
 
     def draw(self, groups: Ints) -> Ints:
-        """One member of each of `groups`; -1 where there is no such group."""
+        """Sample a member of each of `groups`; -1 for a group without members."""
         low = np.searchsorted(self.group, groups, side="left")
         high = np.searchsorted(self.group, groups, side="right")
-        share = self.rng.random(len(groups))
-        level = (1 - share) * self.cumulative[low] + share * self.cumulative[high]
+        uniform = self.rng.random(len(groups))
+        level = (1 - uniform) * self.cumulative[low] + uniform * self.cumulative[high]
         at = np.searchsorted(self.cumulative[1:-1], level, side="right")
-        # rounding can carry a level past the end of its group, hence the clip
+        # Rounding can move a level past the end of its group, hence the clip.
         return np.where(high > low, self.member[np.clip(at, low, high - 1)], -1)
 
     def jump(self, like: Ints) -> Ints:
-        """As many members as `like` has, whatever their group: a hop that forgets its start."""
+        """Sample as many members as `like` has, from all groups: a hop to any node."""
         level = self.rng.uniform(0.0, self.cumulative[-1], len(like))
         return self.member[np.searchsorted(self.cumulative[1:-1], level, side="right")]
 
 
-#: One way to find facts: until there is this share of those wanted, from where, and by which hops.
+#: A way to find facts: the fraction of the wanted facts at which to stop, the start, and the hops.
 _Way = tuple[float, _Picker, list[Hop]]
 
 
 class _Sampler:
-    """Draws the facts of one relation after the other; `facts` holds those drawn so far.
+    """Samples the facts of one relation after the other into `facts`.
 
-    Facts are (2, F): x and y, numbered within their types; while drawn, keys x * num_y + y, sorted.
+    The facts of a relation have shape (2, F): x and y, numbered within their types. While they are
+    sampled, they are sorted keys x * num_y + y.
     """
 
     def __init__(self, rng: np.random.Generator, counts: dict[str, int], scale: float) -> None:
-        # about 110 genes, 30 drugs, 70 diseases each at scale 1. A small graph is denser, and its
-        # modules must be fewer: pathways that use up the genes of a module take in all the others
+        # At scale 1 a module has about 110 genes, 30 drugs and 70 diseases. A small graph is denser
+        # and needs fewer modules: a pathway that has all genes of its module takes any others.
         self.num_modules = max(4, round(min(250 * scale**0.5, 1500 * scale)))
         self.rng, self.counts = rng, counts
         self.latents = {kind: _Latent(rng, n, self.num_modules) for kind, n in counts.items()}
         self.facts: dict[str, Ints] = {}
 
     def draw(self, name: str, asked: int) -> int:
-        """Draws as many facts of a relation as asked and as fit; returns how many are planted."""
+        """Sample the facts of a relation, at most `asked`; return how many follow the mechanism."""
         relation = _RELATIONS[name]
         num_x, num_y = self.counts[relation.x_type], self.counts[relation.y_type]
         pairs = num_x * num_y if relation.x_type != relation.y_type else num_x * (num_x - 1) // 2
@@ -269,11 +277,11 @@ class _Sampler:
                 found = self._encode(relation, *self._draw_tree(x))
             elif name in _COVERING:
                 found = self._encode(relation, np.arange(num_x), listed(np.arange(num_x)))
-            share = relation.listed + relation.module
+            stop = relation.listed + relation.module
             ways = [
                 (relation.listed, pick_x, [listed]),
-                (share, pick_x, [lambda at: pick_y.draw(x.module[x.group[at]])]),
-                (share, even_x, [lambda at: even_y.draw(x.module[x.group[at]])]),
+                (stop, pick_x, [lambda at: pick_y.draw(x.module[x.group[at]])]),
+                (stop, even_x, [lambda at: even_y.draw(x.module[x.group[at]])]),
             ]
         found = self._collect(relation, found, goal, ways)
         planted = len(found)
@@ -283,71 +291,71 @@ class _Sampler:
         return planted
 
     def _walks(self, name: str, drugs: _Picker, diseases: _Picker) -> list[_Way]:
-        """The ways from drug to disease along known facts, which are the mechanism."""
-        share = 1 - _NOISE[name]
+        """Return the ways from drug to disease along known facts: the mechanism."""
+        stop = 1 - _NOISE[name]
         if name == "contraindication":
             phenotype_of = self._hop("disease_phenotype_positive", True, diseases.weight)
-            return [(share, drugs, [self._hop("drug_effect"), phenotype_of])]
+            return [(stop, drugs, [self._hop("drug_effect"), phenotype_of])]
         target = self._hop("drug_protein")
         gene_of = self._hop("disease_protein", True, diseases.weight)
         pathway, member = self._hop("pathway_protein", True), self._hop("pathway_protein")
         direct, by_pathway = [target, gene_of], [target, pathway, member, gene_of]
-        return [(share / 2, drugs, direct), (share, drugs, by_pathway), (share, drugs, direct)]
+        return [(stop / 2, drugs, direct), (stop, drugs, by_pathway), (stop, drugs, direct)]
 
     def _hop(self, name: str, back: bool = False, weight: Floats | None = None) -> Hop:
-        """From the x to the y of a relation's facts, or back; by the weight of where it leads."""
+        """Return a hop from x to y of a relation, or back, weighted by the node that it reaches."""
         source, target = self.facts[name][::-1] if back else self.facts[name]
-        chance = np.ones(len(target)) if weight is None else weight[target]
-        return _Picker(self.rng, source, target, chance).draw
+        weights = np.ones(len(target)) if weight is None else weight[target]
+        return _Picker(self.rng, source, target, weights).draw
 
     def _picker(self, kind: str, tail: float) -> _Picker:
-        """Picks the nodes of a type by module, and by a popularity drawn for this picker."""
+        """Return a picker of nodes by module, weighted by a popularity sampled for this picker."""
         latent = self.latents[kind]
         module = latent.module[latent.group]
-        # half of the variance is the node's own, so that a hub is one in several relations
-        chance = (latent.hub + self.rng.normal(size=len(module))) / math.sqrt(2)
-        return _Picker(self.rng, module, np.arange(len(module)), np.exp(tail * chance))
+        # Half of the variance is the node's own, so that a hub is a hub in several relations.
+        popularity = (latent.hub + self.rng.normal(size=len(module))) / math.sqrt(2)
+        return _Picker(self.rng, module, np.arange(len(module)), np.exp(tail * popularity))
 
     def _draw_lists(self, name: str, x: _Latent, pick_y: _Picker) -> Hop:
-        """Draws the list of y that each group of x shares; returns the hop from x to its list."""
+        """Sample the list of y that each group of x shares; return the hop from x to its list."""
         length, in_module, in_second = _LISTS[name]
         owner = np.repeat(np.arange(len(x.module)), length)
-        place = self.rng.random(len(owner))
-        module = np.where(place < in_module, x.module[owner], x.second[owner])
-        entry = pick_y.draw(np.where(place < in_module + in_second, module, -1))
+        uniform = self.rng.random(len(owner))
+        module = np.where(uniform < in_module, x.module[owner], x.second[owner])
+        entry = pick_y.draw(np.where(uniform < in_module + in_second, module, -1))
         entry = np.where(entry < 0, pick_y.jump(owner), entry)
-        shared = _Picker(self.rng, owner, entry, self.rng.random(len(owner)))  # some liked better
+        shared = _Picker(self.rng, owner, entry, self.rng.random(len(owner)))
         return lambda at: shared.draw(x.group[at])
 
     def _draw_tree(self, latent: _Latent) -> tuple[Ints, Ints]:
-        """A tree over all nodes: towards the hub within a group, from hub to hub between groups."""
+        """Sample a tree over all nodes: to hubs within a group, from hub to hub between groups."""
         order = np.lexsort((-latent.hub, latent.group))
         group = latent.group[order]
         first = np.searchsorted(group, np.arange(len(latent.module)))
         rank = np.arange(len(order)) - first[group]
         parent = first[group] + (rank * self.rng.random(len(order)) ** 6).astype(np.int64)
-        # groups are numbered by module: mostly a near one, of the same module, but also the root
+        # Groups are numbered by module. The parent is mostly a group nearby, in the same module.
         before = np.maximum(group - 1 - self.rng.pareto(0.4, len(order)), 0).astype(np.int64)
         parent = np.where(rank == 0, first[before], parent)
         return order[1:], order[parent[1:]]
 
     def _collect(self, relation: _Relation, found: Ints, goal: int, ways: list[_Way]) -> Ints:
-        """Adds to the sorted keys `found`; what one way does not find is left to the next."""
+        """Add facts to the sorted keys `found`; each way finds what those before it did not."""
         start, missing = len(found), goal - len(found)
-        for share, picker, hops in ways:
-            while (need := start + round(share * missing) - len(found)) > 0:
+        for stop, picker, hops in ways:
+            while (need := start + round(stop * missing) - len(found)) > 0:
                 x = y = picker.jump(np.zeros(need + need // 4 + 16, dtype=np.int64))
                 for hop in hops:
                     y = hop(y)
                 fresh = np.setdiff1d(self._encode(relation, x, y), found, assume_unique=True)
                 fresh = self.rng.permutation(fresh)[:need]
                 found = np.sort(np.concatenate([found, fresh]), kind="stable")
-                if len(fresh) <= 0.02 * need:  # hardly anything new is left to find this way
+                if len(fresh) <= 0.02 * need:  # this way finds hardly anything new
                     break
         return found
 
     def _encode(self, relation: _Relation, x: Ints, y: Ints) -> Ints:
-        """Distinct keys, sorted; without self-loops, and with x < y where both are of one type."""
+        """Return distinct, sorted keys without self-loops; x < y if both have the same type."""
         real = (x >= 0) & (y >= 0)
         if relation.x_type == relation.y_type:
             real &= x != y
@@ -356,8 +364,8 @@ class _Sampler:
 
 
 def _name_nodes(rng: np.random.Generator, counts: dict[str, int]) -> pl.DataFrame:
-    """One row a node, type by type. Ids meet across sources, and some names across types."""
-    # twice the numbers that the largest source needs: dense enough for ids to meet
+    """Return a row for each node. Some ids are the same across sources, some names across types."""
+    # Twice as many numbers as the largest source needs: dense enough for ids to coincide.
     pool = 2 * sum(counts[name] for name in (PROCESS, FUNCTION, COMPONENT))
     numbers = {source: rng.permutation(pool) + 1 for _, source, _, _ in _NODE_TYPES.values()}
     frames = []
@@ -371,12 +379,12 @@ def _name_nodes(rng: np.random.Generator, counts: dict[str, int]) -> pl.DataFram
 
 
 def _stream_rows(nodes: pl.DataFrame, sampler: _Sampler) -> pl.LazyFrame:
-    """PrimeKG's 12 columns: relation by relation, all its facts and then all of them mirrored."""
+    """Stream PrimeKG's 12 columns: each relation's facts, and then the same in reverse."""
     first = dict(zip(sampler.counts, np.cumsum([0, *sampler.counts.values()]), strict=False))
     x_nodes, y_nodes = (nodes.select(pl.all().name.prefix(side)) for side in ("x_", "y_"))
 
     def batches(*_: Any) -> Iterator[pl.DataFrame]:
-        # polars passes the columns and rows it wants; a sink wants them all
+        # polars passes the columns and rows that it wants; a sink wants them all.
         for name, (x, y) in sampler.facts.items():
             relation = _RELATIONS[name]
             display = pl.lit(relation.display).alias("display_relation")
