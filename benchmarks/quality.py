@@ -23,12 +23,18 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from boosting import fit_boosted
 from rivals import export_split, found_scores
 from shallow import train_shallow
 
-from clinical_drug_discovery.boosting import fit_boosted
 from clinical_drug_discovery.evaluation.baselines import BASELINES
-from clinical_drug_discovery.evaluation.drug_ranking import Question, Ranker, drug_rankers, of_nodes
+from clinical_drug_discovery.evaluation.drug_ranking import (
+    Ranker,
+    RankingTask,
+    drug_rankers,
+    ranking_task,
+    score_by_node,
+)
 from clinical_drug_discovery.evaluation.metrics import Metrics, ranking_metrics
 from clinical_drug_discovery.evaluation.split import Split
 from clinical_drug_discovery.graph.knowledge_graph import (
@@ -49,7 +55,7 @@ from clinical_drug_discovery.training.memory_plan import plan_training
 
 SHOWN = ("mrr", "hits@10", "recall@50", "recall@100", "auroc", "auprc", "entropy@50")
 #: A training graph, and what is asked after training on it.
-Race = tuple[KnowledgeGraph, dict[str, Question]]
+Race = tuple[KnowledgeGraph, dict[str, RankingTask]]
 #: By question and ranker.
 Figures = dict[str, dict[str, Metrics]]
 
@@ -65,10 +71,10 @@ def prepare(graph: KnowledgeGraph, name: str, seed: int) -> Race:
     if name == "both":
         first = hold_out(graph, "disease", seed)
         then = hold_out(first.graph, "pair", seed)
-        asked = {"pair": Question.of(then, "test"), "disease": Question.of(first, "test")}
-        return then.graph, asked
+        tasks = {"pair": ranking_task(then, then.test), "disease": ranking_task(first, first.test)}
+        return then.graph, tasks
     split = hold_out(graph, name, seed)
-    return split.graph, {name: Question.of(split, "test")}
+    return split.graph, {name: ranking_task(split, split.test)}
 
 
 def rankers_of(
@@ -85,7 +91,7 @@ def rankers_of(
         evidence = PathEvidence(graph)
         for name, fit in (("listwise", fit_ranker), ("boosted", fit_boosted)):
             scores_of = fit(evidence, seed=seed).scores
-            yield f"paths, {name}", partial(of_nodes, scores_of, evidence, first)
+            yield f"paths, {name}", partial(score_by_node, scores_of, evidence, first)
     if arguments.minutes is not None:
         seconds = 60 * arguments.minutes
         for name, is_complex in (("DistMult", False), ("ComplEx", True)):
@@ -111,11 +117,11 @@ def trained_rankers(
     del trained
     for name, scores_of in drug_rankers(graph, network, seed=seed):
         yield (name if name in BASELINES else f"{arguments.model}: {name}"), scores_of
-        if arguments.no_paths and name == "paths, listwise":  # what the ranker has of them
+        if arguments.no_paths and name == "paths":  # what the ranker has of them
             return
 
 
-def judge(scores: Scores, asked: Question, every: IntArray) -> Metrics:
+def judge(scores: Scores, asked: RankingTask, every: IntArray) -> Metrics:
     """Figures of one question, of scores of all diseases that any question asks about."""
     own = scores[np.searchsorted(every, asked.diseases)]
     return ranking_metrics(own, asked.known, asked.row, asked.candidate)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,19 @@ import pytest
 from graphs import Fact, to_rows
 from typer.testing import CliRunner
 
-from clinical_drug_discovery.cli import COMMANDS, FLAG_NAMES, make_app, show_demo
+from clinical_drug_discovery.cli import COMMANDS, FLAG_NAMES, make_app
+from clinical_drug_discovery.flags import read_flags
+from clinical_drug_discovery.lib.demo import run_demo
+from clinical_drug_discovery.lib.doctor import describe_machine
+from clinical_drug_discovery.lib.evaluate import EvaluationSettings, evaluate_model
+from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
+from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
+from clinical_drug_discovery.lib.rank import rank_drugs
+from clinical_drug_discovery.lib.similar import similar_nodes
+from clinical_drug_discovery.lib.synthesize import synthesize_graph
 from clinical_drug_discovery.models.embeddings_file import read_embeddings
+from clinical_drug_discovery.show import show_demo
+from clinical_drug_discovery.training.settings import HgtSettings, SageSettings
 
 SMALL = ["--embedding-dim", "8", "--hidden-dim", "8", "--num-layers", "2", "--num-epochs", "2"]
 
@@ -36,17 +48,66 @@ def cdd(*arguments: object) -> Any:
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-def test_every_parameter_is_a_flag_with_help(words: tuple[str, ...]) -> None:
-    function: Callable[..., Any] = COMMANDS[words][0]
-    result = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(
-        make_app(), [*words, "--help"]
-    )
+def test_every_flag_has_help(words: tuple[str, ...]) -> None:
+    result = cdd(*words, "--help")
     assert result.exit_code == 0
-    for name in [*inspect.signature(function).parameters, "json"]:
-        flag = f"--{FLAG_NAMES.get(name, name).replace('_', '-')}"
+    for name in [*(flag.name for flag in COMMANDS[words].read()[1]), "json"]:
+        option = f"--{FLAG_NAMES.get(name, name).replace('_', '-')}"
         lines = result.output.replace(",--output-dir", " " * 13).splitlines()
-        (line,) = (line for line in lines if f" {flag} " in line)
+        (line,) = (line for line in lines if f" {option} " in line)
         assert len(line.strip(" │").split(maxsplit=2)[-1]) > 10, line
+
+
+FUNCTIONS: dict[Callable[..., Any], str] = {
+    generate_gnn_embeddings: "lib.gnn_embeddings",
+    generate_hgt_embeddings: "lib.gnn_hgt",
+    evaluate_model: "lib.evaluate",
+    EvaluationSettings: "lib.evaluate",
+    similar_nodes: "lib.similar",
+    rank_drugs: "lib.rank",
+    synthesize_graph: "lib.synthesize",
+    run_demo: "lib.demo",
+    describe_machine: "lib.doctor",
+}
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_flags_read_from_the_source_are_those_of_the_function(function: Callable[..., Any]) -> None:
+    _, flags = read_flags(FUNCTIONS[function], function.__name__)
+    parameters = inspect.signature(function).parameters
+    assert [flag.name for flag in flags] == list(parameters)
+    for flag in flags:
+        parameter = parameters[flag.name]
+        assert flag.annotation == parameter.annotation
+        assert flag.help
+        assert parameter.default == (parameter.empty if flag.default is ... else flag.default)
+
+
+def test_evaluate_takes_the_settings_of_both_models() -> None:
+    names = [flag.name for flag in COMMANDS["evaluate",].read()[1]]
+    assert len(set(names)) == len(names)
+    for settings in (SageSettings, HgtSettings, EvaluationSettings):
+        assert {field.name for field in fields(settings)} <= set(names)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["rank", "--help"], ["embed", "hgt", "--device=tpu", "--edges=x", "--output=y"]],
+    ids=["help", "help of a command", "unknown device"],
+)
+def test_help_and_a_wrong_device_import_nothing_slow(arguments: list[str]) -> None:
+    slow = ["torch", "numba", "numpy", "polars", "scipy", "sklearn"]
+    script = (
+        "import sys\n"
+        f"sys.modules.update(dict.fromkeys({slow}))\n"  # importing one of them fails
+        "from clinical_drug_discovery.cli import main\n"
+        "main()\n"
+    )
+    command = [sys.executable, "-c", script, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    refused = "error: device (got 'tpu') must be one of" in done.stderr
+    assert done.returncode == (2 if refused else 0), done.stderr
+    assert refused == ("--device=tpu" in arguments)
 
 
 @pytest.mark.parametrize("model", ["graphsage", "hgt"])

@@ -11,10 +11,12 @@ import pytest
 from graphs import Fact, node, read_facts
 
 from clinical_drug_discovery.evaluation.baselines import BASELINES, break_ties, popularity_scores
-from clinical_drug_discovery.evaluation.drug_ranking import known_drugs, rank_metrics_of
+from clinical_drug_discovery.evaluation.drug_ranking import known_drugs, ranking_task
+from clinical_drug_discovery.evaluation.metrics import Metrics, ranking_metrics
 from clinical_drug_discovery.evaluation.split import split_pairs
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph, node_range_of
-from clinical_drug_discovery.ranking.treatments import TREATS
+from clinical_drug_discovery.ranking.bilinear_score import Scores
+from clinical_drug_discovery.ranking.treatments import TREATS, Pairs
 from clinical_drug_discovery.system.errors import InputError
 
 DRUGS, DISEASES = 15, 25
@@ -145,24 +147,24 @@ def test_known_drugs_are_of_the_training_graph_and_of_both_parts(graph: Knowledg
 
 def test_a_split_is_ranked(graph: KnowledgeGraph) -> None:
     split = split_pairs(graph, share=0.4, seed=0)
-    first_drug, end_drug = node_range_of(graph, "drug")
+    first_drug = node_range_of(graph, "drug")[0]
 
-    def oracle(diseases: np.ndarray) -> np.ndarray:
-        assert diseases.tolist() == sorted(set(split.test.disease.tolist()))
-        scores = np.zeros((len(diseases), end_drug - first_drug))
-        for drug, disease in zip(split.test.drug, split.test.disease, strict=True):
-            scores[diseases.tolist().index(disease), drug - first_drug] = 1
-        return scores
+    def metrics_of(scores: Scores, pairs: Pairs) -> Metrics:
+        task = ranking_task(split, pairs)
+        return ranking_metrics(scores, task.known, task.row, task.candidate)
 
-    metrics = rank_metrics_of(split, oracle)
+    diseases = sorted(set(split.test.disease.tolist()))
+    assert ranking_task(split, split.test).diseases.tolist() == diseases
+    oracle = np.zeros((len(diseases), DRUGS))
+    for drug, disease in zip(split.test.drug, split.test.disease, strict=True):
+        oracle[diseases.index(disease), drug - first_drug] = 1
+    metrics = metrics_of(oracle, split.test)
     assert metrics["mrr"] == metrics["auroc"] == 1
     assert metrics["num_pairs"] == len(split.test)
-    both = rank_metrics_of(
-        split, lambda diseases: BASELINES["relatives"](split.graph, diseases), part="held_out"
-    )
-    assert both["num_pairs"] == len(split.held_out)
+    scores = BASELINES["relatives"](split.graph, split.held_out.diseases)
+    assert metrics_of(scores, split.held_out)["num_pairs"] == len(split.held_out)
     with pytest.raises(InputError, match="scores"):
-        rank_metrics_of(split, lambda diseases: np.zeros((len(diseases), 3)))
-    none = split_pairs(graph, share=0.4, seed=0, validation_share=0)
-    with pytest.raises(InputError, match=r"part \(got 'validation'\)"):
-        rank_metrics_of(none, oracle, part="validation")
+        metrics_of(oracle[:, 1:], split.test)
+    none = split_pairs(graph, share=0.4, seed=0, validation_share=0).validation
+    with pytest.raises(InputError, match=r"pairs \(got none\)"):
+        ranking_task(split, none)

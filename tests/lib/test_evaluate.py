@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +14,18 @@ import pytest
 from graphs import Fact, node, planted_facts, to_rows
 from typer.testing import CliRunner
 
-from clinical_drug_discovery.cli import make_app, show_evaluation
+from clinical_drug_discovery.cli import make_app
 from clinical_drug_discovery.evaluation.baselines import BASELINES
 from clinical_drug_discovery.evaluation.metrics import pair_metrics
 from clinical_drug_discovery.graph.knowledge_graph import IntArray
-from clinical_drug_discovery.lib import evaluate
-from clinical_drug_discovery.lib.evaluate import MODELS, evaluate_model
+from clinical_drug_discovery.lib import evaluate as module
+from clinical_drug_discovery.lib.evaluate import MODELS, EvaluationSettings, evaluate_model
 from clinical_drug_discovery.ranking.bilinear_score import Scores
+from clinical_drug_discovery.show import show_evaluation
 from clinical_drug_discovery.system.errors import InputError
-from clinical_drug_discovery.training.settings import SageSettings
 
 SMALL: dict[str, Any] = {"embedding_dim": 16, "hidden_dim": 16, "num_layers": 2, "num_epochs": 3}
-RANKERS = ["network", "network, treatment decoder", "network, both decoders", "ranker"]
-RANKERS += ["paths, listwise", "paths, boosted", *BASELINES]
+RANKERS = ["gnn", "gnn, treatment decoder", "gnn, both decoders", "ranker", "paths", *BASELINES]
 
 
 @pytest.fixture(scope="module")
@@ -46,15 +45,34 @@ def edges(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def evaluate(edges: Path, output: Path, **options: Any) -> dict[str, Any]:
+    """Evaluate a small model, options of all kinds in one dictionary, as the flags are."""
+    options = {"model": "graphsage", "split": "pair", **SMALL, **options}
+    names = [field.name for field in fields(EvaluationSettings)]
+    settings = EvaluationSettings(**{name: options.pop(name) for name in names if name in options})
+    function = inspect.signature(evaluate_model).parameters
+    own = {name: options.pop(name) for name in list(options) if name in function}
+    return evaluate_model(edges, output, settings=settings, model_settings=options, **own)
+
+
 @pytest.fixture(scope="module", params=["pair", "disease", "area"])
 def report(request: pytest.FixtureRequest, edges: Path) -> dict[str, Any]:
-    by_split: dict[str, dict[str, Any]] = {
-        "pair": {"model": "graphsage"},
-        "disease": {"model": "hgt", "num_heads": 4, "num_diseases": 8, "min_drugs": 2},
-        "area": {"model": "graphsage", "num_areas": 3, "relation_share": 0.0},
-    }
-    split: str = request.param
-    return evaluate_model(edges, edges.parent / split, split=split, **SMALL, **by_split[split])
+    model, model_settings, settings = {
+        "pair": ("graphsage", {}, EvaluationSettings("pair")),
+        "disease": (
+            "hgt",
+            {"num_heads": 4},
+            EvaluationSettings("disease", num_diseases=8, min_drugs=2),
+        ),
+        "area": ("graphsage", {}, EvaluationSettings("area", num_areas=3, relation_share=0.0)),
+    }[request.param]
+    return evaluate_model(
+        edges,
+        edges.parent / request.param,
+        model=model,
+        settings=settings,
+        model_settings=SMALL | model_settings,
+    )
 
 
 def test_no_leak_and_all_is_counted(report: dict[str, Any]) -> None:
@@ -77,8 +95,7 @@ def test_no_leak_and_all_is_counted(report: dict[str, Any]) -> None:
 
 def test_the_planted_mechanism_is_found(report: dict[str, Any]) -> None:
     mrr = {name: figures["mrr"] for name, figures in report["rankers"].items()}
-    networks = "network, treatment decoder", "network, both decoders"
-    for name in (*networks, "ranker", "paths, listwise", "shared"):
+    for name in ("gnn, treatment decoder", "gnn, both decoders", "ranker", "paths", "shared"):
         assert mrr[name] > 0.4 > mrr["popularity"], name
 
 
@@ -103,7 +120,7 @@ def test_the_same_seed_gives_the_same_report(report: dict[str, Any], tmp_path: P
     if report["split"] != "pair":
         pytest.skip("one split shows it")
     edges = Path(report["output_dir"]).parent / "kg.csv"
-    again = evaluate_model(edges, tmp_path, model="graphsage", split="pair", **SMALL)
+    again = evaluate(edges, tmp_path)
     of_process = ("seconds", "peak_memory_gib", "predicted_memory_gib", "output_dir")
     first, second = ({k: v for k, v in r.items() if k not in of_process} for r in (report, again))
     assert first == second
@@ -113,7 +130,7 @@ def test_the_same_seed_gives_the_same_report(report: dict[str, Any], tmp_path: P
 
 def test_defaults_are_those_of_embed() -> None:
     for model, (generate, _, _) in MODELS.items():
-        settings, _ = evaluate.settings_of(model, {"num_epochs": 7, "hidden_dim": None})
+        settings, _ = module.settings_of(model, {"num_epochs": 7, "hidden_dim": None})
         parameters = inspect.signature(generate).parameters
         for name, value in asdict(settings).items():
             assert value == (7 if name == "num_epochs" else parameters[name].default)
@@ -124,8 +141,11 @@ def test_defaults_are_those_of_embed() -> None:
     [
         ({"model": "gcn"}, r"model \(got 'gcn'\) must be one of graphsage, hgt"),
         ({"split": "drug"}, r"split \(got 'drug'\) must be one of pair, disease, area"),
-        ({"num_diseases": 5}, r"num_diseases \(got 5\) is of no use with split 'pair'"),
-        ({"num_heads": 4}, r"num_heads \(got 4\) is of no use with model 'graphsage'"),
+        (
+            {"num_diseases": 5},
+            r"num_diseases \(got 5\) does not apply to split 'pair'",
+        ),
+        ({"num_heads": 4}, r"num_heads \(got 4\) does not apply to model 'graphsage'"),
         ({"share": 1.5}, r"share \(got 1.5\) must be .* above 0 and at most 1"),
         ({"share": "half"}, r"share \(got 'half'\)"),
         ({"split": "disease", "min_drugs": 0}, r"min_drugs \(got 0\)"),
@@ -148,15 +168,15 @@ def test_what_cannot_be_done_is_refused_and_leaves_nothing(
 ) -> None:
     output = tmp_path / "new" / "out"
     with pytest.raises(InputError, match=message):
-        evaluate_model(edges, output, **{"model": "graphsage", "split": "pair", **SMALL, **options})
+        evaluate(edges, output, **options)
     assert not output.parent.exists()
 
 
 def test_what_leaves_nothing_to_learn_is_refused_before_the_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = SageSettings(16, 16, 2, 3, 0.01, 100, "full", 100)
-    monkeypatch.setattr(evaluate, "settings_of", lambda *_: (settings, pytest.fail))
+    trained_with, _ = module.settings_of("graphsage", SMALL)
+    monkeypatch.setattr(module, "settings_of", lambda *_: (trained_with, pytest.fail))
     facts = planted_facts(2, num_drugs=20, num_diseases=12, num_genes=3)
     to_rows(facts).write_csv(tmp_path / "all.csv")
     renamed = [(x, relation.replace("indication", "palliation"), y) for x, relation, y in facts]
@@ -166,10 +186,9 @@ def test_what_leaves_nothing_to_learn_is_refused_before_the_training(
         ("palliation", "the graph has no relation 'indication'"),
     ):
         edges, output = tmp_path / f"{name}.csv", tmp_path / "out"
-        options: dict[str, Any] = {"model": "graphsage", "split": "disease", "num_diseases": 12}
-        options["min_drugs"] = 1
+        settings = EvaluationSettings("disease", num_diseases=12, min_drugs=1)
         with pytest.raises(InputError, match=message):
-            evaluate_model(edges, output, cache=False, **options)
+            evaluate_model(edges, output, cache=False, model="graphsage", settings=settings)
         assert not output.exists()
 
 
@@ -186,16 +205,16 @@ def test_scores_that_are_no_numbers_and_leaks_stop_the_run(
     edges: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run() -> None:
-        evaluate_model(edges, tmp_path / "out", model="graphsage", split="pair", **SMALL)
+        evaluate(edges, tmp_path / "out")
 
     def nothing(diseases: IntArray) -> Scores:
         return np.full((len(diseases), 60), np.nan)
 
-    monkeypatch.setattr(evaluate, "drug_rankers", lambda *args, **options: [("none", nothing)])
+    monkeypatch.setattr(module, "drug_rankers", lambda *args, **options: [("none", nothing)])
     with pytest.raises(InputError, match=r"scores \(got nan at row 0"):
         run()
-    monkeypatch.setattr(evaluate, "leak_count", lambda *arguments: 1)
-    with pytest.raises(RuntimeError, match="2 edges of the training graph join held-out ends"):
+    monkeypatch.setattr(module, "leak_count", lambda *arguments: 1)
+    with pytest.raises(RuntimeError, match="2 edges of the training graph join held-out nodes"):
         run()
     assert not (tmp_path / "out").exists()
 

@@ -9,10 +9,10 @@ import polars as pl
 import pytest
 import torch
 
-from clinical_drug_discovery.cli import show_neighbors
 from clinical_drug_discovery.graph.node_lookup import find_node
 from clinical_drug_discovery.lib.similar import similar_nodes
 from clinical_drug_discovery.models.embeddings_file import write_embeddings
+from clinical_drug_discovery.show import show_neighbors
 from clinical_drug_discovery.system.errors import InputError
 
 NODES = pl.DataFrame(

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 import clinical_drug_discovery
-from clinical_drug_discovery import entry
 from clinical_drug_discovery.system import devices, tried_devices
 from clinical_drug_discovery.system.devices import available_devices, check_device, choose_device
 from clinical_drug_discovery.system.errors import InputError
@@ -139,7 +138,7 @@ def test_a_missing_device_is_said_before_anything_else(
         "import sys\n"
         "sys.modules.update(dict.fromkeys(['numba', 'polars', 'scipy', 'torch']))\n"
         f"sys.argv[1:] = ['embed', {model!r}, '--edges', 'x', '--output', 'y', *{flag}]\n"
-        "from clinical_drug_discovery.entry import main\n"
+        "from clinical_drug_discovery.cli import main\n"
         "main()\n"
     )
     done = subprocess.run(
@@ -151,8 +150,3 @@ def test_a_missing_device_is_said_before_anything_else(
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""
     assert os.listdir(tmp_path) == []
-
-
-def test_the_entry_point_looks_at_nothing_else() -> None:
-    for arguments in (["doctor"], ["embed", "hgt", "--device"], ["--device", "mps", "--help"]):
-        assert entry._named_device(arguments) is None

@@ -1,23 +1,15 @@
-"""Rank all drugs for the diseases of a split, and say how well.
-
-Everything that ranks drugs for the diseases of one training graph, side by side.
-
-A ranker is a function from n diseases (node numbers) to scores, shape (n, number of drugs).
-"""
+"""Rank all drugs for the diseases of a split: the rankers that are compared, and their task."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from clinical_drug_discovery.boosting import fit_boosted
 from clinical_drug_discovery.evaluation.baselines import BASELINES
-from clinical_drug_discovery.evaluation.metrics import Metrics, ranking_metrics
 from clinical_drug_discovery.evaluation.split import Split
 from clinical_drug_discovery.graph.adjacency import Floats
 from clinical_drug_discovery.graph.knowledge_graph import (
@@ -33,66 +25,43 @@ from clinical_drug_discovery.ranking.metapath_features import PathEvidence
 from clinical_drug_discovery.ranking.treatments import INDICATION, Pairs, pairs_of
 from clinical_drug_discovery.system.errors import InputError
 
-Part = Literal["validation", "test", "held_out"]
+#: From node numbers of diseases, shape (n,), to scores of all drugs, shape (n, number of drugs).
+Ranker = Callable[[IntArray], Scores]
 
 
 @dataclass(frozen=True)
-class Question:
-    """Which drugs are to be found for which diseases, as the functions of `metrics` take it."""
+class RankingTask:
+    """The drugs to find for some diseases, in the form that the functions of `metrics` take."""
 
     diseases: IntArray  #: shape (n,), node numbers, ascending
-    known: npt.NDArray[np.bool_]  #: shape (n, number of drugs)
-    row: IntArray  #: shape (K,), of each held-out pair the disease's place in `diseases`
-    candidate: IntArray  #: shape (K,), of each held-out pair the drug, numbered within its type
-
-    @staticmethod
-    def of(split: Split, part: Part) -> Question:
-        """What a part of a split asks.
-
-        Raises:
-            InputError: the part is empty.
-        """
-        pairs: Pairs = getattr(split, part)
-        if not len(pairs):
-            raise InputError(f"part (got {part!r}) must hold pairs; see validation_share")
-        diseases = pairs.diseases
-        row = np.searchsorted(diseases, pairs.disease)
-        candidate = pairs.drug - node_range_of(split.graph, DRUG)[0]
-        return Question(diseases, known_drugs(split, diseases), row, candidate)
+    known: npt.NDArray[np.bool_]  #: shape (n, number of drugs), drugs that treat the disease
+    row: IntArray  #: shape (K,), for each pair the position of its disease in `diseases`
+    candidate: IntArray  #: shape (K,), for each pair its drug, numbered within the node type
 
 
-def rank_metrics_of(
-    split: Split,
-    scores_of: Callable[[IntArray], Scores],
-    *,
-    part: Part = "test",
-    seed: int = 0,
-) -> Metrics:
-    """How well scores find the held-out drugs of diseases among all drugs.
+def ranking_task(split: Split, pairs: Pairs) -> RankingTask:
+    """Return the task of finding some held-out pairs of a split.
 
     Args:
-        split: gives the pairs to find and, with the pairs of both parts and of the training graph,
-            what is known.
-        scores_of: from n node numbers of diseases to their scores, shape (n, number of drugs).
-        part: the pairs to find; `held_out` for both parts.
-        seed: see `metrics.ranking_metrics`.
-
-    Returns:
-        See `metrics.ranking_metrics`.
+        split: its training graph and its held-out pairs say which drugs are known.
+        pairs: the pairs to find: `split.test`, `split.validation` or both.
 
     Raises:
-        InputError: the part is empty, or scores have another shape or are not finite.
+        InputError: there are no pairs.
     """
-    asked = Question.of(split, part)
-    scores = scores_of(asked.diseases)
-    return ranking_metrics(scores, asked.known, asked.row, asked.candidate, seed=seed)
+    if not len(pairs):
+        raise InputError("pairs (got none) must hold at least 1 held-out pair to find")
+    diseases = pairs.diseases
+    row = np.searchsorted(diseases, pairs.disease)
+    candidate = pairs.drug - node_range_of(split.graph, DRUG)[0]
+    return RankingTask(diseases, known_drugs(split, diseases), row, candidate)
 
 
 def known_drugs(split: Split, diseases: IntArray) -> npt.NDArray[np.bool_]:
-    """Which drugs help some diseases, by the training graph or by what is held out.
+    """Return which drugs treat some diseases, in the training graph or among the held-out pairs.
 
     Args:
-        split: see `split.Split`.
+        split: the training graph and the held-out pairs.
         diseases: shape (n,), node numbers, ascending.
 
     Returns:
@@ -106,57 +75,50 @@ def known_drugs(split: Split, diseases: IntArray) -> npt.NDArray[np.bool_]:
     return known
 
 
-Ranker = Callable[[IntArray], Scores]
-
-
 def drug_rankers(
-    graph: KnowledgeGraph, network: NetworkScores, *, seed: int
+    graph: KnowledgeGraph, gnn: NetworkScores, *, seed: int
 ) -> Iterator[tuple[str, Ranker]]:
-    """Make the rankers, one when it is asked for; those over typed paths share what is dear.
+    """Make the rankers one after another, so that each is timed with its own fit.
 
     Args:
-        graph: for training, on the CPU.
-        network: trained on it.
-        seed: of the fits.
+        graph: the training graph, on the CPU.
+        gnn: scores of a model that was trained on it.
+        seed: seed of the fits.
 
     Yields:
-        Name and ranker: `network`, by the relation "indication"; `network, treatment decoder`, that
-        of `treatment_decoder` on the same embeddings; `network, both decoders`, the two together;
-        `ranker`, what `cdd embed` keeps for `cdd rank`; `paths, listwise` and `paths, boosted`,
-        networks and trees over the evidence of typed paths alone; those of `baselines.BASELINES`.
+        Name and ranker: `gnn` scores the relation "indication" with the model's own decoder; `gnn,
+        treatment decoder` scores the same embeddings with the decoder of `treatment_decoder`; `gnn,
+        both decoders` adds the two; `ranker` is what `cdd rank` uses; `paths` is its part that uses
+        typed paths alone; then the baselines of `baselines.BASELINES`.
 
     Raises:
-        InputError: the graph has no drugs, no diseases, or knows of no drug that helps.
+        InputError: the graph has no drugs, no diseases, or no drug that treats a disease.
     """
     drugs, first_disease = node_range_of(graph, DRUG), node_range_of(graph, DISEASE)[0]
     indication = graph.relations.index(INDICATION)
-    yield "network", lambda diseases: network(diseases, indication, drugs)
+    yield "gnn", lambda diseases: gnn(diseases, indication, drugs)
 
-    ranker = fit_drug_ranker(graph, network=network, seed=seed)
+    ranker = fit_drug_ranker(graph, network=gnn, seed=seed)
     decoder = ranker.embedding
     assert decoder is not None
-
-    evidence = PathEvidence(graph)  # not before: the fit has its own
-    for name, scores_of in (
-        ("network, treatment decoder", lambda _, diseases: decoder.log_chances(diseases)),
-        ("network, both decoders", ranker.network_scores),
+    evidence = PathEvidence(graph)  # after the fit, which holds evidence of its own
+    for name, scores in (
+        ("gnn, treatment decoder", lambda _, diseases: decoder.log_chances(diseases)),
+        ("gnn, both decoders", ranker.network_scores),
+        ("ranker", ranker.scores),
+        ("paths", ranker.paths.scores),
     ):
-        yield name, partial(of_nodes, scores_of, evidence, first_disease)
-
-    for name, scores_of in (("ranker", ranker.scores), ("paths, listwise", ranker.paths.scores)):
-        yield name, partial(of_nodes, scores_of, evidence, first_disease)
-    boosted = fit_boosted(evidence, seed=seed)
-    yield "paths, boosted", partial(of_nodes, boosted.scores, evidence, first_disease)
+        yield name, partial(score_by_node, scores, evidence, first_disease)
 
     for name, baseline in BASELINES.items():
         yield name, partial(baseline, graph)
 
 
-def of_nodes(
-    scores_of: Callable[[PathEvidence, IntArray], Floats],
+def score_by_node(
+    scores: Callable[[PathEvidence, IntArray], Floats],
     evidence: PathEvidence,
     first_disease: int,
     diseases: IntArray,
 ) -> Floats:
-    """Typed paths number diseases within their type."""
-    return scores_of(evidence, diseases - first_disease)
+    """Call a scoring function that numbers diseases within their type with node numbers."""
+    return scores(evidence, diseases - first_disease)

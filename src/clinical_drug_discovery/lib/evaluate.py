@@ -1,4 +1,4 @@
-"""Train on a graph without some of its pairs, and say how well they are found again."""
+"""Train on a graph without some drug-disease pairs, and measure how well they are ranked."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import inspect
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from clinical_drug_discovery.evaluation.drug_ranking import Question, drug_rankers
+from clinical_drug_discovery.evaluation.drug_ranking import drug_rankers, ranking_task
 from clinical_drug_discovery.evaluation.link_prediction import (
     HeldOutFacts,
     held_out_pairs,
@@ -46,20 +46,47 @@ from clinical_drug_discovery.training.memory_plan import plan_training
 from clinical_drug_discovery.training.settings import HgtSettings, SageSettings
 from clinical_drug_discovery.training.train import Trained, train_hgt, train_sage
 
-#: By model whose defaults count, its settings and its training.
+#: For each model: the function whose defaults count, the class of its settings, and its training.
 MODELS: dict[str, tuple[Callable[..., Any], type[SageSettings | HgtSettings], Callable[..., Any]]]
 MODELS = {
     "graphsage": (generate_gnn_embeddings, SageSettings, train_sage),
     "hgt": (generate_hgt_embeddings, HgtSettings, train_hgt),
 }
-#: By split how to make it, and what it takes.
+#: For each split: the function that makes it, and its settings with their defaults.
 SPLITS: dict[str, tuple[Callable[..., Split], dict[str, float]]] = {
     "pair": (split_pairs, {"share": 0.1}),
     "disease": (split_diseases, {"num_diseases": 60, "min_drugs": 3, "max_drugs": 40}),
     "area": (split_areas, {"num_areas": 20, "min_drugs": 3}),
 }
-_MOST_FACTS = 500  # held out of a relation: enough to tell a good model, too few to miss
+_MAX_FACTS = 500  # held out of each relation: enough to compare models, too few to weaken training
 REPORT, RANKS = "report.json", "ranks.parquet"
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """What an evaluation holds out. A setting that another split has must be None.
+
+    Attributes:
+        split: What is held out: pair (a fraction of the indications), disease (all indications and
+            palliations of some diseases) or area (the same for diseases and their related
+            diseases).
+        share: Split pair: fraction of the indications that is held out (default 0.1).
+        num_diseases: Split disease: number of diseases (default 60).
+        num_areas: Split area: number of areas (default 20).
+        min_drugs: Splits disease and area: minimum number of drugs of a held-out disease, or of
+            the disease at the centre of an area (default 3).
+        max_drugs: Split disease: maximum number of drugs of a held-out disease (default 40).
+        relation_share: Fraction of the facts of every other relation that is held out for link
+            prediction, at most 500 per relation; 0 holds out none.
+    """
+
+    split: str
+    share: float | None = None
+    num_diseases: int | None = None
+    num_areas: int | None = None
+    min_drugs: int | None = None
+    max_drugs: int | None = None
+    relation_share: float = 0.01
 
 
 def evaluate_model(
@@ -67,26 +94,8 @@ def evaluate_model(
     output_dir: str | Path,
     *,
     model: str,
-    split: str,
-    share: float | None = None,
-    num_diseases: int | None = None,
-    num_areas: int | None = None,
-    min_drugs: int | None = None,
-    max_drugs: int | None = None,
-    relation_share: float = 0.01,
-    embedding_dim: int | None = None,
-    hidden_dim: int | None = None,
-    num_layers: int | None = None,
-    num_heads: int | None = None,
-    num_epochs: int | None = None,
-    learning_rate: float | None = None,
-    edge_batch_size: int | None = None,
-    edge_sample_size: int | None = None,
-    training: str | None = None,
-    subgraph_size: int | None = None,
-    contrastive_weight: float | None = None,
-    similarity_threshold: float | None = None,
-    temperature: float | None = None,
+    settings: EvaluationSettings,
+    model_settings: Mapping[str, Any] | None = None,
     seed: int = 0,
     device: str | None = None,
     memory_budget: str | int | None = None,
@@ -94,146 +103,92 @@ def evaluate_model(
     cache: bool = True,
     cache_dir: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Train on a graph without some of its pairs, and rank all drugs for their diseases.
+    """Hold out drug-disease pairs, train a model without them, and rank all drugs for them.
 
-    Beside the network stand the ranker over typed paths, its parts, and rankers that learn
-    nothing, on the same training graph and by the same figures. docs/evaluation.md says what they
-    mean.
+    The model is compared with the drug ranker, its parts, and baselines that learn nothing. All of
+    them see the same training graph and are measured in the same way; docs/evaluation.md explains
+    the metrics.
 
     Args:
-        edges_csv: knowledge graph in PrimeKG's columns: .csv, .csv.gz, .csv.zst or .parquet.
-        output_dir: directory to write report.json and ranks.parquet to.
+        edges_csv: Knowledge graph with PrimeKG's columns: .csv, .csv.gz, .csv.zst or .parquet.
+        output_dir: Directory for report.json and ranks.parquet.
         model: graphsage or hgt.
-        split: what is held out: pair (a share of the indications), disease (all indications and
-            palliations of some diseases) or area (those of diseases and of their relatives).
-        share: split pair: of the indications, 0.1 if left out.
-        num_diseases: split disease: how many, 60 if left out.
-        num_areas: split area: how many, 20 if left out.
-        min_drugs: splits disease and area: fewest drugs of a held-out disease (of an area, the one
-            in its middle), 3 if left out.
-        max_drugs: split disease: most drugs of a held-out disease, 40 if left out.
-        relation_share: facts of every other relation that are held out for link prediction, 500 of
-            each at most; 0 for none.
-        embedding_dim: length of an embedding. This and what follows down to temperature are
-            settings of the model, with the meaning and the defaults that `cdd embed` has.
-        hidden_dim: width of the hidden layers and of the learned vector of each node.
-        num_layers: number of layers.
-        num_heads: hgt: attention heads of each layer.
-        num_epochs: how often the graph is gone over in training.
-        learning_rate: step size of Adam in the first step.
-        edge_batch_size: graphsage: facts in the loss of an epoch.
-        edge_sample_size: hgt: facts of each edge type in the loss of an epoch.
-        training: full or sampled.
-        subgraph_size: training sampled: nodes that a step sees.
-        contrastive_weight: hgt: weight of the contrastive loss.
-        similarity_threshold: hgt: two diseases are alike from this Jaccard index on.
-        temperature: hgt: divides the cosines of the contrastive loss.
-        seed: of the split, the initial weights, all sampling and the bootstrap.
-        device: mps, cuda or cpu; the first of these that is available if left out.
-        memory_budget: most memory that training may take, such as 4GiB; 70% of what is free if
-            left out. The ranking by typed paths comes after it and takes 2 to 3 GiB on PrimeKG.
-        chunk_size: nodes embedded at a time.
-        cache: keep the graph once it is read, and take it from there as long as the file is the
-            same.
-        cache_dir: where to keep it; beside the edges file if left out.
+        settings: What is held out.
+        model_settings: Settings of the model by name, such as `{"num_epochs": 50}`. Settings that
+            are missing or None have the defaults of `cdd embed`.
+        seed: Seed of the split, the initial weights, all sampling and the bootstrap.
+        device: cuda, mps or cpu; by default the first of these that is available.
+        memory_budget: Maximum memory of training, such as 4GiB (default: 70% of the free memory).
+            The drug ranker is fitted later and takes 2 to 3 GiB on PrimeKG.
+        chunk_size: Number of nodes embedded at a time (default: what the budget allows).
+        cache: Keep a copy of the graph that loads fast, and use it while the file is unchanged.
+        cache_dir: Directory of this copy (default: beside the edges file).
 
     Returns:
-        What report.json holds.
+        The contents of report.json.
 
     Raises:
-        InputError: a parameter or the file breaks a rule, or scores are NaN or infinite; at most
-            the cached graph is written then.
+        InputError: A parameter or the file breaks a rule, or a score is NaN or infinite. Nothing
+            is written then, except the copy of the graph.
+
+    Example:
+        >>> report = evaluate_model(
+        ...     "kg.csv",
+        ...     "evaluation",
+        ...     model="hgt",
+        ...     settings=EvaluationSettings(split="disease", num_diseases=30),
+        ...     model_settings={"num_epochs": 50},
+        ... )  # doctest: +SKIP
+        >>> report["rankers"]["ranker"]["mrr"]  # doctest: +SKIP
     """
-    hold_out, split_parameters = _split(
-        split,
-        {
-            "share": share,
-            "num_diseases": num_diseases,
-            "num_areas": num_areas,
-            "min_drugs": min_drugs,
-            "max_drugs": max_drugs,
-        },
-    )
-    settings, train = settings_of(
-        model,
-        {
-            "embedding_dim": embedding_dim,
-            "hidden_dim": hidden_dim,
-            "num_layers": num_layers,
-            "num_heads": num_heads,
-            "num_epochs": num_epochs,
-            "learning_rate": learning_rate,
-            "edge_batch_size": edge_batch_size,
-            "edge_sample_size": edge_sample_size,
-            "training": training,
-            "subgraph_size": subgraph_size,
-            "contrastive_weight": contrastive_weight,
-            "similarity_threshold": similarity_threshold,
-            "temperature": temperature,
-        },
-    )
-    check_between("relation_share", relation_share, 0, 1, low_allowed=True)
+    make_split, split_settings = _split_of(settings)
+    trained_with, train = settings_of(model, model_settings or {})
+    check_between("relation_share", settings.relation_share, 0, 1, low_allowed=True)
     directory = Path(output_dir)
     check_writable("output_dir", directory)
     files = [directory / name for name in (REPORT, RANKS)]
     check_targets({"the edges file": Path(edges_csv)}, files, directory)
     run = begin_run(
-        Path(edges_csv), files[0], directory, device, settings.learning_rate, chunk_size, seed
+        Path(edges_csv), files[0], directory, device, trained_with.learning_rate, chunk_size, seed
     )
 
-    whole = read_edges(run, None, None, cache, cache_dir)
-    with run.timed("split"):
-        held = hold_out(whole, seed=seed, validation_share=0)
-        _check_learnable(held.graph, split)
-        graph, facts = hold_out_facts(held.graph, share=relation_share, most=_MOST_FACTS, seed=seed)
-        every_fact = [held_out_pairs(whole, held.held_out), facts]
-        num_edges, held = whole.num_edges, replace(held, graph=graph)
-        counts = {
-            **held.counts,
-            "num_held_out_facts": len(facts.src) // 2,
-            "num_removed_fact_edges": num_edges
-            - held.counts["num_removed_edges"]
-            - graph.num_edges,
-        }
-        num_leaks = _check_leaks(held, facts)
-    del whole
-    run.progress.milestone(
-        f"Held out {len(held.test):,} pairs of {len(held.test.diseases):,} diseases and "
-        f"{len(facts.src) // 2:,} facts of other relations; {num_leaks} leaks"
-    )
-
-    plan = plan_training(run, graph, settings, memory_budget, chunk_size, rank_fit_bytes(graph))
+    graph = read_edges(run, None, None, cache, cache_dir)
+    held_out = _hold_out(run, graph, make_split, settings, seed)
+    num_edges, graph = graph.num_edges, held_out.split.graph
+    plan = plan_training(run, graph, trained_with, memory_budget, chunk_size, rank_fit_bytes(graph))
     compile_kernels(run)
     with one_thread(plan.is_small):
-        trained = train(run, graph, settings, plan, seed)
+        trained = train(run, graph, trained_with, plan, seed)
         embeddings, collapse = embed_nodes(run, trained.model, graph, plan.chunk_size)
-    network = NetworkScores(embeddings, trained.decoder)
-    figures = {
-        "final_loss": trained.history[-1]["loss"],
-        "collapse": collapse,
-        "predicted_memory_gib": plan.predicted_bytes / GIB,
-    }
-    parameters = {"model": model, **asdict(settings), "split": split, **split_parameters}
-    del trained
+    gnn = NetworkScores(embeddings, trained.decoder)
     with run.timed("relations"):
-        relations = relation_metrics(graph, every_fact, network, seed=seed)
-    rankers, ranks, seconds = _rank(run, held, network, seed)
+        relations = relation_metrics(graph, held_out.facts, gnn, seed=seed)
+    rankers, ranks, seconds = _rank(run, held_out.split, gnn, seed)
 
+    first_drug, last_drug = node_range_of(graph, DRUG)
     report = {
         "model": model,
-        "split": split,
+        "split": settings.split,
         "device": str(run.device),
         "seed": seed,
         "num_nodes": graph.num_nodes,
         "num_edges": num_edges,
         "num_training_edges": graph.num_edges,
-        "split_counts": counts,
-        "num_leaks": num_leaks,
-        "num_candidates": node_range_of(graph, DRUG)[1] - node_range_of(graph, DRUG)[0],
+        "split_counts": held_out.split.counts,
+        "num_leaks": held_out.num_leaks,
+        "num_candidates": last_drug - first_drug,
         "rankers": rankers,
         "relations": relations,
-        **figures,
-        "parameters": {**parameters, "relation_share": relation_share},
+        "final_loss": trained.history[-1]["loss"],
+        "collapse": collapse,
+        "predicted_memory_gib": plan.predicted_bytes / GIB,
+        "parameters": {
+            "model": model,
+            **asdict(trained_with),
+            "split": settings.split,
+            **split_settings,
+            "relation_share": settings.relation_share,
+        },
         "seconds": {
             **{part.removeprefix("seconds_"): value for part, value in run.seconds.items()},
             **seconds,
@@ -247,33 +202,34 @@ def evaluate_model(
     return report
 
 
-def _split(
-    split: str, chosen: Mapping[str, float | None]
-) -> tuple[Callable[..., Split], dict[str, float]]:
-    """How to hold out, and with what parameters."""
+def _split_of(settings: EvaluationSettings) -> tuple[Callable[..., Split], dict[str, float]]:
+    """Check the settings of a split; returns the function that makes it, and its settings."""
+    split = settings.split
     if split not in SPLITS:
         raise InputError(f"split (got {split!r}) must be one of {', '.join(SPLITS)}")
-    make, defaults = SPLITS[split]
-    parameters = _fill(f"split {split!r}", defaults, chosen)
-    for name, value in parameters.items():
+    make_split, defaults = SPLITS[split]
+    chosen = asdict(settings)
+    del chosen["split"], chosen["relation_share"]
+    filled = _fill(f"split {split!r}", defaults, chosen)
+    for name, value in filled.items():
         if name == "share":
             check_between(name, value, 0, 1)
         else:
             check_at_least(name, value, 1)
-    return partial(make, **parameters), parameters
+    return partial(make_split, **filled), filled
 
 
 def settings_of(
     model: str, chosen: Mapping[str, Any]
 ) -> tuple[SageSettings | HgtSettings, Callable[..., Trained]]:
-    """A model's settings, checked, and its training.
+    """Check the settings of a model, and return them with the function that trains it.
 
     Args:
         model: graphsage or hgt.
-        chosen: settings by name; what is None or left out is as `cdd embed` has it.
+        chosen: settings by name. Those that are missing or None have the defaults of `cdd embed`.
 
     Raises:
-        InputError: a setting breaks its rule, or the model has no such setting.
+        InputError: a setting breaks its rule, or the model does not have it.
     """
     if model not in MODELS:
         raise InputError(f"model (got {model!r}) must be one of {', '.join(MODELS)}")
@@ -286,64 +242,102 @@ def settings_of(
 
 
 def _fill(what: str, defaults: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """The defaults, but for what is chosen; refuses what there is no use for."""
+    """Return the chosen settings, and the defaults of those that are None or missing."""
     given = {name: value for name, value in chosen.items() if value is not None}
     for name, value in given.items():
         if name not in defaults:
             raise InputError(
-                f"{name} (got {value}) is of no use with {what}, which takes {', '.join(defaults)}"
+                f"{name} (got {value}) does not apply to {what}, whose settings are "
+                f"{', '.join(defaults)}"
             )
     return {**defaults, **given}
 
 
+@dataclass(frozen=True)
+class _HeldOut:
+    """The training graph, and everything that was removed from the whole graph."""
+
+    split: Split  #: its graph lacks the held-out facts as well as the held-out pairs
+    facts: list[HeldOutFacts]  #: those of the pairs, and those of the other relations
+    num_leaks: int
+
+
+def _hold_out(
+    run: Run,
+    whole: KnowledgeGraph,
+    make_split: Callable[..., Split],
+    settings: EvaluationSettings,
+    seed: int,
+) -> _HeldOut:
+    """Remove drug-disease pairs and facts of the other relations from a graph."""
+    with run.timed("split"):
+        split = make_split(whole, seed=seed, validation_share=0)
+        _check_learnable(split.graph, settings.split)
+        graph, facts = hold_out_facts(
+            split.graph, share=settings.relation_share, most=_MAX_FACTS, seed=seed
+        )
+        counts = {
+            **split.counts,
+            "num_held_out_facts": len(facts.src) // 2,
+            "num_removed_fact_edges": split.graph.num_edges - graph.num_edges,
+        }
+        split = replace(split, graph=graph, counts=counts)
+        num_leaks = _check_leaks(split, facts)
+        every_fact = [held_out_pairs(whole, split.held_out), facts]
+    run.progress.milestone(
+        f"Held out {len(split.test):,} pairs of {len(split.test.diseases):,} diseases and "
+        f"{len(facts.src) // 2:,} facts of other relations; {num_leaks} leaks"
+    )
+    return _HeldOut(split, every_fact, num_leaks)
+
+
 def _check_learnable(graph: KnowledgeGraph, split: str) -> None:
-    """Refuse, before the training, a graph that the rankers could learn nothing from."""
+    """Check, before training, that the training graph still says which drugs treat a disease."""
     if INDICATION not in graph.relations:
         raise InputError(
-            f"the graph has no relation {INDICATION!r}, by which the network is asked for drugs, "
-            f"only {', '.join(graph.relations)}"
+            f"the graph has no relation {INDICATION!r}, which the model must learn to rank drugs; "
+            f"its relations are {', '.join(graph.relations)}"
         )
     if not len(pairs_of(graph)):
         raise InputError(
-            f"split (got {split!r}) holds out every pair of a drug and a disease that it helps; "
+            f"split (got {split!r}) holds out every pair of a drug and a disease that it treats; "
             "some must be left to learn from"
         )
 
 
-def _check_leaks(held: Split, facts: HeldOutFacts) -> int:
-    """Edges of the training graph between ends that should be unknown; any is a fault of ours."""
-    pairs = (held.held_out.drug, held.held_out.disease)
-    num_leaks = leak_count(held.graph, *pairs) + leak_count(held.graph, facts.src, facts.dst)
+def _check_leaks(split: Split, facts: HeldOutFacts) -> int:
+    """Count edges of the training graph between held-out nodes; one such edge is a bug."""
+    pairs = (split.held_out.drug, split.held_out.disease)
+    num_leaks = leak_count(split.graph, *pairs) + leak_count(split.graph, facts.src, facts.dst)
     if num_leaks:
-        raise RuntimeError(f"{num_leaks} edges of the training graph join held-out ends")
+        raise RuntimeError(f"{num_leaks} edges of the training graph join held-out nodes")
     return num_leaks
 
 
 def _rank(
-    run: Run, held: Split, network: NetworkScores, seed: int
+    run: Run, split: Split, gnn: NetworkScores, seed: int
 ) -> tuple[dict[str, Metrics], pl.DataFrame, dict[str, float]]:
-    """The figures of every ranker, the rank of every pair, and what each took of time."""
-    asked = Question.of(held, "test")
-    index = held.graph.nodes["node_index"].to_numpy()
-    ends = {"disease_index": index[held.test.disease], "drug_index": index[held.test.drug]}
-    figures: dict[str, Metrics] = {}
+    """Return the metrics of every ranker, the rank of every test pair, and seconds by ranker."""
+    task = ranking_task(split, split.test)
+    index = split.graph.nodes["node_index"].to_numpy()
+    pairs = {"disease_index": index[split.test.disease], "drug_index": index[split.test.drug]}
+    metrics: dict[str, Metrics] = {}
     tables, seconds = [], {}
     run.progress.milestone("Ranking all drugs by each ranker")
     start = time.perf_counter()
-    for name, scores_of in drug_rankers(held.graph, network, seed=seed):
+    for name, ranker in drug_rankers(split.graph, gnn, seed=seed):
         run.progress.detail(f"{name}...")
-        scores = scores_of(asked.diseases)
-        question = (scores, asked.known, asked.row, asked.candidate)
-        figures[name] = ranking_metrics(*question, seed=seed)
-        columns = {"ranker": [name] * len(held.test), **ends, "rank": filtered_ranks(*question)}
+        ranking = (ranker(task.diseases), task.known, task.row, task.candidate)
+        metrics[name] = ranking_metrics(*ranking, seed=seed)
+        columns = {"ranker": [name] * len(split.test), **pairs, "rank": filtered_ranks(*ranking)}
         tables.append(pl.DataFrame(columns))
-        seconds[name] = time.perf_counter() - start  # with what was fitted for it
+        seconds[f"rank, {name}"] = time.perf_counter() - start  # the ranker's fit included
         start = time.perf_counter()
-    return figures, pl.concat(tables), {f"rank, {name}": took for name, took in seconds.items()}
+    return metrics, pl.concat(tables), seconds
 
 
 def _write(directory: Path, report: Mapping[str, Any], ranks: pl.DataFrame) -> None:
-    """Both files, or none."""
+    """Write both files, or neither."""
     with (
         atomic_path(directory / RANKS) as ranks_path,
         atomic_path(directory / REPORT) as report_path,

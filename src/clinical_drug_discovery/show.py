@@ -1,0 +1,185 @@
+"""Show the results of the commands as tables on stdout."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def make_console() -> Console:
+    """Stdout, taking text as it is: names such as [phosphorylase] are no markup.
+
+    Lines are not wrapped where no person looks at them, in a pipe or a file.
+    """
+    width = None if sys.stdout.isatty() else 10_000
+    return Console(markup=False, highlight=False, width=width)
+
+
+def show_record(result: dict[str, Any]) -> None:
+    """A record as a table of names and values."""
+    table = Table(show_header=False, box=None)
+    for name, value in result.items():
+        if isinstance(value, dict):
+            value = "\n".join(f"{key}: {_short(item)}" for key, item in value.items())
+        table.add_row(name, _short(value))
+    make_console().print(table)
+
+
+def show_neighbors(result: list[dict[str, Any]]) -> None:
+    """Similar nodes as a table."""
+    table = Table(box=None)
+    for column in ("rank", "cosine", "name", "type", "id"):
+        table.add_column(column, justify="right" if column in ("rank", "cosine") else "left")
+    for row in result:
+        node_id = f"{row['node_source']}:{row['node_id']}"
+        cells = (
+            str(row["rank"]),
+            f"{row['cosine']:.3f}",
+            row["node_name"],
+            row["node_type"],
+            node_id,
+        )
+        table.add_row(*cells)
+    make_console().print(table)
+    for row in result:
+        if "evidence" in row:
+            make_console().print(f"\n{row['rank']}. {row['node_name']}")
+            show_evidence(row)
+
+
+def show_ranking(result: list[dict[str, Any]] | dict[str, Any]) -> None:
+    """Drugs as a table, and below it why, where that was asked for."""
+    if isinstance(result, dict):
+        show_record(result)
+        return
+    table = Table(box=None)
+    for column in ("rank", "score", "probability", "drug", "id", "known"):
+        numeric = column in ("rank", "score", "probability")
+        table.add_column(column, justify="right" if numeric else "left")
+    for row in result:
+        cells = str(row["rank"]), f"{row['score']:.2f}", f"{row['probability']:.3f}"
+        table.add_row(*cells, row["drug_name"], row["drug_id"], "yes" if row["known"] else "")
+    console = make_console()
+    console.print(table)
+    for row in result:
+        if "evidence" in row:
+            console.print(f"\n{row['rank']}. {row['drug_name']}")
+            show_evidence(row)
+
+
+def show_evidence(row: dict[str, Any]) -> None:
+    """What speaks for a pair, by kind, and what the graph says of it."""
+    console, kind = make_console(), ""
+    for text in row["stated"]:
+        console.print(f"   in the graph: {text}", soft_wrap=True)
+    for path in row["evidence"]:
+        label = path["kind"] if path["kind"] != kind else ""
+        kind = path["kind"]
+        console.print(f"   {label:>16}  {path['text']} ({path['path_score']:.2g})", soft_wrap=True)
+    if not row["evidence"]:
+        console.print("   no path of the kinds that can be told")
+
+
+def show_demo(result: dict[str, Any]) -> None:
+    """The demonstration's answers side by side, and how to ask more."""
+    console, titles = make_console(), {"graphsage": "GraphSAGE", "hgt": "HGT"}
+    for model, answer in result.items():
+        stats = answer["stats"]
+        console.print(
+            f"{titles[model]} on the sample graph: {stats['num_nodes']:,} nodes, "
+            f"{stats['num_edges']:,} edges, {stats['num_epochs']} epochs in "
+            f"{stats['seconds_train']:.1f} s on {stats['device']}, peak memory so far "
+            f"{stats['peak_memory_gib']:.2f} GiB."
+        )
+    console.print("Nearest of the same type, by cosine:\n")
+    table = Table(box=None)
+    table.add_column("node", style="bold")
+    for model in result:
+        table.add_column(titles[model])
+    for name in result["hgt"]["neighbors"]:
+        lists = (answer["neighbors"][name] for answer in result.values())
+        cells = (
+            "\n".join(f"{row['cosine']:.2f} {row['node_name']}" for row in rows) for rows in lists
+        )
+        table.add_row(name, *cells, end_section=True)
+    console.print(table)
+    ranking = result["hgt"]["ranking"]
+    console.print(
+        f"\nDrugs for {ranking[0]['disease_name']} that the graph does not list, and why:\n"
+    )
+    show_ranking(ranking)
+    stats = result["hgt"]["stats"]
+    for ask in (
+        f"cdd similar --embeddings {stats['output_file']} --node Warfarin --explain",
+        f"cdd rank --model-dir {stats['model_dir']} --disease asthma --explain",
+    ):
+        console.print(f"\nAsk more: {ask}", soft_wrap=True)
+
+
+def show_evaluation(result: dict[str, Any]) -> None:
+    """The rankers side by side, then link prediction by relation."""
+    console, counts = make_console(), result["split_counts"]
+    console.print(
+        f"{counts['num_test_pairs']:,} held-out pairs of {counts['num_test_diseases']:,} diseases "
+        f"(split {result['split']}), each drug ranked among {result['num_candidates']:,}; "
+        f"{result['num_leaks']} leaks\n"
+    )
+    names = ("mrr", "hits@10", "recall@50", "recall@100", "auroc", "auprc", "entropy@50")
+    balanced = ("balanced_auroc", "balanced_auprc")
+    rankers = list(result["rankers"].items())
+    _print_figures("ranker", rankers, names)
+    console.print("\nAgainst one drawn drug for each pair, comparable with nothing above:\n")
+    _print_figures("ranker", rankers, balanced)
+    if result["relations"]:
+        console.print(f"\nLink prediction of {result['model']}, candidates of the target's type:\n")
+        rows = [
+            (f"{m['source_type']} - {m['relation']} - {m['target_type']}", m)
+            for m in result["relations"]
+        ]
+        shown = ("num_targets", "num_candidates", "mrr", "hits@10", "recall@50")
+        _print_figures("source - relation - target", rows, shown)
+    console.print(f"\nWith 95% intervals: {Path(result['output_dir']) / 'report.json'}")
+
+
+def _print_figures(
+    title: str, rows: list[tuple[str, dict[str, Any]]], names: Sequence[str]
+) -> None:
+    table = Table(box=None)
+    table.add_column(title)
+    for name in names:
+        table.add_column(name, justify="right")
+    for label, figures in rows:
+        values = (figures[name] for name in names)
+        cells = (
+            f"{v:.3f}" if isinstance(v, float) else "" if v is None else f"{v:,}" for v in values
+        )
+        table.add_row(label, *cells)
+    make_console().print(table)
+
+
+def show_doctor(result: dict[str, Any]) -> None:
+    """Print the machine, then the plan or the trial of each model."""
+    trial = result.get("try", {})
+    show_record({name: v for name, v in result.items() if name not in ("plan", "try")})
+    for name, record in {**result.get("plan", {}), **trial.get("models", {})}.items():
+        make_console().print(f"\n{name}")
+        show_record({f"  {key}": v for key, v in record.items() if v not in ([], {})})
+    if trial:
+        verdict = "agrees with" if trial["passed"] else "DIFFERS from"
+        make_console().print(f"\n{trial['device']} ({trial['device_name']}) {verdict} the CPU")
+        make_console().print(f"largest relative difference allowed: {trial['tolerance']}")
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_short(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(_short(item) for item in value)
+    return str(value)
