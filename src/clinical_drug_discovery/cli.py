@@ -90,7 +90,7 @@ def _model_flags() -> list[Flag]:
             note = f"default {flag.default}"
         else:
             note = "default " + ", ".join(f"{value} for {m}" for m, value in defaults.items())
-        text = flag.help if flag.default is None else f"{flag.help} ({note})"
+        text = flag.help if flag.default is None else f"{flag.help.removesuffix('.')} ({note})."
         annotation = f"{flag.annotation.removesuffix(' | None')} | None"
         flags.append(replace(flag, annotation=annotation, default=None, help=text))
     return flags

@@ -67,16 +67,16 @@ class EvaluationSettings:
     """What an evaluation holds out. A setting that another split has must be None.
 
     Attributes:
-        split: What is held out: pair (a fraction of the indications), disease (all indications and
+        split: what is held out: pair (a fraction of the indications), disease (all indications and
             palliations of some diseases) or area (the same for diseases and their related
             diseases).
-        share: Split pair: fraction of the indications that is held out (default 0.1).
-        num_diseases: Split disease: number of diseases (default 60).
-        num_areas: Split area: number of areas (default 20).
-        min_drugs: Splits disease and area: minimum number of drugs of a held-out disease, or of
+        share: split pair: fraction of the indications that is held out (default 0.1).
+        num_diseases: split disease: number of diseases (default 60).
+        num_areas: split area: number of areas (default 20).
+        min_drugs: splits disease and area: minimum number of drugs of a held-out disease, or of
             the disease at the centre of an area (default 3).
-        max_drugs: Split disease: maximum number of drugs of a held-out disease (default 40).
-        relation_share: Fraction of the facts of every other relation that is held out for link
+        max_drugs: split disease: maximum number of drugs of a held-out disease (default 40).
+        relation_share: fraction of the facts of every other relation that is held out for link
             prediction, at most 500 per relation; 0 holds out none.
     """
 
@@ -110,26 +110,26 @@ def evaluate_model(
     the metrics.
 
     Args:
-        edges_csv: Knowledge graph with PrimeKG's columns: .csv, .csv.gz, .csv.zst or .parquet.
-        output_dir: Directory for report.json and ranks.parquet.
+        edges_csv: knowledge graph in PrimeKG's columns: .csv, .csv.gz, .csv.zst or .parquet.
+        output_dir: directory for report.json and ranks.parquet.
         model: graphsage or hgt.
-        settings: What is held out.
-        model_settings: Settings of the model by name, such as `{"num_epochs": 50}`. Settings that
+        settings: what is held out.
+        model_settings: settings of the model by name, such as `{"num_epochs": 50}`. Settings that
             are missing or None have the defaults of `cdd embed`.
-        seed: Seed of the split, the initial weights, all sampling and the bootstrap.
+        seed: seed of the split, the initial weights, all sampling and the bootstrap.
         device: cuda, mps or cpu; by default the first of these that is available.
-        memory_budget: Maximum memory of training, such as 4GiB (default: 70% of the free memory).
+        memory_budget: maximum memory of training, such as 4GiB (default: 70% of the free memory).
             The drug ranker is fitted later and takes 2 to 3 GiB on PrimeKG.
-        chunk_size: Number of nodes embedded at a time (default: what the budget allows).
-        cache: Keep a copy of the graph that loads fast, and use it while the file is unchanged.
-        cache_dir: Directory of this copy (default: beside the edges file).
+        chunk_size: number of nodes embedded at a time (default: what the budget allows).
+        cache: keep a copy of the graph that later runs read faster, while the file is unchanged.
+        cache_dir: directory of that copy (default: beside the edges file).
 
     Returns:
         The contents of report.json.
 
     Raises:
-        InputError: A parameter or the file breaks a rule, or a score is NaN or infinite. Nothing
-            is written then, except the copy of the graph.
+        InputError: a parameter or the file breaks a rule, or a score is NaN or infinite. Nothing
+            is written then, except for the cached graph.
 
     Example:
         >>> report = evaluate_model(
