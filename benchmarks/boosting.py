@@ -13,14 +13,16 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 
 from clinical_drug_discovery.graph.adjacency import Floats
 from clinical_drug_discovery.graph.knowledge_graph import IntArray
-from clinical_drug_discovery.ranking.drug_similarity import fellows_of, fellows_without
-from clinical_drug_discovery.ranking.listwise_examples import (
-    base_features,
-    feature_scales,
-    squash,
-    training_lists,
+from clinical_drug_discovery.ranking.drug_similarity import (
+    co_indicated_features,
+    co_indicated_features_without,
 )
-from clinical_drug_discovery.ranking.metapath_features import PathEvidence
+from clinical_drug_discovery.ranking.listwise_examples import (
+    feature_scales,
+    sample_examples,
+    squash,
+)
+from clinical_drug_discovery.ranking.metapath_features import MetapathFeatures
 
 _GOALS, _OTHERS = 8, 120  # known drugs of a disease that are learned, other drugs beside each
 _HARD = 0.7  # share of the others that treat something
@@ -32,9 +34,9 @@ class BoostedPaths:
 
     classifier: Any
     base_scale: Floats
-    fellow_scale: Floats
+    co_indicated_scale: Floats
 
-    def scores(self, evidence: PathEvidence, diseases: IntArray) -> Floats:
+    def scores(self, evidence: MetapathFeatures, diseases: IntArray) -> Floats:
         """Score all drugs for diseases.
 
         Args:
@@ -47,13 +49,16 @@ class BoostedPaths:
         """
         out = np.empty((len(diseases), evidence.num_drugs), np.float32)
         for i, disease in enumerate(diseases.tolist()):
-            base = squash(base_features(evidence, diseases[[i]], None)[0], self.base_scale)
-            fellows = squash(fellows_of(evidence.fellow_rows(disease)[1]), self.fellow_scale)
+            base = squash(evidence.base(diseases[[i]])[0], self.base_scale)
+            fellows = squash(
+                co_indicated_features(evidence.co_indicated_similarity(disease)[1]),
+                self.co_indicated_scale,
+            )
             out[i] = self.classifier.decision_function(np.concatenate([base, fellows]).T)
         return out
 
 
-def fit_boosted(evidence: PathEvidence, *, seed: int = 0) -> BoostedPaths:
+def fit_boosted(evidence: MetapathFeatures, *, seed: int = 0) -> BoostedPaths:
     """Fit boosted trees to tell a disease's known drug, itself hidden, from others.
 
     Args:
@@ -63,20 +68,23 @@ def fit_boosted(evidence: PathEvidence, *, seed: int = 0) -> BoostedPaths:
     Returns:
         The trees.
     """
-    base_scale, fellow_scale = feature_scales(evidence, None)
-    lists = training_lists(evidence, base_scale, seed=seed)
+    base_scale, co_indicated_scale = feature_scales(evidence)
+    lists = sample_examples(evidence, base_scale, seed=seed)
     rng = np.random.default_rng(seed)
     features, labels, weights = [], [], []
     for one in lists:
-        known, size = one.num_known, len(one.candidates)
+        known, size = one.num_positives, one.num_candidates
         goals = rng.permutation(known)[:_GOALS]
-        rows = one.rows.astype(np.float32)
-        tried = np.arange(size - known) < one.num_tried
+        rows = one.co_indicated.astype(np.float32)
+        tried = np.arange(size - known) < one.num_hard
         chance = np.where(tried, _HARD / max(tried.sum(), 1), (1 - _HARD) / max((~tried).sum(), 1))
         for goal in goals:
             others = known + rng.choice(size - known, _OTHERS, p=chance / chance.sum())
             at = np.concatenate([[goal], others])
-            fellows = squash(fellows_without(rows[:, :, at], np.array([goal]))[0], fellow_scale).T
+            fellows = squash(
+                co_indicated_features_without(rows[:, :, at], np.array([goal]))[0],
+                co_indicated_scale,
+            ).T
             features.append(np.concatenate([one.base[at].astype(np.float32), fellows], axis=1))
             labels.append(np.arange(len(at)) == 0)
             weights.append(np.full(len(at), (known / len(goals)) ** 0.5))
@@ -91,4 +99,4 @@ def fit_boosted(evidence: PathEvidence, *, seed: int = 0) -> BoostedPaths:
         random_state=seed,
     )
     classifier.fit(np.concatenate(features), np.concatenate(labels), np.concatenate(weights))
-    return BoostedPaths(classifier, base_scale, fellow_scale)
+    return BoostedPaths(classifier, base_scale, co_indicated_scale)

@@ -47,9 +47,9 @@ from clinical_drug_discovery.graph.read import read_graph
 from clinical_drug_discovery.lib._run.start import begin_run
 from clinical_drug_discovery.lib.evaluate import MODELS, SPLITS, settings_of
 from clinical_drug_discovery.models.inference import embed_nodes
-from clinical_drug_discovery.ranking.bilinear_score import NetworkScores, Scores
-from clinical_drug_discovery.ranking.metapath_features import PathEvidence
-from clinical_drug_discovery.ranking.path_ranker import fit_ranker
+from clinical_drug_discovery.ranking.bilinear_score import GnnScores, Scores
+from clinical_drug_discovery.ranking.metapath_features import MetapathFeatures
+from clinical_drug_discovery.ranking.path_ranker import fit_path_ranker
 from clinical_drug_discovery.training.compile_kernels import compile_kernels
 from clinical_drug_discovery.training.memory_plan import plan_training
 
@@ -88,8 +88,8 @@ def rankers_of(
         yield name, partial(baseline, graph)
     if not arguments.no_paths:
         first = node_range_of(graph, DISEASE)[0]
-        evidence = PathEvidence(graph)
-        for name, fit in (("listwise", fit_ranker), ("boosted", fit_boosted)):
+        evidence = MetapathFeatures(graph)
+        for name, fit in (("listwise", fit_path_ranker), ("boosted", fit_boosted)):
             scores_of = fit(evidence, seed=seed).scores
             yield f"paths, {name}", partial(score_by_node, scores_of, evidence, first)
     if arguments.minutes is not None:
@@ -113,9 +113,9 @@ def trained_rankers(
     trained = train(run, graph, settings, plan, seed)
     embeddings, _ = embed_nodes(run, trained.model, graph, plan.chunk_size)
     print(f"{arguments.model}: {settings.num_epochs} epochs, {run.seconds}", flush=True)
-    network = NetworkScores(embeddings, trained.decoder)
+    gnn = GnnScores(embeddings, trained.decoder)
     del trained
-    for name, scores_of in drug_rankers(graph, network, seed=seed):
+    for name, scores_of in drug_rankers(graph, gnn, seed=seed):
         yield (name if name in BASELINES else f"{arguments.model}: {name}"), scores_of
         if arguments.no_paths and name == "paths":  # what the ranker has of them
             return

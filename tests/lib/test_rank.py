@@ -150,7 +150,7 @@ def test_names_come_back_from_csv(tmp_path: Path) -> None:
 def test_the_embeddings_of_the_model_are_never_overwritten(model: Path) -> None:
     embeddings = model.with_name("kg.parquet")
     content = embeddings.read_bytes()
-    with pytest.raises(InputError, match=r"output \(got .*kg.parquet\) would take the place"):
+    with pytest.raises(InputError, match=r"output \(got .*kg.parquet\) would overwrite"):
         rank_drugs(model, diseases="all", output=embeddings)
     assert embeddings.read_bytes() == content
 
@@ -188,7 +188,10 @@ def test_json_and_table_of_the_command(model: Path) -> None:
         (["--disease", "1", "--diseases", "all"], "exactly one of disease and diseases"),
         (["--diseases", "all"], "diseases and output must be given together"),
         (["--disease", "1", "--output", "r.csv"], "diseases and output must be given together"),
-        (["--diseases", "all", "--output", "r.csv", "--explain"], "explain is for one disease"),
+        (
+            ["--diseases", "all", "--output", "r.csv", "--explain"],
+            "explain works with one disease only",
+        ),
         (["--disease", "1", "--top", "0"], "top (got 0)"),
         (["--disease", "1", "--top", "61"], "top (got 61) must be at most 60"),
         (
@@ -265,7 +268,7 @@ def test_without_treatments_it_says_so_and_an_old_ranker_goes(tmp_path: Path) ->
         rank_drugs(model, disease="disease 1")
     (text,) = generate_gnn_embeddings(edges, output, cache=False, **SMALL)["warnings"]
     assert "no ranker of drugs was fitted" in text
-    assert "names no drug-disease edges" in text
+    assert "no edges between drug and disease" in text
 
 
 def test_tiny_graphs_have_a_ranker(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from clinical_drug_discovery.models.inference import LayeredModel, embed_all
 from clinical_drug_discovery.models.layers import DistMult
 from clinical_drug_discovery.models.sage import GraphSage
 from clinical_drug_discovery.ops.backend import device_path, in_bfloat16
-from clinical_drug_discovery.ranking.bilinear_score import NetworkScores
+from clinical_drug_discovery.ranking.bilinear_score import GnnScores
 from clinical_drug_discovery.training.batches import FullBatch, HostBatch, SubgraphBatches
 from clinical_drug_discovery.training.disease_pairs import (
     PairBatch,
@@ -142,5 +142,5 @@ def _score(
 ) -> npt.NDArray[np.floating]:
     """Every figure comes from these scores; made on the CPU, since embeddings go there."""
     span = graph.node_range(0)
-    scores = NetworkScores(embed_all(model, graph, _CHUNK), decoder)
+    scores = GnnScores(embed_all(model, graph, _CHUNK), decoder)
     return scores(np.arange(*span)[:_CHUNK], 0, span)

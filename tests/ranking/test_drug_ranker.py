@@ -13,44 +13,38 @@ from graphs import graph_of, node, planted_facts
 from clinical_drug_discovery.graph.knowledge_graph import node_range_of
 from clinical_drug_discovery.lib._run.model_dir import load_ranker, save_ranker
 from clinical_drug_discovery.models.layers import DistMult
-from clinical_drug_discovery.ranking.bilinear_score import (
-    EmbeddingScore,
-    KnownPairs,
-    LinkScore,
-    NetworkScores,
-    mean_score,
-)
+from clinical_drug_discovery.ranking.bilinear_score import BilinearScore, GnnScores, mean_score
 from clinical_drug_discovery.ranking.calibration import (
-    Expectation,
+    ImputedScore,
     fit_calibration,
-    fit_expectation,
+    fit_imputed_score,
 )
 from clinical_drug_discovery.ranking.drug_ranker import Blend, DrugRanker, fit_drug_ranker
-from clinical_drug_discovery.ranking.metapath_features import PathEvidence
-from clinical_drug_discovery.ranking.path_ranker import join
+from clinical_drug_discovery.ranking.metapath_features import MetapathFeatures
+from clinical_drug_discovery.ranking.path_ranker import stack_mlps
 
 NUM_HIDDEN = 60
 
 
 @pytest.fixture(scope="module")
-def fitted() -> tuple[DrugRanker, PathEvidence, PathEvidence]:
-    """A ranker of half of the fitting drugs' indications, its evidence, and that of all facts."""
+def fitted() -> tuple[DrugRanker, MetapathFeatures, MetapathFeatures]:
+    """A ranker of half of the fitting drugs' indications, its features, and that of all facts."""
     facts = planted_facts(num_drugs=50, num_diseases=160, num_genes=15, chance=0.5)
     hidden = {node("disease", i) for i in range(NUM_HIDDEN)}
     some = [f for f in facts if not (f[1] == "indication" and f[2] in hidden)]
     graph = graph_of(some)
-    return fit_drug_ranker(graph), PathEvidence(graph), PathEvidence(graph_of(facts))
+    return fit_drug_ranker(graph), MetapathFeatures(graph), MetapathFeatures(graph_of(facts))
 
 
 def test_probabilities_are_calibrated_for_diseases_never_seen(
-    fitted: tuple[DrugRanker, PathEvidence, PathEvidence],
+    fitted: tuple[DrugRanker, MetapathFeatures, MetapathFeatures],
 ) -> None:
-    ranker, evidence, everything = fitted
+    ranker, features, everything = fitted
     has = everything.known.toarray().T > 0
-    asked = np.flatnonzero(has.any(axis=1) & ~(evidence.known.toarray().T > 0).any(axis=1))
+    asked = np.flatnonzero(has.any(axis=1) & ~(features.known.toarray().T > 0).any(axis=1))
     assert len(asked) > NUM_HIDDEN / 2
-    scores = ranker.scores(evidence, asked)
-    p, truth = ranker.probabilities(evidence, asked, scores), has[asked]
+    scores = ranker.scores(features, asked)
+    p, truth = ranker.probabilities(features, asked, scores), has[asked]
     assert p.sum() == pytest.approx(truth.sum(), rel=0.25)
     likely = p > 0.25
     assert likely.any()
@@ -74,100 +68,98 @@ def test_scores_without_meaning_or_with_a_gap_have_probabilities(rng: np.random.
     assert p[known].min() > 0.8 > 0.1 > p[~known].max()
 
 
-def some_score(evidence: PathEvidence, seed: int) -> EmbeddingScore:
+def some_score(features: MetapathFeatures, seed: int) -> BilinearScore:
     """Random vectors, and random scores of two pairs that are taken to be known."""
     generator = torch.Generator().manual_seed(seed)
-    sizes = evidence.num_drugs, evidence.num_diseases
+    sizes = features.num_drugs, features.num_diseases
     drugs, diseases = (torch.randn(n, 4, generator=generator) for n in sizes)
-    known = KnownPairs(
-        torch.tensor([3, 70]), torch.tensor([5, 1]), torch.randn(2, generator=generator)
-    )
-    return EmbeddingScore(drugs, diseases, known)
+    known = torch.tensor([3, 70]), torch.tensor([5, 1]), torch.randn(2, generator=generator)
+    return BilinearScore(drugs, diseases, *known)
 
 
-def log_softmax_of(score: EmbeddingScore, asked: np.ndarray) -> torch.Tensor:
+def log_softmax_of(score: BilinearScore, asked: np.ndarray) -> torch.Tensor:
     logits = score.diseases[asked] @ score.drugs.T
-    logits[0, 5], logits[1, 1] = score.known.logits
+    logits[0, 5], logits[1, 1] = score.known_score
     return torch.log_softmax(logits, dim=1)
 
 
 def test_embeddings_join_by_their_weight(
-    fitted: tuple[DrugRanker, PathEvidence, PathEvidence],
+    fitted: tuple[DrugRanker, MetapathFeatures, MetapathFeatures],
 ) -> None:
-    ranker, evidence, _ = fitted
+    ranker, features, _ = fitted
     asked = np.array([3, 70])
-    plain, score = ranker.scores(evidence, asked), some_score(evidence, 0)
-    has = [evidence.num_known(disease) > 0 for disease in asked.tolist()]
+    plain, score = ranker.scores(features, asked), some_score(features, 0)
+    has = [features.num_known(disease) > 0 for disease in asked.tolist()]
     assert sorted(has) == [False, True]
     both = replace(
         ranker,
-        embedding=score,
+        treatment_decoder=score,
         with_known=replace(ranker.with_known, weight=0.5),
         without_known=replace(ranker.without_known, weight=0.2),
     )
     weights = np.where(has, 0.5, 0.2)[:, None]
     expected = plain + weights * log_softmax_of(score, asked).numpy()
-    np.testing.assert_allclose(both.scores(evidence, asked), expected, atol=2e-4)
+    np.testing.assert_allclose(both.scores(features, asked), expected, atol=2e-4)
 
 
-def some_links(evidence: PathEvidence) -> LinkScore:
+def some_gnn(features: MetapathFeatures) -> BilinearScore:
     generator = torch.Generator().manual_seed(3)
-    sizes = evidence.num_drugs, evidence.num_diseases
+    sizes = features.num_drugs, features.num_diseases
     drugs, diseases = (torch.randn(n, 4, generator=generator).half().float() for n in sizes)
-    return LinkScore(drugs, diseases)
+    return BilinearScore(drugs, diseases)
 
 
-def test_the_networks_own_decoder_joins_where_drugs_are_known(
-    fitted: tuple[DrugRanker, PathEvidence, PathEvidence],
+def test_the_gnns_own_decoder_joins_where_drugs_are_known(
+    fitted: tuple[DrugRanker, MetapathFeatures, MetapathFeatures],
 ) -> None:
-    """Of known drugs, which it has learned, what it is expected to say takes its place."""
-    ranker, evidence, _ = fitted
-    asked, links = np.array([3, 70]), some_links(evidence)
-    plain = ranker.scores(evidence, asked)
-    blend = replace(ranker.with_known, expected=Expectation(0.5, -2.0))
-    both = replace(ranker, network=links, with_known=blend)
-    (row,) = (i for i, disease in enumerate(asked.tolist()) if evidence.num_known(disease))
-    known = np.zeros(evidence.num_drugs, bool)
-    known[evidence.known_drugs(int(asked[row]))] = True
-    logits = (links.diseases[asked[row]] @ links.drugs.T).numpy()
+    """Known drugs, which it has learned, get an imputed score instead."""
+    ranker, features, _ = fitted
+    asked, gnn = np.array([3, 70]), some_gnn(features)
+    plain = ranker.scores(features, asked)
+    blend = replace(ranker.with_known, imputed=ImputedScore(0.5, -2.0))
+    both = replace(ranker, gnn=gnn, with_known=blend)
+    (row,) = (i for i, disease in enumerate(asked.tolist()) if features.num_known(disease))
+    known = np.zeros(features.num_drugs, bool)
+    known[features.known_drugs(int(asked[row]))] = True
+    logits = (gnn.diseases[asked[row]] @ gnn.drugs.T).numpy()
     own = logits - np.log(np.exp(logits[~known]).mean())  # the lift over chance
 
     def with_own(scores: np.ndarray, weight: float) -> np.ndarray:
         added = np.where(known, 0.5 * scores[row] - 2, own)
         return np.asarray(scores + weight * added * (np.arange(2) == row)[:, None])
 
-    np.testing.assert_allclose(both.scores(evidence, asked), with_own(plain, 0.2), atol=2e-4)
-    score = some_score(evidence, 0)
-    alone = replace(both, embedding=score).network_scores(evidence, asked)
-    wanted = with_own(score.log_chances(asked), 0.4)
+    np.testing.assert_allclose(both.scores(features, asked), with_own(plain, 0.2), atol=2e-4)
+    score = some_score(features, 0)
+    alone = replace(both, treatment_decoder=score).decoder_scores(features, asked)
+    wanted = with_own(score.log_softmax(asked), 0.4)
     np.testing.assert_allclose(alone, wanted, atol=2e-4)
 
 
-def test_what_is_expected_is_what_is_said_of_unknown_drugs_that_rank_high(
+def test_the_imputed_score_is_a_line_through_unknown_drugs_that_rank_high(
     rng: np.random.Generator,
 ) -> None:
     rest = rng.normal(size=(5, 400)).astype(np.float32)
     known = rng.random(rest.shape) < 0.1
     high = rest > np.quantile(rest, 0.6)
     seen = np.where(known, 50, np.where(high, 0.7 * rest - 3, -100)).astype(np.float32)
-    found = fit_expectation(rest, seen, known)
+    found = fit_imputed_score(rest, seen, known)
     assert found.slope == pytest.approx(0.7, abs=1e-3)
     assert found.intercept == pytest.approx(-3, abs=1e-3)
-    assert fit_expectation(rest[:, :3], seen[:, :3], np.ones((5, 3), bool)).slope == 0
+    assert fit_imputed_score(rest[:, :3], seen[:, :3], np.ones((5, 3), bool)).slope == 0
 
 
-def test_the_mean_of_scores_ranks_as_their_log_chances_do(
-    fitted: tuple[DrugRanker, PathEvidence, PathEvidence],
+def test_the_mean_of_scores_ranks_as_their_log_softmax_do(
+    fitted: tuple[DrugRanker, MetapathFeatures, MetapathFeatures],
 ) -> None:
-    _, evidence, _ = fitted
-    asked, scores = np.array([3, 70]), [some_score(evidence, seed) for seed in (0, 1)]
+    _, features, _ = fitted
+    asked, scores = np.array([3, 70]), [some_score(features, seed) for seed in (0, 1)]
     mean = torch.stack([log_softmax_of(score, asked) for score in scores]).mean(dim=0)
     expected = torch.log_softmax(mean, dim=1).numpy()
-    np.testing.assert_allclose(mean_score(scores).log_chances(asked), expected, atol=1e-5)
+    np.testing.assert_allclose(mean_score(scores).log_softmax(asked), expected, atol=1e-5)
 
 
 def test_embeddings_that_know_more_than_paths_are_listened_to() -> None:
-    """Drugs treat by their group, which no path tells: the evidence is the embeddings'."""
+    """Drugs treat by their group, which no path tells: the features is the embeddings'."""
     rng = np.random.default_rng(0)
     of_drug, of_disease = rng.integers(6, size=60), rng.integers(6, size=80)
     facts = [
@@ -182,57 +174,60 @@ def test_embeddings_that_know_more_than_paths_are_listened_to() -> None:
     embeddings = torch.zeros(graph.num_nodes, 6)
     embeddings[first:stop] = torch.eye(6)[of_drug[numbers]] + 0.1 * noise
     decoder = DistMult(len(graph.relations), 6, torch.Generator().manual_seed(0))
-    ranker = fit_drug_ranker(graph, network=NetworkScores(embeddings, decoder))
-    assert ranker.embedding is not None
+    ranker = fit_drug_ranker(graph, gnn=GnnScores(embeddings, decoder))
+    assert ranker.treatment_decoder is not None
     assert ranker.with_known.weight > 0.1
     assert fit_drug_ranker(graph).with_known.weight == 0
 
 
 @pytest.mark.parametrize("with_embedding", [False, True])
 def test_a_file_gives_back_the_ranker(
-    fitted: tuple[DrugRanker, PathEvidence, PathEvidence], tmp_path: Path, with_embedding: bool
+    fitted: tuple[DrugRanker, MetapathFeatures, MetapathFeatures],
+    tmp_path: Path,
+    with_embedding: bool,
 ) -> None:
-    ranker, evidence, _ = fitted
+    ranker, features, _ = fitted
     if with_embedding:
         ranker = replace(
             ranker,
-            embedding=some_score(evidence, 0),
-            network=some_links(evidence),
-            with_known=Blend(0.25, Expectation(0.5, -2.0), ranker.with_known.calibration),
+            treatment_decoder=some_score(features, 0),
+            gnn=some_gnn(features),
+            with_known=Blend(0.25, ImputedScore(0.5, -2.0), ranker.with_known.calibration),
         )
     save_ranker(tmp_path / "r.safetensors", ranker, "of a graph")
     loaded, sha256 = load_ranker(tmp_path / "r.safetensors")
     assert sha256 == "of a graph"
     asked = np.arange(5)
-    scores = ranker.scores(evidence, asked)
-    np.testing.assert_array_equal(loaded.scores(evidence, asked), scores)
+    scores = ranker.scores(features, asked)
+    np.testing.assert_array_equal(loaded.scores(features, asked), scores)
     np.testing.assert_array_equal(
-        loaded.probabilities(evidence, asked, scores),
-        ranker.probabilities(evidence, asked, scores),
+        loaded.probabilities(features, asked, scores),
+        ranker.probabilities(features, asked, scores),
     )
-    assert loaded.path_names == evidence.path_names
-    assert (loaded.embedding is not None) == with_embedding
+    assert loaded.feature_names == features.feature_names
+    assert (loaded.treatment_decoder is not None) == with_embedding
 
 
-def test_joint_networks_are_the_networks(
-    fitted: tuple[DrugRanker, PathEvidence, PathEvidence],
+def test_stacked_mlps_score_as_the_mlps_do(
+    fitted: tuple[DrugRanker, MetapathFeatures, MetapathFeatures],
 ) -> None:
-    networks = fitted[0].paths.networks
-    features = torch.rand(7, len(networks[0].mean), generator=torch.Generator().manual_seed(0))
+    mlps = fitted[0].paths.mlps
+    features = torch.rand(7, len(mlps[0].mean), generator=torch.Generator().manual_seed(0))
     features[:, ::3] = 0
     which = np.flatnonzero(features.any(dim=0).numpy())
-    got = join(networks).log_chances(features.T[which].numpy(), which)
-    for one, network in zip(got, networks, strict=True):
+    stacked = stack_mlps(mlps)
+    got = stacked.log_softmax(features.T[which].numpy(), which, stacked.first_bias)
+    for one, mlp in zip(got, mlps, strict=True):
         with torch.no_grad():
-            expected = torch.log_softmax(network(features[None])[0], dim=0)
+            expected = torch.log_softmax(mlp(features[None])[0], dim=0)
         np.testing.assert_allclose(one, expected.numpy(), rtol=1e-4, atol=1e-5)
 
 
-def test_each_network_leaves_out_diseases_of_its_own(
-    fitted: tuple[DrugRanker, PathEvidence, PathEvidence],
+def test_each_mlp_leaves_out_diseases_of_its_own(
+    fitted: tuple[DrugRanker, MetapathFeatures, MetapathFeatures],
 ) -> None:
-    ranker, evidence, _ = fitted
+    ranker, features, _ = fitted
     one, other = ranker.paths.left_out
-    assert len(one) == pytest.approx(len(evidence.treated) / 10, abs=1)
+    assert len(one) == pytest.approx(len(features.treated) / 10, abs=1)
     assert not set(one.tolist()) & set(other.tolist())
-    assert set(one.tolist()) <= set(evidence.treated.tolist())
+    assert set(one.tolist()) <= set(features.treated.tolist())

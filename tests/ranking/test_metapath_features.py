@@ -1,4 +1,4 @@
-"""Evidence of paths: equal to counting them one by one, and blind to the pair's own edges."""
+"""Metapath features: equal to counting paths one by one, and blind to the pair's own edges."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ import pytest
 from graphs import Fact, graph_of, node, random_facts
 
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
-from clinical_drug_discovery.ranking.drug_similarity import fellows_of, fellows_without
-from clinical_drug_discovery.ranking.metapath_features import PathEvidence
+from clinical_drug_discovery.ranking.drug_similarity import (
+    co_indicated_features,
+    co_indicated_features_without,
+)
+from clinical_drug_discovery.ranking.metapath_features import MetapathFeatures
 from clinical_drug_discovery.system.errors import InputError
 
 DAMPING = 0.4
@@ -32,23 +35,34 @@ def numbers(graph: KnowledgeGraph, kind: str) -> dict[str, int]:
     return {str(id_): i for i, id_ in enumerate(table["node_id"])}
 
 
-def with_fellows(evidence: PathEvidence, disease: int, drug: int) -> np.ndarray:
-    """All features of a disease's list, as they are in training when `drug` is the goal."""
-    drugs, rows = evidence.fellow_rows(disease)
+def all_features(features: MetapathFeatures, diseases: np.ndarray) -> np.ndarray:
+    """Base features and those of co-indicated drugs, shape (n, F, drugs)."""
+    known = [features.co_indicated_similarity(disease)[1] for disease in diseases.tolist()]
+    co_indicated = np.stack([co_indicated_features(similarity) for similarity in known])
+    return np.concatenate([features.base(diseases), co_indicated], axis=1)
+
+
+def training_features(features: MetapathFeatures, disease: int, drug: int) -> np.ndarray:
+    """All features of a disease as in training, when `drug` is the positive."""
+    drugs, similarity = features.co_indicated_similarity(disease)
     at = np.flatnonzero(drugs == drug)
-    fellows = fellows_without(rows, at)[0] if len(at) else fellows_of(rows)
-    return np.concatenate([evidence.base(np.array([disease]))[0], fellows])
+    co_indicated = (
+        co_indicated_features_without(similarity, at)[0]
+        if len(at)
+        else co_indicated_features(similarity)
+    )
+    return np.concatenate([features.base(np.array([disease]))[0], co_indicated])
 
 
 def test_direct_paths_are_those_counted_one_by_one() -> None:
     facts = facts_of_drugs()
     graph = graph_of(facts)
-    evidence = PathEvidence(graph)
+    features = MetapathFeatures(graph)
     name = (
         "drug - drug_protein - gene/protein - protein_protein - gene/protein"
         " - disease_protein - disease"
     )
-    got = evidence.base(np.arange(evidence.num_diseases))[:, evidence.path_names.index(name)]
+    got = features.base(np.arange(features.num_diseases))[:, features.feature_names.index(name)]
     degree: Counter[tuple[str, str, str]] = Counter()
     links: dict[str, list[tuple[tuple[str, str], tuple[str, str]]]] = defaultdict(list)
     for x, relation, y in facts:
@@ -75,9 +89,9 @@ def test_direct_paths_are_those_counted_one_by_one() -> None:
 def test_paths_through_other_diseases_leave_the_asked_one_out() -> None:
     facts = facts_of_drugs()
     graph = graph_of(facts)
-    evidence = PathEvidence(graph)
+    features = MetapathFeatures(graph)
     name = "drug - treats - disease - disease_disease - disease"
-    got = evidence.base(np.arange(evidence.num_diseases))[:, evidence.path_names.index(name)]
+    got = features.base(np.arange(features.num_diseases))[:, features.feature_names.index(name)]
     drugs, diseases = numbers(graph, "drug"), numbers(graph, "disease")
     treats = {(drugs[x.id], diseases[y.id]) for x, r, y in facts if r == "indication"}
     near = [(diseases[x.id], diseases[y.id]) for x, r, y in facts if r == "disease_disease"]
@@ -96,23 +110,23 @@ def test_no_feature_of_a_pair_depends_on_its_own_edges() -> None:
     facts = facts_of_drugs()
     graph = graph_of(facts)
     drugs, diseases = numbers(graph, "drug"), numbers(graph, "disease")
-    full = PathEvidence(graph)
+    full = MetapathFeatures(graph)
     pairs = [(x, y) for x, relation, y in facts if relation == "indication"]
     changed = False
     for x, y in pairs[::5]:
         # Without the pair under every relation, so also without its off-label use.
-        less = PathEvidence(graph_of([f for f in facts if {f[0], f[2]} != {x, y}]))
+        less = MetapathFeatures(graph_of([f for f in facts if {f[0], f[2]} != {x, y}]))
         drug, disease = drugs[x.id], diseases[y.id]
         # The whole list: not the pair alone, but what the other drugs have beside it.
         np.testing.assert_allclose(
-            with_fellows(full, disease, drug),
-            with_fellows(less, disease, drug),
+            training_features(full, disease, drug),
+            training_features(less, disease, drug),
             rtol=1e-4,
             atol=1e-5,
         )
         other = (disease + 1) % full.num_diseases
         changed |= not np.allclose(
-            full.features(np.array([other])), less.features(np.array([other])), atol=1e-5
+            all_features(full, np.array([other])), all_features(less, np.array([other])), atol=1e-5
         )
     assert changed  # for other diseases the edge does count
 
@@ -123,51 +137,53 @@ def test_hidden_pairs_are_as_if_they_were_not_in_the_graph() -> None:
     drugs, diseases = numbers(graph, "drug"), numbers(graph, "disease")
     gone = [(x, y) for x, r, y in facts if r == "indication"][:7]
     hidden = np.array([(drugs[x.id], diseases[y.id]) for x, y in gone])
-    less = PathEvidence(graph_of([f for f in facts if (f[0], f[2]) not in gone]))
+    less = MetapathFeatures(graph_of([f for f in facts if (f[0], f[2]) not in gone]))
     every = np.arange(less.num_diseases)
-    got = PathEvidence(graph, hidden=hidden).features(every)
-    np.testing.assert_allclose(got, less.features(every), rtol=1e-4, atol=1e-5)
+    got = all_features(MetapathFeatures(graph, hidden=hidden), every)
+    np.testing.assert_allclose(got, all_features(less, every), rtol=1e-4, atol=1e-5)
 
 
 def test_the_order_of_facts_does_not_matter() -> None:
     facts = facts_of_drugs()
     every = np.arange(20)
-    one = PathEvidence(graph_of(facts)).features(every)
-    np.testing.assert_array_equal(one, PathEvidence(graph_of(facts[::-1])).features(every))
+    one = all_features(MetapathFeatures(graph_of(facts)), every)
+    np.testing.assert_array_equal(one, all_features(MetapathFeatures(graph_of(facts[::-1])), every))
 
 
 def test_features_do_not_depend_on_what_is_asked_with_them() -> None:
-    evidence = PathEvidence(graph_of(facts_of_drugs()))
+    features = MetapathFeatures(graph_of(facts_of_drugs()))
     every = np.arange(20)  # many at once are computed another way than a few
-    together = evidence.features(every[::-1])
-    alone = evidence.features(np.array([5]))
+    together = all_features(features, every[::-1])
+    alone = all_features(features, np.array([5]))
     np.testing.assert_allclose(together[14], alone[0], rtol=1e-4, atol=1e-6)
-    sparing = PathEvidence(graph_of(facts_of_drugs()), for_many=False).features(every[::-1])
+    sparing = all_features(
+        MetapathFeatures(graph_of(facts_of_drugs()), for_many=False), every[::-1]
+    )
     np.testing.assert_allclose(sparing, together, rtol=1e-4, atol=1e-6)
-    assert together.shape[1] == len(evidence.path_names) == len(set(evidence.path_names))
+    assert together.shape[1] == len(features.feature_names) == len(set(features.feature_names))
 
 
 def test_missing_types_give_fewer_paths() -> None:
     facts = [f for f in facts_of_drugs() if f[1] == "indication"]
-    evidence = PathEvidence(graph_of(facts), use_names=False)
-    assert 0 < len(evidence.path_names) < 20
-    assert np.isfinite(evidence.features(np.arange(evidence.num_diseases))).all()
+    features = MetapathFeatures(graph_of(facts))
+    assert 0 < len(features.feature_names) < 25
+    assert np.isfinite(all_features(features, np.arange(features.num_diseases))).all()
 
 
 def test_a_graph_without_treatments_is_refused() -> None:
     facts = [f for f in facts_of_drugs() if f[1] != "indication"]
-    with pytest.raises(InputError, match="treats"):
-        PathEvidence(graph_of(facts))
-    with pytest.raises(InputError, match="no nodes of type disease"):
-        PathEvidence(graph_of([f for f in facts if "disease" not in (f[0].type, f[2].type)]))
+    with pytest.raises(InputError, match="no edges between drug and disease"):
+        MetapathFeatures(graph_of(facts))
+    with pytest.raises(InputError, match="no nodes of type 'disease'"):
+        MetapathFeatures(graph_of([f for f in facts if "disease" not in (f[0].type, f[2].type)]))
 
 
-def test_fellows_without_one_are_those_of_the_others() -> None:
-    evidence = PathEvidence(graph_of(facts_of_drugs()))
-    disease = int(np.argmax(evidence.known.sum(axis=0)))
-    _, rows = evidence.fellow_rows(disease)
-    goals = np.arange(rows.shape[1])
-    assert len(goals) > 2
-    for goal, got in zip(goals, fellows_without(rows, goals), strict=True):
-        expected = fellows_of(np.delete(rows, goal, axis=1))
+def test_co_indicated_features_without_one_drug_are_those_of_the_others() -> None:
+    features = MetapathFeatures(graph_of(facts_of_drugs()))
+    disease = int(np.argmax(features.known.sum(axis=0)))
+    _, similarity = features.co_indicated_similarity(disease)
+    every = np.arange(similarity.shape[1])
+    assert len(every) > 2
+    for drug, got in zip(every, co_indicated_features_without(similarity, every), strict=True):
+        expected = co_indicated_features(np.delete(similarity, drug, axis=1))
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)

@@ -44,15 +44,15 @@ def some_decoder(propagation: Propagation, dim: int = 5) -> TreatmentDecoder:
     return decoder
 
 
-def test_vectors_are_carried_as_dense_matrices_carry_them() -> None:
+def test_propagation_equals_that_by_dense_matrices() -> None:
     graph = graph_of(facts_with_more())
     propagation = Propagation(graph, 3)
     decoder = some_decoder(propagation)
     x = decoder.drugs().detach().requires_grad_()
     hidden = np.arange(len(propagation.drug)) % 3 == 0
-    links = propagation.links(hidden)
-    given = (x, decoder.weights, decoder.own)
-    got = propagation.carry(x, links, decoder.weights, decoder.own)
+    adjacencies = propagation.adjacencies(hidden)
+    given = (x, decoder.edge_weights, decoder.self_weights)
+    got = propagation.propagate(x, adjacencies, decoder.edge_weights, decoder.self_weights)
 
     def size(name: str) -> int:
         first, stop = node_range_of(graph, name)
@@ -60,11 +60,13 @@ def test_vectors_are_carried_as_dense_matrices_carry_them() -> None:
 
     at = {t: torch.zeros(size(t), x.shape[1]) for t in propagation.node_types} | {DRUG: x}
     for step in range(3):
-        after = {t: at[t] * decoder.own[step, i] for i, t in enumerate(propagation.node_types)}
-        for i, link in enumerate(links):
-            matrix = link.forth.to_dense()
-            assert torch.equal(matrix.T, link.back.to_dense())
-            moved = (matrix @ at[link.src_type]) * decoder.weights[step, i]
+        after = {
+            t: at[t] * decoder.self_weights[step, i] for i, t in enumerate(propagation.node_types)
+        }
+        for i, link in enumerate(adjacencies):
+            matrix = link.matrix.to_dense()
+            assert torch.equal(matrix.T, link.transpose.to_dense())
+            moved = (matrix @ at[link.src_type]) * decoder.edge_weights[step, i]
             after[link.dst_type] = after[link.dst_type] + moved
         at = after
     torch.testing.assert_close(got, at[DISEASE])
@@ -89,10 +91,10 @@ def test_an_edge_counts_by_the_roots_of_its_ends_degrees() -> None:
         roots = [dense.sum(dim=d, keepdim=True).clamp(min=1).sqrt() for d in (0, 1)]
         link = next(
             link
-            for link in Propagation(graph, 2).links()
+            for link in Propagation(graph, 2).adjacencies()
             if (link.src_type, link.dst_type) == (kind.src_type, kind.dst_type)
         )
-        torch.testing.assert_close(link.forth.to_dense(), dense / roots[0] / roots[1])
+        torch.testing.assert_close(link.matrix.to_dense(), dense / roots[0] / roots[1])
 
 
 def without(graph: KnowledgeGraph, facts: list[Fact], drug: int, disease: int) -> list[Fact]:
@@ -120,7 +122,7 @@ def test_a_hidden_pair_is_scored_as_if_no_edge_joined_it() -> None:
             continue  # the pair was all that was said of one of the two
         hidden = np.arange(len(propagation.drug)) == k
         apart = Propagation(other, 4)
-        if apart.num_links != propagation.num_links:
+        if apart.num_edge_types != propagation.num_edge_types:
             continue
         with torch.no_grad():
             masked = decoder.diseases(drugs, propagation, hidden)
@@ -149,7 +151,7 @@ def test_known_pairs_are_scored_as_if_they_were_not_known() -> None:
             vector = decoder.diseases(drugs, propagation, hidden)[disease] * factor
         logits[propagation.drug[k]] = vector @ drugs[propagation.drug[k]]
     expected = torch.log_softmax(logits, dim=0).numpy()
-    np.testing.assert_allclose(score.log_chances(np.array([disease]))[0], expected, rtol=1e-4)
+    np.testing.assert_allclose(score.log_softmax(np.array([disease]))[0], expected, rtol=1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +175,7 @@ def test_a_planted_mechanism_is_found(planted: tuple[KnowledgeGraph, np.ndarray]
     propagation = Propagation(graph, 4)
     random = torch.randn(60, 16, generator=torch.Generator().manual_seed(0))
     decoder = fit_treatment_decoder(propagation, random, left_out=NONE, dim=32, seed=1)
-    scores = decode(decoder, propagation).log_chances(np.arange(40))
+    scores = decode(decoder, propagation).log_softmax(np.arange(40))
     known = np.zeros_like(truth)
     known[propagation.drug, propagation.disease] = True
     ranks = [
@@ -192,7 +194,7 @@ def test_the_same_seed_gives_the_same_decoders(planted: tuple[KnowledgeGraph, np
     )
     assert torch.equal(state, torch.get_rng_state())
     assert torch.equal(first.score.diseases, second.score.diseases)
-    assert torch.equal(first.score.known.logits, second.score.known.logits)
+    assert torch.equal(first.score.known_score, second.score.known_score)
     assert [part.shape for part in first.with_known] == [(2, 60), (1, 60)]
 
 

@@ -38,7 +38,7 @@ def popularity_scores(graph: KnowledgeGraph, diseases: IntArray) -> Scores:
         graph: for training, on the CPU.
         diseases: shape (n,), node numbers.
     """
-    return _repeat(treatments(graph).sum(axis=0), len(diseases))
+    return _repeat(adjacency_between(graph, DISEASE, DRUG, TREATS).sum(axis=0), len(diseases))
 
 
 def degree_scores(graph: KnowledgeGraph, diseases: IntArray) -> Scores:
@@ -62,7 +62,7 @@ def relatives_scores(graph: KnowledgeGraph, diseases: IntArray) -> Scores:
         graph: for training, on the CPU.
         diseases: shape (n,), node numbers.
     """
-    related, treats = relatives(graph), treatments(graph)
+    related, treats = relatives(graph), adjacency_between(graph, DISEASE, DRUG, TREATS)
     seen = _one_hot(diseases - node_range_of(graph, DISEASE)[0], related.shape[0])
     frontier = seen
     scores = np.zeros((len(diseases), treats.shape[1]), np.float32)
@@ -87,7 +87,7 @@ def shared_scores(graph: KnowledgeGraph, diseases: IntArray) -> Scores:
         graph: for training, on the CPU.
         diseases: shape (n,), node numbers.
     """
-    treats = treatments(graph)
+    treats = adjacency_between(graph, DISEASE, DRUG, TREATS)
     has = _traits(graph)
     treated = np.flatnonzero(np.diff(treats.indptr))
     rows = diseases - node_range_of(graph, DISEASE)[0]
@@ -132,11 +132,6 @@ BASELINES: dict[str, Ranker] = {
     "shared": shared_scores,
     "shared+popularity": _with_popularity(shared_scores),
 }
-
-
-def treatments(graph: KnowledgeGraph) -> scipy.sparse.csr_array:
-    """Which drug helps which disease, shape (number of diseases, number of drugs), float32 ones."""
-    return adjacency_between(graph, DISEASE, DRUG, TREATS)
 
 
 def _traits(graph: KnowledgeGraph) -> scipy.sparse.csr_array:

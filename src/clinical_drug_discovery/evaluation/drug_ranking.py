@@ -19,9 +19,9 @@ from clinical_drug_discovery.graph.knowledge_graph import (
     KnowledgeGraph,
     node_range_of,
 )
-from clinical_drug_discovery.ranking.bilinear_score import NetworkScores, Scores
+from clinical_drug_discovery.ranking.bilinear_score import GnnScores, Scores
 from clinical_drug_discovery.ranking.drug_ranker import fit_drug_ranker
-from clinical_drug_discovery.ranking.metapath_features import PathEvidence
+from clinical_drug_discovery.ranking.metapath_features import MetapathFeatures
 from clinical_drug_discovery.ranking.treatments import INDICATION, Pairs, pairs_of
 from clinical_drug_discovery.system.errors import InputError
 
@@ -76,7 +76,7 @@ def known_drugs(split: Split, diseases: IntArray) -> npt.NDArray[np.bool_]:
 
 
 def drug_rankers(
-    graph: KnowledgeGraph, gnn: NetworkScores, *, seed: int
+    graph: KnowledgeGraph, gnn: GnnScores, *, seed: int
 ) -> Iterator[tuple[str, Ranker]]:
     """Make the rankers one after another, so that each is timed with its own fit.
 
@@ -98,13 +98,13 @@ def drug_rankers(
     indication = graph.relations.index(INDICATION)
     yield "gnn", lambda diseases: gnn(diseases, indication, drugs)
 
-    ranker = fit_drug_ranker(graph, network=gnn, seed=seed)
-    decoder = ranker.embedding
+    ranker = fit_drug_ranker(graph, gnn=gnn, seed=seed)
+    decoder = ranker.treatment_decoder
     assert decoder is not None
-    evidence = PathEvidence(graph)  # after the fit, which holds evidence of its own
+    evidence = MetapathFeatures(graph)  # after the fit, which holds evidence of its own
     for name, scores in (
-        ("gnn, treatment decoder", lambda _, diseases: decoder.log_chances(diseases)),
-        ("gnn, both decoders", ranker.network_scores),
+        ("gnn, treatment decoder", lambda _, diseases: decoder.log_softmax(diseases)),
+        ("gnn, both decoders", ranker.decoder_scores),
         ("ranker", ranker.scores),
         ("paths", ranker.paths.scores),
     ):
@@ -115,8 +115,8 @@ def drug_rankers(
 
 
 def score_by_node(
-    scores: Callable[[PathEvidence, IntArray], Floats],
-    evidence: PathEvidence,
+    scores: Callable[[MetapathFeatures, IntArray], Floats],
+    evidence: MetapathFeatures,
     first_disease: int,
     diseases: IntArray,
 ) -> Floats:

@@ -34,7 +34,7 @@ from clinical_drug_discovery.lib._run.start import begin_run, read_edges
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
 from clinical_drug_discovery.models.inference import embed_nodes
-from clinical_drug_discovery.ranking.bilinear_score import NetworkScores
+from clinical_drug_discovery.ranking.bilinear_score import GnnScores
 from clinical_drug_discovery.ranking.drug_ranker import rank_fit_bytes
 from clinical_drug_discovery.ranking.treatments import INDICATION, pairs_of
 from clinical_drug_discovery.system.errors import InputError, check_at_least, check_between
@@ -160,7 +160,7 @@ def evaluate_model(
     with one_thread(plan.is_small):
         trained = train(run, graph, trained_with, plan, seed)
         embeddings, collapse = embed_nodes(run, trained.model, graph, plan.chunk_size)
-    gnn = NetworkScores(embeddings, trained.decoder)
+    gnn = GnnScores(embeddings, trained.decoder)
     with run.timed("relations"):
         relations = relation_metrics(graph, held_out.facts, gnn, seed=seed)
     rankers, ranks, seconds = _rank(run, held_out.split, gnn, seed)
@@ -315,7 +315,7 @@ def _check_leaks(split: Split, facts: HeldOutFacts) -> int:
 
 
 def _rank(
-    run: Run, split: Split, gnn: NetworkScores, seed: int
+    run: Run, split: Split, gnn: GnnScores, seed: int
 ) -> tuple[dict[str, Metrics], pl.DataFrame, dict[str, float]]:
     """Return the metrics of every ranker, the rank of every test pair, and seconds by ranker."""
     task = ranking_task(split, split.test)

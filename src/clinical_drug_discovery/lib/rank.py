@@ -1,4 +1,4 @@
-"""Rank all drugs for a disease, or for many, with the ranker that stands beside a model."""
+"""Rank all drugs for one disease or for many, with the ranker that `cdd embed` has saved."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from clinical_drug_discovery.lib._run.model_dir import (
 from clinical_drug_discovery.models.embeddings_file import check_table_output, write_tables
 from clinical_drug_discovery.ranking.drug_ranker import DrugRanker
 from clinical_drug_discovery.ranking.explanations import Explainer
-from clinical_drug_discovery.ranking.metapath_features import PathEvidence
+from clinical_drug_discovery.ranking.metapath_features import MetapathFeatures
 from clinical_drug_discovery.system.errors import InputError, check_at_least
 
-ALL = "all"  #: instead of a file: every disease of the graph
-_CHUNK = 128  # diseases a table; 6 MB of scores on the real graph
+ALL = "all"  #: in place of a file: every disease of the graph
+_CHUNK = 128  # diseases in a table; 6 MB of scores on PrimeKG
 
 
 def rank_drugs(
@@ -46,28 +46,37 @@ def rank_drugs(
     include_known: bool = False,
     explain: bool = False,
 ) -> list[dict[str, Any]] | dict[str, Any]:
-    """List the drugs that the graph makes look most like treatments of a disease.
+    """Rank all drugs for a disease by how likely the graph makes it that they treat it.
 
     Args:
-        model_dir: the model directory of a run of `cdd embed`, with its graph and its ranker.
-        disease: one disease: a name (in any case), an id, or source:id such as MONDO:5148.
-        diseases: many: a text file with one name or id a line, or "all".
-        output: for many diseases the table to write, .csv or .parquet.
-        top: how many drugs to list for each disease.
-        include_known: list also the drugs that the graph says treat the disease.
-        explain: say for each drug what in the graph speaks for it; for one disease only.
+        model_dir: model directory that `cdd embed` has written, with its graph and its ranker.
+        disease: one disease: its name in upper or lower case, its id, or source:id such as
+            MONDO:5148.
+        diseases: many diseases: a text file with one name or id per line, or "all".
+        output: table to write for many diseases, .csv or .parquet.
+        top: number of drugs to list for each disease.
+        include_known: also list the drugs that are known to treat the disease, according to the
+            graph.
+        explain: show the evidence in the graph for each drug. Works for one disease only.
 
     Returns:
-        For one disease its drugs, the best first: disease_index, disease_id, disease_name, rank,
-        drug_index, drug_id, drug_name, score (a log-probability that compares drugs of one
-        disease), probability (that the pair is a recorded indication) and known (by the graph);
-        with `explain` also stated and evidence, see `explain.Explainer`. Fewer than `top` where
-        known drugs are left out and no more remain. For many diseases output, num_diseases,
-        num_drugs, num_rows and seconds; the table has the same columns.
+        For one disease a list of its drugs, the best first, with the columns disease_index,
+        disease_id, disease_name, rank, drug_index, drug_id, drug_name, score (a log-probability;
+        compare scores of one disease only), probability (that the pair is a recorded indication)
+        and known (according to the graph). With `explain` also stated and evidence, see
+        `Explainer.drug_for_disease`. The list is shorter than `top` if too few drugs remain
+        without the known ones. For many diseases a record with output, num_diseases, num_drugs,
+        num_rows and seconds; the table has the columns above.
 
     Raises:
-        InputError: a parameter breaks a rule, no such model or disease, or an ambiguous one;
-            nothing is written then.
+        InputError: a parameter breaks a rule, or the model or a disease does not exist or is
+            ambiguous. Nothing is written then.
+
+    Example:
+        >>> from clinical_drug_discovery.lib.rank import rank_drugs
+        >>> rows = rank_drugs("embeddings_model", disease="asthma", top=3)
+        >>> [(row["rank"], row["disease_name"]) for row in rows]
+        [(1, 'asthma'), (2, 'asthma'), (3, 'asthma')]
     """
     start = time.perf_counter()
     check_at_least("top", top, 1)
@@ -76,25 +85,27 @@ def rank_drugs(
     if (diseases is None) != (output is None):
         raise InputError("diseases and output must be given together")
     if explain and disease is None:
-        raise InputError("explain is for one disease")
+        raise InputError("explain works with one disease only, not with diseases")
     directory = Path(model_dir)
-    place = None if output is None else _check_output(Path(output), directory, diseases)
+    table = None if output is None else _check_output(Path(output), directory, diseases)
     ranking = Ranking.of(directory)
     if top > ranking.drugs.height:
-        raise InputError(f"top (got {top}) must be at most {ranking.drugs.height}, of all drugs")
+        raise InputError(
+            f"top (got {top}) must be at most {ranking.drugs.height}, the number of drugs"
+        )
     if disease is not None:
         asked = np.array([find_node(ranking.diseases, disease, type=DISEASE, parameter="disease")])
         rows = ranking.table(asked, top, include_known).to_dicts()
-        for row in rows:  # as many digits as mean something
+        for row in rows:  # more digits would mean nothing
             row["score"] = round(row["score"], 4)
             row["probability"] = float(f"{row['probability']:.4g}")
         return ranking.explained(int(asked[0]), rows) if explain else rows
     assert diseases is not None
-    assert place is not None
+    assert table is not None
     asked = ranking.find(diseases)
-    num_rows = write_tables(place, ranking.tables(asked, top, include_known))
+    num_rows = write_tables(table, ranking.tables(asked, top, include_known))
     return {
-        "output": str(place),
+        "output": str(table),
         "num_diseases": len(asked),
         "num_drugs": ranking.drugs.height,
         "num_rows": num_rows,
@@ -108,51 +119,51 @@ def _check_output(output: Path, model_dir: Path, diseases: str | Path | None) ->
     if diseases is not None and str(diseases) != ALL:
         taken.append(Path(diseases))
     if output.resolve() in [path.resolve() for path in taken]:
-        raise InputError(f"output (got {output}) would take the place of a file that is read")
+        raise InputError(f"output (got {output}) would overwrite a file that is read")
     if model_dir_of(output).resolve() == model_dir.resolve():
-        raise InputError(f"output (got {output}) would take the place of the model's embeddings")
+        raise InputError(f"output (got {output}) would overwrite the model's embeddings")
     return output
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """A graph, its evidence and its ranker, ready to be asked."""
+    """A graph, its metapath features and its ranker."""
 
     graph: KnowledgeGraph
-    evidence: PathEvidence
+    features: MetapathFeatures
     ranker: DrugRanker
-    drugs: pl.DataFrame  #: of the graph's nodes
-    diseases: pl.DataFrame
+    drugs: pl.DataFrame  #: rows of the graph's node table
+    diseases: pl.DataFrame  #: rows of the graph's node table
 
     @staticmethod
     def of(model_dir: Path) -> Ranking:
-        """Read what stands in a model directory.
+        """Read a model directory.
 
         Raises:
-            InputError: something is missing, damaged, or does not belong together.
+            InputError: a file is missing or damaged, or files do not belong together.
         """
         ranker, graph_sha256 = read_model_ranker(model_dir)
         graph = read_model_graph(model_dir, graph_sha256)
-        evidence = PathEvidence(graph)
-        if evidence.path_names != ranker.path_names:
+        features = MetapathFeatures(graph)
+        if features.feature_names != ranker.feature_names:
             raise InputError(
-                f"model_dir (got {model_dir}) holds a ranker of other paths than this version of "
-                "the package finds in the graph; run cdd embed anew"
+                f"model_dir (got {model_dir}) contains a ranker with other features than this "
+                "version of the package computes; run cdd embed again"
             )
         drugs, diseases = (
             graph.nodes[slice(*node_range_of(graph, name))] for name in (DRUG, DISEASE)
         )
-        return Ranking(graph, evidence, ranker, drugs, diseases)
+        return Ranking(graph, features, ranker, drugs, diseases)
 
     def find(self, diseases: str | Path) -> IntArray:
-        """The diseases that a file lists, or all, numbered within their type.
+        """Return the diseases that a file lists, or all, numbered within their type.
 
         Raises:
-            InputError: no such file, an empty one, or a line that names no single disease.
+            InputError: the file is missing or empty, or a line does not name exactly one disease.
         """
         if str(diseases) == ALL:
             return np.arange(self.diseases.height)
-        try:  # with or without a byte order mark, whatever ends a line
+        try:  # a byte order mark and any line ending are accepted
             lines = Path(diseases).read_text(encoding="utf-8-sig").split("\n")
         except OSError as error:
             raise InputError(
@@ -169,37 +180,37 @@ class Ranking:
         found = find_nodes(self.diseases, queries, type=DISEASE)
         for number, (where, line), row in zip(numbers, queries, found, strict=True):
             if row in seen:
-                raise InputError(f"{where} (got {line!r}) is the disease of line {seen[row]}")
+                raise InputError(f"{where} (got {line!r}) is the same disease as line {seen[row]}")
             seen[row] = number
         return np.array(list(seen))
 
     def tables(self, diseases: IntArray, top: int, include_known: bool) -> Iterator[pl.DataFrame]:
-        """The rows of many diseases, some diseases at a time."""
+        """Yield the tables of many diseases, some diseases at a time."""
         for start in range(0, len(diseases), _CHUNK):
             yield self.table(diseases[start : start + _CHUNK], top, include_known)
 
     def table(self, diseases: IntArray, top: int, include_known: bool) -> pl.DataFrame:
-        """The best drugs of some diseases, disease by disease.
+        """Return the best drugs of some diseases, disease by disease.
 
         Args:
             diseases: shape (n,), numbered within their type.
-            top: of each.
+            top: number of drugs for each disease.
             include_known: see `rank_drugs`.
         """
-        scores = self.ranker.scores(self.evidence, diseases)
-        probabilities = self.ranker.probabilities(self.evidence, diseases, scores)
-        known = self.evidence.known[:, diseases].toarray().T > 0
+        scores = self.ranker.scores(self.features, diseases)
+        probabilities = self.ranker.probabilities(self.features, diseases, scores)
+        known = self.features.known[:, diseases].toarray().T > 0
         best = [
             _best(row, has if not include_known else None, top)
             for row, has in zip(scores, known, strict=True)
         ]
         count = [len(drugs) for drugs in best]
         row, drug = np.repeat(np.arange(len(diseases)), count), np.concatenate(best)
-        place = np.concatenate([np.arange(1, n + 1) for n in count])
+        rank = np.concatenate([np.arange(1, n + 1) for n in count])
         return pl.concat(
             [
                 _named(self.diseases, diseases[row], "disease"),
-                pl.DataFrame({"rank": place}),
+                pl.DataFrame({"rank": rank}),
                 _named(self.drugs, drug, "drug"),
                 pl.DataFrame(
                     {
@@ -213,7 +224,7 @@ class Ranking:
         )
 
     def explained(self, disease: int, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The rows of one disease with what speaks for each drug."""
+        """Add to the rows of one disease the evidence for each drug."""
         explainer = Explainer(self.graph)
         numbers = {index: i for i, index in enumerate(self.drugs["node_index"].to_list())}
         first_drug, first_disease = (node_range_of(self.graph, name)[0] for name in (DRUG, DISEASE))
@@ -231,7 +242,7 @@ class Ranking:
 def _best(
     scores: npt.NDArray[np.float32], left_out: npt.NDArray[np.bool_] | None, top: int
 ) -> IntArray:
-    """The drugs of the highest scores, of equal ones those numbered lower."""
+    """Return the drugs with the highest scores; ties go to lower numbers."""
     order = np.argsort(-scores, kind="stable")
     if left_out is not None:
         order = order[~left_out[order]]

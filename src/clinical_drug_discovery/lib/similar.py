@@ -1,4 +1,4 @@
-"""Questions to finished embeddings: which node is meant, and what lies near it."""
+"""Find the nodes with the most similar embeddings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from clinical_drug_discovery.graph.node_lookup import did_you_mean, find_node
 from clinical_drug_discovery.lib._run.model_dir import model_dir_of, read_model_graph
 from clinical_drug_discovery.models.embeddings_file import read_embeddings
 from clinical_drug_discovery.ranking.explanations import Explainer
-from clinical_drug_discovery.system.errors import InputError
+from clinical_drug_discovery.system.errors import InputError, check_at_least
 
 
 def similar_nodes(
@@ -24,28 +24,34 @@ def similar_nodes(
     explain: bool = False,
     model_dir: str | Path | None = None,
 ) -> list[dict[str, Any]]:
-    """List the nodes whose embeddings point the same way as one node's.
+    """List the nodes whose embeddings are most similar to that of one node.
 
     Args:
-        embeddings: a file that `cdd embed` wrote.
-        node: a name (in any case), an id, or source:id such as MONDO:5148.
-        type: node type to list; the node's own if None.
-        top: how many to list.
-        explain: say for each what the two share in the graph.
-        model_dir: with `explain`, the directory that the run left the graph in; that beside the
-            embeddings if left out.
+        embeddings: file that `cdd embed` has written.
+        node: name in upper or lower case, id, or source:id such as MONDO:5148.
+        type: node type to list (default: the type of the node).
+        top: number of nodes to list.
+        explain: show what each node shares with the given one in the graph.
+        model_dir: with `explain`, the model directory that contains the graph (default: the one
+            beside the embeddings).
 
     Returns:
-        The nearest first: rank, cosine, node_name, node_type, node_id, node_source, node_index;
-        with `explain` also stated and evidence, see `explain.Explainer`.
+        A list of nodes, the most similar first: rank, cosine, node_name, node_type, node_id,
+        node_source and node_index. With `explain` also stated and evidence, see
+        `Explainer.shared`.
 
     Raises:
-        InputError: no such file, node or type, or an ambiguous node; no graph to explain with.
+        InputError: the file, node, type or graph does not exist, or the node is ambiguous.
+
+    Example:
+        >>> from clinical_drug_discovery.lib.similar import similar_nodes
+        >>> rows = similar_nodes("embeddings.parquet", "Warfarin", top=3)
+        >>> [(row["rank"], row["node_type"]) for row in rows]
+        [(1, 'drug'), (2, 'drug'), (3, 'drug')]
     """
-    if top < 1:
-        raise InputError(f"top (got {top}) must be at least 1")
+    check_at_least("top", top, 1)
     if model_dir is not None and not explain:
-        raise InputError(f"model_dir (got {model_dir}) is of no use without explain")
+        raise InputError(f"model_dir (got {model_dir}) needs explain")
     nodes, values = read_embeddings(embeddings)
     at = find_node(nodes, node)
     found = nearest(nodes, values, at, type=type, top=top)
@@ -56,7 +62,7 @@ def similar_nodes(
     asked = nodes["node_index"][at]
     if missing := {asked, *(record["node_index"] for record in found)} - rows.keys():
         raise InputError(
-            f"model_dir holds the graph of other nodes: it has no node_index {min(missing)}"
+            f"model_dir contains the graph of other nodes, without node_index {min(missing)}"
         )
     explainer = Explainer(graph)
     return [
@@ -67,17 +73,20 @@ def similar_nodes(
 def nearest(
     nodes: pl.DataFrame, values: np.ndarray, at: int, *, type: str | None = None, top: int = 10
 ) -> list[dict[str, Any]]:
-    """The rows nearest to row `at` by cosine, among the nodes of one type.
+    """Return the rows of one node type with the highest cosine to row `at`.
 
     Args:
         nodes: N rows.
         values: shape (N, D), embeddings.
-        at: a row number.
-        type: node type to list; that of row `at` if None.
-        top: how many to list.
+        at: row number.
+        type: node type to list; None for that of row `at`.
+        top: number of rows.
 
     Returns:
-        As `similar_nodes`.
+        See `similar_nodes`.
+
+    Raises:
+        InputError: the nodes have no such type.
     """
     wanted = type if type is not None else nodes["node_type"][at]
     if wanted not in nodes["node_type"]:

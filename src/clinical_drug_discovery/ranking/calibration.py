@@ -1,14 +1,11 @@
-"""How to put rankings of drugs together, by pairs of which some or all have seen nothing.
+"""Combine rankings of drugs, and turn their scores into probabilities.
 
-From scores to probabilities: Platt's method.
-
-J. Platt, "Probabilistic outputs for support vector machines", 1999: a logistic curve through the
-scores of pairs that the scorer has not learned from, with targets drawn a little towards the
-middle, so that it exists even where a threshold would part known pairs from all others.
+Every fit here uses pairs that the combined rankings have not learned from.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,151 +13,137 @@ import numpy.typing as npt
 
 from clinical_drug_discovery.graph.adjacency import Floats
 
-_STEPS, _RIDGE, _ENOUGH = 30, 1e-6, 1e-4
+_MAX_WEIGHT, _MIN_WEIGHT = 10.0, 1e-4  # a larger weight would leave of the first only its rounding
 _DECIMALS = 3
-_MOST = 10.0  # with more the first would vanish in rounding
-_NEAR = 100  # drugs of a disease by which it is judged what is said of those that rank high
+_NUM_TOP = 100  # the drugs of a disease on which the imputed score is fitted
+_MIN_SPREAD = 1e-6
 _Doubles = npt.NDArray[np.float64]
+_Mask = npt.NDArray[np.bool_]
 
 
-def fit_weight(first: Floats, second: Floats, known: npt.NDArray[np.bool_]) -> float:
-    """The w of first + w second that finds known drugs best.
+def fit_weight(first: Floats, second: Floats, known: _Mask) -> float:
+    """Fit the weight w with which first + w * second ranks the known drugs best.
 
-    A conditional logit of both: each known drug among those that are not known. How sharp the sum
-    is does not count: a temperature is fitted as well, and w is the ratio.
+    A conditional logit with both as features: each known drug competes with the drugs that are not
+    known. The fit also has a temperature, so w is the ratio of the two coefficients.
 
     Args:
-        first: shape (n, D), log-chances of the drugs of n diseases.
-        second: shape (n, D), as well.
+        first: shape (n, D), log-probabilities of the drugs for n diseases.
+        second: shape (n, D), likewise.
         known: shape (n, D), the drugs to be found.
 
     Returns:
-        The weight, from 0, where the second says nothing that helps, to 10.
+        The weight, between 0 (the second adds nothing) and 10.
     """
     both = np.stack([first, second], axis=2).astype(np.float64)
     rows = [(features[~has], features[has]) for features, has in zip(both, known, strict=True)]
-    rows = [(others, goals) for others, goals in rows if len(others) and len(goals)]
-    theta = np.array([1.0, 0.0])
-    loss, gradient, curvature = _loss(rows, theta)
-    for _ in range(_STEPS):
-        step, size = np.linalg.solve(curvature + _RIDGE * np.eye(2), gradient), 1.0
-        found = _loss(rows, theta - step)
-        while found[0] > loss and size > _RIDGE:
-            size /= 2
-            found = _loss(rows, theta - size * step)
-        theta, gained = theta - size * step, loss - found[0]
-        loss, gradient, curvature = found
-        if gained < _ENOUGH:
-            break
+    rows = [(others, positives) for others, positives in rows if len(others) and len(positives)]
+    if not rows:
+        return 0.0
+
+    def loss(theta: _Doubles) -> tuple[float, _Doubles]:
+        total, gradient = 0.0, np.zeros(2)
+        for others, positives in rows:
+            logits = others @ theta
+            probability = np.exp(logits - logits.max())
+            lead = positives @ theta - (logits.max() + np.log(probability.sum()))
+            mean = probability @ others / probability.sum()
+            missed = np.exp(-np.logaddexp(0, lead))
+            total += np.logaddexp(0, -lead).sum()
+            gradient -= missed @ (positives - mean)
+        return total, gradient
+
+    num_positives = sum(len(positives) for _, positives in rows)
+    theta = _minimize(loss, np.array([1.0, 0.0]), num_positives)
     if theta[1] <= 0:
         return 0.0
-    return round(float(min(theta[1] / max(theta[0], _ENOUGH), _MOST)), _DECIMALS)
+    return round(float(min(theta[1] / max(theta[0], _MIN_WEIGHT), _MAX_WEIGHT)), _DECIMALS)
 
 
 @dataclass(frozen=True)
-class Expectation:
-    """What a ranking that has seen a pair is taken to say of it, had it not."""
+class ImputedScore:
+    """The score that a model would give a known pair if it had not been trained on it."""
 
     slope: float
     intercept: float
 
-    def of(self, rest: Floats) -> Floats:
-        """By what the rest says, of any shape."""
-        return np.asarray(self.slope * rest + self.intercept, np.float32)
+    def __call__(self, other: Floats) -> Floats:
+        """Predict it from the scores of another ranking that has not seen the pair; any shape."""
+        return np.asarray(self.slope * other + self.intercept, np.float32)
 
 
-def fit_expectation(rest: Floats, seen: Floats, known: npt.NDArray[np.bool_]) -> Expectation:
-    """A straight line through what is said of drugs that are not known, those that rank high.
+def fit_imputed_score(unseen: Floats, seen: Floats, known: _Mask) -> ImputedScore:
+    """Fit a line from one score to another on the best drugs that are not known.
 
     Args:
-        rest: shape (n, D), log-chances by what has not seen the known pairs.
-        seen: shape (n, D), by what has.
+        unseen: shape (n, D), log-probabilities by rankings that have not seen the known pairs.
+        seen: shape (n, D), scores by a model that has.
         known: shape (n, D).
     """
-    others = np.where(known, -np.inf, rest)
-    best = np.argsort(-others, axis=1, kind="stable")[:, :_NEAR]
-    row, drug = np.nonzero(~np.take_along_axis(known, best, axis=1))
-    at = row, best[row, drug]
-    x, y = rest[at].astype(np.float64), seen[at].astype(np.float64)
+    others = np.where(known, -np.inf, unseen)
+    best = np.argsort(-others, axis=1, kind="stable")[:, :_NUM_TOP]
+    row, column = np.nonzero(~np.take_along_axis(known, best, axis=1))
+    at = row, best[row, column]
+    x, y = unseen[at].astype(np.float64), seen[at].astype(np.float64)
     if not len(x):
-        return Expectation(0.0, 0.0)
-    spread = x - x.mean()
-    slope = float(spread @ y / max(float(spread @ spread), _RIDGE))
-    return Expectation(slope, float(y.mean() - slope * x.mean()))
-
-
-def _loss(
-    rows: list[tuple[_Doubles, _Doubles]], theta: _Doubles
-) -> tuple[float, _Doubles, _Doubles]:
-    """Negative log-likelihood, gradient and curvature."""
-    loss, gradient, curvature = 0.0, np.zeros(2), np.zeros((2, 2))
-    for others, goals in rows:
-        logits = others @ theta
-        most = logits.max()
-        chance = np.exp(logits - most)
-        total = chance.sum()
-        chance /= total
-        mean = chance @ others
-        spread = (others * chance[:, None]).T @ others - np.outer(mean, mean)
-        # Goal or any of the others is a coin's throw; which of the others, a softmax.
-        lead = goals @ theta - (most + np.log(total))
-        missed = 1 / (1 + np.exp(np.clip(lead, -500, 500)))
-        apart = goals - mean
-        loss += float(np.logaddexp(0, -lead).sum())
-        gradient -= missed @ apart
-        curvature += (apart * (missed * (1 - missed))[:, None]).T @ apart + missed.sum() * spread
-    return loss, gradient, curvature
-
-
-_STEPS, _RIDGE = 50, 1e-6
+        return ImputedScore(0.0, 0.0)
+    centred = x - x.mean()
+    slope = float(centred @ y / max(float(centred @ centred), _MIN_SPREAD))
+    return ImputedScore(slope, float(y.mean() - slope * x.mean()))
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """p = 1 / (1 + exp(-(slope score + intercept))); the slope is never below 0."""
+    """A logistic curve: p = 1 / (1 + exp(-(slope * score + intercept))), with slope >= 0."""
 
     slope: float
     intercept: float
 
     def probability(self, scores: Floats) -> Floats:
-        """The probability that a pair is a recorded indication; of any shape."""
+        """Return the probability that each pair is a recorded indication; any shape."""
         logits = self.slope * scores.astype(np.float64) + self.intercept
         return np.asarray(np.exp(-np.logaddexp(0, -logits)), np.float32)
 
 
-def fit_calibration(scores: Floats, known: npt.NDArray[np.bool_]) -> Calibration:
-    """Fit Platt's curve by Newton's method.
+def fit_calibration(scores: Floats, known: _Mask) -> Calibration:
+    """Fit the curve from scores to probabilities by Platt's method.
+
+    The targets are slightly below 1 and above 0. The curve then exists even where a threshold
+    separates the known pairs from all others (J. Platt, "Probabilistic outputs for support vector
+    machines", 1999).
 
     Args:
         scores: shape (K,), finite.
-        known: shape (K,), whether the pair is recorded.
+        known: shape (K,), whether each pair is recorded.
     """
     num_known, num_others = int(known.sum()), int((~known).sum())
     target = np.where(known, (num_known + 1) / (num_known + 2), 1 / (num_others + 2))
-    middle, width = float(scores.mean()), max(float(scores.std()), 1e-6)
-    x = np.stack([(scores.astype(np.float64) - middle) / width, np.ones(len(scores))], axis=1)
-    start = np.log((num_known + 1) / (num_others + 1))
-    theta = np.array([1.0, start])
-    loss = _logistic_loss(x, target, theta)
-    for _ in range(_STEPS):
-        p = 1 / (1 + np.exp(-x @ theta))
-        gradient = x.T @ (p - target)
-        hessian = (x * (p * (1 - p))[:, None]).T @ x + _RIDGE * np.eye(2)
-        step, size = np.linalg.solve(hessian, gradient), 1.0
-        while size > _RIDGE and _logistic_loss(x, target, theta - size * step) > loss:
-            size /= 2
-        theta = theta - size * step
-        before, loss = loss, _logistic_loss(x, target, theta)
-        if before - loss < 1e-10 * max(1.0, loss):
-            break
-    if theta[0] < 0:  # scores that say nothing: the same probability for all
-        theta = np.array([0.0, start])
+    middle, width = float(scores.mean()), max(float(scores.std()), _MIN_SPREAD)
+    x = (scores.astype(np.float64) - middle) / width
+
+    def loss(theta: _Doubles) -> tuple[float, _Doubles]:
+        logits = theta[0] * x + theta[1]
+        softplus = np.logaddexp(0, logits)
+        error = np.exp(logits - softplus) - target
+        return float((softplus - target * logits).sum()), np.array([error @ x, error.sum()])
+
+    base_rate = np.log((num_known + 1) / (num_others + 1))
+    theta = _minimize(loss, np.array([0.0, base_rate]), len(x))
+    if theta[0] < 0:  # the scores say nothing: the same probability for all
+        theta = np.array([0.0, base_rate])
     slope = float(theta[0]) / width
     return Calibration(slope, float(theta[1]) - slope * middle)
 
 
-def _logistic_loss(
-    x: npt.NDArray[np.float64], target: npt.NDArray[np.float64], theta: npt.NDArray[np.float64]
-) -> float:
-    logits = x @ theta
-    return float((np.logaddexp(0, logits) - target * logits).sum())
+def _minimize(
+    loss: Callable[[_Doubles], tuple[float, _Doubles]], start: _Doubles, count: int
+) -> _Doubles:
+    """Minimize a convex loss, the sum over `count` terms, given with its gradient."""
+    from scipy.optimize import minimize
+
+    def mean_loss(theta: _Doubles) -> tuple[float, _Doubles]:
+        value, gradient = loss(theta)
+        return value / count, gradient / count
+
+    result: _Doubles = minimize(mean_loss, start, jac=True, method="BFGS", tol=1e-9).x
+    return result

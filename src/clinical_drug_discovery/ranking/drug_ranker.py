@@ -1,12 +1,12 @@
-"""The ranker that is kept with a model: path evidence, what the model says, and probabilities.
+"""The drug ranker that is saved with a model: metapath features, the GNN, and probabilities.
 
-score = log-softmax of the path networks + weight x log-softmax of the treatment decoder + 0.2 x
-lift by the model's own decoder. The first weight is fitted on diseases of which neither has
-learned anything, one for diseases with known drugs and one for those without. The model itself has
-learned from every known pair: its weight cannot be fitted so, and of known pairs what it is
-expected to say takes the place of what it says. Of diseases without known drugs it is not asked.
+score = log-softmax of the path ranker + weight * log-softmax of the treatment decoder
++ 0.2 * log-lift by the GNN's own decoder.
 
-What the fit of a ranker takes, said from a graph's degrees before anything is formed.
+The first weight is fitted on diseases that neither part has learned from, once for diseases with
+known drugs and once for those without. The GNN has been trained on every known pair, so its weight
+cannot be fitted in this way; known pairs get an imputed score instead of its own. It does not score
+diseases without known drugs.
 """
 
 from __future__ import annotations
@@ -25,195 +25,210 @@ from clinical_drug_discovery.graph.knowledge_graph import (
     KnowledgeGraph,
     node_range_of,
 )
-from clinical_drug_discovery.ranking.bilinear_score import EmbeddingScore, LinkScore, NetworkScores
+from clinical_drug_discovery.ranking.bilinear_score import BilinearScore, GnnScores
 from clinical_drug_discovery.ranking.calibration import (
     Calibration,
-    Expectation,
+    ImputedScore,
     fit_calibration,
-    fit_expectation,
+    fit_imputed_score,
     fit_weight,
 )
-from clinical_drug_discovery.ranking.drug_similarity import Chain, meet, steps_from
-from clinical_drug_discovery.ranking.listwise_examples import MOST_LISTS, NUM_TRIED, NUM_UNTRIED
-from clinical_drug_discovery.ranking.metapath_features import PathEvidence
-from clinical_drug_discovery.ranking.path_ranker import PathRanker, fit_ranker
-from clinical_drug_discovery.ranking.propagation import MOST_EDGES
+from clinical_drug_discovery.ranking.drug_similarity import (
+    Metapath,
+    meet,
+    reverse_edge_type,
+    steps_from,
+)
+from clinical_drug_discovery.ranking.listwise_examples import MAX_EXAMPLES, NUM_EASY, NUM_HARD
+from clinical_drug_discovery.ranking.metapath_features import MetapathFeatures
+from clinical_drug_discovery.ranking.path_ranker import PathRanker, fit_path_ranker
+from clinical_drug_discovery.ranking.propagation import MAX_EDGES
 from clinical_drug_discovery.ranking.treatment_decoder import (
     DIM,
-    MOST_ASKED,
+    MAX_DISEASES,
     NUM_STEPS,
     fit_decoders,
 )
 from clinical_drug_discovery.ranking.treatments import TREATS, treatments
 from clinical_drug_discovery.system.errors import InputError
 
-# Of the weight by diseases that were left out: the model whose embeddings are asked has seen what
-# treats them, of which the pairs that are looked for have no part.
+# Factor on the fitted weight. The GNN has seen the treatments of the left-out diseases, so the fit
+# overestimates its embeddings for the pairs that users look for.
 _TRUST = 0.5
-# Of the model's own decoder beside the paths, and beside the treatment decoder alone. With twice as
-# much diseases' best 50 drugs get worse, with half of it the best one.
-_OWN, _OWN_ALONE = 0.2, 0.4
-_DIGITS = 4  # of a score: finer differences are rounding, and drugs alike in all should tie
+# Weight of the GNN's decoder beside the path ranker, and beside the treatment decoder alone. Twice
+# as much makes the best 50 drugs of diseases worse, half as much the first one.
+_GNN_WEIGHT, _GNN_WEIGHT_ALONE = 0.2, 0.4
+_DIGITS = 4  # of a score: finer differences are rounding, and equal drugs should tie
+
+_ENTRY = 8  # bytes of a number in a sparse matrix, with its column
+_CHUNKS = 32 + 16  # diseases whose features exist at a time: for the scales, and while copied
+_Counts = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Blend:
-    """How scores of diseases of one kind are put together, and what they then mean."""
+    """How to combine the scores of diseases of one kind, and their calibration."""
 
-    weight: float  #: of the treatment decoder's log-chances beside those of the paths
-    expected: Expectation | None  #: of the model's own decoder; None: it is not asked
+    weight: float  #: of the treatment decoder's log-softmax beside the path ranker's
+    imputed: ImputedScore | None  #: for known pairs, in place of the GNN's score; None: no GNN
     calibration: Calibration
 
 
 @dataclass(frozen=True)
 class DrugRanker:
-    """All that it takes to rank drugs for a disease, beside the graph."""
+    """All that ranks drugs for a disease, except the graph."""
 
     paths: PathRanker
-    embedding: EmbeddingScore | None
-    network: LinkScore | None
+    treatment_decoder: BilinearScore | None
+    gnn: BilinearScore | None  #: by the GNN's own decoder
     with_known: Blend  #: for diseases with a known drug
-    without_known: Blend  #: for diseases without any
-    path_names: tuple[str, ...]  #: what the features count: must be what the graph gives
+    without_known: Blend  #: for diseases without one
+    feature_names: tuple[str, ...]  #: the graph must give the same features
 
-    def scores(self, evidence: PathEvidence, diseases: IntArray) -> Floats:
+    def scores(self, features: MetapathFeatures, diseases: IntArray) -> Floats:
         """Score all drugs for diseases.
 
         Args:
-            evidence: of the graph.
+            features: of the graph.
             diseases: shape (n,), numbered within their type.
 
         Returns:
-            Shape (n, D), comparable within a disease.
+            Shape (n, D). Compare scores of one disease only.
         """
-        scores = self.paths.scores(evidence, diseases)
-        if self.embedding is not None:
-            weights = [self._blend(evidence, disease).weight for disease in diseases.tolist()]
-            scores += np.array(weights, np.float32)[:, None] * self.embedding.log_chances(diseases)
-        self._add_own(evidence, diseases, scores, _OWN)
+        scores = self.paths.scores(features, diseases)
+        if self.treatment_decoder is not None:
+            weights = [self._blend(features, disease).weight for disease in diseases.tolist()]
+            log_softmax = self.treatment_decoder.log_softmax(diseases)
+            scores += np.array(weights, np.float32)[:, None] * log_softmax
+        self._add_gnn(features, diseases, scores, _GNN_WEIGHT)
         return np.round(scores, _DIGITS)
 
-    def network_scores(self, evidence: PathEvidence, diseases: IntArray) -> Floats:
-        """What the model says without the paths: by the treatment decoder and by its own.
+    def decoder_scores(self, features: MetapathFeatures, diseases: IntArray) -> Floats:
+        """Score all drugs without the path ranker, by the treatment and the GNN's own decoder.
 
         Args:
-            evidence: of the graph; says what is known.
+            features: of the graph; they say which drugs are known.
             diseases: shape (n,), numbered within their type.
 
         Returns:
-            Shape (n, D), comparable within a disease.
+            Shape (n, D). Compare scores of one disease only.
 
         Raises:
-            ValueError: the ranker was fitted without a model.
+            ValueError: the ranker was fitted without a GNN.
         """
-        if self.embedding is None:
-            raise ValueError("a ranker of paths alone has no scores of a network")
-        scores = self.embedding.log_chances(diseases)
-        self._add_own(evidence, diseases, scores, _OWN_ALONE)
+        if self.treatment_decoder is None:
+            raise ValueError("this ranker was fitted without a GNN, so it has no decoders")
+        scores = self.treatment_decoder.log_softmax(diseases)
+        self._add_gnn(features, diseases, scores, _GNN_WEIGHT_ALONE)
         return scores
 
-    def _add_own(
-        self, evidence: PathEvidence, diseases: IntArray, scores: Floats, weight: float
+    def _add_gnn(
+        self, features: MetapathFeatures, diseases: IntArray, scores: Floats, weight: float
     ) -> None:
-        """Add what the model's own decoder says, where it is asked."""
+        """Add, in place, the lift by the GNN's own decoder for diseases with known drugs."""
         for row, disease in zip(scores, diseases.tolist(), strict=True):
-            expected = self._blend(evidence, disease).expected
-            if self.network is not None and expected is not None:
+            imputed = self._blend(features, disease).imputed
+            if self.gnn is not None and imputed is not None:
                 known = np.zeros(len(row), bool)
-                known[evidence.known_drugs(disease)] = True
-                own = self.network.log_lifts(np.array([disease]), known[None])[0]
-                own[known] = expected.of(row[known])
-                row += np.float32(weight) * own
+                known[features.known_drugs(disease)] = True
+                lift = self.gnn.log_lifts(np.array([disease]), known[None])[0]
+                lift[known] = imputed(row[known])
+                row += np.float32(weight) * lift
 
-    def probabilities(self, evidence: PathEvidence, diseases: IntArray, scores: Floats) -> Floats:
-        """The probability that each pair is a recorded indication, shape (n, D)."""
+    def probabilities(
+        self, features: MetapathFeatures, diseases: IntArray, scores: Floats
+    ) -> Floats:
+        """Return the probability that each pair is a recorded indication, shape (n, D)."""
         out = np.zeros_like(scores)
         for i, disease in enumerate(diseases.tolist()):
-            out[i] = self._blend(evidence, disease).calibration.probability(scores[i])
+            out[i] = self._blend(features, disease).calibration.probability(scores[i])
         return out
 
-    def _blend(self, evidence: PathEvidence, disease: int) -> Blend:
-        return self.with_known if evidence.num_known(disease) > 0 else self.without_known
+    def _blend(self, features: MetapathFeatures, disease: int) -> Blend:
+        return self.with_known if features.num_known(disease) > 0 else self.without_known
 
 
 def why_no_ranker(graph: KnowledgeGraph) -> str | None:
-    """Why no ranker can be fitted on a graph; None if one can."""
+    """Return the reason why no ranker can be fitted on a graph; None if one can."""
     try:
         known = treatments(graph)
     except InputError as error:
         return str(error)
     treated = int((known.sum(axis=0) > 0).sum())
-    return None if treated > 1 else "a single disease is treated in the graph"
+    return None if treated > 1 else "the graph has a known drug for one disease only"
 
 
 def fit_drug_ranker(
-    graph: KnowledgeGraph, *, network: NetworkScores | None = None, seed: int = 0
+    graph: KnowledgeGraph, *, gnn: GnnScores | None = None, seed: int = 0
 ) -> DrugRanker:
     """Fit the ranker, its weights and its probabilities on all known pairs of a graph.
 
     Args:
         graph: on the CPU.
-        network: a model of the graph; paths alone if None.
-        seed: of everything that is drawn.
+        gnn: trained on the graph; None fits the path ranker alone.
+        seed: of all sampling.
 
     Raises:
         InputError: the graph has no known pairs; see `why_no_ranker`.
     """
-    evidence = PathEvidence(graph, for_many=False)
-    paths = fit_ranker(evidence, seed=seed)
-    # A single disease is learned, and asked about all the same.
-    asked = [out if len(out) else evidence.treated for out in paths.left_out]
-    known = np.concatenate([evidence.known[:, s].toarray().T > 0 for s in asked])
-    said: dict[bool, list[Floats] | None] = {True: None, False: None}
-    embedding, links, own = None, None, None
-    if network is not None:
-        drugs = network.embeddings[slice(*node_range_of(graph, DRUG))]
+    features = MetapathFeatures(graph, for_many=False)
+    paths = fit_path_ranker(features, seed=seed)
+    # Where all examples are needed for the fit, the ranker is judged by them as well.
+    asked = [out if len(out) else features.treated for out in paths.left_out]
+    known = np.concatenate([features.known[:, s].toarray().T > 0 for s in asked])
+    decoded: dict[bool, list[Floats] | None] = {True: None, False: None}
+    treatment_decoder, gnn_decoder, lifts = None, None, None
+    if gnn is not None:
+        drugs = gnn.embeddings[slice(*node_range_of(graph, DRUG))]
         decoders = fit_decoders(graph, drugs, left_out=paths.left_out, asked=asked, seed=seed)
-        said = {True: decoders.with_known, False: decoders.without_known}
-        embedding, links = decoders.score, network.of_treatments(graph)
-        own = links.log_lifts(np.concatenate(asked), known)
-    blends = []
-    for use_known in (True, False):
+        decoded = {True: decoders.with_known, False: decoders.without_known}
+        treatment_decoder, gnn_decoder = decoders.score, gnn.of_treatments(graph)
+        lifts = gnn_decoder.log_lifts(np.concatenate(asked), known)
+
+    def blend(use_known: bool) -> Blend:
         by_paths = [
-            paths.scores_by_network(evidence, diseases, use_known=use_known)[:, n]
+            paths.scores_by_mlp(features, diseases, use_known=use_known)[:, n]
             for n, diseases in enumerate(asked)
         ]
-        seen = own if use_known else None
-        blends.append(_blend(np.concatenate(by_paths), said[use_known], seen, known))
-    return DrugRanker(paths, embedding, links, blends[0], blends[1], evidence.path_names)
+        seen = lifts if use_known else None
+        return _fit_blend(np.concatenate(by_paths), decoded[use_known], seen, known)
+
+    return DrugRanker(
+        paths,
+        treatment_decoder,
+        gnn_decoder,
+        with_known=blend(True),
+        without_known=blend(False),
+        feature_names=features.feature_names,
+    )
 
 
-def _blend(
-    paths: Floats, embedding: list[Floats] | None, own: Floats | None, known: npt.NDArray[np.bool_]
+def _fit_blend(
+    paths: Floats, decoded: list[Floats] | None, lifts: Floats | None, known: npt.NDArray[np.bool_]
 ) -> Blend:
-    """Weight and probabilities by what each network and decoder says of what it left out."""
+    """Fit weight, imputed score and calibration on scores of diseases that were left out."""
     scores: Floats = paths
-    weight, expected = 0.0, None
-    if embedding is not None:
-        other = np.concatenate(embedding)
-        weight = _TRUST * fit_weight(scores, other, known)
-        scores = np.asarray(scores + weight * other, np.float32)
-    if own is not None:
-        expected = fit_expectation(scores, own, known)
-        unseen = np.where(known, expected.of(scores), own)
-        scores = np.asarray(scores + _OWN * unseen, np.float32)
-    return Blend(weight, expected, fit_calibration(scores.ravel(), known.ravel()))
-
-
-_ENTRY = 8  # bytes of a number in a sparse matrix, with its column
-_CHUNKS = 32 + 16  # diseases whose features stand at once: of the scales, and while copied
-Counts = npt.NDArray[np.float64]
+    weight, imputed = 0.0, None
+    if decoded is not None:
+        log_softmax = np.concatenate(decoded)
+        weight = _TRUST * fit_weight(scores, log_softmax, known)
+        scores = np.asarray(scores + weight * log_softmax, np.float32)
+    if lifts is not None:
+        imputed = fit_imputed_score(scores, lifts, known)
+        unseen = np.where(known, imputed(scores), lifts)
+        scores = np.asarray(scores + _GNN_WEIGHT * unseen, np.float32)
+    return Blend(weight, imputed, fit_calibration(scores.ravel(), known.ravel()))
 
 
 def rank_fit_bytes(graph: KnowledgeGraph) -> int:
-    """Bytes for the evidence of paths and the training lists, beside the graph.
+    """Predict the memory of the fit, beside the graph, from degrees alone; in bytes.
 
-    With T treated diseases, K known pairs, D drugs, S diseases, B features of paths and G ways in
-    which drugs are alike. Of every chain of one or two steps, 8 bytes for each path, or pair of
-    ends if those are fewer, four times for drugs (counts and cosines, both also transposed) and
-    three times for diseases; the same for three steps from disease to disease. Walks 4 T S for
-    each relation, what treated diseases share 8 T T; lists of C candidates, 2 C (T B + K G);
-    features of some diseases, 4 B D each. The lists are gone when the treatment decoder is fitted.
+    T treated diseases, K known pairs, D drugs, S diseases, B base features, W similarities of
+    drugs. For each metapath of one or two steps: 8 bytes for each path, or for each pair of ends if
+    those are fewer, four times for drugs (counts and cosines, both also transposed) and three times
+    for diseases; the same for three steps from disease to disease. Random walks: 4 T S for each
+    relation. Shared drugs of diseases: 8 T T. Examples of C candidates: 2 C (T B + K W). Features
+    of some diseases: 4 B D each. The examples are freed before the treatment decoder is fitted.
 
     Args:
         graph: on the CPU.
@@ -222,53 +237,48 @@ def rank_fit_bytes(graph: KnowledgeGraph) -> int:
     known = [k for k in known if k.relation in TREATS]
     if not known:
         return 0
-    pairs = int(sum(_degrees(graph, k).sum() for k in known))
+    num_pairs = int(sum(_degrees(graph, k).sum() for k in known))
     num_drugs, num_diseases = _size(graph, DRUG), _size(graph, DISEASE)
-    back = [EdgeType(DISEASE, k.relation, DRUG) for k in known]
-    treated = int(np.count_nonzero(sum(_degrees(graph, k) for k in back)))
-    drugs, diseases = (_chains(graph, kind) for kind in (DRUG, DISEASE))
+    treated = int(np.count_nonzero(sum(_degrees(graph, reverse_edge_type(k)) for k in known)))
+    drugs, diseases = (_path_entries(graph, kind) for kind in (DRUG, DISEASE))
     matrices = 4 * sum(drugs.values()) + 3 * sum(diseases.values())
-    same = [k for k in graph.edge_types if k.src_type == k.dst_type == DISEASE]
-    for kind in same:
-        far = _onward(graph, kind, _onward(graph, kind, _degrees(graph, kind)))
-        matrices += min(float(far.sum()), num_diseases**2)
-    direct = sum(meet(a, b) for a in drugs for b in diseases)
-    ways = len(drugs) + 1 + 2 * sum(k.src_type == k.dst_type == DRUG for k in graph.edge_types)
-    others = len(diseases) + 1 + 4 * len(same)
-    num_base = direct + 3 * others + 2 * ways + len(steps_from(graph, DRUG)) + 4
-    share = min(1.0, MOST_LISTS / max(treated, 1))
-    candidates = min(num_drugs, NUM_TRIED + NUM_UNTRIED)
-    lists = 2 * candidates * share * (treated * num_base + pairs * (ways + 5))
-    dense = 4 * len(same) * treated * num_diseases + 8 * treated**2
-    lists += 4 * _CHUNKS * num_base * num_drugs
-    return int(_ENTRY * matrices + dense + max(lists, decoder_bytes(graph)))
+    within = [k for k in graph.edge_types if k.src_type == k.dst_type == DISEASE]
+    for kind in within:
+        third = _neighbor_sum(graph, kind, _neighbor_sum(graph, kind, _degrees(graph, kind)))
+        matrices += min(float(third.sum()), num_diseases**2)
+    connecting = sum(meet(a, b) for a in drugs for b in diseases)
+    of_drugs = len(drugs) + 1 + 2 * sum(k.src_type == k.dst_type == DRUG for k in graph.edge_types)
+    of_diseases = len(diseases) + 1 + 4 * len(within)
+    num_base = connecting + 3 * of_diseases + 2 * of_drugs + len(steps_from(graph, DRUG)) + 4
+    fraction = min(1.0, MAX_EXAMPLES / max(treated, 1))
+    candidates = min(num_drugs, NUM_HARD + NUM_EASY)
+    examples = 2 * candidates * fraction * (treated * num_base + num_pairs * (of_drugs + 5))
+    examples += 4 * _CHUNKS * num_base * num_drugs
+    dense = 4 * len(within) * treated * num_diseases + 8 * treated**2
+    return int(_ENTRY * matrices + dense + max(examples, _decoder_bytes(graph)))
 
 
-def decoder_bytes(graph: KnowledgeGraph) -> int:
-    """Bytes for the fit of treatment decoders, which are fitted one after the other.
+def _decoder_bytes(graph: KnowledgeGraph) -> int:
+    """Predict the memory of fitting one treatment decoder, in bytes; they are fitted in turn.
 
-    With N nodes of the types next to drugs and diseases, C numbers of a vector and L steps: the
-    vectors that each step keeps, and eight arrays of theirs at a time, 4 N C (L + 8); the scores of
-    the diseases asked for, and what the softmax makes of them, 6 arrays; the matrices in both
-    directions.
-
-    Args:
-        graph: on the CPU.
+    N nodes of the types next to drugs and diseases, C channels, L steps: 4 N C (L + 8) for the
+    vectors that each step keeps and eight arrays of their size; six arrays of the scores of one
+    step; the matrices in both directions.
     """
     ends = {DRUG, DISEASE}
     near = [k for k in graph.edge_types if {k.src_type, k.dst_type} & ends]
     counts = dict(zip(graph.edge_types, graph.edge_type_counts.tolist(), strict=True))
     types = {t for k in near for t in (k.src_type, k.dst_type)}
     vectors = 4 * DIM * (NUM_STEPS + 8) * sum(_size(graph, t) for t in types)
-    edges = 2 * _ENTRY * sum(counts[k] for k in near if counts[k] <= MOST_EDGES)
-    return int(vectors + edges + 6 * 4 * MOST_ASKED * _size(graph, DRUG))
+    edges = 2 * _ENTRY * sum(counts[k] for k in near if counts[k] <= MAX_EDGES)
+    return int(vectors + edges + 6 * 4 * MAX_DISEASES * _size(graph, DRUG))
 
 
-def _chains(graph: KnowledgeGraph, start: str) -> dict[Chain, float]:
-    """Of each chain out of a type how many entries its counts can have."""
-    entries: dict[Chain, float] = {}
+def _path_entries(graph: KnowledgeGraph, start: str) -> dict[Metapath, float]:
+    """Bound the number of entries in the `path_counts` of each metapath out of a type."""
+    entries: dict[Metapath, float] = {}
     for first in steps_from(graph, start):
-        degrees = _degrees(graph, EdgeType(first.dst_type, first.relation, first.src_type))
+        degrees = _degrees(graph, reverse_edge_type(first))
         entries[(first,)] = float(degrees.sum())
         for second in steps_from(graph, first.dst_type):
             most = _size(graph, start) * _size(graph, second.dst_type)
@@ -277,14 +287,14 @@ def _chains(graph: KnowledgeGraph, start: str) -> dict[Chain, float]:
     return entries
 
 
-def _degrees(graph: KnowledgeGraph, kind: EdgeType) -> Counts:
-    """How many edges of a type leave each node."""
-    r = graph.edge_types.index(EdgeType(kind.dst_type, kind.relation, kind.src_type))
+def _degrees(graph: KnowledgeGraph, kind: EdgeType) -> _Counts:
+    """Count the edges of a type that leave each node."""
+    r = graph.edge_types.index(reverse_edge_type(kind))
     return graph.indptr_of(r).diff().numpy().astype(np.float64)
 
 
-def _onward(graph: KnowledgeGraph, kind: EdgeType, values: Counts) -> Counts:
-    """For each node the sum of its neighbours' values."""
+def _neighbor_sum(graph: KnowledgeGraph, kind: EdgeType, values: _Counts) -> _Counts:
+    """Sum the values of each node's neighbours."""
     r = graph.edge_types.index(kind)
     first, _ = graph.node_range(graph.endpoint_types[r][0])
     total = np.concatenate([[0.0], np.cumsum(values[graph.src_of(r).numpy() - first])])
@@ -292,6 +302,6 @@ def _onward(graph: KnowledgeGraph, kind: EdgeType, values: Counts) -> Counts:
     return np.asarray(np.diff(total[at - at[0]]))
 
 
-def _size(graph: KnowledgeGraph, kind: str) -> int:
-    first, stop = graph.node_range(graph.node_type_names.index(kind))
+def _size(graph: KnowledgeGraph, node_type: str) -> int:
+    first, stop = node_range_of(graph, node_type)
     return stop - first

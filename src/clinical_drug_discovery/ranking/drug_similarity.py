@@ -1,7 +1,9 @@
-"""Which metapaths a graph has, and how alike they make drugs to drugs and diseases to diseases.
+"""Similarities of drugs to drugs and of diseases to diseases along metapaths.
 
-Everything follows from the edge types: steps out of drugs and out of diseases, one or two of them,
-to any node type but these two. A missing node type gives fewer paths, never an error.
+A metapath is a sequence of edge types, such as drug - drug_protein - gene/protein -
+disease_protein - disease. The metapaths follow from the graph's edge types: one or two steps out
+of drugs and out of diseases, to any node type except these two. A missing node type gives fewer
+metapaths, never an error.
 """
 
 from __future__ import annotations
@@ -32,198 +34,218 @@ from clinical_drug_discovery.graph.knowledge_graph import (
     KnowledgeGraph,
 )
 
-#: Long walks beat three hops: a relative's relative's indications are better than none.
-_STAY, _WALK_STEPS = 0.7, 8
-_WALKS = 128  # at a time
+#: Long walks beat three hops: the indications of a distant relative are better than none.
+_CONTINUE, _WALK_STEPS = 0.7, 8
+_WALK_BATCH = 128  # walks at a time
 
-Chain = tuple[EdgeType, ...]
+Metapath = tuple[EdgeType, ...]
 
 
 @dataclass(frozen=True)
-class Kernel:
-    """How alike nodes of a type are: left @ right.T; how alike one is to itself never counts."""
+class Similarity:
+    """One way in which nodes of a type are similar: left @ right.T, without the diagonal."""
 
     name: str
-    left: csr_array
-    right: csr_array
+    left: csr_array  #: shape (n, K)
+    right: csr_array  #: shape (n, K)
 
     @cached_property
     def right_t(self) -> csr_array:
-        """The right factor's transpose; to transpose it for every product would cost more."""
+        """The transpose of the right factor. It is kept: every product needs it."""
         return csr_array(self.right.T)
 
     @cached_property
-    def itself(self) -> Floats:
-        """How alike each node is to itself, which is to be taken away."""
+    def diagonal(self) -> Floats:
+        """The similarity of each node to itself, to be subtracted; shape (n,)."""
         return np.asarray(self.left.multiply(self.right).sum(axis=1), np.float32)
 
 
-def spell(chain: Sequence[EdgeType]) -> str:
-    """A metapath in words: drug - drug_protein - gene/protein - disease_protein - disease."""
-    return chain[0].src_type + "".join(f" - {k.relation} - {k.dst_type}" for k in chain)
+def metapath_name(metapath: Sequence[EdgeType]) -> str:
+    """Return, for instance, "drug - drug_protein - gene/protein - disease_protein - disease"."""
+    return metapath[0].src_type + "".join(f" - {k.relation} - {k.dst_type}" for k in metapath)
 
 
-def back(chain: Sequence[EdgeType]) -> Chain:
-    """The same metapath walked the other way."""
-    return tuple(EdgeType(k.dst_type, k.relation, k.src_type) for k in reversed(chain))
+def reverse_edge_type(kind: EdgeType) -> EdgeType:
+    """Return the edge type with source and target exchanged."""
+    return EdgeType(kind.dst_type, kind.relation, kind.src_type)
 
 
-def profiles(graph: KnowledgeGraph, start: str) -> dict[Chain, csr_array]:
-    """Damped counts of all paths of one or two steps out of a node type.
+def reverse_metapath(metapath: Sequence[EdgeType]) -> Metapath:
+    """Return the same metapath from its end to its start."""
+    return tuple(reverse_edge_type(kind) for kind in reversed(metapath))
+
+
+def path_counts(graph: KnowledgeGraph, start: str) -> dict[Metapath, csr_array]:
+    """Count all paths of one or two steps out of a node type, damped by degree.
 
     Args:
         graph: on the CPU.
         start: drug or disease.
 
     Returns:
-        For each metapath the counts, shape (nodes of the type, nodes where it ends).
+        For each metapath the counts, shape (nodes of the type, nodes of the end's type).
     """
-    found: dict[Chain, csr_array] = {}
+    counts: dict[Metapath, csr_array] = {}
     for first in steps_from(graph, start):
         one = damped(adjacency(graph, first))
-        found[(first,)] = one
+        counts[(first,)] = one
         for second in steps_from(graph, first.dst_type):
-            found[(first, second)] = csr_array(one @ damped(adjacency(graph, second)))
-    return found
+            counts[(first, second)] = csr_array(one @ damped(adjacency(graph, second)))
+    return counts
 
 
-def joined(
-    drugs: dict[Chain, csr_array], diseases: dict[Chain, csr_array]
+def connecting_metapaths(
+    drugs: dict[Metapath, csr_array], diseases: dict[Metapath, csr_array]
 ) -> list[tuple[str, csr_array, csr_array]]:
-    """The metapaths from drug to disease that meet in one node type.
+    """Join the metapaths of drugs and of diseases that meet in one node type.
 
     Args:
-        drugs: the drugs' `profiles`.
-        diseases: the diseases' `profiles`.
+        drugs: `path_counts` of drugs.
+        diseases: `path_counts` of diseases.
 
     Returns:
-        For each its name, the drugs' counts transposed, and the diseases' counts.
+        For each metapath from drug to disease its name, the drugs' counts transposed, and the
+        diseases' counts.
     """
     return [
-        (spell((*a, *back(b))), csr_array(left.T), right)
+        (metapath_name((*a, *reverse_metapath(b))), csr_array(left.T), right)
         for a, left in drugs.items()
         for b, right in diseases.items()
         if meet(a, b)
     ]
 
 
-def kernels(graph: KnowledgeGraph, kind: str, paths: dict[Chain, csr_array]) -> list[Kernel]:
-    """How alike the nodes of a type are, one kernel for each way to be alike.
+def similarities(
+    graph: KnowledgeGraph, node_type: str, counts: dict[Metapath, csr_array]
+) -> list[Similarity]:
+    """Return the similarities of the nodes of a type, one for each metapath back to the type.
 
     Args:
         graph: on the CPU.
-        kind: drug or disease.
-        paths: the type's `profiles`.
+        node_type: drug or disease.
+        counts: `path_counts` of the type.
 
     Returns:
-        Cosines of the profiles, of the neighbours by each relation of the type with itself, and
-        those relations themselves; among diseases also three steps along them.
+        Cosines of the path counts; cosines of the neighbours under each relation of the type with
+        itself; these relations themselves; and for diseases three steps along them.
     """
     found = []
-    for chain, profile in paths.items():
-        cosine = unit_rows(profile) if len(chain) == 2 else rare_columns(ones(profile))
-        found.append(Kernel(spell((*chain, *back(chain))), cosine, cosine))
-    for edge in graph.edge_types:
-        if edge.src_type == edge.dst_type == kind:
-            found += _along(adjacency(graph, edge), edge, kind)
+    for metapath, count in counts.items():
+        rows = unit_rows(count) if len(metapath) == 2 else rare_columns(ones(count))
+        name = metapath_name((*metapath, *reverse_metapath(metapath)))
+        found.append(Similarity(name, rows, rows))
+    for kind in _relations_within(graph, node_type):
+        found += _along(adjacency(graph, kind), kind)
     return found
 
 
-def walks(graph: KnowledgeGraph, kind: str, starts: IntArray) -> list[tuple[str, Floats]]:
-    """How often random walks from some nodes, along relations of a type with itself, come by.
-
-    Args:
-        graph: on the CPU.
-        kind: drug or disease.
-        starts: shape (s,), where walks start.
-
-    Returns:
-        For each such relation its name and visits, shape (s, nodes of the type), a visit after k
-        steps counting 0.7^k. 4 bytes for each number: 73 MB for the real graph's diseases.
-    """
-    found = []
-    for edge in graph.edge_types:
-        if edge.src_type == edge.dst_type == kind:
-            links = adjacency(graph, edge)
-            ones_ = np.ones(links.shape[1], np.float32)
-            # Transposed, since scipy's product is sparse times dense.
-            step = csr_array(scale(links, power(links.sum(axis=1), -1), ones_).T)
-            visits = np.zeros((len(starts), links.shape[0]), np.float32)
-            for first in range(0, len(starts), _WALKS):
-                some = starts[first : first + _WALKS]
-                at = np.zeros((links.shape[0], len(some)), np.float32)
-                at[some, np.arange(len(some))] = 1
-                for _ in range(_WALK_STEPS):
-                    at = _STAY * (step @ at)
-                    visits[first : first + _WALKS] += at.T
-            found.append((f"{kind} - walk along {edge.relation} - {kind}", visits))
-    return found
-
-
-def _along(links: csr_array, edge: EdgeType, kind: str) -> list[Kernel]:
-    eye = csr_array(scipy.sparse.eye_array(links.shape[0], dtype=np.float32))
-    shared = rare_columns(links)
-    one = damped(links)
+def _along(matrix: csr_array, kind: EdgeType) -> list[Similarity]:
+    """Return the similarities by a relation of a type with itself."""
+    identity = csr_array(scipy.sparse.eye_array(matrix.shape[0], dtype=np.float32))
+    shared = rare_columns(matrix)
+    one = damped(matrix)
     found = [
-        Kernel(spell([edge]), one, eye),
-        Kernel(spell([edge] * 2), shared, shared),
+        Similarity(metapath_name([kind]), one, identity),
+        Similarity(metapath_name([kind] * 2), shared, shared),
     ]
-    if kind == DISEASE:
-        found.append(Kernel(spell([edge] * 3), csr_array(one @ one), one))
+    if kind.src_type == DISEASE:
+        found.append(Similarity(metapath_name([kind] * 3), csr_array(one @ one), one))
     return found
+
+
+def random_walks(
+    graph: KnowledgeGraph, node_type: str, starts: IntArray
+) -> list[tuple[str, Floats]]:
+    """Count visits of random walks along each relation of a type with itself.
+
+    Args:
+        graph: on the CPU.
+        node_type: drug or disease.
+        starts: shape (s,), the nodes where walks start.
+
+    Returns:
+        For each relation its name and the expected visits, shape (s, nodes of the type). A visit
+        after k steps counts 0.7^k. PrimeKG's diseases take 73 MB.
+    """
+    found = []
+    for kind in _relations_within(graph, node_type):
+        matrix = adjacency(graph, kind)
+        every = np.ones(matrix.shape[1], np.float32)
+        # Transposed, since scipy multiplies sparse by dense.
+        step = csr_array(scale(matrix, power(matrix.sum(axis=1), -1), every).T)
+        visits = np.zeros((len(starts), matrix.shape[0]), np.float32)
+        for first in range(0, len(starts), _WALK_BATCH):
+            batch = starts[first : first + _WALK_BATCH]
+            at = np.zeros((matrix.shape[0], len(batch)), np.float32)
+            at[batch, np.arange(len(batch))] = 1
+            for _ in range(_WALK_STEPS):
+                at = _CONTINUE * (step @ at)
+                visits[first : first + _WALK_BATCH] += at.T
+        found.append((f"{node_type} - walk along {kind.relation} - {node_type}", visits))
+    return found
+
+
+def _relations_within(graph: KnowledgeGraph, node_type: str) -> list[EdgeType]:
+    return [kind for kind in graph.edge_types if kind.src_type == kind.dst_type == node_type]
 
 
 def steps_from(graph: KnowledgeGraph, start: str) -> list[EdgeType]:
-    """The edge types out of a type to any but drugs and diseases."""
+    """Return the edge types out of a node type, except those to drugs and diseases."""
     ends = (DRUG, DISEASE)
     return [k for k in graph.edge_types if k.src_type == start and k.dst_type not in ends]
 
 
-def meet(a: Chain, b: Chain) -> bool:
-    """Each metapath once: two steps from the disease only where they mirror the drug's two."""
+def meet(a: Metapath, b: Metapath) -> bool:
+    """Tell whether metapaths of a drug and of a disease form one to be counted.
+
+    Each one counts once, so two steps from the disease need the same second step from the drug.
+    """
     if a[-1].dst_type != b[-1].dst_type:
         return False
-    if len(b) == 1:
-        return True
-    return len(a) == 2 and a[1] == b[1]
+    return len(b) == 1 or (len(a) == 2 and a[1] == b[1])
 
 
-def fellows_of(rows: Floats) -> Floats:
-    """Features by the asked disease's known drugs: the sum and the most of what they are alike.
+def co_indicated_features(similarity: Floats) -> Floats:
+    """Sum up how similar all drugs are to the drugs known for a disease (co-indicated drugs).
 
     Args:
-        rows: shape (kernels, k, drugs), from `paths.PathEvidence.fellow_rows`.
+        similarity: shape (W, k, D), from `MetapathFeatures.co_indicated_similarity`.
 
     Returns:
-        Shape (2 kernels + 1, drugs); the last one is log(1 + number of known drugs).
+        Shape (2 W + 1, D): for each of W similarities the sum and the maximum over the k known
+        drugs; in the last row log(1 + k).
     """
-    return _sum_and_most(rows.sum(axis=1), rows.max(axis=1, initial=0), rows.shape[1])
+    total, maximum = similarity.sum(axis=1), similarity.max(axis=1, initial=0)
+    return _sums_and_maxima(total, maximum, similarity.shape[1])
 
 
-def fellows_without(rows: Floats, goals: IntArray) -> Floats:
-    """As `fellows_of`, for each of some known drugs without it, as a list needs whose goal it is.
+def co_indicated_features_without(similarity: Floats, positives: IntArray) -> Floats:
+    """Compute `co_indicated_features` without one of the known drugs, for each of some.
+
+    A training example whose positive is a known drug must not see this drug.
 
     Args:
-        rows: shape (kernels, k, drugs).
-        goals: shape (G,), which of the k.
+        similarity: shape (W, k, D).
+        positives: shape (P,), indices into the k known drugs.
 
     Returns:
-        Shape (G, 2 kernels + 1, drugs).
+        Shape (P, 2 W + 1, D).
     """
-    goal = np.moveaxis(rows[:, goals], 1, 0)
-    most, at = rows.max(axis=1), np.expand_dims(rows.argmax(axis=1), 1)
-    others = rows.copy()
+    removed = np.moveaxis(similarity[:, positives], 1, 0)
+    best, at = similarity.max(axis=1), np.expand_dims(similarity.argmax(axis=1), 1)
+    others = similarity.copy()
     np.put_along_axis(others, at, 0, axis=1)
-    left = np.where(at[:, 0] == goals[:, None, None], others.max(axis=1, initial=0), most)
-    # Of what remains of a sum without its only part, rounding is all.
-    total = np.where((left > 0), rows.sum(axis=1) - goal, 0)
-    return _sum_and_most(total, left, rows.shape[1] - 1)
+    second_best = others.max(axis=1, initial=0)
+    maximum = np.where(at[:, 0] == positives[:, None, None], second_best, best)
+    # Where no other drug is similar, the difference would be nothing but rounding.
+    total = np.where(maximum > 0, similarity.sum(axis=1) - removed, 0)
+    return _sums_and_maxima(total, maximum, similarity.shape[1] - 1)
 
 
-def _sum_and_most(total: Floats, most: Floats, count: int) -> Floats:
-    *lists, num_kernels, num_drugs = total.shape
-    out = np.zeros((*lists, 2 * num_kernels + 1, num_drugs), np.float32)
+def _sums_and_maxima(total: Floats, maximum: Floats, count: int) -> Floats:
+    *batch, num_similarities, num_drugs = total.shape
+    out = np.zeros((*batch, 2 * num_similarities + 1, num_drugs), np.float32)
     out[..., 0:-1:2, :] = total
-    out[..., 1:-1:2, :] = most
+    out[..., 1:-1:2, :] = maximum
     out[..., -1, :] = np.log1p(count)
     return out

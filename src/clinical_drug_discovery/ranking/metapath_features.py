@@ -1,21 +1,20 @@
-"""Evidence of typed paths between drugs and diseases: how strongly each metapath joins each pair.
+"""Metapath features: how strongly each metapath of the graph connects each drug and disease.
 
-A metapath is a chain of edge types, such as drug - drug_protein - gene/protein - disease_protein -
-disease; which there are follows from the graph (see `kernels`). Four families: through what drug
-and disease share, through other diseases that the drug treats, through other drugs that treat the
-disease ("fellows"), and through both.
+There are four families of metapaths: from drug to disease through other nodes; through other
+diseases that the drug treats; through other drugs that treat the disease (co-indicated drugs); and
+through both. `drug_similarity` finds the metapaths of a graph.
 
-One rule holds for every number here: **the features of a pair do not depend on whether the pair's
-own edges are in the graph.** Paths through other diseases leave the asked disease out altogether,
-degrees included; paths through a disease's known drugs lead from one drug to another. A ranker
-fitted on known pairs therefore cannot copy them, and nothing has to be computed once for each fold.
-For a list that has one known pair as its goal, the other drugs must not see that pair either:
-`fellows.fellows_without` takes it away.
+One rule holds for every number here: **the features of a pair do not depend on whether the graph
+contains the pair's own edges.** Paths through other diseases leave the asked disease out, degrees
+included. Paths through the disease's known drugs lead from one drug to another. A ranker fitted on
+known pairs therefore cannot copy them, and cross-validation needs no second computation. In a
+training example with one known drug as its positive, the other drugs must not see this pair either:
+`co_indicated_features_without` removes it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cached_property
 
 import numpy as np
@@ -31,83 +30,201 @@ from clinical_drug_discovery.graph.adjacency import (
 )
 from clinical_drug_discovery.graph.knowledge_graph import DISEASE, DRUG, IntArray, KnowledgeGraph
 from clinical_drug_discovery.ranking.drug_similarity import (
-    Kernel,
-    fellows_of,
-    joined,
-    kernels,
-    profiles,
-    walks,
+    Similarity,
+    connecting_metapaths,
+    path_counts,
+    random_walks,
+    similarities,
 )
-from clinical_drug_discovery.ranking.treatments import TREATS, drug_disease_links, treatments
+from clinical_drug_discovery.ranking.treatments import TREATS, drug_disease_matrices, treatments
 
-_FEW = 4  # diseases; for more it pays to form how alike drugs are to those of each treated disease
-_MOST_AROUND = 2**28  # bytes that this may take; where it would be more, it is never formed
+_FEW_DISEASES = 4  # from more on, the products of similarities and treatments pay to be kept
+_MAX_PRODUCT_BYTES = 2**28  # above this size they are never kept
 
 
-class PathEvidence:
-    """The features of all drug-disease pairs of a graph, made for a few diseases at a time.
+class MetapathFeatures:
+    """The features of all drug-disease pairs of a graph, computed for a few diseases at a time.
 
-    Drugs and diseases are numbered within their node types. A disease takes about 8 ms and 4 bytes
-    for each drug and feature. What only some questions need is formed when it is first asked for.
+    Drugs and diseases are numbered within their types. D drugs and S diseases, T of which are
+    treated. A disease takes about 8 ms and 4 bytes for each drug and feature. What only some
+    methods need is computed at first use.
     """
 
     def __init__(
-        self,
-        graph: KnowledgeGraph,
-        *,
-        treats: Sequence[str] = TREATS,
-        hidden: IntArray | None = None,
-        use_names: bool = True,
-        for_many: bool = True,
+        self, graph: KnowledgeGraph, *, hidden: IntArray | None = None, for_many: bool = True
     ) -> None:
-        """Discover the metapaths and form what all diseases share.
+        """Find the metapaths and compute what all diseases share.
 
         Args:
             graph: on the CPU.
-            treats: relations that say that a drug treats a disease.
-            hidden: shape (H, 2), pairs (drug, disease) whose edges of every relation are left out.
-            use_names: whether words in names may make drugs or diseases alike.
-            for_many: whether to form, when many diseases are asked for at once, how alike drugs are
-                to those of each treated disease: 0.16 GB and some seconds on the real graph, for
-                two thirds of the time that a disease takes otherwise.
+            hidden: shape (H, 2), pairs (drug, disease). Their edges of every relation are ignored.
+            for_many: keep, once many diseases are asked at once, the products of drug similarities
+                and treatments. On PrimeKG they take 0.16 GB and some seconds, and a disease then
+                takes a third of the time.
 
         Raises:
-            InputError: the graph has no drugs, no diseases, or no edges that say what treats what.
+            InputError: the graph has no drugs, no diseases, or no drug that treats a disease.
         """
-        links = drug_disease_links(graph, hidden)
-        #: shape (drugs, diseases), ones where a drug is known to treat a disease
-        self.known = treatments(graph, treats, hidden)
+        matrices = drug_disease_matrices(graph, hidden)
+        #: shape (D, S), ones where a drug is known to treat a disease
+        self.known = treatments(graph, hidden)
         self.num_drugs, self.num_diseases = self.known.shape
-        #: the diseases that some drug is known to treat, ascending
+        #: shape (T,), the diseases with a known drug, ascending
         self.treated = np.flatnonzero(self.known.sum(axis=0))
         self._known_by_disease = csr_array(self.known.T)
-        self._others = {r: link for r, link in links.items() if r not in treats and link.nnz}
-        drugs, diseases = profiles(graph, DRUG), profiles(graph, DISEASE)
+        self._others = {r: m for r, m in matrices.items() if r not in TREATS and m.nnz}
         self._for_many = for_many
-        self._direct = joined(drugs, diseases)
-        self._drug_kernels = kernels(graph, DRUG, drugs)
-        self._disease_kernels = kernels(graph, DISEASE, diseases)
-        if use_names:
-            stems = ending_profiles(_names(graph, DRUG))
-            words = word_profiles(_names(graph, DISEASE))
-            self._drug_kernels.append(Kernel("drug - name shares stem - drug", stems, stems))
-            self._disease_kernels.append(Kernel("disease - shares words - disease", words, words))
+        drugs, diseases = path_counts(graph, DRUG), path_counts(graph, DISEASE)
+        self._connecting = connecting_metapaths(drugs, diseases)
+        self._drug_similarities = similarities(graph, DRUG, drugs)
+        self._disease_similarities = similarities(graph, DISEASE, diseases)
+        stems, words = ending_profiles(_names(graph, DRUG)), word_profiles(_names(graph, DISEASE))
+        self._drug_similarities.append(Similarity("drug - name shares stem - drug", stems, stems))
+        self._disease_similarities.append(
+            Similarity("disease - shares words - disease", words, words)
+        )
         self._drug_degrees = _degrees(graph, DRUG, DISEASE)
         self._disease_degrees = _degrees(graph, DISEASE, DRUG)
-        self._walks = walks(graph, DISEASE, self.treated)
-        self._alike_names = [k.name for k in self._disease_kernels] + [n for n, _ in self._walks]
-        known = csr_array(self.known[:, self.treated])
-        # Undamped: that a drug has many indications, or a relative many drugs, speaks for a pair.
-        self._treats = known
-        self._treats_t = csr_array(known.T)
-        self._degree = np.diff(self.known.indptr)
-        self._right_treated = [csr_array(k.right[self.treated].T) for k in self._disease_kernels]
-        self._at = np.full(self.num_diseases, -1)
-        self._at[self.treated] = np.arange(len(self.treated))
+        self._walks = random_walks(graph, DISEASE, self.treated)
+        self._disease_similarity_names = [s.name for s in self._disease_similarities]
+        self._disease_similarity_names += [name for name, _ in self._walks]
+        # Not damped: many indications of a drug, or many drugs of a relative, speak for a pair.
+        self._treats = csr_array(self.known[:, self.treated])  # shape (D, T)
+        self._treats_t = csr_array(self._treats.T)
+        self._num_indications = np.diff(self.known.indptr)
+        self._right_treated = [
+            csr_array(s.right[self.treated].T) for s in self._disease_similarities
+        ]
+        self._column = np.full(self.num_diseases, -1)  # of each disease in `treated`
+        self._column[self.treated] = np.arange(len(self.treated))
+
+    @cached_property
+    def feature_names(self) -> tuple[str, ...]:
+        """The metapath of each feature: the base features, then those of co-indicated drugs."""
+        names = list(self._pair_names)
+        names += [f"drug - {name}, how many" for name in self._drug_degrees[0]]
+        names += [f"disease - {name}, how many" for name in self._disease_degrees[0]]
+        names += [f"{name} - treats, nearest" for name in self._disease_similarity_names]
+        for name in self._co_indicated_names:
+            names += [f"{name} - treats - disease", f"{name} - treats - disease, nearest"]
+        return (*names, "disease - treats - drug, how many")
+
+    @cached_property
+    def _pair_names(self) -> list[str]:
+        """The features in `_paths_to`."""
+        treats = "drug - treats - disease"
+        names = [name for name, _, _ in self._connecting]
+        for name in self._disease_similarity_names:
+            names += [f"drug - treats - {name}", f"drug - treats - {name}, nearest"]
+        names += [f"{treats} - similar in any way - disease, nearest"]
+        names += [f"drug - {r} - disease - similar in any way - disease" for r in self._others]
+        names += [
+            f"{similarity.name} - treats - disease - {how} - disease"
+            for how in ("related", "similar in any way")
+            for similarity in self._drug_similarities
+        ]
+        names += [f"{treats} - shares drugs - disease - related - disease"]
+        return [*names, f"{treats}, how many"]
+
+    @cached_property
+    def _co_indicated_names(self) -> list[str]:
+        """The similarities in `co_indicated_similarity`."""
+        treats = "drug - treats - disease"
+        return [
+            *(similarity.name for similarity in self._drug_similarities),
+            "drug - similar in any way - drug",
+            f"{treats} - treats - drug",
+            f"{treats} - treats - drug, cosine",
+            f"{treats} - similar in any way - disease - treats - drug",
+            f"{treats} - shares drugs - disease - treats - drug",
+        ]
+
+    def base(self, diseases: IntArray) -> Floats:
+        """Compute the features that ignore the diseases' own known drugs.
+
+        Args:
+            diseases: shape (n,).
+
+        Returns:
+            Shape (n, B, D), the first B of `feature_names`.
+        """
+        of_pairs, of_diseases = self.base_parts(diseases)
+        shape = len(diseases), len(self.of_drugs), self.num_drugs
+        repeated = np.broadcast_to(of_diseases[:, :, None], (*of_diseases.shape, self.num_drugs))
+        return np.concatenate([of_pairs, np.broadcast_to(self.of_drugs, shape), repeated], axis=1)
+
+    def base_parts(self, diseases: IntArray) -> tuple[Floats, Floats]:
+        """Compute the parts of `base` on both sides of `of_drugs`, without repeated values.
+
+        Args:
+            diseases: shape (n,).
+
+        Returns:
+            The features of pairs, shape (n, P, D), the first of `base`; and the features of
+            diseases alone, shape (n, C), the last of `base`.
+        """
+        blocks = self._similarity_to_treated(diseases)
+        shape = len(diseases), len(self._pair_names), self.num_drugs
+        of_pairs = np.empty(shape, np.float32)
+        for f, column in enumerate(self._paths_to(diseases, blocks)):
+            of_pairs[:, f] = column
+        of_diseases = [values[diseases] for values in self._disease_degrees[1]]
+        of_diseases += [block.max(axis=1, initial=0) for block in blocks]
+        if not of_diseases:
+            return of_pairs, np.zeros((len(diseases), 0), np.float32)
+        return of_pairs, np.stack(of_diseases, axis=1)
+
+    @cached_property
+    def of_drugs(self) -> Floats:
+        """The features of drugs alone, shape (G, D)."""
+        degrees = self._drug_degrees[1]
+        return np.stack(degrees) if degrees else np.zeros((0, self.num_drugs), np.float32)
+
+    def known_drugs(self, disease: int) -> IntArray:
+        """Return the drugs that are known to treat a disease, ascending."""
+        start, stop = self._known_by_disease.indptr[disease : disease + 2]
+        return np.sort(self._known_by_disease.indices[start:stop])
+
+    def num_known(self, disease: int) -> int:
+        """Return the number of drugs that are known to treat a disease."""
+        return int(np.diff(self._known_by_disease.indptr[disease : disease + 2])[0])
+
+    def co_indicated_similarity(self, disease: int) -> tuple[IntArray, Floats]:
+        """Compute the similarity of all drugs to the known drugs of a disease.
+
+        Args:
+            disease: one disease.
+
+        Returns:
+            Its k known drugs, ascending, and the W similarities, shape (W, k, D), each 0 between a
+            drug and itself.
+        """
+        drugs = self.known_drugs(disease)
+        rows = np.zeros((len(self._co_indicated_names), len(drugs), self.num_drugs), np.float32)
+        if not len(drugs):
+            return drugs, rows
+        count = len(self._drug_similarities)
+        for j, similarity in enumerate(self._drug_similarities):
+            rows[j] = (similarity.left[drugs] @ similarity.right_t).toarray()
+        rows[count] = rows[:count].sum(axis=0)
+        column = self._column[disease]
+        own = self._damped_t[[column]].toarray()[0]
+        squares = self._damped_squares - own**2
+        norm = power(np.where(self._num_indications - (own > 0) > 0, squares, 0), -0.5)
+        visits = self._damped[drugs].toarray()
+        visits[:, column] = 0
+        rows[count + 1] = visits @ self._damped_t
+        rows[count + 2] = rows[count + 1] * norm[drugs][:, None] * norm
+        for j, step in ((count + 3, self._treated_similarity), (count + 4, self._shared_drugs)):
+            onward = visits @ step
+            onward[:, column] = 0
+            rows[j] = onward @ self._treats_t
+        rows[:, np.arange(len(drugs)), drugs] = 0
+        return drugs, rows
 
     @cached_property
     def _damped(self) -> csr_array:
-        """What treats what, damped by how many drugs a disease has, where drugs are compared."""
+        """Treatments, damped by the number of drugs of each disease; shape (D, T)."""
         every = np.ones(self.num_drugs, np.float32)
         return scale(self._treats, every, power(self._treats.sum(axis=0)))
 
@@ -120,233 +237,85 @@ class PathEvidence:
         return np.asarray(self._damped.multiply(self._damped).sum(axis=1), np.float32)
 
     @cached_property
-    def _share_drugs(self) -> Floats:
-        """Which treated diseases share drugs, (treated, treated)."""
+    def _shared_drugs(self) -> Floats:
+        """The damped number of drugs that treated diseases share, shape (T, T)."""
         shared: Floats = (self._damped_t @ self._damped).toarray()
         np.fill_diagonal(shared, 0)
         return shared
 
     @cached_property
-    def _alike_treated(self) -> Floats:
-        """How alike treated diseases are in any way, (treated, treated)."""
-        alike = np.zeros((len(self.treated),) * 2, np.float32)
-        for block in self._blocks(self.treated):
-            alike += block
-        return alike
+    def _treated_similarity(self) -> Floats:
+        """The sum of all similarities of treated diseases, shape (T, T)."""
+        total = np.zeros((len(self.treated),) * 2, np.float32)
+        for block in self._similarity_to_treated(self.treated):
+            total += block
+        return total
 
     @cached_property
-    def _around(self) -> list[tuple[IntArray, Floats]]:
-        """By each kernel how alike drugs are to the other drugs of each treated disease.
-
-        Only those drugs that are alike any others: their numbers, and (treated, drugs among them);
-        0.16 GB on the real graph.
-        """
-        return [_around(kernel, self._treats) for kernel in self._drug_kernels]
-
-    @cached_property
-    def path_names(self) -> tuple[str, ...]:
-        """What each feature counts, in the order of `base` followed by that of `fellows`."""
-        return (*self._base_names, *self._fellow_names)
-
-    @cached_property
-    def _base_names(self) -> list[str]:
-        through = [name for name, _, _ in self._direct]
-        for name in self._alike_names:
-            through += [f"drug - treats - {name}", f"drug - treats - {name}, nearest"]
-        through += ["drug - treats - disease - alike in any way - disease, nearest"]
-        through += [f"drug - {r} - disease - alike in any way - disease" for r in self._others]
-        through += [
-            f"{kernel.name} - treats - disease - {how} - disease"
-            for how in ("related", "alike in any way")
-            for kernel in self._drug_kernels
-        ]
-        through += ["drug - treats - disease - shares drugs - disease - related - disease"]
-        through += ["drug - treats - disease, how many"]
-        through += [f"drug - {name}, how many" for name in self._drug_degrees[0]]
-        through += [f"disease - {name}, how many" for name in self._disease_degrees[0]]
-        return through + [f"{name} - treats, nearest" for name in self._alike_names]
-
-    @cached_property
-    def _fellow_kernels(self) -> list[str]:
-        treats = "drug - treats - disease"
-        return [
-            *(kernel.name for kernel in self._drug_kernels),
-            "drug - alike in any way - drug",
-            f"{treats} - treats - drug",
-            f"{treats} - treats - drug, as a share",
-            f"{treats} - alike in any way - disease - treats - drug",
-            f"{treats} - shares drugs - disease - treats - drug",
-        ]
-
-    @cached_property
-    def _fellow_names(self) -> list[str]:
-        paths = [f"{name} - treats - disease" for name in self._fellow_kernels]
-        nearest = [f"{path}, nearest" for path in paths]
-        both = [name for pair in zip(paths, nearest, strict=True) for name in pair]
-        return [*both, "disease - treats - drug, how many"]
-
-    def features(self, diseases: IntArray) -> Floats:
-        """All features of all drugs for some diseases.
-
-        Args:
-            diseases: shape (n,).
-
-        Returns:
-            Shape (n, F, drugs), in the order of `path_names`.
-        """
-        fellows = np.stack([fellows_of(self.fellow_rows(int(s))[1]) for s in diseases])
-        return np.concatenate([self.base(diseases), fellows], axis=1)
-
-    def base(self, diseases: IntArray) -> Floats:
-        """The features that make no use of the asked diseases' own drugs.
-
-        Args:
-            diseases: shape (n,).
-
-        Returns:
-            Shape (n, B, drugs), the first B of `path_names`.
-        """
-        varying, context = self.parts(diseases)
-        return np.concatenate(
-            [
-                varying,
-                np.broadcast_to(self.of_drugs, (len(diseases), *self.of_drugs.shape)),
-                np.broadcast_to(context[:, :, None], (*context.shape, self.num_drugs)),
-            ],
-            axis=1,
-        )
-
-    def parts(self, diseases: IntArray) -> tuple[Floats, Floats]:
-        """What `base` holds beside `of_drugs`, without what is the same for all drugs written out.
-
-        Args:
-            diseases: shape (n,).
-
-        Returns:
-            The first V features, shape (n, V, drugs), and the last C ones, shape (n, C); between
-            the two stand those of the drugs alone.
-        """
-        num_varying = len(self._base_names) - len(self.of_drugs)
-        num_varying -= len(self._disease_degrees[1]) + len(self._alike_names)
-        varying = np.empty((len(diseases), num_varying, self.num_drugs), np.float32)
-        blocks = self._blocks(diseases)
-        for f, column in enumerate(self._paths_to(diseases, blocks)):
-            varying[:, f] = column
-        # The drugs' other diseases: a drug known for the asked one has one fewer.
-        varying[:, -1] = np.log1p(self._degree - self._known_by_disease[diseases].toarray())
-        context = [values[diseases] for values in self._disease_degrees[1]]
-        context += [block.max(axis=1, initial=0) for block in blocks]
-        if not context:
-            return varying, np.zeros((len(diseases), 0), np.float32)
-        return varying, np.stack(context, axis=1)
-
-    @cached_property
-    def of_drugs(self) -> Floats:
-        """The features of drugs alone, shape (G, drugs)."""
-        degrees = self._drug_degrees[1]
-        return np.stack(degrees) if degrees else np.zeros((0, self.num_drugs), np.float32)
+    def _products(self) -> list[tuple[IntArray, Floats]]:
+        """For each drug similarity the `_product` with treatments; 0.16 GB on PrimeKG."""
+        return [_product(similarity, self._treats) for similarity in self._drug_similarities]
 
     def _paths_to(self, diseases: IntArray, blocks: list[Floats]) -> Iterator[Floats]:
-        """The features that are paths, each (n, drugs), in the order of `path_names`."""
-        for _, drug, disease in self._direct:
+        """Yield the features of pairs, each (n, D), in the order of `_pair_names`."""
+        for _, drug, disease in self._connecting:
             yield (disease[diseases] @ drug).toarray()
         for block in blocks:
             yield block @ self._treats_t
             yield self._nearest(block)
-        alike = np.add.reduce(blocks) if blocks else self._nothing(diseases, self.treated)
-        yield self._nearest(alike)
-        for link in self._others.values():
-            treated = np.flatnonzero(link.sum(axis=0))
-            yield self._alike_any(diseases, treated) @ csr_array(link[:, treated].T)
-        related = blocks[-1] if self._walks else alike
-        columns = list(self._through_drugs(np.concatenate([related, alike])))
+        in_any_way = np.add.reduce(blocks) if blocks else _zeros(diseases, self.treated)
+        yield self._nearest(in_any_way)
+        for matrix in self._others.values():
+            others = np.flatnonzero(matrix.sum(axis=0))
+            yield self._similarity_to(diseases, others) @ csr_array(matrix[:, others].T)
+        related = blocks[-1] if self._walks else in_any_way
+        columns = list(self._through_drugs(np.concatenate([related, in_any_way])))
         yield from (column[: len(diseases)] for column in columns)
         yield from (column[len(diseases) :] for column in columns)
-        shares = related @ self._share_drugs
-        self._blank_own(shares, diseases)
-        yield shares @ self._treats_t
+        shared = related @ self._shared_drugs
+        self._clear_own(shared, diseases)
+        yield shared @ self._treats_t
+        # A drug known for the asked disease has one other indication fewer.
+        yield np.log1p(self._num_indications - self._known_by_disease[diseases].toarray())
 
     def _through_drugs(self, block: Floats) -> Iterator[Floats]:
-        """By each kernel how alike drugs are to other drugs of diseases, from (m, treated)."""
-        size = 2 * len(self._drug_kernels) * self.num_drugs * len(self.treated)
-        if self._for_many and len(block) > 2 * _FEW and size <= _MOST_AROUND:
-            for drugs, around in self._around:
+        """Multiply each drug similarity by the other drugs of diseases, from a block (m, T)."""
+        size = 2 * len(self._drug_similarities) * self.num_drugs * len(self.treated)
+        if self._for_many and len(block) > 2 * _FEW_DISEASES and size <= _MAX_PRODUCT_BYTES:
+            for drugs, product in self._products:
                 total = np.zeros((len(block), self.num_drugs), np.float32)
-                total[:, drugs] = block @ around
+                total[:, drugs] = block @ product
                 yield total
             return
-        onto = np.ascontiguousarray((block @ self._treats_t).T)
-        for kernel in self._drug_kernels:
-            total = kernel.left @ (kernel.right_t @ onto) - onto * kernel.itself[:, None]
-            yield np.ascontiguousarray(total.T)
+        treated = np.ascontiguousarray((block @ self._treats_t).T)
+        for similarity in self._drug_similarities:
+            total = similarity.left @ (similarity.right_t @ treated)
+            yield np.ascontiguousarray((total - treated * similarity.diagonal[:, None]).T)
 
-    def known_drugs(self, disease: int) -> IntArray:
-        """The drugs that are known to treat a disease, ascending."""
-        start, stop = self._known_by_disease.indptr[disease : disease + 2]
-        return np.sort(self._known_by_disease.indices[start:stop])
-
-    def num_known(self, disease: int) -> int:
-        """How many drugs are known to treat a disease."""
-        return int(np.diff(self._known_by_disease.indptr[disease : disease + 2])[0])
-
-    def fellow_rows(self, disease: int) -> tuple[IntArray, Floats]:
-        """How alike the asked disease's known drugs are to all drugs.
-
-        Args:
-            disease: one disease.
-
-        Returns:
-            Its k drugs, ascending, and the likeness, shape (kernels, k, drugs), 0 of each to
-            itself. See `fellows.fellows_of`.
-        """
-        drugs = self.known_drugs(disease)
-        rows = np.zeros((len(self._fellow_kernels), len(drugs), self.num_drugs), np.float32)
-        if not len(drugs):
-            return drugs, rows
-        count = len(self._drug_kernels)
-        for j, kernel in enumerate(self._drug_kernels):
-            rows[j] = (kernel.left[drugs] @ kernel.right_t).toarray()
-        rows[count] = rows[:count].sum(axis=0)
-        at = self._at[disease]
-        own = self._damped_t[[at]].toarray()[0]
-        squares = self._damped_squares - own**2
-        norm = power(np.where(self._degree - (own > 0) > 0, squares, 0), -0.5)
-        visits = self._damped[drugs].toarray()
-        visits[:, at] = 0
-        rows[count + 1] = visits @ self._damped_t
-        rows[count + 2] = rows[count + 1] * norm[drugs][:, None] * norm
-        for j, step in ((count + 3, self._alike_treated), (count + 4, self._share_drugs)):
-            onward = visits @ step
-            onward[:, at] = 0
-            rows[j] = onward @ self._treats_t
-        rows[:, np.arange(len(drugs)), drugs] = 0
-        return drugs, rows
-
-    def _blocks(self, diseases: IntArray) -> list[Floats]:
-        """By each kernel how alike diseases are to the treated ones, each (n, treated)."""
-        pairs = zip(self._disease_kernels, self._right_treated, strict=True)
-        blocks = [(kernel.left[diseases] @ right_t).toarray() for kernel, right_t in pairs]
+    def _similarity_to_treated(self, diseases: IntArray) -> list[Floats]:
+        """For each disease similarity and walk the values to treated diseases, each (n, T)."""
+        pairs = zip(self._disease_similarities, self._right_treated, strict=True)
+        blocks = [(similarity.left[diseases] @ right_t).toarray() for similarity, right_t in pairs]
         blocks += [np.ascontiguousarray(visits[:, diseases].T) for _, visits in self._walks]
         for block in blocks:
-            self._blank_own(block, diseases)
+            self._clear_own(block, diseases)
         return blocks
 
-    def _alike_any(self, diseases: IntArray, others: IntArray) -> Floats:
-        total = self._nothing(diseases, others)
-        for kernel in self._disease_kernels:
-            total += (kernel.left[diseases] @ csr_array(kernel.right[others].T)).toarray()
+    def _similarity_to(self, diseases: IntArray, others: IntArray) -> Floats:
+        """Sum all disease similarities, shape (n, others)."""
+        total = _zeros(diseases, others)
+        for similarity in self._disease_similarities:
+            total += (similarity.left[diseases] @ csr_array(similarity.right[others].T)).toarray()
         total[diseases[:, None] == others] = 0
         return total
 
-    def _nothing(self, diseases: IntArray, others: IntArray) -> Floats:
-        return np.zeros((len(diseases), len(others)), np.float32)
-
-    def _blank_own(self, block: Floats, diseases: IntArray) -> None:
-        rows = np.flatnonzero(self._at[diseases] >= 0)
-        block[rows, self._at[diseases[rows]]] = 0
+    def _clear_own(self, block: Floats, diseases: IntArray) -> None:
+        """Set to 0, in place, the value of each disease to itself; block of shape (n, T)."""
+        rows = np.flatnonzero(self._column[diseases] >= 0)
+        block[rows, self._column[diseases[rows]]] = 0
 
     def _nearest(self, block: Floats) -> Floats:
-        """For each drug the likeness of the nearest disease that it treats, (n, drugs)."""
+        """Return for each drug the highest similarity of the diseases that it treats, (n, D)."""
         out = np.zeros((len(block), self.num_drugs), np.float32)
         has = np.flatnonzero(np.diff(self._treats.indptr))
         starts = self._treats.indptr[has]
@@ -354,22 +323,30 @@ class PathEvidence:
         return out
 
 
-def _around(kernel: Kernel, treats: csr_array) -> tuple[IntArray, Floats]:
-    """Which drugs are alike others of treated diseases, and how much: (treated, drugs)."""
-    total = csr_array(kernel.left @ (kernel.right_t @ treats))
-    total = csr_array(total - treats.multiply(kernel.itself[:, None]))
+def _product(similarity: Similarity, treats: csr_array) -> tuple[IntArray, Floats]:
+    """Multiply a drug similarity, without its diagonal, by the treatments.
+
+    Returns:
+        The drugs whose rows are not all 0, and these rows transposed, shape (T, such drugs).
+    """
+    total = csr_array(similarity.left @ (similarity.right_t @ treats))
+    total = csr_array(total - treats.multiply(similarity.diagonal[:, None]))
     drugs = np.flatnonzero(np.diff(total.indptr))
     return drugs, np.ascontiguousarray(total[drugs].toarray().T, np.float32)
 
 
-def _names(graph: KnowledgeGraph, kind: str) -> list[str]:
-    table = graph.nodes.filter(graph.nodes["node_type"] == kind)
-    return [str(name) for name in table["node_name"]]
+def _zeros(rows: IntArray, columns: IntArray) -> Floats:
+    return np.zeros((len(rows), len(columns)), np.float32)
 
 
-def _degrees(graph: KnowledgeGraph, kind: str, but: str) -> tuple[list[str], list[Floats]]:
-    """Names and log(1 + degree) of a type's nodes, of each relation but to one type."""
-    kinds = [k for k in graph.edge_types if k.src_type == kind and k.dst_type != but]
+def _names(graph: KnowledgeGraph, node_type: str) -> list[str]:
+    nodes = graph.nodes.filter(graph.nodes["node_type"] == node_type)
+    return [str(name) for name in nodes["node_name"]]
+
+
+def _degrees(graph: KnowledgeGraph, node_type: str, but: str) -> tuple[list[str], list[Floats]]:
+    """Return names and log(1 + degree) for each relation of a type, except those to one type."""
+    kinds = [k for k in graph.edge_types if k.src_type == node_type and k.dst_type != but]
     names = [f"{k.relation} - {k.dst_type}" for k in kinds]
     degrees = [np.log1p(np.diff(adjacency(graph, k).indptr)).astype(np.float32) for k in kinds]
     return names, degrees

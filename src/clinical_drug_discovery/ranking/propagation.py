@@ -1,15 +1,15 @@
-"""Vectors of drugs carried along a graph's edges to its diseases, with learned weights.
+"""Propagate vectors of drugs along the edges of a graph to its diseases, with learned weights.
 
-Predict, then propagate (APPNP, arXiv:1810.05997), by sums alone, as LightGCN (arXiv:2002.02126) has
-them, eq. 7; here every edge type and step has a weight of its own for each number of a vector, so
-that other numbers travel by other metapaths.
-
-Only edge types with a drug or a disease at an end count, and of those none with very many edges.
+Predict, then propagate (APPNP, arXiv:1810.05997), by weighted sums alone, as in LightGCN
+(arXiv:2002.02126, eq. 7). Here every edge type and step has its own weight for each channel, so
+different channels follow different metapaths. Only edge types with a drug or a disease at one end
+take part, and none with very many edges.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,34 +28,34 @@ from clinical_drug_discovery.graph.knowledge_graph import (
     IntArray,
     KnowledgeGraph,
 )
-from clinical_drug_discovery.ranking.treatments import TREATS, drug_disease_links, treatments
+from clinical_drug_discovery.ranking.drug_similarity import reverse_edge_type
+from clinical_drug_discovery.ranking.treatments import TREATS, drug_disease_matrices, treatments
 
-_TREATS = "treats"  # all relations that say that a drug treats a disease, as one
-#: Most edges of a type, in one direction. Interactions of drugs are more: with them a step takes
-#: half as long again, and no more was found.
-MOST_EDGES = 400_000
+#: Edge types with more edges, in one direction, are left out. Of PrimeKG these are the interactions
+#: of drugs: with them a step takes 1.5 times as long, and the ranking gets no better.
+MAX_EDGES = 400_000
 Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Links:
-    """The edges of one type, each divided by the roots of its ends' degrees within the type."""
+class NormalizedAdjacency:
+    """An edge type's matrix, each entry divided by the square roots of both ends' degrees."""
 
     src_type: str
     dst_type: str
-    forth: Tensor  #: shape (targets, sources), CSR
-    back: Tensor  #: its transpose
+    matrix: Tensor  #: shape (targets, sources), CSR
+    transpose: Tensor  #: shape (sources, targets), CSR
 
 
 class Propagation:
-    """What carries vectors of drugs to diseases; drugs and diseases are numbered within types."""
+    """Propagation on one graph; drugs and diseases are numbered within their types."""
 
     def __init__(self, graph: KnowledgeGraph, num_steps: int) -> None:
-        """Form the matrices of all edge types but those between drugs and diseases.
+        """Build the matrices of all edge types except those between drugs and diseases.
 
         Args:
             graph: on the CPU.
-            num_steps: how far vectors are carried.
+            num_steps: number of propagation steps.
 
         Raises:
             InputError: the graph has no drugs, no diseases, or no drug that treats a disease.
@@ -69,25 +69,25 @@ class Propagation:
         self.disease: IntArray = np.repeat(
             np.arange(self.num_diseases), np.diff(by_disease.indptr)
         ).astype(np.int64)
-        links = drug_disease_links(graph, None)
-        others = {r: csr_array(link.T) for r, link in links.items() if r not in TREATS}
-        self._between = {_TREATS: by_disease, **{r: m for r, m in others.items() if m.nnz}}
-        self._known_at = [self._positions(matrix) for matrix in self._between.values()]
-        self._fixed = _fixed_links(graph)
-        ends = [(link.src_type, link.dst_type) for link in self._fixed]
-        self._ends = ends + [(DRUG, DISEASE), (DISEASE, DRUG)] * len(self._between)
-        self.node_types = sorted({t for pair in self._ends for t in pair})
-        self._needed = _needed(self._ends, num_steps)
-        self.num_steps, self.num_links = num_steps, len(self._ends)
+        matrices = drug_disease_matrices(graph, None)
+        others = [csr_array(m.T) for r, m in matrices.items() if r not in TREATS and m.nnz]
+        self._between = [by_disease, *others]  # all relations of TREATS count as one
+        self._known_at = [self._positions(matrix) for matrix in self._between]
+        self._fixed = _fixed_adjacencies(graph)
+        ends = [(a.src_type, a.dst_type) for a in self._fixed]
+        ends += [(DRUG, DISEASE), (DISEASE, DRUG)] * len(self._between)
+        self.node_types = sorted({node_type for pair in ends for node_type in pair})
+        self._needed = _needed_types(ends, num_steps)
+        self.num_steps, self.num_edge_types = num_steps, len(ends)
 
-    def links(self, hidden: Mask | None = None) -> list[Links]:
-        """The matrices of all edge types as if some pairs stood under no relation at all.
+    def adjacencies(self, hidden: Mask | None = None) -> list[NormalizedAdjacency]:
+        """Return the matrices of all edge types, as if no relation joined some pairs.
 
         Args:
-            hidden: shape (K,), of the known pairs.
+            hidden: shape (K,), the known pairs to hide.
         """
         found = list(self._fixed)
-        for matrix, at in zip(self._between.values(), self._known_at, strict=True):
+        for matrix, at in zip(self._between, self._known_at, strict=True):
             left = matrix
             if hidden is not None:
                 gone = (at >= 0) & hidden[at]
@@ -95,36 +95,46 @@ class Propagation:
                 parts = (data, matrix.indices, matrix.indptr)
                 left = csr_array(parts, shape=matrix.shape, copy=True)  # changed in place
                 left.eliminate_zeros()
-            forth, back = _both_ways(left)
-            found += [Links(DRUG, DISEASE, forth, back), Links(DISEASE, DRUG, back, forth)]
+            forward, backward = _normalize(left)
+            found.append(NormalizedAdjacency(DRUG, DISEASE, forward, backward))
+            found.append(NormalizedAdjacency(DISEASE, DRUG, backward, forward))
         return found
 
-    def carry(self, x: Tensor, links: list[Links], weights: Tensor, own: Tensor) -> Tensor:
-        """Carry vectors of drugs to diseases.
+    def propagate(
+        self,
+        x: Tensor,
+        adjacencies: Sequence[NormalizedAdjacency],
+        edge_weights: Tensor,
+        self_weights: Tensor,
+    ) -> Tensor:
+        """Propagate vectors of drugs to diseases.
 
         Args:
             x: shape (drugs, C).
-            links: see `links`.
-            weights: shape (steps, edge types, C), of what comes along an edge.
-            own: shape (steps, node types, C), of what a node had before.
+            adjacencies: see `adjacencies`.
+            edge_weights: shape (steps, edge types, C), of the messages along edges.
+            self_weights: shape (steps, node types, C), of a node's previous vector.
 
         Returns:
             Shape (diseases, C).
         """
-        at: dict[str, Tensor] = {DRUG: x}
+        vectors: dict[str, Tensor] = {DRUG: x}
         for step, needed in enumerate(self._needed):
-            after = {t: h * own[step, self.node_types.index(t)] for t, h in at.items()}
-            after = {t: h for t, h in after.items() if t in needed}
-            for weight, link in zip(weights[step], links, strict=True):
-                if link.src_type in at and link.dst_type in needed:
-                    carried = _carry(at[link.src_type], weight, link)
-                    before = after.get(link.dst_type)
-                    after[link.dst_type] = carried if before is None else before + carried
-            at = after
-        return at[DISEASE]
+            after = {
+                t: vector * self_weights[step, self.node_types.index(t)]
+                for t, vector in vectors.items()
+            }
+            after = {t: vector for t, vector in after.items() if t in needed}
+            for weight, adjacency_ in zip(edge_weights[step], adjacencies, strict=True):
+                if adjacency_.src_type in vectors and adjacency_.dst_type in needed:
+                    message = _message(vectors[adjacency_.src_type], weight, adjacency_)
+                    before = after.get(adjacency_.dst_type)
+                    after[adjacency_.dst_type] = message if before is None else before + message
+            vectors = after
+        return vectors[DISEASE]
 
     def _positions(self, matrix: csr_array) -> IntArray:
-        """Which known pair each entry is, or -1; (diseases, drugs)."""
+        """Return for each entry (disease, drug) the index of the known pair, or -1."""
         row = np.repeat(np.arange(self.num_diseases), np.diff(matrix.indptr))
         keys = row * self.num_drugs + matrix.indices
         known = self.disease * self.num_drugs + self.drug
@@ -132,30 +142,28 @@ class Propagation:
         return np.where(known[at] == keys, at, -1)
 
 
-def _fixed_links(graph: KnowledgeGraph) -> list[Links]:
-    """Those of all edge types that count and do not join drugs and diseases."""
+def _fixed_adjacencies(graph: KnowledgeGraph) -> list[NormalizedAdjacency]:
+    """Build the matrices of edge types with one end at a drug or disease, or both at one type."""
     ends = {DRUG, DISEASE}
-    forth: dict[EdgeType, Tensor] = {}
+    matrices: dict[EdgeType, Tensor] = {}
     for r, kind in enumerate(graph.edge_types):
-        pair = {kind.src_type, kind.dst_type}
+        pair, backward = {kind.src_type, kind.dst_type}, reverse_edge_type(kind)
         count = int(graph.edge_type_counts[r])
-        if not pair & ends or pair == ends or not 0 < count <= MOST_EDGES:
+        if not pair & ends or pair == ends or not 0 < count <= MAX_EDGES:
             continue
-        mirror = EdgeType(kind.dst_type, kind.relation, kind.src_type)
-        if mirror in forth and mirror != kind:
-            continue
-        forth[kind], forth[mirror] = _both_ways(adjacency(graph, mirror))
+        if backward not in matrices or backward == kind:
+            matrices[kind], matrices[backward] = _normalize(adjacency(graph, backward))
     return [
-        Links(k.src_type, k.dst_type, m, forth[EdgeType(k.dst_type, k.relation, k.src_type)])
-        for k, m in sorted(forth.items())
+        NormalizedAdjacency(kind.src_type, kind.dst_type, m, matrices[reverse_edge_type(kind)])
+        for kind, m in sorted(matrices.items())
     ]
 
 
-def _both_ways(matrix: csr_array) -> tuple[Tensor, Tensor]:
-    """A matrix, each entry over the roots of its row's and column's sums; and its transpose."""
+def _normalize(matrix: csr_array) -> tuple[Tensor, Tensor]:
+    """Divide each entry by the roots of its row's and column's sums; also return the transpose."""
     rows, columns = power(matrix.sum(axis=1), -0.5), power(matrix.sum(axis=0), -0.5)
-    normed = scale(matrix, rows, columns)
-    return _to_torch(normed), _to_torch(csr_array(normed.T))
+    normalized = scale(matrix, rows, columns)
+    return _to_torch(normalized), _to_torch(csr_array(normalized.T))
 
 
 def _to_torch(matrix: csr_array) -> Tensor:
@@ -171,8 +179,8 @@ def _to_torch(matrix: csr_array) -> Tensor:
         )
 
 
-def _needed(ends: list[tuple[str, str]], num_steps: int) -> list[set[str]]:
-    """For each step the node types that drugs' vectors reach by it and that diseases then need."""
+def _needed_types(ends: list[tuple[str, str]], num_steps: int) -> list[set[str]]:
+    """Return for each step the node types that drugs reach and that diseases still need."""
     reached, needed = [{DRUG}], [{DISEASE}]
     for _ in range(num_steps):
         reached.append(reached[-1] | {dst for src, dst in ends if src in reached[-1]})
@@ -180,24 +188,24 @@ def _needed(ends: list[tuple[str, str]], num_steps: int) -> list[set[str]]:
     return [r & n for r, n in zip(reached[1:], needed[-2::-1], strict=True)]
 
 
-def _carry(x: Tensor, weight: Tensor, link: Links) -> Tensor:
-    result: Tensor = _Carry.apply(x, weight, link)  # type: ignore[no-untyped-call]  # torch has no types for it
+def _message(x: Tensor, weight: Tensor, adjacency_: NormalizedAdjacency) -> Tensor:
+    result: Tensor = _Message.apply(x, weight, adjacency_)  # type: ignore[no-untyped-call]  # torch has no types for it
     return result
 
 
-class _Carry(torch.autograd.Function):
-    """(links x) weight. Of all that it computes, nothing is kept for the backward pass."""
+class _Message(torch.autograd.Function):
+    """(matrix @ x) * weight. The product is not kept for the backward pass, to save memory."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, link: Links) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, adjacency_: NormalizedAdjacency) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.link = link
-        return (link.forth @ x).mul_(weight)
+        ctx.transpose = adjacency_.transpose
+        return (adjacency_.matrix @ x).mul_(weight)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         x, weight = ctx.saved_tensors
-        carried = ctx.link.back @ grad
-        by_weight: Floats = np.einsum("nc,nc->c", carried.numpy(), x.numpy())
-        return carried.mul_(weight), torch.from_numpy(by_weight), None
+        product = ctx.transpose @ grad
+        grad_weight: Floats = np.einsum("nc,nc->c", product.numpy(), x.numpy())
+        return product.mul_(weight), torch.from_numpy(grad_weight), None

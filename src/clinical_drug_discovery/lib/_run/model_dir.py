@@ -14,10 +14,10 @@ from torch import Tensor
 
 from clinical_drug_discovery.graph.cache import load_graph, save_graph
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
-from clinical_drug_discovery.ranking.bilinear_score import EmbeddingScore, KnownPairs, LinkScore
-from clinical_drug_discovery.ranking.calibration import Calibration, Expectation
+from clinical_drug_discovery.ranking.bilinear_score import BilinearScore
+from clinical_drug_discovery.ranking.calibration import Calibration, ImputedScore
 from clinical_drug_discovery.ranking.drug_ranker import Blend, DrugRanker
-from clinical_drug_discovery.ranking.path_ranker import Network, PathRanker
+from clinical_drug_discovery.ranking.path_ranker import PathRanker, ScoreMlp
 from clinical_drug_discovery.system.errors import InputError
 from clinical_drug_discovery.system.files import (
     DamagedFileError,
@@ -38,9 +38,9 @@ MODEL_FILES = (
 )  # fmt: skip
 #: Raise these whenever the same file would rank differently.
 MODEL_VERSION = 1  #: of config.json
-RANKER_VERSION = 3  #: of ranker.safetensors
-_SCALES = ("base_scale", "fellow_scale")
-_KNOWN = ("disease", "drug", "logits")
+RANKER_VERSION = 4  #: of ranker.safetensors
+_SCALES = ("base_scale", "co_indicated_scale")
+_DECODER = ("drugs", "diseases", "known_disease", "known_drug", "known_score")
 _Content = TypeVar("_Content")
 
 
@@ -117,30 +117,27 @@ def save_ranker(path: Path, ranker: DrugRanker, graph_sha256: str) -> None:
         graph_sha256: checksum of the graph that the ranker was fitted on.
     """
     tensors: dict[str, Tensor] = {}
-    for n, network in enumerate(ranker.paths.networks):
-        for name, tensor in network.state_dict().items():
-            tensors[f"network.{n}.{name}"] = tensor.clone()  # some share memory
+    for n, mlp in enumerate(ranker.paths.mlps):
+        for name, tensor in mlp.state_dict().items():
+            tensors[f"mlp.{n}.{name}"] = tensor.clone()  # some share memory
     for name in _SCALES:
         tensors[name] = torch.from_numpy(getattr(ranker.paths, name))
     for n, diseases in enumerate(ranker.paths.left_out):
         tensors[f"left_out.{n}"] = torch.from_numpy(diseases).long()
-    if ranker.embedding is not None:
-        known = ranker.embedding.known
-        tensors["embedding.drugs"] = ranker.embedding.drugs.contiguous()
-        tensors["embedding.diseases"] = ranker.embedding.diseases.contiguous()
-        tensors |= {f"known.{name}": getattr(known, name).contiguous() for name in _KNOWN}
-    if (
-        ranker.network is not None
-    ):  # half precision halves the file; the ranks of a few drugs may change
-        tensors["link.drugs"] = ranker.network.drugs.half()
-        tensors["link.diseases"] = ranker.network.diseases.half()
+    if ranker.treatment_decoder is not None:
+        for name in _DECODER:
+            tensor = getattr(ranker.treatment_decoder, name)
+            tensors[f"treatment_decoder.{name}"] = tensor.contiguous()
+    if ranker.gnn is not None:  # half precision halves the file; the ranks of few drugs may change
+        tensors["gnn.drugs"] = ranker.gnn.drugs.half()
+        tensors["gnn.diseases"] = ranker.gnn.diseases.half()
     record = {
         "graph_sha256": graph_sha256,
-        "num_networks": len(ranker.paths.networks),
-        "hidden": ranker.paths.networks[0].first.out_features,
+        "num_mlps": len(ranker.paths.mlps),
+        "hidden": ranker.paths.mlps[0].first.out_features,
         "with_known": asdict(ranker.with_known),
         "without_known": asdict(ranker.without_known),
-        "path_names": ranker.path_names,
+        "feature_names": ranker.feature_names,
         "seconds": ranker.paths.seconds,
     }
     save_checksummed(path, RANKER_VERSION, record, tensors)
@@ -162,36 +159,36 @@ def load_ranker(path: Path) -> tuple[DrugRanker, str]:
 
 
 def _ranker(record: dict[str, Any], tensors: dict[str, Tensor]) -> DrugRanker:
-    numbers = range(record["num_networks"])
-    networks = []
+    numbers = range(record["num_mlps"])
+    mlps = []
     for n in numbers:
-        start = f"network.{n}."
+        start = f"mlp.{n}."
         state = {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
-        network = Network(state["mean"], state["std"], record["hidden"])
-        network.load_state_dict(state)
-        networks.append(network)
-    base_scale, fellow_scale = (tensors[name].numpy() for name in _SCALES)
+        mlp = ScoreMlp(state["mean"], state["std"], record["hidden"])
+        mlp.load_state_dict(state)
+        mlps.append(mlp)
+    base_scale, co_indicated_scale = (tensors[name].numpy() for name in _SCALES)
     left_out = tuple(tensors[f"left_out.{n}"].numpy() for n in numbers)
-    embedding = None
-    if "embedding.drugs" in tensors:
-        known = KnownPairs(*(tensors[f"known.{name}"] for name in _KNOWN))
-        embedding = EmbeddingScore(tensors["embedding.drugs"], tensors["embedding.diseases"], known)
-    links = None
-    if "link.drugs" in tensors:
-        links = LinkScore(tensors["link.drugs"].float(), tensors["link.diseases"].float())
+    treatment_decoder, gnn = None, None
+    if "treatment_decoder.drugs" in tensors:
+        treatment_decoder = BilinearScore(
+            *(tensors[f"treatment_decoder.{name}"] for name in _DECODER)
+        )
+    if "gnn.drugs" in tensors:
+        gnn = BilinearScore(tensors["gnn.drugs"].float(), tensors["gnn.diseases"].float())
     return DrugRanker(
-        PathRanker(tuple(networks), base_scale, fellow_scale, record["seconds"], left_out),
-        embedding,
-        links,
+        PathRanker(tuple(mlps), base_scale, co_indicated_scale, record["seconds"], left_out),
+        treatment_decoder,
+        gnn,
         _blend(record["with_known"]),
         _blend(record["without_known"]),
-        tuple(record["path_names"]),
+        tuple(record["feature_names"]),
     )
 
 
 def _blend(record: dict[str, Any]) -> Blend:
-    expected = record["expected"] and Expectation(**record["expected"])
-    return Blend(record["weight"], expected, Calibration(**record["calibration"]))
+    imputed = record["imputed"] and ImputedScore(**record["imputed"])
+    return Blend(record["weight"], imputed, Calibration(**record["calibration"]))
 
 
 def check_targets(sources: Mapping[str, Path], output: Sequence[Path], model_dir: Path) -> None:

@@ -12,7 +12,7 @@ from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.lib._run.model_dir import save_model, write_ranker
 from clinical_drug_discovery.models.collapse import Collapse
 from clinical_drug_discovery.models.embeddings_file import write_embeddings
-from clinical_drug_discovery.ranking.bilinear_score import NetworkScores
+from clinical_drug_discovery.ranking.bilinear_score import GnnScores
 from clinical_drug_discovery.ranking.drug_ranker import DrugRanker, fit_drug_ranker, why_no_ranker
 from clinical_drug_discovery.system.files import save_record
 from clinical_drug_discovery.system.machine import GIB, empty_cache, peak_memory_bytes
@@ -47,8 +47,8 @@ def fit_ranker(
             return None
         run.progress.milestone("Fitting the drug ranker on paths in the graph and on embeddings")
         empty_cache(run.device)  # the memory of the training is then free for the fit
-        network = NetworkScores(embeddings, trained.decoder)
-        ranker = fit_drug_ranker(graph, network=network, seed=seed)
+        gnn = GnnScores(embeddings, trained.decoder)
+        ranker = fit_drug_ranker(graph, gnn=gnn, seed=seed)
         run.peak.sample()
         empty_cache(run.device)
     return ranker
