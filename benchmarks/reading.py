@@ -1,8 +1,8 @@
-"""How long does a kg.csv take to become a graph, from the file and from the cache?
+"""Measure how long it takes to read a graph from its file and from the cache.
 
 python benchmarks/reading.py [kg.csv]   (without a file: a synthetic graph of PrimeKG's size)
 
-Yardstick: polars parses the same file into columns of text, and nothing is done with them.
+The yardstick is polars, which parses the same file into columns of text.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from measure import edges_file, in_fresh_process, run
 
 
 def figures(work: Callable[[], int]) -> dict[str, float]:
-    """Seconds and peak of some work that returns the number of rows it saw."""
+    """Measure the seconds and peak memory of a function that returns a number of rows."""
     from clinical_drug_discovery.system.machine import GIB, peak_memory_bytes
 
     start = time.perf_counter()
@@ -39,7 +39,7 @@ def read(arguments: list[str]) -> dict[str, float]:
 
 
 def cached(arguments: list[str]) -> dict[str, float]:
-    """The same by way of the cache, whether it is there already or has to be made."""
+    """Read through the cache, which is made if it is missing."""
     from clinical_drug_discovery.graph.cache import read_cached
 
     path, directory = arguments

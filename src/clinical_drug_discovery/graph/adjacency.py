@@ -1,8 +1,9 @@
-"""Sparse matrices of single edge types, weighted by degree so that hubs do not count for much.
+"""Sparse adjacency matrices of the graph, and their weights by degree.
 
-Degree-damped path counts are those of Himmelstein et al., eLife 2017;6:e26726: a step of a path
-counts (degree of its start)^-w times (degree of its end)^-w, the degrees those within the step's
-edge type, w = 0.4.
+Every CSR matrix of edges in this package is built here. The weights lower the influence of hubs.
+Degree-damped path counts follow Himmelstein et al., eLife 2017;6:e26726: a step of a path counts
+(degree of its start)^-w times (degree of its end)^-w, with degrees within the edge type of the step
+and w = 0.4.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def adjacency_between(
 
 
 def power(degrees: npt.ArrayLike, exponent: float = -DAMPING) -> Floats:
-    """Degrees to a negative power, 0 where the degree is 0."""
+    """Raise degrees to a negative power; a degree of 0 gives 0."""
     degree = np.asarray(degrees, np.float32)
     result = np.zeros_like(degree)
     np.power(degree, np.float32(exponent), out=result, where=degree > 0)
@@ -82,19 +83,19 @@ def power(degrees: npt.ArrayLike, exponent: float = -DAMPING) -> Floats:
 
 
 def damped(matrix: csr_array) -> csr_array:
-    """Weight every step by the degrees of both of its ends."""
+    """Weight each entry by the degrees of its row and of its column, for damped path counts."""
     rows, columns = power(matrix.sum(axis=1)), power(matrix.sum(axis=0))
     return scale(matrix, rows, columns)
 
 
 def scale(matrix: csr_array, rows: Floats, columns: Floats) -> csr_array:
-    """Multiply rows and columns by weights."""
+    """Multiply the rows and the columns of a matrix by weights."""
     data = matrix.data * np.repeat(rows, np.diff(matrix.indptr)) * columns[matrix.indices]
     return csr_array((data, matrix.indices, matrix.indptr), shape=matrix.shape)
 
 
 def ones(matrix: csr_array) -> csr_array:
-    """The same entries, each 1, in order."""
+    """Replace all nonzero entries by 1, with sorted column indices."""
     result = csr_array(matrix, copy=True)
     result.eliminate_zeros()
     result.sort_indices()
@@ -103,7 +104,7 @@ def ones(matrix: csr_array) -> csr_array:
 
 
 def unit_rows(matrix: csr_array) -> csr_array:
-    """Rows of length 1 (or 0), so that their products are cosines."""
+    """Scale rows to length 1 (or 0), so that products of rows are cosines."""
     squares = np.bincount(
         np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr)),
         weights=matrix.data.astype(np.float64) ** 2,
@@ -113,18 +114,21 @@ def unit_rows(matrix: csr_array) -> csr_array:
 
 
 def rare_columns(matrix: csr_array) -> csr_array:
-    """Rows of length 1 in which a column counts less the more rows have it."""
+    """Scale columns down by the number of rows that have them, and then rows to length 1."""
     columns = power((matrix != 0).sum(axis=0))
     return unit_rows(scale(matrix, np.ones(matrix.shape[0], np.float32), columns))
 
 
 def word_profiles(names: list[str]) -> csr_array:
-    """Which words a name holds, as `rare_columns`; the only use that is made of node names."""
+    """Return names by the words in them, scaled by `rare_columns`."""
     return _profiles([set(re.findall(r"[a-z]{3,}|\d+", name.lower())) for name in names])
 
 
 def ending_profiles(names: list[str]) -> csr_array:
-    """How a name's words begin and end: drugs of a class share a stem, such as -olol or cef-."""
+    """Return names by the first and last letters of their words, scaled by `rare_columns`.
+
+    Drugs of a class often share a stem, such as -olol or cef-.
+    """
     parts = []
     for name in names:
         words = re.findall(r"[a-z]{4,}", name.lower())
