@@ -9,7 +9,7 @@ from clinical_drug_discovery.graph.build import Numbering, distinct_facts, node_
 
 
 @pytest.mark.parametrize("spread", [2**64 - 1, 90_000])  # the latter share their upper bits
-def test_numbers_are_those_of_a_dictionary(rng: np.random.Generator, spread: int) -> None:
+def test_numbering_agrees_with_a_dictionary(rng: np.random.Generator, spread: int) -> None:
     numbering, known = Numbering(), dict[int, int]()
     for _ in range(12):
         keys = rng.integers(0, spread, 9_000, dtype=np.uint64)
@@ -22,9 +22,9 @@ def test_numbers_are_those_of_a_dictionary(rng: np.random.Generator, spread: int
     assert len(numbering) == len(known)
 
 
-def test_hashes_that_fight_for_one_slot() -> None:
+def test_hashes_that_share_a_slot() -> None:
     inverse = pow(0x9E3779B97F4A7C15, -1, 2**64)
-    keys = np.array([i * inverse % 2**64 for i in range(1000)], np.uint64)  # all mixed to 0..999
+    keys = np.array([i * inverse % 2**64 for i in range(1000)], np.uint64)  # their mixed values are 0 to 999
     numbering = Numbering()
     for part in np.split(keys, 10):
         numbering.add(part)
@@ -32,7 +32,7 @@ def test_hashes_that_fight_for_one_slot() -> None:
     assert (numbering.find(keys + np.uint64(1)) == -1).all()
 
 
-def test_folding_is_that_of_sets(rng: np.random.Generator) -> None:
+def test_distinct_facts_agree_with_sets(rng: np.random.Generator) -> None:
     for size in (1, 2, 5, 3_000):
         x, y, r = (rng.integers(0, most, size) for most in (40, 40, 3))
         x, y, r = x[x != y], y[x != y], r[x != y]

@@ -1,4 +1,4 @@
-"""The cached graph: equal in every field, never stale, never believed when damaged."""
+"""A cached graph is equal in every field, never stale, and not used when it is damaged."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LONG_AGO = time.time_ns() - 3600 * 10**9
 
 @pytest.fixture
 def edges(tmp_path: Path, facts: list[Fact], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file that counts as old: nobody can set its ctime back, so 0 s of age are enough."""
+    """A file that counts as old. A test cannot set its ctime back, so the limit of age is 0."""
     monkeypatch.setattr(cache, "_RACY_NS", 0)
     path = tmp_path / "kg.csv"
     to_rows(facts).write_csv(path)
@@ -38,7 +38,7 @@ def edges(tmp_path: Path, facts: list[Fact], monkeypatch: pytest.MonkeyPatch) ->
 
 
 def assert_equal(a: KnowledgeGraph, b: KnowledgeGraph) -> None:
-    """Equal, and of the same types, in every field that there is."""
+    """Assert that two graphs have equal values of equal types in every field."""
     for field in fields(KnowledgeGraph):
         left, right = getattr(a, field.name), getattr(b, field.name)
         assert type(left) is type(right), field.name
@@ -58,7 +58,7 @@ def _items(value: Any) -> Sequence[Any]:
 
 
 def read_fresh(path: Path, **options: Any) -> tuple[KnowledgeGraph, CacheOutcome]:
-    """Read by way of the cache; the graph must be right wherever it comes from."""
+    """Read through the cache, and compare the graph with one read from the file."""
     graph, outcome = read_cached(path, **options)
     options.pop("cache_dir", None)
     assert_equal(graph, read_graph(path, **options))
@@ -162,7 +162,9 @@ def test_a_touched_file_is_compared_once(edges: Path, monkeypatch: pytest.Monkey
     assert_equal(again, graph)
 
 
-def test_damage_is_said_and_mended(edges: Path, rng: np.random.Generator) -> None:
+def test_a_damaged_cache_gives_a_warning_and_is_replaced(
+    edges: Path, rng: np.random.Generator
+) -> None:
     place = read_cached(edges)[1].path
     whole = place.read_bytes()
     header = 8 + int.from_bytes(whole[:8], "little")
@@ -278,12 +280,12 @@ def test_runs_with_the_cache_are_those_without(edges: Path, tmp_path: Path) -> N
         generate_gnn_embeddings(edges, tmp_path / "d.npy", cache=False, cache_dir=tmp_path, **small)
 
 
-#: What reading the fixture gives in each version; a new digest needs a new FORMAT_VERSION.
+#: Digest of the fixture's graph in each version; a new digest needs a new FORMAT_VERSION.
 DIGESTS = {1: "fb7cabfa751b4b9e", 2: "705cb0238eb90cce"}
 
 
 def test_another_graph_needs_another_format_version(edges: Path) -> None:
-    """Else a cached graph of the old kind would be taken for one of the new kind."""
+    """Otherwise an old cached graph would be used in place of the new graph."""
     graph, digest = read_graph(edges), hashlib.sha256()
     for field in fields(graph):
         value = getattr(graph, field.name)

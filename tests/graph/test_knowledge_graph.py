@@ -1,4 +1,4 @@
-"""The graph keeps what it promises: sorted, symmetric, and searchable without a table."""
+"""The graph is sorted and symmetric, and edges are found by binary search."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Triple = tuple[int, int, int]
 
 
 def to_triples(graph: KnowledgeGraph) -> list[Triple]:
-    """(edge type, target, source) of every edge, read off the pointers one by one."""
+    """Return (edge type, target, source) of every edge, read from the pointers one by one."""
     triples = []
     for r, (_, dst_type) in enumerate(graph.endpoint_types):
         indptr = graph.indptr_of(r).tolist()
@@ -27,7 +27,7 @@ def to_triples(graph: KnowledgeGraph) -> list[Triple]:
     return triples
 
 
-def test_edges_are_sorted_distinct_and_mirrored(graph: KnowledgeGraph) -> None:
+def test_edges_are_sorted_distinct_and_have_reverse_edges(graph: KnowledgeGraph) -> None:
     edges = to_triples(graph)
     assert len(edges) == graph.num_edges
     assert edges == sorted(set(edges))
@@ -65,7 +65,7 @@ def test_pointers(graph: KnowledgeGraph) -> None:
     ]
 
 
-def test_what_is_computed_of_the_edges_agrees_with_them_one_by_one(graph: KnowledgeGraph) -> None:
+def test_properties_of_edges_agree_with_the_edges_one_by_one(graph: KnowledgeGraph) -> None:
     edges = to_triples(graph)
     assert graph.edge_type.tolist() == [r for r, _, _ in edges]
     assert graph.dst.tolist() == [dst for _, dst, _ in edges]
@@ -111,7 +111,7 @@ def test_to_and_back_is_the_same_graph(graph: KnowledgeGraph) -> None:
     assert graph.to(torch.device("cpu")) is graph
     copied = replace(graph, src=graph.src.clone())
     assert copied.src is not graph.src
-    assert to_triples(copied) == to_triples(graph)  # nothing that was made on first use is lost
+    assert to_triples(copied) == to_triples(graph)  # cached properties work in a copy too
     meta = graph.to(torch.device("meta"))
     assert meta.device.type == "meta"
     assert meta.num_nodes == graph.num_nodes

@@ -1,4 +1,4 @@
-"""Reading: the same facts give the same graph, however they are written; a bad file is named."""
+"""The same facts give the same graph, however they are written; errors name the file and row."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def expected_triples(facts: list[Fact]) -> set[Any]:
 
 @pytest.mark.parametrize("numbered", [True, False])
 @pytest.mark.parametrize("both", [True, False])
-def test_reads_every_fact_in_both_directions(
+def test_every_fact_is_read_in_both_directions(
     tmp_path: Path, facts: list[Fact], both: bool, numbered: bool
 ) -> None:
     path = tmp_path / "kg.csv"
@@ -48,7 +48,7 @@ def test_reads_every_fact_in_both_directions(
 
 
 @pytest.mark.parametrize("numbered", [True, False])
-def test_order_and_spelling_of_rows_change_nothing(
+def test_the_graph_does_not_depend_on_the_order_of_rows(
     tmp_path: Path, facts: list[Fact], rng: np.random.Generator, numbered: bool
 ) -> None:
     original = to_rows(facts, numbered=numbered)
@@ -134,7 +134,7 @@ def test_filters(tmp_path: Path, facts: list[Fact]) -> None:
     before, after = (g.nodes["node_type"].value_counts(sort=True) for g in (whole, half))
     share = before.join(after, on="node_type").select(pl.col("count_right") / pl.col("count"))
     assert share.to_series().is_between(0.45, 0.55).all()
-    # Of each type the best connected nodes stay.
+    # The nodes of the highest degree of each type stay.
     degree = whole.nodes.with_columns(degree=pl.Series(whole.degree.numpy()))
     kept = pl.col("node_index").is_in(half.nodes["node_index"].implode())
     for (_,), group in degree.group_by("node_type"):
@@ -244,7 +244,7 @@ def test_truncated_and_damaged_compressed_files(
             read_graph(path)
 
 
-def test_paths_that_cannot_be_a_graph(tmp_path: Path) -> None:
+def test_paths_that_are_not_edges_files(tmp_path: Path) -> None:
     (tmp_path / "kg.tsv").write_text("a\tb\n")
     (tmp_path / "dir.csv").mkdir()
     for name, message in (
@@ -264,13 +264,13 @@ def test_an_empty_relation_below_blank_lines_is_named_by_its_row(tmp_path: Path)
         read_graph(tmp_path / "kg.csv")
 
 
-def test_a_path_is_a_name_and_no_pattern(tmp_path: Path, facts: list[Fact]) -> None:
+def test_a_path_is_not_a_pattern(tmp_path: Path, facts: list[Fact]) -> None:
     to_rows(facts).write_csv(tmp_path / "kg[1].csv")
     to_rows(facts[:5]).write_csv(tmp_path / "kg1.csv")
     assert read_graph(tmp_path / "kg[1].csv").report.num_facts == len(facts)
 
 
-def test_numbers_with_leading_zeros_are_refused(tmp_path: Path) -> None:
+def test_leading_zeros_are_refused(tmp_path: Path) -> None:
     (tmp_path / "kg.csv").write_bytes(corrupt(20, "indication,indication,", "r,r,0"))
     with pytest.raises(InputError, match=r"row 20: .*without leading zeros"):
         read_graph(tmp_path / "kg.csv")

@@ -1,4 +1,4 @@
-"""Synthetic graphs: PrimeKG's shape and traps, one file for one seed, and a mechanism to find."""
+"""Synthetic graphs have PrimeKG's shape and pitfalls, depend on the seed, and have a mechanism."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from clinical_drug_discovery.lib.synthesize import SynthesisReport, synthesize_g
 from clinical_drug_discovery.system.errors import InputError
 
 SCALE = 0.02
-# PrimeKG's own counts, written out once more so that a slip in the module's tables shows.
+# PrimeKG's counts, written out again to find mistakes in the module's tables.
 NODES = {
     "biological_process": 28_642,
     "gene/protein": 27_671,
@@ -115,7 +115,7 @@ def test_only_source_type_and_id_together_identify_a_node(
         assert nodes["name"].str.contains(mark, literal=True).any()
     sources = {"NCBI", "DrugBank", "MONDO", "HPO", "GO", "REACTOME", "UBERON", "CTD"}
     assert set(nodes["source"]) == sources
-    # a node looks the same wherever it stands
+    # A node has the same fields as x and as y.
     assert rows.select(pl.col("^y_.*$").name.map(lambda name: name[2:])).unique().height == len(
         nodes
     )
@@ -155,7 +155,7 @@ def test_indications_follow_targets_to_disease_genes(tmp_path: Path, scale: floa
     pathways = _neighbours(rows, "pathway_protein", "gene/protein")
 
     def share(pairs: list[tuple[int, int]]) -> float:
-        """Of the pairs, how many meet in a gene or a pathway."""
+        """Return the fraction of pairs that share a gene or a pathway."""
         met = 0
         for drug, disease in pairs:
             ours, theirs = targets[drug], genes.get(disease, set())

@@ -1,4 +1,4 @@
-"""A device is the one that was named, or an error that says why; nothing is set behind the user."""
+"""The device is the named one, or an error says why; no environment variable is set."""
 
 from __future__ import annotations
 
