@@ -24,7 +24,7 @@ def test_numbering_agrees_with_a_dictionary(rng: np.random.Generator, spread: in
 
 def test_hashes_that_share_a_slot() -> None:
     inverse = pow(0x9E3779B97F4A7C15, -1, 2**64)
-    keys = np.array([i * inverse % 2**64 for i in range(1000)], np.uint64)  # their mixed values are 0 to 999
+    keys = np.array([i * inverse % 2**64 for i in range(1000)], np.uint64)  # mixed: 0 to 999
     numbering = Numbering()
     for part in np.split(keys, 10):
         numbering.add(part)
