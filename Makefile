@@ -3,7 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint docs clean
+# Two workers, each of which runs whole files: see tests/conftest.py.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
+
+# Makes torch, oneDNN, MKL and numba work as on a CPU without AVX-512.
+AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 \
+	NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=+avx,+avx2,+bmi,+bmi2,+f16c,+fma,+lzcnt,+movbe,+popcnt,+sse4.2 \
+	NUMBA_CACHE_DIR=$(VENV)/numba-avx2
+
+.PHONY: setup demo test test-slow test-avx2 lint docs clean
 
 setup: $(VENV)/.installed
 
@@ -18,7 +26,15 @@ demo: setup
 	$(BIN)/cdd demo
 
 test: setup
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+# The long forms of some tests.
+test-slow: setup
+	$(PYTEST) -m slow
+
+# All tests as on a CPU with AVX2 only. Needs an x86-64 CPU. PATHS may name some tests.
+test-avx2: setup
+	$(AVX2) $(PYTEST) $(PATHS)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -274,7 +274,7 @@ def test_runs_with_the_cache_are_those_without(edges: Path, tmp_path: Path) -> N
     assert contents[0] == contents[1] == contents[2]
     assert reports[0] == reports[1] == reports[2]
     place = cache_path(edges, None, 30, None)
-    with pytest.raises(InputError, match="it is the cached graph as well"):
+    with pytest.raises(InputError, match="it is the cached graph"):
         generate_gnn_embeddings(edges, tmp_path / "d.npy", model_dir=place, limit_nodes=30, **small)
     with pytest.raises(InputError, match=r"cache_dir .* of no use"):
         generate_gnn_embeddings(edges, tmp_path / "d.npy", cache=False, cache_dir=tmp_path, **small)

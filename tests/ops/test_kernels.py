@@ -55,10 +55,10 @@ def all_threads() -> Iterator[int]:
 
     Thousands of small kernels wait for each other's threads for long if the CPU has other work.
     """
-    most = numba.get_num_threads()
+    before = numba.get_num_threads()
     numba.set_num_threads(1)
-    yield most
-    numba.set_num_threads(most)
+    yield numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # numba sets it later
+    numba.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
