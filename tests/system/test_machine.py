@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
+import threadpoolctl
 import torch
 
-from clinical_drug_discovery.system.machine import PeakMemory, limit_memory
+from clinical_drug_discovery.system.machine import PeakMemory, limit_memory, one_thread
 
 
 class FakeMemory:
@@ -57,3 +60,17 @@ def test_the_peak_is_reported_or_sampled_and_says_which(monkeypatch: pytest.Monk
     monkeypatch.setattr(torch.accelerator, "max_memory_allocated", lambda device: 12)
     peak = PeakMemory(mps)
     assert (peak.source, peak.num_bytes()) == ("reported", 12)
+
+
+def test_one_thread_ends_with_its_block() -> None:
+    def threads() -> tuple[int, ...]:
+        blas = [pool["num_threads"] for pool in threadpoolctl.threadpool_info()]
+        return (torch.get_num_threads(), *blas)
+
+    before = threads()
+    with one_thread(False):
+        assert threads() == before
+    with contextlib.suppress(ValueError), one_thread(True):
+        assert set(threads()) == {1}
+        raise ValueError
+    assert threads() == before

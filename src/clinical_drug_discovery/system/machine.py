@@ -58,10 +58,11 @@ def empty_cache(device: torch.device) -> None:
 
 @contextmanager
 def one_thread(wanted: bool) -> Iterator[None]:
-    """Run torch, numba and the BLAS libraries on one thread within the block.
+    """Run torch and the BLAS libraries on one thread within the block.
 
-    Small work has thousands of short parallel regions. Their threads wait for each other at the end
-    of each region, and for the slowest: beside another busy program this takes many times as long.
+    Small work has thousands of short parallel regions. At the end of each, all threads wait for the
+    slowest: beside another busy program this takes many times as long. The compiled kernels are
+    not affected; small graphs do not use them.
 
     Args:
         wanted: False changes nothing.
@@ -69,19 +70,15 @@ def one_thread(wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
-    # Imported here, because most commands never need them.
-    import numba
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits  # only training needs it
 
-    torch_threads, numba_threads = torch.get_num_threads(), numba.get_num_threads()
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    numba.set_num_threads(1)
     try:
         with threadpool_limits(1):
             yield
     finally:
-        torch.set_num_threads(torch_threads)
-        numba.set_num_threads(numba_threads)
+        torch.set_num_threads(threads)
 
 
 def peak_memory_bytes() -> int:
