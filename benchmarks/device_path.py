@@ -2,7 +2,7 @@
 
 python benchmarks/device_path.py [kg.csv]   (without a file: a synthetic graph of PrimeKG's size)
 
-Runs on the CPU what GPUs would be asked for (`ops.backend.device_path`), both models at their
+Runs on the CPU what GPUs would be asked for (the torch backend), both models at their
 defaults, with what Metal recommends on a Mac of 8 GB as the budget. Prints the predicted and the
 measured peak of the whole process, seconds as ratios to Y (see embedding.py) and, of one epoch, how
 many operations the device would be asked for: kernel launches, but for those that an operation
@@ -21,11 +21,11 @@ NUM_EPOCHS = 2
 
 
 def embed_graph(arguments: list[str]) -> dict[str, float]:
-    from clinical_drug_discovery.ops.backend import device_path
+    from clinical_drug_discovery.ops import backend
 
     model, path = arguments
-    with device_path():
-        return embed(model, path, NUM_EPOCHS, memory_budget=BUDGET)
+    backend.MIN_KERNEL_EDGES = sys.maxsize
+    return embed(model, path, NUM_EPOCHS, memory_budget=BUDGET)
 
 
 def launches(arguments: list[str]) -> dict[str, float]:
@@ -37,11 +37,10 @@ def launches(arguments: list[str]) -> dict[str, float]:
     from clinical_drug_discovery.models.hgt import Hgt
     from clinical_drug_discovery.models.layers import DistMult
     from clinical_drug_discovery.models.sage import GraphSage
-    from clinical_drug_discovery.ops.backend import device_path
+    from clinical_drug_discovery.ops.backend import Backend
     from clinical_drug_discovery.ops.blocks import full_block, row_block
     from clinical_drug_discovery.training.edge_sampler import (
         EdgeSampler,
-        SteadyRows,
         divide_equally,
     )
     from clinical_drug_discovery.training.losses import link_prediction_loss
@@ -61,15 +60,14 @@ def launches(arguments: list[str]) -> dict[str, float]:
         model = Hgt(graph.type_offsets, len(graph.edge_types), 256, 512, 2, 8, generator)
         sizes = np.minimum(counts, 1_000).tolist()
     decoder = DistMult(len(graph.relations), 512, torch.Generator().manual_seed(0))
-    with device_path():
-        optimizer = Adam([*model.parameters(), *decoder.parameters()], 0.001)
-        batch = EdgeSampler(graph, sizes, 0).sample()
-        batch = SteadyRows(graph, graph.device).fill(batch)
-        hidden, target = full_block(graph), row_block(graph, batch.rows)
-        _ = graph.source_chunks  # the host's part, once for a run
-        with Operations() as seen:
-            link_prediction_loss(decoder, model(hidden, target), batch).backward()
-            optimizer.step()
+    torch_backend = Backend(graph.device, kernels=False)
+    optimizer = Adam([*model.parameters(), *decoder.parameters()], 0.001)
+    batch = EdgeSampler(graph, sizes, 0).sample()
+    hidden = full_block(graph, torch_backend)
+    target = row_block(graph, batch.rows, torch_backend)
+    with Operations() as seen:
+        link_prediction_loss(decoder, model(hidden, target), batch).backward()
+        optimizer.step()
     shapes = max(len(found) for found in seen.shapes.values())
     return {"launches": seen.num_launches, "shapes": shapes, "largest": seen.largest}
 

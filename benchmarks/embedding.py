@@ -20,6 +20,7 @@ from measure import MODELS, cached_graph, edges_file, embed, in_fresh_process, r
 
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.models.inference import LayeredModel, embed_all
+from clinical_drug_discovery.ops.backend import choose_backend
 from clinical_drug_discovery.system.machine import (
     GIB,
     empty_cache,
@@ -60,7 +61,7 @@ def infer(arguments: list[str]) -> dict[str, float]:
     held = psutil.Process().memory_info().rss
     model = random_model(name, graph)
     before = peak_memory_bytes()
-    embed_all(model, graph, CHUNK_SIZES[0])
+    embed_all(model, graph, CHUNK_SIZES[0], choose_backend(graph.device, graph.num_edges))
     peak = peak_memory_bytes()
     if peak <= before:
         raise RuntimeError("the peak was reached before inference and says nothing of it")

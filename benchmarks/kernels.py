@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.graph.read import read_graph
+from clinical_drug_discovery.ops.backend import Backend
 from clinical_drug_discovery.ops.blocks import Block, full_block
 from clinical_drug_discovery.ops.cpu import attention as cpu_attention
 from clinical_drug_discovery.ops.cpu import head_maps as cpu_heads
@@ -31,11 +32,10 @@ from clinical_drug_discovery.ops.precision import (
     linear_backward,
     linear_into,
     packed,
-    product_dtype,
-    storage_dtype,
 )
 
 DIM, HEADS = 256, 8
+KERNELS = Backend(torch.device("cpu"), kernels=True)
 TABLE_MIB = (1, 4, 8, 16, 32, 64, 128)
 
 
@@ -58,7 +58,7 @@ class Machine:
         b = torch.empty_like(a)
         self.copy = 2 * a.nbytes / seconds_of(lambda: b.copy_(a))
         self.rates: dict[torch.dtype, float] = {}
-        for dtype in {torch.float32, product_dtype(a)}:
+        for dtype in {torch.float32, KERNELS.product_dtype(a.dtype)}:
             m = torch.randn(2048, 2048).to(dtype)
             self.rates[dtype] = 2 * 2048**3 / seconds_of(lambda m=m: m @ m)  # type: ignore[misc]  # a lambda's default
 
@@ -76,7 +76,7 @@ def gather_bandwidth(mib: int) -> float:
 
 
 def mean(graph: KnowledgeGraph, block: Block) -> Iterator[Work]:
-    rows = packed(torch.randn(graph.num_nodes, DIM))
+    rows = packed(torch.randn(graph.num_nodes, DIM), KERNELS)
     share = graph.degree.clamp(min=1).float().reciprocal()
     out = torch.zeros(graph.num_nodes, DIM)
     moved = graph.num_edges * (rows[0].nbytes + 4) + out.nbytes
@@ -85,7 +85,7 @@ def mean(graph: KnowledgeGraph, block: Block) -> Iterator[Work]:
     def backward() -> None:
         for t in range(len(graph.node_type_names)):
             of_type = out[slice(*graph.node_range(t))]
-            cpu.add_neighbors_backward(rows, block, block.places(), t, of_type)
+            cpu.add_neighbors_backward(rows, block, t, of_type)
 
     seconds = seconds_of(lambda: cpu.add_neighbors(rows, block, share, out))
     yield Work("mean forward", seconds, moved, operations)
@@ -95,7 +95,7 @@ def mean(graph: KnowledgeGraph, block: Block) -> Iterator[Work]:
 def attention(graph: KnowledgeGraph, block: Block) -> Iterator[Work]:
     """All edge types, with keys and values of the largest node type's size used for each."""
     num_nodes, kinds = graph.num_nodes, range(len(graph.edge_types))
-    stored = storage_dtype(torch.empty(0))
+    stored = KERNELS.storage_dtype(torch.float32)
     most = max(
         last - first for first, last in map(graph.node_range, range(len(graph.node_type_names)))
     )
@@ -156,10 +156,9 @@ def attention(graph: KnowledgeGraph, block: Block) -> Iterator[Work]:
 
 def head_maps(graph: KnowledgeGraph) -> Iterator[Work]:
     """Keys and values of all edge types' sources, each times the matrices of its heads."""
-    x = torch.empty(0)
     most = max(int(nodes.max()) for nodes in graph.sources) + 1
-    heads = torch.randn(most, 2 * DIM).to(product_dtype(x))
-    out = torch.randn(most, 2 * DIM).to(storage_dtype(x))
+    heads = torch.randn(most, 2 * DIM).to(KERNELS.product_dtype(torch.float32))
+    out = torch.randn(most, 2 * DIM).to(KERNELS.storage_dtype(torch.float32))
     matrix = torch.randn(2 * HEADS, DIM // HEADS, DIM // HEADS)
     by_heads = torch.zeros(most, 2 * DIM)
 
@@ -184,10 +183,12 @@ def dense(graph: KnowledgeGraph) -> Iterator[Work]:
     x, grad = torch.randn(graph.num_nodes, DIM), torch.randn(graph.num_nodes, DIM)
     weight, out = torch.randn(DIM, DIM), torch.empty(graph.num_nodes, DIM)
     grad_x, grad_weight = torch.zeros_like(x), torch.zeros_like(weight)
-    operations, dtype = 2 * DIM * DIM * graph.num_nodes, product_dtype(x)
-    seconds = seconds_of(lambda: linear_into(out, x, weight))
+    operations, dtype = 2 * DIM * DIM * graph.num_nodes, KERNELS.product_dtype(x.dtype)
+    seconds = seconds_of(lambda: linear_into(out, x, weight, None, KERNELS))
     yield Work("linear forward", seconds, 2 * x.nbytes, operations, dtype)
-    seconds = seconds_of(lambda: linear_backward(grad, x, weight, grad_x, grad_weight, None))
+    seconds = seconds_of(
+        lambda: linear_backward(grad, x, weight, grad_x, grad_weight, None, KERNELS)
+    )
     yield Work("linear backward", seconds, 4 * x.nbytes, 2 * operations, dtype)
 
 
@@ -213,7 +214,7 @@ def main() -> None:
     print(f"gather of 512-byte rows, GB/s by size of their table: {tables}")
     with edges_file(sys.argv[1] if sys.argv[1:] else None) as path:
         graph = read_graph(path)
-    block = full_block(graph)
+    block = full_block(graph, KERNELS)
     for works in (mean(graph, block), attention(graph, block), head_maps(graph), dense(graph)):
         for work in works:
             report(machine, work)

@@ -109,9 +109,9 @@ def trained_rankers(
         arguments.edges, nowhere, Path("nor-here"), "cpu", settings.learning_rate, None, seed
     )
     plan = plan_training(run, graph, settings, None, None, 0)
-    compile_kernels(run)
+    compile_kernels(run, plan.backend)
     trained = train(run, graph, settings, plan, seed)
-    embeddings, _ = embed_nodes(run, trained.model, graph, plan.chunk_size)
+    embeddings, _ = embed_nodes(run, trained.model, graph, plan.chunk_size, plan.backend)
     print(f"{arguments.model}: {settings.num_epochs} epochs, {run.seconds}", flush=True)
     gnn = GnnScores(embeddings, trained.decoder)
     del trained

@@ -10,8 +10,6 @@ import torch
 from graphs import Fact, random_facts, read_facts
 
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
-from clinical_drug_discovery.models import hgt, sage
-from clinical_drug_discovery.ops import attention, precision
 
 
 @pytest.fixture
@@ -27,19 +25,6 @@ def facts(rng: np.random.Generator) -> list[Fact]:
 @pytest.fixture
 def graph(tmp_path: Path, facts: list[Fact]) -> KnowledgeGraph:
     return read_facts(tmp_path, facts)
-
-
-@pytest.fixture
-def plain_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No bfloat16 anywhere: what is left of the differences is the rounding of float32."""
-    for module in (precision, attention, sage, hgt):
-        for name in ("storage_dtype", "product_dtype"):
-            if hasattr(module, name):
-                monkeypatch.setattr(module, name, _own_dtype)
-
-
-def _own_dtype(x: torch.Tensor) -> torch.dtype:
-    return x.dtype
 
 
 # One thread for each worker of pytest-xdist: more would wait for those of the other worker. Tests

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from backends import TORCH
 from graphs import Fact, node, to_rows
 from safetensors.torch import load_file
 
@@ -154,7 +155,7 @@ def test_the_saved_model_gives_the_saved_embeddings(
     network.load_state_dict(
         {k.removeprefix("model."): v for k, v in weights.items() if k.startswith("model.")}
     )
-    block = full_block(graph)
+    block = full_block(graph, TORCH)
     with torch.no_grad():
         z = network(block, block).numpy()
     saved_nodes = pl.read_parquet(Path(stats["model_dir"]) / "nodes.parquet")

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from backends import EXACT_KERNELS, KERNELS, TORCH
 from closeness import BFLOAT16, off
 from graphs import random_facts, read_facts
 from torch import Tensor
@@ -17,12 +18,14 @@ from witness import LargestTensor
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.models.hgt import Hgt, HgtLayer
 from clinical_drug_discovery.models.inference import embed_all
-from clinical_drug_discovery.ops import attention, reference
+from clinical_drug_discovery.ops import reference
+from clinical_drug_discovery.ops.backend import Backend
 from clinical_drug_discovery.ops.blocks import full_block, row_block
-from clinical_drug_discovery.ops.cpu import attention as cpu_attention
 from clinical_drug_discovery.ops.cpu import head_maps as cpu_heads
 
 DIM, HEADS = 12, 4
+BOTH = pytest.mark.parametrize("backend", [KERNELS, TORCH], ids=["kernels", "torch"])
+EXACT = pytest.mark.parametrize("backend", [EXACT_KERNELS, TORCH], ids=["kernels", "torch"])
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -49,7 +52,7 @@ def oracle_for(layer: HgtLayer, graph: KnowledgeGraph) -> HGTConv:
 
 
 def layer_and_oracle(
-    graph: KnowledgeGraph, heads: int, dim: int, dtype: torch.dtype
+    graph: KnowledgeGraph, heads: int, dim: int, dtype: torch.dtype, backend: Backend
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Output and all gradients by name, of ours and, in float64, of the oracle."""
     layer = HgtLayer(len(graph.node_type_names), len(graph.edge_types), dim, heads, generator())
@@ -71,7 +74,7 @@ def layer_and_oracle(
     theirs = oracle(parts, edges)
     wanted = torch.cat([theirs[name] for name in names])
     wanted = functional.layer_norm(wanted, wanted.shape[1:], eps=1e-5)  # ours ends in one
-    ours = layer(x, full_block(graph))
+    ours = layer(x, full_block(graph, backend))
     direction = torch.randn(ours.shape, generator=generator(3)).to(dtype)
     mine = torch.autograd.grad((ours * direction).sum(), [x, *layer.parameters()])
     by_name = dict(zip(["x", *dict(layer.named_parameters())], mine, strict=True))
@@ -104,37 +107,42 @@ def layer_and_oracle(
 SHAPES = [(4, 12), (1, 20), (3, 24), (2, 32), (8, 128)]  # heads and width
 
 
-def assert_layer_equals_pyg(graph: KnowledgeGraph, dtype: torch.dtype, tolerance: float) -> None:
+def assert_layer_equals_pyg(
+    graph: KnowledgeGraph, dtype: torch.dtype, tolerance: float, backend: Backend
+) -> None:
     for heads, dim in SHAPES:
-        ours, theirs = layer_and_oracle(graph, heads, dim, dtype)
+        ours, theirs = layer_and_oracle(graph, heads, dim, dtype, backend)
         for name, wanted in theirs.items():
             assert off(ours[name], wanted) < tolerance, (heads, dim, name)
 
 
-def test_layer_and_all_its_gradients_equal_pyg(graph: KnowledgeGraph) -> None:
-    assert_layer_equals_pyg(graph, torch.float64, 1e-9)
+@BOTH
+def test_layer_and_all_its_gradients_equal_pyg(graph: KnowledgeGraph, backend: Backend) -> None:
+    assert_layer_equals_pyg(graph, torch.float64, 1e-9, backend)
 
 
-@pytest.mark.usefixtures("plain_float32")
-def test_layer_and_all_its_gradients_equal_pyg_to_float32(graph: KnowledgeGraph) -> None:
-    assert_layer_equals_pyg(graph, torch.float32, 1e-4)
+@EXACT
+def test_layer_and_all_its_gradients_equal_pyg_to_float32(
+    graph: KnowledgeGraph, backend: Backend
+) -> None:
+    assert_layer_equals_pyg(graph, torch.float32, 1e-4, backend)
 
 
 def test_layer_and_all_its_gradients_equal_pyg_to_bfloat16(graph: KnowledgeGraph) -> None:
     # Of the gradients of a whole layer: what they pass through is rounded four times.
-    assert_layer_equals_pyg(graph, torch.float32, 3 * BFLOAT16)
+    assert_layer_equals_pyg(graph, torch.float32, 3 * BFLOAT16, KERNELS)
 
 
 def test_restricted_last_layer_gives_the_same_rows_and_gradients(
     graph: KnowledgeGraph, rng: np.random.Generator
 ) -> None:
-    hidden = full_block(graph)
+    hidden = full_block(graph, KERNELS)
     rows = torch.from_numpy(np.sort(rng.permutation(graph.num_nodes)[:30]))
     model = Hgt(graph.type_offsets, len(graph.edge_types), DIM, 20, 2, HEADS, generator()).double()
     direction = torch.randn(30, 20, generator=generator(1), dtype=torch.float64)
     results = [
         [z, *torch.autograd.grad((z * direction).sum(), list(model.parameters()))]
-        for z in (model(hidden, row_block(graph, rows)), model(hidden, hidden)[rows])
+        for z in (model(hidden, row_block(graph, rows, KERNELS)), model(hidden, hidden)[rows])
     ]
     torch.testing.assert_close(results[0], results[1], rtol=1e-9, atol=1e-10)
     torch.testing.assert_close(
@@ -146,38 +154,38 @@ def test_restricted_last_layer_gives_the_same_rows_and_gradients(
 
 
 def assert_inference_equals_the_forward_pass(
-    graph: KnowledgeGraph, num_layers: int, dtype: torch.dtype, tolerance: float
+    graph: KnowledgeGraph, num_layers: int, dtype: torch.dtype, tolerance: float, backend: Backend
 ) -> None:
     model = Hgt(graph.type_offsets, len(graph.edge_types), DIM, 20, num_layers, HEADS, generator())
     model = model.to(dtype)
-    block = full_block(graph)
+    block = full_block(graph, backend)
     with torch.no_grad():
         expected = model(block, block)
     said: list[str] = []
     for chunk_size in (1, 7, graph.num_nodes):
-        out = embed_all(model, graph, chunk_size, said.append)
+        out = embed_all(model, graph, chunk_size, backend, said.append)
         torch.testing.assert_close(out, expected, rtol=tolerance, atol=tolerance)
     layers = [f"Layer {i + 1}/{num_layers}" for i in range(num_layers)]
     assert said == ["Projecting each node type", *layers, "Output projection"] * 3
 
 
+@BOTH
 @pytest.mark.parametrize("num_layers", [1, 3])
 def test_layer_wise_inference_equals_the_full_forward_pass(
-    graph: KnowledgeGraph, num_layers: int
+    graph: KnowledgeGraph, num_layers: int, backend: Backend
 ) -> None:
-    assert_inference_equals_the_forward_pass(graph, num_layers, torch.float64, 1e-12)
+    assert_inference_equals_the_forward_pass(graph, num_layers, torch.float64, 1e-12, backend)
     # In bfloat16 a last place may fall to either side of a tie that chunks add up differently.
-    assert_inference_equals_the_forward_pass(graph, num_layers, torch.float32, 2**-6)
+    assert_inference_equals_the_forward_pass(graph, num_layers, torch.float32, 2**-6, backend)
 
 
-@pytest.mark.usefixtures("plain_float32")
 @pytest.mark.parametrize("num_layers", [1, 3])
 def test_layer_wise_inference_equals_it_to_float32(graph: KnowledgeGraph, num_layers: int) -> None:
-    assert_inference_equals_the_forward_pass(graph, num_layers, torch.float32, 1e-5)
+    assert_inference_equals_the_forward_pass(graph, num_layers, torch.float32, 1e-5, EXACT_KERNELS)
 
 
 def test_a_second_backward_pass_is_refused(graph: KnowledgeGraph) -> None:
-    block = full_block(graph)
+    block = full_block(graph, KERNELS)
     model = Hgt(graph.type_offsets, len(graph.edge_types), DIM, 20, 1, HEADS, generator()).double()
     total = model(block, block).sum()
     total.backward(retain_graph=True)
@@ -185,17 +193,15 @@ def test_a_second_backward_pass_is_refused(graph: KnowledgeGraph) -> None:
         total.backward()
 
 
-@pytest.mark.usefixtures("plain_float32")  # the reference adds up in what it stores
-@pytest.mark.parametrize("backend", [cpu_attention, reference])
+@EXACT
 def test_no_edge_sized_tensor_in_forward_or_backward(
-    tmp_path: Path, rng: np.random.Generator, backend: object, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, rng: np.random.Generator, backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention, "cpu_attention", backend)
     for function in (reference.attend, reference.attend_backward):
         monkeypatch.setattr(function, "__defaults__", (100,))
     sizes = {"drug": 120, "disease": 120, "gene/protein": 120}
     graph = read_facts(tmp_path, random_facts(rng, 12_000, sizes))
-    block = full_block(graph)
+    block = full_block(graph, backend)
     model = Hgt(graph.type_offsets, len(graph.edge_types), 64, 64, 2, HEADS, generator())
     with LargestTensor() as seen:  # type: ignore[no-untyped-call]  # torch has no types for it
         model(block, block).sum().backward()

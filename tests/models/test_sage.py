@@ -5,16 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from backends import EXACT_KERNELS, KERNELS, TORCH
 from closeness import BFLOAT16, off
 from torch import Tensor
 from torch.nn import functional
 from torch_geometric.nn import SAGEConv
 
-from clinical_drug_discovery.graph import chunks
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.models.inference import embed_all
 from clinical_drug_discovery.models.layers import DistMult
 from clinical_drug_discovery.models.sage import GraphSage, SageLayer
+from clinical_drug_discovery.ops import backend as backend_module
+from clinical_drug_discovery.ops.backend import Backend
 from clinical_drug_discovery.ops.blocks import full_block, row_block
 from clinical_drug_discovery.training.edge_sampler import EdgeSampler, divide_equally
 from clinical_drug_discovery.training.losses import link_prediction_loss
@@ -41,17 +43,22 @@ def to_index(graph: KnowledgeGraph) -> Tensor:
 
 
 def layer_and_oracle(
-    graph: KnowledgeGraph, in_dim: int, out_dim: int, restricted: bool, dtype: torch.dtype
+    graph: KnowledgeGraph,
+    in_dim: int,
+    out_dim: int,
+    restricted: bool,
+    dtype: torch.dtype,
+    backend: Backend,
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Output and all gradients of ours, in float32 or float64, and of theirs in float64."""
     ours = SageLayer(in_dim, out_dim, generator()).to(dtype)
     theirs = oracle_for(ours, torch.float64)
     x = torch.randn(graph.num_nodes, in_dim, generator=generator(1)).to(dtype).requires_grad_()
     double = x.detach().double().requires_grad_()
-    rows, block = torch.arange(graph.num_nodes), full_block(graph)
+    rows, block = torch.arange(graph.num_nodes), full_block(graph, backend)
     if restricted:
         rows = torch.randperm(graph.num_nodes, generator=generator(2))[:20].sort().values
-        block = row_block(graph, rows)
+        block = row_block(graph, rows, backend)
     out = ours(x, block)
     expected = theirs(double, to_index(graph))[rows]
     weight = torch.randn(out.shape, generator=generator(3)).to(dtype)
@@ -63,21 +70,26 @@ def layer_and_oracle(
     )
 
 
+BOTH = pytest.mark.parametrize("backend", [KERNELS, TORCH], ids=["kernels", "torch"])
+EXACT = pytest.mark.parametrize("backend", [EXACT_KERNELS, TORCH], ids=["kernels", "torch"])
 SHAPES = [(8, 8), (8, 5), (5, 12), (33, 16), (64, 64)]
 
 
+@BOTH
 @pytest.mark.parametrize("restricted", [False, True])
-def test_layer_equals_pyg(graph: KnowledgeGraph, restricted: bool) -> None:
+def test_layer_equals_pyg(graph: KnowledgeGraph, restricted: bool, backend: Backend) -> None:
     for in_dim, out_dim in SHAPES:
-        ours, theirs = layer_and_oracle(graph, in_dim, out_dim, restricted, torch.float64)
+        ours, theirs = layer_and_oracle(graph, in_dim, out_dim, restricted, torch.float64, backend)
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.usefixtures("plain_float32")
+@EXACT
 @pytest.mark.parametrize("restricted", [False, True])
-def test_layer_equals_pyg_to_float32(graph: KnowledgeGraph, restricted: bool) -> None:
+def test_layer_equals_pyg_to_float32(
+    graph: KnowledgeGraph, restricted: bool, backend: Backend
+) -> None:
     for in_dim, out_dim in SHAPES:
-        ours, theirs = layer_and_oracle(graph, in_dim, out_dim, restricted, torch.float32)
+        ours, theirs = layer_and_oracle(graph, in_dim, out_dim, restricted, torch.float32, backend)
         for value, wanted in zip(ours, theirs, strict=True):
             torch.testing.assert_close(value.double(), wanted, rtol=1e-5, atol=1e-5)
 
@@ -85,7 +97,7 @@ def test_layer_equals_pyg_to_float32(graph: KnowledgeGraph, restricted: bool) ->
 @pytest.mark.parametrize("restricted", [False, True])
 def test_layer_equals_pyg_to_bfloat16(graph: KnowledgeGraph, restricted: bool) -> None:
     for in_dim, out_dim in SHAPES:
-        ours, theirs = layer_and_oracle(graph, in_dim, out_dim, restricted, torch.float32)
+        ours, theirs = layer_and_oracle(graph, in_dim, out_dim, restricted, torch.float32, KERNELS)
         for value, wanted in zip(ours, theirs, strict=True):
             assert off(value, wanted) < BFLOAT16
 
@@ -101,9 +113,9 @@ def test_restricted_last_layer_gives_the_same_loss_and_gradients(
     for restricted in (True, False):
         model = GraphSage(graph.num_nodes, 16, 24, num_layers, generator()).double()
         decoder = DistMult(len(graph.relations), 24, torch.Generator().manual_seed(0)).double()
-        hidden = full_block(graph)
+        hidden = full_block(graph, KERNELS)
         if restricted:
-            z = model(hidden, row_block(graph, batch.rows))
+            z = model(hidden, row_block(graph, batch.rows, KERNELS))
         else:
             z = model(hidden, hidden)[batch.rows]
         loss = link_prediction_loss(decoder, z, batch)
@@ -125,16 +137,17 @@ def plain_embeddings(model: GraphSage, graph: KnowledgeGraph, oracles: list[SAGE
     return norm(oracles[-1](x, to_index(graph)))
 
 
+@BOTH
 @pytest.mark.parametrize("num_layers", [1, 2, 4])
 def test_model_and_its_gradients_equal_a_stack_of_pyg(
-    graph: KnowledgeGraph, monkeypatch: pytest.MonkeyPatch, num_layers: int
+    graph: KnowledgeGraph, monkeypatch: pytest.MonkeyPatch, num_layers: int, backend: Backend
 ) -> None:
-    monkeypatch.setattr(chunks, "MOST_ROWS", 16)
-    monkeypatch.setattr(chunks, "FEW_ROWS", 4)
+    monkeypatch.setattr(backend_module, "MOST_ROWS", 16)
+    monkeypatch.setattr(backend_module, "FEW_ROWS", 4)
     model = GraphSage(graph.num_nodes, 20, 24, num_layers, generator()).double()
     oracles = [oracle_for(layer, torch.float64) for layer in model._layers()]
     plain = plain_embeddings(model, graph, oracles)
-    block = full_block(graph)
+    block = full_block(graph, backend)
     lean = model(block, block)
     torch.testing.assert_close(lean, plain, rtol=1e-9, atol=1e-9)
     weight = torch.randn_like(lean)
@@ -151,35 +164,36 @@ def test_model_and_its_gradients_equal_a_stack_of_pyg(
 
 
 def assert_inference_equals_the_forward_pass(
-    graph: KnowledgeGraph, num_layers: int, dtype: torch.dtype, tolerance: float
+    graph: KnowledgeGraph, num_layers: int, dtype: torch.dtype, tolerance: float, backend: Backend
 ) -> None:
     model = GraphSage(graph.num_nodes, 16, 24, num_layers, generator()).to(dtype)
     with torch.no_grad():
-        expected = model(full_block(graph), full_block(graph))
+        block = full_block(graph, backend)
+        expected = model(block, block)
     said: list[str] = []
     for chunk_size in (1, 7, graph.num_nodes - 1, graph.num_nodes, 10**6):
-        out = embed_all(model, graph, chunk_size, said.append)
+        out = embed_all(model, graph, chunk_size, backend, said.append)
         torch.testing.assert_close(out, expected, rtol=tolerance, atol=tolerance)
     assert said == [f"Layer {i + 1}/{num_layers}" for i in range(num_layers)] * 5
 
 
+@BOTH
 @pytest.mark.parametrize("num_layers", [1, 3])
 def test_layer_wise_inference_equals_the_full_forward_pass(
-    graph: KnowledgeGraph, num_layers: int
+    graph: KnowledgeGraph, num_layers: int, backend: Backend
 ) -> None:
-    assert_inference_equals_the_forward_pass(graph, num_layers, torch.float64, 1e-12)
+    assert_inference_equals_the_forward_pass(graph, num_layers, torch.float64, 1e-12, backend)
     # In bfloat16 a last place may fall to either side of a tie that chunks add up differently.
-    assert_inference_equals_the_forward_pass(graph, num_layers, torch.float32, 2**-6)
+    assert_inference_equals_the_forward_pass(graph, num_layers, torch.float32, 2**-6, backend)
 
 
-@pytest.mark.usefixtures("plain_float32")
 @pytest.mark.parametrize("num_layers", [1, 3])
 def test_layer_wise_inference_equals_it_to_float32(graph: KnowledgeGraph, num_layers: int) -> None:
-    assert_inference_equals_the_forward_pass(graph, num_layers, torch.float32, 1e-5)
+    assert_inference_equals_the_forward_pass(graph, num_layers, torch.float32, 1e-5, EXACT_KERNELS)
 
 
 def test_embeddings_have_length_sqrt_dim_and_differ(graph: KnowledgeGraph) -> None:
-    z = embed_all(GraphSage(graph.num_nodes, 16, 24, 3, generator()), graph, 64)
+    z = embed_all(GraphSage(graph.num_nodes, 16, 24, 3, generator()), graph, 64, TORCH)
     np.testing.assert_allclose(z.norm(dim=1).numpy(), 24**0.5, rtol=1e-3)
     cosine = (z @ z.t() / 24).fill_diagonal_(0)
     assert cosine.max() < 0.999

@@ -1,7 +1,7 @@
 """Would everything run on Apple's MPS? Answered without a Mac, from what torch's wheel says.
 
 Both models are trained, and their inference and evaluation run, on a small synthetic graph on the
-CPU along the path of other devices (`ops.backend.device_path`), in front of the two witnesses of
+CPU along the path of other devices (`ops.reference`), in front of the two witnesses of
 `witnesses`. What the host does by design (drawing of batches, the look at collapse in float64) is
 left out: it works on tensors that the recipes keep on the CPU.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from clinical_drug_discovery.ops.backend import device_path
 from mps.witnesses import CallTree, Operations
 
 #: Has a kernel, but one that is slow somewhere, or one whose sums have no fixed order.
@@ -38,9 +37,9 @@ def audit_path(run: Callable[[], object], waits: int = 0) -> dict[str, Any]:
         on slow operations, unseen (what MPS composes, and a CPU does not show), most_shapes of an
         operation, largest_tensor in elements.
     """
-    with device_path(), Operations() as seen:
+    with Operations() as seen:
         run()
-    with device_path(), CallTree() as tree:
+    with CallTree() as tree:
         run()
     names = {name.split(".")[0].rstrip("_") for name in seen.calls}
     most = max(seen.shapes, key=lambda name: len(seen.shapes[name]), default="nothing")

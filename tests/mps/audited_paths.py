@@ -25,7 +25,7 @@ from clinical_drug_discovery.models.hgt import Hgt
 from clinical_drug_discovery.models.inference import LayeredModel, embed_all
 from clinical_drug_discovery.models.layers import DistMult
 from clinical_drug_discovery.models.sage import GraphSage
-from clinical_drug_discovery.ops.backend import device_path, in_bfloat16
+from clinical_drug_discovery.ops.backend import Backend
 from clinical_drug_discovery.ranking.bilinear_score import GnnScores
 from clinical_drug_discovery.training.batches import FullBatch, HostBatch, SubgraphBatches
 from clinical_drug_discovery.training.disease_pairs import (
@@ -37,6 +37,7 @@ from clinical_drug_discovery.training.edge_sampler import EdgeSampler, divide_eq
 from clinical_drug_discovery.training.optimizer import ModelOptimizer
 from clinical_drug_discovery.training.train import ContrastiveTerm, training_step
 
+TORCH = Backend(torch.device("cpu"), kernels=False)  # what other devices run
 _HIDDEN, _DIM, _HEADS = 64, 48, 4
 _CHUNK = 100  # of inference, so that some types take several
 _SCALE = 0.01  # of PrimeKG
@@ -82,14 +83,12 @@ def audited_paths(num_epochs: int = 2) -> Iterator[AuditedPath]:
     for name, model in models.items():
         sizes, alike = drawn[name]
         draw = partial(_draw, graph, sizes, alike, num_epochs)
-        with device_path():
-            whole = draw(FullBatch(graph, graph.device))
-            parts = draw(SubgraphBatches(graph, graph.device, int(_PART * graph.num_nodes), 0))
+        whole = draw(FullBatch(graph, TORCH))
+        parts = draw(SubgraphBatches(graph, TORCH, int(_PART * graph.num_nodes), 0))
         decoder = DistMult(len(graph.relations), _DIM, torch.Generator().manual_seed(0))
         train = partial(_train, model, decoder, whole)
         waits = num_epochs
         yield AuditedPath(f"{name} training", train, waits)
-        yield AuditedPath(f"{name} training in bfloat16", partial(_in_bfloat16, train), waits)
         sampled = partial(_train, model, decoder, parts)
         yield AuditedPath(f"{name} training on parts", sampled, waits)
         yield AuditedPath(f"{name} inference", partial(_embed, model, graph), 0)
@@ -110,9 +109,7 @@ def _draw(
         pairs = alike.sample(_HGT_FACTS) if alike is not None else None
         if pairs is not None:
             batch = batch.including(pairs.nodes)
-        part = views.next(batch)
-        _ = part.graph.source_chunks
-        drawn.append((part, pairs))
+        drawn.append((views.next(batch), pairs))
     return drawn
 
 
@@ -127,14 +124,8 @@ def _train(
         training_step(model, decoder, learner, part, term)
 
 
-def _in_bfloat16(run: Callable[[], object]) -> None:
-    """As CUDA does where it is asked to: looked at for waits, and for what shapes it sees."""
-    with in_bfloat16(True):
-        run()
-
-
 def _embed(model: LayeredModel[Any], graph: KnowledgeGraph) -> Tensor:
-    return embed_all(model, graph, _CHUNK)
+    return embed_all(model, graph, _CHUNK, TORCH)
 
 
 def _score(
@@ -142,5 +133,5 @@ def _score(
 ) -> npt.NDArray[np.floating]:
     """Every figure comes from these scores; made on the CPU, since embeddings go there."""
     span = graph.node_range(0)
-    scores = GnnScores(embed_all(model, graph, _CHUNK), decoder)
+    scores = GnnScores(embed_all(model, graph, _CHUNK, TORCH), decoder)
     return scores(np.arange(*span)[:_CHUNK], 0, span)

@@ -8,9 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
-from clinical_drug_discovery.ops.backend import device_path, uses_kernels
-from clinical_drug_discovery.training.edge_sampler import EdgeSampler, SteadyRows
 from mps.audit import audit_path
 from mps.audited_paths import AuditedPath, audited_paths
 from mps.operator_table import Coverage, coverage, operations
@@ -37,7 +34,7 @@ def test_every_path_passes(path: AuditedPath) -> None:
 
 
 def test_all_paths_are_there() -> None:
-    training = ("training", "training in bfloat16", "training on parts")
+    training = ("training", "training on parts")
     parts = (*training, "inference", "evaluation")
     assert list(PATHS) == [f"{model} {part}" for model in ("graphsage", "hgt") for part in parts]
 
@@ -120,26 +117,3 @@ def test_what_one_witness_misses_the_other_one_sees() -> None:
         torch.frexp(x)
     assert not seen.missing
     assert tree.missing
-
-
-def test_steady_rows_keep_the_facts_and_their_number(
-    graph: KnowledgeGraph, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("clinical_drug_discovery.training.edge_sampler.NUM_CANDIDATES", 4)
-    sampler = EdgeSampler(graph, [1] * len(graph.edge_types), 0)
-    cpu = torch.device("cpu")
-    with device_path():
-        steady = SteadyRows(graph, cpu)
-        assert not uses_kernels(cpu)
-    batches = [sampler.sample() for _ in range(8)]
-    filled = [steady.fill(batch) for batch in batches]
-    for batch, more in zip(batches, filled, strict=True):
-        assert torch.equal(more.rows, more.rows.unique())
-        assert torch.equal(batch.relation, more.relation)
-        for end in ("src", "dst", "candidates"):
-            assert torch.equal(batch.rows[getattr(batch, end)], more.rows[getattr(more, end)])
-    assert len({len(batch.rows) for batch in filled}) < len({len(b.rows) for b in batches})
-    assert len(filled[-1].rows) <= graph.num_nodes
-    assert uses_kernels(cpu)
-    batch = sampler.sample()
-    assert SteadyRows(graph, cpu).fill(batch) is batch

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from backends import EXACT_KERNELS, KERNELS, TORCH, heterogeneous_attention
 from closeness import BFLOAT16, off
 from graphs import Fact, node, random_facts, read_facts, to_rows, to_triples
 from torch import Tensor
@@ -17,14 +18,13 @@ from witness import LargestTensor, peak_bytes
 
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.graph.read import read_graph
-from clinical_drug_discovery.ops import attention as attention_module
 from clinical_drug_discovery.ops import reference
-from clinical_drug_discovery.ops.attention import heterogeneous_attention
+from clinical_drug_discovery.ops.backend import Backend
 from clinical_drug_discovery.ops.blocks import Block, full_block, range_block, row_block
-from clinical_drug_discovery.ops.cpu import attention as cpu_attention
 from clinical_drug_discovery.ops.cpu import head_maps as cpu_heads
 
 HEADS, DIM = 4, 3
+EXACT = pytest.mark.parametrize("backend", [EXACT_KERNELS, TORCH], ids=["kernels", "torch"])
 WIDTH = HEADS * DIM
 
 
@@ -53,8 +53,7 @@ def parameters(
 
 
 def attend_all(given: list[Tensor], block: Block) -> Tensor:
-    x, weight, bias, attention, message, prior = given
-    return heterogeneous_attention(x, weight, bias, attention, message, prior, block)
+    return heterogeneous_attention(block, *given)
 
 
 def outputs_and_gradients(
@@ -67,7 +66,7 @@ def outputs_and_gradients(
 
 
 def ours_and_pyg(
-    graph: KnowledgeGraph, heads: int, dim: int, dtype: torch.dtype
+    graph: KnowledgeGraph, heads: int, dim: int, dtype: torch.dtype, backend: Backend
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Output and gradients of ours, and of the oracle in float64.
 
@@ -104,7 +103,7 @@ def ours_and_pyg(
     x_dict = {name: x[bounds[t] : bounds[t + 1]] for t, name in enumerate(names)}
     result = torch.func.functional_call(oracle, values, (x_dict, edges))
     theirs = torch.cat([result[name] for name in names])
-    ours = torch.nn.functional.gelu(attend_all(given, full_block(graph)))
+    ours = torch.nn.functional.gelu(attend_all(given, full_block(graph, backend)))
     direction = torch.randn(ours.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
     return (
         [ours, *torch.autograd.grad((ours * direction).sum(), given)],
@@ -115,34 +114,29 @@ def ours_and_pyg(
 SHAPES = [(4, 3), (1, 1), (2, 5), (3, 8), (8, 20), (4, 16), (1, 32), (3, 48)]  # heads, head dim
 
 
-def assert_equals_pyg(graph: KnowledgeGraph, dtype: torch.dtype, tolerance: float) -> None:
+def assert_equals_pyg(
+    graph: KnowledgeGraph, dtype: torch.dtype, tolerance: float, backend: Backend
+) -> None:
     for heads, dim in SHAPES:
-        ours, theirs = ours_and_pyg(graph, heads, dim, dtype)
+        ours, theirs = ours_and_pyg(graph, heads, dim, dtype, backend)
         for at, (value, wanted) in enumerate(zip(ours, theirs, strict=True)):
             assert off(value, wanted) < tolerance, (heads, dim, at)
 
 
-@pytest.mark.parametrize("backend", [cpu_attention, reference])
-def test_equals_pyg(
-    graph: KnowledgeGraph, backend: object, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(attention_module, "cpu_attention", backend)
-    assert_equals_pyg(graph, torch.float64, 1e-9)
+@pytest.mark.parametrize("backend", [KERNELS, TORCH], ids=["kernels", "torch"])
+def test_equals_pyg(graph: KnowledgeGraph, backend: Backend) -> None:
+    assert_equals_pyg(graph, torch.float64, 1e-9, backend)
 
 
-@pytest.mark.usefixtures("plain_float32")
-@pytest.mark.parametrize("backend", [cpu_attention, reference])
-def test_equals_pyg_to_float32(
-    graph: KnowledgeGraph, backend: object, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(attention_module, "cpu_attention", backend)
-    assert_equals_pyg(graph, torch.float32, 1e-4)
+@EXACT
+def test_equals_pyg_to_float32(graph: KnowledgeGraph, backend: Backend) -> None:
+    assert_equals_pyg(graph, torch.float32, 1e-4, backend)
 
 
 def test_equals_pyg_to_bfloat16(graph: KnowledgeGraph) -> None:
     """Errors pass four maps; those of the prior add up terms of both signs that mostly cancel."""
     for heads, dim in SHAPES:
-        *ours, by_prior = zip(*ours_and_pyg(graph, heads, dim, torch.float32), strict=True)
+        *ours, by_prior = zip(*ours_and_pyg(graph, heads, dim, torch.float32, KERNELS), strict=True)
         for at, (value, wanted) in enumerate(ours):
             assert off(value, wanted) < 4 * BFLOAT16, (heads, dim, at)
         assert off(*by_prior) < 8 * BFLOAT16, (heads, dim)
@@ -158,12 +152,11 @@ def _in_order(oracle: HGTConv, values: dict[str, Tensor]) -> list[Tensor]:
 def test_reference_in_any_chunks_equals_the_kernels(
     graph: KnowledgeGraph, chunk_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given, block = parameters(graph, torch.float64), full_block(graph)
-    wanted = outputs_and_gradients(given, block)
+    given = parameters(graph, torch.float64)
+    wanted = outputs_and_gradients(given, full_block(graph, KERNELS))
     monkeypatch.setattr(reference.attend, "__defaults__", (chunk_size,))
     monkeypatch.setattr(reference.attend_backward, "__defaults__", (chunk_size,))
-    monkeypatch.setattr(attention_module, "cpu_attention", reference)
-    ours = outputs_and_gradients(given, block)
+    ours = outputs_and_gradients(given, full_block(graph, TORCH))
     torch.testing.assert_close(ours, wanted, rtol=1e-10, atol=1e-10)
 
 
@@ -189,8 +182,8 @@ def test_any_order_of_edge_types_gives_the_same(
     assert to_triples(other) == to_triples(graph)
     # x, weight and bias go by node; attention, message and prior by edge type.
     moved = given[:3] + [value.detach()[order].requires_grad_() for value in given[3:]]
-    wanted = outputs_and_gradients(given, full_block(graph))
-    ours = outputs_and_gradients(moved, full_block(other))
+    wanted = outputs_and_gradients(given, full_block(graph, KERNELS))
+    ours = outputs_and_gradients(moved, full_block(other, KERNELS))
     wanted[4:] = [gradient[order] for gradient in wanted[4:]]
     torch.testing.assert_close(ours, wanted, rtol=1e-10, atol=1e-12)
 
@@ -205,7 +198,7 @@ def test_peak_memory_does_not_grow_with_the_edges(tmp_path: Path, restricted: bo
     for facts in (more[:20_000], more):
         graph = read_facts(tmp_path, facts)
         rows = torch.from_numpy(np.sort(np.random.default_rng(1).permutation(550)[:120]))
-        block = row_block(graph, rows) if restricted else full_block(graph)
+        block = row_block(graph, rows, KERNELS) if restricted else full_block(graph, KERNELS)
         given = parameters(graph, torch.float32, width)
         attend_all(given, block).sum().backward()  # compiled, and the mirrored edges are made
         forward = peak_bytes(partial(attend_all, given, block))
@@ -222,19 +215,17 @@ def test_peak_memory_does_not_grow_with_the_edges(tmp_path: Path, restricted: bo
     assert peaks[1][1] <= peaks[0][1] + shares[1] - shares[0] + small
 
 
-@pytest.mark.usefixtures("plain_float32")  # the reference adds up in what it stores
-@pytest.mark.parametrize("backend", [cpu_attention, reference])
+@EXACT
 def test_no_tensor_of_the_edges_times_the_width_exists(
-    tmp_path: Path, rng: np.random.Generator, backend: object, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, rng: np.random.Generator, backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention_module, "cpu_attention", backend)
     for function in (reference.attend, reference.attend_backward):
         monkeypatch.setattr(function, "__defaults__", (100,))
     sizes = {"drug": 120, "disease": 120, "gene/protein": 120}
     graph = read_facts(tmp_path, random_facts(rng, 12_000, sizes))
     given = parameters(graph, torch.float32, 64)
     with LargestTensor() as seen:  # type: ignore[no-untyped-call]  # torch has no types for it
-        attend_all(given, full_block(graph)).sum().backward()
+        attend_all(given, full_block(graph, backend)).sum().backward()
     # The largest are a type's shares, and the parts of the gradient by the matrices of its heads.
     shares = int(graph.edge_type_counts.max()) * 2 * HEADS
     assert seen.numel <= max(cpu_heads._PARTS * 2 * 64 * 16, shares) < graph.num_edges * 64 // 10
@@ -244,9 +235,9 @@ def test_restricted_rows_and_ranges_equal_rows_of_the_whole(
     graph: KnowledgeGraph, rng: np.random.Generator
 ) -> None:
     given = parameters(graph, torch.float64)
-    whole = attend_all(given, full_block(graph))
+    whole = attend_all(given, full_block(graph, KERNELS))
     rows = torch.from_numpy(np.sort(rng.permutation(graph.num_nodes)[:30]))
-    part = outputs_and_gradients(given, row_block(graph, rows))
+    part = outputs_and_gradients(given, row_block(graph, rows, KERNELS))
     torch.testing.assert_close(part[0], whole[rows], rtol=1e-12, atol=1e-12)
     direction = torch.zeros_like(whole)
     direction[rows] = torch.randn(part[0].shape, generator=torch.Generator().manual_seed(1)).to(
@@ -257,7 +248,9 @@ def test_restricted_rows_and_ranges_equal_rows_of_the_whole(
     with torch.no_grad():
         for size in (1, 7, graph.num_nodes):
             pieces = [
-                attend_all(given, range_block(graph, start, min(start + size, graph.num_nodes)))
+                attend_all(
+                    given, range_block(graph, start, min(start + size, graph.num_nodes), KERNELS)
+                )
                 for start in range(0, graph.num_nodes, size)
             ]
             torch.testing.assert_close(torch.cat(pieces), whole, rtol=1e-12, atol=1e-12)
@@ -274,7 +267,7 @@ def test_isolated_nodes_get_zero_and_a_single_node_type_works(tmp_path: Path) ->
     assert (lonely.degree == 0).any()
     for g in (graph, lonely):
         given = parameters(g, torch.float64)
-        results = outputs_and_gradients(given, full_block(g))
+        results = outputs_and_gradients(given, full_block(g, KERNELS))
         assert all(torch.isfinite(value).all() for value in results)
         assert (results[0][g.degree == 0] == 0).all()
 
@@ -289,26 +282,25 @@ def test_a_hub_of_50_000_edges_and_large_logits(tmp_path: Path) -> None:
     given = parameters(graph, torch.float32)
     with torch.no_grad():
         given[0] *= 30  # logits in the thousands overflow any softmax without its maximum
-    results = outputs_and_gradients(given, full_block(graph))
+    results = outputs_and_gradients(given, full_block(graph, KERNELS))
     assert all(torch.isfinite(value).all() for value in results)
 
 
-@pytest.mark.usefixtures("plain_float32")
 def test_large_logits_are_exact_to_float32(tmp_path: Path) -> None:
     graph = hub_graph(tmp_path)
     given = parameters(graph, torch.float32)
     with torch.no_grad():
         given[0] *= 30
-    results = outputs_and_gradients(given, full_block(graph))
+    results = outputs_and_gradients(given, full_block(graph, EXACT_KERNELS))
     assert all(torch.isfinite(value).all() for value in results)
     double = [value.detach().double().requires_grad_() for value in given]
-    wanted = attend_all(double, full_block(graph))
+    wanted = attend_all(double, full_block(graph, EXACT_KERNELS))
     torch.testing.assert_close(results[0].double(), wanted, rtol=1e-2, atol=1e-2)
 
 
 def test_gradients_by_finite_differences(tmp_path: Path) -> None:
     facts = random_facts(np.random.default_rng(0), 25, {"drug": 4, "disease": 4, "gene/protein": 5})
     graph = read_facts(tmp_path, facts)
-    block = full_block(graph)
+    block = full_block(graph, KERNELS)
     given = parameters(graph, torch.float64, width=HEADS)
     assert torch.autograd.gradcheck(lambda *values: attend_all(list(values), block), given)

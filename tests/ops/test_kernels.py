@@ -14,6 +14,7 @@ import numba
 import numpy as np
 import pytest
 import torch
+from backends import KERNELS
 from closeness import BFLOAT16, off
 from graphs import Fact, Node, node, random_facts, to_rows
 from torch import Tensor
@@ -21,10 +22,10 @@ from torch import Tensor
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.graph.read import read_graph
 from clinical_drug_discovery.ops import reference
+from clinical_drug_discovery.ops.backend import has_bfloat16_products, padded
 from clinical_drug_discovery.ops.blocks import Block, full_block, range_block, row_block
 from clinical_drug_discovery.ops.cpu import attention as cpu_attention
 from clinical_drug_discovery.ops.cpu import neighbors as cpu
-from clinical_drug_discovery.ops.precision import has_bfloat16_products, padded
 
 #: In what rows are stored, in what is computed, and how far from exact that may be.
 DTYPES = (
@@ -83,7 +84,7 @@ def blocks(graph: KnowledgeGraph) -> list[Block]:
     some = torch.randperm(graph.num_nodes, generator=torch.Generator().manual_seed(5))[:40]
     one_type = torch.arange(*graph.node_range(1), 2)
     rows = some.sort().values, one_type, (graph.degree == 0).nonzero()[:, 0], some[:0]
-    return [full_block(graph), *(row_block(graph, part) for part in rows)]
+    return [full_block(graph, KERNELS), *(row_block(graph, part, KERNELS) for part in rows)]
 
 
 def ranges(graph: KnowledgeGraph) -> list[Block]:
@@ -93,7 +94,7 @@ def ranges(graph: KnowledgeGraph) -> list[Block]:
         (7, graph.num_nodes - 2),
         (graph.type_offsets[1], 50),
     )
-    return [range_block(graph, start, stop) for start, stop in bounds]
+    return [range_block(graph, start, stop, KERNELS) for start, stop in bounds]
 
 
 class Draw:
@@ -130,8 +131,8 @@ def check_sums(
     scale, out = scale.to(computed), draw(block.num_rows, width, dtype=computed)
     wanted, scale_64, messages_64 = double(out, scale, messages)
     sums = torch.zeros_like(wanted)
-    reference.add_neighbors(messages_64, block, sums)
-    wanted += scale_64[:, None] * sums
+    reference.add_neighbors(messages_64, block, scale_64, sums)
+    wanted += sums
     cpu.add_neighbors(messages, block, scale, out)
     assert off(out, wanted) < tolerance
     if block.place is None:
@@ -144,7 +145,7 @@ def check_sums(
     ):
         out = draw(last - first, width, dtype=computed)
         wanted, messages_64 = double(out, messages)
-        given = block, block.places(), node_type
+        given = block, node_type
         reference.add_neighbors_backward(messages_64, *given, wanted)
         cpu.add_neighbors_backward(messages, *given, out)
         assert off(out, wanted) < tolerance
@@ -298,7 +299,7 @@ def test_attention_through_many_tables_and_pieces(
 
 def test_a_hub_of_50_000_edges(hub: KnowledgeGraph, monkeypatch: pytest.MonkeyPatch) -> None:
     first = torch.tensor([0, 7, hub.num_nodes - 1])
-    for block in (full_block(hub), row_block(hub, first)):
+    for block in (full_block(hub, KERNELS), row_block(hub, first, KERNELS)):
         for stored, computed, tolerance in (DTYPES[0], DTYPES[2]):
             check_sums(block, 33, (stored, computed), 10 * tolerance)
             for most in (1 << 18, 1_000):
@@ -379,7 +380,7 @@ def test_neither_the_number_of_threads_nor_the_run_changes_a_bit(
     for threads in (1, all_threads, all_threads):
         numba.set_num_threads(threads)
         found = head_maps(5_000)
-        for block in (full_block(graph), blocks(graph)[1], full_block(hub)):
+        for block in (full_block(graph, KERNELS), blocks(graph)[1], full_block(hub, KERNELS)):
             found += sums_and_attention(block)
         results.append([value.contiguous().view(-1).view(torch.uint8) for value in found])
     assert all(value.any() for value in results[0])
@@ -395,7 +396,7 @@ def sums_and_attention(block: Block) -> list[Tensor]:
     cpu.add_neighbors(messages, block, scale, sums)
     by_message = torch.zeros(graph.type_offsets[1], 33)
     messages = messages[: block.num_rows]
-    cpu.add_neighbors_backward(messages, block, block.places(), 0, by_message)
+    cpu.add_neighbors_backward(messages, block, 0, by_message)
     given = Given.draw(block, 3, 16, torch.bfloat16, torch.float32)
     highest, total, weighted = given.attend(cpu_attention)
     by_q, by_scale, by_kv = given.backward(cpu_attention, highest + total.log())

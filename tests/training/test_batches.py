@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from backends import KERNELS, TORCH
 from graphs import Fact, to_rows
 
 from clinical_drug_discovery.graph.knowledge_graph import IntArray, KnowledgeGraph
@@ -18,7 +18,6 @@ from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
 from clinical_drug_discovery.models.hgt import Hgt
 from clinical_drug_discovery.models.layers import DistMult
 from clinical_drug_discovery.models.sage import GraphSage
-from clinical_drug_discovery.ops.backend import device_path
 from clinical_drug_discovery.ops.blocks import full_block, row_block
 from clinical_drug_discovery.system.errors import InputError
 from clinical_drug_discovery.training.batches import (
@@ -138,7 +137,7 @@ def test_every_edge_type_is_seen_however_few_edges_it_has(
 ) -> None:
     """A step asks for a quarter of them at most, in either direction."""
     sizes = np.minimum(max_positives(graph.edge_type_counts, "sampled"), 10**6)
-    batches = SubgraphBatches(graph, CPU, graph.num_nodes, seed=0)
+    batches = SubgraphBatches(graph, KERNELS, graph.num_nodes, seed=0)
     part = batches.next(EdgeSampler(graph, sizes, seed=0).sample()).graph
     left = part.edge_type_counts / graph.edge_type_counts
     assert left.min() >= 0.5
@@ -167,23 +166,22 @@ def test_the_learning_rate_falls_to_nothing(graph: KnowledgeGraph) -> None:
 
 
 @pytest.mark.parametrize("model_name", ["graphsage", "hgt"])
-def test_a_step_on_the_path_of_gpus_is_the_same(
+def test_a_step_of_the_torch_backend_is_the_same(
     model_name: str, graph: KnowledgeGraph, few_candidates: None
 ) -> None:
     found = []
-    for path in (nullcontext, device_path):
-        with path():
-            generator = torch.Generator().manual_seed(0)
-            model = make(model_name, graph, generator).double()
-            decoder = DistMult(len(graph.relations), 12, generator).double()
-            edges = EdgeSampler(graph, np.minimum(graph.edge_type_counts, 1), seed=1)
-            batches = SubgraphBatches(graph, CPU, graph.num_nodes, seed=1)
-            view = batches.next(edges.sample()).to(CPU)
-            vectors = ModelOptimizer(model, decoder, 0.01, 1, lazy=True).vectors(view.nodes)
-            loss = link_prediction_loss(
-                decoder, model(view.all_nodes, view.targets, vectors), view.facts
-            )
-            loss.backward()
+    for backend in (KERNELS, TORCH):
+        generator = torch.Generator().manual_seed(0)
+        model = make(model_name, graph, generator).double()
+        decoder = DistMult(len(graph.relations), 12, generator).double()
+        edges = EdgeSampler(graph, np.minimum(graph.edge_type_counts, 1), seed=1)
+        batches = SubgraphBatches(graph, backend, graph.num_nodes, seed=1)
+        view = batches.next(edges.sample()).to_device()
+        vectors = ModelOptimizer(model, decoder, 0.01, 1, lazy=True).vectors(view.nodes)
+        loss = link_prediction_loss(
+            decoder, model(view.all_nodes, view.targets, vectors), view.facts
+        )
+        loss.backward()
         grads = [weight.grad for weight in (vectors, *decoder.parameters())]
         found.append([loss.detach(), *(grad for grad in grads if grad is not None)])
     for ours, wanted in zip(*found, strict=True):
@@ -197,8 +195,8 @@ def test_a_step_is_one_on_the_part_without_its_facts(
     """The same embeddings and gradients as of a model of the part alone, given its vectors."""
     generator = torch.Generator().manual_seed(0)
     edges = EdgeSampler(graph, np.minimum(graph.edge_type_counts, 1), seed=1)
-    batches = SubgraphBatches(graph, CPU, graph.num_nodes * 2 // 3, seed=1)
-    view = batches.next(edges.sample()).to(CPU)
+    batches = SubgraphBatches(graph, KERNELS, graph.num_nodes * 2 // 3, seed=1)
+    view = batches.next(edges.sample()).to_device()
     assert view.nodes is not None
     part = view.all_nodes.graph
     facts = zip(
@@ -216,7 +214,7 @@ def test_a_step_is_one_on_the_part_without_its_facts(
     vectors = learner.vectors(view.nodes)
     z = model(view.all_nodes, view.targets, vectors)
     rows = torch.searchsorted(view.nodes, view.rows)
-    other = alone(full_block(part), row_block(part, rows))
+    other = alone(full_block(part, KERNELS), row_block(part, rows, KERNELS))
     assert torch.equal(z, other)
     by_z = torch.randn(z.shape, generator=generator)
     (z * by_z).sum().backward()

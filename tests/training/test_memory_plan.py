@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from backends import KERNELS
 
 from clinical_drug_discovery.graph.knowledge_graph import EdgeType, KnowledgeGraph
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
@@ -35,8 +36,8 @@ SAGE_SETTINGS = SageSettings(512, 256, 3, 100, 0.01, 10_000, "full", None)
 HGT_SETTINGS = HgtSettings(
     512, 256, 2, 8, 100, 0.001, 0.5, 1_000, "full", None, 0.1, 0.1, "a", "b", "r"
 )
-SAGE = Plan(SIZES, SAGE_SETTINGS, chunk_size=4_096)
-HGT = Plan(SIZES, HGT_SETTINGS, num_sharing=500_000, chunk_size=4_096)
+SAGE = Plan(SIZES, SAGE_SETTINGS, KERNELS, chunk_size=4_096)
+HGT = Plan(SIZES, HGT_SETTINGS, KERNELS, num_sharing=500_000, chunk_size=4_096)
 
 
 def change(plan: Plan, **changed: Any) -> Plan:

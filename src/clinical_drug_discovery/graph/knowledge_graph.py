@@ -20,11 +20,8 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from clinical_drug_discovery.graph.chunks import steady_size, window_rows
 from clinical_drug_discovery.system.errors import InputError
 
-_SOURCE_CHUNK = 8_192  # of nodes whose heads are multiplied at a time
-_CHUNK_COST = 1_024  # what the launches of such a chunk cost, in nodes
 #: The node types that drug ranking needs, as PrimeKG names them.
 DRUG, DISEASE = "drug", "disease"
 IntArray = npt.NDArray[np.integer]
@@ -134,17 +131,6 @@ class KnowledgeGraph:
         return self.type_offsets[node_type], self.type_offsets[node_type + 1]
 
     @cached_property
-    def room(self) -> int:
-        """For how many nodes buffers of a single type have room: the largest, or a window."""
-        most = max(last - first for first, last in pairwise(self.type_offsets))
-        return max(most, window_rows(self.num_nodes))
-
-    def view_of(self, node_type: int) -> slice:
-        """`room` nodes, those of a type among them: for GPUs, where shapes should not differ."""
-        first = min(self.type_offsets[node_type], self.num_nodes - self.room)
-        return slice(first, first + self.room)
-
-    @cached_property
     def endpoint_types(self) -> tuple[tuple[int, int], ...]:
         """The source and target type of each edge type, as indices into `node_type_names`."""
         index = {name: t for t, name in enumerate(self.node_type_names)}
@@ -194,19 +180,6 @@ class KnowledgeGraph:
             return tuple(nodes.to(self.device) for nodes in self.host.sources)
         degrees = (self.indptr_of(r).diff() for r in self.reverse_edge_type)
         return tuple(degree.nonzero()[:, 0] for degree in degrees)
-
-    @cached_property
-    def source_chunks(self) -> tuple[tuple[Tensor, ...], ...]:
-        """`sources` for GPUs, numbered as in `view_of`: in chunks of one size, filled up."""
-        size = steady_size([len(nodes) for nodes in self.host.sources], _SOURCE_CHUNK, _CHUNK_COST)
-        chunks = []
-        for (src, _), nodes in zip(self.endpoint_types, self.host.sources, strict=True):
-            first = self.type_offsets[src] - self.view_of(src).start
-            starts = range(0, len(nodes), size)
-            places = [torch.arange(start, start + size) for start in starts]
-            filled = [nodes[place.clamp_(max=len(nodes) - 1)] + first for place in places]
-            chunks.append(tuple(chunk.to(self.device) for chunk in filled))
-        return tuple(chunks)
 
     @cached_property
     def reverse_edges(self) -> Tensor:

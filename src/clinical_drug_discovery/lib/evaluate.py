@@ -156,10 +156,10 @@ def evaluate_model(
     held_out = _hold_out(run, graph, make_split, settings, seed)
     num_edges, graph = graph.num_edges, held_out.split.graph
     plan = plan_training(run, graph, trained_with, memory_budget, chunk_size, rank_fit_bytes(graph))
-    compile_kernels(run)
+    compile_kernels(run, plan.backend)
     with one_thread(plan.is_small):
         trained = train(run, graph, trained_with, plan, seed)
-        embeddings, collapse = embed_nodes(run, trained.model, graph, plan.chunk_size)
+        embeddings, collapse = embed_nodes(run, trained.model, graph, plan.chunk_size, plan.backend)
     gnn = GnnScores(embeddings, trained.decoder)
     with run.timed("relations"):
         relations = relation_metrics(graph, held_out.facts, gnn, seed=seed)

@@ -134,10 +134,10 @@ def generate_hgt_embeddings(
     graph = read_edges(run, include_node_types, limit_nodes, cache, cache_dir)
     rank_fit = rank_fit_bytes(graph) if ranker else 0
     plan = plan_training(run, graph, settings, memory_budget, chunk_size, rank_fit)
-    compile_kernels(run)
+    compile_kernels(run, plan.backend)
     with one_thread(plan.is_small):
         trained = train_hgt(run, graph, settings, plan, seed)
-        embeddings, collapse = embed_nodes(run, trained.model, graph, plan.chunk_size)
+        embeddings, collapse = embed_nodes(run, trained.model, graph, plan.chunk_size, plan.backend)
         fitted = fit_ranker(run, graph, trained, embeddings, ranker, seed)
     return write_results(
         run, graph, plan, trained, embeddings, collapse, fitted,

@@ -1,20 +1,14 @@
-"""The Heterogeneous Graph Transformer with a learned vector per node.
+"""The Heterogeneous Graph Transformer (HGT) with a learned vector per node.
 
 Notation: N nodes, M target rows of a block, T node types, R edge types, C hidden channels in H
-heads of d, D embedding dimensions.
-
-What an HGT layer makes of what its nodes attended to, with gradients that compute little again.
-
-x' = norm(sigmoid(skip) out(gelu(attention)) + (1 - sigmoid(skip)) x), see `hgt.HgtLayer`.
-
-Notation: M rows ordered by node type, C channels in H heads of d, P = H times d padded to whole
-vectors of the kernels.
+heads of d, D embedding dimensions. In the kernels' arrays heads are padded, and have P channels in
+all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,155 +17,25 @@ from torch.nn import functional
 
 from clinical_drug_discovery.models.initialisation import uniform
 from clinical_drug_discovery.models.layers import (
-    normed,
-    normed_and_scale,
-    normed_gradient,
-    normed_gradient_of,
+    TypedLinear,
+    layer_norm_backward_from_result,
+    layer_norm_with_scale,
 )
 from clinical_drug_discovery.ops.attention import Parameters, attend, attend_backward, head_dots
-from clinical_drug_discovery.ops.backend import Window, choosing_once
+from clinical_drug_discovery.ops.backend import Backend
 from clinical_drug_discovery.ops.blocks import Block
-from clinical_drug_discovery.ops.buffers import empty, zeros
+from clinical_drug_discovery.ops.buffers import empty, zeros, zeros_like
 from clinical_drug_discovery.ops.mean import own_rows
-from clinical_drug_discovery.ops.precision import linear, linear_gradients, storage_dtype
-from clinical_drug_discovery.ops.rowwise import (
-    RowFunction,
-    TakesRows,
-    backward_by_type,
-    by_type,
-    windows_by_type,
-    writing,
-)
-
-
-class TypedLinear(nn.Module):
-    """The weights of a linear map of its own for each node type."""
-
-    def __init__(
-        self, num_types: int, in_dim: int, out_dim: int, generator: torch.Generator
-    ) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(uniform((num_types, out_dim, in_dim), in_dim, generator))
-        self.bias = nn.Parameter(torch.zeros(num_types, out_dim))
-
-
-class HgtLayer(nn.Module):
-    """One layer of "Heterogeneous Graph Transformer" (arXiv:2003.01332), eq. 3 to 5.
-
-    Attention as in `ops.heterogeneous_attention`, then per node type gelu, output map and a gated
-    skip: x' = norm(sigmoid(skip) out(gelu(attention)) + (1 - sigmoid(skip)) x), with `norm` layer
-    normalisation without parameters, which the paper does not have.
-    """
-
-    def __init__(
-        self,
-        num_types: int,
-        num_edge_types: int,
-        dim: int,
-        num_heads: int,
-        generator: torch.Generator,
-    ) -> None:
-        super().__init__()
-        head_dim = dim // num_heads
-        heads = (num_edge_types, num_heads, head_dim, head_dim)
-        self.kqv = TypedLinear(num_types, dim, 3 * dim, generator)
-        self.attention = nn.Parameter(uniform(heads, head_dim, generator))
-        self.message = nn.Parameter(uniform(heads, head_dim, generator))
-        self.prior = nn.Parameter(torch.ones(num_edge_types, num_heads))
-        self.out = TypedLinear(num_types, dim, dim, generator)
-        self.skip = nn.Parameter(torch.ones(num_types))
-
-    def forward(self, x: Tensor, block: Block) -> Tensor:
-        """Compute the block's target rows from all source rows.
-
-        Args:
-            x: shape (N, C), the nodes in order of their types.
-            block: M target rows.
-
-        Returns:
-            shape (M, C).
-        """
-        updated: Tensor = _Layer.apply(  # type: ignore[no-untyped-call]  # torch has no types for it
-            x, self.kqv.weight, self.kqv.bias, self.attention, self.message, self.prior,
-            self.out.weight, self.out.bias, self.skip, block,
-        )  # fmt: skip
-        return updated
-
-
-@choosing_once
-class _Layer(torch.autograd.Function):
-    """`HgtLayer` with attention and update in one, so that buffers are used again.
-
-    Kept for the backward pass are x, what was attended to and the result, which whatever comes next
-    keeps as well. The place of the incoming gradient is taken by the gradient by what was attended
-    to and then by that of the queries: left to autograd, a layer of all nodes takes five more
-    (N, C) buffers, 0.6 GiB on PrimeKG.
-    So the gradient that arrives must belong to the layer alone: a caller that passes one to
-    torch.autograd.grad, or uses the output twice, has to copy it.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, *given: Any) -> Tensor:
-        *weights, block = given
-        parameters = Parameters.padded(*weights[:5])
-        attended, ctx.log_total = attend(x, parameters, block)
-        own = own_rows(x, block.rows)
-        out, ctx.scale = update(attended, own, weights[5:], block.row_ptr, parameters.dim)
-        ctx.save_for_backward(x, *weights)
-        # Of all nodes it waits for the backward passes of the layers above: as what is gathered.
-        whole = isinstance(block.rows, slice)
-        if whole and storage_dtype(x) != x.dtype:
-            attended = empty(x, *attended.shape, dtype=storage_dtype(x)).copy_(attended)
-        ctx.attended = attended
-        ctx.block, ctx.out = block, out.detach()  # itself, it would keep its own context alive
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, *weights = ctx.saved_tensors
-        parameters, block, attended = Parameters.padded(*weights[:5]), ctx.block, ctx.attended
-        out = ctx.out
-        # Overwritten below: a second backward pass must fail, not mislead.
-        del ctx.attended, ctx.out
-        fits = attended.shape == grad.shape and grad.is_contiguous()
-        by_attended = grad if fits else empty(grad, *attended.shape)
-        fits = fits and attended.dtype == grad.dtype
-        by_own = attended if fits else empty(grad, *grad.shape)
-        dotted = _Dotted(by_attended, attended, parameters.scale.shape[1])
-        rows = attended, own_rows(x, block.rows), out, ctx.scale
-        take = dotted, writing(by_own)
-        by_update = update_backward(grad, rows, weights[5:], block.row_ptr, parameters.dim, take)
-        del rows, attended, out, grad
-        grad_x = by_own
-        if not isinstance(block.rows, slice):
-            grad_x = zeros(x, *x.shape)
-            grad_x[block.rows] = by_own
-        delta = dotted.dots
-        del by_own, dotted, take
-        grads = attend_backward(x, parameters, block, ctx.log_total, delta, by_attended, grad_x)
-        return grad_x, *parameters.cut(grads), *by_update, None
-
-
-class _Dotted:
-    """Takes the gradients of some rows, and keeps their dot products with the rows."""
-
-    def __init__(self, target: Tensor, rows: Tensor, num_heads: int) -> None:
-        self._target, self._rows, self._num_heads = target, rows, num_heads
-        self.dots = target.new_empty(len(rows), num_heads)
-
-    def __call__(self, window: Window, grad: Tensor) -> None:
-        window.put(self.dots, head_dots(self._rows[window.rows], grad, self._num_heads))
-        window.put(self._target, grad)
+from clinical_drug_discovery.ops.precision import linear, linear_gradients
 
 
 class Hgt(nn.Module):
     """Input maps per node type, a stack of `HgtLayer`, and output maps per node type.
 
     Every node has a learned vector as input: with one input per type, attention would average equal
-    vectors. The output map ends in layer normalisation without parameters, as each layer does: all
-    embeddings have length sqrt(D). Kept for the backward pass of a hidden layer are
-    its input and what was attended to, (N, C) each.
+    vectors. The output map ends in layer normalisation without parameters, as each layer does, so
+    all embeddings have length sqrt(D). Kept for the backward pass of a hidden layer are its input
+    and the result of its attention, (N, C) each.
     """
 
     def __init__(
@@ -193,7 +57,7 @@ class Hgt(nn.Module):
             HgtLayer(num_types, num_edge_types, hidden_dim, num_heads, generator)
             for _ in range(num_layers)
         )
-        self.out = TypedLinear(num_types, hidden_dim, embedding_dim, generator)
+        self.out = TypedLinear(num_types, hidden_dim, embedding_dim, generator, norm=True)
         self.stages = [
             ("Projecting each node type", hidden_dim),
             *((f"Layer {index}/{num_layers}", hidden_dim) for index in range(1, num_layers + 1)),
@@ -206,125 +70,214 @@ class Hgt(nn.Module):
         Args:
             hidden: all nodes, for every layer but the last.
             target: the M rows that are wanted, for the last layer.
-            vectors: shape (N, C), of the blocks' nodes; `node_embedding` if None.
+            vectors: shape (N, C), the vectors of the blocks' nodes; `node_embedding` if None.
 
         Returns:
             shape (M, D).
         """
-        x: Tensor = self.node_embedding if vectors is None else vectors
-        for index in range(len(self.layers)):
-            x = self.apply_stage(index, x, None, hidden)
-        x = self.apply_stage(len(self.layers), x, None, target)
-        return _map(_NORMED_LINEAR, x, self.out, target.row_ptr)
+        x = self.project(self.node_embedding if vectors is None else vectors, hidden)
+        *hidden_layers, last = self._layers()
+        for layer in hidden_layers:
+            x = _Layer.apply(x, hidden, *layer.weights())  # type: ignore[no-untyped-call]  # torch has no types for it
+        x = _Layer.apply(x, target, *last.weights())  # type: ignore[no-untyped-call]  # as above
+        embeddings: Tensor = self.out(x, target)
+        return embeddings
 
-    def begin_stage(self, index: int, x: Tensor) -> None:
-        """Nothing is made for all blocks of a stage: keys and values of all types would not fit."""
+    def begin_stage(self, index: int, x: Tensor, backend: Backend) -> None:
+        """Prepare nothing: keys and values of all node types would not fit into memory."""
 
     def apply_stage(self, index: int, x: Tensor, begun: None, block: Block) -> Tensor:
-        """Input maps, one of the layers, or output maps, for a block's target rows."""
+        """Apply the input maps, one of the layers, or the output maps to a block's target rows."""
         if index == 0:
-            return _map(_LINEAR, own_rows(x, block.rows), self.project, block.row_ptr)
-        if index > len(self.layers):
-            return _map(_NORMED_LINEAR, own_rows(x, block.rows), self.out, block.row_ptr)
-        updated: Tensor = self.layers[index - 1](x, block)
+            result: Tensor = self.project(own_rows(x, block.rows), block)
+        elif index <= len(self.layers):
+            result = self._layers()[index - 1](x, block)
+        else:
+            result = self.out(own_rows(x, block.rows), block)
+        return result
+
+    def _layers(self) -> list[HgtLayer]:
+        return [cast(HgtLayer, layer) for layer in self.layers]
+
+
+class HgtLayer(nn.Module):
+    """One layer of "Heterogeneous Graph Transformer" (arXiv:2003.01332), eq. 3 to 5.
+
+    With a = the attention of `ops.attention` and g = sigmoid(skip), per node type:
+
+        x' = norm(g out(gelu(a)) + (1 - g) x)
+
+    `norm` is layer normalisation without parameters, which the paper does not have.
+    """
+
+    def __init__(
+        self,
+        num_types: int,
+        num_edge_types: int,
+        dim: int,
+        num_heads: int,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        head_dim = dim // num_heads
+        heads = (num_edge_types, num_heads, head_dim, head_dim)
+        self.kqv = TypedLinear(num_types, dim, 3 * dim, generator)
+        self.attention = nn.Parameter(uniform(heads, head_dim, generator))
+        self.message = nn.Parameter(uniform(heads, head_dim, generator))
+        self.prior = nn.Parameter(torch.ones(num_edge_types, num_heads))
+        self.out = TypedLinear(num_types, dim, dim, generator)
+        self.skip = nn.Parameter(torch.ones(num_types))
+
+    def weights(self) -> tuple[Tensor, ...]:
+        """Return the weights in the order in which the layer takes them."""
+        of_attention = self.kqv.weight, self.kqv.bias, self.attention, self.message, self.prior
+        return *of_attention, self.out.weight, self.out.bias, self.skip
+
+    def forward(self, x: Tensor, block: Block) -> Tensor:
+        """Compute the block's target rows from all source rows.
+
+        Args:
+            x: shape (N, C), the nodes in order of their types.
+            block: M target rows.
+
+        Returns:
+            shape (M, C).
+        """
+        updated: Tensor = _Layer.apply(x, block, *self.weights())  # type: ignore[no-untyped-call]  # torch has no types for it
         return updated
 
 
-def _map(function: RowFunction, x: Tensor, maps: TypedLinear, row_ptr: tuple[int, ...]) -> Tensor:
-    return by_type(function, row_ptr, (x,), (maps.weight, maps.bias), maps.weight.shape[1])
+class _Layer(torch.autograd.Function):
+    """`HgtLayer` with attention and update in one, so that buffers are used again.
+
+    Kept for the backward pass are x, the result of the attention, and the layer's result, which the
+    next layer keeps as well. The incoming gradient is overwritten by the gradient by the attention
+    and then by the one by the queries. Left to autograd, a layer of all nodes takes five more
+    (N, C) buffers, 0.6 GiB on PrimeKG.
+
+    So the incoming gradient must belong to the layer alone: a caller that passes one to
+    torch.autograd.grad, or uses the output twice, has to copy it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, block: Block, *weights: Tensor) -> Tensor:
+        parameters = Parameters.padded(block.backend, *weights[:5])
+        attended, ctx.log_total = attend(x, parameters, block)
+        own = own_rows(x, block.rows)
+        out, ctx.scale = _update(attended, own, weights[5:], block, parameters.dim)
+        ctx.save_for_backward(x, *weights)
+        # With all nodes it waits for the layers above: stored as rows for edges to gather are.
+        stored = block.backend.storage_dtype(x.dtype)
+        if isinstance(block.rows, slice) and stored != x.dtype:
+            attended = empty(x, *attended.shape, dtype=stored).copy_(attended)
+        ctx.attended = attended
+        ctx.block, ctx.out = block, out.detach()  # out itself would keep its own context alive
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, *weights = ctx.saved_tensors
+        block, attended, out = ctx.block, ctx.attended, ctx.out
+        parameters = Parameters.padded(block.backend, *weights[:5])
+        # Overwritten below: a second backward pass must fail, not mislead.
+        del ctx.attended, ctx.out
+        fits = attended.shape == grad.shape and grad.is_contiguous()
+        grad_attended = grad if fits else empty(grad, *attended.shape)
+        fits = fits and attended.dtype == grad.dtype
+        grad_own = attended if fits else empty(grad, *grad.shape)
+        delta = grad.new_empty(len(grad), parameters.scale.shape[1])
+        grad_update = _update_backward(
+            grad, (attended, own_rows(x, block.rows), out, ctx.scale), weights[5:], block,
+            parameters.dim, (grad_attended, grad_own, delta),
+        )  # fmt: skip
+        del attended, out, grad
+        grad_x = grad_own
+        if not isinstance(block.rows, slice):
+            grad_x = zeros(x, *x.shape)
+            grad_x[block.rows] = grad_own
+        del grad_own
+        grads = attend_backward(x, parameters, block, ctx.log_total, delta, grad_attended, grad_x)
+        return grad_x, None, *parameters.cut(grads), *grad_update
 
 
-def _normed_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return normed(linear(x, weight, bias))
-
-
-def _normed_linear_gradients(
-    grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor
-) -> tuple[Tensor, ...]:
-    return linear_gradients(normed_gradient(grad, linear(x, weight, bias)), x, weight, bias)
-
-
-_LINEAR = RowFunction(linear, linear_gradients)
-_NORMED_LINEAR = RowFunction(_normed_linear, _normed_linear_gradients)
-
-
-def update(
-    attended: Tensor,
-    own: Tensor,
-    weights: Sequence[Tensor],
-    row_ptr: tuple[int, ...],
-    head_dim: int,
+def _update(
+    attended: Tensor, own: Tensor, weights: Sequence[Tensor], block: Block, head_dim: int
 ) -> tuple[Tensor, Tensor]:
-    """Update all rows.
+    """Compute x' = norm(g out(gelu(attended)) + (1 - g) own).
 
     Args:
-        attended: shape (M, P).
-        own: shape (M, C), the rows of x.
-        weights: output map, its bias and skip of each node type, shapes (T, C, C), (T, C), (T,).
-        row_ptr: the rows of type t are row_ptr[t]:row_ptr[t + 1].
+        attended: shape (M, P), the result of the attention.
+        own: shape (M, C), the block's target rows of x.
+        weights: output map, its bias, and skip of each node type, shapes (T, C, C), (T, C), (T,).
+        block: M target rows.
         head_dim: d.
 
     Returns:
-        The new rows, shape (M, C), and by what they were multiplied to normalise them, (M, 1).
+        x', shape (M, C), and the factors by which its rows were normalised, shape (M, 1).
     """
+    weight, bias, skip = weights
     out = empty(own, *own.shape)
     scale = own.new_empty(len(own), 1)
-    for t, window in windows_by_type(out, row_ptr):
-        weight, bias, skip = (w[t] for w in weights)
-        active = functional.gelu(_cut(attended[window.rows], own.shape[1], head_dim))
-        mixed = torch.lerp(own[window.rows], linear(active, weight, bias), skip.sigmoid())
-        for target, rows in zip((out, scale), normed_and_scale(mixed), strict=True):
-            window.put(target, rows)
+    for t, rows in block.typed_chunks():
+        active = functional.gelu(_cut(attended[rows], own.shape[1], head_dim))
+        mapped = linear(active, weight[t], bias[t], block.backend)
+        mixed = torch.lerp(own[rows], mapped, skip[t].sigmoid())
+        out[rows], scale[rows] = layer_norm_with_scale(mixed)
     return out, scale
 
 
-def update_backward(
+def _update_backward(
     grad: Tensor,
-    rows: tuple[Tensor, Tensor, Tensor, Tensor],
+    given: tuple[Tensor, Tensor, Tensor, Tensor],
     weights: Sequence[Tensor],
-    row_ptr: tuple[int, ...],
+    block: Block,
     head_dim: int,
-    take: tuple[TakesRows, TakesRows],
+    results: tuple[Tensor, Tensor, Tensor],
 ) -> list[Tensor]:
-    """Gradients of `update`. What was mapped follows from the result: no product is made again.
+    """Compute the gradients of `_update`; no product is computed a second time.
 
     Args:
-        grad: shape (M, C), by the new rows.
-        rows: attended, own, the new rows and their scale.
-        weights: as in `update`.
-        row_ptr: as in `update`.
-        head_dim: as in `update`.
-        take: take the gradients by attended, shape (M, P), and by own, a window at a time.
+        grad: shape (M, C), the gradient by x'.
+        given: attended, own, x' and the scale of its rows.
+        weights: as in `_update`.
+        block: as in `_update`.
+        head_dim: as in `_update`.
+        results: the gradients by attended, shape (M, P), and by own, shape (M, C), and the dot
+            products of each head's result and gradient, shape (M, H), are written to these. The
+            first may be `grad` itself, the second may be attended.
 
     Returns:
         The gradients by the weights.
     """
-
-    def gradients(
-        grad: Tensor, attended: Tensor, own: Tensor, out: Tensor, scale: Tensor,
-        weight: Tensor, bias: Tensor, skip: Tensor,
-    ) -> tuple[Tensor, ...]:  # fmt: skip
-        width = attended.shape[1]
-        attended = _cut(attended, own.shape[1], head_dim)
-        share = skip.sigmoid()
-        by_mixed = normed_gradient_of(grad, out, scale)
-        # Of rows that are orthogonal to 1 the mean of the mixed rows is no matter:
-        # by_mixed . (mapped - own) = by_mixed . (mixed - own) / share.
-        apart = torch.div(out, scale).sub_(own)
-        by_skip = by_mixed.flatten().dot(apart.flatten()) * (1 - share)
-        by_mapped = by_mixed * share
-        by_active, by_weight, by_bias = linear_gradients(
-            by_mapped, functional.gelu(attended), weight, bias
+    attended, own, out, scale = given
+    weight, _, skip = weights
+    grad_attended, grad_own, delta = results
+    grads = zeros_like(weights)
+    for t, rows in block.typed_chunks():
+        x, channels = own[rows], _cut(attended[rows].to(grad.dtype), own.shape[1], head_dim)
+        gate = skip[t].sigmoid()
+        grad_mixed = layer_norm_backward_from_result(grad[rows], out[rows], scale[rows])
+        # grad_mixed is orthogonal to 1, so the rows' mean does not matter:
+        # grad_mixed . (mapped - x) = grad_mixed . (mixed - x) / gate.
+        apart = torch.div(out[rows], scale[rows]).sub_(x)
+        grads[2][t] += grad_mixed.flatten().dot(apart.flatten()) * (1 - gate)
+        grad_mapped = grad_mixed * gate
+        grad_active, grad_weight, grad_bias = linear_gradients(
+            grad_mapped, functional.gelu(channels), weight[t], block.backend
         )
-        by_attended = torch.ops.aten.gelu_backward(by_active, attended)
-        by_own = by_mixed.sub_(by_mapped)
-        return _pad(by_attended, width, head_dim), by_own, by_weight, by_bias, by_skip
-
-    return backward_by_type(gradients, row_ptr, rows, weights, grad, take)
+        grads[0][t] += grad_weight
+        grads[1][t] += grad_bias
+        grad_heads = torch.ops.aten.gelu_backward(grad_active, channels)
+        grad_heads = _pad(grad_heads, attended.shape[1], head_dim)
+        delta[rows] = head_dots(attended[rows], grad_heads, delta.shape[1])
+        grad_attended[rows] = grad_heads
+        grad_own[rows] = grad_mixed.sub_(grad_mapped)
+    return grads
 
 
 def _cut(rows: Tensor, dim: int, head_dim: int) -> Tensor:
-    """The channels of padded heads that are none of the padding, shape (m, C)."""
+    """Return the channels of heads without their padding, shape (m, C)."""
     if rows.shape[1] == dim:
         return rows
     heads: Tensor = rows.unflatten(1, (dim // head_dim, -1))
@@ -332,7 +285,7 @@ def _cut(rows: Tensor, dim: int, head_dim: int) -> Tensor:
 
 
 def _pad(rows: Tensor, width: int, head_dim: int) -> Tensor:
-    """The reverse of `_cut`, with zeros, shape (m, P)."""
+    """Pad heads with zeros, shape (m, P)."""
     if rows.shape[1] == width:
         return rows
     heads = rows.unflatten(1, (-1, head_dim))

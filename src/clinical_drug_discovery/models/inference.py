@@ -10,6 +10,7 @@ from torch import Tensor
 
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.models.collapse import Collapse, collapse_by_type, collapse_warnings
+from clinical_drug_discovery.ops.backend import Backend
 from clinical_drug_discovery.ops.blocks import Block, range_block
 from clinical_drug_discovery.ops.buffers import empty, release_buffers
 from clinical_drug_discovery.system.errors import InputError
@@ -33,8 +34,8 @@ class LayeredModel(Protocol[Begun]):
     def stages(self) -> Sequence[tuple[str, int]]:
         """What is said of each stage, and the width of its output, in order."""
 
-    def begin_stage(self, index: int, x: Tensor) -> Begun:
-        """What all blocks of a stage need, made once."""
+    def begin_stage(self, index: int, x: Tensor, backend: Backend) -> Begun:
+        """Compute what all blocks of a stage need, once."""
 
     def apply_stage(self, index: int, x: Tensor, begun: Begun, block: Block) -> Tensor:
         """Output of a stage for a block's target rows, activation included, shape (M, D)."""
@@ -45,6 +46,7 @@ def embed_all(
     model: LayeredModel[Begun],
     graph: KnowledgeGraph,
     chunk_size: int,
+    backend: Backend,
     on_stage: Callable[[str], None] = lambda name: None,
 ) -> Tensor:
     """Run one stage for all nodes, then the next, a chunk of nodes at a time.
@@ -60,6 +62,7 @@ def embed_all(
         model: on the device that it is to run on.
         graph: on the model's device.
         chunk_size: nodes at a time.
+        backend: computes.
         on_stage: called with each stage's name before it.
 
     Returns:
@@ -68,10 +71,10 @@ def embed_all(
     x: Tensor = model.node_embedding.detach()
     for index, (name, dim) in enumerate(model.stages):
         on_stage(name)
-        begun = model.begin_stage(index, x)
+        begun = model.begin_stage(index, x, backend)
         out = empty(x, len(x), dim)
         for start, stop in _even_chunks(len(x), chunk_size):
-            block = range_block(graph, start, stop)
+            block = range_block(graph, start, stop, backend)
             out[start:stop] = model.apply_stage(index, x, begun, block)
             empty_cache(x.device)
         x = out
@@ -92,6 +95,7 @@ def embed_nodes(
     model: LayeredModel[Any],
     graph: KnowledgeGraph,
     chunk_size: int,
+    backend: Backend,
 ) -> tuple[Tensor, Collapse]:
     """Embed all nodes, and warn of node types that have collapsed.
 
@@ -106,7 +110,7 @@ def embed_nodes(
         run.progress.detail(f"{stage}...")
 
     with run.timed("inference"):
-        embeddings = embed_all(model, graph.to(run.device), chunk_size, on_stage=begin)
+        embeddings = embed_all(model, graph.to(backend.device), chunk_size, backend, begin)
         if not all(torch.isfinite(rows).all() for rows in embeddings.split(_FINITE_ROWS)):
             raise InputError(
                 f"learning_rate (got {run.learning_rate}) is too high: "

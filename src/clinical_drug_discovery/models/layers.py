@@ -1,51 +1,123 @@
-"""Layer normalisation without parameters, in which both models' layers end.
+"""Layers that the models share: layer normalisation, a linear map per node type, DistMult.
 
-"Layer Normalization" (arXiv:1607.06450), eq. 3 and 4, without gain and bias: rows of mean 0 and
-length sqrt(dim).
+Notation: M rows, T node types, C and D columns of input and output, R relations.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-_MEAN = 0.5  # of these weights, in standard deviations
-
-_FIRST_WEIGHT = 3.0  # root mean square: the softmax of random embeddings is sharp enough then
-
+from clinical_drug_discovery.models.initialisation import uniform
+from clinical_drug_discovery.ops.blocks import Block
+from clinical_drug_discovery.ops.buffers import empty, zeros_like
+from clinical_drug_discovery.ops.precision import linear, linear_gradients
 
 _EPS = 1e-5
+_MEAN = 0.5  # mean of a relation's first weights, in standard deviations
+_FIRST_WEIGHT = 3.0  # their root mean square: the softmax of random embeddings is sharp enough then
 
 
-def normed(x: Tensor) -> Tensor:
-    """Normalise each row."""
+def layer_norm(x: Tensor) -> Tensor:
+    """Normalise each row to mean 0 and length sqrt(C).
+
+    "Layer Normalization" (arXiv:1607.06450), eq. 3 and 4, without gain and bias.
+    """
     return functional.layer_norm(x, x.shape[1:], eps=_EPS)
 
 
-def normed_and_scale(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Normalised rows, and 1 / their deviation, shape (m, 1)."""
+def layer_norm_with_scale(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Normalise each row; return the rows and 1 / standard deviation of each, shape (m, 1)."""
     out, _, scale = torch.native_layer_norm(x, x.shape[1:], None, None, _EPS)
     return out, scale
 
 
-def normed_gradient_of(grad: Tensor, out: Tensor, scale: Tensor) -> Tensor:
-    """`normed_gradient`, from what `normed_and_scale` gave in place of x."""
+def layer_norm_backward(grad: Tensor, x: Tensor) -> Tensor:
+    """Return the gradient of `layer_norm` by x, from the one by its result."""
+    _, mean, scale = torch.native_layer_norm(x, x.shape[1:], None, None, _EPS)
+    return _layer_norm_backward(grad, x, mean, scale)
+
+
+def layer_norm_backward_from_result(grad: Tensor, out: Tensor, scale: Tensor) -> Tensor:
+    """Return the same from what `layer_norm_with_scale` returned, without x."""
     mean, one = torch.zeros_like(scale), torch.ones_like(scale)
-    by_x: Tensor = torch.ops.aten.native_layer_norm_backward(
-        grad, out, out.shape[1:], mean, one, None, None, [True, False, False]
-    )[0]
-    return by_x.mul_(scale)
+    return _layer_norm_backward(grad, out, mean, one).mul_(scale)
 
 
-def normed_gradient(grad: Tensor, x: Tensor) -> Tensor:
-    """The gradient of `normed` by x, from that by its result."""
-    shape = x.shape[1:]
-    _, mean, scale = torch.native_layer_norm(x, shape, None, None, _EPS)
-    by_x: Tensor = torch.ops.aten.native_layer_norm_backward(
-        grad, x, shape, mean, scale, None, None, [True, False, False]
+def _layer_norm_backward(grad: Tensor, x: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+    grad_x: Tensor = torch.ops.aten.native_layer_norm_backward(
+        grad, x, x.shape[1:], mean, scale, None, None, [True, False, False]
     )[0]
-    return by_x
+    return grad_x
+
+
+class TypedLinear(nn.Module):
+    """A linear map of its own for each node type, with layer normalisation after it if wanted."""
+
+    def __init__(
+        self,
+        num_types: int,
+        in_dim: int,
+        out_dim: int,
+        generator: torch.Generator,
+        *,
+        norm: bool = False,
+    ) -> None:
+        super().__init__()
+        self.norm = norm
+        self.weight = nn.Parameter(uniform((num_types, out_dim, in_dim), in_dim, generator))
+        self.bias = nn.Parameter(torch.zeros(num_types, out_dim))
+
+    def forward(self, x: Tensor, block: Block) -> Tensor:
+        """Map each row by the weights of its node type.
+
+        Args:
+            x: shape (M, C), the block's target rows.
+            block: says which rows are of which type.
+
+        Returns:
+            shape (M, D). Kept for the backward pass: x.
+        """
+        out: Tensor = _TypedLinear.apply(x, self.weight, self.bias, block, self.norm)  # type: ignore[no-untyped-call]  # torch has no types for it
+        return out
+
+
+class _TypedLinear(torch.autograd.Function):
+    """Some thousands of rows at a time; what lies before the norm is computed again backwards."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, block: Block, norm: bool
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight, bias)
+        ctx.block, ctx.norm = block, norm
+        out = empty(x, len(x), bias.shape[1])
+        for t, rows in block.typed_chunks():
+            mapped = linear(x[rows], weight[t], bias[t], block.backend)
+            out[rows] = layer_norm(mapped) if norm else mapped
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, bias = ctx.saved_tensors
+        block: Block = ctx.block
+        grad_x = empty(x, *x.shape)
+        grad_weight, grad_bias = zeros_like((weight, bias))
+        for t, rows in block.typed_chunks():
+            part = grad[rows]
+            if ctx.norm:
+                mapped = linear(x[rows], weight[t], bias[t], block.backend)
+                part = layer_norm_backward(part, mapped)
+            grads = linear_gradients(part, x[rows], weight[t], block.backend)
+            grad_x[rows] = grads[0]
+            grad_weight[t] += grads[1]
+            grad_bias[t] += grads[2]
+        return grad_x, grad_weight, grad_bias, None, None
 
 
 class DistMult(nn.Module):

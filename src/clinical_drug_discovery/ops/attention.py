@@ -1,99 +1,67 @@
-"""HGT's attention over all edge types at once, streamed: exact, without any edge-sized buffer.
+"""HGT's attention over all edge types at once: exact, without any edge-sized buffer.
 
-Notation: N nodes, M target rows, T node types, R edge types, H heads of d channels, C = H d.
+"Heterogeneous Graph Transformer" (arXiv:2003.01332), eq. 3 and 4 and the sum of eq. 2. For an edge
+of type r from node j to node i, logit = q_i . (A_r k_j) prior_r / sqrt(d). The softmax is over ALL
+incoming edges of i, across edge types. The result is the sum of attention weight times M_r v_j, and
+0 for a node without edges.
+
+The edge types are processed one after the other, grouped by their source type, with a running
+maximum and a running denominator for each row and head (online softmax).
+
+Notation: N nodes, M target rows, T node types, R edge types, H heads of d channels, C = H d. In the
+kernels' arrays heads are padded to D channels, and P = H D.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from clinical_drug_discovery.ops import reference
-from clinical_drug_discovery.ops.backend import (
-    Window,
-    choosing_once,
-    chunks_of,
-    uses_kernels,
-    windows,
-)
+from clinical_drug_discovery.ops.backend import Backend
 from clinical_drug_discovery.ops.blocks import Block
 from clinical_drug_discovery.ops.buffers import empty, zeros, zeros_like
 from clinical_drug_discovery.ops.cpu import attention as cpu_attention
 from clinical_drug_discovery.ops.mean import own_rows
-from clinical_drug_discovery.ops.precision import (
-    linear,
-    linear_backward,
-    linear_into,
-    padded,
-    product_dtype,
-    storage_dtype,
-)
-from clinical_drug_discovery.system.errors import check_shape
-
-
-def heterogeneous_attention(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    attention: Tensor,
-    message: Tensor,
-    prior: Tensor,
-    block: Block,
-) -> Tensor:
-    """Mutual attention and message passing over typed edges.
-
-    "Heterogeneous Graph Transformer" (arXiv:2003.01332), eq. 3 and 4 and the sum of eq. 2: for an
-    edge of type r from j to i, logit = q_i (k_j A_r) prior_r / sqrt(d); softmax over ALL incoming
-    edges of i across edge types; result = sum of its shares times v_j M_r; 0 without edges.
-
-    The edge types are streamed, grouped by their source type, with a running maximum and sum per
-    row and head. Kept for the backward pass are x, the result and the log-sum-exp. Peak beside
-    these: see `memory`.
-
-    Args:
-        x: shape (N, C), the nodes in order of their types.
-        weight: shape (T, 3 C, C), maps of each node type to keys, queries and values.
-        bias: shape (T, 3 C).
-        attention: shape (R, H, d, d), A of each edge type and head.
-        message: shape (R, H, d, d), M of each edge type and head.
-        prior: shape (R, H).
-        block: M target rows.
-
-    Returns:
-        shape (M, C).
-    """
-    check_shape("x", x, block.graph.num_nodes, attention.shape[1] * attention.shape[2])
-    result: Tensor = _Attention.apply(  # type: ignore[no-untyped-call]  # torch has no types for it
-        x, weight, bias, attention, message, prior, block
-    )
-    return result
+from clinical_drug_discovery.ops.precision import linear_backward, linear_into
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """The weights of one layer's attention, heads padded to whole vectors of the kernels."""
+    """The weights of one layer's attention, with heads padded to whole vectors of the kernels."""
 
-    weight: Tensor  #: shape (T, 3 P, C)
+    weight: Tensor  #: shape (T, 3 P, C): keys, queries and values of each node type
     bias: Tensor  #: shape (T, 3 P)
-    attention: Tensor  #: shape (R, H, D, D)
-    message: Tensor  #: shape (R, H, D, D)
-    scale: Tensor  #: shape (R, H)
-    dim: int  #: d, of which D is the next multiple of what a vector holds
+    attention: Tensor  #: shape (R, H, D, D): A of each edge type and head
+    message: Tensor  #: shape (R, H, D, D): M of each edge type and head
+    scale: Tensor  #: shape (R, H): prior / sqrt(d)
+    dim: int  #: d; D is the next multiple of a vector's length
 
     @staticmethod
     def padded(
-        weight: Tensor, bias: Tensor, attention: Tensor, message: Tensor, prior: Tensor
+        backend: Backend,
+        weight: Tensor,
+        bias: Tensor,
+        attention: Tensor,
+        message: Tensor,
+        prior: Tensor,
     ) -> Parameters:
-        """Pad the arguments of `heterogeneous_attention`; nothing is copied where all fits."""
+        """Pad the heads of weights with D = d; nothing is copied where no padding is needed.
+
+        Args:
+            backend: decides on the padding.
+            weight: shape (T, 3 C, C).
+            bias: shape (T, 3 C).
+            attention: shape (R, H, d, d).
+            message: shape (R, H, d, d).
+            prior: shape (R, H).
+        """
         num_heads, dim = attention.shape[1:3]
-        more = padded(dim) - dim
+        more = backend.padded(dim) - dim
         if more:
             parts = (len(weight), 3, num_heads, dim)
             weight = functional.pad(weight.unflatten(1, parts[1:]), (0, 0, 0, more)).flatten(1, 3)
@@ -104,7 +72,7 @@ class Parameters:
         return Parameters(weight, bias, attention, message, prior / dim**0.5, dim)
 
     def cut(self, grads: Parameters) -> tuple[Tensor, ...]:
-        """The gradients by the arguments of `padded` from those by its result."""
+        """Return the gradients by the arguments of `padded`, from those by its result."""
         num_heads, dim = self.attention.shape[1], self.dim
         parts = (3, num_heads, -1)
         return (
@@ -117,31 +85,36 @@ class Parameters:
 
 
 def attend(x: Tensor, parameters: Parameters, block: Block) -> tuple[Tensor, Tensor]:
-    """`heterogeneous_attention` without a graph of gradients.
+    """Compute the attention of a block's target rows to their sources, without autograd.
 
-    Peak beside the result: the queries and the buffers of one source type, see `memory`.
+    Peak beside the result: the queries and the buffers of one source type.
+
+    Args:
+        x: shape (N, C), the nodes in order of their types.
+        parameters: of the layer.
+        block: M target rows.
 
     Returns:
         The result with padded heads, shape (M, P), and the log-sum-exp of the logits, shape (M, H).
     """
     stream = _Stream(x, parameters, block)
     num_heads, num_rows = parameters.scale.shape[1], block.num_rows
-    q = empty(x, num_rows, stream.width, dtype=storage_dtype(x))
+    q = empty(x, num_rows, stream.width, dtype=block.backend.storage_dtype(x.dtype))
     stream.queries(q)
-    highest = x.new_full((num_rows, num_heads), -torch.inf)
-    sums = torch.zeros_like(highest)
-    out = zeros(x, num_rows, stream.width)
+    running_max = x.new_full((num_rows, num_heads), -torch.inf)
+    denominator = torch.zeros_like(running_max)
+    numerator = zeros(x, num_rows, stream.width)
     for src_type, edge_types in stream.by_source_type():
         stream.keys_and_values(src_type)
         for r in edge_types:
             rows = stream.rows(r)
-            stream.backend.attend(
+            stream.operations.attend(
                 block, r, q[rows], stream.mapped(r), parameters.scale[r],
-                highest[rows], sums[rows], out[rows], **stream.numbering(src_type),
+                running_max[rows], denominator[rows], numerator[rows],
             )  # fmt: skip
-    heads = out.view(num_rows, num_heads, -1)
-    heads /= sums.clamp(min=torch.finfo(sums.dtype).tiny)[..., None]
-    return out, sums.log_().add_(highest)
+    heads = numerator.view(num_rows, num_heads, -1)
+    heads /= denominator.clamp(min=torch.finfo(x.dtype).tiny)[..., None]
+    return numerator, denominator.log_().add_(running_max)
 
 
 def attend_backward(
@@ -153,180 +126,122 @@ def attend_backward(
     grad: Tensor,
     grad_x: Tensor,
 ) -> Parameters:
-    """Gradients of `attend`.
+    """Compute the gradients of `attend`.
 
     Args:
         x: shape (N, C).
         parameters: as in `attend`.
         block: as in `attend`.
-        log_total: shape (M, H), what `attend` gave.
+        log_total: shape (M, H), from `attend`.
         delta: shape (M, H), dot products of each head's result and gradient.
-        grad: shape (M, P), by the result; its place is taken by the gradient by the queries.
+        grad: shape (M, P), the gradient by the result; overwritten by the one by the queries.
         grad_x: shape (N, C); the gradient by x is added.
 
     Returns:
         The gradients by `parameters`.
     """
-    stream = _Stream(x, parameters, block)
+    stream, backend = _Stream(x, parameters, block), block.backend
     num_rows, width = grad.shape
-    qg = empty(x, num_rows, 2, width, dtype=storage_dtype(x))
+    qg = empty(x, num_rows, 2, width, dtype=backend.storage_dtype(x.dtype))
     stream.queries(qg[:, 0])
     qg[:, 1] = grad
     grad_q = grad.zero_()
     scale = parameters.scale
     given = parameters.weight, parameters.bias, parameters.attention, parameters.message, scale
-    by_weight, by_bias, by_attention, by_message, by_scale = zeros_like(given)
-    grads = Parameters(by_weight, by_bias, by_attention, by_message, by_scale, parameters.dim)
+    of_weight, of_bias, of_attention, of_message, of_scale = zeros_like(given)
+    grads = Parameters(of_weight, of_bias, of_attention, of_message, of_scale, parameters.dim)
     for src_type, edge_types in stream.by_source_type():
         stream.keys_and_values(src_type)
-        nodes = stream.nodes(src_type)
-        by_heads = stream.buffer("grad heads", nodes).flatten(1).zero_()
+        nodes = slice(*block.graph.node_range(src_type))
+        heads = stream.buffer("heads", src_type).flatten(1)
+        grad_heads = stream.buffer("grad heads", src_type).flatten(1).zero_()
         for r in edge_types:
             rows = stream.rows(r)
-            kv, by_kv = stream.mapped(r), stream.buffer("grad kv", nodes)
-            grads.scale[r] = stream.backend.attend_backward(
+            kv, grad_kv = stream.mapped(r), stream.buffer("grad kv", src_type)
+            grads.scale[r] = stream.operations.attend_backward(
                 block, r, qg[rows], kv, scale[r], log_total[rows], delta[rows],
-                grad_q[rows], by_kv, **stream.numbering(src_type),
+                grad_q[rows], grad_kv,
             )  # fmt: skip
-            heads = stream.buffer("heads", nodes).flatten(1)
-            by_matrices = torch.zeros_like(stream.matrices(r))
-            for of in stream.sources(r):
-                by_matrices += stream.backend.map_heads_backward(
-                    of, heads, stream.matrices(r), by_kv.flatten(1), by_heads
-                )
-            grads.attention[r], grads.message[r] = by_matrices.chunk(2)
+            grad_matrices = stream.operations.map_heads_backward(
+                stream.sources(r), heads, stream.matrices(r), grad_kv.flatten(1), grad_heads
+            )
+            grads.attention[r], grads.message[r] = grad_matrices.chunk(2)
         weight, bias = stream.maps(src_type)
-        by_weight, by_bias = zeros_like((weight, bias))
+        grad_weight, grad_bias = zeros_like((weight, bias))
         linear_backward(
-            by_heads, x[nodes], weight, grad_x[nodes], by_weight, by_bias,
-            stream.own_nodes(src_type),
-        )  # fmt: skip
+            grad_heads, x[nodes], weight, grad_x[nodes], grad_weight, grad_bias, backend
+        )
         for part, columns in enumerate(stream.columns):
-            grads.weight[src_type, columns] = by_weight[part * width : (part + 1) * width]
-            grads.bias[src_type, columns] = by_bias[part * width : (part + 1) * width]
+            grads.weight[src_type, columns] = grad_weight[part * width : (part + 1) * width]
+            grads.bias[src_type, columns] = grad_bias[part * width : (part + 1) * width]
     columns = slice(width, 2 * width)
-    for t, window in stream.targets(grad_q):
-        own = stream.own(window.rows)
+    for t, rows in block.typed_rows:
+        own = stream.own(rows)
         whole = isinstance(block.rows, slice)
-        by_own = grad_x[block.rows][window.rows] if whole else torch.zeros_like(own)
+        grad_own = grad_x[block.rows][rows] if whole else torch.zeros_like(own)
         linear_backward(
-            window.only(grad_q[window.rows]), own, parameters.weight[t, columns], by_own,
-            grads.weight[t, columns], grads.bias[t, columns],
+            grad_q[rows], own, parameters.weight[t, columns], grad_own,
+            grads.weight[t, columns], grads.bias[t, columns], backend,
         )  # fmt: skip
         if not isinstance(block.rows, slice):
-            grad_x.index_add_(0, block.rows[window.rows], by_own)
+            grad_x.index_add_(0, block.rows[rows], grad_own)
     return grads
 
 
-@choosing_once
-class _Attention(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, *given: Any) -> Tensor:
-        *weights, block = given
-        parameters = Parameters.padded(*weights)
-        out, ctx.log_total = attend(x, parameters, block)
-        ctx.save_for_backward(x, out, *weights)
-        ctx.block = block
-        heads: Tensor = out.unflatten(1, (weights[2].shape[1], -1))
-        return heads[..., : parameters.dim].flatten(1).clone()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, out, *weights = ctx.saved_tensors
-        parameters = Parameters.padded(*weights)
-        num_heads = parameters.scale.shape[1]
-        by_out = zeros(out, *out.shape)
-        by_out.unflatten(1, (num_heads, -1))[..., : parameters.dim] = grad.unflatten(
-            1, (num_heads, -1)
-        )
-        delta = head_dots(out, by_out, num_heads)
-        grad_x = zeros(x, *x.shape)
-        grads = attend_backward(x, parameters, ctx.block, ctx.log_total, delta, by_out, grad_x)
-        return grad_x, *parameters.cut(grads), None
-
-
 def head_dots(a: Tensor, b: Tensor, num_heads: int) -> Tensor:
-    """Dot products of the heads of two arrays of rows, shape (M, H)."""
+    """Return the dot products of the heads of two arrays of rows, shape (m, H)."""
     shape = (num_heads, a.shape[1] // num_heads)
-    dots = b.new_empty(len(a), num_heads)  # a may be stored in less precision
-    for rows in chunks_of(a, 0, len(a)):
-        dots[rows] = (a[rows] * b[rows]).unflatten(1, shape).sum(dim=-1)
+    dots: Tensor = (a * b).unflatten(1, shape).sum(dim=-1)
     return dots
 
 
 class _Stream:
-    """One pass over the edge types: what belongs to which, and buffers for one source type.
+    """One pass over the edge types, with buffers for one source type.
 
-    The buffers are used again for the next type. Memory that is given back and taken again has to
-    be cleared by the system each time: that was a fifth of the time of a backward pass.
+    The next type uses the buffers again: fresh memory has to be cleared by the system each time,
+    which took a fifth of a backward pass.
     """
 
     def __init__(self, x: Tensor, parameters: Parameters, block: Block) -> None:
         self.x, self.parameters, self.block = x, parameters, block
         self.width = parameters.weight.shape[1] // 3
-        self._kernels = uses_kernels(x.device)
-        self.backend: ModuleType = cpu_attention if self._kernels else reference
-        graph, sources = block.graph, [s for s, _ in self.by_source_type()] or [0]
-        most = max(graph.type_offsets[s + 1] - graph.type_offsets[s] for s in sources)
-        self._room = most if self._kernels else graph.room
+        self.operations: ModuleType = cpu_attention if block.backend.kernels else reference
+        bounds = [block.graph.node_range(src_type) for src_type, _ in self.by_source_type()]
+        self._most = max((last - first for first, last in bounds), default=0)
         self._buffers: dict[str, Tensor] = {}
-        stored = storage_dtype(x)
-        self._dtypes = {"heads": product_dtype(x), "kv": stored}
-        if (
-            self._kernels
-        ):  # which round each sum once; plain torch adds edge by edge to what is there
-            self._dtypes["grad kv"] = stored
-        #: of the keys and of the values among the rows of the maps
+        stored = block.backend.storage_dtype(x.dtype)
+        self._dtypes = {
+            "heads": block.backend.product_dtype(x.dtype),
+            "kv": stored,
+            "grad heads": x.dtype,
+            "grad kv": stored,  # the kernels round each sum once
+        }
+        #: columns of the keys and of the values in the output of the maps
         self.columns = slice(0, self.width), slice(2 * self.width, 3 * self.width)
 
     def by_source_type(self) -> list[tuple[int, list[int]]]:
-        """Source types with their edge types that lead to rows of the block."""
+        """Return the source types with their edge types that lead to rows of the block."""
         groups: dict[int, list[int]] = {}
         for r, (src_type, dst_type) in enumerate(self.block.graph.endpoint_types):
             if self.block.row_ptr[dst_type] < self.block.row_ptr[dst_type + 1]:
                 groups.setdefault(src_type, []).append(r)
         return list(groups.items())
 
-    def nodes(self, node_type: int) -> slice:
-        """The graph's nodes of a type; on GPUs with some before and after them."""
-        graph = self.block.graph
-        return slice(*graph.node_range(node_type)) if self._kernels else graph.view_of(node_type)
-
-    def own_nodes(self, node_type: int) -> slice:
-        """Which of `nodes` are of the type."""
-        (first, last), start = self.block.graph.node_range(node_type), self.nodes(node_type).start
-        return slice(first - start, last - start)
-
-    def numbering(self, node_type: int) -> dict[str, int]:
-        """What the backend has to know of `nodes`, where it cannot know it."""
-        return {} if self._kernels else {"first_node": self.nodes(node_type).start}
-
-    def targets(self, x: Tensor) -> Iterator[tuple[int, Window]]:
-        """The block's rows by node type: whole, or in windows where their shapes matter."""
-        for t, rows in self.block.typed_rows:
-            for window in [Window(rows)] if self._kernels else windows(x, rows.start, rows.stop):
-                yield t, window
-
     def rows(self, edge_type: int) -> slice:
-        """The target rows that the backend is given for an edge type.
-
-        Those of its target type, or all, of one shape, where another shape costs another kernel.
-        """
-        if not self._kernels:
-            return slice(0, self.block.num_rows)
+        """Return the target rows of an edge type."""
         dst_type = self.block.graph.endpoint_types[edge_type][1]
         return slice(*self.block.row_ptr[dst_type : dst_type + 2])
 
-    def buffer(self, name: str, nodes: slice) -> Tensor:
-        """The rows of the buffer of that name for some nodes, shape (n, 2, P)."""
+    def buffer(self, name: str, node_type: int) -> Tensor:
+        """Return the buffer of a name for the nodes of a type, shape (n, 2, P)."""
         if name not in self._buffers:
-            dtype = self._dtypes.get(name, self.x.dtype)
-            self._buffers[name] = empty(self.x, self._room, 2, self.width, dtype=dtype)
-        return self._buffers[name][: nodes.stop - nodes.start]
+            dtype = self._dtypes[name]
+            self._buffers[name] = empty(self.x, self._most, 2, self.width, dtype=dtype)
+        first, last = self.block.graph.node_range(node_type)
+        return self._buffers[name][: last - first]
 
     def own(self, rows: slice) -> Tensor:
-        """The rows of x that are some of the block's targets, shape (m, C)."""
+        """Return some of the block's target rows of x, shape (m, C)."""
         if isinstance(self.block.rows, slice):
             return self.x[self.block.rows][rows]
         return own_rows(self.x, self.block.rows[rows])
@@ -334,40 +249,37 @@ class _Stream:
     def queries(self, out: Tensor) -> None:
         """Write the queries of the target rows, shape (M, P)."""
         columns = slice(self.width, 2 * self.width)
-        for t, window in self.targets(out):
-            own = self.own(window.rows)
+        for t, rows in self.block.typed_rows:
             weight, bias = self.parameters.weight[t, columns], self.parameters.bias[t, columns]
-            if self._kernels:
-                linear_into(out[window.rows], own, weight, bias)
-            else:
-                window.put(out, linear(own, weight, bias))
+            linear_into(out[rows], self.own(rows), weight, bias, self.block.backend)
 
     def maps(self, node_type: int) -> tuple[Tensor, Tensor]:
-        """Weight and bias of keys and values, shapes (2 P, C) and (2 P,)."""
+        """Return weight and bias of keys and values, shapes (2 P, C) and (2 P,)."""
         parts = (self.parameters.weight, self.parameters.bias)
         weight, bias = (torch.cat([p[node_type, at] for at in self.columns]) for p in parts)
         return weight, bias
 
     def keys_and_values(self, src_type: int) -> None:
-        """Put keys and values of all nodes of one type into their buffer."""
-        nodes = self.nodes(src_type)
-        out = self.buffer("heads", nodes).flatten(1)
-        linear_into(out, self.x[nodes], *self.maps(src_type), self.own_nodes(src_type))
+        """Write keys and values of all nodes of a type to the buffer "heads"."""
+        nodes = slice(*self.block.graph.node_range(src_type))
+        out = self.buffer("heads", src_type).flatten(1)
+        linear_into(out, self.x[nodes], *self.maps(src_type), self.block.backend)
 
     def mapped(self, edge_type: int) -> Tensor:
-        """Keys and values of the sources of an edge type, mapped by it: shape (n, 2, P)."""
-        nodes = self.nodes(self.block.graph.endpoint_types[edge_type][0])
-        heads, kv = self.buffer("heads", nodes), self.buffer("kv", nodes)
-        for of in self.sources(edge_type):
-            self.backend.map_heads(of, heads.flatten(1), self.matrices(edge_type), kv.flatten(1))
+        """Return keys and values of an edge type's sources, mapped by it, shape (n, 2, P)."""
+        src_type = self.block.graph.endpoint_types[edge_type][0]
+        heads, kv = self.buffer("heads", src_type), self.buffer("kv", src_type)
+        self.operations.map_heads(
+            self.sources(edge_type), heads.flatten(1), self.matrices(edge_type), kv.flatten(1)
+        )
         return kv
 
     def matrices(self, edge_type: int) -> Tensor:
-        """What the heads of keys and then those of values are mapped by, shape (2 H, D, D)."""
+        """Return the maps of the heads of keys and then of values, shape (2 H, D, D)."""
         parts = self.parameters.attention, self.parameters.message
         return torch.cat([matrices[edge_type] for matrices in parts])
 
-    def sources(self, edge_type: int) -> tuple[Tensor, ...]:
-        """Which of `nodes` have edges of a type; in chunks of one size where shapes matter."""
-        graph = self.block.graph
-        return (graph.sources[edge_type],) if self._kernels else graph.source_chunks[edge_type]
+    def sources(self, edge_type: int) -> Tensor | slice:
+        """Return the nodes with edges of a type; for torch's operations all of their type."""
+        kernels = self.operations is cpu_attention
+        return self.block.graph.sources[edge_type] if kernels else slice(None)

@@ -1,143 +1,86 @@
-"""Which of its two versions an operation takes: the kernels, or plain torch, and how precise that.
+"""The backend of a run: on which device it computes, and with which of two implementations.
 
-The one place where that is decided. Other devices than the CPU have no kernels, and bfloat16 only
-`in_bfloat16`; on the CPU `device_path` takes the same path as they do, so that it can be tested,
-audited and measured without them.
+The choice is made once, by `choose_backend`, and travels with every `Block`. The kernels are
+compiled for the CPU (`ops.cpu`). The torch backend (`ops.reference`) runs on every device. It also
+runs small graphs on the CPU, where compiling takes longer than training.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, replace
-from functools import wraps
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from functools import cache
 
 import torch
-from torch import Tensor
 
-from clinical_drug_discovery.graph.chunks import row_chunks, window_rows
-
-
-@dataclass(frozen=True)
-class _Choice:
-    """What a thread has chosen."""
-
-    plain: bool = False  #: plain torch on the CPU as well
-    bfloat16: bool = False  #: where torch is plain
-
-
-_USUAL = _Choice()
-_CHOICE = ContextVar("choice", default=_USUAL)
-AnyFunction = TypeVar("AnyFunction", bound=type[torch.autograd.Function])
-
-
-def uses_kernels(device: torch.device) -> bool:
-    """Whether the compiled kernels, and what is stored and multiplied for them, are used."""
-    return device.type == "cpu" and not _CHOICE.get().plain
-
-
-def uses_bfloat16(device: torch.device) -> bool:
-    """Whether plain torch stores rows for gathering, and multiplies matrices, in bfloat16."""
-    return _CHOICE.get().bfloat16 and not uses_kernels(device)
-
-
-@contextmanager
-def device_path() -> Iterator[None]:
-    """Within it the CPU runs the operations of other devices, in their precision and chunks.
-
-    Concerns the calling thread, and the backward passes of what was computed in it.
-    """
-    with _chosen(replace(_CHOICE.get(), plain=True)):
-        yield
-
-
-@contextmanager
-def in_bfloat16(wanted: bool) -> Iterator[None]:
-    """Within it `uses_bfloat16`, if that is wanted; concerns what `device_path` does."""
-    with _chosen(replace(_CHOICE.get(), bfloat16=wanted)):
-        yield
-
-
-def choosing_once(function: AnyFunction) -> AnyFunction:
-    """Have the backward pass of an autograd function choose as its forward pass did.
-
-    Autograd runs the backward pass of tensors on CUDA in a thread of its own, which sees no context
-    variable of the thread that asks for it: rows stored in bfloat16 would meet weights in float32.
-    So what the forward pass has chosen is kept beside what it keeps, and chosen again around the
-    backward pass, whatever thread that runs in. What torch differentiates itself needs none of it:
-    its gradients have the types of what was computed.
-    """
-    forward, backward = function.forward, function.backward
-
-    @wraps(forward)
-    def keeping(ctx: Any, *given: Any) -> Any:
-        ctx.choice = _CHOICE.get()
-        return forward(ctx, *given)
-
-    @wraps(backward)
-    def following(ctx: Any, *grads: Any) -> Any:
-        with _chosen(ctx.choice):
-            return backward(ctx, *grads)
-
-    function.forward = staticmethod(keeping)  # type: ignore[method-assign]  # for this class only
-    function.backward = staticmethod(following)  # type: ignore[method-assign]  # likewise
-    return function
-
-
-@contextmanager
-def _chosen(choice: _Choice) -> Iterator[None]:
-    token = _CHOICE.set(choice)
-    try:
-        yield
-    finally:
-        _CHOICE.reset(token)
+MIN_KERNEL_EDGES = 50_000  #: directed edges of the smallest graph for which kernels are compiled
+LANES = 16  #: numbers in a vector of the kernels
+MOST_ROWS = 4096  # rows of a chunk: 4 MiB with 256 float32 columns, so a few chunks stay in cache
+FEW_ROWS = 64  # a chunk of fewer rows may have any size
 
 
 @dataclass(frozen=True)
-class Window:
-    """Some rows, and which of them are not meant: what is computed of these is dropped."""
+class Backend:
+    """Where and how operations are computed."""
 
-    rows: slice
-    outside: Tensor | None = None  #: shape (S, 1), bool; None: all rows are meant
+    device: torch.device
+    kernels: bool  #: True: the compiled CPU kernels; False: torch's own operations
 
-    def only(self, values: Tensor, other: float = 0.0) -> Tensor:
-        """Values of the rows, shape (S, C), with another number in the rows not meant."""
-        return values if self.outside is None else values.masked_fill(self.outside, other)
+    def storage_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        """Return the dtype in which rows are stored for edges to gather.
 
-    def put(self, target: Tensor, values: Tensor) -> None:
-        """Write the values of the rows that are meant to their place in target."""
-        if self.outside is not None:
-            values = torch.where(self.outside, target[self.rows], values)
-        target[self.rows] = values
+        The kernels store float32 rows in bfloat16, which halves the bytes to read. Sums are always
+        in `dtype`.
+        """
+        return torch.bfloat16 if self.kernels and dtype == torch.float32 else dtype
+
+    def product_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        """Return the dtype in which rows are multiplied by weight matrices.
+
+        Bfloat16 doubles the speed on CPUs with instructions for it (AVX512_BF16 or AMX).
+        """
+        half = self.kernels and dtype == torch.float32 and has_bfloat16_products()
+        return torch.bfloat16 if half else dtype
+
+    def padded(self, width: int) -> int:
+        """Return the number of columns in which rows of a width are stored."""
+        return padded(width) if self.kernels else width
+
+    def row_chunks(self, start: int, stop: int) -> Iterator[slice]:
+        """Cut start:stop into chunks whose rows fit into the cache.
+
+        With the kernels chunks have 4096 rows, then halves of that, and fewer than 64 at last.
+        oneDNN prepares a product for each shape that it sees and keeps it. Last chunks of any size
+        cost 0.3 s and 30 MB in an epoch of HGT on PrimeKG.
+        """
+        size = MOST_ROWS
+        while start < stop:
+            while self.kernels and size > stop - start and size >= FEW_ROWS:
+                size //= 2
+            end = min(start + size, stop) if size >= FEW_ROWS else stop
+            yield slice(start, end)
+            start = end
 
 
-def chunks_of(x: Tensor, start: int, stop: int) -> Iterator[slice]:
-    """Cut rows start:stop of x into chunks that fit the cache: see `chunks`.
+def choose_backend(device: torch.device, num_edges: int) -> Backend:
+    """Choose the backend for a graph.
 
-    On GPUs, which prepare an operation for each shape, all have one size: the last one may go
-    beyond these rows, or stand in part where the one before it does. See `windows`.
+    The choice depends on the device and the graph's size alone, never on what is compiled already.
+
+    Args:
+        device: where to compute.
+        num_edges: directed edges of the whole graph.
     """
-    if uses_kernels(x.device):
-        yield from row_chunks(start, stop)
-        return
-    size = window_rows(len(x))
-    for first in range(start, stop, size or 1):
-        first = min(first, len(x) - size)
-        yield slice(first, first + size)
+    return Backend(device, kernels=device.type == "cpu" and num_edges >= MIN_KERNEL_EDGES)
 
 
-def windows(x: Tensor, start: int, stop: int) -> Iterator[Window]:
-    """`chunks_of`, with what of each is no row of start:stop or was in the one before it."""
-    for rows in chunks_of(x, start, stop):
-        last = min(rows.stop, stop)
-        first, start = start, last
-        if rows == slice(first, last):
-            yield Window(rows)
-            continue
-        place = torch.arange(rows.start, rows.stop, device=x.device)[:, None]
-        outside = place >= last
-        if first > rows.start:
-            outside = outside.logical_or_(place < first)
-        yield Window(rows, outside)
+@cache
+def has_bfloat16_products() -> bool:
+    """Return whether the CPU multiplies bfloat16 faster than float32."""
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def padded(width: int) -> int:
+    """Return the next multiple of the kernels' vector length."""
+    return -(-width // LANES) * LANES

@@ -20,8 +20,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from clinical_drug_discovery.ops.backend import uses_kernels
-
 _LEAST_BYTES = 8 << 20  # below this the C heap keeps them
 _STEP = 2 << 20  # sizes are multiples of it: the rows of batches differ by less
 _MOST_SPARE = 1.125  # of the bytes that are asked for, in a buffer that is used again
@@ -36,7 +34,7 @@ def empty(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor
     """A buffer with anything in it, on the device of `like` and of its type if no other is said."""
     dtype = dtype or like.dtype
     num_bytes = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
-    if num_bytes < _LEAST_BYTES or not uses_kernels(like.device) or dtype not in _NUMPY:
+    if num_bytes < _LEAST_BYTES or like.device.type != "cpu" or dtype not in _NUMPY:
         return like.new_empty(shape, dtype=dtype)
     return torch.from_numpy(_POOL.lend(num_bytes, shape, _NUMPY[dtype])).view(dtype)
 

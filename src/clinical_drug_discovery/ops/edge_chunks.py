@@ -1,15 +1,12 @@
-"""The edges of a block, a chunk at a time, for operations in plain torch.
+"""The edges of a block, a chunk at a time, for operations of the torch backend.
 
-GPUs prepare many operations for each shape that they see, so chunks come in one size, and the last
-one is filled up; in two sizes for a range of nodes, of which any type may have few edges. What
-decides how many chunks there are is known to the host: it never waits for the device.
+The host knows how many chunks there are: it never waits for the device.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -17,11 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clinical_drug_discovery.graph.chunks import filled_chunks, steady_size
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
+from clinical_drug_discovery.ops.fixed_shapes import filled_size
 
 EDGE_CHUNK = 1 << 15  # with 256 float32 columns a chunk of messages is 32 MiB
-_CHUNK_COST = 1 << 12  # what the launches of a chunk cost, in edges
 
 
 class EdgeChunk(NamedTuple):
@@ -37,67 +33,31 @@ class EdgeIndex:
     """Where a block's edges are: of each edge type, for each row of its target type, in order."""
 
     graph: KnowledgeGraph  #: on the device
-    row_ptr: tuple[int, ...]  #: of the block
     starts: Tensor  #: int64, ascending: the first place of each pair of edge type and row
     shift: Tensor | None  #: what is added to a pair's places to get edges; None: nothing
     first_pair: list[int]  #: of each edge type
     places: list[tuple[int, int]]  #: of each edge type, those of its edges
 
-    @cached_property
-    def joined(self) -> bool:
-        """Whether the edges of a type stand where those of the type before it end."""
-        return all(end == start for (_, end), (start, _) in pairwise(self.places))
+    def chunks(self, edge_type: int, chunk_size: int) -> Iterator[EdgeChunk]:
+        """Yield the edges of a type, `chunk_size` at a time.
 
-    def size(self, most: int) -> int:
-        """How many edges to take at a time, at most so many: the same for all blocks of a graph."""
-        return steady_size(self.graph.edge_type_counts.tolist(), most, _CHUNK_COST)
-
-    def chunks(
-        self, edge_types: range, chunk_size: int, first_row: int = 0, first_node: int = 0
-    ) -> Iterator[EdgeChunk]:
-        """The edges of some types, at most `chunk_size` at a time.
-
-        Args:
-            edge_types: not empty; several only if they are `joined`.
-            chunk_size: edges at a time.
-            first_row: from which rows of the block are numbered, if it is one type.
-            first_node: from which nodes of the graph are numbered.
+        Rows are numbered within the block's rows of the target type, sources within their type.
         """
-        first, end = self.places[edge_types[0]][0], self.places[edge_types[-1]][1]
-        dst_type = self.graph.endpoint_types[edge_types[0]][1]
-        less = self.first_pair[edge_types[0]] - self.row_ptr[dst_type] + first_row
-        sized: Iterable[tuple[int, int]] = filled_chunks(first, end, chunk_size)
-        if self.joined:
-            size = min(chunk_size, max(self.graph.num_edges, 1))
-            sized = ((start, size) for start in range(first, end, size))
-        for start, size in sized:
+        first_node = self.graph.type_offsets[self.graph.endpoint_types[edge_type][0]]
+        first, end = self.places[edge_type]
+        for start in range(first, end, chunk_size):
+            count = min(chunk_size, end - start)
+            size = filled_size(count, chunk_size, self.graph.device)
             place = torch.arange(start, start + size, device=self.graph.device)
             real = None
-            if start + size > end:
+            if size > count:
                 real = place < end
                 place.clamp_(max=end - 1)
             pair = torch.bucketize(place, self.starts, right=True).sub_(1)
             edge = place if self.shift is None else place.add_(self.shift[pair])
             source = self.graph.src[edge].long()
-            if first_node:
-                source.sub_(first_node)
-            if len(edge_types) == 1:
-                row = pair.sub_(less)
-            else:
-                row = self._rows[pair.sub_(self.first_pair[0])]
-            yield EdgeChunk(row, source, real)
-
-    @cached_property
-    def _rows(self) -> Tensor:
-        """The block's row of each pair from its first one on, int64."""
-        ends = [*self.first_pair[1:], len(self.starts)]
-        rows = [
-            np.arange(end - first) + self.row_ptr[dst_type]
-            for first, end, (_, dst_type) in zip(
-                self.first_pair, ends, self.graph.endpoint_types, strict=True
-            )
-        ]
-        return torch.from_numpy(np.concatenate(rows)).to(self.graph.device)
+            row = pair.sub_(self.first_pair[edge_type])
+            yield EdgeChunk(row, source.sub_(first_node), real)
 
 
 def index_edges(graph: KnowledgeGraph, rows: Tensor | slice, row_ptr: tuple[int, ...]) -> EdgeIndex:
@@ -122,16 +82,13 @@ def index_edges(graph: KnowledgeGraph, rows: Tensor | slice, row_ptr: tuple[int,
             (int(indptr[first]), int(indptr[last])) if first < last else (0, 0)
             for first, last in pairs
         ]
-        return EdgeIndex(
-            graph, row_ptr, graph.indptr, None, [int(first) for first, _ in pairs], places
-        )
+        return EdgeIndex(graph, graph.indptr, None, [int(first) for first, _ in pairs], places)
     pair = np.concatenate(pairs)
     ends = np.cumsum(indptr[pair + 1] - indptr[pair])
     starts = np.concatenate([[0], ends])
     first_pair = np.cumsum([0, *map(len, pairs)])
     return EdgeIndex(
         graph,
-        row_ptr,
         torch.from_numpy(starts[:-1]).to(graph.device),
         torch.from_numpy(indptr[pair] - starts[:-1]).to(graph.device),
         first_pair[:-1].tolist(),

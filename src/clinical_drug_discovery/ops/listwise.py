@@ -5,7 +5,7 @@ Notation: M rows of a batch, D dimensions, B facts, T node types, K candidates o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from clinical_drug_discovery.ops.backend import uses_kernels
 from clinical_drug_discovery.ops.buffers import zeros
 from clinical_drug_discovery.system.errors import check_shape
 
@@ -85,12 +84,10 @@ class _ListwiseLoss(torch.autograd.Function):
             mean = others.mean(dim=0)
             total += of_mean * mean.square().sum()
             by_others = (2 * of_mean / len(others) * mean).repeat(len(others), 1)
-            for at, real in _chunks(first, last, fact_ptr[-1], z.device):
+            for start in range(first, last, FACT_CHUNK):
+                at = slice(start, min(start + FACT_CHUNK, last))
                 chunk = [end[at] for end in facts]
-                without = excluded[at]
-                if real is not None:  # without any candidates a fact has no loss and no gradient
-                    without = without.logical_or(~real[:, None])
-                total += _add(z, weight, chunk, others, without, by_others, ctx.grads)
+                total += _add(z, weight, chunk, others, excluded[at], by_others, ctx.grads)
             grad_z.index_add_(0, of_type, by_others)
         ctx.part = part
         return total * part
@@ -102,20 +99,6 @@ class _ListwiseLoss(torch.autograd.Function):
         del ctx.grads  # changed in place: a second backward pass must fail, not mislead
         grad = grad * ctx.part
         return grad_z.mul_(grad), grad_weight * grad, None, None, None, None, None
-
-
-def _chunks(
-    first: int, last: int, num_facts: int, device: torch.device
-) -> Iterator[tuple[slice, Tensor | None]]:
-    """Facts, and which of them count; GPUs, which prepare shapes, get one size."""
-    size = min(FACT_CHUNK, num_facts)
-    for start in range(first, last, size):
-        if uses_kernels(device):
-            yield slice(start, min(start + size, last)), None
-            continue
-        begin = min(start, num_facts - size)
-        place = torch.arange(begin, begin + size, device=device)
-        yield slice(begin, begin + size), (place >= start).logical_and_(place < last)
 
 
 def _add(

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from clinical_drug_discovery.graph.knowledge_graph import IntArray, KnowledgeGraph
-from clinical_drug_discovery.ops.backend import uses_kernels
+from clinical_drug_discovery.ops.backend import Backend
 from clinical_drug_discovery.ops.blocks import Block, full_block, row_block
+from clinical_drug_discovery.ops.fixed_shapes import FixedSizes, needs_fixed_shapes
 from clinical_drug_discovery.system.errors import InputError
 from clinical_drug_discovery.training.edge_sampler import EdgeBatch, SteadyRows
 from clinical_drug_discovery.training.settings import FULL, SAMPLED, SUBGRAPH_SIZE
@@ -31,18 +32,20 @@ _EDGES_PER_POSITIVE = 4
 class HostBatch:
     """A batch on the host."""
 
+    backend: Backend  #: of the training
     graph: KnowledgeGraph  #: the whole graph, on the device, or a subgraph, on the CPU
     nodes: Tensor | None  #: shape (n,), int64: the subgraph's nodes in the whole graph, or None
     rows: Tensor  #: shape (M,), int64: the nodes of `facts`, as numbered in `graph`
     facts: EdgeBatch
     all_nodes: Block | None  #: of a full batch, the same in every step
 
-    def to(self, device: torch.device) -> DeviceBatch:
-        """Return the batch on `device`."""
+    def to_device(self) -> DeviceBatch:
+        """Return the batch on the backend's device."""
+        device = self.backend.device
         graph = self.graph.to(device)
         return DeviceBatch(
-            self.all_nodes or full_block(graph),
-            row_block(graph, self.rows),
+            self.all_nodes or full_block(graph, self.backend),
+            row_block(graph, self.rows, self.backend),
             None if self.nodes is None else self.nodes.to(device),
             self.facts.to(device),
             self.facts.rows,
@@ -66,20 +69,21 @@ class FullBatch:
     num_steps = 1  #: of an epoch
     description = "Full-batch training with edge sampling"
 
-    def __init__(self, graph: KnowledgeGraph, device: torch.device) -> None:
+    def __init__(self, graph: KnowledgeGraph, backend: Backend) -> None:
         """Move the graph to the device.
 
         Args:
             graph: on the CPU.
-            device: of the training.
+            backend: of the training.
         """
-        self._graph, self._steady = graph.to(device), SteadyRows(graph, device)
-        self._all_nodes = full_block(self._graph)
+        self._graph, self._backend = graph.to(backend.device), backend
+        self._steady = SteadyRows(graph, backend.device)
+        self._all_nodes = full_block(self._graph, backend)
 
     def next(self, facts: EdgeBatch) -> HostBatch:
         """Return the batch of some facts."""
         facts = self._steady.fill(facts)
-        return HostBatch(self._graph, None, facts.rows, facts, self._all_nodes)
+        return HostBatch(self._backend, self._graph, None, facts.rows, facts, self._all_nodes)
 
 
 class SubgraphBatches:
@@ -88,18 +92,19 @@ class SubgraphBatches:
     The subgraphs of an epoch have as many nodes together as the graph.
     """
 
-    def __init__(self, graph: KnowledgeGraph, device: torch.device, size: int, seed: int) -> None:
+    def __init__(self, graph: KnowledgeGraph, backend: Backend, size: int, seed: int) -> None:
         """Prepare the sampling.
 
         Args:
             graph: on the CPU.
-            device: of the training.
+            backend: of the training.
             size: number of nodes of each subgraph.
             seed: of all sampling.
         """
-        self._graph, self._steady = graph, SteadyRows(graph, device)
+        self._graph, self._backend = graph, backend
+        self._steady = SteadyRows(graph, backend.device)
         self._sampler = SubgraphSampler(graph, size, seed)
-        self._pads, self._padded_edges = not uses_kernels(device), 0
+        self._num_edges = FixedSizes(np.array([graph.num_edges]))
         size = min(size, graph.num_nodes)
         self.num_steps = -(-graph.num_nodes // size)
         self.description = f"Training on subgraphs of {size:,} nodes, {self.num_steps} an epoch"
@@ -116,33 +121,32 @@ class SubgraphBatches:
         hidden = torch.cat([facts.edge, self._graph.reverse_edges[facts.edge].long()])
         graph = self._padded(induced_subgraph(self._graph, nodes, hidden.numpy()))
         local_rows = torch.from_numpy(np.searchsorted(nodes, rows))
-        return HostBatch(graph, torch.from_numpy(nodes), local_rows, facts, None)
+        return HostBatch(self._backend, graph, torch.from_numpy(nodes), local_rows, facts, None)
 
     def _padded(self, graph: KnowledgeGraph) -> KnowledgeGraph:
-        """Pad the sources with some of no edge type: GPUs prepare operations for each shape."""
-        if not self._pads:
+        """On GPUs, pad the sources with some that belong to no edge type."""
+        if not needs_fixed_shapes(self._backend.device):
             return graph
-        if graph.num_edges > self._padded_edges:
-            self._padded_edges = graph.num_edges * 9 // 8  # room for later subgraphs
-        src = torch.cat([graph.src, graph.src.new_zeros(self._padded_edges - graph.num_edges)])
+        (size,) = self._num_edges.fit(np.array([graph.num_edges])).tolist()
+        src = torch.cat([graph.src, graph.src.new_zeros(size - graph.num_edges)])
         return replace(graph, src=src)
 
 
 def make_batches(
-    graph: KnowledgeGraph, device: torch.device, training: str, subgraph_size: int | None, seed: int
+    graph: KnowledgeGraph, backend: Backend, training: str, subgraph_size: int | None, seed: int
 ) -> FullBatch | SubgraphBatches:
     """Return the batches of a kind of training.
 
     Args:
         graph: on the CPU.
-        device: of the training.
+        backend: of the training.
         training: full or sampled.
         subgraph_size: nodes of a subgraph; `SUBGRAPH_SIZE` if None.
         seed: of all sampling.
     """
     if training == FULL:
-        return FullBatch(graph, device)
-    return SubgraphBatches(graph, device, subgraph_size or SUBGRAPH_SIZE, seed)
+        return FullBatch(graph, backend)
+    return SubgraphBatches(graph, backend, subgraph_size or SUBGRAPH_SIZE, seed)
 
 
 def max_positives(edge_type_counts: IntArray, training: str) -> IntArray:

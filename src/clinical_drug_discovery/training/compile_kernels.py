@@ -19,7 +19,7 @@ from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph, ReadRe
 from clinical_drug_discovery.models.hgt import Hgt
 from clinical_drug_discovery.models.layers import DistMult
 from clinical_drug_discovery.models.sage import GraphSage
-from clinical_drug_discovery.ops.backend import uses_kernels
+from clinical_drug_discovery.ops.backend import Backend
 from clinical_drug_discovery.ops.cpu import attention as cpu_attention
 from clinical_drug_discovery.ops.cpu import head_maps as cpu_heads
 from clinical_drug_discovery.ops.cpu import neighbors as cpu
@@ -32,13 +32,13 @@ from clinical_drug_discovery.training.train import training_step
 _MODULES = (cpu, cpu_attention, cpu_heads)
 
 
-def compile_kernels(run: Run) -> None:
+def compile_kernels(run: Run, backend: Backend) -> None:
     """Compile the kernels that are not in numba's cache on disk, and take the time of it.
 
     `seconds_compile` of the run is 0 if there was nothing to compile.
     """
     run.seconds["seconds_compile"] = 0.0
-    if not uses_kernels(run.device):
+    if not backend.kernels:
         return
     if all(_is_cached(kernel) for module in _MODULES for kernel in _kernels(module)):
         return
@@ -54,7 +54,7 @@ def train_tiny_models() -> None:
     """Compile all kernels: take one training step with each model on three nodes."""
     graph, generator = _tiny_graph(), torch.Generator().manual_seed(0)
     sampler = EdgeSampler(graph, graph.edge_type_counts, seed=0)
-    batches = FullBatch(graph, graph.device)
+    batches = FullBatch(graph, Backend(graph.device, kernels=True))
     for model in (
         GraphSage(graph.num_nodes, 32, 32, 2, generator),
         Hgt(graph.type_offsets, len(graph.edge_types), 32, 32, 2, 4, generator),

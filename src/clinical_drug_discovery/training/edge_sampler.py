@@ -14,9 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from clinical_drug_discovery.graph.chunks import window_rows
 from clinical_drug_discovery.graph.knowledge_graph import IntArray, KnowledgeGraph
-from clinical_drug_discovery.ops.backend import uses_kernels
+from clinical_drug_discovery.ops.fixed_shapes import FixedSizes, needs_fixed_shapes
 
 #: Most candidates of a node type. With fewer, the models learn less.
 NUM_CANDIDATES = 512
@@ -172,11 +171,10 @@ def _known(
 
 
 class SteadyRows:
-    """Fills the rows of batches up, so that there are as many of each node type in every batch.
+    """Fills the rows of batches up on GPUs, so that each batch has as many of each node type.
 
-    GPUs prepare many operations for each shape that they see. The nodes that are added are of no
-    fact of the batch: they cost their embedding, a tenth more rows, or as many as one window takes,
-    and change no loss. The CPU's kernels take any shape, so that nothing is added there.
+    The nodes that are added belong to no fact of the batch. They cost their embedding, a tenth more
+    rows, and change no loss.
     """
 
     def __init__(self, graph: KnowledgeGraph, device: torch.device) -> None:
@@ -186,32 +184,22 @@ class SteadyRows:
             graph: on the CPU.
             device: where the batches go.
         """
-        self._bounds, self._wanted = graph.type_offsets, not uses_kernels(device)
-        self._sizes = np.zeros(len(graph.type_offsets) - 1, np.int64)
+        self._type_offsets = graph.type_offsets
+        self._fills = needs_fixed_shapes(device)
+        self._sizes = FixedSizes(np.diff(graph.type_offsets))
 
     def fill(self, batch: EdgeBatch) -> EdgeBatch:
-        """The same facts with more rows; if a type has more than ever, with room for later ones."""
-        if not self._wanted:
+        """Return the same facts with more rows; on the CPU the batch itself."""
+        if not self._fills:
             return batch
-        rows = batch.rows.numpy()
-        ptr = np.searchsorted(rows, self._bounds)
-        added = []
-        self._grow(np.diff(ptr))
-        for t, (first, last) in enumerate(pairwise(self._bounds)):
+        rows, added = batch.rows.numpy(), []
+        ptr = np.searchsorted(rows, self._type_offsets)
+        sizes = self._sizes.fit(np.diff(ptr))
+        for t, (first, last) in enumerate(pairwise(self._type_offsets)):
             own = rows[ptr[t] : ptr[t + 1]]
             free = np.setdiff1d(np.arange(first, last), own, assume_unique=True)
-            added.append(free[: self._sizes[t] - len(own)])
+            added.append(free[: sizes[t] - len(own)])
         return batch.including(torch.from_numpy(np.concatenate(added)))
-
-    def _grow(self, counts: IntArray) -> None:
-        """Make room for so many rows of each type, and for as many as windows have in all."""
-        present = np.diff(self._bounds)
-        room = counts + np.maximum(0.1 * counts, 4 * np.sqrt(counts))  # as many as any batch has
-        room = (-(-room // 64) * 64).astype(np.int64)
-        self._sizes = np.where(counts > self._sizes, np.minimum(room, present), self._sizes)
-        for t in np.argsort(self._sizes - present, kind="stable"):
-            lacking = window_rows(self._bounds[-1]) - int(self._sizes.sum())
-            self._sizes[t] += min(max(lacking, 0), int(present[t] - self._sizes[t]))
 
 
 def divide_equally(counts: IntArray, total: int) -> list[int]:

@@ -16,11 +16,10 @@ import psutil
 import torch
 
 from clinical_drug_discovery.graph.knowledge_graph import EdgeType, KnowledgeGraph
-from clinical_drug_discovery.ops.backend import uses_kernels
+from clinical_drug_discovery.ops.backend import Backend, choose_backend, padded
 from clinical_drug_discovery.ops.buffers import MOST_IDLE_BYTES
 from clinical_drug_discovery.ops.cpu.attention import PIECE_EDGES
 from clinical_drug_discovery.ops.edge_chunks import EDGE_CHUNK
-from clinical_drug_discovery.ops.precision import padded, stored_bytes
 from clinical_drug_discovery.system.errors import DoesNotFitError, InputError
 from clinical_drug_discovery.system.machine import (
     GIB,
@@ -101,9 +100,8 @@ class Plan:
 
     graph: GraphSizes
     settings: Settings
+    backend: Backend
     num_sharing: int = 0  #: HGT: at most this many ordered pairs of diseases share a gene
-    stored: int = 2  #: bytes of a number in the rows that edges gather
-    edge_chunk: int = 0  #: edges whose rows plain torch holds at once; 0 with the CPU kernels
     rank_fit: int = 0  #: bytes of the ranker's fit; 0 without a ranker
     chunk_size: int = CHUNK_SIZES[0]  #: nodes that inference embeds at a time
     predicted_bytes: int = 0  #: peak of the process
@@ -111,7 +109,17 @@ class Plan:
     @property
     def is_small(self) -> bool:
         """True if the graph is so small that one thread is the fastest."""
-        return False
+        return self.edge_chunk > 0 and self.backend.device.type == "cpu"
+
+    @property
+    def stored(self) -> int:
+        """Bytes of a number in the rows that edges gather."""
+        return self.backend.storage_dtype(torch.float32).itemsize
+
+    @property
+    def edge_chunk(self) -> int:
+        """Number of edges whose rows torch's operations hold at once; 0 with the CPU kernels."""
+        return 0 if self.backend.kernels else EDGE_CHUNK
 
     @property
     def num_steps(self) -> int:
@@ -213,8 +221,7 @@ def plan_training(
 
 def plan_for(graph: GraphSizes, settings: Settings, device: torch.device) -> Plan:
     """Return the plan for a device, which this machine need not have."""
-    edge_chunk = 0 if uses_kernels(device) else EDGE_CHUNK
-    return Plan(graph, settings, stored=stored_bytes(device), edge_chunk=edge_chunk)
+    return Plan(graph, settings, choose_backend(device, graph.num_edges))
 
 
 def _check_subgraph_size(plan: Plan) -> None:

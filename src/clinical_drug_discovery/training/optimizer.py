@@ -13,38 +13,21 @@ from torch import Tensor
 from clinical_drug_discovery.models.hgt import Hgt
 from clinical_drug_discovery.models.layers import DistMult
 from clinical_drug_discovery.models.sage import GraphSage
-from clinical_drug_discovery.ops.backend import uses_kernels
-from clinical_drug_discovery.ops.buffers import cut
 from clinical_drug_discovery.training.schedule import cosine_decay
 
 _CHUNK = 1 << 18  # numbers at a time: intermediate results stay in the cache
-_WIDE_CHUNK = 1 << 20  # on GPUs, where a launch costs more than the cache saves
-_FEW_CHUNKS = 8  # a weight of fewer is small
 _BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8
 
 
 class Adam:
     """Alg. 1 of "Adam: A Method for Stochastic Optimization" (arXiv:1412.6980), usual constants.
 
-    Equal to `torch.optim.Adam`. Keeps two numbers beside each weight. On GPUs, which prepare
-    operations for each shape, all but the largest weights move to one array and are changed as one:
-    each of them must have a gradient in every step, or in none.
+    Equal to `torch.optim.Adam`. Keeps two numbers beside each weight.
     """
 
     def __init__(self, weights: Iterable[Tensor], learning_rate: float) -> None:
-        given = list(weights)
-        plain = not all(uses_kernels(weight.device) for weight in given)
-        self._chunk = _wide_chunk(given) if plain else _CHUNK
-        small = [w for w in given if plain and w.numel() < _FEW_CHUNKS * self._chunk]
-        self._parts: list[_Single | _Joined] = [
-            _Single(w) for w in given if not plain or w.numel() >= _FEW_CHUNKS * self._chunk
-        ]
-        if small:
-            self._parts.append(_Joined(small, self._chunk))
-        self._moments = [
-            (torch.zeros_like(part.values()), torch.zeros_like(part.values()))
-            for part in self._parts
-        ]
+        self._weights = list(weights)
+        self._moments = [(torch.zeros_like(w), torch.zeros_like(w)) for w in self._weights]
         self._learning_rate = learning_rate
         self._num_steps = 0
 
@@ -60,12 +43,12 @@ class Adam:
         self._num_steps += 1
         size = fraction * self._learning_rate / (1 - _BETA1**self._num_steps)
         root = (1 - _BETA2**self._num_steps) ** 0.5
-        for part, moments in zip(self._parts, self._moments, strict=True):
-            grads = part.take_grads()
-            if grads is None:
+        for weight, moments in zip(self._weights, self._moments, strict=True):
+            grad, weight.grad = weight.grad, None
+            if grad is None:
                 continue
-            whole = (part.values(), grads, *moments)
-            chunks = zip(*(tensor.split(self._chunk) for tensor in whole), strict=True)
+            whole = (t.view(-1) for t in (weight.detach(), grad.contiguous(), *moments))
+            chunks = zip(*(t.split(_chunk_size(t)) for t in whole), strict=True)
             for values, grad, mean, square in chunks:
                 mean.lerp_(grad, 1 - _BETA1)
                 square.mul_(_BETA2).addcmul_(grad, grad, value=1 - _BETA2)
@@ -89,8 +72,7 @@ class LazyAdam:
         self._table, self._learning_rate = table, learning_rate
         self._mean, self._square = torch.zeros_like(table), torch.zeros_like(table)
         self._num_steps = table.new_zeros(len(table), 1)
-        # On GPUs all rows that were taken at once: a rest would be another shape.
-        self._chunk = _CHUNK if uses_kernels(table.device) else table.numel()
+        self._chunk = _chunk_size(table)
         self._taken: tuple[Tensor, Tensor] | None = None
 
     def take(self, rows: Tensor) -> Tensor:
@@ -130,57 +112,9 @@ class LazyAdam:
             self._table[at] = value.sub_(move, alpha=fraction * self._learning_rate)
 
 
-def _wide_chunk(weights: list[Tensor]) -> int:
-    """The size of chunks on GPUs: such that the largest weight, of the nodes, has no rest.
-
-    For a rest each operation would be prepared again. Where no size of at least half of the usual
-    one does, there is a rest.
-    """
-    largest = max((weight.numel() for weight in weights), default=0)
-    fewest = -(-largest // _WIDE_CHUNK)
-    counts = range(fewest, 2 * fewest + 1) if fewest >= _FEW_CHUNKS else ()
-    return next((largest // n for n in counts if largest % n == 0), _WIDE_CHUNK)
-
-
-class _Single:
-    """The numbers of one weight."""
-
-    def __init__(self, weight: Tensor) -> None:
-        self._weight = weight
-
-    def values(self) -> Tensor:
-        return self._weight.detach().view(-1)
-
-    def take_grads(self) -> Tensor | None:
-        grad, self._weight.grad = self._weight.grad, None
-        return None if grad is None else grad.view(-1)
-
-
-class _Joined:
-    """The numbers of several weights, one after the other, filled up to whole chunks."""
-
-    def __init__(self, weights: list[Tensor], chunk: int) -> None:
-        self._weights = weights
-        count = sum(weight.numel() for weight in weights)
-        self._fill = weights[0].new_zeros(-count % min(chunk, count))
-        with torch.no_grad():
-            self._values = torch.cat([*(weight.flatten() for weight in weights), self._fill])
-        for weight, values in zip(weights, cut(self._values, weights), strict=True):
-            weight.data = values
-
-    def values(self) -> Tensor:
-        return self._values
-
-    def take_grads(self) -> Tensor | None:
-        """All gradients as one array; zeros where a weight has none, as one that never had any."""
-        grads = [weight.grad for weight in self._weights]
-        for weight in self._weights:
-            weight.grad = None
-        if all(grad is None for grad in grads):
-            return None
-        pairs = zip(self._weights, grads, strict=True)
-        parts = [torch.zeros_like(w) if grad is None else grad for w, grad in pairs]
-        return torch.cat([*(part.flatten() for part in parts), self._fill])
+def _chunk_size(values: Tensor) -> int:
+    """Return how many numbers are updated at a time: on GPUs all, to launch few operations."""
+    return _CHUNK if values.device.type == "cpu" else max(values.numel(), 1)
 
 
 class ModelOptimizer:

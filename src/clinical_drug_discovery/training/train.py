@@ -165,7 +165,7 @@ def training_step(
     Returns:
         "loss", "link_loss" and, with that term, "contrastive_loss".
     """
-    seen = batch.to(decoder.relation.device)
+    seen = batch.to_device()
     z = model(seen.all_nodes, seen.targets, optimizer.vectors(seen.nodes))
     loss = link_prediction_loss(decoder, z, seen.facts)
     losses = {"link_loss": loss.detach()}
@@ -247,7 +247,7 @@ def _prepare(
     with torch.no_grad():
         model.node_embedding.copy_(structural_vectors(graph, settings.hidden_dim, generator))
     decoder = DistMult(len(graph.relations), settings.embedding_dim, generator).to(run.device)
-    batches = make_batches(graph, run.device, settings.training, settings.subgraph_size, seed)
+    batches = make_batches(graph, plan.backend, settings.training, settings.subgraph_size, seed)
     run.progress.milestone(batches.description)
     optimizer = ModelOptimizer(
         model, decoder, settings.learning_rate, settings.num_epochs * batches.num_steps,

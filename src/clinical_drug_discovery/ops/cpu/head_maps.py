@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from clinical_drug_discovery.ops.backend import has_bfloat16_products
 from clinical_drug_discovery.ops.cpu.neighbors import flat
 from clinical_drug_discovery.ops.cpu.simd import (
     FAST,
@@ -31,7 +32,6 @@ from clinical_drug_discovery.ops.cpu.simd import (
     store,
     store_pairs,
 )
-from clinical_drug_discovery.ops.precision import has_bfloat16_products
 
 _PARTS = 32  # not by the number of threads: sums are made by part, and must not depend on it
 _GROUP = 6  # rows that a matrix is applied to at a time

@@ -11,7 +11,8 @@ from typing import Any
 from llvmlite import ir
 from numba.core import cgutils
 
-LANES = 16
+from clinical_drug_discovery.ops.backend import LANES as LANES
+
 INT32 = ir.IntType(32)
 INT32S = ir.VectorType(INT32, LANES)
 FLOATS = ir.VectorType(ir.FloatType(), LANES)

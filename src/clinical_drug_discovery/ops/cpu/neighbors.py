@@ -56,9 +56,7 @@ def add_neighbors(messages: Tensor, block: Block, scale: Tensor, out: Tensor) ->
                 )  # fmt: skip
 
 
-def add_neighbors_backward(
-    messages: Tensor, block: Block, place: Tensor, node_type: int, out: Tensor
-) -> None:
+def add_neighbors_backward(messages: Tensor, block: Block, node_type: int, out: Tensor) -> None:
     """The same as `reference.add_neighbors_backward`, by source, so that no two threads collide."""
     graph = block.graph
     for r, (src_type, dst_type) in enumerate(graph.endpoint_types):
@@ -68,8 +66,8 @@ def add_neighbors_backward(
             parts, nodes = balanced_parts(degree), np.arange(len(degree))
             for low, high in tables(*graph.node_range(dst_type), _row_bytes(messages), degree):
                 _add_neighbors_backward(
-                    parts, nodes, indptr, graph.src.numpy(), low, high, place.numpy(),
-                    flat(messages), out.numpy(),
+                    parts, nodes, indptr, graph.src.numpy(), low, high,
+                    block.places().numpy(), flat(messages), out.numpy(),
                 )  # fmt: skip
 
 
