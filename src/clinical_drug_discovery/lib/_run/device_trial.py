@@ -138,7 +138,7 @@ def _results(
     return {
         "losses": [torch.tensor(loss) for loss in losses],
         "weights": [weight.detach().cpu() for weight in weights],
-        "embeddings": [embed_all(model, graph.to(device), _CHUNK_SIZE)],
+        "embeddings": [embed_all(model, graph.to(device), _CHUNK_SIZE, plan.backend)],
     }
 
 
