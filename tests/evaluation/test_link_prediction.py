@@ -31,7 +31,7 @@ def said_twice(facts: list[Fact]) -> KnowledgeGraph:
 def test_what_leaves_leaves_wholly_and_no_drug_that_helps_is_touched(
     said_twice: KnowledgeGraph,
 ) -> None:
-    graph, facts = hold_out_facts(said_twice, share=0.2, most=10, seed=3)
+    graph, facts = hold_out_facts(said_twice, share=0.2, max_facts=10, seed=3)
     assert leak_count(graph, facts.src, facts.dst) == 0
     before, after = pairs_of(said_twice), pairs_of(graph)
     np.testing.assert_array_equal(before.drug, after.drug)
@@ -51,7 +51,7 @@ def test_what_leaves_leaves_wholly_and_no_drug_that_helps_is_touched(
 
 def test_the_draw_does_not_depend_on_the_order_of_the_file(facts: list[Fact]) -> None:
     first, second, other = (
-        hold_out_facts(graph_of(order), share=0.1, most=500, seed=seed)[1]
+        hold_out_facts(graph_of(order), share=0.1, max_facts=500, seed=seed)[1]
         for order, seed in ((facts, 1), (facts[::-1], 1), (facts, 2))
     )
     np.testing.assert_array_equal(first.src, second.src)
@@ -60,7 +60,7 @@ def test_the_draw_does_not_depend_on_the_order_of_the_file(facts: list[Fact]) ->
 
 
 def test_no_share_holds_out_nothing(graph: KnowledgeGraph) -> None:
-    left, facts = hold_out_facts(graph, share=0, most=500, seed=0)
+    left, facts = hold_out_facts(graph, share=0, max_facts=500, seed=0)
     assert left.num_edges == graph.num_edges
     assert len(facts.src) == 0
 
@@ -68,7 +68,7 @@ def test_no_share_holds_out_nothing(graph: KnowledgeGraph) -> None:
 @pytest.mark.parametrize("distinct", [3, 1000], ids=["ties", "distinct"])
 def test_ranks_against_loops(said_twice: KnowledgeGraph, distinct: int) -> None:
     split = split_pairs(said_twice, share=0.3, seed=0, validation_share=0)
-    graph, other = hold_out_facts(split.graph, share=0.2, most=500, seed=0)
+    graph, other = hold_out_facts(split.graph, share=0.2, max_facts=500, seed=0)
     facts = [held_out_pairs(said_twice, split.test), other]
     table = np.random.default_rng(0).integers(distinct, size=(9, graph.num_nodes, graph.num_nodes))
 

@@ -1,8 +1,8 @@
-"""Rankers that learn nothing: what a model has to beat.
+"""Baselines: rankers that learn nothing, which a model has to beat.
 
-Each gives every drug a score for each of some diseases, shape (n, number of drugs), float32, drugs
-in graph order; diseases are node numbers, in any order. A disease's own drugs in the training graph
-count towards a drug's popularity; they are known, and nobody is asked to rank them.
+Each baseline scores all drugs for some diseases. Diseases are node numbers of shape (n,), in any
+order; scores are float32 of shape (n, number of drugs), drugs in graph order. The drugs that the
+training graph already has for a disease are scored like the others; the metrics leave them out.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse
+from scipy.sparse import csr_array, hstack
 
-from clinical_drug_discovery.evaluation.split import relatives
-from clinical_drug_discovery.graph.adjacency import adjacency_between
+from clinical_drug_discovery.graph.adjacency import Floats, adjacency_between
 from clinical_drug_discovery.graph.knowledge_graph import (
     DISEASE,
     DRUG,
@@ -24,51 +23,36 @@ from clinical_drug_discovery.graph.knowledge_graph import (
 )
 from clinical_drug_discovery.ranking.treatments import TREATS
 
-Scores = npt.NDArray[np.float32]
-Ranker = Callable[[KnowledgeGraph, IntArray], Scores]
-_HOPS, _DAMPING = 3, 0.5
-_TRAITS = ("effect/phenotype", "gene/protein")  # node types; what diseases may have in common
-_ABSENT = ("disease_phenotype_negative",)  # relations that say: has it not
+Baseline = Callable[[KnowledgeGraph, IntArray], Floats]
+_MAX_HOPS, _DAMPING = 3, 0.5
+_TRAIT_TYPES = ("effect/phenotype", "gene/protein")  # what diseases may have in common
+_ABSENT = ("disease_phenotype_negative",)  # relations saying that a disease lacks a phenotype
 
 
-def popularity_scores(graph: KnowledgeGraph, diseases: IntArray) -> Scores:
-    """The number of diseases that a drug helps: the same list for every disease.
-
-    Args:
-        graph: for training, on the CPU.
-        diseases: shape (n,), node numbers.
-    """
-    return _repeat(adjacency_between(graph, DISEASE, DRUG, TREATS).sum(axis=0), len(diseases))
+def popularity_scores(graph: KnowledgeGraph, diseases: IntArray) -> Floats:
+    """Score a drug by the number of diseases that it treats; the same for every disease."""
+    return _repeat(_treatments(graph).sum(axis=0), len(diseases))
 
 
-def degree_scores(graph: KnowledgeGraph, diseases: IntArray) -> Scores:
-    """The number of all edges of a drug: how much was ever written about it.
-
-    Args:
-        graph: for training, on the CPU.
-        diseases: shape (n,), node numbers.
-    """
+def degree_scores(graph: KnowledgeGraph, diseases: IntArray) -> Floats:
+    """Score a drug by the number of its edges of all types; the same for every disease."""
     first, stop = node_range_of(graph, DRUG)
     return _repeat(graph.degree[first:stop].numpy(), len(diseases))
 
 
-def relatives_scores(graph: KnowledgeGraph, diseases: IntArray) -> Scores:
-    """What helps a disease's relatives, along edges between diseases.
+def relatives_scores(graph: KnowledgeGraph, diseases: IntArray) -> Floats:
+    """Score a drug by the related diseases that it treats.
 
-    The sum over h = 1, 2, 3 of 0.5^h times the number of diseases that the drug helps, among those
-    whose shortest path to the disease has h edges. All zero for a disease without relatives.
-
-    Args:
-        graph: for training, on the CPU.
-        diseases: shape (n,), node numbers.
+    The score is the sum over h = 1, 2, 3 of 0.5^h times the number of diseases that the drug
+    treats at distance h, in edges between diseases. It is 0 for a disease without such edges.
     """
-    related, treats = relatives(graph), adjacency_between(graph, DISEASE, DRUG, TREATS)
+    related, treats = adjacency_between(graph, DISEASE, DISEASE), _treatments(graph)
     seen = _one_hot(diseases - node_range_of(graph, DISEASE)[0], related.shape[0])
     frontier = seen
     scores = np.zeros((len(diseases), treats.shape[1]), np.float32)
-    for hop in range(1, _HOPS + 1):
+    for hop in range(1, _MAX_HOPS + 1):
         frontier = frontier @ related
-        frontier.data[:] = 1  # reached, by however many paths
+        frontier.data[:] = 1  # a disease counts once, however many paths reach it
         frontier = frontier - frontier.multiply(seen)
         frontier.eliminate_zeros()
         seen = seen + frontier
@@ -76,55 +60,53 @@ def relatives_scores(graph: KnowledgeGraph, diseases: IntArray) -> Scores:
     return scores
 
 
-def shared_scores(graph: KnowledgeGraph, diseases: IntArray) -> Scores:
-    """What helps diseases with the same genes and phenotypes.
+def shared_scores(graph: KnowledgeGraph, diseases: IntArray) -> Floats:
+    """Score a drug by the diseases that it treats and that share genes or phenotypes.
 
-    The sum, over all other diseases that the drug helps, of the cosine between the two diseases'
-    sets of genes and phenotypes, in which each counts by ln(number of diseases with any / number
-    of diseases with it). All zero for a disease with none.
-
-    Args:
-        graph: for training, on the CPU.
-        diseases: shape (n,), node numbers.
+    The score is the sum of the cosines between the disease and each other disease that the drug
+    treats. A disease's vector has an entry for each of its genes and phenotypes, weighted by
+    ln(number of diseases with any / number of diseases with this one). The score is 0 for a disease
+    without genes and phenotypes.
     """
-    treats = adjacency_between(graph, DISEASE, DRUG, TREATS)
-    has = _traits(graph)
+    treats = _treatments(graph)
+    traits = _trait_vectors(graph)
     treated = np.flatnonzero(np.diff(treats.indptr))
     rows = diseases - node_range_of(graph, DISEASE)[0]
-    cosine = (has[rows] @ has[treated].T).tocoo()
+    cosine = (traits[rows] @ traits[treated].T).tocoo()
     i, j = cosine.coords
-    cosine.data[rows[i] == treated[j]] = 0  # itself
+    cosine.data[rows[i] == treated[j]] = 0  # the disease itself
     return np.asarray((cosine.tocsr() @ treats[treated]).toarray(), np.float32)
 
 
-def break_ties(scores: Scores, by: Scores) -> Scores:
-    """The same order, and where it leaves a tie that of other scores.
+def break_ties(scores: Floats, by: Floats) -> Floats:
+    """Order drugs by one score, and drugs with equal scores by a second one.
 
-    Most drugs help no relative of a disease at all, and tie at 0: of those the popular ones come
-    first. On a real graph that was worth 0.02 of recall@50 to relatives, and 0.14 to shared.
+    Most drugs treat no related disease and tie at 0. Putting the popular ones first was worth 0.02
+    of recall@50 to `relatives` on PrimeKG, and 0.14 to `shared`.
 
     Args:
         scores: shape (n, M).
-        by: shape (n, M).
+        by: shape (n, M), the second score.
 
     Returns:
-        shape (n, M): places from the worst, whole numbers; equal only where both scores are.
+        shape (n, M), positions from the worst. Two drugs have the same position only if both of
+        their scores are equal.
     """
-    places = np.empty(scores.shape, np.float32)
-    for first, second, place in zip(scores, by, places, strict=True):
+    positions = np.empty(scores.shape, np.float32)
+    for first, second, position in zip(scores, by, positions, strict=True):
         order = np.lexsort((second, first))
         a, b = first[order], second[order]
-        place[order] = np.cumsum(np.r_[False, (a[1:] != a[:-1]) | (b[1:] != b[:-1])])
-    return places
+        position[order] = np.cumsum(np.r_[False, (a[1:] != a[:-1]) | (b[1:] != b[:-1])])
+    return positions
 
 
-def _with_popularity(scores_of: Ranker) -> Ranker:
+def _with_popularity(scores: Baseline) -> Baseline:
     return lambda graph, diseases: break_ties(
-        scores_of(graph, diseases), popularity_scores(graph, diseases)
+        scores(graph, diseases), popularity_scores(graph, diseases)
     )
 
 
-BASELINES: dict[str, Ranker] = {
+BASELINES: dict[str, Baseline] = {
     "popularity": popularity_scores,
     "degree": degree_scores,
     "relatives": relatives_scores,
@@ -134,31 +116,37 @@ BASELINES: dict[str, Ranker] = {
 }
 
 
-def _traits(graph: KnowledgeGraph) -> scipy.sparse.csr_array:
-    """Return diseases by their genes and phenotypes, rows of length 1."""
-    present = set(graph.relations) - set(_ABSENT)
+def _treatments(graph: KnowledgeGraph) -> csr_array:
+    """Return which drug treats which disease, shape (diseases, drugs); it may have no entries."""
+    return adjacency_between(graph, DISEASE, DRUG, TREATS)
+
+
+def _trait_vectors(graph: KnowledgeGraph) -> csr_array:
+    """Return the weighted genes and phenotypes of all diseases, rows of length 1 (or 0)."""
+    relations = set(graph.relations) - set(_ABSENT)
     first, stop = node_range_of(graph, DISEASE)
-    parts = [scipy.sparse.csr_array((stop - first, 0), dtype=np.float32)]
+    parts = [csr_array((stop - first, 0), dtype=np.float32)]
     parts += [
-        adjacency_between(graph, DISEASE, trait, present)
-        for trait in _TRAITS
+        adjacency_between(graph, DISEASE, trait, relations)
+        for trait in _TRAIT_TYPES
         if trait in graph.node_type_names
     ]
-    has = scipy.sparse.csr_array(scipy.sparse.hstack(parts, format="csr"))
-    num_with_any = max(np.count_nonzero(np.diff(has.indptr)), 1)
-    num_with_it = np.bincount(has.indices, minlength=1)
-    has.data *= np.log(num_with_any / np.maximum(num_with_it, 1))[has.indices].astype(np.float32)
-    length = np.sqrt(has.multiply(has).sum(axis=1))
-    has.data /= np.repeat(np.where(length > 0, length, 1), np.diff(has.indptr))
-    return has
+    traits = csr_array(hstack(parts, format="csr"))
+    num_with_any = max(np.count_nonzero(np.diff(traits.indptr)), 1)
+    num_with = np.bincount(traits.indices, minlength=1)
+    weight = np.log(num_with_any / np.maximum(num_with, 1)).astype(np.float32)
+    traits.data *= weight[traits.indices]
+    length = np.sqrt(traits.multiply(traits).sum(axis=1))
+    traits.data /= np.repeat(np.where(length > 0, length, 1), np.diff(traits.indptr))
+    return traits
 
 
-def _one_hot(columns: IntArray, width: int) -> scipy.sparse.csr_array:
+def _one_hot(columns: IntArray, width: int) -> csr_array:
     height = len(columns)
-    return scipy.sparse.csr_array(
+    return csr_array(
         (np.ones(height, np.float32), columns, np.arange(height + 1)), shape=(height, width)
     )
 
 
-def _repeat(of_drug: npt.NDArray[np.number], num_rows: int) -> Scores:
-    return np.tile(of_drug.astype(np.float32), (num_rows, 1))
+def _repeat(by_drug: npt.NDArray[np.number], num_rows: int) -> Floats:
+    return np.tile(by_drug.astype(np.float32), (num_rows, 1))

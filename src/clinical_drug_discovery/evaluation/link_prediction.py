@@ -1,8 +1,7 @@
-"""Link prediction for every relation: held-out facts, each end ranked among all nodes of its type.
+"""Link prediction for every relation: hold out facts and rank each target among all of its type.
 
-It asks another question than the ranking of drugs for diseases, which must not suffer from it: no
-pair of a drug and a disease that it helps is touched here, and whatever leaves the graph leaves it
-for everybody.
+Link prediction must not weaken the ranking of drugs for diseases. The graph therefore keeps all
+pairs of a drug and a disease that it treats, and all rankers see the same training graph.
 """
 
 from __future__ import annotations
@@ -25,15 +24,15 @@ from clinical_drug_discovery.ranking.treatments import (
     pairs_of,
 )
 
-_CHUNK = 256  # sources ranked at a time: 29 MB of scores for 28,000 candidates
+_CHUNK_SIZE = 256  # sources ranked at a time: 29 MB of scores for 28,000 candidates
 
-#: From sources (n,), a relation (its place in `relations`) and a range of nodes to (n, range).
+#: From sources (n,), an index into `relations` and a range of M nodes to scores (n, M).
 Scorer = Callable[[IntArray, int, tuple[int, int]], Scores]
 
 
 @dataclass(frozen=True)
 class HeldOutFacts:
-    """K directed edges that a training graph does not have, both directions of every fact."""
+    """K directed edges that were removed from a graph, both directions of every fact."""
 
     edge_type: IntArray  #: shape (K,), indices into `edge_types`
     src: IntArray  #: shape (K,), node numbers
@@ -41,51 +40,52 @@ class HeldOutFacts:
 
 
 def hold_out_facts(
-    graph: KnowledgeGraph, *, share: float, most: int, seed: int
+    graph: KnowledgeGraph, *, share: float, max_facts: int, seed: int
 ) -> tuple[KnowledgeGraph, HeldOutFacts]:
-    """Hold out a few facts of every relation but those that say which drug helps.
+    """Hold out a few facts of every relation that does not say which drug treats a disease.
 
-    Between the two ends of a held-out fact no edge stays, under whatever relation. Pairs of a drug
-    and a disease that it helps are never drawn: the graph keeps all of them.
+    All edges between the two nodes of a held-out fact are removed, whatever their relation. Pairs
+    of a drug and a disease that it treats are not held out.
 
     Args:
         graph: on the CPU.
-        share: of the facts of each relation, rounded up, but never all of them; 0 for none.
-        most: facts of a relation at most.
-        seed: of the draw, which depends on the facts alone, never on the order of the file.
+        share: fraction of the facts of each relation. The number is rounded up, but one fact always
+            stays; 0 holds out none.
+        max_facts: maximum number of facts of a relation.
+        seed: seed of the sample. The same facts in another order give the same sample.
 
     Returns:
-        The graph without them, and what was held out.
+        The graph without the held-out facts, and these facts.
     """
     rng = np.random.default_rng(seed)
-    helps = pairs_of(graph)
-    helped = pair_keys(graph, helps.drug, helps.disease)
-    ends, kinds = [np.empty((0, 2), np.int64)], [np.empty(0, np.int64)]
-    for r, mirror in enumerate(graph.reverse_edge_type):
-        if mirror < r or graph.edge_types[r].relation in TREATS:
+    treats = pairs_of(graph)
+    treated = pair_keys(graph, treats.drug, treats.disease)
+    edges, kinds = [np.empty((0, 2), np.int64)], [np.empty(0, np.int64)]
+    for r, reverse in enumerate(graph.reverse_edge_type):
+        if reverse < r or graph.edge_types[r].relation in TREATS:
             continue
         src, dst = graph.src_of(r).numpy(), graph.dst_of(r).numpy()
-        free = np.ones(len(src), bool) if mirror != r else src < dst
-        for way, (drug, disease) in ((r, (src, dst)), (mirror, (dst, src))):
-            if way in drug_disease_types(graph):
-                free &= ~np.isin(pair_keys(graph, drug, disease), helped)
-        facts = np.flatnonzero(free)
-        number = max(0, min(int(np.ceil(share * len(facts))), most, len(facts) - 1))
-        drawn = rng.choice(facts, number, replace=False)
-        one_way = np.stack([src[drawn], dst[drawn]], axis=1).astype(np.int64)
-        ends += [one_way, one_way[:, ::-1]]
-        kinds += [np.full(number, r), np.full(number, mirror)]
-    src, dst = np.concatenate(ends).T
+        eligible = np.ones(len(src), bool) if reverse != r else src < dst
+        for kind, (drug, disease) in ((r, (src, dst)), (reverse, (dst, src))):
+            if kind in drug_disease_types(graph):
+                eligible &= ~np.isin(pair_keys(graph, drug, disease), treated)
+        facts = np.flatnonzero(eligible)
+        number = max(0, min(int(np.ceil(share * len(facts))), max_facts, len(facts) - 1))
+        chosen = rng.choice(facts, number, replace=False)
+        forward = np.stack([src[chosen], dst[chosen]], axis=1).astype(np.int64)
+        edges += [forward, forward[:, ::-1]]
+        kinds += [np.full(number, r), np.full(number, reverse)]
+    src, dst = np.concatenate(edges).T
     held_out = HeldOutFacts(np.concatenate(kinds), src, dst)
     return without_edges(graph, _between(graph, src, dst)), held_out
 
 
 def held_out_pairs(graph: KnowledgeGraph, pairs: Pairs) -> HeldOutFacts:
-    """The facts that a graph has of some pairs, under relations that say that the drug helps.
+    """Return the facts saying that the drug of a pair treats its disease.
 
     Args:
-        graph: that still has them.
-        pairs: of drugs and diseases.
+        graph: a graph that still has these facts.
+        pairs: pairs of drugs and diseases.
     """
     none: IntArray = np.empty(0, np.int64)
     kinds, src, dst = [none], [none], [none]
@@ -102,19 +102,21 @@ def held_out_pairs(graph: KnowledgeGraph, pairs: Pairs) -> HeldOutFacts:
 def relation_metrics(
     graph: KnowledgeGraph, facts: Sequence[HeldOutFacts], scores_of: Scorer, *, seed: int = 0
 ) -> list[dict[str, Any]]:
-    """How well the targets of held-out edges are found, one record for each edge type.
+    """Rank the targets of held-out edges, and return the metrics of each edge type.
+
+    A target is ranked among all nodes of its type, except for the source itself and the source's
+    other targets, known or held out.
 
     Args:
-        graph: for training, on the CPU; its edges are what is known.
-        facts: what it does not have.
-        scores_of: scores candidates of one type for sources.
-        seed: of the bootstrap.
+        graph: the training graph, on the CPU.
+        facts: held-out facts, which the graph does not have.
+        scores_of: scores the candidates of one type for some sources.
+        seed: seed of the bootstrap.
 
     Returns:
-        For each edge type with held-out edges, in order, `source_type`, `relation`, `target_type`,
-        `num_targets`, `num_candidates` and `metrics.pair_metrics`, the intervals over sources. A
-        target is ranked among all nodes of its type without the source itself, which no fact joins
-        to itself, and without the other targets known for it, held out or not.
+        For each edge type with held-out edges, in order: `source_type`, `relation`, `target_type`,
+        `num_targets`, `num_candidates` and the metrics of `metrics.pair_metrics`, with intervals
+        over sources.
 
     Raises:
         InputError: a score is NaN or infinite.
@@ -125,61 +127,54 @@ def relation_metrics(
     )
     records = []
     for r in np.unique(edge_type).tolist():
-        kind, own = graph.edge_types[r], edge_type == r
-        span = graph.node_range(graph.endpoint_types[r][1])
-        relation = graph.relations.index(kind.relation)
-        ranks, clusters = _ranks(graph, r, src[own], dst[own], relation, span, scores_of)
+        kind, chosen = graph.edge_types[r], edge_type == r
+        ranks, sources = _rank_targets(graph, r, src[chosen], dst[chosen], scores_of)
+        first, stop = graph.node_range(graph.endpoint_types[r][1])
         names = zip(("source_type", "relation", "target_type"), kind, strict=True)
-        sizes = {"num_targets": len(ranks), "num_candidates": span[1] - span[0]}
-        records.append({**dict(names), **sizes, **pair_metrics(ranks, clusters, seed=seed)})
+        sizes = {"num_targets": len(ranks), "num_candidates": stop - first}
+        records.append({**dict(names), **sizes, **pair_metrics(ranks, sources, seed=seed)})
     return records
 
 
-def _ranks(
-    graph: KnowledgeGraph,
-    edge_type: int,
-    src: IntArray,
-    dst: IntArray,
-    relation: int,
-    span: tuple[int, int],
-    scores_of: Scorer,
+def _rank_targets(
+    graph: KnowledgeGraph, r: int, src: IntArray, dst: IntArray, scores_of: Scorer
 ) -> tuple[npt.NDArray[np.float64], IntArray]:
-    """The rank of every target, and the source that each is of."""
-    # What is known of a source is what arrives at it along the mirror.
-    mirror = graph.reverse_edge_type[edge_type]
-    indptr, first = (
-        graph.indptr_of(mirror).numpy(),
-        graph.node_range(graph.endpoint_types[mirror][1])[0],
-    )
-    ranks, clusters = [], []
+    """Return the rank of the target of each held-out edge of type r, and its source."""
+    first, stop = candidates = graph.node_range(graph.endpoint_types[r][1])
+    relation = graph.relations.index(graph.edge_types[r].relation)
+    # The known targets of a source are the sources of the reverse edges that arrive at it.
+    reverse = graph.reverse_edge_type[r]
+    indptr = graph.indptr_of(reverse).numpy()
+    first_source = graph.node_range(graph.endpoint_types[reverse][1])[0]
+    ranks, ranked = [], []
     sources = np.unique(src)
-    for start in range(0, len(sources), _CHUNK):
-        chunk = sources[start : start + _CHUNK]
-        asked = np.flatnonzero(np.isin(src, chunk))
-        row = np.searchsorted(chunk, src[asked])
-        known = np.zeros((len(chunk), span[1] - span[0]), bool)
+    for start in range(0, len(sources), _CHUNK_SIZE):
+        chunk = sources[start : start + _CHUNK_SIZE]
+        edges = np.flatnonzero(np.isin(src, chunk))
+        row = np.searchsorted(chunk, src[edges])
+        known = np.zeros((len(chunk), stop - first), bool)
         for i, source in enumerate(chunk.tolist()):
-            at = indptr[source - first], indptr[source - first + 1]
-            known[i, graph.src.numpy()[slice(*at)] - span[0]] = True
-            if span[0] <= source < span[1]:
-                known[i, source - span[0]] = True
-        candidate = dst[asked] - span[0]
+            at = slice(*indptr[source - first_source : source - first_source + 2])
+            known[i, graph.src.numpy()[at] - first] = True
+            if first <= source < stop:
+                known[i, source - first] = True
+        candidate = dst[edges] - first
         known[row, candidate] = True
-        ranks.append(filtered_ranks(scores_of(chunk, relation, span), known, row, candidate))
-        clusters.append(src[asked])
-    return np.concatenate(ranks), np.concatenate(clusters)
+        ranks.append(filtered_ranks(scores_of(chunk, relation, candidates), known, row, candidate))
+        ranked.append(src[edges])
+    return np.concatenate(ranks), np.concatenate(ranked)
 
 
 def _between(graph: KnowledgeGraph, src: IntArray, dst: IntArray) -> npt.NDArray[np.bool_]:
-    """Which edges join the ends of some pairs, whatever their type, shape (E,)."""
-    is_end = np.zeros(graph.num_nodes, bool)
-    is_end[src] = is_end[dst] = True
+    """Return which edges join src[i] to dst[i] for some i, whatever their type, shape (E,)."""
+    in_pair = np.zeros(graph.num_nodes, bool)
+    in_pair[src] = in_pair[dst] = True
     pairs = np.unique(src.astype(np.int64) * graph.num_nodes + dst)
     found = np.zeros(graph.num_edges, bool)
     for r in range(len(graph.edge_types)):
         start, stop = graph.edge_type_ptr[r : r + 2].tolist()
         from_, to = graph.src_of(r).numpy(), graph.dst_of(r).numpy()
-        near = np.flatnonzero(is_end[from_] & is_end[to])
+        near = np.flatnonzero(in_pair[from_] & in_pair[to])
         keys = from_[near].astype(np.int64) * graph.num_nodes + to[near]
         found[start:stop][near] = np.isin(keys, pairs)
     return found

@@ -1,13 +1,8 @@
-"""How well scores rank what was held out: filtered, tie-aware ranks, and figures made of them.
+"""Ranking metrics: filtered ranks, MRR, recall, areas under curves, and bootstrap intervals.
 
-Notation: n rows (diseases), M candidates (drugs), K held-out pairs of a row and a candidate. What
-is known of a row is its own: other known candidates never compete with a held-out one, be they
-from training or held out themselves. All others do, whatever else a graph says of them.
-
-Areas under the ROC and the precision-recall curve of many rows in one pool, and their spread.
-
-The scores are looked at once. After that a resampling of rows is a matrix product, so that a
-thousand of them cost no more than a look.
+Notation: n rows (diseases), M candidates (drugs), K held-out pairs of a row and a candidate. The
+ranks are filtered: the known candidates of a row, in the training graph or held out, do not compete
+with a held-out candidate of this row. All other candidates do.
 """
 
 from __future__ import annotations
@@ -24,28 +19,26 @@ from clinical_drug_discovery.ranking.bilinear_score import Scores
 from clinical_drug_discovery.system.errors import InputError
 
 Metrics = dict[str, float | int | None]
-
-
 Known = npt.NDArray[np.bool_]
-_TOP = 50  # of a list, of which one asks how many different drugs it names
-_FEW = 8
+Counts = npt.NDArray[np.float64]
+_TOP = 50  # length of the top of a ranking whose entropy is measured
+_FEW = 8  # up to so many positives of a row are compared one by one
 LEVEL, NUM_SAMPLES = 0.95, 1000  # of the bootstrap
-#: Means over pairs: name, and the highest rank that counts; 1 / rank without one.
+#: Means over pairs: name, and the highest rank that counts; None for the mean of 1 / rank.
 PAIR_METRICS = {"mrr": None, "hits@10": 10, "recall@50": 50, "recall@100": 100}
 
 
 def filtered_ranks(
     scores: Scores, known: Known, row: IntArray, candidate: IntArray
 ) -> npt.NDArray[np.float64]:
-    """The rank of each held-out candidate among those of its row that are not known, and itself.
+    """Rank each held-out candidate among the candidates of its row that are not known.
 
-    Equal scores share their mean rank, so a constant score is as good as chance: rank is
-    1 + number of greater + half the number of equal others.
+    The rank is 1 + number of greater scores + half the number of equal scores, so that equal scores
+    share their mean rank and a constant score is as good as chance.
 
     Args:
-        scores: shape (n, M), high is good.
-        known: shape (n, M), bool, all known candidates; whether the held-out ones are among them
-            makes no difference.
+        scores: shape (n, M), higher is better.
+        known: shape (n, M), bool, all known candidates. It may contain the held-out ones or not.
         row: shape (K,), row of each held-out pair.
         candidate: shape (K,), column of each held-out pair.
 
@@ -53,13 +46,13 @@ def filtered_ranks(
         shape (K,), from 1 to M.
 
     Raises:
-        InputError: a score is NaN or infinite, or shapes or numbers do not fit.
+        InputError: a score is NaN or infinite, or the shapes or indices do not fit.
     """
     ranks = np.empty(len(row))
     for at, positive, negative in _rows(scores, known, row, candidate):
-        if len(positive) <= _FEW:  # a look at all of them each is quicker than to sort
-            own = positive[:, None]
-            above, equal = (negative > own).sum(axis=1), (negative == own).sum(axis=1)
+        if len(positive) <= _FEW:  # faster than sorting
+            column = positive[:, None]
+            above, equal = (negative > column).sum(axis=1), (negative == column).sum(axis=1)
             ranks[at] = 1 + above + equal / 2
             continue
         order = np.sort(negative)
@@ -72,27 +65,26 @@ def filtered_ranks(
 def ranking_metrics(
     scores: Scores, known: Known, row: IntArray, candidate: IntArray, *, seed: int = 0
 ) -> Metrics:
-    """All figures of one ranking.
+    """Return all metrics of one ranking.
 
     Args:
         scores: see `filtered_ranks`.
         known: see `filtered_ranks`.
         row: see `filtered_ranks`.
         candidate: see `filtered_ranks`.
-        seed: of the sampled negatives and of the bootstrap.
+        seed: seed of the sampled negatives and of the bootstrap.
 
     Returns:
-        Means over pairs, so that a row with many counts for many: `mrr`, and `hits@10`,
-        `recall@50`, `recall@100`, the shares of pairs with a rank of at most that. `auroc`,
-        `auprc` (average precision): all pairs in one pool against every candidate that is not
-        known of the same rows, once each. `balanced_auroc`, `balanced_auprc`: against as many, one
-        drawn for each pair from its row. Of each of them `_low` and `_high`: see
-        `bootstrap_interval`. `entropy@50`, `normalized_entropy@50`: see `top_entropy`.
-        `num_pairs`, `num_diseases` (rows with a pair) and `num_candidates`. None where there is
-        nothing to compare with.
+        `mrr`, `hits@10`, `recall@50` and `recall@100` are means over pairs, so a row with many
+        pairs counts more. `auroc` and `auprc` (average precision) compare all pairs, in one pool,
+        with all candidates of the same rows that are not known. `balanced_auroc` and
+        `balanced_auprc` compare each pair with one such candidate, sampled from its row. Each of
+        these has an interval, `_low` and `_high`; see `bootstrap_interval`. For `entropy@50` and
+        `normalized_entropy@50` see `top_entropy`. `num_pairs`, `num_diseases` (rows with a pair)
+        and `num_candidates` are counts. A metric without anything to compare with is None.
 
     Raises:
-        InputError: as `filtered_ranks`; or there is no pair.
+        InputError: see `filtered_ranks`; or there are no pairs.
     """
     if not len(row):
         raise InputError("row (got no pairs) must hold at least 1 held-out pair")
@@ -112,15 +104,15 @@ def ranking_metrics(
 
 
 def pair_metrics(ranks: npt.NDArray[np.floating], cluster: IntArray, *, seed: int = 0) -> Metrics:
-    """The figures that follow from ranks alone, each with its interval.
+    """Return the metrics that depend on ranks alone, each with its interval.
 
     Args:
         ranks: shape (K,).
         cluster: shape (K,), the disease of each pair.
-        seed: of the bootstrap.
+        seed: seed of the bootstrap.
 
     Returns:
-        `mrr`, `hits@10`, `recall@50` and `recall@100`, and of each `_low` and `_high`.
+        `mrr`, `hits@10`, `recall@50` and `recall@100`, each also with `_low` and `_high`.
     """
     metrics: Metrics = {}
     for name, most in PAIR_METRICS.items():
@@ -133,36 +125,36 @@ def pair_metrics(ranks: npt.NDArray[np.floating], cluster: IntArray, *, seed: in
 def top_entropy(
     scores: Scores, known: Known, row: IntArray, candidate: IntArray, *, top: int = _TOP
 ) -> tuple[float, float | None]:
-    """How many different candidates the heads of the lists name: does every row get the same few?
+    """Measure how diverse the top candidates of all rows are; 0 if all rows have the same one.
 
-    A row's list holds what is not known of it, and its held-out candidates; rows without a
-    held-out pair have none. Candidates that tie for the last places share them.
+    The ranking of a row holds its unknown and its held-out candidates. Rows without a held-out pair
+    are left out. Candidates that tie for the last positions share them.
 
     Args:
         scores: see `filtered_ranks`.
         known: see `filtered_ranks`.
         row: see `filtered_ranks`.
         candidate: see `filtered_ranks`.
-        top: length of the heads.
+        top: number of top positions of each row.
 
     Returns:
-        Shannon entropy, in nats, of the candidates' shares of all places; and the same divided by
-        its maximum ln(M), None for a single candidate.
+        The Shannon entropy, in nats, of how the top positions are distributed over the candidates;
+        and this entropy divided by its maximum ln(M), None for a single candidate.
     """
     _check(scores, known, row, candidate)
-    places = np.zeros(scores.shape[1])
+    positions = np.zeros(scores.shape[1])
     for i in np.unique(row):
         listed = ~known[i]
         listed[candidate[row == i]] = True
         columns = np.flatnonzero(listed)
-        own = scores[i, columns]
-        free = min(top, len(own))
-        last = np.partition(own, len(own) - free)[len(own) - free]
-        above, equal = own > last, own == last
-        places[columns] += above + equal * ((free - above.sum()) / equal.sum())
-    share = places[places > 0] / places.sum()
-    entropy = abs(float((share * np.log(share)).sum()))
-    return entropy, entropy / math.log(len(places)) if len(places) > 1 else None
+        values = scores[i, columns]
+        number = min(top, len(values))
+        last = np.partition(values, len(values) - number)[len(values) - number]
+        above, equal = values > last, values == last
+        positions[columns] += above + equal * ((number - above.sum()) / equal.sum())
+    fraction = positions[positions > 0] / positions.sum()
+    entropy = abs(float((fraction * np.log(fraction)).sum()))
+    return entropy, entropy / math.log(len(positions)) if len(positions) > 1 else None
 
 
 def bootstrap_interval(
@@ -173,27 +165,27 @@ def bootstrap_interval(
     num_samples: int = NUM_SAMPLES,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of a mean whose values come in clusters.
+    """Return the percentile bootstrap interval of a mean whose values come in clusters.
 
-    The pairs of one disease are no independent evidence, so whole diseases are drawn.
+    The pairs of one disease are not independent, so the bootstrap resamples whole diseases.
 
     Args:
-        values: shape (K,), one for each pair, such as 1 / rank.
+        values: shape (K,), one value for each pair, such as 1 / rank.
         cluster: shape (K,), the disease of each pair.
-        level: share of the bootstrap means within the interval.
-        num_samples: how many bootstrap means.
-        seed: of the drawing.
+        level: fraction of the bootstrap means within the interval.
+        num_samples: number of bootstrap means.
+        seed: seed of the resampling.
 
     Returns:
-        The lower and the upper end; with one cluster both are the mean.
+        The lower and the upper end. With one cluster both are the mean.
 
     Raises:
-        InputError: no values, or not one cluster each, or a parameter breaks its rule.
+        InputError: the values and clusters do not fit, or a parameter breaks its rule.
     """
     if not len(values) or values.shape != cluster.shape or not np.isfinite(values).all():
         raise InputError(
-            f"values (got shape {values.shape}) must be at least 1 finite number for each of "
-            f"cluster (got shape {cluster.shape})"
+            f"values (got shape {values.shape}) must hold at least 1 number, all finite, and have "
+            f"the shape of cluster (got {cluster.shape})"
         )
     if not 0 < level < 1:
         raise InputError(f"level (got {level}) must be above 0 and below 1")
@@ -208,7 +200,7 @@ def bootstrap_interval(
 
 
 def _resamples(num_clusters: int, num_samples: int, seed: int) -> npt.NDArray[np.int64]:
-    """How often each cluster is drawn, with replacement, shape (num_samples, num_clusters)."""
+    """Return how often each cluster is sampled, with replacement, (num_samples, num_clusters)."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(num_clusters, np.full(num_clusters, 1 / num_clusters), num_samples)
 
@@ -216,7 +208,7 @@ def _resamples(num_clusters: int, num_samples: int, seed: int) -> npt.NDArray[np
 def _rows(
     scores: Scores, known: Known, row: IntArray, candidate: IntArray
 ) -> Iterator[tuple[IntArray, Scores, Scores]]:
-    """For each row with held-out pairs their positions, their scores, and those of its unknown."""
+    """Yield, for each row with held-out pairs, their indices, their scores and the negatives'."""
     _check(scores, known, row, candidate)
     order = np.argsort(row, kind="stable")
     for at in np.split(order, np.flatnonzero(np.diff(row[order])) + 1) if len(row) else []:
@@ -230,10 +222,13 @@ def _check(scores: Scores, known: Known, row: IntArray, candidate: IntArray) -> 
     if scores.ndim != 2 or scores.shape != known.shape or known.dtype != bool:
         raise InputError(
             f"scores (got shape {scores.shape}) must have two dimensions, and known (got "
-            f"{known.dtype}, shape {known.shape}) must be bool, of the same shape"
+            f"{known.dtype}, shape {known.shape}) must be bool and have the same shape"
         )
     if row.shape != candidate.shape or row.ndim != 1:
-        raise InputError(f"row (got shape {row.shape}) must be as candidate {candidate.shape}")
+        raise InputError(
+            f"row (got shape {row.shape}) must be 1-dimensional and have the shape of candidate "
+            f"(got {candidate.shape})"
+        )
     for name, values, size in (
         ("row", row, len(scores)),
         ("candidate", candidate, scores.shape[1]),
@@ -248,81 +243,82 @@ def _check(scores: Scores, known: Known, row: IntArray, candidate: IntArray) -> 
 
 
 def _areas(prefix: str, positives: list[Scores], negatives: list[Scores], seed: int) -> Metrics:
-    """Areas under the ROC and the precision-recall curve, with intervals over rows.
+    """Return the areas under the ROC and the precision-recall curve, with intervals over rows.
 
-    Rows without negatives are no part of it; without any negatives there are no areas.
+    Balanced areas leave out rows without negatives. Without any negatives the areas are None.
     """
     names = [f"{prefix}{area}" for area in ("auroc", "auprc")]
-    kept = [i for i, own in enumerate(negatives) if prefix == "" or len(own)]
+    kept = [i for i, scores in enumerate(negatives) if prefix == "" or len(scores)]
     if not sum(map(len, negatives)):
         return {f"{name}{end}": None for name in names for end in ("", "_low", "_high")}
+    # scikit-learn's scores would sort a million numbers for each of 1,000 bootstrap samples.
     pool = pool_rows([positives[i] for i in kept], [negatives[i] for i in kept])
-    drawn = _resamples(len(kept), NUM_SAMPLES, seed).astype(float)
+    resamples = _resamples(len(kept), NUM_SAMPLES, seed).astype(float)
     metrics: Metrics = {}
-    once = pool.areas(np.ones((1, len(kept))))
-    for name, value, sampled in zip(names, once, pool.areas(drawn), strict=True):
+    values = pool.areas(np.ones((1, len(kept))))
+    for name, value, sampled in zip(names, values, pool.areas(resamples), strict=True):
         low, high = np.nanquantile(sampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         metrics |= {name: float(value[0]), f"{name}_low": float(low), f"{name}_high": float(high)}
     return metrics
 
 
-Counts = npt.NDArray[np.float64]
-
-
 @dataclass(frozen=True)
 class Pool:
-    """For each of K positives how many of each of n rows stand above it."""
+    """Comparisons of K positives with the scores of n rows, counted once for all resamples.
 
-    row: IntArray  #: shape (K,), which row each positive is of
-    above: Counts  #: shape (K, n), negatives with a higher score, and half of those with an equal
+    The areas of a resample of rows are then matrix products, so 1,000 of them take little time.
+    """
+
+    row: IntArray  #: shape (K,), the row of each positive
+    above: Counts  #: shape (K, n), negatives with a higher score, plus half of the equal ones
     not_below: Counts  #: shape (K, n), negatives with a score at least as high
-    positives_not_below: Counts  #: shape (K, n), itself included
+    positives_not_below: Counts  #: shape (K, n), the same of positives, itself included
     num_negatives: Counts  #: shape (n,)
 
     def areas(self, weights: Counts) -> tuple[Counts, Counts]:
-        """Both areas for some weights of rows, such as how often each was drawn.
+        """Return both areas for each of B weightings of the rows.
 
         Args:
-            weights: shape (B, n).
+            weights: shape (B, n), such as how often each row was sampled.
 
         Returns:
-            Area under the ROC curve, and average precision, each of shape (B,): the first NaN
-            where no negative has a weight, either NaN where no positive has.
+            Area under the ROC curve and average precision, each of shape (B,). Both are NaN if
+            all positives have weight 0; the first is NaN if all negatives have.
         """
-        of_positive = weights[:, self.row].T  # shape (K, B)
+        weight = weights[:, self.row].T  # of each positive, shape (K, B)
         negatives = weights @ self.num_negatives
         with np.errstate(invalid="ignore", divide="ignore"):
-            share_above = (self.above @ weights.T) / negatives
-            found = self.positives_not_below @ weights.T
-            listed = found + self.not_below @ weights.T
-            precision = np.where(of_positive > 0, found / listed, 0)
-            total = of_positive.sum(axis=0)
-            roc = (of_positive * (1 - share_above)).sum(axis=0) / total
-            average_precision = (of_positive * precision).sum(axis=0) / total
+            fraction_above = (self.above @ weights.T) / negatives
+            true_positives = self.positives_not_below @ weights.T
+            predicted = true_positives + self.not_below @ weights.T
+            precision = np.where(weight > 0, true_positives / predicted, 0)
+            total = weight.sum(axis=0)
+            roc = (weight * (1 - fraction_above)).sum(axis=0) / total
+            average_precision = (weight * precision).sum(axis=0) / total
         return roc, average_precision
 
 
 def pool_rows(
     positives: Sequence[npt.NDArray[np.floating]], negatives: Sequence[npt.NDArray[np.floating]]
 ) -> Pool:
-    """Count once what every resampling needs.
+    """Compare the positives of all rows with the scores of each row.
 
     Args:
-        positives: for each row their scores.
-        negatives: for each row their scores.
+        positives: scores of the positives of each row.
+        negatives: scores of the negatives of each row.
 
     Returns:
-        Counts of 24 bytes for each positive and row: 1.6 MB for 434 pairs of 160 diseases.
+        24 bytes for each positive and row: 1.6 MB for 434 pairs of 160 diseases.
     """
-    every = np.concatenate(positives)
-    row = np.repeat(np.arange(len(positives)), [len(own) for own in positives])
-    shape = (len(every), len(positives))
+    scores = np.concatenate(positives)
+    row = np.repeat(np.arange(len(positives)), [len(one) for one in positives])
+    shape = (len(scores), len(positives))
     above, not_below, positives_not_below = np.empty(shape), np.empty(shape), np.empty(shape)
-    for i, (own, others) in enumerate(zip(positives, negatives, strict=True)):
-        order = np.sort(others)
-        left, right = (np.searchsorted(order, every, side) for side in ("left", "right"))
+    for i, (positive, negative) in enumerate(zip(positives, negatives, strict=True)):
+        order = np.sort(negative)
+        left, right = (np.searchsorted(order, scores, side) for side in ("left", "right"))
         above[:, i] = len(order) - (left + right) / 2
         not_below[:, i] = len(order) - left
-        positives_not_below[:, i] = len(own) - np.searchsorted(np.sort(own), every, "left")
-    sizes = np.array([len(others) for others in negatives], np.float64)
+        positives_not_below[:, i] = len(positive) - np.searchsorted(np.sort(positive), scores)
+    sizes = np.array([len(negative) for negative in negatives], np.float64)
     return Pool(row, above, not_below, positives_not_below, sizes)

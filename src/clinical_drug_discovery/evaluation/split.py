@@ -1,11 +1,9 @@
-"""Held-out facts for the question of drug repurposing: which drug helps with this disease?
+"""Split a graph into a training graph and held-out drug-disease pairs.
 
-Three ways to hold out, from easy to hard: single pairs, whole diseases, and whole areas of related
-diseases. In all of them the training graph has no edge at all between the two ends of a held-out
-pair: the same pair under another relation (contraindication included) would give it away, so it
-leaves as well and is counted. What the other relations say of pairs that are not held out stays.
-
-Areas of related diseases, along the edges between diseases.
+There are three splits, from easy to hard: single pairs, whole diseases, and areas of related
+diseases. The training graph has no edge of any type between the two nodes of a held-out pair. An
+edge of another relation, such as contraindication, would give the pair away, so it is removed and
+counted too. Edges of these relations between other nodes stay.
 """
 
 from __future__ import annotations
@@ -14,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse
 
 from clinical_drug_discovery.graph.adjacency import adjacency_between
 from clinical_drug_discovery.graph.knowledge_graph import (
@@ -37,40 +34,41 @@ from clinical_drug_discovery.system.errors import InputError
 
 @dataclass(frozen=True)
 class Split:
-    """A training graph, and the pairs of a drug and a disease that it does not know."""
+    """A training graph, and the drug-disease pairs that were removed from it."""
 
-    graph: KnowledgeGraph  #: for training: all nodes, without the edges of held-out pairs
-    validation: Pairs  #: to choose by
-    test: Pairs  #: to report
-    held_out: Pairs  #: both
-    counts: dict[str, int]  #: of pairs and diseases, and of the directed edges that left
+    graph: KnowledgeGraph  #: all nodes, without the edges of held-out pairs
+    validation: Pairs  #: for choosing settings
+    test: Pairs  #: for reporting
+    held_out: Pairs  #: validation and test together
+    counts: dict[str, int]  #: numbers of pairs, diseases and removed directed edges
 
 
 def split_pairs(
     graph: KnowledgeGraph, *, share: float, seed: int, validation_share: float = 0.5
 ) -> Split:
-    """Hold out a random share of the indications; their diseases may keep others.
+    """Hold out a random fraction of the indications. Their diseases may keep others.
 
     Args:
         graph: on the CPU.
-        share: of the distinct indicated pairs, above 0 and below 1.
-        seed: of the choice, which depends on the facts alone, never on the order of the file.
-        validation_share: of the held-out pairs, rounded down; at least 0 and below 1.
+        share: fraction of the distinct indicated pairs, above 0 and below 1.
+        seed: seed of the sample. The same facts in another order give the same sample.
+        validation_share: fraction of the held-out pairs for validation, at least 0 and below 1. The
+            number is rounded down.
 
     Returns:
-        The split; `num_removed_other_relation_edges` counts what is no indication.
+        The split. `num_removed_other_relation_edges` counts removed edges of other relations.
 
     Raises:
-        InputError: the graph has no indications, or the shares cannot be met.
+        InputError: the graph has no indications, or a fraction breaks its rule.
     """
     pairs = pairs_of(graph, (INDICATION,))
     if not len(pairs):
-        raise InputError(f"the graph has no {INDICATION!r} between drug and disease to hold out")
+        raise InputError(f"the graph has no {INDICATION!r} edges between drugs and diseases")
     number = round(share * len(pairs)) if 0 < share < 1 else 0
     if not 0 < number < len(pairs):
         raise InputError(
-            f"share (got {share}) must be above 0 and below 1, and hold out some but not all "
-            f"of the {len(pairs):,} pairs"
+            f"share (got {share}) must be above 0 and below 1, and must hold out some but not "
+            f"all of the {len(pairs):,} pairs"
         )
     rng = np.random.default_rng(seed)
     group = np.full(len(pairs), -1)
@@ -90,18 +88,16 @@ def split_diseases(
 ) -> Split:
     """Hold out all indications and palliations of random diseases.
 
-    Contraindications and the like of a held-out disease stay where they name other drugs.
+    A disease keeps its edges of other relations, such as contraindication, to other drugs.
 
     Args:
         graph: on the CPU.
-        num_diseases: how many.
-        min_drugs: that an eligible disease has at least, distinct ones that help.
-        max_drugs: that it has at most.
-        seed: of the choice.
-        validation_share: of the held-out diseases, rounded down; at least 0 and below 1.
-
-    Returns:
-        The split.
+        num_diseases: number of diseases to hold out.
+        min_drugs: minimum number of drugs that treat an eligible disease.
+        max_drugs: maximum number of drugs that treat it.
+        seed: seed of the sample.
+        validation_share: fraction of the held-out diseases for validation, at least 0 and below 1.
+            The number is rounded down.
 
     Raises:
         InputError: too few diseases are eligible, or a parameter breaks its rule.
@@ -112,8 +108,8 @@ def split_diseases(
     eligible = diseases[(num_drugs >= min_drugs) & (num_drugs <= max_drugs)]
     if not 0 < num_diseases <= len(eligible):
         raise InputError(
-            f"num_diseases (got {num_diseases}) must be at least 1 and at most {len(eligible):,}: "
-            f"so many diseases have {min_drugs} to {max_drugs} drugs"
+            f"num_diseases (got {num_diseases}) must be at least 1 and at most {len(eligible):,}, "
+            f"the number of diseases with {min_drugs} to {max_drugs} drugs"
         )
     drawn = np.random.default_rng(seed).choice(eligible, num_diseases, replace=False)
     return _hold_out_diseases(graph, pairs, list(drawn[:, None]), validation_share)
@@ -129,22 +125,24 @@ def split_areas(
     max_diseases: int = 30,
     validation_share: float = 0.5,
 ) -> Split:
-    """Hold out random diseases together with their relatives: nothing close is left to copy from.
+    """Hold out random diseases and their related diseases, whose drugs could be copied.
 
-    An area is a disease and those within some hops of it, along edges between diseases. Where
-    `max_diseases` cuts an area short, or beyond `max_hops`, relatives keep their drugs.
+    An area is a disease and the diseases within `max_hops` edges between diseases. Related diseases
+    that are farther away, or that do not fit into `max_diseases`, keep their drugs.
 
     Args:
         graph: on the CPU.
-        num_areas: how many; no disease is in two.
-        seed: of the choice.
-        min_drugs: that the disease in the middle has at least, distinct ones that help.
-        max_hops: from the middle to the rim.
-        max_diseases: of an area, the nearest first; of equally near ones those numbered lower.
-        validation_share: of the areas, rounded down; at least 0 and below 1.
+        num_areas: number of areas to hold out. They share no disease.
+        seed: seed of the sample.
+        min_drugs: minimum number of drugs that treat the disease at the centre.
+        max_hops: maximum distance from the centre.
+        max_diseases: maximum number of diseases of an area. The nearest are taken first, then
+            those with a lower node number.
+        validation_share: fraction of the areas for validation, at least 0 and below 1. The number
+            is rounded down.
 
     Returns:
-        The split; its counts also say how many diseases the areas have in all.
+        The split. `num_area_diseases` counts the diseases of all areas.
 
     Raises:
         InputError: the graph has too few areas, or a parameter breaks its rule.
@@ -159,12 +157,12 @@ def split_areas(
     _check_drugs(min_drugs, None)
     pairs = pairs_of(graph, TREATS)
     diseases, num_drugs = np.unique(pairs.disease, return_counts=True)
-    middles = np.random.default_rng(seed).permutation(diseases[num_drugs >= min_drugs])
-    areas = disease_areas(graph, middles, num_areas, max_hops, max_diseases)
+    centres = np.random.default_rng(seed).permutation(diseases[num_drugs >= min_drugs])
+    areas = disease_areas(graph, centres, num_areas, max_hops, max_diseases)
     if len(areas) < num_areas:
         raise InputError(
-            f"num_areas (got {num_areas}) must be at most {len(areas):,}: so many areas were "
-            f"found around the {len(middles):,} diseases with at least {min_drugs} drugs"
+            f"num_areas (got {num_areas}) must be at most {len(areas):,}, the number of areas that "
+            f"were found around the {len(centres):,} diseases with at least {min_drugs} drugs"
         )
     split = _hold_out_diseases(graph, pairs, areas, validation_share)
     split.counts["num_area_diseases"] = sum(map(len, areas))
@@ -181,11 +179,11 @@ def _check_drugs(min_drugs: int, max_drugs: int | None) -> None:
 def _hold_out_diseases(
     graph: KnowledgeGraph, pairs: Pairs, groups: list[IntArray], validation_share: float
 ) -> Split:
-    """Hold out all pairs of groups of diseases, a group wholly for validation or for test."""
-    of_node = np.full(graph.num_nodes, -1)
+    """Hold out all pairs of some groups of diseases. No group is in both validation and test."""
+    group_of_node = np.full(graph.num_nodes, -1)
     for number, diseases in enumerate(groups):
-        of_node[diseases] = number
-    group = of_node[pairs.disease]
+        group_of_node[diseases] = number
+    group = group_of_node[pairs.disease]
     chosen = group >= 0
     return _hold_out(graph, pairs.select(chosen), group[chosen], validation_share, TREATS)
 
@@ -195,9 +193,17 @@ def _hold_out(
     pairs: Pairs,
     group: npt.NDArray[np.int64],
     validation_share: float,
-    asked: tuple[str, ...],
+    relations: tuple[str, ...],
 ) -> Split:
-    """Remove all that joins the pairs; the groups, numbered at random, go to validation first."""
+    """Remove all edges between the nodes of some pairs.
+
+    Args:
+        graph: on the CPU.
+        pairs: K pairs of these relations.
+        group: shape (K,), groups numbered at random. The first ones go to validation.
+        validation_share: fraction of the groups for validation.
+        relations: relations of the pairs. Removed edges of other relations are counted.
+    """
     if not 0 <= validation_share < 1:
         raise InputError(
             f"validation_share (got {validation_share}) must be at least 0 and below 1"
@@ -209,8 +215,8 @@ def _hold_out(
     for r in drug_disease_types(graph):
         found = np.isin(pair_keys(graph, graph.src_of(r).numpy(), graph.dst_of(r).numpy()), keys)
         removed[graph.edge_type_ptr[r] : graph.edge_type_ptr[r + 1]] = found
-        if graph.edge_types[r].relation not in asked:
-            num_other += 2 * int(found.sum())  # the mirror leaves with it
+        if graph.edge_types[r].relation not in relations:
+            num_other += 2 * int(found.sum())  # with the reverse edges
     training = without_edges(graph, removed)
     validation, test = pairs.select(is_validation), pairs.select(~is_validation)
     counts = {
@@ -225,49 +231,38 @@ def _hold_out(
     return Split(training, validation, test, pairs, counts)
 
 
-def relatives(graph: KnowledgeGraph) -> scipy.sparse.csr_array:
-    """Which diseases are directly related, under any relation between two diseases.
-
-    Args:
-        graph: on the CPU.
-
-    Returns:
-        shape (n, n) for the n diseases in graph order, float32: symmetric, ones, nothing on the
-        diagonal.
-    """
-    return adjacency_between(graph, DISEASE, DISEASE)
-
-
 def disease_areas(
-    graph: KnowledgeGraph, middles: IntArray, num_areas: int, max_hops: int, max_diseases: int
+    graph: KnowledgeGraph, centres: IntArray, num_areas: int, max_hops: int, max_diseases: int
 ) -> list[IntArray]:
-    """Disjoint areas around diseases: each with its relatives, the nearest first.
+    """Return disjoint areas, each a disease with its related diseases.
 
     Args:
         graph: on the CPU.
-        middles: node numbers; taken in this order, those within an earlier area passed over.
-        num_areas: how many are wanted.
-        max_hops: from the middle to the rim.
-        max_diseases: of an area; of equally near ones those numbered lower are taken.
+        centres: node numbers of diseases, taken in this order. Those in an earlier area are
+            skipped.
+        num_areas: number of areas to find.
+        max_hops: maximum distance from the centre.
+        max_diseases: maximum number of diseases of an area.
 
     Returns:
-        Node numbers, the middle first; fewer than `num_areas` areas where there are no more.
+        Node numbers of each area by distance, the centre first. There may be fewer than `num_areas`
+        areas.
 
     Raises:
-        InputError: no two diseases are related.
+        InputError: the graph has no edges between diseases.
     """
     first, _ = node_range_of(graph, DISEASE)
-    related = relatives(graph)
+    related = adjacency_between(graph, DISEASE, DISEASE)
     if not related.nnz:
-        raise InputError("the graph has no edges between diseases, so no areas can be held out")
+        raise InputError("the graph has no edges between diseases, so it has no areas to hold out")
     taken = np.zeros(related.shape[0], bool)
     areas: list[IntArray] = []
-    for middle in middles.tolist():
+    for centre in centres.tolist():
         if len(areas) == num_areas:
             break
-        if taken[middle - first]:
+        if taken[centre - first]:
             continue
-        members = frontier = np.array([middle - first])
+        members = frontier = np.array([centre - first])
         seen = taken.copy()
         seen[frontier] = True
         for _ in range(max_hops):
@@ -283,22 +278,21 @@ def disease_areas(
 
 
 def leak_count(graph: KnowledgeGraph, drug: IntArray, disease: IntArray) -> int:
-    """How many directed edges join the two ends of a pair that should be unknown.
+    """Count the directed edges between the two nodes of each pair, of any type and direction.
 
-    Looks at every edge of the graph, of any type and in either direction, and knows nothing of how
-    pairs are removed.
+    This check of a split does not use the code that makes the split.
 
     Args:
         graph: on the CPU.
         drug: shape (K,), node numbers.
         disease: shape (K,), node numbers.
     """
-    is_end = np.zeros(graph.num_nodes, bool)
-    is_end[drug] = is_end[disease] = True
+    in_pair = np.zeros(graph.num_nodes, bool)
+    in_pair[drug] = in_pair[disease] = True
     src, dst = graph.src.numpy(), graph.dst.numpy()
-    near = np.flatnonzero(is_end[src] & is_end[dst])
-    # Which end is the drug does not matter here: lower and higher number, as one integer.
+    near = np.flatnonzero(in_pair[src] & in_pair[dst])
+    # A pair is encoded as one integer from its lower and its higher node number.
     edges = np.sort(np.stack([src[near], dst[near]]).astype(np.int64), axis=0)
     pairs = np.sort(np.stack([drug, disease]).astype(np.int64), axis=0)
-    wide = graph.num_nodes
-    return int(np.isin(edges[0] * wide + edges[1], pairs[0] * wide + pairs[1]).sum())
+    n = graph.num_nodes
+    return int(np.isin(edges[0] * n + edges[1], pairs[0] * n + pairs[1]).sum())

@@ -274,7 +274,7 @@ def _hold_out(
         split = make_split(whole, seed=seed, validation_share=0)
         _check_learnable(split.graph, settings.split)
         graph, facts = hold_out_facts(
-            split.graph, share=settings.relation_share, most=_MAX_FACTS, seed=seed
+            split.graph, share=settings.relation_share, max_facts=_MAX_FACTS, seed=seed
         )
         counts = {
             **split.counts,
