@@ -89,7 +89,7 @@ def drug_rankers(
         Name and ranker: `gnn` scores the relation "indication" with the model's own decoder; `gnn,
         treatment decoder` scores the same embeddings with the decoder of `treatment_decoder`; `gnn,
         both decoders` adds the two; `ranker` is what `cdd rank` uses; `paths` is its part that uses
-        typed paths alone; then the baselines of `baselines.BASELINES`.
+        metapaths alone; then the baselines of `baselines.BASELINES`.
 
     Raises:
         InputError: the graph has no drugs, no diseases, or no drug that treats a disease.
@@ -101,14 +101,14 @@ def drug_rankers(
     ranker = fit_drug_ranker(graph, gnn=gnn, seed=seed)
     decoder = ranker.treatment_decoder
     assert decoder is not None
-    evidence = MetapathFeatures(graph)  # after the fit, which holds evidence of its own
+    features = MetapathFeatures(graph)  # after the fit, which holds features of its own
     for name, scores in (
         ("gnn, treatment decoder", lambda _, diseases: decoder.log_softmax(diseases)),
         ("gnn, both decoders", ranker.decoder_scores),
         ("ranker", ranker.scores),
         ("paths", ranker.paths.scores),
     ):
-        yield name, partial(score_by_node, scores, evidence, first_disease)
+        yield name, partial(score_by_node, scores, features, first_disease)
 
     for name, baseline in BASELINES.items():
         yield name, partial(baseline, graph)
@@ -116,9 +116,9 @@ def drug_rankers(
 
 def score_by_node(
     scores: Callable[[MetapathFeatures, IntArray], Floats],
-    evidence: MetapathFeatures,
+    features: MetapathFeatures,
     first_disease: int,
     diseases: IntArray,
 ) -> Floats:
     """Call a scoring function that numbers diseases within their type with node numbers."""
-    return scores(evidence, diseases - first_disease)
+    return scores(features, diseases - first_disease)

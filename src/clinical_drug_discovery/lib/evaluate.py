@@ -105,9 +105,8 @@ def evaluate_model(
 ) -> dict[str, Any]:
     """Hold out drug-disease pairs, train a model without them, and rank all drugs for them.
 
-    The model is compared with the drug ranker, its parts, and baselines that learn nothing. All of
-    them see the same training graph and are measured in the same way; docs/evaluation.md explains
-    the metrics.
+    The model is compared with the drug ranker, its parts, and baselines that learn nothing, on the
+    same training graph and by the same metrics. The page "Evaluation" explains the metrics.
 
     Args:
         edges_csv: knowledge graph in PrimeKG's columns: .csv, .csv.gz, .csv.zst or .parquet.
@@ -132,91 +131,93 @@ def evaluate_model(
             is written then, except for the cached graph.
 
     Example:
-        >>> report = evaluate_model(
-        ...     "kg.csv",
-        ...     "evaluation",
-        ...     model="hgt",
-        ...     settings=EvaluationSettings(split="disease", num_diseases=30),
-        ...     model_settings={"num_epochs": 50},
-        ... )  # doctest: +SKIP
-        >>> report["rankers"]["ranker"]["mrr"]  # doctest: +SKIP
+        >>> from clinical_drug_discovery.lib.evaluate import EvaluationSettings, evaluate_model
+        >>> pairs = EvaluationSettings(split="pair", share=0.2)
+        >>> report = evaluate_model("kg.csv", "evaluation", model="hgt", settings=pairs)
+        >>> report["rankers"]["ranker"]["mrr"]
     """
     make_split, split_settings = _split_of(settings)
     trained_with, train = settings_of(model, model_settings or {})
-    check_between("relation_share", settings.relation_share, 0, 1, low_allowed=True)
-    directory = Path(output_dir)
-    check_writable("output_dir", directory)
-    files = [directory / name for name in (REPORT, RANKS)]
-    check_targets({"the edges file": Path(edges_csv)}, files, directory)
-    run = begin_run(
-        Path(edges_csv), files[0], directory, device, trained_with.learning_rate, chunk_size, seed
-    )
-
+    run = _start(edges_csv, output_dir, device, trained_with.learning_rate, chunk_size, seed)
     graph = read_edges(run, None, None, cache, cache_dir)
     held_out = _hold_out(run, graph, make_split, settings, seed)
-    num_edges, graph = graph.num_edges, held_out.split.graph
+    graph = held_out.split.graph  # training does not keep the whole graph in memory
     plan = plan_training(run, graph, trained_with, memory_budget, chunk_size, rank_fit_bytes(graph))
     compile_kernels(run, plan.backend)
     with one_thread(plan.is_small):
         trained = train(run, graph, trained_with, plan, seed)
         embeddings, collapse = embed_nodes(run, trained.model, graph, plan.chunk_size, plan.backend)
-    gnn = GnnScores(embeddings, trained.decoder)
+    gnn, final_loss = GnnScores(embeddings, trained.decoder), trained.history[-1]["loss"]
+    del trained
     with run.timed("relations"):
         relations = relation_metrics(graph, held_out.facts, gnn, seed=seed)
     rankers, ranks, seconds = _rank(run, held_out.split, gnn, seed)
-
-    first_drug, last_drug = node_range_of(graph, DRUG)
     report = {
         "model": model,
         "split": settings.split,
-        "device": str(run.device),
         "seed": seed,
-        "num_nodes": graph.num_nodes,
-        "num_edges": num_edges,
-        "num_training_edges": graph.num_edges,
-        "split_counts": held_out.split.counts,
-        "num_leaks": held_out.num_leaks,
-        "num_candidates": last_drug - first_drug,
+        **held_out.counts(),
         "rankers": rankers,
         "relations": relations,
-        "final_loss": trained.history[-1]["loss"],
+        "final_loss": final_loss,
         "collapse": collapse,
+        "parameters": {"model": model, **asdict(trained_with), **split_settings},
         "predicted_memory_gib": plan.predicted_bytes / GIB,
-        "parameters": {
-            "model": model,
-            **asdict(trained_with),
-            "split": settings.split,
-            **split_settings,
-            "relation_share": settings.relation_share,
-        },
-        "seconds": {
-            **{part.removeprefix("seconds_"): value for part, value in run.seconds.items()},
-            **seconds,
-        },
-        "peak_memory_gib": peak_memory_bytes() / GIB,
-        "warnings": run.warnings,
-        "output_dir": str(directory),
+        **_costs(run, seconds),
     }
-    _write(directory, report, ranks)
-    run.progress.milestone(f"Wrote {files[0]} and {files[1]}")
+    _write(run.model_dir, report, ranks)
+    run.progress.milestone(f"Wrote {REPORT} and {RANKS} to {run.model_dir}")
     return report
 
 
-def _split_of(settings: EvaluationSettings) -> tuple[Callable[..., Split], dict[str, float]]:
-    """Check the settings of a split; returns the function that makes it, and its settings."""
+def _start(
+    edges_csv: str | Path,
+    output_dir: str | Path,
+    device: str | None,
+    learning_rate: float,
+    chunk_size: int | None,
+    seed: int,
+) -> Run:
+    """Check everything that can be checked before the graph is read; write nothing."""
+    directory = Path(output_dir)
+    check_writable("output_dir", directory)
+    files = [directory / name for name in (REPORT, RANKS)]
+    check_targets({"the edges file": Path(edges_csv)}, files, directory)
+    return begin_run(Path(edges_csv), files[0], directory, device, learning_rate, chunk_size, seed)
+
+
+def _costs(run: Run, seconds: Mapping[str, float]) -> dict[str, Any]:
+    """Return the report's entries about the process: device, seconds, memory and warnings."""
+    parts = {part.removeprefix("seconds_"): value for part, value in run.seconds.items()}
+    return {
+        "device": str(run.device),
+        "seconds": {**parts, **seconds},
+        "peak_memory_gib": peak_memory_bytes() / GIB,
+        "warnings": run.warnings,
+        "output_dir": str(run.model_dir),
+    }
+
+
+def _split_of(settings: EvaluationSettings) -> tuple[Callable[..., Split], dict[str, Any]]:
+    """Check what to hold out; returns the function that makes the split, and its settings."""
     split = settings.split
     if split not in SPLITS:
         raise InputError(f"split (got {split!r}) must be one of {', '.join(SPLITS)}")
     make_split, defaults = SPLITS[split]
     chosen = asdict(settings)
     del chosen["split"], chosen["relation_share"]
+    check_between("relation_share", settings.relation_share, 0, 1, low_allowed=True)
     filled = _fill(f"split {split!r}", defaults, chosen)
     for name, value in filled.items():
         if name == "share":
             check_between(name, value, 0, 1)
         else:
             check_at_least(name, value, 1)
-    return partial(make_split, **filled), filled
+    return partial(make_split, **filled), {
+        "split": split,
+        **filled,
+        "relation_share": settings.relation_share,
+    }
 
 
 def settings_of(
@@ -259,7 +260,21 @@ class _HeldOut:
 
     split: Split  #: its graph lacks the held-out facts as well as the held-out pairs
     facts: list[HeldOutFacts]  #: those of the pairs, and those of the other relations
+    num_edges: int  #: of the whole graph
     num_leaks: int
+
+    def counts(self) -> dict[str, Any]:
+        """Return the report's entries about the graph and the split."""
+        graph = self.split.graph
+        first_drug, stop_drug = node_range_of(graph, DRUG)
+        return {
+            "num_nodes": graph.num_nodes,
+            "num_edges": self.num_edges,
+            "num_training_edges": graph.num_edges,
+            "split_counts": self.split.counts,
+            "num_leaks": self.num_leaks,
+            "num_candidates": stop_drug - first_drug,
+        }
 
 
 def _hold_out(
@@ -288,7 +303,7 @@ def _hold_out(
         f"Held out {len(split.test):,} pairs of {len(split.test.diseases):,} diseases and "
         f"{len(facts.src) // 2:,} facts of other relations; {num_leaks} leaks"
     )
-    return _HeldOut(split, every_fact, num_leaks)
+    return _HeldOut(split, every_fact, whole.num_edges, num_leaks)
 
 
 def _check_learnable(graph: KnowledgeGraph, split: str) -> None:
