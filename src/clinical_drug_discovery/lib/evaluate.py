@@ -147,11 +147,11 @@ def evaluate_model(
     with one_thread(plan.is_small):
         trained = train(run, graph, trained_with, plan, seed)
         embeddings, collapse = embed_nodes(run, trained.model, graph, plan.chunk_size, plan.backend)
-    gnn, final_loss = GnnScores(embeddings, trained.decoder), trained.history[-1]["loss"]
-    del trained
-    with run.timed("relations"):
-        relations = relation_metrics(graph, held_out.facts, gnn, seed=seed)
-    rankers, ranks, seconds = _rank(run, held_out.split, gnn, seed)
+        gnn, final_loss = GnnScores(embeddings, trained.decoder), trained.history[-1]["loss"]
+        del trained
+        with run.timed("relations"):
+            relations = relation_metrics(graph, held_out.facts, gnn, seed=seed)
+        rankers, ranks, seconds = _rank(run, held_out.split, gnn, seed)
     report = {
         "model": model,
         "split": settings.split,
