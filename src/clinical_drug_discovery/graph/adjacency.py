@@ -8,7 +8,6 @@ and w = 0.4.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 
 import numpy as np
@@ -117,31 +116,3 @@ def rare_columns(matrix: csr_array) -> csr_array:
     """Scale columns down by the number of rows that have them, and then rows to length 1."""
     columns = power((matrix != 0).sum(axis=0))
     return unit_rows(scale(matrix, np.ones(matrix.shape[0], np.float32), columns))
-
-
-def word_profiles(names: list[str]) -> csr_array:
-    """Return names by the words in them, scaled by `rare_columns`."""
-    return _profiles([set(re.findall(r"[a-z]{3,}|\d+", name.lower())) for name in names])
-
-
-def ending_profiles(names: list[str]) -> csr_array:
-    """Return names by the first and last letters of their words, scaled by `rare_columns`.
-
-    Drugs of a class often share a stem, such as -olol or cef-.
-    """
-    parts = []
-    for name in names:
-        words = re.findall(r"[a-z]{4,}", name.lower())
-        ends = {word[-n:] + "$" for word in words for n in range(3, 8)}
-        parts.append(ends | {"^" + word[:n] for word in words for n in range(3, 8)})
-    return _profiles(parts)
-
-
-def _profiles(parts: list[set[str]]) -> csr_array:
-    vocabulary = {part: i for i, part in enumerate(sorted(set().union(*parts)))}
-    columns = [vocabulary[part] for one in parts for part in sorted(one)]
-    indptr = np.cumsum([0] + [len(one) for one in parts])
-    ones = np.ones(len(columns), np.float32)
-    return rare_columns(
-        csr_array((ones, columns, indptr), shape=(len(parts), max(len(vocabulary), 1)))
-    )

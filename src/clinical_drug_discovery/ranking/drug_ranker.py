@@ -36,7 +36,6 @@ from clinical_drug_discovery.ranking.calibration import (
 from clinical_drug_discovery.ranking.drug_similarity import (
     Metapath,
     meet,
-    reverse_edge_type,
     steps_from,
 )
 from clinical_drug_discovery.ranking.listwise_examples import MAX_EXAMPLES, NUM_EASY, NUM_HARD
@@ -239,7 +238,7 @@ def rank_fit_bytes(graph: KnowledgeGraph) -> int:
         return 0
     num_pairs = int(sum(_degrees(graph, k).sum() for k in known))
     num_drugs, num_diseases = _size(graph, DRUG), _size(graph, DISEASE)
-    treated = int(np.count_nonzero(sum(_degrees(graph, reverse_edge_type(k)) for k in known)))
+    treated = int(np.count_nonzero(sum(_degrees(graph, k.reverse) for k in known)))
     drugs, diseases = (_path_entries(graph, kind) for kind in (DRUG, DISEASE))
     matrices = 4 * sum(drugs.values()) + 3 * sum(diseases.values())
     within = [k for k in graph.edge_types if k.src_type == k.dst_type == DISEASE]
@@ -278,7 +277,7 @@ def _path_entries(graph: KnowledgeGraph, start: str) -> dict[Metapath, float]:
     """Bound the number of entries in the `path_counts` of each metapath out of a type."""
     entries: dict[Metapath, float] = {}
     for first in steps_from(graph, start):
-        degrees = _degrees(graph, reverse_edge_type(first))
+        degrees = _degrees(graph, first.reverse)
         entries[(first,)] = float(degrees.sum())
         for second in steps_from(graph, first.dst_type):
             most = _size(graph, start) * _size(graph, second.dst_type)
@@ -289,7 +288,7 @@ def _path_entries(graph: KnowledgeGraph, start: str) -> dict[Metapath, float]:
 
 def _degrees(graph: KnowledgeGraph, kind: EdgeType) -> _Counts:
     """Count the edges of a type that leave each node."""
-    r = graph.edge_types.index(reverse_edge_type(kind))
+    r = graph.edge_types.index(kind.reverse)
     return graph.indptr_of(r).diff().numpy().astype(np.float64)
 
 

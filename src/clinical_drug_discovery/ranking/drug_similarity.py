@@ -8,6 +8,7 @@ metapaths, never an error.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -65,14 +66,9 @@ def metapath_name(metapath: Sequence[EdgeType]) -> str:
     return metapath[0].src_type + "".join(f" - {k.relation} - {k.dst_type}" for k in metapath)
 
 
-def reverse_edge_type(kind: EdgeType) -> EdgeType:
-    """Return the edge type with source and target exchanged."""
-    return EdgeType(kind.dst_type, kind.relation, kind.src_type)
-
-
 def reverse_metapath(metapath: Sequence[EdgeType]) -> Metapath:
     """Return the same metapath from its end to its start."""
-    return tuple(reverse_edge_type(kind) for kind in reversed(metapath))
+    return tuple(kind.reverse for kind in reversed(metapath))
 
 
 def path_counts(graph: KnowledgeGraph, start: str) -> dict[Metapath, csr_array]:
@@ -203,6 +199,34 @@ def meet(a: Metapath, b: Metapath) -> bool:
     if a[-1].dst_type != b[-1].dst_type:
         return False
     return len(b) == 1 or (len(a) == 2 and a[1] == b[1])
+
+
+def word_vectors(names: list[str]) -> csr_array:
+    """Return names by the words in them, scaled by `rare_columns`."""
+    return _part_vectors([set(re.findall(r"[a-z]{3,}|\d+", name.lower())) for name in names])
+
+
+def stem_vectors(names: list[str]) -> csr_array:
+    """Return names by the first and last letters of their words, scaled by `rare_columns`.
+
+    Drugs of a class often share a stem, such as -olol or cef-.
+    """
+    parts = []
+    for name in names:
+        words = re.findall(r"[a-z]{4,}", name.lower())
+        ends = {word[-n:] + "$" for word in words for n in range(3, 8)}
+        parts.append(ends | {"^" + word[:n] for word in words for n in range(3, 8)})
+    return _part_vectors(parts)
+
+
+def _part_vectors(parts: list[set[str]]) -> csr_array:
+    vocabulary = {part: i for i, part in enumerate(sorted(set().union(*parts)))}
+    columns = [vocabulary[part] for one in parts for part in sorted(one)]
+    indptr = np.cumsum([0] + [len(one) for one in parts])
+    data = np.ones(len(columns), np.float32)
+    return rare_columns(
+        csr_array((data, columns, indptr), shape=(len(parts), max(len(vocabulary), 1)))
+    )
 
 
 def co_indicated_features(similarity: Floats) -> Floats:

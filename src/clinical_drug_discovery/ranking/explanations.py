@@ -27,7 +27,6 @@ from clinical_drug_discovery.graph.knowledge_graph import (
 )
 from clinical_drug_discovery.ranking.drug_similarity import (
     Metapath,
-    reverse_edge_type,
     reverse_metapath,
 )
 from clinical_drug_discovery.ranking.treatments import TREATS
@@ -120,7 +119,7 @@ class Explainer:
                 if node_type == DISEASE:
                     yield (kind, kind)
         for kind in self._steps_from(node_type):
-            yield (kind, reverse_edge_type(kind))
+            yield (kind, kind.reverse)
 
     def _best(
         self, start: int, end: int, kind: str, metapaths: Iterable[tuple[Metapath, Metapath]]
@@ -212,7 +211,7 @@ class PathSearch:
             at = np.repeat(np.arange(len(nodes)), degree)
             offset = np.arange(len(at)) - np.repeat(np.cumsum(degree) - degree, degree)
             ends = self._src[first[at] + offset].astype(np.int64)
-            _, degree_of_end = self._edges_from(reverse_edge_type(kind), ends)
+            _, degree_of_end = self._edges_from(kind.reverse, ends)
             nodes = np.column_stack([nodes[at], ends])
             weights = weights[at] * (degree[at] * degree_of_end.astype(np.float64)) ** -DAMPING
         order = np.lexsort((*nodes.T, -weights, nodes[:, -1]))
@@ -223,7 +222,7 @@ class PathSearch:
 
         `src` at these positions of the reverse edge type holds the ends.
         """
-        r = self._number[reverse_edge_type(kind)]
+        r = self._number[kind.reverse]
         at = self._graph.indptr_ptr[r] + nodes
         at = at - self._graph.node_range(self._graph.endpoint_types[r][1])[0]
         return self._indptr[at], self._indptr[at + 1] - self._indptr[at]
@@ -336,7 +335,7 @@ def sentence(names: Sequence[str], metapath: Sequence[EdgeType]) -> str:
         text += ", which" if i else ""
         text += f" {phrase(metapath[i])} {names[i + 1]}"
         i += 1
-        if i < len(metapath) and metapath[i] == reverse_edge_type(metapath[i - 1]):
+        if i < len(metapath) and metapath[i] == metapath[i - 1].reverse:
             does = "is" if phrase(metapath[i - 1]).startswith("is ") else "does"
             text += f", as {does} {names[i + 1]}"
             i += 1

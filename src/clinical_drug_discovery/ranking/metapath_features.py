@@ -23,10 +23,8 @@ from scipy.sparse import csr_array
 from clinical_drug_discovery.graph.adjacency import (
     Floats,
     adjacency,
-    ending_profiles,
     power,
     scale,
-    word_profiles,
 )
 from clinical_drug_discovery.graph.knowledge_graph import DISEASE, DRUG, IntArray, KnowledgeGraph
 from clinical_drug_discovery.ranking.drug_similarity import (
@@ -35,6 +33,8 @@ from clinical_drug_discovery.ranking.drug_similarity import (
     path_counts,
     random_walks,
     similarities,
+    stem_vectors,
+    word_vectors,
 )
 from clinical_drug_discovery.ranking.treatments import TREATS, drug_disease_matrices, treatments
 
@@ -78,7 +78,7 @@ class MetapathFeatures:
         self._connecting = connecting_metapaths(drugs, diseases)
         self._drug_similarities = similarities(graph, DRUG, drugs)
         self._disease_similarities = similarities(graph, DISEASE, diseases)
-        stems, words = ending_profiles(_names(graph, DRUG)), word_profiles(_names(graph, DISEASE))
+        stems, words = stem_vectors(_names(graph, DRUG)), word_vectors(_names(graph, DISEASE))
         self._drug_similarities.append(Similarity("drug - name shares stem - drug", stems, stems))
         self._disease_similarities.append(
             Similarity("disease - shares words - disease", words, words)

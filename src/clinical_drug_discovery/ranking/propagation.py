@@ -28,7 +28,6 @@ from clinical_drug_discovery.graph.knowledge_graph import (
     IntArray,
     KnowledgeGraph,
 )
-from clinical_drug_discovery.ranking.drug_similarity import reverse_edge_type
 from clinical_drug_discovery.ranking.treatments import TREATS, drug_disease_matrices, treatments
 
 #: Edge types with more edges, in one direction, are left out. Of PrimeKG these are the interactions
@@ -147,14 +146,14 @@ def _fixed_adjacencies(graph: KnowledgeGraph) -> list[NormalizedAdjacency]:
     ends = {DRUG, DISEASE}
     matrices: dict[EdgeType, Tensor] = {}
     for r, kind in enumerate(graph.edge_types):
-        pair, backward = {kind.src_type, kind.dst_type}, reverse_edge_type(kind)
+        pair, backward = {kind.src_type, kind.dst_type}, kind.reverse
         count = int(graph.edge_type_counts[r])
         if not pair & ends or pair == ends or not 0 < count <= MAX_EDGES:
             continue
         if backward not in matrices or backward == kind:
             matrices[kind], matrices[backward] = _normalize(adjacency(graph, backward))
     return [
-        NormalizedAdjacency(kind.src_type, kind.dst_type, m, matrices[reverse_edge_type(kind)])
+        NormalizedAdjacency(kind.src_type, kind.dst_type, m, matrices[kind.reverse])
         for kind, m in sorted(matrices.items())
     ]
 
