@@ -1,10 +1,10 @@
-"""Do drugs of one class lie together?
+"""Count how many drugs have drugs of their own class as nearest neighbours.
 
 python benchmarks/drug_classes.py EMBEDDINGS   (a file that cdd embed wrote)
 
-For each member of a class, chosen by mechanism and chemistry as ATC does, its five nearest drugs by
-cosine among all drugs; counted are the members of which at least three are of the same class. Names
-that the graph does not have are left out and said.
+The classes follow mechanism and chemistry, as in ATC. A drug counts if at least three of its five
+nearest drugs, by cosine among all drugs, belong to its class. Names that the graph lacks are
+printed and left out.
 """
 
 from __future__ import annotations

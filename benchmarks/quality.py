@@ -1,16 +1,16 @@
-"""How well are held-out drugs found for diseases, among all drugs? A race on the same splits.
+"""Compare rankers on the same splits: how well do they find held-out drugs among all drugs?
 
 python benchmarks/quality.py kg.csv [--seeds 0 1 2] [--split pair] [--minutes 2]
     [--model graphsage --num-epochs 40] [--rivals DIR]
 
-Medians over the seeds, by the metrics that `cdd evaluate` has (docs/evaluation.md): rankers that
-learn nothing; typed paths; with --minutes, DistMult and ComplEx with nothing but a vector per node,
-trained so long (shallow.py). With --model instead our network after so many epochs, at its other
-defaults, and all that `cdd evaluate` ranks by. --rivals DIR writes each split there, as rivals.py
-says, and ranks by the scores of other programs that are found beside it.
+Prints the medians over the seeds of the metrics of `cdd evaluate` (docs/evaluation.md). By default
+it compares the baselines and the rankers over metapaths. --minutes adds DistMult and ComplEx
+(shallow.py), trained for this time. --model compares the rankers of `cdd evaluate` instead, with
+the default settings except for the number of epochs. --rivals DIR writes each split to DIR (see
+rivals.py) and adds the scores that other programs have left there.
 
-Splits are those of `cdd evaluate --relation-share 0` with the same seed. "both" holds out whole
-diseases, then a tenth of the other pairs: one training answers both questions.
+The splits are those of `cdd evaluate --relation-share 0` with the same seed. The split "both" holds
+out whole diseases, then a tenth of the other pairs, so that one training serves two tasks.
 """
 
 from __future__ import annotations
@@ -39,7 +39,6 @@ from clinical_drug_discovery.evaluation.metrics import Metrics, ranking_metrics
 from clinical_drug_discovery.evaluation.split import Split
 from clinical_drug_discovery.graph.knowledge_graph import (
     DISEASE,
-    IntArray,
     KnowledgeGraph,
     node_range_of,
 )
@@ -54,20 +53,20 @@ from clinical_drug_discovery.training.compile_kernels import compile_kernels
 from clinical_drug_discovery.training.memory_plan import plan_training
 
 SHOWN = ("mrr", "hits@10", "recall@50", "recall@100", "auroc", "auprc", "entropy@50")
-#: A training graph, and what is asked after training on it.
+#: A training graph, and the tasks after training on it, by name.
 Race = tuple[KnowledgeGraph, dict[str, RankingTask]]
-#: By question and ranker.
-Figures = dict[str, dict[str, Metrics]]
+#: Metrics by task and ranker.
+Results = dict[str, dict[str, Metrics]]
 
 
 def hold_out(graph: KnowledgeGraph, name: str, seed: int) -> Split:
-    """As `cdd evaluate` does."""
+    """Make a split as `cdd evaluate` does."""
     make, parameters = SPLITS[name]
     return make(graph, **parameters, seed=seed, validation_share=0)
 
 
 def prepare(graph: KnowledgeGraph, name: str, seed: int) -> Race:
-    """Hold out what a split holds out."""
+    """Make a split; returns its training graph and its tasks."""
     if name == "both":
         first = hold_out(graph, "disease", seed)
         then = hold_out(first.graph, "pair", seed)
@@ -80,7 +79,7 @@ def prepare(graph: KnowledgeGraph, name: str, seed: int) -> Race:
 def rankers_of(
     graph: KnowledgeGraph, seed: int, arguments: argparse.Namespace
 ) -> Iterator[tuple[str, Ranker]]:
-    """Make the rankers that were asked for, each when its turn comes."""
+    """Make the chosen rankers one after another."""
     if arguments.model:
         yield from trained_rankers(graph, seed, arguments)
         return
@@ -88,10 +87,9 @@ def rankers_of(
         yield name, partial(baseline, graph)
     if not arguments.no_paths:
         first = node_range_of(graph, DISEASE)[0]
-        evidence = MetapathFeatures(graph)
-        for name, fit in (("listwise", fit_path_ranker), ("boosted", fit_boosted)):
-            scores_of = fit(evidence, seed=seed).scores
-            yield f"paths, {name}", partial(score_by_node, scores_of, evidence, first)
+        features = MetapathFeatures(graph)
+        for name, fit in (("paths", fit_path_ranker), ("paths, boosted", fit_boosted)):
+            yield name, partial(score_by_node, fit(features, seed=seed).scores, features, first)
     if arguments.minutes is not None:
         seconds = 60 * arguments.minutes
         for name, is_complex in (("DistMult", False), ("ComplEx", True)):
@@ -101,7 +99,7 @@ def rankers_of(
 def trained_rankers(
     graph: KnowledgeGraph, seed: int, arguments: argparse.Namespace
 ) -> Iterator[tuple[str, Ranker]]:
-    """Our network at its defaults but for the epochs, and all that `cdd evaluate` ranks by."""
+    """Train a model and make the rankers of `cdd evaluate`."""
     chosen = {"num_epochs": arguments.num_epochs, "training": arguments.training}
     settings, train = settings_of(arguments.model, chosen)
     nowhere = Path("nothing-is-written-here.csv")
@@ -115,71 +113,64 @@ def trained_rankers(
     print(f"{arguments.model}: {settings.num_epochs} epochs, {run.seconds}", flush=True)
     gnn = GnnScores(embeddings, trained.decoder)
     del trained
-    for name, scores_of in drug_rankers(graph, gnn, seed=seed):
-        yield (name if name in BASELINES else f"{arguments.model}: {name}"), scores_of
-        if arguments.no_paths and name == "paths":  # what the ranker has of them
+    for name, ranker in drug_rankers(graph, gnn, seed=seed):
+        yield (name if name in BASELINES else f"{arguments.model}: {name}"), ranker
+        if arguments.no_paths and name == "paths":
             return
 
 
-def judge(scores: Scores, asked: RankingTask, every: IntArray) -> Metrics:
-    """Figures of one question, of scores of all diseases that any question asks about."""
-    own = scores[np.searchsorted(every, asked.diseases)]
-    return ranking_metrics(own, asked.known, asked.row, asked.candidate)
-
-
-def race(prepared: Race, arguments: argparse.Namespace, name: str, seed: int) -> Figures:
-    """Every ranker's figures, by question and ranker."""
-    graph, questions = prepared
-    every = np.unique(np.concatenate([asked.diseases for asked in questions.values()]))
-    figures: Figures = {question: {} for question in questions}
+def race(prepared: Race, arguments: argparse.Namespace, name: str, seed: int) -> Results:
+    """Return the metrics of every ranker, by task and ranker."""
+    graph, tasks = prepared
+    diseases = np.unique(np.concatenate([task.diseases for task in tasks.values()]))
+    results: Results = {task: {} for task in tasks}
 
     def note(ranker: str, scores: Scores) -> None:
-        for question, asked in questions.items():
-            figures[question][ranker] = judge(scores, asked, every)
+        for which, task in tasks.items():
+            rows = scores[np.searchsorted(diseases, task.diseases)]
+            results[which][ranker] = ranking_metrics(rows, task.known, task.row, task.candidate)
 
     start = time.perf_counter()
-    for ranker, scores_of in rankers_of(graph, seed, arguments):
-        note(ranker, scores_of(every))
+    for ranker, score in rankers_of(graph, seed, arguments):
+        note(ranker, score(diseases))
         print(f"  {name} {seed}, {ranker}: {time.perf_counter() - start:.0f} s", flush=True)
         start = time.perf_counter()
     if arguments.rivals is not None:
         place = arguments.rivals / f"{name}-{seed}"
-        export_split(place, graph, every)
-        num_drugs = len(questions[next(iter(questions))].known[0])
-        for rival, scores in found_scores(place, (len(every), num_drugs)):
+        export_split(place, graph, diseases)
+        num_drugs = next(iter(tasks.values())).known.shape[1]
+        for rival, scores in found_scores(place, (len(diseases), num_drugs)):
             note(rival, scores)
-    return figures
+    return results
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("edges", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--split", choices=[*SPLITS, "both"], action="append", help="default: all")
     parser.add_argument(
-        "--split", choices=[*SPLITS, "both"], action="append", help="all if left out"
+        "--minutes", type=float, help="train DistMult and ComplEx for this time each"
     )
-    parser.add_argument(
-        "--minutes", type=float, help="training of each shallow model; none if left out"
-    )
-    parser.add_argument("--model", choices=MODELS, help="train our network as well")
-    parser.add_argument("--num-epochs", type=int, default=100, help="of our network")
-    parser.add_argument("--training", help="of our network, full or sampled")
-    parser.add_argument("--no-paths", action="store_true", help="leave out what only paths take")
-    parser.add_argument("--rivals", type=Path, help="directory to share splits and scores by")
+    parser.add_argument("--model", choices=MODELS, help="train this model")
+    parser.add_argument("--num-epochs", type=int, default=100, help="of --model")
+    parser.add_argument("--training", help="of --model: full or sampled")
+    parser.add_argument("--no-paths", action="store_true", help="leave out rankers over metapaths")
+    parser.add_argument("--rivals", type=Path, help="directory of other programs' scores")
     arguments = parser.parse_args()
     graph = read_graph(arguments.edges)
     for name in arguments.split or [*SPLITS, "both"]:
         found = [race(prepare(graph, name, s), arguments, name, s) for s in arguments.seeds]
-        for question in found[0]:
-            show(f"{name}, {question}", [figures[question] for figures in found])
+        for task in found[0]:
+            show(f"{name}, {task}", [results[task] for results in found])
 
 
 def show(title: str, found: list[dict[str, Metrics]]) -> None:
-    """Medians over the seeds."""
+    """Print the medians over the seeds."""
     counts = ", ".join(str(next(iter(each.values()))["num_pairs"]) for each in found)
     print(f"\n{title}: {counts} pairs held out\n{'':36}" + "".join(f"{m:>12}" for m in SHOWN))
     for ranker in found[0]:
-        each = [figures[ranker] for figures in found if ranker in figures]
+        each = [results[ranker] for results in found if ranker in results]
         medians = (statistics.median(float(m[shown] or 0) for m in each) for shown in SHOWN)
         print(f"{ranker:36}" + "".join(f"{value:12.3f}" for value in medians), flush=True)
 

@@ -1,11 +1,11 @@
-"""node2vec by PecanPy on a split that quality.py --rivals has written.
+"""Train node2vec (PecanPy) on a split that quality.py --rivals has written.
 
 In an environment of its own (pip install pecanpy polars scikit-learn):
 python benchmarks/rival_pecanpy.py DIR/pair-0 [--dim 128]
 
-node2vec knows no relations: the embeddings alone rank by how near drug and disease are ("node2vec,
-cosine"). With a logistic regression on the products of both vectors, fitted on the known
-indications and on 20 other drugs each, they rank by the relation ("node2vec, regression").
+node2vec does not use relations. "node2vec, cosine" ranks drugs by the cosine with the disease.
+"node2vec, regression" uses a logistic regression on the products of both vectors, fitted to the
+known indications and to 20 other drugs for each.
 """
 
 from __future__ import annotations

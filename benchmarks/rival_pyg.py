@@ -1,11 +1,12 @@
-"""PyTorch Geometric's GraphSAGE on a split that quality.py --rivals has written.
+"""Train PyTorch Geometric's GraphSAGE on a split that quality.py --rivals has written.
 
 In an environment of its own (pip install torch_geometric polars):
 python benchmarks/rival_pyg.py DIR/pair-0 --minutes 10 [--dim 64]
 
-Two SAGEConv layers with residuals over a learned vector for each node, edge types alike; a DistMult
-decoder and a softmax over targets of the right type, as in shallow.py. Each step is over the whole
-graph: of PyG's messages, one row for each edge, 128 numbers for 6 million edges take 3 GB.
+The model has a learned vector for each node and two SAGEConv layers with residuals, which treat all
+edge types in the same way. The decoder is DistMult; the loss is a softmax over targets of the right
+type, as in shallow.py. Each step sees the whole graph. PyG stores one message for each edge: 128
+numbers for 6 million edges take 3 GB.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ BATCH, NEGATIVES, LEARNING_RATE = 32_768, 512, 0.01
 
 
 class Sage(nn.Module):
-    """Node vectors, and the relations' of the decoder."""
+    """A vector for each node, two SAGEConv layers, and the relation vectors of the decoder."""
 
     def __init__(self, num_nodes: int, num_relations: int, dim: int) -> None:
         super().__init__()
@@ -35,7 +36,7 @@ class Sage(nn.Module):
         self.layers = nn.ModuleList([SAGEConv(dim, dim) for _ in range(2)])
 
     def forward(self, edges: Tensor) -> Tensor:
-        """Vectors of all nodes, shape (N, dim)."""
+        """Return the embeddings of all nodes, shape (N, dim)."""
         x: Tensor = self.nodes
         for layer in self.layers:
             x = x + functional.relu(layer(x, edges))

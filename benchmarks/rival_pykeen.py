@@ -1,9 +1,9 @@
-"""PyKEEN's models on a split that quality.py --rivals has written.
+"""Train a model of PyKEEN on a split that quality.py --rivals has written.
 
 In an environment of its own (pip install pykeen polars):
 python benchmarks/rival_pykeen.py DIR/pair-0 --model ComplEx --minutes 10 [--dim 128]
 
-Every edge type is a relation, the mirrored ones too; held-out pairs left in both directions.
+Every edge type is a relation, and so is its reverse. Held-out pairs are missing in both directions.
 Training ends with the first batch after the time is over.
 """
 
@@ -31,14 +31,14 @@ MODELS = {
 
 
 class Deadline(TrainingCallback):  # type: ignore[misc]  # PyKEEN is not installed here
-    """Ends the training after a batch when the time is over."""
+    """End the training after a batch when the time is over."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__()
         self.end = time.perf_counter() + seconds
 
     def post_batch(self, *arguments: object, **keywords: object) -> None:
-        """Looks at the clock."""
+        """Raise TimeoutError when the time is over."""
         if time.perf_counter() > self.end:
             raise TimeoutError
 

@@ -1,11 +1,14 @@
-"""A split as files for programs of other people, and their scores back.
+"""Write splits to files for other programs, and read the scores that these programs write.
 
-Each split has a directory: train.parquet (src, relation, dst: node numbers and edge types, both
-directions, the mirrored with edge types of their own), asked.parquet (disease: n node numbers),
-split.json (num_nodes; first_drug and num_drugs; indication, the edge types drug -> disease and
-disease -> drug; spans, by edge type the first and stop of its targets' numbers). A rival writes
-<name>.npy beside them, float32 of shape (n, num_drugs), high is good: see rival_pykeen.py,
-rival_pecanpy.py and rival_pyg.py, each for an environment of its own.
+Each split has a directory with three files:
+
+- train.parquet: src and dst (node numbers) and relation (edge types; each direction has its own)
+- asked.parquet: disease (n node numbers to rank drugs for)
+- split.json: num_nodes; first_drug and num_drugs; indication (the edge types drug -> disease and
+  disease -> drug); spans (first and stop of the target numbers of each edge type)
+
+A program writes <name>.npy beside them: float32, shape (n, num_drugs), higher is better. See
+rival_pykeen.py, rival_pecanpy.py and rival_pyg.py; each needs an environment of its own.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from clinical_drug_discovery.ranking.treatments import INDICATION
 
 
 def export_split(place: Path, graph: KnowledgeGraph, diseases: IntArray) -> None:
-    """Write what a rival may know: the training graph, and which diseases are asked about."""
+    """Write what another program may know: the training graph, and the diseases to rank for."""
     place.mkdir(parents=True, exist_ok=True)
     columns = {"src": graph.src, "relation": graph.edge_type, "dst": graph.dst}
     table = pl.DataFrame({name: values.numpy() for name, values in columns.items()})
@@ -49,9 +52,9 @@ def export_split(place: Path, graph: KnowledgeGraph, diseases: IntArray) -> None
 
 
 def found_scores(place: Path, shape: tuple[int, ...]) -> Iterator[tuple[str, Scores]]:
-    """The scores of all rivals that have written some."""
+    """Read the scores of all programs that have written some."""
     for path in sorted(place.glob("*.npy")):
         scores = np.load(path)
         if scores.shape != shape:
-            raise SystemExit(f"{path} has shape {scores.shape}, not {shape}: of another split?")
+            raise SystemExit(f"{path} has shape {scores.shape}, not {shape} (another split?)")
         yield path.stem, scores

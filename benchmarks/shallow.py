@@ -1,9 +1,9 @@
-"""DistMult and ComplEx with nothing but a vector per node, trained for a given time.
+"""DistMult and ComplEx, which learn one vector per node: models that a GNN has to beat.
 
-What a network has to beat. Each edge type of the graph has a relation vector of its own, the
-mirrored ones too ("reciprocal relations", Lacroix et al., arXiv:1806.07297); the loss is a softmax
-of each target among sampled nodes of its type, with the N3 penalty of the same paper, by Adagrad.
-Edge types are drawn by the square root of their size, as the networks draw them.
+Each edge type has its own relation vector, and so has its reverse ("reciprocal relations", Lacroix
+et al., arXiv:1806.07297). The loss is a softmax of each target among sampled nodes of its type,
+with the N3 penalty of the same paper. The optimizer is Adagrad. Edge types are sampled by the
+square root of their size, as in the training of the GNNs.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LEARNING_RATE, PENALTY, FIRST_STD = 0.1, 2e-3, 0.1
 
 
 class Shallow(nn.Module):
-    """score(s, r, t) = <query(s, r), t>: a product of vectors, real or complex."""
+    """score(s, r, t) = <query(s, r), t>, for real or complex vectors."""
 
     def __init__(self, graph: KnowledgeGraph, dim: int, is_complex: bool, seed: int) -> None:
         super().__init__()
@@ -45,14 +45,14 @@ class Shallow(nn.Module):
         self.is_complex = is_complex
 
     def query(self, source: Tensor, relation: Tensor) -> Tensor:
-        """What a target's vector is multiplied with: Re(s r conj(t)) for complex vectors."""
+        """Return s r. The score is its inner product with t, or Re(s r conj(t)) if complex."""
         if not self.is_complex:
             return source * relation
         (a, b), (c, d) = source.chunk(2, dim=-1), relation.chunk(2, dim=-1)
         return torch.cat([a * c - b * d, a * d + b * c], dim=-1)
 
     def size(self, x: Tensor) -> Tensor:
-        """Sum of cubed moduli, for each row."""
+        """Return the sum of the cubed moduli of each row."""
         if self.is_complex:
             a, b = x.chunk(2, dim=-1)
             x = (a * a + b * b + 1e-12).sqrt()
@@ -62,8 +62,8 @@ class Shallow(nn.Module):
 def train_shallow(
     graph: KnowledgeGraph, *, is_complex: bool, seconds: float, dim: int = 128, seed: int = 0
 ) -> Callable[[IntArray], Scores]:
-    """Train until the time is over; returns how drugs are scored for diseases."""
-    torch.sparse.check_sparse_tensor_invariants.disable()  # said outright, torch does not warn
+    """Train for some seconds; returns a function that scores all drugs for diseases."""
+    torch.sparse.check_sparse_tensor_invariants.disable()  # an explicit choice avoids a warning
     model = Shallow(graph, dim, is_complex, seed)
     rng = np.random.default_rng(seed)
     optimizer = torch.optim.Adagrad(model.parameters(), LEARNING_RATE)
@@ -87,7 +87,7 @@ def train_shallow(
     def scores_of(diseases: IntArray) -> Scores:
         z, relations = model.nodes.weight, model.relations.weight
         asked, drugs = z[torch.from_numpy(diseases)], z[slice(*span)]
-        # Both directions, since each has a vector of its own.
+        # Add both directions, since each has its own relation vector.
         back = model.query(asked, relations[graph.reverse_edge_type[forth]]) @ drugs.T
         scores: Scores = (back + asked @ model.query(drugs, relations[forth]).T).numpy()
         return scores
@@ -98,7 +98,7 @@ def train_shallow(
 def _loss(
     model: Shallow, graph: KnowledgeGraph, r: int, size: int, rng: np.random.Generator
 ) -> Tensor:
-    """Sum over some edges of a type of how hard the target is to tell from sampled nodes."""
+    """Return the loss of some edges of type r: the target against sampled nodes, plus penalty."""
     if not size:
         return torch.zeros(())
     edges = rng.choice(int(graph.edge_type_counts[r]), size, replace=False)

@@ -12,16 +12,16 @@ from rich.table import Table
 
 
 def make_console() -> Console:
-    """Stdout, taking text as it is: names such as [phosphorylase] are no markup.
+    """Return a console on stdout that prints text as it is, names such as [phosphorylase] included.
 
-    Lines are not wrapped where no person looks at them, in a pipe or a file.
+    Lines are wrapped on a terminal, but not in a pipe or a file.
     """
     width = None if sys.stdout.isatty() else 10_000
     return Console(markup=False, highlight=False, width=width)
 
 
 def show_record(result: dict[str, Any]) -> None:
-    """A record as a table of names and values."""
+    """Print a record as a table of names and values."""
     table = Table(show_header=False, box=None)
     for name, value in result.items():
         if isinstance(value, dict):
@@ -31,7 +31,7 @@ def show_record(result: dict[str, Any]) -> None:
 
 
 def show_neighbors(result: list[dict[str, Any]]) -> None:
-    """Similar nodes as a table."""
+    """Print similar nodes as a table, then the evidence for each."""
     table = Table(box=None)
     for column in ("rank", "cosine", "name", "type", "id"):
         table.add_column(column, justify="right" if column in ("rank", "cosine") else "left")
@@ -53,7 +53,7 @@ def show_neighbors(result: list[dict[str, Any]]) -> None:
 
 
 def show_ranking(result: list[dict[str, Any]] | dict[str, Any]) -> None:
-    """Drugs as a table, and below it why, where that was asked for."""
+    """Print ranked drugs as a table, then the evidence for each."""
     if isinstance(result, dict):
         show_record(result)
         return
@@ -73,7 +73,7 @@ def show_ranking(result: list[dict[str, Any]] | dict[str, Any]) -> None:
 
 
 def show_evidence(row: dict[str, Any]) -> None:
-    """What speaks for a pair, by kind, and what the graph says of it."""
+    """Print what the graph states about a pair, then the paths between the two, by kind."""
     console, kind = make_console(), ""
     for text in row["stated"]:
         console.print(f"   in the graph: {text}", soft_wrap=True)
@@ -82,11 +82,11 @@ def show_evidence(row: dict[str, Any]) -> None:
         kind = path["kind"]
         console.print(f"   {label:>16}  {path['text']} ({path['path_score']:.2g})", soft_wrap=True)
     if not row["evidence"]:
-        console.print("   no path of the kinds that can be told")
+        console.print("   no explainable path")
 
 
 def show_demo(result: dict[str, Any]) -> None:
-    """The demonstration's answers side by side, and how to ask more."""
+    """Print the answers of both models side by side, then commands to try next."""
     console, titles = make_console(), {"graphsage": "GraphSAGE", "hgt": "HGT"}
     for model, answer in result.items():
         stats = answer["stats"]
@@ -96,15 +96,16 @@ def show_demo(result: dict[str, Any]) -> None:
             f"{stats['seconds_train']:.1f} s on {stats['device']}, peak memory so far "
             f"{stats['peak_memory_gib']:.2f} GiB."
         )
-    console.print("Nearest of the same type, by cosine:\n")
+    console.print("Nearest nodes of the same type, by cosine:\n")
     table = Table(box=None)
     table.add_column("node", style="bold")
     for model in result:
         table.add_column(titles[model])
     for name in result["hgt"]["neighbors"]:
-        lists = (answer["neighbors"][name] for answer in result.values())
+        neighbors = (answer["neighbors"][name] for answer in result.values())
         cells = (
-            "\n".join(f"{row['cosine']:.2f} {row['node_name']}" for row in rows) for rows in lists
+            "\n".join(f"{row['cosine']:.2f} {row['node_name']}" for row in rows)
+            for rows in neighbors
         )
         table.add_row(name, *cells, end_section=True)
     console.print(table)
@@ -118,43 +119,47 @@ def show_demo(result: dict[str, Any]) -> None:
         f"cdd similar --embeddings {stats['output_file']} --node Warfarin --explain",
         f"cdd rank --model-dir {stats['model_dir']} --disease asthma --explain",
     ):
-        console.print(f"\nAsk more: {ask}", soft_wrap=True)
+        console.print(f"\nTry next: {ask}", soft_wrap=True)
 
 
 def show_evaluation(result: dict[str, Any]) -> None:
-    """The rankers side by side, then link prediction by relation."""
+    """Print the metrics of all rankers, then those of link prediction by relation."""
     console, counts = make_console(), result["split_counts"]
     console.print(
         f"{counts['num_test_pairs']:,} held-out pairs of {counts['num_test_diseases']:,} diseases "
-        f"(split {result['split']}), each drug ranked among {result['num_candidates']:,}; "
+        f"(split {result['split']}), each ranked among {result['num_candidates']:,} drugs; "
         f"{result['num_leaks']} leaks\n"
     )
     names = ("mrr", "hits@10", "recall@50", "recall@100", "auroc", "auprc", "entropy@50")
     balanced = ("balanced_auroc", "balanced_auprc")
     rankers = list(result["rankers"].items())
-    _print_figures("ranker", rankers, names)
-    console.print("\nAgainst one drawn drug for each pair, comparable with nothing above:\n")
-    _print_figures("ranker", rankers, balanced)
+    _print_metrics("ranker", rankers, names)
+    console.print(
+        "\nBalanced: against one sampled drug per pair (do not compare with the table above):\n"
+    )
+    _print_metrics("ranker", rankers, balanced)
     if result["relations"]:
-        console.print(f"\nLink prediction of {result['model']}, candidates of the target's type:\n")
+        console.print(
+            f"\nLink prediction by {result['model']} among all nodes of the target's type:\n"
+        )
         rows = [
             (f"{m['source_type']} - {m['relation']} - {m['target_type']}", m)
             for m in result["relations"]
         ]
         shown = ("num_targets", "num_candidates", "mrr", "hits@10", "recall@50")
-        _print_figures("source - relation - target", rows, shown)
-    console.print(f"\nWith 95% intervals: {Path(result['output_dir']) / 'report.json'}")
+        _print_metrics("source - relation - target", rows, shown)
+    console.print(f"\n95% intervals are in {Path(result['output_dir']) / 'report.json'}")
 
 
-def _print_figures(
+def _print_metrics(
     title: str, rows: list[tuple[str, dict[str, Any]]], names: Sequence[str]
 ) -> None:
     table = Table(box=None)
     table.add_column(title)
     for name in names:
         table.add_column(name, justify="right")
-    for label, figures in rows:
-        values = (figures[name] for name in names)
+    for label, metrics in rows:
+        values = (metrics[name] for name in names)
         cells = (
             f"{v:.3f}" if isinstance(v, float) else "" if v is None else f"{v:,}" for v in values
         )

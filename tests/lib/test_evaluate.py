@@ -224,7 +224,7 @@ def test_the_command_shows_a_table(
 ) -> None:
     show_evaluation(report)
     shown = capsys.readouterr().out
-    assert "each drug ranked among 60; 0 leaks" in shown
+    assert "each ranked among 60 drugs; 0 leaks" in shown
     for name, figures in report["rankers"].items():
         lines = [line for line in shown.splitlines() if line.startswith(f" {name}  ")]
         assert any(f"{figures['mrr']:.3f}" in line for line in lines)

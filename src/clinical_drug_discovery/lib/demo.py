@@ -1,4 +1,4 @@
-"""The demonstration: embed the package's sample graph with both models and ask a few questions."""
+"""The demonstration: both models on the sample graph, which comes with the package."""
 
 from __future__ import annotations
 
@@ -28,18 +28,26 @@ RANKED = "generalized anxiety disorder"
 def run_demo(
     output_dir: str | Path = "demo", *, num_epochs: int = 100, seed: int = 0, top: int = 5
 ) -> dict[str, Any]:
-    """Embed the sample graph with both models, list what is near three drugs and diseases, rank.
+    """Embed the sample graph with both models, list similar nodes and rank drugs for a disease.
 
     Args:
-        output_dir: where to write the embeddings and the models.
-        num_epochs: training steps of each model.
-        seed: of the initial weights and of all sampling.
-        top: neighbours to list of each node.
+        output_dir: directory for the embeddings and the models.
+        num_epochs: number of epochs of each model.
+        seed: seed of the initial weights and of all sampling.
+        top: number of similar nodes to list for each of three drugs and three diseases.
 
     Returns:
-        For each model stats, as the functions of `lib` return them, and neighbors, as
-        `repurpose.nearest` lists them, by node name; and ranking, the best few drugs for a disease
-        with explanations, as `rank.rank_drugs` gives them.
+        For each model: "stats", as the functions that train it return them; "neighbors", by node
+        name, as `similar.nearest` returns them; and "ranking", three drugs for a disease with
+        explanations, as `rank.rank_drugs` returns them.
+
+    Raises:
+        InputError: a parameter breaks its rule, or output_dir cannot be written.
+
+    Example:
+        >>> from clinical_drug_discovery.lib.demo import run_demo
+        >>> answers = run_demo("demo", num_epochs=50)
+        >>> [row["node_name"] for row in answers["hgt"]["neighbors"]["Atorvastatin"]]
     """
     check_at_least("top", top, 1)
     answers: dict[str, Any] = {}
@@ -49,7 +57,7 @@ def run_demo(
     ):
         output = Path(output_dir) / f"{model}.parquet"
         with as_file(files("clinical_drug_discovery") / "data" / "sample_kg.csv") as edges:
-            # Not cached: its place is the installed package.
+            # The cache would lie in the installed package.
             stats = generate(edges, output, num_epochs=num_epochs, seed=seed, cache=False)
         nodes, values = read_embeddings(output)
         neighbors = {
