@@ -1,26 +1,30 @@
 """The command line `cdd`: a table from each command to its function in `lib`.
 
-A command's flags, defaults and help texts are read from the source of its function, which is
-imported only when the command runs. Results go to stdout (as JSON with --json), progress and errors
-to stderr. A mistake of the user ends with exit code 2.
+A command's flags, defaults and help texts are read from the source of its function. Parsing the
+source takes milliseconds; importing the function imports torch, which takes seconds, and happens
+only when the command runs. Results go to stdout (as JSON with --json), progress and errors to
+stderr. A mistake of the user ends with exit code 2.
 """
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
+import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from functools import partial
 from importlib import import_module
+from importlib.resources import files
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from clinical_drug_discovery import show
-from clinical_drug_discovery.flags import TYPES, Flag, read_flags
 from clinical_drug_discovery.system.devices import check_device
 from clinical_drug_discovery.system.errors import InputError
 
@@ -36,6 +40,91 @@ _MODELS = {
     "graphsage": ("lib.gnn_embeddings", "generate_gnn_embeddings", "SageSettings"),
     "hgt": ("lib.gnn_hgt", "generate_hgt_embeddings", "HgtSettings"),
 }
+#: Type of a flag, by the annotation of its parameter.
+TYPES: dict[str, Any] = {
+    "bool": bool,
+    "int": int,
+    "int | None": int | None,
+    "float": float,
+    "float | None": float | None,
+    "str": str,
+    "str | None": str | None,
+    "str | int | None": str | None,
+    "str | Path": Path,
+    "str | Path | None": Path | None,
+    "Sequence[str] | None": list[str] | None,
+}
+#: Name, annotation and default of a parameter or a field.
+_Given = tuple[str, ast.expr | None, ast.expr | None]
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A parameter of a function, or a field of a dataclass, as its source states it."""
+
+    name: str
+    annotation: str
+    default: Any  #: `...` if it has none
+    help: str
+
+
+def read_flags(module: str, name: str) -> tuple[str, list[Flag]]:
+    """Read the flags of a function or dataclass from its source.
+
+    Args:
+        module: dotted name within the package, such as "lib.rank".
+        name: name of the function or the dataclass.
+
+    Returns:
+        The summary (first paragraph of the docstring), and one flag for each parameter or field.
+        The help texts are those of the section `Args` (or `Attributes`) of the docstring.
+    """
+    path = files("clinical_drug_discovery") / f"{module.replace('.', '/')}.py"
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    (found,) = (
+        node
+        for node in body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name
+    )
+    docstring = ast.get_docstring(found) or ""
+    helps = _argument_help(docstring)
+    given = _fields(found) if isinstance(found, ast.ClassDef) else _parameters(found.args)
+    flags = [
+        Flag(
+            name=name,
+            annotation=ast.unparse(annotation) if annotation is not None else "",
+            default=... if default is None else ast.literal_eval(default),
+            help=helps.get(name, ""),
+        )
+        for name, annotation, default in given
+    ]
+    return docstring.split("\n\n")[0], flags
+
+
+def _parameters(arguments: ast.arguments) -> Iterator[_Given]:
+    required = [None] * (len(arguments.args) - len(arguments.defaults))
+    defaults = [*required, *arguments.defaults, *arguments.kw_defaults]
+    for one, default in zip([*arguments.args, *arguments.kwonlyargs], defaults, strict=True):
+        yield one.arg, one.annotation, default
+
+
+def _fields(dataclass: ast.ClassDef) -> Iterator[_Given]:
+    for node in dataclass.body:
+        if (
+            isinstance(node, ast.AnnAssign)
+            and isinstance(node.target, ast.Name)
+            and not ast.unparse(node.annotation).startswith("ClassVar")
+        ):
+            yield node.target.id, node.annotation, node.value
+
+
+def _argument_help(docstring: str) -> dict[str, str]:
+    """Return the entries of `Args` or `Attributes` of a Google docstring, by name."""
+    section = re.search(r"^(?:Args|Attributes):\n((?:    .*\n?|\n)+)", docstring, re.MULTILINE)
+    entries = re.findall(
+        r"^    (\w+): ((?:.|\n(?!    \w+: ))+)", section[1] if section else "", re.MULTILINE
+    )
+    return {name: " ".join(text.split()) for name, text in entries}
 
 
 @dataclass(frozen=True)

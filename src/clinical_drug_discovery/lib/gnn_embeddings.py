@@ -53,7 +53,7 @@ def generate_gnn_embeddings(
             beside it).
         embedding_dim: number of dimensions of an embedding.
         hidden_dim: width of the hidden layers and of each node's learned input vector.
-        num_layers: number of GraphSAGE layers. An embedding depends on neighbors up to this many
+        num_layers: number of layers. An embedding depends on neighbors up to this many
             steps away.
         num_epochs: number of epochs.
         learning_rate: learning rate of Adam in the first step; it then falls to 0 by cosine decay.

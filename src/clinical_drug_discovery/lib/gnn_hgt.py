@@ -63,7 +63,7 @@ def generate_hgt_embeddings(
         embedding_dim: number of dimensions of an embedding.
         hidden_dim: width of the layers and of each node's learned input vector; must be a multiple
             of num_heads.
-        num_layers: number of HGT layers. An embedding depends on neighbors up to this many steps
+        num_layers: number of layers. An embedding depends on neighbors up to this many steps
             away.
         num_heads: number of attention heads in each layer.
         num_epochs: number of epochs.
