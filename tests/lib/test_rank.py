@@ -215,7 +215,7 @@ def test_json_and_table_of_the_command(model: Path) -> None:
             ["--diseases", "latin.txt", "--output", "r.csv"],
             "(got latin.txt) must be UTF-8",
         ),
-        (["--disease", "1", "--model-dir", "none"], "model_dir (got none) is no directory"),
+        (["--disease", "1", "--model-dir", "none"], "model_dir (got none) must be a directory"),
     ],
 )
 def test_mistakes_end_with_code_2_and_nothing_is_written(
@@ -252,7 +252,7 @@ def test_files_that_are_missing_damaged_or_of_another_run(
         rank_drugs(copy, disease="disease 1")
     other = embed(planted_facts(2, num_drugs=20, num_diseases=12), tmp_path, "other")
     shutil.copy(other / name, copy / name)
-    with pytest.raises(InputError, match="of another graph"):
+    with pytest.raises(InputError, match="fitted on another graph"):
         rank_drugs(copy, disease="disease 1")
 
 
@@ -267,7 +267,7 @@ def test_without_treatments_it_says_so_and_an_old_ranker_goes(tmp_path: Path) ->
     with pytest.raises(InputError, match=r"must hold ranker\.safetensors"):
         rank_drugs(model, disease="disease 1")
     (text,) = generate_gnn_embeddings(edges, output, cache=False, **SMALL)["warnings"]
-    assert "no ranker of drugs was fitted" in text
+    assert "no drug ranker was fitted" in text
     assert "no edges between drug and disease" in text
 
 
