@@ -21,8 +21,8 @@ from clinical_drug_discovery.lib._run import device_trial
 from clinical_drug_discovery.lib._run.device_trial import TOLERANCE, compare_devices, try_device
 from clinical_drug_discovery.lib.doctor import describe_machine
 from clinical_drug_discovery.models.inference import embed_all
+from clinical_drug_discovery.system.devices import has_passed_trial, trials_file
 from clinical_drug_discovery.system.errors import InputError
-from clinical_drug_discovery.system.tried_devices import has_passed_trial, trials_file
 from clinical_drug_discovery.training import train
 from clinical_drug_discovery.training.settings import Settings
 
@@ -47,7 +47,7 @@ def small() -> list[Settings]:
 def no_gpu_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(device_trial, "check_device", lambda device: None)
-    for module in ("lib._run.device_trial", "system.tried_devices"):
+    for module in ("lib._run.device_trial", "system.devices"):
         monkeypatch.setattr(f"clinical_drug_discovery.{module}.device_name", lambda device: "a GPU")
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import clinical_drug_discovery
-from clinical_drug_discovery.system import devices, tried_devices
+from clinical_drug_discovery.system import devices
 from clinical_drug_discovery.system.devices import available_devices, check_device, choose_device
 from clinical_drug_discovery.system.errors import InputError
 
@@ -23,7 +23,7 @@ SOURCES = sorted(Path(clinical_drug_discovery.__file__).parent.rglob("*.py"))
 def tried(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """The devices that passed `cdd doctor --try`; a test may change them."""
     names = {"mps"}
-    monkeypatch.setattr(tried_devices, "has_passed_trial", lambda name: name in names)
+    monkeypatch.setattr(devices, "has_passed_trial", lambda name: name in names)
     return names
 
 

@@ -20,11 +20,10 @@ from torch import Tensor
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.graph.read import read_graph
 from clinical_drug_discovery.models.inference import LayeredModel, embed_all
-from clinical_drug_discovery.system.devices import check_device
+from clinical_drug_discovery.system.devices import check_device, device_name, record_passed_trial
 from clinical_drug_discovery.system.errors import InputError
 from clinical_drug_discovery.system.machine import PeakMemory
 from clinical_drug_discovery.system.progress import Run
-from clinical_drug_discovery.system.tried_devices import device_name, record_passed_trial
 from clinical_drug_discovery.training.memory_plan import GraphSizes, plan_for
 from clinical_drug_discovery.training.settings import FULL, SAMPLED, HgtSettings, Settings
 from clinical_drug_discovery.training.train import train_hgt, train_sage

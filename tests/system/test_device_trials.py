@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from clinical_drug_discovery.system import tried_devices
-from clinical_drug_discovery.system.tried_devices import (
+from clinical_drug_discovery.system import devices
+from clinical_drug_discovery.system.devices import (
     device_name,
     has_passed_trial,
     record_passed_trial,
@@ -19,7 +19,7 @@ from clinical_drug_discovery.system.tried_devices import (
 @pytest.fixture(autouse=True)
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(tried_devices, "device_name", lambda device: f"model 1 of {device}")
+    monkeypatch.setattr(devices, "device_name", lambda device: f"model 1 of {device}")
 
 
 def test_a_passed_trial_is_remembered(tmp_path: Path) -> None:
@@ -40,10 +40,10 @@ def test_a_changed_machine_needs_a_new_trial(monkeypatch: pytest.MonkeyPatch) ->
             context.setattr(name, changed)
             assert not has_passed_trial("mps")
     with monkeypatch.context() as context:
-        context.setattr(tried_devices, "version", lambda package: "99.0")
+        context.setattr(devices, "version", lambda package: "99.0")
         assert not has_passed_trial("mps")
     with monkeypatch.context() as context:
-        context.setattr(tried_devices, "device_name", lambda device: "model 2")
+        context.setattr(devices, "device_name", lambda device: "model 2")
         assert not has_passed_trial("mps")
     assert has_passed_trial("mps")
 
