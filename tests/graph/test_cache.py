@@ -276,7 +276,7 @@ def test_runs_with_the_cache_are_those_without(edges: Path, tmp_path: Path) -> N
     place = cache_path(edges, None, 30, None)
     with pytest.raises(InputError, match="it is the cached graph"):
         generate_gnn_embeddings(edges, tmp_path / "d.npy", model_dir=place, limit_nodes=30, **small)
-    with pytest.raises(InputError, match=r"cache_dir .* of no use"):
+    with pytest.raises(InputError, match=r"cache_dir .* must be left out"):
         generate_gnn_embeddings(edges, tmp_path / "d.npy", cache=False, cache_dir=tmp_path, **small)
 
 
