@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import shlex
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,14 @@ def commands_of(page: str) -> list[list[str]]:
     return [words for words in found if "..." not in words]
 
 
+@cache
+def program() -> Any:
+    return typer.main.get_command(make_app())
+
+
 def mistakes(words: list[str]) -> list[str]:
     """Return the words of a command line that are neither a command nor one of its flags."""
-    command: Any = typer.main.get_command(make_app())
+    command = program()
     arguments = words[1:]
     while hasattr(command, "commands") and arguments and not arguments[0].startswith("-"):
         if arguments[0] not in command.commands:
