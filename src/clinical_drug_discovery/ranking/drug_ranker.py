@@ -248,7 +248,9 @@ def rank_fit_bytes(graph: KnowledgeGraph) -> int:
     connecting = sum(meet(a, b) for a in drugs for b in diseases)
     of_drugs = len(drugs) + 1 + 2 * sum(k.src_type == k.dst_type == DRUG for k in graph.edge_types)
     of_diseases = len(diseases) + 1 + 4 * len(within)
-    num_base = connecting + 3 * of_diseases + 2 * of_drugs + len(steps_from(graph, DRUG)) + 4
+    num_base = (
+        connecting + 3 * of_diseases + 2 * of_drugs + len(steps_from(graph.edge_types, DRUG)) + 4
+    )
     fraction = min(1.0, MAX_EXAMPLES / max(treated, 1))
     candidates = min(num_drugs, NUM_HARD + NUM_EASY)
     examples = 2 * candidates * fraction * (treated * num_base + num_pairs * (of_drugs + 5))
@@ -276,10 +278,10 @@ def _decoder_bytes(graph: KnowledgeGraph) -> int:
 def _path_entries(graph: KnowledgeGraph, start: str) -> dict[Metapath, float]:
     """Bound the number of entries in the `path_counts` of each metapath out of a type."""
     entries: dict[Metapath, float] = {}
-    for first in steps_from(graph, start):
+    for first in steps_from(graph.edge_types, start):
         degrees = _degrees(graph, first.reverse)
         entries[(first,)] = float(degrees.sum())
-        for second in steps_from(graph, first.dst_type):
+        for second in steps_from(graph.edge_types, first.dst_type):
             most = _size(graph, start) * _size(graph, second.dst_type)
             paths = float(degrees @ _degrees(graph, second))
             entries[first, second] = min(paths, most)

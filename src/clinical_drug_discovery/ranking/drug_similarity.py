@@ -82,10 +82,10 @@ def path_counts(graph: KnowledgeGraph, start: str) -> dict[Metapath, csr_array]:
         For each metapath the counts, shape (nodes of the type, nodes of the end's type).
     """
     counts: dict[Metapath, csr_array] = {}
-    for first in steps_from(graph, start):
+    for first in steps_from(graph.edge_types, start):
         one = damped(adjacency(graph, first))
         counts[(first,)] = one
-        for second in steps_from(graph, first.dst_type):
+        for second in steps_from(graph.edge_types, first.dst_type):
             counts[(first, second)] = csr_array(one @ damped(adjacency(graph, second)))
     return counts
 
@@ -185,10 +185,10 @@ def _relations_within(graph: KnowledgeGraph, node_type: str) -> list[EdgeType]:
     return [kind for kind in graph.edge_types if kind.src_type == kind.dst_type == node_type]
 
 
-def steps_from(graph: KnowledgeGraph, start: str) -> list[EdgeType]:
+def steps_from(edge_types: Sequence[EdgeType], start: str) -> list[EdgeType]:
     """Return the edge types out of a node type, except those to drugs and diseases."""
     ends = (DRUG, DISEASE)
-    return [k for k in graph.edge_types if k.src_type == start and k.dst_type not in ends]
+    return [k for k in edge_types if k.src_type == start and k.dst_type not in ends]
 
 
 def meet(a: Metapath, b: Metapath) -> bool:

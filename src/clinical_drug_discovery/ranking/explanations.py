@@ -28,6 +28,7 @@ from clinical_drug_discovery.graph.knowledge_graph import (
 from clinical_drug_discovery.ranking.drug_similarity import (
     Metapath,
     reverse_metapath,
+    steps_from,
 )
 from clinical_drug_discovery.ranking.treatments import TREATS
 
@@ -89,7 +90,8 @@ class Explainer:
 
     def _drug_metapaths(self) -> Iterable[tuple[str, Metapath, Metapath]]:
         """Yield a kind, a metapath out of the drug, and one out of the disease that meets it."""
-        for a, b in product(self._steps_from(DRUG), self._steps_from(DISEASE)):
+        of_drug, of_disease = (steps_from(self._kinds, name) for name in (DRUG, DISEASE))
+        for a, b in product(of_drug, of_disease):
             kind = "side effect" if a.relation == "drug_effect" else "mechanism"
             if a.dst_type == b.dst_type:
                 yield kind, (a,), (b,)
@@ -107,10 +109,6 @@ class Explainer:
             if last.relation in TREATS and (last.src_type, last.dst_type) == (DRUG, DISEASE):
                 yield from (("related disease", (last,), b) for b in self._to_same_type(DISEASE))
 
-    def _steps_from(self, start: str) -> list[EdgeType]:
-        ends = (DRUG, DISEASE)
-        return [k for k in self._kinds if k.src_type == start and k.dst_type not in ends]
-
     def _to_same_type(self, node_type: str) -> Iterable[Metapath]:
         """Yield the metapaths from a type to itself: by a relation, or by a common neighbour."""
         for kind in self._kinds:
@@ -118,7 +116,7 @@ class Explainer:
                 yield (kind,)
                 if node_type == DISEASE:
                     yield (kind, kind)
-        for kind in self._steps_from(node_type):
+        for kind in steps_from(self._kinds, node_type):
             yield (kind, kind.reverse)
 
     def _best(
@@ -260,64 +258,56 @@ def join_paths(start: PathsFromNode, end: PathsFromNode, most: int) -> list[Path
 
 # Sentences: the templates of PrimeKG's relations. Other relations are told by their own names.
 
-#: (relation, type of the start) -> what the start does to the end. A relation of a type with
+#: For each relation: type of the start -> what the start does to the end. A relation of a type with
 #: itself, or one that reads the same in both directions, needs no type.
-_PHRASES: dict[tuple[str, str], str] = {
-    ("drug_protein", "drug"): "binds",
-    ("drug_protein", "gene/protein"): "is bound by",
-    ("drug_class", "drug"): "belongs to the class",
-    ("drug_class", "pharmacologic_class"): "includes",
-    ("drug_effect", "drug"): "has the side effect",
-    ("drug_effect", "effect/phenotype"): "is a side effect of",
-    ("drug_drug", ""): "interacts with the drug",
-    ("drug_drug_similarity", ""): "resembles",
-    ("indication", "drug"): "treats",
-    ("indication", "disease"): "is treated by",
-    ("palliation", "drug"): "relieves",
-    ("palliation", "disease"): "is relieved by",
-    ("off-label use", "drug"): "is used off label for",
-    ("off-label use", "disease"): "is treated off label with",
-    ("contraindication", "drug"): "is contraindicated in",
-    ("contraindication", "disease"): "speaks against",
-    ("disease_protein", ""): "is linked to",
-    ("disease_disease", ""): "is related to",
-    ("disease_phenotype_positive", "disease"): "shows",
-    ("disease_phenotype_positive", "effect/phenotype"): "is seen in",
-    ("disease_phenotype_negative", "disease"): "does not show",
-    ("disease_phenotype_negative", "effect/phenotype"): "is not seen in",
-    ("disease_anatomy", "disease"): "affects",
-    ("disease_anatomy", "anatomy"): "is affected by",
-    ("protein_protein", ""): "interacts with",
-    ("pathway_protein", "gene/protein"): "takes part in",
-    ("pathway_protein", "pathway"): "involves",
-    ("bioprocess_protein", "gene/protein"): "takes part in",
-    ("bioprocess_protein", "biological_process"): "involves",
-    ("molfunc_protein", "gene/protein"): "has the function",
-    ("molfunc_protein", "molecular_function"): "is a function of",
-    ("cellcomp_protein", "gene/protein"): "is found in",
-    ("cellcomp_protein", "cellular_component"): "contains",
-    ("anatomy_protein_present", "gene/protein"): "is expressed in",
-    ("anatomy_protein_present", "anatomy"): "expresses",
-    ("anatomy_protein_absent", "gene/protein"): "is not expressed in",
-    ("anatomy_protein_absent", "anatomy"): "does not express",
-    ("phenotype_protein", ""): "is linked to",
-    ("phenotype_phenotype", ""): "is related to",
-    ("pathway_pathway", ""): "is related to",
-    ("bioprocess_bioprocess", ""): "is related to",
-    ("molfunc_molfunc", ""): "is related to",
-    ("cellcomp_cellcomp", ""): "is related to",
-    ("anatomy_anatomy", ""): "is related to",
-    ("exposure_disease", ""): "is linked to",
-    ("exposure_protein", ""): "is linked to",
+_PHRASES: dict[str, dict[str, str]] = {
+    "drug_protein": {"drug": "binds", "gene/protein": "is bound by"},
+    "drug_class": {"drug": "belongs to the class", "pharmacologic_class": "includes"},
+    "drug_effect": {"drug": "has the side effect", "effect/phenotype": "is a side effect of"},
+    "drug_drug": {"": "interacts with the drug"},
+    "drug_drug_similarity": {"": "resembles"},
+    "indication": {"drug": "treats", "disease": "is treated by"},
+    "palliation": {"drug": "relieves", "disease": "is relieved by"},
+    "off-label use": {"drug": "is used off label for", "disease": "is treated off label with"},
+    "contraindication": {"drug": "is contraindicated in", "disease": "speaks against"},
+    "disease_protein": {"": "is linked to"},
+    "disease_disease": {"": "is related to"},
+    "disease_phenotype_positive": {"disease": "shows", "effect/phenotype": "is seen in"},
+    "disease_phenotype_negative": {
+        "disease": "does not show",
+        "effect/phenotype": "is not seen in",
+    },
+    "disease_anatomy": {"disease": "affects", "anatomy": "is affected by"},
+    "protein_protein": {"": "interacts with"},
+    "pathway_protein": {"gene/protein": "takes part in", "pathway": "involves"},
+    "bioprocess_protein": {"gene/protein": "takes part in", "biological_process": "involves"},
+    "molfunc_protein": {
+        "gene/protein": "has the function",
+        "molecular_function": "is a function of",
+    },
+    "cellcomp_protein": {"gene/protein": "is found in", "cellular_component": "contains"},
+    "anatomy_protein_present": {"gene/protein": "is expressed in", "anatomy": "expresses"},
+    "anatomy_protein_absent": {
+        "gene/protein": "is not expressed in",
+        "anatomy": "does not express",
+    },
+    "phenotype_protein": {"": "is linked to"},
+    "phenotype_phenotype": {"": "is related to"},
+    "pathway_pathway": {"": "is related to"},
+    "bioprocess_bioprocess": {"": "is related to"},
+    "molfunc_molfunc": {"": "is related to"},
+    "cellcomp_cellcomp": {"": "is related to"},
+    "anatomy_anatomy": {"": "is related to"},
+    "exposure_disease": {"": "is linked to"},
+    "exposure_protein": {"": "is linked to"},
 }
 
 
 def phrase(kind: EdgeType) -> str:
     """Return what the start of an edge does to its end, such as "treats"."""
-    for start in (kind.src_type, ""):
-        if (kind.relation, start) in _PHRASES:
-            return _PHRASES[kind.relation, start]
-    return f"is joined by '{kind.relation}' to"
+    phrases = _PHRASES.get(kind.relation, {})
+    default = f"is joined by '{kind.relation}' to"
+    return phrases.get(kind.src_type) or phrases.get("") or default
 
 
 def sentence(names: Sequence[str], metapath: Sequence[EdgeType]) -> str:

@@ -8,7 +8,7 @@ were known, and as if all but one were. One ranker thus serves diseases of both 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from time import perf_counter
@@ -33,6 +33,7 @@ from clinical_drug_discovery.ranking.listwise_examples import (
 from clinical_drug_discovery.ranking.metapath_features import MetapathFeatures
 from clinical_drug_discovery.training.optimizer import Adam
 
+_HIDDEN, _LEARNING_RATE = 64, 3e-3  # width of the first hidden layer; peak of the schedule
 _BATCH = 4  # examples in a step
 _MAX_POSITIVES = 4  # known drugs of a disease that an epoch hides, one at a time
 _DISCOUNT = 0.3  # a disease with k known drugs weighs k^(1 - 0.3): between 1 and k
@@ -207,19 +208,9 @@ class PathRanker:
         Returns:
             Shape (n, M, D).
         """
+        # Features of drugs alone pass the first layer once for all diseases, those of a disease
+        # alone once for all drugs, and those that are 0 for all drugs not at all.
         out = np.empty((len(diseases), len(self.mlps), features.num_drugs), np.float32)
-        for row, scores in zip(out, self._each(features, diseases, use_known), strict=True):
-            row[:] = scores
-        return out
-
-    def _each(
-        self, features: MetapathFeatures, diseases: IntArray, use_known: bool
-    ) -> Iterator[Floats]:
-        """Yield for each disease the scores by each MLP, shape (M, D).
-
-        Features of drugs alone pass the first layer once for all diseases, those of a disease alone
-        once for all drugs, and those that are 0 for all drugs not at all.
-        """
         of_drugs, num_base = features.of_drugs, len(self.base_scale)
         start = None
         for first in range(0, len(diseases), _CHUNK):
@@ -242,7 +233,8 @@ class PathRanker:
                     squashed = np.concatenate([squashed, also])
                     which = np.concatenate([which, near + num_base])
                 here = start + self._stacked.partial_sum(squashed_diseases[:, [i]], disease_at)
-                yield self._stacked.log_softmax(squashed, which, here)
+                out[first + i] = self._stacked.log_softmax(squashed, which, here)
+        return out
 
 
 def fit_path_ranker(
@@ -250,8 +242,6 @@ def fit_path_ranker(
     *,
     num_mlps: int = 2,
     num_epochs: int = 6,
-    hidden: int = 64,
-    learning_rate: float = 3e-3,
     seed: int = 0,
 ) -> PathRanker:
     """Train a ranker on all known pairs of a graph.
@@ -261,8 +251,6 @@ def fit_path_ranker(
         num_mlps: number of MLPs, whose scores are averaged. Each has its own seed and leaves out
             another tenth of the treated diseases, by which it can then be judged.
         num_epochs: passes over the treated diseases, for each MLP.
-        hidden: width of the first hidden layer.
-        learning_rate: peak of the one-cycle schedule.
         seed: of all sampling.
 
     Returns:
@@ -276,10 +264,10 @@ def fit_path_ranker(
     mlps, left_out = [], _left_out(len(examples), num_mlps, seed)
     for n, out in enumerate(left_out):
         generator = torch.Generator().manual_seed(seed * 1000 + n)
-        mlp = ScoreMlp(mean, std, hidden)
+        mlp = ScoreMlp(mean, std, _HIDDEN)
         mlp.initialise(generator)
         learned = [examples[i] for i in np.setdiff1d(np.arange(len(examples)), out)]
-        _train(mlp, learned, co_indicated_scale, num_epochs, learning_rate, generator)
+        _train(mlp, learned, co_indicated_scale, num_epochs, generator)
         mlps.append(mlp)
     seconds = {"features": sampled - start, "mlps": perf_counter() - sampled}
     diseases = np.array([example.disease for example in examples])
@@ -300,11 +288,10 @@ def _train(
     examples: list[ListwiseExample],
     co_indicated_scale: Floats,
     num_epochs: int,
-    learning_rate: float,
     generator: torch.Generator,
 ) -> None:
     weights = list(mlp.parameters())
-    optimizer = Adam(weights, learning_rate)
+    optimizer = Adam(weights, _LEARNING_RATE)
     num_steps, step = num_epochs * -(-len(examples) // _BATCH), 0
     for _ in range(num_epochs):
         order = torch.randperm(len(examples), generator=generator)
@@ -316,7 +303,7 @@ def _train(
             fraction = _one_cycle(step / num_steps)
             with torch.no_grad():  # decoupled from the gradients: arXiv:1711.05101
                 for weight in weights:
-                    weight.mul_(1 - fraction * learning_rate * _WEIGHT_DECAY)
+                    weight.mul_(1 - fraction * _LEARNING_RATE * _WEIGHT_DECAY)
             optimizer.step(fraction)
             step += 1
 

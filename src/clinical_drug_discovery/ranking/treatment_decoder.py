@@ -32,7 +32,7 @@ _HIDE_ALL, _HIDE_PART, _PART = 0.15, 0.3, 0.3
 _DROPOUT = 0.3  # of the channels of diseases
 _FIRST_STD, _FIRST_WEIGHT, _FACTOR = 0.1, 1 / 3, 5.0
 _DISCOUNT = 0.3  # a disease with k hidden drugs weighs k^(1 - 0.3), as in `path_ranker`
-_WARM_UP_STEPS = 10
+_LEARNING_RATE, _WARM_UP_STEPS = 0.02, 10
 _ROUNDS = 10  # known pairs are scored in rounds, each with another tenth hidden
 
 
@@ -86,8 +86,6 @@ def fit_treatment_decoder(
     left_out: IntArray,
     dim: int = DIM,
     num_epochs: int = 80,
-    learning_rate: float = 0.02,
-    decay: float = 1.0,
     seed: int = 0,
 ) -> TreatmentDecoder:
     """Train a decoder on the known pairs of a graph.
@@ -98,8 +96,6 @@ def fit_treatment_decoder(
         left_out: diseases, numbered within their type, whose treatments always stay hidden.
         dim: channels of the propagated vectors.
         num_epochs: training steps, each over the whole graph.
-        learning_rate: peak of the schedule.
-        decay: weight of the offsets' mean squared length in the loss.
         seed: of all sampling.
 
     Returns:
@@ -108,13 +104,13 @@ def fit_treatment_decoder(
     generator = torch.Generator().manual_seed(seed)
     rng = np.random.default_rng(seed)
     decoder = TreatmentDecoder(propagation, embeddings, dim, generator)
-    optimizer = Adam(decoder.parameters(), learning_rate)
+    optimizer = Adam(decoder.parameters(), _LEARNING_RATE)
     never_seen = np.isin(propagation.disease, left_out)
     for epoch in range(num_epochs):
         batch = _sample_batch(propagation, never_seen, rng)
         kept = torch.rand(dim, generator=generator) > _DROPOUT
         loss = _loss(decoder, propagation, batch, kept / (1 - _DROPOUT))
-        loss = loss + decay * decoder.offset.square().sum(dim=1).mean()
+        loss = loss + decoder.offset.square().sum(dim=1).mean()  # keeps the offsets small
         torch.autograd.backward(loss)
         warm_up = min(1.0, (epoch + 1) / _WARM_UP_STEPS)
         optimizer.step(warm_up * (1 + math.cos(math.pi * epoch / num_epochs)) / 2)
