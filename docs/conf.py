@@ -1,6 +1,7 @@
 """Settings of the documentation: `make docs` builds it into docs/_build/html."""
 
 from importlib.metadata import version as installed_version
+from typing import Any
 
 project = "Clinical drug discovery"
 author = "the contributors"
@@ -27,3 +28,19 @@ html_static_path = ["_static"]
 html_css_files = ["custom.css"]
 html_copy_source = False
 html_theme_options = {"navigation_with_keys": True}
+
+
+def keep_returns_whole(*event: Any) -> None:
+    """Keep napoleon from reading the words before a colon in `Returns:` as a type.
+
+    A line that begins with a colon has an empty type.
+    """
+    lines: list[str] = event[-1]
+    for at, line in enumerate(lines[:-1]):
+        if line == "Returns:":
+            lines[at + 1] = f"    : {lines[at + 1].strip()}"
+
+
+def setup(app: Any) -> None:
+    """Let Sphinx call `keep_returns_whole` before napoleon (priority 500)."""
+    app.connect("autodoc-process-docstring", keep_returns_whole, priority=400)
