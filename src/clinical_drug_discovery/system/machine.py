@@ -70,7 +70,10 @@ def one_thread(wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
-    from threadpoolctl import threadpool_limits  # only training needs it
+    # Imported here, since only training needs them. The limit holds for libraries that are loaded
+    # already, so scipy's BLAS must be.
+    import scipy.linalg  # noqa: F401
+    from threadpoolctl import threadpool_limits
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

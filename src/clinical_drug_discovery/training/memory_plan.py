@@ -108,8 +108,8 @@ class Plan:
 
     @property
     def is_small(self) -> bool:
-        """True if the graph is so small that one thread is the fastest."""
-        return self.edge_chunk > 0 and self.backend.device.type == "cpu"
+        """True if the graph is so small that the CPU computes best on one thread."""
+        return self.backend.device.type == "cpu" and not self.backend.kernels
 
     @property
     def stored(self) -> int:
@@ -119,7 +119,7 @@ class Plan:
     @property
     def edge_chunk(self) -> int:
         """Number of edges whose rows torch's operations hold at once; 0 with the CPU kernels."""
-        return 0 if self.backend.kernels else EDGE_CHUNK
+        return 0 if self.backend.kernels else min(EDGE_CHUNK, self.graph.num_edges)
 
     @property
     def num_steps(self) -> int:
@@ -146,23 +146,17 @@ class Plan:
 
     @property
     def num_pairs(self) -> int:
-        """Number of pairs of diseases in the contrastive loss of a step; 0 without that loss."""
+        """Number of pairs of diseases in the contrastive loss of a step, 0 without that loss."""
         settings = self.settings
         if isinstance(settings, SageSettings) or not settings.contrastive_weight:
             return 0
-        return -(-settings.edge_sample_size // self.num_steps)
-
-    @property
-    def pair_nodes(self) -> int:
-        """Number of different anchors among these pairs, at most."""
-        if isinstance(self.settings, SageSettings):
-            return 0
-        return min(self.num_pairs, self.graph.node_type_counts.get(self.settings.disease_type, 0))
+        num_diseases = self.graph.node_type_counts.get(settings.disease_type, 0)
+        return min(-(-settings.edge_sample_size // self.num_steps), num_diseases)
 
     @property
     def num_rows(self) -> int:
         """Expected number of nodes M of a batch."""
-        rows = 2 * self.pair_nodes + self.graph.expected_rows(self.positives)
+        rows = 2 * self.num_pairs + self.graph.expected_rows(self.positives)
         return min(rows, self.graph.num_nodes)
 
     @property
@@ -204,19 +198,28 @@ def plan_training(
         InputError: the memory budget or the subgraph size is too small.
     """
     plan = plan_for(GraphSizes.of(graph), settings, run.device)
+    _check_subgraph_size(plan)
+    plan = replace(plan, chunk_size=chunk_size or plan.chunk_size, rank_fit=rank_fit)
     if isinstance(settings, HgtSettings):
         sharing = most_sharing_pairs(graph, **settings.shared_neighbors)
         plan = replace(plan, num_sharing=sharing)
-    _check_subgraph_size(plan)
-    plan = replace(plan, chunk_size=chunk_size or plan.chunk_size, rank_fit=rank_fit)
     plan = fit_plan(plan, memory_budget, choose_chunk_size=chunk_size is None)
     if memory_budget is not None:
         limit_memory(run.device, parse_memory(memory_budget))
+    run.progress.milestone(_describe_backend(plan))
     run.progress.milestone(
         f"Predicted peak memory: {plan.predicted_bytes / GIB:.2f} GiB; inference embeds "
         f"{plan.chunk_size:,} nodes at a time"
     )
     return plan
+
+
+def _describe_backend(plan: Plan) -> str:
+    """Say in a line with which operations a run computes."""
+    if plan.is_small:
+        operations = "torch's own operations on one thread, nothing to compile"
+        return f"Small graph ({plan.graph.num_edges:,} edges): {operations}"
+    return "CPU kernels" if plan.backend.kernels else "Torch's own operations"
 
 
 def plan_for(graph: GraphSizes, settings: Settings, device: torch.device) -> Plan:
@@ -226,15 +229,12 @@ def plan_for(graph: GraphSizes, settings: Settings, device: torch.device) -> Pla
 
 def _check_subgraph_size(plan: Plan) -> None:
     """Refuse subgraphs that a batch hardly fits into, before the training starts."""
-    if plan.settings.training != SAMPLED:
-        return
     least = math.ceil(plan.num_rows * _BATCH_ROOM)
-    size = plan.settings.subgraph_size or SUBGRAPH_SIZE
-    if size < min(least, plan.graph.num_nodes):
+    if plan.step_nodes < min(least, plan.graph.num_nodes):
         raise InputError(
-            f"subgraph_size (got {size:,}) must be at least {least:,}: the positives and "
-            f"candidates of a step have about {plan.num_rows:,} nodes. Use a larger subgraph_size, "
-            "or fewer positives (edge_batch_size or edge_sample_size)"
+            f"subgraph_size (got {plan.step_nodes:,}) must be at least {least:,}: the positives "
+            f"and candidates of a step have about {plan.num_rows:,} nodes. Use a larger "
+            "subgraph_size, or fewer positives (edge_batch_size or edge_sample_size)"
         )
 
 
@@ -263,7 +263,7 @@ def _sage_bytes(plan: Plan, settings: SageSettings) -> int:
         + step
         + _FACT * sum(plan.positives.values())
         + plan.subgraph_bytes
-        + _idle_bytes(plan, x)
+        + (0 if plan.edge_chunk else min(MOST_IDLE_BYTES, x))  # a buffer kept for reuse
     )
     chunk = min(plan.chunk_size, plan.graph.largest_type) * 4 * (hidden + 3 * dim)
     result = 4 * nodes * max(hidden, dim)
@@ -289,7 +289,7 @@ def _hgt_bytes(plan: Plan, settings: HgtSettings) -> int:
     largest = min(PIECE_EDGES, max(graph.edge_type_counts.values()))
     backward += 2 * stored * settings.num_heads * largest
     kept = (layers - 1) * (x + gathered)  # inputs of the hidden layers, for the backward pass
-    loss = kept + x + rows * (4 * width + 4 * hidden + 8 * dim) + 24 * plan.pair_nodes**2
+    loss = kept + x + rows * (4 * width + 4 * hidden + 8 * dim) + 24 * plan.num_pairs**2
     last = kept + 2 * x + rows * width * (4 + 2 * stored) + backward
     step = max(loss, last, 2 * x)
     if layers > 1:
@@ -310,7 +310,7 @@ def _hgt_bytes(plan: Plan, settings: HgtSettings) -> int:
         + step
         + _FACT * sum(plan.positives.values())
         + (plan.subgraph_bytes or 4 * graph.num_edges)  # reverse edges
-        + _idle_bytes(plan, x)
+        + (0 if plan.edge_chunk else min(MOST_IDLE_BYTES, x))  # a buffer kept for reuse
         + gathers
     )
     chunk = min(plan.chunk_size, graph.largest_type) * (width * (4 + stored) + 4 * (hidden + dim))
@@ -320,11 +320,6 @@ def _hgt_bytes(plan: Plan, settings: HgtSettings) -> int:
     needed = max(training, inference, _ranking_bytes(plan, weights))
     # 60 bytes for each pair of diseases while their similarity is computed.
     return _FIXED + _FIXED_HGT + 60 * plan.num_sharing + needed
-
-
-def _idle_bytes(plan: Plan, x: int) -> int:
-    """Return the bytes of the buffer that `ops.buffers` keeps for reuse; GPUs have none."""
-    return 0 if plan.edge_chunk else min(MOST_IDLE_BYTES, x)
 
 
 def _ranking_bytes(plan: Plan, weights: int) -> int:
@@ -368,34 +363,30 @@ def fit_plan(plan: Plan, memory_budget: str | int | None, *, choose_chunk_size: 
 
 def _what_helps(plan: Plan, held: int, budget: int) -> str:
     """Say what the run needs with half of each setting, or with a quarter, and whether it fits."""
-    now, settings = held + plan.bytes_needed(), plan.settings
-    options = []
+    now, settings, options = held + plan.bytes_needed(), plan.settings, []
 
-    def consider(text: str, changed: Plan) -> int:
+    def consider(text: str, changed: Plan) -> None:
         needed = held + changed.bytes_needed()
-        enough = "" if needed <= budget else ", which is not enough alone"
         if needed < now:
+            enough = "" if needed <= budget else ", which is not enough alone"
             options.append(f"{text} needs {_gib(needed)}{enough}")
-        return needed
 
-    names = ["hidden_dim", "num_layers", "embedding_dim"]
-    names[2:2] = ["edge_sample_size" if isinstance(settings, HgtSettings) else "edge_batch_size"]
-    for name in names:
-        heads = isinstance(settings, HgtSettings) and name == "hidden_dim"
-        unit = settings.num_heads if heads else 1  # type: ignore[union-attr]  # HGT has heads
+    hgt = isinstance(settings, HgtSettings)
+    positives = "edge_sample_size" if hgt else "edge_batch_size"
+    for name in ("hidden_dim", "num_layers", positives, "embedding_dim"):
+        unit = settings.num_heads if hgt and name == "hidden_dim" else 1  # type: ignore[union-attr]  # HGT's
         least = max(unit, 1 if name == "num_layers" else 2)
-        for part in (2, 4):
-            value = max(least, getattr(settings, name) // part // unit * unit)
-            changed = replace(plan, settings=replace(settings, **{name: value}))
-            fits = held + changed.bytes_needed() <= budget
-            if fits or part == 4:
-                consider(f"{name} {value}", changed)
-                break
+        half, quarter = (
+            replace(plan, settings=replace(settings, **{name: max(least, value // unit * unit)}))
+            for value in (getattr(settings, name) // part for part in (2, 4))
+        )
+        changed = half if held + half.bytes_needed() <= budget else quarter
+        consider(f"{name} {getattr(changed.settings, name)}", changed)
     if settings.training == FULL:
         sampled = replace(settings, training=SAMPLED)
         consider(f"training {SAMPLED}", replace(plan, settings=sampled))
-    without_pairs = replace(plan, num_sharing=0)
-    if plan.num_sharing and (needed := held + without_pairs.bytes_needed()) <= budget:
+    needed = held + replace(plan, num_sharing=0).bytes_needed()
+    if plan.num_sharing and needed <= budget:
         options.append(
             f"disease_gene_relation gives {plan.num_sharing:,} pairs of diseases, which is too "
             f"many; without them the run needs {_gib(needed)}"
