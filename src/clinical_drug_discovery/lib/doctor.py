@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from clinical_drug_discovery.system.devices import (
     available_devices,
+    check_device,
     check_device_name,
     choose_device,
 )
@@ -66,6 +67,11 @@ def describe_machine(
         raise InputError(f"edges (got {edges_csv}) has an effect only with plan")
     trial = None
     if try_device is not None:
+        if try_device == "cpu":
+            raise InputError(
+                "try (got 'cpu') must be cuda or mps: it compares a GPU's results with the CPU's"
+            )
+        check_device(try_device)  # before the slow imports
         from clinical_drug_discovery.lib._run import device_trial
 
         trial = device_trial.try_device(try_device, _all_default_settings())

@@ -20,8 +20,7 @@ from torch import Tensor
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.graph.read import read_graph
 from clinical_drug_discovery.models.inference import LayeredModel, embed_all
-from clinical_drug_discovery.system.devices import check_device, device_name, record_passed_trial
-from clinical_drug_discovery.system.errors import InputError
+from clinical_drug_discovery.system.devices import device_name, record_passed_trial
 from clinical_drug_discovery.system.machine import PeakMemory
 from clinical_drug_discovery.system.progress import Run
 from clinical_drug_discovery.training.memory_plan import GraphSizes, plan_for
@@ -41,21 +40,13 @@ def try_device(device: str, defaults: Sequence[Settings]) -> dict[str, Any]:
     """Try a GPU and, if it passes, record that for this machine.
 
     Args:
-        device: "cuda" or "mps".
+        device: "cuda" or "mps", available here.
         defaults: the default settings of each model.
 
     Returns:
         "device", its "device_name", the "tolerance", the result of `compare_devices` as "models",
         "passed", and "recorded_in", the file that says so to later runs, or None.
-
-    Raises:
-        InputError: the device is the CPU, or is not available here.
     """
-    if device == "cpu":
-        raise InputError(
-            "try (got 'cpu') must be cuda or mps: it compares a GPU's results with the CPU's"
-        )
-    check_device(device)
     with as_file(files("clinical_drug_discovery") / "data" / "sample_kg.csv") as path:
         graph = read_graph(path)
     models = compare_devices(graph, torch.device(device), defaults)
