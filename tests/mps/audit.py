@@ -1,9 +1,12 @@
-"""Would everything run on Apple's MPS? Answered without a Mac, from what torch's wheel says.
+"""The MPS audit: does torch have an MPS kernel for every operation that a computation needs?
 
-Both models are trained, and their inference and evaluation run, on a small synthetic graph on the
-CPU along the path of other devices (`ops.reference`), in front of the two witnesses of
-`witnesses`. What the host does by design (drawing of batches, the look at collapse in float64) is
-left out: it works on tensors that the recipes keep on the CPU.
+The answer needs no Mac. The computation runs on the CPU with torch's own operations, which are
+those of a GPU, while two witnesses record the operations. Each operation is then looked up in the
+table that torch's wheel contains.
+
+The audit cannot know three things: whether a kernel that exists is correct and fast, what a kernel
+refuses inside (by dtype, layout or version of macOS), and which branches torch itself takes for
+another device. `cdd doctor --try mps` answers these on a Mac.
 """
 
 from __future__ import annotations
@@ -13,10 +16,10 @@ from typing import Any
 
 from mps.witnesses import CallTree, Operations
 
-#: Has a kernel, but one that is slow somewhere, or one whose sums have no fixed order.
+#: Operations that MPS has, but slowly or with sums in no fixed order.
 _NOTES = {
-    "index_add": "prepared for each shape up to torch 2.13; sums in no fixed order",
-    "index_select": "prepared for each shape up to torch 2.13",
+    "index_add": "compiled for each shape up to torch 2.13; sums in no fixed order",
+    "index_select": "compiled for each shape up to torch 2.13",
     "embedding_dense_backward": "sums in no fixed order",
     "scatter_reduce": "fast from torch 2.13",
     "scatter_add": "fast from torch 2.13; sums in no fixed order",
@@ -25,17 +28,18 @@ _NOTES = {
 
 
 def audit_path(run: Callable[[], object], waits: int = 0) -> dict[str, Any]:
-    """Run something twice along the path of devices, once before each witness.
+    """Run a computation twice, once before each witness, and report what MPS could not run.
 
     Args:
-        run: what is to be audited; whatever it does counts as work of the device.
+        run: the computation; everything that it does counts as work of the device.
         waits: how often the host may wait for the device.
 
     Returns:
-        num_calls, num_launches (calls but for views), num_operations, what fails the audit
-        (missing, float64, compressed_sparse, host_waits beyond `waits`), and what does not: notes
-        on slow operations, unseen (what MPS composes, and a CPU does not show), most_shapes of an
-        operation, largest_tensor in elements.
+        Whether it "passed", and what makes it fail: "missing" operations, "float64" tensors,
+        "compressed_sparse" matrices, and "host_waits" beyond `waits`. For information: "num_calls",
+        "num_launches" (calls other than views), "num_operations", "notes" on slow operations,
+        "unseen" operations (composed on MPS, but not on a CPU), "most_shapes" of one operation,
+        and the number of elements of the "largest_tensor".
     """
     with Operations() as seen:
         run()
@@ -44,7 +48,7 @@ def audit_path(run: Callable[[], object], waits: int = 0) -> dict[str, Any]:
     names = {name.split(".")[0].rstrip("_") for name in seen.calls}
     most = max(seen.shapes, key=lambda name: len(seen.shapes[name]), default="nothing")
     missing = sorted(seen.missing | tree.missing)
-    too_many = seen.waiting.total() > waits
+    too_many_waits = seen.waiting.total() > waits
     return {
         "num_calls": seen.calls.total(),
         "num_launches": seen.num_launches,
@@ -57,5 +61,5 @@ def audit_path(run: Callable[[], object], waits: int = 0) -> dict[str, Any]:
         "unseen": sorted(tree.unseen),
         "most_shapes": f"{len(seen.shapes[most])} of {most}",
         "largest_tensor": seen.largest,
-        "passed": not (missing or seen.wide or seen.compressed or too_many),
+        "passed": not (missing or seen.wide or seen.compressed or too_many_waits),
     }

@@ -1,7 +1,7 @@
-"""What runs on Apple's MPS, read off the table of operations that torch's wheel carries.
+"""The operations that Apple's MPS supports, from the table in torch's wheel.
 
-`native_functions.yaml` says for each operation for which devices it has a kernel, whether it
-borrows one (`structured_delegate`), or whether it is composed of other operations.
+For each operation, `native_functions.yaml` says which devices have a kernel, whether the operation
+borrows another one's kernels (`structured_delegate`), or whether it is composed of others.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 _PLACE = Path("packaged", "ATen", "native", "native_functions.yaml")
-# aten/src/ATen/mps/MPSFallback.mm registers these to run on the CPU whatever the environment says.
+# aten/src/ATen/mps/MPSFallback.mm makes these run on the CPU, whatever the environment says.
 _FALLS_BACK = {"embedding_renorm_", "linalg_svd", "linalg_svd.U", "upsample_nearest3d.vec"}
 
 
@@ -21,26 +21,26 @@ class Coverage(StrEnum):
     """How an operation runs on MPS."""
 
     NATIVE = "native"
-    COMPOSITE = "composite"  #: as other operations, which are looked up themselves
-    FALLS_BACK = "falls back"  #: on the CPU, without a word
-    MISSING = "missing"  #: an error
-    UNKNOWN = "unknown"  #: not in the table: an operation of another library, say
+    COMPOSITE = "composite"  #: composed of other operations, which are looked up themselves
+    FALLS_BACK = "falls back"  #: runs on the CPU, silently
+    MISSING = "missing"  #: raises an error
+    UNKNOWN = "unknown"  #: not in the table, such as an operation of another library
 
 
 @dataclass(frozen=True)
 class Entry:
-    """An operation, with its overload's name."""
+    """One operation and overload."""
 
-    keys: frozenset[str]  #: what it has kernels for, borrowed ones included
+    keys: frozenset[str]  #: the dispatch keys with a kernel, own or borrowed
     base: str | None  #: the operation that this one was generated from and calls
 
 
 def coverage(name: str, key: str = "MPS") -> Coverage:
-    """How an operation runs on MPS.
+    """Return how an operation runs on MPS.
 
     Args:
         name: with its overload, such as "add.Tensor" or "relu".
-        key: "MPS", or "SparseMPS" or "SparseCsrMPS" for arguments of these layouts.
+        key: "MPS", or "SparseMPS" or "SparseCsrMPS" for sparse arguments.
     """
     entry = operations().get(name)
     if entry is None:
@@ -57,29 +57,29 @@ def coverage(name: str, key: str = "MPS") -> Coverage:
 
 
 def has_own_cpu_kernel(name: str) -> bool:
-    """Whether a CPU runs a kernel where MPS runs a composition that a CPU never shows."""
+    """Return whether a CPU has a kernel for an operation that is composed on MPS."""
     return "CPU" in operations()[name].keys
 
 
 @cache
 def operations() -> dict[str, Entry]:
-    """The table, by operation and overload.
+    """Return the table, by operation and overload.
 
     Raises:
-        RuntimeError: this torch does not carry it.
+        RuntimeError: this torch does not contain it.
     """
     found = importlib.util.find_spec("torchgen")  # comes with torch
     path = Path(found.origin).parent if found is not None and found.origin else None
     if path is None or not (path / _PLACE).exists():
-        raise RuntimeError("the installed torch carries no table of operations to audit with")
+        raise RuntimeError("the installed torch does not contain a table of operations")
     return parse_operations((path / _PLACE).read_text(encoding="utf-8"))
 
 
 def parse_operations(text: str) -> dict[str, Entry]:
-    """Parse what native_functions.yaml uses of YAML; torch does not bring a parser along.
+    """Parse the part of YAML that native_functions.yaml uses; torch does not come with a parser.
 
     Args:
-        text: the file.
+        text: content of the file.
     """
     kernels: dict[str, set[str]] = {}
     delegates: dict[str, str] = {}
@@ -104,7 +104,7 @@ def parse_operations(text: str) -> dict[str, Entry]:
     table = {}
     for name, keys in kernels.items():
         delegate = delegates.get(name)
-        # Without a table of its own an operation is composed, unless it borrows another's.
+        # An operation without a dispatch table is composed, unless it borrows kernels.
         all_keys = keys | (kernels[delegate] if delegate else set())
         table[name] = Entry(frozenset(all_keys or {"CompositeImplicitAutograd"}), None)
     for name, base in generated.items():

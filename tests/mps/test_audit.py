@@ -1,4 +1,4 @@
-"""The audit passes for both models, fails what it must, and sees few shapes."""
+"""The audit passes for both models, and fails for each planted offender."""
 
 from __future__ import annotations
 
@@ -9,34 +9,23 @@ import torch
 from torch import Tensor
 
 from mps.audit import audit_path
-from mps.audited_paths import AuditedPath, audited_paths
+from mps.audited_paths import MODELS, PARTS, audited_path
 from mps.operator_table import Coverage, coverage, operations
 from mps.witnesses import CallTree, Operations
 
-PATHS = {path.name: path for path in audited_paths()}
+MIN_CALLS = 300
+NAMES = [(model, part) for model in MODELS for part in PARTS]
 
 
-@pytest.fixture(params=PATHS)
-def path(request: pytest.FixtureRequest) -> AuditedPath:
-    return PATHS[request.param]
-
-
-def test_every_path_passes(path: AuditedPath) -> None:
-    found = audit_path(path.run, path.waits)
+@pytest.mark.parametrize(("model", "part"), NAMES)
+def test_every_path_passes(model: str, part: str) -> None:
+    found = audit_path(audited_path(model, part))
     assert found["missing"] == []
     assert found["float64"] == []
     assert found["compressed_sparse"] == []
-    assert sum(found["host_waits"].values()) == path.waits
-    assert set(found["host_waits"]) <= {"_local_scalar_dense"}
+    assert found["host_waits"] == {}  # the losses are copied at once, which a CPU does not show
     assert found["passed"]
-    assert found["largest_tensor"] < 2**31
-    assert found["num_calls"] > 1_000
-
-
-def test_all_paths_are_there() -> None:
-    training = ("training", "training on parts")
-    parts = (*training, "inference", "evaluation")
-    assert list(PATHS) == [f"{model} {part}" for model in ("graphsage", "hgt") for part in parts]
+    assert found["num_calls"] > MIN_CALLS
 
 
 def csr(x: Tensor) -> Tensor:
@@ -63,13 +52,13 @@ OFFENDERS: dict[str, tuple[Callable[[Tensor], object], str]] = {
 @pytest.mark.filterwarnings("ignore:Sparse CSR")
 def test_a_planted_offender_fails(name: str) -> None:
     offend, where = OFFENDERS[name]
-    path = PATHS["graphsage evaluation"]
+    path = audited_path("graphsage", "inference and scores")
 
     def run() -> None:
-        path.run()
+        path()
         offend(torch.ones(3, 2))
 
-    found = audit_path(run, path.waits)
+    found = audit_path(run)
     assert not found["passed"]
     assert any(name in text for text in found[where]), found
 

@@ -1,8 +1,8 @@
-"""Two witnesses of what a computation asks of a device, on a machine that does not have it.
+"""Two witnesses of the operations that a computation needs, on a machine without the device.
 
-The first sees what reaches a backend: overloads, types, layouts and shapes, but not what a
-composite operation calls inside. The second sees the whole tree of calls, but neither types nor
-layouts. What one of them misses the other one finds.
+`Operations` records what reaches a backend, with overloads, dtypes, layouts and shapes. It does not
+see what a composite operation calls inside. `CallTree` records the whole tree of calls, but neither
+dtypes nor layouts. Each finds what the other one misses.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mps.operator_table import Coverage, coverage, has_own_cpu_kernel
 
 _WIDE = (torch.float64, torch.complex128)
 _COMPRESSED = (torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
-#: With these the host waits for the device, since a size or a value depends on the data.
+#: Operations for which the host waits, since a size or a value depends on the data.
 WAITING = (
     "_local_scalar_dense", "nonzero", "_unique", "_unique2", "unique_dim", "unique_consecutive",
     "masked_select", "bincount", "equal", "is_nonzero", "repeat_interleave",
@@ -29,23 +29,22 @@ WAITING = (
 
 
 class Operations(TorchDispatchMode):
-    """Records the operations below autograd, forward and backward."""
+    """Record the operations below autograd, forward and backward."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch has no types for it
         self.calls: Counter[str] = Counter()  #: by operation and overload
-        self.num_launches = 0  #: calls that are no mere views: about as many kernels
-        self.shapes: dict[str, set[tuple[Any, ...]]] = defaultdict(
-            set
-        )  #: of arguments and results, but for views
-        self.missing: set[str] = set()  #: with the layout that asks for it, where it is not dense
-        self.wide: set[str] = set()  #: with numbers of 64 bits and a point, which MPS has not
-        self.compressed: set[str] = set()  #: with compressed sparse matrices
-        self.waiting: Counter[str] = Counter()  #: for which the host waits
-        self.largest = 0  #: elements of the largest tensor
+        self.num_launches = 0  #: calls other than views: about the number of kernels
+        #: shapes of arguments and results, except for views
+        self.shapes: dict[str, set[tuple[Any, ...]]] = defaultdict(set)
+        self.missing: set[str] = set()  #: operations without a kernel, with the layout if sparse
+        self.wide: set[str] = set()  #: operations on float64, which MPS does not support
+        self.compressed: set[str] = set()  #: operations on compressed sparse matrices
+        self.waiting: Counter[str] = Counter()  #: operations for which the host waits
+        self.largest = 0  #: number of elements of the largest tensor
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run the operation and note it."""
+        """Run the operation and record it."""
         result = func(*args, **(kwargs or {}))
         space, name = func._schema.name.split("::")
         if func._schema.overload_name:
@@ -82,16 +81,16 @@ class Operations(TorchDispatchMode):
 
 
 class CallTree:
-    """Records what operations call inside, with torch's profiler.
+    """Record what operations call inside, with torch's profiler.
 
-    On MPS an operation with a kernel calls nothing else, so the walk ends there; a composite one is
-    entered.
+    On MPS an operation with a kernel calls nothing else, so the walk stops there. It enters a
+    composite operation.
     """
 
     def __init__(self) -> None:
-        self.calls: Counter[str] = Counter()  #: of operations that MPS would be asked for
-        self.missing: set[str] = set()  #: with what called them
-        self.unseen: set[str] = set()  #: composed on MPS, but not on a CPU
+        self.calls: Counter[str] = Counter()  #: operations that MPS would be asked for
+        self.missing: set[str] = set()  #: operations without a kernel, with their callers
+        self.unseen: set[str] = set()  #: operations composed on MPS, but not on a CPU
         config = torch._C._profiler._ExperimentalConfig(capture_overload_names=True)
         self._profile = profile(activities=[ProfilerActivity.CPU], experimental_config=config)
 
@@ -106,7 +105,7 @@ class CallTree:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop recording, and look at what was recorded."""
+        """Stop recording, and look up what was recorded."""
         self._profile.__exit__(kind, error, trace)
         if error is None:
             for event in self._profile.events() or ():
