@@ -24,6 +24,7 @@ from clinical_drug_discovery.models.inference import LayeredModel, embed_all
 from clinical_drug_discovery.models.layers import DistMult
 from clinical_drug_discovery.models.sage import GraphSage
 from clinical_drug_discovery.ranking.bilinear_score import GnnScores
+from clinical_drug_discovery.system.machine import one_thread
 from clinical_drug_discovery.training.batches import HostBatch, make_batches
 from clinical_drug_discovery.training.disease_pairs import PairSampler, shared_neighbor_jaccard
 from clinical_drug_discovery.training.edge_sampler import EdgeSampler
@@ -43,6 +44,7 @@ def as_on_a_gpu() -> Iterator[None]:
     """Make the CPU pad as GPUs do, and cut even a small graph into several chunks."""
     package = "clinical_drug_discovery"
     with (
+        one_thread(True),
         patch(f"{package}.ops.fixed_shapes.DEVICE_TYPES", ("cpu",)),
         patch(f"{package}.ops.fixed_shapes._LEAST_EDGES", 4),
         patch(f"{package}.ops.reference.EDGE_CHUNK", 32),

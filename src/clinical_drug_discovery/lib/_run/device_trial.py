@@ -21,7 +21,7 @@ from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.graph.read import read_graph
 from clinical_drug_discovery.models.inference import LayeredModel, embed_all
 from clinical_drug_discovery.system.devices import device_name, record_passed_trial
-from clinical_drug_discovery.system.machine import PeakMemory
+from clinical_drug_discovery.system.machine import PeakMemory, one_thread
 from clinical_drug_discovery.system.progress import Run
 from clinical_drug_discovery.training.memory_plan import GraphSizes, plan_for
 from clinical_drug_discovery.training.settings import FULL, SAMPLED, HgtSettings, Settings
@@ -116,11 +116,13 @@ def _results(
     nowhere = Path()  # the run reads and writes no files
     run = Run(nowhere, nowhere, nowhere, device, settings.learning_rate, PeakMemory(device))
     plan = plan_for(GraphSizes.of(graph), settings, device)
-    if isinstance(settings, HgtSettings):
-        trained = train_hgt(run, graph, settings, plan, seed=0)
-    else:
-        trained = train_sage(run, graph, settings, plan, seed=0)
-    model: LayeredModel[Any] = trained.model
+    with one_thread(plan.is_small):
+        if isinstance(settings, HgtSettings):
+            trained = train_hgt(run, graph, settings, plan, seed=0)
+        else:
+            trained = train_sage(run, graph, settings, plan, seed=0)
+        model: LayeredModel[Any] = trained.model
+        embeddings = embed_all(model, graph.to(device), _CHUNK_SIZE, plan.backend)
     weights = [*trained.model.parameters(), *trained.decoder.parameters()]
     losses = [
         value for record in trained.history for name, value in record.items() if "loss" in name
@@ -128,7 +130,7 @@ def _results(
     return {
         "losses": [torch.tensor(loss) for loss in losses],
         "weights": [weight.detach().cpu() for weight in weights],
-        "embeddings": [embed_all(model, graph.to(device), _CHUNK_SIZE, plan.backend)],
+        "embeddings": [embeddings],
     }
 
 
