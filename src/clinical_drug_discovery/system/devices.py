@@ -1,11 +1,9 @@
 """The device to compute on: an NVIDIA GPU ("cuda"), the GPU of a Mac ("mps") or the CPU.
 
-Devices that passed `cdd doctor --try` on this machine are recorded in a JSON file in the user's
-cache directory. A trial counts as long as the device and the versions of macOS, torch and this
-package stay the same.
+Devices that passed `cdd doctor --try` are recorded in a JSON file in the user's cache directory. A
+trial counts as long as the device and the versions of macOS, torch and this package stay the same.
 
-This file imports torch inside its functions, so that a device that is missing is refused before a
-second is spent on the import.
+Functions import torch themselves, so that a missing device is refused without the import's second.
 """
 
 from __future__ import annotations
@@ -35,11 +33,11 @@ class DeviceChoice(NamedTuple):
 
 
 def choose_device(device: str | None) -> DeviceChoice:
-    """Choose the device to run on: the named one, or the best that is available.
+    """Choose the device to run on.
 
     Args:
-        device: "cuda", "mps" or "cpu". None takes cuda if it is available, else mps if it is and
-            has passed `cdd doctor --try mps` on this machine, else the CPU.
+        device: "cuda", "mps" or "cpu". None takes cuda if available, else mps if available and
+            tried with `cdd doctor --try mps` on this machine, else the CPU.
 
     Raises:
         InputError: see `check_device`.
@@ -52,7 +50,6 @@ def choose_device(device: str | None) -> DeviceChoice:
 
 
 def _best_device() -> tuple[str, str]:
-    """Return the default device and the reason for it."""
     best = available_devices()[0]
     if best != "mps":
         return best, "no GPU was found" if best == "cpu" else "a GPU was found"
@@ -62,12 +59,7 @@ def _best_device() -> tuple[str, str]:
 
 
 def check_device(device: str) -> None:
-    """Check that a device is available here and would run every operation itself.
-
-    Raises:
-        InputError: the name is unknown, the device is missing, or PyTorch could move operations
-            from it to the CPU.
-    """
+    """Check that a device is known, available here and runs every operation itself."""
     check_device_name(device)
     if why := _why_missing(device):
         raise InputError(
@@ -83,18 +75,17 @@ def check_device(device: str) -> None:
 
 
 def check_device_name(device: str) -> None:
-    """Check the name of a device, whether or not the device is available here."""
+    """Check the name of a device; the device may be missing here."""
     if device not in DEVICES:
         raise InputError(f"device (got {device!r}) must be one of {', '.join(DEVICES)} or left out")
 
 
 def available_devices() -> list[str]:
-    """Return the devices that work here, best first; "cpu" is always the last."""
+    """Return the devices that work here, best first."""
     return [name for name in DEVICES if _why_missing(name) is None]
 
 
 def _why_missing(device: str) -> str | None:
-    """Say why a device is not available here; None if it is."""
     if device == "cpu":
         return None
     if device == "mps" and sys.platform != "darwin":
@@ -127,18 +118,14 @@ def _has_cuda_driver() -> bool:
 
 
 def trials_file() -> Path:
-    """Return the path of the record, in XDG_CACHE_HOME, ~/Library/Caches (macOS) or ~/.cache."""
+    """Return the path of the record of passed trials."""
     default = "Library/Caches" if sys.platform == "darwin" else ".cache"
     directory = os.environ.get("XDG_CACHE_HOME") or Path.home() / default
     return Path(directory) / "clinical-drug-discovery" / "tried_devices.json"
 
 
 def device_name(device: str) -> str:
-    """Return the name that the hardware gives itself, such as "Apple M2".
-
-    Args:
-        device: "cuda", "mps" or "cpu", available here.
-    """
+    """Return the name of the hardware, such as "Apple M2"; the device must be available here."""
     import torch
 
     if device == "cuda":
@@ -149,11 +136,7 @@ def device_name(device: str) -> str:
 
 
 def record_passed_trial(device: str) -> Path:
-    """Note that a device passed its trial, and return the file.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
+    """Record that a device passed its trial, and return the file."""
     from clinical_drug_discovery.system.files import save_record  # imports torch
 
     path = trials_file()
@@ -162,7 +145,7 @@ def record_passed_trial(device: str) -> Path:
 
 
 def has_passed_trial(device: str) -> bool:
-    """Return whether a device passed its trial here, under the conditions of today."""
+    """Return whether a device passed its trial here under the same conditions."""
     return _read(trials_file()).get(device) == _conditions(device)
 
 

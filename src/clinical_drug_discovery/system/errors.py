@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torch import Tensor  # not at run time: errors about parameters should not wait for it
+    from torch import Tensor  # errors about parameters should not wait for this import
 
 
 class InputError(ValueError):
@@ -19,7 +19,7 @@ class InputError(ValueError):
 
 
 class DoesNotFitError(InputError):
-    """The memory budget is too small for the run."""
+    """The run needs more memory than the budget."""
 
 
 def check_between(

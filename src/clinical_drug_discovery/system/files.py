@@ -1,7 +1,7 @@
 """Atomic writes, and safetensors files with a version and a checksum.
 
 A file that is written here is complete or absent. A checksummed file holds a JSON record and
-tensors; it contains no pickles, and its checksum is compared before the content is used.
+tensors, without pickles. Loading it verifies the checksum.
 """
 
 from __future__ import annotations
@@ -26,11 +26,8 @@ from clinical_drug_discovery.system.errors import InputError
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path to write to, and rename it to `path` if the `with` block succeeds.
 
-    If the block fails, the temporary file is removed and `path` stays as it was.
-
-    Args:
-        path: the finished file; missing directories are made. If it is a symbolic link, the target
-            is replaced and the link stays.
+    If the block fails, `path` stays as it was. Missing directories are made. If `path` is a
+    symbolic link, its target is replaced.
     """
     path = path.resolve() if path.is_symlink() else path
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +36,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        # mkstemp makes files that only the owner can read; give the permissions of open().
+        # Only the owner can read the files of mkstemp; give the permissions of open().
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
@@ -49,30 +46,23 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def check_writable(name: str, directory: Path) -> None:
-    """Check that a directory can be made and written to, before anything expensive starts.
-
-    Nothing is made yet, so that a run that fails later leaves nothing behind.
+    """Check that a directory can be made and written to; make nothing, as the run may still fail.
 
     Args:
         name: the parameter that holds the directory, for the error message.
         directory: may be missing, and its parents too.
-
-    Raises:
-        InputError: the directory cannot be written to.
     """
     try:
         paths = (directory, *directory.absolute().parents)
         existing = next(path for path in paths if path.exists())
     except OSError as error:
-        raise InputError(
-            f"{name} (got {directory}) cannot be written to: {error.strerror}"
-        ) from None
+        why = f"cannot be written to: {error.strerror}"
+        raise InputError(f"{name} (got {directory}) {why}") from None
     if not existing.is_dir():
         raise InputError(f"{name} (got {directory}) must be a directory, but {existing} is a file")
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise InputError(
-            f"{name} (got {directory}) cannot be written to: no permission in {existing}"
-        )
+        why = f"cannot be written to: no permission in {existing}"
+        raise InputError(f"{name} (got {directory}) {why}")
 
 
 def save_record(path: Path, record: Mapping[str, Any]) -> None:
@@ -97,9 +87,6 @@ def save_checksummed(path: Path, version: int, record: Any, tensors: dict[str, T
         version: version of the content's format.
         record: any JSON value.
         tensors: contiguous tensors on the CPU that share no memory.
-
-    Raises:
-        OSError: the file could not be written.
     """
     text = json.dumps(record)
     metadata = {"version": str(version), "record": text, "sha256": _checksum(text, tensors)}
@@ -116,12 +103,9 @@ def load_checksummed(path: Path, version: int) -> tuple[Any, dict[str, Tensor]]:
     therefore never be overwritten in place, only replaced.
 
     Raises:
-        DamagedFileError: the file has changed since it was written.
-        OtherVersionError: the file has another version.
-        OSError: the file cannot be read.
+        DamagedFileError, OtherVersionError, OSError: the file cannot be used.
     """
-    with path.open("rb"):  # raises OSError if the file is missing or may not be read
-        pass
+    path.open("rb").close()  # raises OSError if the file is missing or may not be read
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
@@ -138,13 +122,13 @@ def load_checksummed(path: Path, version: int) -> tuple[Any, dict[str, Tensor]]:
 
 
 def stored_checksum(path: Path) -> str:
-    """Return the checksum that is stored in a file; `load_checksummed` verifies it."""
+    """Return the stored checksum of a file, without verifying it."""
     with safe_open(path, "pt") as file:
         return str(file.metadata()["sha256"])
 
 
 def _checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
-    """Compute the SHA-256 of a record and tensors, in the order of names; a second for 1.8 GB."""
+    """Compute the SHA-256 of a record and tensors; takes a second for 1.8 GB."""
     digest = hashlib.sha256(text.encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())

@@ -1,4 +1,4 @@
-"""Memory: what the process and the GPU's allocator hold, what is free, and budgets.
+"""The memory of the process and the GPU: in use, free, peak and budget; one thread for small work.
 
 On Apple silicon the GPU shares the memory of the machine; a CUDA card has its own.
 """
@@ -21,11 +21,8 @@ from clinical_drug_discovery.system.errors import InputError
 
 GIB = 2**30
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # parameter numbers of mallopt, from malloc.h
-_UNITS = {
-    "": 1, "B": 1,
-    "KB": 10**3, "MB": 10**6, "GB": 10**9,
-    "KIB": 2**10, "MIB": 2**20, "GIB": 2**30,
-}  # fmt: skip
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+_UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": GIB}
 _FREE_FRACTION = 0.7  # the default budget; the rest is for the user's other programs
 
 
@@ -36,36 +33,30 @@ def return_large_buffers() -> None:
     0.1 GiB and let it grow. Smaller buffers, such as chunks of rows, stay, because the system must
     clear memory each time it is taken again. This changes the whole process.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:  # only glibc has it
-        mallopt(_MMAP_THRESHOLD, 8 * 2**20 + 4096)
-        mallopt(_TRIM_THRESHOLD, 64 * 2**20)
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):  # only in glibc
+        libc.mallopt(_MMAP_THRESHOLD, 8 * 2**20 + 4096)
+        libc.mallopt(_TRIM_THRESHOLD, 64 * 2**20)
 
 
 def empty_cache(device: torch.device) -> None:
-    """Return freed memory to the system, from the device's allocator and from the C heap.
+    """Return freed memory of the device's allocator and of the C heap to the system.
 
-    glibc keeps small freed pieces, which grew by 0.4 GB over 100 epochs on PrimeKG.
+    glibc keeps small freed pieces; they grew by 0.4 GB over 100 epochs on PrimeKG.
     """
     if device.type != "cpu":
         gc.collect()
         torch.accelerator.empty_cache()
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # only glibc has it
-        if trim is not None:
-            trim(0)
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
 
 
 @contextmanager
 def one_thread(wanted: bool) -> Iterator[None]:
-    """Run torch and the BLAS libraries on one thread within the block.
+    """Run torch and the BLAS libraries on one thread within the block, if wanted.
 
     Small work has thousands of short parallel regions. At the end of each, all threads wait for the
-    slowest: beside another busy program this takes many times as long. The compiled kernels are
+    slowest. Beside another busy program, this takes many times as long. The compiled kernels are
     not affected; small graphs do not use them.
-
-    Args:
-        wanted: False changes nothing.
     """
     if not wanted:
         yield
@@ -97,7 +88,7 @@ def peak_memory_bytes() -> int:
 
 
 def available_memory_bytes() -> int:
-    """Return how much memory is free, or how much a container's limit leaves if that is less."""
+    """Return the free memory, or what a container's limit leaves if that is less."""
     available: int = psutil.virtual_memory().available
     limit, used = (Path(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
     if limit.exists() and used.exists() and (text := limit.read_text().strip()) != "max":
@@ -106,12 +97,7 @@ def available_memory_bytes() -> int:
 
 
 def limit_memory(device: torch.device, budget: int) -> None:
-    """Limit the allocator of a GPU to a budget; beyond it torch raises an out-of-memory error.
-
-    Args:
-        device: the CPU is left alone, since torch cannot limit its memory.
-        budget: bytes.
-    """
+    """Make torch raise an out-of-memory error beyond a budget in bytes; on a GPU only."""
     if device.type == "mps":  # a fraction of what Metal recommends, at most 2
         fraction = budget / torch.mps.recommended_max_memory()
         torch.mps.set_per_process_memory_fraction(min(2.0, fraction))
@@ -121,7 +107,7 @@ def limit_memory(device: torch.device, budget: int) -> None:
 
 
 class PeakMemory:
-    """The peak of a GPU's allocator since this object was made."""
+    """The peak memory of a GPU's allocator since this object was made."""
 
     def __init__(self, device: torch.device) -> None:
         self._device, self._highest = device, 0
@@ -135,7 +121,7 @@ class PeakMemory:
             self.source = "samples"
 
     def sample(self) -> None:
-        """Note how much is held now; only needed where torch does not report a peak."""
+        """Sample the memory in use; only needed where torch does not report a peak."""
         if self.source == "samples" and self._device.type == "mps":
             self._highest = max(self._highest, torch.mps.current_allocated_memory())
 
@@ -152,18 +138,12 @@ def parse_memory(budget: str | int | None) -> int:
     """Return a memory budget in bytes.
 
     Args:
-        budget: number of bytes, text such as "4GiB" or "5.33 GB", or None for 70% of the free
-            memory.
-
-    Raises:
-        InputError: the text is not an amount of memory.
+        budget: bytes, text such as "4GiB" or "5.33 GB", or None for 70% of the free memory.
     """
     if budget is None:
         return int(available_memory_bytes() * _FREE_FRACTION)
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(budget))
     if match is None or match[2].upper() not in _UNITS or not 0 < float(match[1]) < 1e30:
-        raise InputError(
-            f"memory_budget (got {budget!r}) must be a positive number of bytes, "
-            "or text such as '4GiB'"
-        )
+        rule = "must be a positive number of bytes, or text such as '4GiB'"
+        raise InputError(f"memory_budget (got {budget!r}) {rule}")
     return int(float(match[1]) * _UNITS[match[2].upper()])

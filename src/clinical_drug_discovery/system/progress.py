@@ -7,32 +7,17 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
+import rich.progress
 import torch
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Progress as RichProgress
 from rich.text import Text
 
 from clinical_drug_discovery.system.machine import PeakMemory
-
-
-class Bar(Protocol):
-    """A function that advances a progress bar by one step."""
-
-    def __call__(self, note: str) -> None:
-        """Advance the bar and show a short note beside it."""
 
 
 class Progress:
@@ -57,17 +42,17 @@ class Progress:
         self._console.print(Text.assemble(("warning: ", "yellow"), text), soft_wrap=True)
 
     @contextmanager
-    def bar(self, description: str, total: int) -> Iterator[Bar]:
-        """Show a bar while the `with` block runs; it disappears at the end."""
+    def bar(self, description: str, total: int) -> Iterator[Callable[[str], None]]:
+        """Show a bar in the `with` block; yield a function that advances it and shows a note."""
         columns = (
-            TextColumn("  {task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            rich.progress.TextColumn("  {task.description}"),
+            rich.progress.BarColumn(),
+            rich.progress.MofNCompleteColumn(),
+            rich.progress.TimeElapsedColumn(),
+            rich.progress.TimeRemainingColumn(),
+            rich.progress.TextColumn("{task.fields[note]}"),
         )
-        with RichProgress(
+        with rich.progress.Progress(
             *columns, console=self._console, transient=True, disable=not self._visible
         ) as display:
             task = display.add_task(description, total=total, note="")
@@ -85,9 +70,7 @@ class Run:
     learning_rate: float
     peak: PeakMemory
     progress: Progress = field(default_factory=Progress)
-    seconds: dict[str, float] = field(
-        default_factory=dict
-    )  #: `seconds_<part>` for each part of the run
+    seconds: dict[str, float] = field(default_factory=dict)  #: `seconds_<part>` of each part
     warnings: list[str] = field(default_factory=list)
 
     @contextmanager
