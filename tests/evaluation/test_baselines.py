@@ -1,4 +1,4 @@
-"""Rankers without learning, against the obvious loops over facts."""
+"""Baselines against plain loops over facts."""
 
 from __future__ import annotations
 
@@ -11,12 +11,8 @@ import pytest
 from graphs import Fact, node, read_facts
 
 from clinical_drug_discovery.evaluation.baselines import BASELINES, break_ties, popularity_scores
-from clinical_drug_discovery.evaluation.drug_ranking import known_drugs, ranking_task
-from clinical_drug_discovery.evaluation.metrics import Metrics, ranking_metrics
-from clinical_drug_discovery.evaluation.split import split_pairs
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph, node_range_of
-from clinical_drug_discovery.ranking.bilinear_score import Scores
-from clinical_drug_discovery.ranking.treatments import TREATS, Pairs
+from clinical_drug_discovery.ranking.treatments import TREATS
 from clinical_drug_discovery.system.errors import InputError
 
 DRUGS, DISEASES = 15, 25
@@ -128,43 +124,3 @@ def test_a_graph_without_such_facts_gives_zeros(tmp_path: Path) -> None:
     no_drugs = read_facts(tmp_path, [(node("disease", 1), "disease_disease", node("disease", 0))])
     with pytest.raises(InputError, match="no nodes of type 'drug'"):
         popularity_scores(no_drugs, np.array([0]))
-
-
-def test_known_drugs_are_of_the_training_graph_and_of_both_parts(graph: KnowledgeGraph) -> None:
-    split = split_pairs(graph, share=0.4, seed=0)
-    diseases = np.arange(*node_range_of(graph, "disease"))
-    whole = known_drugs(split, diseases)
-    edges = zip(graph.src.tolist(), graph.edge_type.tolist(), graph.dst.tolist(), strict=True)
-    first_disease, first_drug = diseases[0], node_range_of(graph, "drug")[0]
-    wanted = np.zeros_like(whole)
-    for src, r, dst in edges:
-        kind = graph.edge_types[r]
-        if kind.src_type == "drug" and kind.relation in TREATS:
-            wanted[dst - first_disease, src - first_drug] = True
-    np.testing.assert_array_equal(whole, wanted)
-    np.testing.assert_array_equal(known_drugs(split, diseases[3:9]), wanted[3:9])
-
-
-def test_a_split_is_ranked(graph: KnowledgeGraph) -> None:
-    split = split_pairs(graph, share=0.4, seed=0)
-    first_drug = node_range_of(graph, "drug")[0]
-
-    def metrics_of(scores: Scores, pairs: Pairs) -> Metrics:
-        task = ranking_task(split, pairs)
-        return ranking_metrics(scores, task.known, task.row, task.candidate)
-
-    diseases = sorted(set(split.test.disease.tolist()))
-    assert ranking_task(split, split.test).diseases.tolist() == diseases
-    oracle = np.zeros((len(diseases), DRUGS))
-    for drug, disease in zip(split.test.drug, split.test.disease, strict=True):
-        oracle[diseases.index(disease), drug - first_drug] = 1
-    metrics = metrics_of(oracle, split.test)
-    assert metrics["mrr"] == metrics["auroc"] == 1
-    assert metrics["num_pairs"] == len(split.test)
-    scores = BASELINES["relatives"](split.graph, split.held_out.diseases)
-    assert metrics_of(scores, split.held_out)["num_pairs"] == len(split.held_out)
-    with pytest.raises(InputError, match="scores"):
-        metrics_of(oracle[:, 1:], split.test)
-    none = split_pairs(graph, share=0.4, seed=0, validation_share=0).validation
-    with pytest.raises(InputError, match=r"pairs \(got none\)"):
-        ranking_task(split, none)

@@ -1,4 +1,4 @@
-"""Ranks, and figures made of them, against the obvious loops."""
+"""Ranks and metrics against plain loops, areas under curves against scikit-learn."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from clinical_drug_discovery.evaluation.metrics import (
     Known,
     bootstrap_interval,
     filtered_ranks,
+    pool_rows,
     ranking_metrics,
     top_entropy,
 )
@@ -50,14 +51,14 @@ def test_ranks_against_loops(seed: int) -> None:
     ranks = filtered_ranks(*case)
     np.testing.assert_array_equal(ranks, expected)
     assert len(set(expected)) > 5
-    # What is known of a held-out pair itself changes nothing.
+    # It does not matter whether the held-out pairs themselves are marked as known.
     unmarked = known.copy()
     unmarked[row, candidate] = False
     np.testing.assert_array_equal(filtered_ranks(scores, unmarked, row, candidate), ranks)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_ranks_keep_under_what_keeps_the_order(seed: int) -> None:
+def test_ranks_depend_on_the_order_only(seed: int) -> None:
     scores, known, row, candidate = random_case(seed)
     ranks = filtered_ranks(scores, known, row, candidate)
     per_row = np.exp(scores.astype(np.float64) * 3) + np.linspace(0, 5, len(scores))[:, None]
@@ -65,7 +66,7 @@ def test_ranks_keep_under_what_keeps_the_order(seed: int) -> None:
     new = np.random.default_rng(seed).permutation(scores.shape[1])
     moved = np.argsort(new)[candidate]
     np.testing.assert_array_equal(filtered_ranks(scores[:, new], known[:, new], row, moved), ranks)
-    # A known drug may be scored as you like.
+    # The scores of known drugs do not matter.
     others = known.copy()
     others[row, candidate] = False
     np.testing.assert_array_equal(
@@ -133,7 +134,7 @@ def test_the_order_of_the_pairs_does_not_matter() -> None:
         assert value == pytest.approx(sorted_[name]), name
 
 
-def test_balanced_negatives_are_of_the_same_row() -> None:
+def test_balanced_negatives_come_from_the_same_row() -> None:
     # Row 0 scores all near 0 and row 1 all near 10: only within a row are positives better.
     rng = np.random.default_rng(0)
     scores = rng.random((2, 500)) + np.array([[0], [10]])
@@ -141,7 +142,7 @@ def test_balanced_negatives_are_of_the_same_row() -> None:
     known = np.zeros(scores.shape, bool)
     row, candidate = np.repeat([0, 1], [90, 10]), np.r_[:90, :10]
     metrics = ranking_metrics(scores, known, row, candidate)
-    # Drawn from the rows at random, nearly half of the negatives would stand above all of row 0.
+    # If negatives came from random rows, nearly half of them would rank above all of row 0.
     assert metrics["balanced_auroc"] > 0.8  # type: ignore[operator]  # never None here
     assert metrics["auroc"] < 0.6  # type: ignore[operator]  # never None here
 
@@ -155,7 +156,7 @@ def test_perfect_scores() -> None:
         assert metrics[name] == 1
 
 
-def test_entropy_of_the_heads() -> None:
+def test_entropy_of_the_top_positions() -> None:
     row = np.arange(4)
     known = np.zeros((4, 40), bool)
     same = np.tile(np.arange(40.0), (4, 1))
@@ -164,9 +165,9 @@ def test_entropy_of_the_heads() -> None:
     assert share == pytest.approx(math.log(5) / math.log(40))
     apart = np.stack([np.roll(same[0], 10 * i) for i in range(4)])
     assert top_entropy(apart, known, row, row, top=10) == pytest.approx((math.log(40), 1))
-    # All tie: every candidate has its share of the places, whatever its number.
+    # All tie: every candidate gets the same fraction of the positions.
     assert top_entropy(np.ones((4, 40)), known, row, row, top=5)[1] == pytest.approx(1)
-    # What is known is not listed, what is to be found is.
+    # Known candidates are not ranked; held-out ones are.
     known[:, 35:] = True
     assert top_entropy(same, known, row, np.full(4, 39), top=1)[0] == 0
     assert top_entropy(same, known, row, row + 35, top=1)[0] == pytest.approx(math.log(4))
@@ -175,7 +176,7 @@ def test_entropy_of_the_heads() -> None:
 def test_bootstrap_draws_clusters() -> None:
     rng = np.random.default_rng(0)
     cluster = np.repeat(np.arange(200), 5)
-    values = np.repeat(rng.normal(3, 1, 200), 5)  # a cluster says one thing five times
+    values = np.repeat(rng.normal(3, 1, 200), 5)  # five equal values in each cluster
     low, high = bootstrap_interval(values, cluster, seed=1)
     error = values[::5].std() / math.sqrt(200)
     assert low == pytest.approx(values.mean() - 1.96 * error, abs=error / 3)
@@ -184,14 +185,14 @@ def test_bootstrap_draws_clusters() -> None:
     assert bootstrap_interval(values, cluster, seed=2) != (low, high)
     narrow = bootstrap_interval(values, cluster, seed=1, level=0.5)
     assert low < narrow[0] < narrow[1] < high
-    # Cluster numbers are only names, and pairs weigh alike: the means are of pairs, not of means.
+    # Cluster numbers are only names, and the mean is over pairs, not over cluster means.
     assert bootstrap_interval(values, 7 * cluster + 3, seed=1) == (low, high)
     mean = bootstrap_interval(np.array([0.0, 0, 1]), np.array([4, 4, 4]))
     assert mean == pytest.approx((1 / 3, 1 / 3))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_scores_that_are_no_numbers(bad: float) -> None:
+def test_scores_must_be_finite(bad: float) -> None:
     scores, known, row, candidate = random_case(0)
     scores[2, 5] = bad
     for function in (filtered_ranks, ranking_metrics, top_entropy):
@@ -218,3 +219,29 @@ def test_faults() -> None:
     for values in (one[:0], np.ones(2), np.array([np.nan])):
         with pytest.raises(InputError, match="values"):
             bootstrap_interval(values, np.zeros(1, np.int64))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_areas_of_drawn_rows(seed: int) -> None:
+    """Few distinct scores give many ties; one row has no negatives, some rows are not sampled."""
+    rng = np.random.default_rng(seed)
+    positives = [rng.integers(0, 6, rng.integers(1, 5)) / 4 for _ in range(7)]
+    negatives = [rng.integers(-2, 5, size) / 4 for size in (9, 30, 0, 12, 5, 40, 21)]
+    weights = rng.multinomial(7, np.full(7, 1 / 7), 20).astype(float)
+    roc, precision = pool_rows(positives, negatives).areas(weights)
+    truth = np.repeat([True, False], [sum(map(len, part)) for part in (positives, negatives)])
+    scores = np.concatenate([*positives, *negatives])
+    rows = np.concatenate([np.repeat(range(7), list(map(len, p))) for p in (positives, negatives)])
+    for drawn, *areas in zip(weights, roc, precision, strict=True):
+        for area, oracle in zip(areas, (roc_auc_score, average_precision_score), strict=True):
+            assert area == pytest.approx(oracle(truth, scores, sample_weight=drawn[rows]))
+
+
+def test_intervals_contain_their_metric() -> None:
+    rng = np.random.default_rng(0)
+    known = rng.random((60, 200)) < 0.03
+    row, candidate = np.nonzero(known)
+    metrics = ranking_metrics(rng.random(known.shape) + 0.5 * known, known, row, candidate)
+    for name in ("mrr", "hits@10", "recall@50", "auroc", "auprc", "balanced_auprc"):
+        low, value, high = (metrics[name + end] for end in ("_low", "", "_high"))
+        assert 0 <= low < value < high <= 1, name  # type: ignore[operator]  # never None here
