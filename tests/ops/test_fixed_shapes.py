@@ -18,7 +18,7 @@ from clinical_drug_discovery.models.sage import GraphSage
 from clinical_drug_discovery.ops.blocks import full_block, row_block
 from clinical_drug_discovery.ops.fixed_shapes import FixedSizes, filled_size
 from clinical_drug_discovery.training.batches import FullBatch, SubgraphBatches
-from clinical_drug_discovery.training.edge_sampler import EdgeSampler, SteadyRows
+from clinical_drug_discovery.training.edge_sampler import EdgeSampler, RowPadding
 from clinical_drug_discovery.training.losses import link_prediction_loss
 from clinical_drug_discovery.training.optimizer import ModelOptimizer
 from clinical_drug_discovery.training.train import training_step
@@ -110,7 +110,7 @@ def gradients(model_name: str, graph: KnowledgeGraph) -> dict[str, Tensor]:
     model, generator = model_of(model_name, graph).double(), torch.Generator().manual_seed(0)
     decoder = DistMult(len(graph.relations), 12, generator).double()
     batch = EdgeSampler(graph, [2] * len(graph.edge_types), 0).sample()
-    batch = SteadyRows(graph, CPU).fill(batch)
+    batch = RowPadding(graph, CPU).pad(batch)
     z = model(full_block(graph, TORCH), row_block(graph, batch.rows, TORCH))
     link_prediction_loss(decoder, z, batch).backward()
     return {name: w.grad for name, w in model.named_parameters() if w.grad is not None}
@@ -118,9 +118,9 @@ def gradients(model_name: str, graph: KnowledgeGraph) -> dict[str, Tensor]:
 
 @pytest.mark.usefixtures("on_gpus")
 def test_filled_batches_keep_their_facts(larger: KnowledgeGraph) -> None:
-    sampler, steady = EdgeSampler(larger, [1] * len(larger.edge_types), 0), SteadyRows(larger, CPU)
+    sampler, padding = EdgeSampler(larger, [1] * len(larger.edge_types), 0), RowPadding(larger, CPU)
     batches = [sampler.sample() for _ in range(8)]
-    filled = [steady.fill(batch) for batch in batches]
+    filled = [padding.pad(batch) for batch in batches]
     for batch, more in zip(batches, filled, strict=True):
         assert torch.equal(more.rows, more.rows.unique())
         assert torch.equal(batch.relation, more.relation)
@@ -131,7 +131,7 @@ def test_filled_batches_keep_their_facts(larger: KnowledgeGraph) -> None:
 
 def test_the_cpu_fills_nothing_up(graph: KnowledgeGraph) -> None:
     batch = EdgeSampler(graph, [1] * len(graph.edge_types), 0).sample()
-    assert SteadyRows(graph, CPU).fill(batch) is batch
+    assert RowPadding(graph, CPU).pad(batch) is batch
     assert filled_size(77, 1_000, CPU) == 77
 
 

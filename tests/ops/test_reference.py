@@ -30,7 +30,7 @@ from clinical_drug_discovery.ops.blocks import full_block, range_block, row_bloc
 from clinical_drug_discovery.ops.cpu import attention, head_maps, neighbors
 from clinical_drug_discovery.system.devices import available_devices
 from clinical_drug_discovery.training.disease_pairs import PairBatch
-from clinical_drug_discovery.training.edge_sampler import EdgeSampler, SteadyRows
+from clinical_drug_discovery.training.edge_sampler import EdgeSampler, RowPadding
 from clinical_drug_discovery.training.losses import contrastive_loss, link_prediction_loss
 from clinical_drug_discovery.training.optimizer import Adam
 
@@ -54,7 +54,7 @@ def step(
     decoder = DistMult(len(graph.relations), 24, torch.Generator().manual_seed(0)).to(here, dtype)
     placed = graph.to(here)
     batch = EdgeSampler(graph, [6] * len(graph.edge_types), 0).sample()
-    batch = SteadyRows(graph, here).fill(batch)
+    batch = RowPadding(graph, here).pad(batch)
     z = model(full_block(placed, backend), row_block(placed, batch.rows, backend))
     loss = link_prediction_loss(decoder, z, batch.to(here))
     loss.backward()
@@ -188,11 +188,11 @@ def test_training_needs_no_value_from_the_device(model_name: str, graph: Knowled
     meta = Backend(here, kernels=False)
     model = model_of(model_name, graph).to(here)
     decoder = DistMult(len(graph.relations), 24, torch.Generator().manual_seed(0)).to(here)
-    placed, steady = graph.to(here), SteadyRows(graph, here)
+    placed, padding = graph.to(here), RowPadding(graph, here)
     sampler = EdgeSampler(graph, [6] * len(graph.edge_types), 0)
     optimizer = Adam([*model.parameters(), *decoder.parameters()], 0.01)
     for _ in range(2):
-        batch = steady.fill(sampler.sample())
+        batch = padding.pad(sampler.sample())
         z = model(full_block(placed, meta), row_block(placed, batch.rows, meta))
         loss = link_prediction_loss(decoder, z, batch.to(here))
         nodes = batch.rows[:4]

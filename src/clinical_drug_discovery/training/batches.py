@@ -20,7 +20,7 @@ from clinical_drug_discovery.ops.backend import Backend
 from clinical_drug_discovery.ops.blocks import Block, full_block, row_block
 from clinical_drug_discovery.ops.fixed_shapes import FixedSizes, needs_fixed_shapes
 from clinical_drug_discovery.system.errors import InputError
-from clinical_drug_discovery.training.edge_sampler import EdgeBatch, SteadyRows
+from clinical_drug_discovery.training.edge_sampler import EdgeBatch, RowPadding
 from clinical_drug_discovery.training.settings import FULL, SAMPLED, SUBGRAPH_SIZE
 
 # A subgraph hides its positives, at most one in four edges of a type. With all edges of a small
@@ -77,12 +77,12 @@ class FullBatch:
             backend: of the training.
         """
         self._graph, self._backend = graph.to(backend.device), backend
-        self._steady = SteadyRows(graph, backend.device)
+        self._padding = RowPadding(graph, backend.device)
         self._all_nodes = full_block(self._graph, backend)
 
     def next(self, facts: EdgeBatch) -> HostBatch:
         """Return the batch of some facts."""
-        facts = self._steady.fill(facts)
+        facts = self._padding.pad(facts)
         return HostBatch(self._backend, self._graph, None, facts.rows, facts, self._all_nodes)
 
 
@@ -102,7 +102,7 @@ class SubgraphBatches:
             seed: of all sampling.
         """
         self._graph, self._backend = graph, backend
-        self._steady = SteadyRows(graph, backend.device)
+        self._padding = RowPadding(graph, backend.device)
         self._sampler = SubgraphSampler(graph, size, seed)
         self._num_edges = FixedSizes(np.array([graph.num_edges]))
         size = min(size, graph.num_nodes)
@@ -115,7 +115,7 @@ class SubgraphBatches:
         Raises:
             InputError: the facts and candidates have more nodes than a subgraph.
         """
-        facts = self._steady.fill(facts)
+        facts = self._padding.pad(facts)
         rows = facts.rows.numpy()
         nodes = self._sampler.sample(rows)
         hidden = torch.cat([facts.edge, self._graph.reverse_edges[facts.edge].long()])

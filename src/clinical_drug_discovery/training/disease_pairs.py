@@ -1,7 +1,7 @@
 """Similar diseases: the Jaccard index of their genes, and pairs for the contrastive loss.
 
-A tenth of the diseases is held out of that loss. How well the embeddings reproduce the similarity
-of these is measured after training. All sampling runs on the host with numpy, so a seed gives the
+A tenth of the diseases is held out of that loss; after training, the similarity of these is compared
+with the cosines of their embeddings. All sampling runs on the host with numpy, so a seed gives the
 same pairs on every device.
 """
 
@@ -81,7 +81,7 @@ class PairBatch:
 
     anchor: Tensor  #: shape (P,), int64, nodes of the graph, distinct
     positive: Tensor  #: shape (P,), int64, nodes of the graph
-    excluded: Tensor  #: shape (P, P), bool: positive j is no negative of anchor i
+    excluded: Tensor  #: shape (P, P), bool: positive j is not a negative of anchor i
 
     @property
     def nodes(self) -> Tensor:

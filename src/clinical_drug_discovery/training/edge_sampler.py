@@ -128,7 +128,7 @@ class EdgeSampler:
     def _excluded(
         self, src: IntArray, sizes: IntArray, drawn: list[IntArray]
     ) -> npt.NDArray[np.bool_]:
-        """Return the mask of candidates that are no negatives, shape (B, K)."""
+        """Return the mask of candidates that are not negatives, shape (B, K)."""
         excluded = np.ones((len(src), self._width), bool)
         ptr = np.cumsum([0, *sizes])
         for r, first, last in zip(self._order.tolist(), ptr[:-1], ptr[1:], strict=True):
@@ -170,8 +170,8 @@ def _known(
     return known[asked_of]
 
 
-class SteadyRows:
-    """Fills the rows of batches up on GPUs, so that each batch has as many of each node type.
+class RowPadding:
+    """Pads the rows of batches on GPUs, so that each batch has the same number of each node type.
 
     The nodes that are added belong to no fact of the batch. They cost their embedding, a tenth more
     rows, and change no loss.
@@ -185,12 +185,12 @@ class SteadyRows:
             device: where the batches go.
         """
         self._type_offsets = graph.type_offsets
-        self._fills = needs_fixed_shapes(device)
+        self._pads = needs_fixed_shapes(device)
         self._sizes = FixedSizes(np.diff(graph.type_offsets))
 
-    def fill(self, batch: EdgeBatch) -> EdgeBatch:
+    def pad(self, batch: EdgeBatch) -> EdgeBatch:
         """Return the same facts with more rows; on the CPU the batch itself."""
-        if not self._fills:
+        if not self._pads:
             return batch
         rows, added = batch.rows.numpy(), []
         ptr = np.searchsorted(rows, self._type_offsets)
