@@ -46,10 +46,7 @@ def show_neighbors(result: list[dict[str, Any]]) -> None:
         )
         table.add_row(*cells)
     make_console().print(table)
-    for row in result:
-        if "evidence" in row:
-            make_console().print(f"\n{row['rank']}. {row['node_name']}")
-            show_evidence(row)
+    _print_evidence(result, "node_name")
 
 
 def show_ranking(result: list[dict[str, Any]] | dict[str, Any]) -> None:
@@ -64,25 +61,27 @@ def show_ranking(result: list[dict[str, Any]] | dict[str, Any]) -> None:
     for row in result:
         cells = str(row["rank"]), f"{row['score']:.2f}", f"{row['probability']:.3f}"
         table.add_row(*cells, row["drug_name"], row["drug_id"], "yes" if row["known"] else "")
+    make_console().print(table)
+    _print_evidence(result, "drug_name")
+
+
+def _print_evidence(rows: list[dict[str, Any]], name: str) -> None:
+    """Print what the graph states about each pair, then the paths between the two, by kind."""
     console = make_console()
-    console.print(table)
-    for row in result:
-        if "evidence" in row:
-            console.print(f"\n{row['rank']}. {row['drug_name']}")
-            show_evidence(row)
-
-
-def show_evidence(row: dict[str, Any]) -> None:
-    """Print what the graph states about a pair, then the paths between the two, by kind."""
-    console, kind = make_console(), ""
-    for text in row["stated"]:
-        console.print(f"   in the graph: {text}", soft_wrap=True)
-    for path in row["evidence"]:
-        label = path["kind"] if path["kind"] != kind else ""
-        kind = path["kind"]
-        console.print(f"   {label:>16}  {path['text']} ({path['path_score']:.2g})", soft_wrap=True)
-    if not row["evidence"]:
-        console.print("   no explainable path")
+    for row in rows:
+        if "evidence" not in row:
+            continue
+        console.print(f"\n{row['rank']}. {row[name]}")
+        for text in row["stated"]:
+            console.print(f"   in the graph: {text}", soft_wrap=True)
+        kind = ""
+        for path in row["evidence"]:
+            label = path["kind"] if path["kind"] != kind else ""
+            kind = path["kind"]
+            text = f"{path['text']} ({path['path_score']:.2g})"
+            console.print(f"   {label:>16}  {text}", soft_wrap=True)
+        if not row["evidence"]:
+            console.print("   no explainable path")
 
 
 def show_demo(result: dict[str, Any]) -> None:
@@ -115,11 +114,11 @@ def show_demo(result: dict[str, Any]) -> None:
     )
     show_ranking(ranking)
     stats = result["hgt"]["stats"]
-    for ask in (
+    for command in (
         f"cdd similar --embeddings {stats['output_file']} --node Warfarin --explain",
         f"cdd rank --model-dir {stats['model_dir']} --disease asthma --explain",
     ):
-        console.print(f"\nTry next: {ask}", soft_wrap=True)
+        console.print(f"\nTry next: {command}", soft_wrap=True)
 
 
 def show_evaluation(result: dict[str, Any]) -> None:

@@ -70,8 +70,8 @@ def known_drugs(split: Split, diseases: IntArray) -> npt.NDArray[np.bool_]:
     first, stop = node_range_of(split.graph, DRUG)
     known = np.zeros((len(diseases), stop - first), bool)
     for pairs in (pairs_of(split.graph), split.held_out):
-        asked = np.isin(pairs.disease, diseases)
-        known[np.searchsorted(diseases, pairs.disease[asked]), pairs.drug[asked] - first] = True
+        found = pairs.select(np.isin(pairs.disease, diseases))
+        known[np.searchsorted(diseases, found.disease), found.drug - first] = True
     return known
 
 

@@ -23,7 +23,7 @@ Known = npt.NDArray[np.bool_]
 Counts = npt.NDArray[np.float64]
 _TOP = 50  # length of the top of a ranking whose entropy is measured
 _FEW = 8  # up to so many positives of a row are compared one by one
-LEVEL, NUM_SAMPLES = 0.95, 1000  # of the bootstrap
+_NUM_SAMPLES, _QUANTILES = 1000, ((1 - 0.95) / 2, (1 + 0.95) / 2)  # of the bootstrap
 #: Means over pairs: name, and the highest rank that counts; None for the mean of 1 / rank.
 PAIR_METRICS = {"mrr": None, "hits@10": 10, "recall@50": 50, "recall@100": 100}
 
@@ -89,14 +89,14 @@ def ranking_metrics(
     if not len(row):
         raise InputError("row (got no pairs) must hold at least 1 held-out pair")
     rng = np.random.default_rng(seed)
-    positives, negatives, drawn = [], [], []
+    positives, negatives, balanced = [], [], []
     for _, positive, negative in _rows(scores, known, row, candidate):
         positives.append(positive)
         negatives.append(negative)
-        drawn.append(rng.choice(negative, len(positive)) if len(negative) else negative)
+        balanced.append(rng.choice(negative, len(positive)) if len(negative) else negative)
     metrics = pair_metrics(filtered_ranks(scores, known, row, candidate), row, seed=seed)
     metrics |= _areas("", positives, negatives, seed)
-    metrics |= _areas("balanced_", positives, drawn, seed)
+    metrics |= _areas("balanced_", positives, balanced, seed)
     entropy, normalized = top_entropy(scores, known, row, candidate)
     metrics |= {f"entropy@{_TOP}": entropy, f"normalized_entropy@{_TOP}": normalized}
     metrics |= {"num_pairs": len(row), "num_diseases": len(np.unique(row))}
@@ -158,51 +158,31 @@ def top_entropy(
 
 
 def bootstrap_interval(
-    values: npt.NDArray[np.floating],
-    cluster: IntArray,
-    *,
-    level: float = LEVEL,
-    num_samples: int = NUM_SAMPLES,
-    seed: int = 0,
+    values: npt.NDArray[np.floating], cluster: IntArray, *, seed: int = 0
 ) -> tuple[float, float]:
-    """Return the percentile bootstrap interval of a mean whose values come in clusters.
+    """Return the 95% percentile bootstrap interval of a mean whose values come in clusters.
 
     The pairs of one disease are not independent, so the bootstrap resamples whole diseases.
 
     Args:
         values: shape (K,), one value for each pair, such as 1 / rank.
         cluster: shape (K,), the disease of each pair.
-        level: fraction of the bootstrap means within the interval.
-        num_samples: number of bootstrap means.
         seed: seed of the resampling.
 
     Returns:
         The lower and the upper end. With one cluster both are the mean.
-
-    Raises:
-        InputError: the values and clusters do not fit, or a parameter breaks its rule.
     """
-    if not len(values) or values.shape != cluster.shape or not np.isfinite(values).all():
-        raise InputError(
-            f"values (got shape {values.shape}) must hold at least 1 number, all finite, and have "
-            f"the shape of cluster (got {cluster.shape})"
-        )
-    if not 0 < level < 1:
-        raise InputError(f"level (got {level}) must be above 0 and below 1")
-    if num_samples < 1:
-        raise InputError(f"num_samples (got {num_samples}) must be at least 1")
     _, number, size = np.unique(cluster, return_inverse=True, return_counts=True)
     total = np.bincount(number, values)
-    drawn = _resamples(len(size), num_samples, seed)
-    means = (drawn @ total) / (drawn @ size)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    resamples = _resamples(len(size), seed)
+    low, high = np.quantile((resamples @ total) / (resamples @ size), _QUANTILES)
     return float(low), float(high)
 
 
-def _resamples(num_clusters: int, num_samples: int, seed: int) -> npt.NDArray[np.int64]:
-    """Return how often each cluster is sampled, with replacement, (num_samples, num_clusters)."""
+def _resamples(num_clusters: int, seed: int) -> npt.NDArray[np.int64]:
+    """Return how often each cluster is sampled, with replacement, (samples, num_clusters)."""
     rng = np.random.default_rng(seed)
-    return rng.multinomial(num_clusters, np.full(num_clusters, 1 / num_clusters), num_samples)
+    return rng.multinomial(num_clusters, np.full(num_clusters, 1 / num_clusters), _NUM_SAMPLES)
 
 
 def _rows(
@@ -253,11 +233,11 @@ def _areas(prefix: str, positives: list[Scores], negatives: list[Scores], seed: 
         return {f"{name}{end}": None for name in names for end in ("", "_low", "_high")}
     # scikit-learn's scores would sort a million numbers for each of 1,000 bootstrap samples.
     pool = pool_rows([positives[i] for i in kept], [negatives[i] for i in kept])
-    resamples = _resamples(len(kept), NUM_SAMPLES, seed).astype(float)
+    resamples = _resamples(len(kept), seed).astype(float)
     metrics: Metrics = {}
     values = pool.areas(np.ones((1, len(kept))))
     for name, value, sampled in zip(names, values, pool.areas(resamples), strict=True):
-        low, high = np.nanquantile(sampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        low, high = np.nanquantile(sampled, _QUANTILES)
         metrics |= {name: float(value[0]), f"{name}_low": float(low), f"{name}_high": float(high)}
     return metrics
 

@@ -111,8 +111,8 @@ def split_diseases(
             f"num_diseases (got {num_diseases}) must be at least 1 and at most {len(eligible):,}, "
             f"the number of diseases with {min_drugs} to {max_drugs} drugs"
         )
-    drawn = np.random.default_rng(seed).choice(eligible, num_diseases, replace=False)
-    return _hold_out_diseases(graph, pairs, list(drawn[:, None]), validation_share)
+    chosen = np.random.default_rng(seed).choice(eligible, num_diseases, replace=False)
+    return _hold_out_diseases(graph, pairs, list(chosen[:, None]), validation_share)
 
 
 def split_areas(
