@@ -1,4 +1,4 @@
-"""The command line says what the functions say, and ends as a script would want."""
+"""The command line: flags and help texts, exit codes, output, and what a killed run leaves."""
 
 from __future__ import annotations
 
