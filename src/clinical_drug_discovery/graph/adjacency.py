@@ -1,9 +1,8 @@
 """Sparse adjacency matrices of the graph, and their weights by degree.
 
-Every CSR matrix of edges in this package is built here. The weights lower the influence of hubs.
-Degree-damped path counts follow Himmelstein et al., eLife 2017;6:e26726: a step of a path counts
-(degree of its start)^-w times (degree of its end)^-w, with degrees within the edge type of the step
-and w = 0.4.
+The weights lower the influence of hubs. Degree-damped path counts follow Himmelstein et al., eLife
+2017;6:e26726: a step of a path counts (degree of its start)^-w times (degree of its end)^-w, with
+degrees within the edge type of the step and w = 0.4.
 """
 
 from __future__ import annotations
@@ -21,11 +20,7 @@ Floats = npt.NDArray[np.float32]
 
 
 def adjacency(graph: KnowledgeGraph, edge_type: EdgeType) -> csr_array:
-    """Return the 0/1 adjacency matrix of one edge type.
-
-    Args:
-        graph: on the CPU.
-        edge_type: one of its edge types.
+    """Return the 0/1 adjacency matrix of one edge type of a graph on the CPU.
 
     Returns:
         float32 ones, shape (nodes of the source type, nodes of the target type). Rows and columns
@@ -34,12 +29,9 @@ def adjacency(graph: KnowledgeGraph, edge_type: EdgeType) -> csr_array:
     # The edges of the reverse type are sorted by its target, which is the source of this one.
     r = graph.reverse_edge_type[graph.edge_types.index(edge_type)]
     first, stop = graph.node_range(graph.endpoint_types[r][0])
-    indptr = graph.indptr_of(r).numpy()
-    targets = graph.src_of(r).numpy() - first
-    return csr_array(
-        (np.ones(len(targets), np.float32), targets, indptr - indptr[0]),
-        shape=(len(indptr) - 1, stop - first),
-    )
+    indptr, targets = graph.indptr_of(r).numpy(), graph.src_of(r).numpy() - first
+    entries = (np.ones(len(targets), np.float32), targets, indptr - indptr[0])
+    return csr_array(entries, shape=(len(indptr) - 1, stop - first))
 
 
 def adjacency_between(
@@ -51,25 +43,21 @@ def adjacency_between(
         graph: on the CPU.
         src_type: node type of the rows.
         dst_type: node type of the columns.
-        relations: names of the relations that count; None counts all of them.
+        relations: names of relations, which the graph may lack; None for all.
 
     Returns:
         float32 ones, shape (nodes of `src_type`, nodes of `dst_type`), as from `adjacency`. Two
-        nodes that are joined by several relations have one entry. A relation that the graph lacks
-        has no entries.
+        nodes that are joined by several relations have one entry.
 
     Raises:
-        InputError: the graph has no nodes of one of the types.
+        InputError: the graph does not have one of the node types.
     """
-    (rows, row_stop), (columns, column_stop) = (
-        node_range_of(graph, name) for name in (src_type, dst_type)
-    )
-    total = csr_array((row_stop - rows, column_stop - columns), dtype=np.float32)
-    for edge_type in graph.edge_types:
-        if (edge_type.src_type, edge_type.dst_type) == (src_type, dst_type) and (
-            relations is None or edge_type.relation in relations
-        ):
-            total += adjacency(graph, edge_type)
+    ranges = (node_range_of(graph, name) for name in (src_type, dst_type))
+    total = csr_array(tuple(stop - first for first, stop in ranges), dtype=np.float32)
+    for kind in graph.edge_types:
+        wanted = relations is None or kind.relation in relations
+        if wanted and (kind.src_type, kind.dst_type) == (src_type, dst_type):
+            total += adjacency(graph, kind)
     return ones(total)
 
 
@@ -83,8 +71,7 @@ def power(degrees: npt.ArrayLike, exponent: float = -DAMPING) -> Floats:
 
 def damped(matrix: csr_array) -> csr_array:
     """Weight each entry by the degrees of its row and of its column, for damped path counts."""
-    rows, columns = power(matrix.sum(axis=1)), power(matrix.sum(axis=0))
-    return scale(matrix, rows, columns)
+    return scale(matrix, power(matrix.sum(axis=1)), power(matrix.sum(axis=0)))
 
 
 def scale(matrix: csr_array, rows: Floats, columns: Floats) -> csr_array:
@@ -104,15 +91,12 @@ def ones(matrix: csr_array) -> csr_array:
 
 def unit_rows(matrix: csr_array) -> csr_array:
     """Scale rows to length 1 (or 0), so that products of rows are cosines."""
-    squares = np.bincount(
-        np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr)),
-        weights=matrix.data.astype(np.float64) ** 2,
-        minlength=matrix.shape[0],
-    )
+    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    squares = np.bincount(rows, matrix.data.astype(np.float64) ** 2, minlength=matrix.shape[0])
     return scale(matrix, power(squares, -0.5), np.ones(matrix.shape[1], np.float32))
 
 
 def rare_columns(matrix: csr_array) -> csr_array:
-    """Scale columns down by the number of rows that have them, and then rows to length 1."""
+    """Scale columns down by their numbers of entries, and then rows to length 1."""
     columns = power((matrix != 0).sum(axis=0))
     return unit_rows(scale(matrix, np.ones(matrix.shape[0], np.float32), columns))

@@ -1,9 +1,8 @@
 """Build the graph from rows of integers: number the nodes, drop duplicate facts, sort the edges.
 
-A row is packed into one 64-bit integer (relation, lower node, higher node, direction). After
-sorting, duplicate rows and the two directions of a fact stand side by side. This takes 8 bytes a
-row and works in place, because the first write to a fresh page of memory costs twenty times as much
-as a write to one in use.
+A row is packed into one 64-bit integer (relation, lower node, higher node, direction). Sorting puts
+duplicate rows and the two directions of a fact side by side. This takes 8 bytes a row and works in
+place, because a first write to a page of memory costs twenty times as much as a later one.
 """
 
 from __future__ import annotations
@@ -34,18 +33,18 @@ _SLOTS_PER_KEY = 8  # then one key in sixteen finds its slot taken
 
 
 class Numbering:
-    """A table that numbers distinct 64-bit hashes from 0, in the order in which they are added.
+    """A hash table that numbers distinct 64-bit hashes from 0, in the order of their addition.
 
-    The table of slots answers nearly every look-up with one gather. That is five times as fast as a
-    join or a binary search and takes a few bytes a hash. It also runs outside of polars' thread
-    pool, which is busy with the file.
+    Nearly every look-up takes one gather from the slots. That is five times as fast as a join or a
+    binary search, takes a few bytes a hash, and does not wait for polars' thread pool, which is
+    busy with the file.
     """
 
     def __init__(self) -> None:
         self._keys: Hashes = np.empty(0, np.uint64)
         self._bits = _MIN_BITS
         self._slots: Numbers = np.full(1 << self._bits, -1, np.int32)
-        # Numbers of the keys whose slot was taken, sorted by key: a binary search finds them.
+        # Numbers of the keys whose slot was taken, sorted by key for a binary search.
         self._displaced: Numbers = np.empty(0, np.int32)
 
     def __len__(self) -> int:
@@ -67,7 +66,7 @@ class Numbering:
         return found
 
     def add(self, keys: Hashes) -> None:
-        """Number new keys in their order; they must be distinct and not in the table yet."""
+        """Number new keys in their order; they must be distinct and not be in the table yet."""
         first = len(self)
         self._keys = np.concatenate([self._keys, keys])
         if len(self) * _SLOTS_PER_KEY > len(self._slots):
@@ -87,19 +86,12 @@ class Numbering:
 
 
 def node_bits(num_nodes: int) -> int:
-    """Return how many bits of a key a node number takes."""
+    """Return the number of bits of a node number in a key."""
     return max(num_nodes - 1, 1).bit_length()
 
 
 def pack_rows(x: IntArray, relation: IntArray, y: IntArray, bits: int) -> Keys:
-    """Pack rows into keys; x and y must differ in every row.
-
-    Args:
-        x: shape (K,), node numbers.
-        relation: shape (K,), relation numbers.
-        y: shape (K,), node numbers.
-        bits: see `node_bits`.
-    """
+    """Pack rows into keys, from three arrays of shape (K,); x and y must differ in every row."""
     key = relation.astype(np.int64)
     key <<= bits
     key |= np.minimum(x, y)
@@ -118,8 +110,8 @@ def distinct_facts(keys: Keys, bits: int) -> tuple[IntArray, IntArray, IntArray,
         bits: as given to `pack_rows`.
 
     Returns:
-        For each of F facts its lower node (int32), relation (int16) and higher node (int32), shape
-        (F,), sorted by (relation, lower node, higher node); and counts for the `ReadReport`.
+        The lower node (int32), relation (int16) and higher node (int32) of F facts, shape (F,),
+        sorted by (relation, lower node, higher node); and counts for the `ReadReport`.
     """
     sort_integers(keys)
     num_distinct = int(np.count_nonzero(keys[1:] != keys[:-1])) + (len(keys) > 0)
@@ -141,10 +133,7 @@ def distinct_facts(keys: Keys, bits: int) -> tuple[IntArray, IntArray, IntArray,
 
 
 def sort_integers(keys: Keys) -> None:
-    """Sort in place with two threads, one for each side of the median.
-
-    This takes 0.6 of the time of one thread; numpy releases the interpreter lock while it sorts.
-    """
+    """Sort in place in two threads (numpy releases the lock), which takes 0.6 of the time."""
     middle = len(keys) // 2
     if not middle:
         return
@@ -163,17 +152,15 @@ def build_graph(
 ) -> KnowledgeGraph:
     """Build the graph from distinct undirected facts: add the reverse edges and sort once.
 
+    Sorting needs about 40 bytes an edge on top of the result.
+
     Args:
         nodes: N rows in graph order, which is sorted by (node_type, node_index).
-        src: shape (F,), row numbers of `nodes`; a fact (a, r, b) must not appear again as
-            (b, r, a).
+        src: shape (F,), row numbers of `nodes`.
         relation: shape (F,), indices into `relation_names`.
-        dst: shape (F,), row numbers of `nodes`.
+        dst: shape (F,), row numbers of `nodes`; no fact (a, r, b) may appear again as (b, r, a).
         relation_names: sorted.
         report: stored in the graph.
-
-    Returns:
-        The graph on the CPU. Sorting needs about 40 bytes an edge on top of the result.
 
     Raises:
         InputError: the graph has more edge types than the sort key can hold.
@@ -182,8 +169,7 @@ def build_graph(
     node_type = nodes["node_type"].cast(pl.Enum(type_names)).to_physical().to_numpy()
     num_types, num_relations = len(type_names), len(relation_names)
 
-    def type_code(a: IntArray, b: IntArray) -> Keys:
-        """Edge type of a -> b as an integer that sorts by (src_type, relation, dst_type)."""
+    def type_code(a: IntArray, b: IntArray) -> Keys:  # sorts by (src_type, relation, dst_type)
         code = node_type[a].astype(np.int64) * num_relations + relation
         return np.asarray(code * num_types + node_type[b], np.int64)
 
@@ -196,10 +182,9 @@ def build_graph(
             f"the graph has {len(codes):,} edge types (source type, relation, target type); "
             f"at most {_MAX_EDGE_TYPES:,} are allowed"
         )
-    edge_type = (np.cumsum(present) - 1)[edge_type]
     # Sorting one integer per edge is several times faster than a lexsort of three columns.
     bits = node_bits(nodes.height)
-    key = edge_type.astype(np.int64)
+    key = (np.cumsum(present) - 1)[edge_type]
     del edge_type
     key <<= bits
     key |= np.concatenate([dst, src])

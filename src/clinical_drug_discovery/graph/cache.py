@@ -1,7 +1,7 @@
 """The cache of a graph: a file beside the edges file, valid as long as the edges file is the same.
 
-As git's index does, the cache remembers the size and time stamps of the edges file, which are quick
-to compare, and the SHA-256 of its content, which decides when the time stamps differ.
+Like git's index, the cache stores the size and time stamps of the edges file, which are quick to
+compare, and the SHA-256 of its content, which decides when the time stamps differ.
 """
 
 from __future__ import annotations
@@ -10,15 +10,14 @@ import hashlib
 import io
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from threading import Event
 from typing import Any
 
-import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
@@ -33,34 +32,26 @@ from clinical_drug_discovery.system.files import (
     save_checksummed,
 )
 
-#: Raise this whenever the same edges file gives another graph than before, if only in the order of
-#: its edges; a cached graph of another version is not used.
+#: Raise this whenever the same edges file gives another graph than before, or another edge order.
 FORMAT_VERSION = 2
 SUFFIX = ".graph"
 _TABLE = ".arrow"  # end of the name of a tensor that holds the bytes of a table
-# A file that changes twice within the resolution of its time stamps has the same stamps twice, so
-# stamps this young prove nothing (git: "racily clean"). The coarsest resolution is 2 s (FAT).
+# A file that changes twice within the resolution of its time stamps keeps its stamps, so stamps
+# this young prove nothing (git: "racily clean"). The coarsest resolution is 2 s (FAT).
 _RACY_NS = 2 * 10**9
 _BLOCK = 2**20
 
 Stamp = list[int]  #: size, mtime_ns, ctime_ns
 
-#: Decoders of the fields that JSON does not give back as they were.
-_FROM_JSON: dict[str, Callable[[Any], Any]] = {
-    "node_type_names": tuple,
-    "edge_types": lambda rows: tuple(EdgeType(*row) for row in rows),
-    "report": lambda counts: ReadReport(**counts),
-}
-
 
 @dataclass(frozen=True)
 class CacheOutcome:
-    """Where the graph came from."""
+    """The origin of a graph, for the user."""
 
     path: Path  #: file of the cached graph
     hit: bool  #: the graph was loaded from this file
-    message: str  #: one line for the user
-    warnings: tuple[str, ...]  #: for the user
+    message: str  #: one line
+    warnings: tuple[str, ...] = ()
 
 
 def cache_path(
@@ -76,9 +67,6 @@ def cache_path(
         include_node_types: see `read_graph`; in any order.
         limit_nodes: see `read_graph`.
         cache_dir: directory of the cache; None for that of the edges file.
-
-    Raises:
-        InputError: a filter breaks its rule.
     """
     check_filters(include_node_types, limit_nodes)
     types = None if include_node_types is None else sorted(set(include_node_types))
@@ -100,19 +88,11 @@ def read_cached(
     """Load a graph from its cache, or read the edges file and cache the graph.
 
     A cached graph that is damaged, of another version or of other content is replaced. If the cache
-    cannot be written, the outcome has a warning.
-
-    Args:
-        path: see `read_graph`.
-        include_node_types: see `read_graph`.
-        limit_nodes: see `read_graph`.
-        cache_dir: see `cache_path`.
+    cannot be written, the outcome has a warning. `cache_path` explains `cache_dir`, and
+    `read_graph` the other parameters and errors.
 
     Returns:
         The graph, equal in every field to that of `read_graph`, and its origin.
-
-    Raises:
-        InputError: see `read_graph`.
     """
     path = Path(path)
     check_edges_file(path)
@@ -121,12 +101,12 @@ def read_cached(
     try:
         graph, source = load_graph(cached)
         if source["stamp"] == stamp:
-            return graph, CacheOutcome(cached, True, f"Graph from cache {cached}", ())
+            return graph, CacheOutcome(cached, True, f"Graph from cache {cached}")
         if source["size"] == stamp[0] and source["sha256"] == _content_hash(path, Event()):
             # If the new stamp cannot be saved, the next run only compares the content again.
-            failure = _save(cached, graph, _source(stamp, source["sha256"]))
+            failure = _save(cached, graph, stamp, source["sha256"])
             message = f"Graph from cache {cached} (the content of the file is the same)"
-            return graph, CacheOutcome(cached, True, message, _only(failure))
+            return graph, CacheOutcome(cached, True, message, failure)
         del graph  # reading the file needs the memory
         why = ", because the file has changed"
     except (FileNotFoundError, NotADirectoryError):
@@ -141,7 +121,7 @@ def read_cached(
         graph = read_graph(path, include_node_types=include_node_types, limit_nodes=limit_nodes)
         failure = _save_read(cached, graph, path, stamp, content)
     message = f"Graph not cached{why}" if failure else f"Graph cached as {cached}{why}"
-    return graph, CacheOutcome(cached, False, message, (*warnings, *_only(failure)))
+    return graph, CacheOutcome(cached, False, message, (*warnings, *failure))
 
 
 def _stamp(path: Path) -> Stamp:
@@ -150,44 +130,32 @@ def _stamp(path: Path) -> Stamp:
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
 
 
-def _source(stamp: Stamp, sha256: str) -> dict[str, Any]:
+def _save(cached: Path, graph: KnowledgeGraph, stamp: Stamp, sha256: str) -> tuple[str, ...]:
+    """Cache the graph of an edges file with this stamp and hash; return a warning if that fails."""
     racy = time.time_ns() - max(stamp[1:]) < _RACY_NS
-    return {"stamp": None if racy else stamp, "size": stamp[0], "sha256": sha256}
-
-
-def _save(cached: Path, graph: KnowledgeGraph, source: dict[str, Any]) -> str | None:
-    """Cache the graph; return a warning if that fails."""
+    source = {"stamp": None if racy else stamp, "size": stamp[0], "sha256": sha256}
     try:
         with atomic_path(cached) as temporary:
             save_graph(temporary, graph, source)
     except OSError as error:
-        return f"the graph could not be cached as {cached}: {error.strerror or error}"
-    return None
+        return (f"the graph could not be cached as {cached}: {error.strerror or error}",)
+    return ()
 
 
 def _save_read(
     cached: Path, graph: KnowledgeGraph, path: Path, stamp: Stamp, content: Future[str]
-) -> str | None:
-    """Cache a graph that was just read if its file is unchanged; return a warning if that fails.
+) -> tuple[str, ...]:
+    """Cache a graph that was just read, unless the edges file `path` changed meanwhile.
 
-    Args:
-        cached: the file to write.
-        graph: the graph.
-        path: the edges file.
-        stamp: of the edges file before it was read.
-        content: the future hash of the edges file.
+    `stamp` was taken before reading, and `content` will hold the hash. Returns warnings.
     """
     try:
         sha256, after = content.result(), _stamp(path)
     except OSError as error:
-        return f"the graph is not cached: {path} cannot be read again: {error.strerror or error}"
+        return (f"the graph is not cached: {path} cannot be read again: {error.strerror or error}",)
     if after != stamp:
-        return f"the graph is not cached: {path} changed while it was read"
-    return _save(cached, graph, _source(stamp, sha256))
-
-
-def _only(text: str | None) -> tuple[str, ...]:
-    return () if text is None else (text,)
+        return (f"the graph is not cached: {path} changed while it was read",)
+    return _save(cached, graph, stamp, sha256)
 
 
 @contextmanager
@@ -217,20 +185,19 @@ def save_graph(path: Path, graph: KnowledgeGraph, about: Mapping[str, Any]) -> N
         path: overwritten; see `files.atomic_path`.
         graph: on the CPU.
         about: a record to store with the graph, as JSON.
-
-    Raises:
-        OSError: the file could not be written.
     """
-    tensors, record = {}, {}
+    tensors: dict[str, Tensor] = {}
+    record: dict[str, Any] = {}
     for field in fields(graph):
         value = getattr(graph, field.name)
         if isinstance(value, Tensor):
             tensors[field.name] = value.contiguous()
         elif isinstance(value, pl.DataFrame):
-            tensors[field.name + _TABLE] = _to_bytes(value)
+            buffer = io.BytesIO()
+            value.write_ipc(buffer)
+            tensors[field.name + _TABLE] = torch.frombuffer(buffer.getbuffer(), dtype=torch.uint8)
         else:
-            known = is_dataclass(value) and not isinstance(value, type)
-            record[field.name] = asdict(value) if known else value
+            record[field.name] = asdict(value) if isinstance(value, ReadReport) else value
     save_checksummed(path, FORMAT_VERSION, {"graph": record, "about": about}, tensors)
 
 
@@ -241,25 +208,19 @@ def load_graph(path: Path) -> tuple[KnowledgeGraph, dict[str, Any]]:
         The graph, equal in every field to the saved one, and the record that was stored with it.
 
     Raises:
-        DamagedFileError: the file has changed since it was written.
-        OtherVersionError: another version of this package wrote it.
-        OSError: the file cannot be read.
+        DamagedFileError, OtherVersionError, OSError: see `load_checksummed`.
     """
     record, tensors = load_checksummed(path, FORMAT_VERSION)
-    values = {**record["graph"]}
-    for name, tensor in tensors.items():
-        values[name.removesuffix(_TABLE)] = _to_table(tensor) if name.endswith(_TABLE) else tensor
+    values = record["graph"] | tensors
+    for name in tensors:
+        if name.endswith(_TABLE):
+            table = io.BytesIO(values.pop(name).numpy().data)
+            values[name.removesuffix(_TABLE)] = pl.read_ipc(table)
     if values.keys() != {field.name for field in fields(KnowledgeGraph)}:
         raise OtherVersionError("a version with other fields")
-    values |= {name: decode(values[name]) for name, decode in _FROM_JSON.items()}
+    values |= {  # JSON has lists for tuples
+        "node_type_names": tuple(values["node_type_names"]),
+        "edge_types": tuple(EdgeType(*row) for row in values["edge_types"]),
+        "report": ReadReport(**values["report"]),
+    }
     return KnowledgeGraph(**values), record["about"]
-
-
-def _to_bytes(table: pl.DataFrame) -> Tensor:
-    buffer = io.BytesIO()
-    table.write_ipc(buffer)
-    return torch.from_numpy(np.frombuffer(buffer.getbuffer(), np.uint8))
-
-
-def _to_table(data: Tensor) -> pl.DataFrame:
-    return pl.read_ipc(io.BytesIO(data.numpy().data))

@@ -1,7 +1,7 @@
 """The knowledge graph: a frozen record of flat integer tensors, and a table of the nodes.
 
 Notation: N nodes, E directed edges, T node types, R edge types. Every fact has an edge in both
-directions, so the transpose of an edge type is another edge type of the same graph. One structure
+directions, so the transpose of an edge type is another edge type of the graph. One structure
 therefore serves the forward and the backward pass.
 """
 
@@ -54,7 +54,7 @@ class ReadReport:
 
     @property
     def spelling(self) -> str:
-        """Says whether the file has its facts in both directions, once, or mixed."""
+        """Tells if the file has its facts in both directions, once, or mixed."""
         if self.num_mirrored_facts == self.num_facts:
             return "each fact in both directions"
         if self.num_mirrored_facts == 0:
@@ -72,15 +72,15 @@ class KnowledgeGraph:
     """A typed multigraph in which every edge has a reverse edge.
 
     Nodes are numbered by (node type, node_index), so a node type is a contiguous range. Edges are
-    distinct and sorted by (edge_type, dst, src). Both orders depend on the facts alone, never on
-    the order of rows in the file. In this order an edge type reads the rows of one node type, which
-    fit the cache together, and the type and target of an edge need not be stored.
+    distinct and sorted by (edge_type, dst, src). Neither order depends on the order of rows in the
+    file. An edge type thus reads the rows of one node type, which fit the cache together, and the
+    type and target of an edge need not be stored.
     """
 
     node_type: Tensor  #: shape (N,), int32: index into `node_type_names`
     src: Tensor  #: shape (E,), int32
-    #: int64. Each edge type in turn has n + 1 numbers for the n nodes of its target type: the edges
-    #: into the i-th of these nodes are src[indptr[i]:indptr[i + 1]]; see `indptr_of`
+    #: int64. Each edge type in turn has n + 1 numbers for the n nodes of its target type; the edges
+    #: into the i-th of these nodes have the sources src[indptr[i]:indptr[i + 1]]; see `indptr_of`.
     indptr: Tensor
     edge_type_ptr: Tensor  #: shape (R + 1,), int64: edges of type r are edge_type_ptr[r]:[r + 1]
     type_ptr: Tensor  #: shape (T + 1,), int64: nodes of type t are type_ptr[t]:type_ptr[t + 1]
@@ -113,7 +113,7 @@ class KnowledgeGraph:
     def edge_type_relation(self) -> Tensor:
         """The index into `relations` of each edge type, shape (R,), int64."""
         index = {relation: i for i, relation in enumerate(self.relations)}
-        return torch.tensor([index[edge_type.relation] for edge_type in self.edge_types])
+        return torch.tensor([index[kind.relation] for kind in self.edge_types])
 
     @cached_property
     def type_offsets(self) -> tuple[int, ...]:
@@ -127,14 +127,14 @@ class KnowledgeGraph:
         return host
 
     def node_range(self, node_type: int) -> tuple[int, int]:
-        """Return the number of the first node of a type, and of the node after its last."""
+        """Return the first node of a type and the node after its last."""
         return self.type_offsets[node_type], self.type_offsets[node_type + 1]
 
     @cached_property
     def endpoint_types(self) -> tuple[tuple[int, int], ...]:
         """The source and target type of each edge type, as indices into `node_type_names`."""
-        index = {name: t for t, name in enumerate(self.node_type_names)}
-        return tuple((index[kind.src_type], index[kind.dst_type]) for kind in self.edge_types)
+        index = self.node_type_names.index
+        return tuple((index(kind.src_type), index(kind.dst_type)) for kind in self.edge_types)
 
     @cached_property
     def reverse_edge_type(self) -> tuple[int, ...]:
@@ -149,11 +149,8 @@ class KnowledgeGraph:
 
     @cached_property
     def indptr_ptr(self) -> list[int]:
-        """Where in `indptr` the numbers of each edge type start, R + 1 numbers."""
-        sizes = [
-            self.type_offsets[dst + 1] - self.type_offsets[dst] + 1
-            for _, dst in self.endpoint_types
-        ]
+        """The start in `indptr` of the numbers of each edge type, R + 1 numbers."""
+        sizes = np.diff(self.type_offsets)[[dst for _, dst in self.endpoint_types]] + 1
         return [0, *np.cumsum(sizes).tolist()]
 
     def indptr_of(self, edge_type: int) -> Tensor:
@@ -172,9 +169,9 @@ class KnowledgeGraph:
 
     @cached_property
     def sources(self) -> tuple[Tensor, ...]:
-        """For each edge type its distinct source nodes, numbered within their type.
+        """The distinct source nodes of each edge type, numbered within their type; int64, sorted.
 
-        Most edge types of PrimeKG touch few nodes of their types. int64, ascending.
+        Most edge types of PrimeKG touch few nodes of their types.
         """
         if self.host is not self:
             return tuple(nodes.to(self.device) for nodes in self.host.sources)
@@ -183,21 +180,21 @@ class KnowledgeGraph:
 
     @cached_property
     def reverse_edges(self) -> Tensor:
-        """The number of the reverse edge of each edge, shape (E,), int32.
+        """The number of the reverse edge of each edge, shape (E,), int32; kept, 4 bytes an edge.
 
-        Computed on first use and kept, 4 bytes an edge. The graph must be on the CPU.
+        The graph must be on the CPU.
         """
         return torch.from_numpy(_reverse_edges(self))
 
     @property
     def edge_type(self) -> Tensor:
-        """Type of each edge, shape (E,), int32; computed at each call, 4 bytes an edge."""
+        """The type of each edge, shape (E,), int32; computed at each call, 4 bytes an edge."""
         kinds = torch.arange(len(self.edge_types), dtype=torch.int32, device=self.device)
         return kinds.repeat_interleave(self.edge_type_ptr.diff())
 
     @property
     def dst(self) -> Tensor:
-        """Target of each edge, shape (E,), int32; computed at each call, 4 bytes an edge."""
+        """The target of each edge, shape (E,), int32; computed at each call, 4 bytes an edge."""
         return torch.cat([self.dst_of(r) for r in range(len(self.edge_types))])
 
     def src_of(self, edge_type: int) -> Tensor:
@@ -217,18 +214,16 @@ class KnowledgeGraph:
             return self
         if device == self.host.device:
             return self.host
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        for name, value in moved.items():
-            if isinstance(value, Tensor):
-                moved[name] = value.to(device)
-        graph = KnowledgeGraph(**moved)
-        object.__setattr__(graph, "_host", self.host)  # no field: it is the same graph
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        tensors: dict[str, Any] = {n: x.to(device) for n, x in values.items() if torch.is_tensor(x)}
+        graph = replace(self, **tensors)
+        object.__setattr__(graph, "_host", self.host)  # not a field, since it is the same graph
         return graph
 
     def has_edges(self, src: IntArray, edge_type: IntArray, dst: IntArray) -> npt.NDArray[np.bool_]:
         """Tell which triples (src, edge_type, dst) are edges; the graph must be on the CPU.
 
-        A binary search in the sorted sources of each target, so no other table is needed.
+        This is a binary search in the sorted sources of each target, so it needs no other table.
 
         Args:
             src: shape (K,), node numbers.
@@ -236,7 +231,7 @@ class KnowledgeGraph:
             dst: shape (K,), node numbers, each of the target type of its edge type.
 
         Returns:
-            shape (K,), True for each edge of the graph.
+            shape (K,).
         """
         indptr, edge_src = self.indptr.numpy(), self.src.numpy()
         first = np.array([self.type_offsets[t] for _, t in self.endpoint_types])
@@ -259,15 +254,9 @@ def _reverse_edges(graph: KnowledgeGraph) -> npt.NDArray[np.int32]:
     bounds = list(pairwise(graph.edge_type_ptr.tolist()))
     for r, (start, stop) in enumerate(bounds):
         first, last = graph.node_range(graph.endpoint_types[r][0])
-        indptr = graph.indptr_of(r).numpy() - start
-        edges = csr_array(
-            (
-                np.arange(start, stop, dtype=np.int32),
-                graph.src_of(r).numpy() - first,
-                indptr.astype(np.int32),
-            ),
-            shape=(len(indptr) - 1, last - first),
-        )
+        indptr = (graph.indptr_of(r).numpy() - start).astype(np.int32)
+        entries = (np.arange(start, stop, dtype=np.int32), graph.src_of(r).numpy() - first, indptr)
+        edges = csr_array(entries, shape=(len(indptr) - 1, last - first))
         # The reverse type has the edges in the order of the columns, with their numbers as data.
         reverse[slice(*bounds[graph.reverse_edge_type[r]])] = edges.tocsc().data
     return reverse
@@ -277,15 +266,12 @@ def without_edges(graph: KnowledgeGraph, removed: npt.NDArray[np.bool_]) -> Know
     """Return the graph without some edges and their reverse edges.
 
     Nodes, the order of the remaining edges and the list of edge types stay, even if a type loses
-    all its edges. A model of the new graph therefore fits the old one. `report` still describes the
-    file that was read.
+    all its edges. A model of the new graph therefore fits the old one. The graphs share unchanged
+    tensors, and `report` still describes the file.
 
     Args:
         graph: on the CPU.
         removed: shape (E,), True for the edges to remove; one direction is enough.
-
-    Returns:
-        A graph that shares all unchanged tensors with the old one.
     """
     gone = removed.copy()
     gone[_reverse_edges(graph)[removed]] = True
@@ -300,10 +286,10 @@ def without_edges(graph: KnowledgeGraph, removed: npt.NDArray[np.bool_]) -> Know
 
 
 def node_range_of(graph: KnowledgeGraph, node_type: str) -> tuple[int, int]:
-    """Return the number of the first node of a type, and of the node after its last.
+    """Return the first node of a type, given by its name, and the node after its last.
 
     Raises:
-        InputError: the graph has no nodes of this type.
+        InputError: the graph does not have this node type.
     """
     if node_type not in graph.node_type_names:
         raise InputError(

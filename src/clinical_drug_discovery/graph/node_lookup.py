@@ -20,8 +20,7 @@ def find_node(
 
     Args:
         nodes: N rows.
-        query: source:id, an id, or a name. Upper and lower case in names are ignored if no name
-            matches exactly.
+        query: source:id, an id, or a name. If no name matches exactly, case is ignored.
         type: search only nodes of this type.
         parameter: name of the parameter that holds the query, for the error message.
 
@@ -41,40 +40,30 @@ def find_node(
         (pl.col("node_id") == text) | (name == text),
         name.str.to_lowercase() == text.lower(),
     )
+    asked = f"{parameter} (got {query!r})"
     for rule in rules:
         found = table.filter(rule)
         if len(found) == 1:
             return int(found["row"][0])
         if len(found) > 1:
-            raise InputError(
-                f"{parameter} (got {query!r}) is ambiguous; choose one of {_choices(found)}"
-            )
-    of_type = "" if type is None else f" of type {type}"
-    raise InputError(
-        f"{parameter} (got {query!r}) must be the name or id of a node{of_type} in the graph"
-        f"{_suggest(table, text)}"
-    )
+            raise InputError(f"{asked} is ambiguous; choose one of {_choices(found)}")
+    node = "node" if type is None else f"node of type {type}"
+    hint = _suggest(table, text)
+    raise InputError(f"{asked} must be the name or id of a {node} in the graph{hint}")
 
 
 def find_nodes(nodes: pl.DataFrame, queries: Sequence[tuple[str, str]], *, type: str) -> list[int]:
-    """Find the nodes that many queries name, as `find_node`, but index the names only once.
+    """Find the nodes that many queries name, like `find_node`, but index the names only once.
 
     Args:
         nodes: N rows, all of one type.
         queries: pairs of the parameter's name, for the error message, and the query.
         type: the type of the nodes.
-
-    Returns:
-        The row numbers in `nodes`.
-
-    Raises:
-        InputError: see `find_node`; for the first query that fails.
     """
-    names, ids = nodes["node_name"].to_list(), nodes["node_id"].to_list()
-    full = [f"{source}:{id_}" for source, id_ in zip(nodes["node_source"], ids, strict=True)]
     rules: list[dict[str, set[int]]] = [defaultdict(set), defaultdict(set)]
-    for row, (key, id_, name) in enumerate(zip(full, ids, names, strict=True)):
-        rules[0][key].add(row)
+    columns = nodes.select("node_source", "node_id", "node_name")
+    for row, (source, id_, name) in enumerate(columns.iter_rows()):
+        rules[0][f"{source}:{id_}"].add(row)
         rules[1][id_].add(row)
         rules[1][name].add(row)
     found: list[int] = []
@@ -87,7 +76,7 @@ def find_nodes(nodes: pl.DataFrame, queries: Sequence[tuple[str, str]], *, type:
 
 
 def did_you_mean(wanted: str, known: list[str]) -> str:
-    """Return the end of an error message that suggests the known word nearest to `wanted`."""
+    """Suggest the known word nearest to `wanted`, as the end of an error message."""
     near = get_close_matches(wanted, known, n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
 
@@ -104,17 +93,11 @@ def _choices(found: pl.DataFrame) -> str:
 def _suggest(table: pl.DataFrame, text: str) -> str:
     """Suggest names that contain the text, or else names that are spelled nearly like it."""
     lowered = table["node_name"].str.to_lowercase()
-    contain = (
-        table.filter(lowered.str.contains(text.lower(), literal=True)) if text else table.clear()
-    )
+    within = lowered.str.contains(text.lower(), literal=True)
+    contain = table.filter(within) if text else table.clear()
     if len(contain):
         by_length = contain.sort(pl.col("node_name").str.len_chars(), "node_name")
         return f"; names that contain it: {_choices(by_length)}"
     near = get_close_matches(text.lower(), lowered.unique().sort().to_list(), n=5, cutoff=0.6)
-    if not near:
-        return ""
-    order = {name: i for i, name in enumerate(near)}
-    close = table.filter(lowered.is_in(near)).sort(
-        pl.col("node_name").str.to_lowercase().replace_strict(order, default=None)
-    )
-    return f"; did you mean {_choices(close)}?"
+    close = pl.concat([table.clear(), *(table.filter(lowered == name) for name in near)])
+    return f"; did you mean {_choices(close)}?" if near else ""

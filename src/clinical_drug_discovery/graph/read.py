@@ -1,6 +1,6 @@
 """Read a graph from a CSV or Parquet file in PrimeKG's columns.
 
-The text is streamed once in batches. Each batch is reduced to three small integers a row, and only
+The text is streamed once in batches. Each batch is reduced to three small integers a row. Only
 distinct nodes keep their strings.
 """
 
@@ -23,11 +23,7 @@ from clinical_drug_discovery.graph.build import (
     node_bits,
     pack_rows,
 )
-from clinical_drug_discovery.graph.knowledge_graph import (
-    IntArray,
-    KnowledgeGraph,
-    ReadReport,
-)
+from clinical_drug_discovery.graph.knowledge_graph import IntArray, KnowledgeGraph, ReadReport
 from clinical_drug_discovery.graph.node_lookup import did_you_mean
 from clinical_drug_discovery.graph.read_errors import explain_unreadable
 from clinical_drug_discovery.system.errors import InputError, check_at_least
@@ -54,17 +50,14 @@ def read_graph(
 
     A node is identified by (source, type, id). If the file numbers its nodes (x_index, y_index),
     the numbers must agree with that. The file may have each fact once or in both directions (as
-    PrimeKG does); the graph always has both directions. Duplicate rows and self-loops are dropped
-    and counted in the report.
+    PrimeKG does); the graph always has both. Duplicate rows and self-loops are dropped and counted
+    in the report. The graph does not depend on the order of rows.
 
     Args:
         path: a .csv, .csv.gz, .csv.zst or .parquet file.
         include_node_types: keep only nodes of these types, and the facts among them.
         limit_nodes: keep at most this many nodes: the same fraction of every node type, those with
             the highest degree; ties go to the lower node_index.
-
-    Returns:
-        The graph. It does not depend on the order of rows in the file.
 
     Raises:
         InputError: the file cannot be read as a graph, or a filter does not fit it.
@@ -83,7 +76,11 @@ def read_graph(
     del keys
     if not len(src):
         raise InputError(f"{path} has no facts between two different nodes, so it is not a graph")
-    keep = _selected(path, nodes, src, dst, include_node_types, limit_nodes)
+    keep = np.ones(nodes.height, bool)
+    if include_node_types is not None:
+        keep = _of_types(path, nodes, include_node_types)
+    if limit_nodes is not None and limit_nodes < keep.sum():
+        keep = _of_high_degree(nodes, src, dst, keep, limit_nodes)
     inside = keep[src] & keep[dst]
     if not inside.any():
         raise InputError(
@@ -97,15 +94,9 @@ def read_graph(
         num_excluded_nodes=int((~keep).sum()),
         **counts,
     )
-    number = np.cumsum(keep) - 1
-    return build_graph(
-        nodes.filter(pl.Series(keep)),
-        number[src[inside]],
-        relation[inside],
-        number[dst[inside]],
-        relation_names,
-        report,
-    )
+    number, nodes = np.cumsum(keep) - 1, nodes.filter(pl.Series(keep))
+    src, relation, dst = number[src[inside]], relation[inside], number[dst[inside]]
+    return build_graph(nodes, src, relation, dst, relation_names, report)
 
 
 def check_edges_file(path: Path) -> None:
@@ -121,7 +112,7 @@ def check_edges_file(path: Path) -> None:
 
 
 def check_filters(include_node_types: Sequence[str] | None, limit_nodes: int | None) -> None:
-    """Check the values of the filters, whatever the graph."""
+    """Check the values of the filters that do not depend on the graph."""
     if limit_nodes is not None:
         check_at_least("limit_nodes", limit_nodes, 1)
     if include_node_types is None:
@@ -134,20 +125,20 @@ def check_filters(include_node_types: Sequence[str] | None, limit_nodes: int | N
 
 
 class _Rows:
-    """The content of a file: its rows as integers, and its distinct nodes."""
+    """The rows of a file as integers, and its distinct nodes."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.num_rows = 0
-        # A record is a 64-bit hash of everything that a row says about a node. The probability
-        # that any two of a million nodes share a hash is 3e-8.
+        # A record is a 64-bit hash of all fields of a node. The probability that any two of a
+        # million nodes share a hash is 3e-8.
         self.records = Numbering()
         # x, y (numbers of `records`) and relation of each row, 12 bytes a row.
         self.chunks: list[tuple[IntArray, IntArray, pl.Series]] = []
         self.nodes: list[pl.DataFrame] = []
 
     def read(self) -> None:
-        """Stream the file. Where it cannot be parsed, polars raises its own errors or OSError."""
+        """Stream the file. If it cannot be parsed, polars raises its own errors or OSError."""
         parquet = self.path.name.lower().endswith(".parquet")
         if parquet:
             frame = pl.scan_parquet(self.path, glob=False)
@@ -158,17 +149,12 @@ class _Rows:
         if not parquet:
             _check_no_column_twice(self.path, columns)
         # Hashing inside polars' stream is twice as fast as hashing each batch.
-        # All columns are parsed, also those that are not needed: only then does polars count the
-        # fields of a row, so that an unquoted comma is an error and does not shift the fields.
-        frame = frame.with_columns(pl.col(columns).cast(pl.String)).with_columns(
-            pl.col("relation").cast(pl.Categorical),
-            *(
-                pl.struct(name for name in columns if name.startswith(f"{side}_"))
-                .hash(0)
-                .alias(f"{side}_{_RECORD}")
-                for side in "xy"
-            ),
-        )
+        # All columns are parsed, also those that are not needed: polars then counts the fields of
+        # a row, so that an unquoted comma is an error and does not shift the fields.
+        sides = {s: [name for name in columns if name.startswith(s)] for s in ("x_", "y_")}
+        records = [pl.struct(names).hash(0).alias(s + _RECORD) for s, names in sides.items()]
+        frame = frame.with_columns(pl.col(columns).cast(pl.String))
+        frame = frame.with_columns(pl.col("relation").cast(pl.Categorical), *records)
         frame = frame.with_row_index(_ROW, offset=1 if parquet else _HEADER_ROWS + 1)
         for batch in frame.collect_batches(chunk_size=_BATCH_ROWS, maintain_order=True):
             rows = _without_blank(self.path, batch, columns)
@@ -184,23 +170,24 @@ class _Rows:
         if (relation == "").any():
             row = batch.filter(relation == "").item(0, _ROW)
             raise InputError(f"{self.path}, row {row}: relation must not be empty")
-        ends = []
-        for side in "xy":
-            records = batch[f"{side}_{_RECORD}"].to_numpy()
-            number = self.records.find(records)
-            unknown = number < 0
-            if unknown.any():
-                self._add_nodes(batch, side, np.flatnonzero(unknown), records[unknown])
-                number[unknown] = self.records.find(records[unknown])
-            ends.append(number)
-        self.chunks.append((ends[0], ends[1], relation))
+        self.chunks.append((self._number(batch, "x_"), self._number(batch, "y_"), relation))
+
+    def _number(self, batch: pl.DataFrame, side: str) -> IntArray:
+        """Return the numbers of the nodes on one side of the rows; add those that are new."""
+        records = batch[side + _RECORD].to_numpy()
+        number = self.records.find(records)
+        unknown = number < 0
+        if unknown.any():
+            self._add_nodes(batch, side, np.flatnonzero(unknown), records[unknown])
+            number[unknown] = self.records.find(records[unknown])
+        return number
 
     def _add_nodes(self, batch: pl.DataFrame, side: str, rows: IntArray, records: Hashes) -> None:
         """Number the new records, and keep the fields of each from its first row."""
         new, first = np.unique(records, return_index=True)
         self.records.add(new)
-        fields = {name: f"{side}_{name}" for name in (*_FIELDS, "index")}
-        columns = {_ROW: _ROW, **{n: column for n, column in fields.items() if column in batch}}
+        columns = {name: side + name for name in (*_FIELDS, "index") if side + name in batch}
+        columns[_ROW] = _ROW
         # batch.select would wait in polars' thread pool behind the parsing of the file.
         kept = pl.DataFrame({n: batch[column].gather(rows[first]) for n, column in columns.items()})
         self.nodes.append(kept)
@@ -208,7 +195,7 @@ class _Rows:
             self.nodes = [pl.concat(self.nodes, rechunk=True)]
 
     def sorted_nodes(self) -> tuple[pl.DataFrame, npt.NDArray[np.int32]]:
-        """Return the nodes in graph order, and the number in that order of each node as seen."""
+        """Return the nodes in graph order, and the number in that order of each node as read."""
         table = self.nodes[0].with_row_index("seen")
         if "index" in table.columns:
             table = table.with_columns(pl.col("index").cast(pl.Int64)).sort("type", "index")
@@ -217,19 +204,11 @@ class _Rows:
             table = table.with_columns(index=pl.int_range(pl.len(), dtype=pl.Int64))
         order = np.empty(len(table), np.int32)
         order[table["seen"].to_numpy()] = np.arange(len(table), dtype=np.int32)
-        return (
-            table.select(
-                node_index="index",
-                node_id="id",
-                node_type="type",
-                node_name="name",
-                node_source="source",
-            ),
-            order,
-        )
+        fields = ("index", "id", "type", "name", "source")
+        return table.select(pl.col(field).alias(f"node_{field}") for field in fields), order
 
     def keys(self, order: IntArray) -> tuple[Keys, int, tuple[str, ...]]:
-        """Pack all rows except self-loops with `build.pack_rows`; uses up `chunks`.
+        """Pack all rows except self-loops, and use up `chunks`.
 
         Returns:
             The keys, the number of self-loops, and the sorted names of the relations.
@@ -260,25 +239,20 @@ class _Rows:
 
 def _check_header(path: Path, present: list[str]) -> list[str]:
     """Return the columns to read; the header must have them all."""
-    missing = [name for name in _REQUIRED if name not in present]
-    if missing:
+    if missing := [name for name in _REQUIRED if name not in present]:
         found = ", ".join(repr(name[:40]) for name in present[:15])
         raise InputError(f"{path}: the header lacks {', '.join(missing)}; it has {found}")
     numbered = [name for name in _INDEX if name in present]
     if len(numbered) == 1:
-        raise InputError(
-            f"{path}: the header has {numbered[0]}; it must have both or neither of "
-            f"{' and '.join(_INDEX)}"
-        )
+        rule = f"it must have both or neither of {' and '.join(_INDEX)}"
+        raise InputError(f"{path}: the header has {numbered[0]}; {rule}")
     return [*_REQUIRED, *numbered]
 
 
 def _check_no_column_twice(path: Path, columns: list[str]) -> None:
     """Check that no column of ours appears twice in the header; polars would rename the second."""
     header = pl.scan_csv(path, has_header=False, infer_schema=False, glob=False, n_rows=1).collect()
-    names = header.row(0)
-    twice = [name for name in columns if names.count(name) > 1]
-    if twice:
+    if twice := [name for name in columns if header.row(0).count(name) > 1]:
         raise InputError(f"{path}: the header has {', '.join(twice)} more than once")
 
 
@@ -306,8 +280,7 @@ def _check_nodes(path: Path, nodes: pl.DataFrame) -> None:
     for field in _FIELDS:
         empty = nodes.filter(pl.col(field) == "")
         if len(empty):
-            row = empty[_ROW].to_list()[0]
-            raise InputError(f"{path}, row {row}: a node's {field} must not be empty")
+            raise InputError(f"{path}, row {empty[_ROW][0]}: a node's {field} must not be empty")
     if "index" in nodes.columns:
         wrong = nodes.filter(~pl.col("index").str.contains(r"^(0|[1-9][0-9]{0,17})$"))
         if len(wrong):
@@ -333,47 +306,39 @@ def _check_unique(
     groups = repeated.sort(_ROW).group_by(keys, maintain_order=True)
     first, other = groups.head(2).head(2).rows(named=True)
     field = next(field for field in fields if first[field] != other[field])
+    node = ", ".join(f"{key} {first[key]!r}" for key in keys)
     raise InputError(
-        f"{path}, row {other[_ROW]}: the node with "
-        f"{', '.join(f'{key} {first[key]!r}' for key in keys)} has {field} {other[field]!r}, "
+        f"{path}, row {other[_ROW]}: the node with {node} has {field} {other[field]!r}, "
         f"but in row {first[_ROW]} it has {field} {first[field]!r}"
     )
 
 
-def _selected(
-    path: Path,
-    nodes: pl.DataFrame,
-    src: IntArray,
-    dst: IntArray,
-    include_node_types: Sequence[str] | None,
-    limit_nodes: int | None,
+def _of_types(path: Path, nodes: pl.DataFrame, types: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """Return a mask of the nodes of some types, shape (N,)."""
+    present = nodes["node_type"].unique().sort().to_list()
+    for name in types:
+        if name not in present:
+            raise InputError(
+                f"include_node_types (got {name!r}) must be among the types of {path}: "
+                f"{', '.join(present)}{did_you_mean(name, present)}"
+            )
+    return nodes["node_type"].is_in(list(types)).to_numpy()
+
+
+def _of_high_degree(
+    nodes: pl.DataFrame, src: IntArray, dst: IntArray, keep: npt.NDArray[np.bool_], limit: int
 ) -> npt.NDArray[np.bool_]:
-    """Return a mask of the nodes that the two filters keep, shape (N,)."""
-    keep = np.ones(nodes.height, bool)
-    if include_node_types is not None:
-        present = nodes["node_type"].unique().sort().to_list()
-        for name in include_node_types:
-            if name not in present:
-                raise InputError(
-                    f"include_node_types (got {name!r}) must be among the types of {path}: "
-                    f"{', '.join(present)}{did_you_mean(name, present)}"
-                )
-        keep &= nodes["node_type"].is_in(list(include_node_types)).to_numpy()
-    if limit_nodes is not None and limit_nodes < keep.sum():
-        inside = keep[src] & keep[dst]
-        ends = np.concatenate([src[inside], dst[inside]])
-        table = nodes.select("node_type", node=pl.int_range(pl.len())).with_columns(
-            degree=pl.Series(np.bincount(ends, minlength=nodes.height))
-        )
-        # 0 for the node of the highest degree of its type, then growing to 1
-        quantile = pl.int_range(pl.len()) / pl.len()
-        best = (
-            table.filter(pl.Series(keep))
-            .sort("degree", descending=True, maintain_order=True)
-            .with_columns(quantile=quantile.over("node_type"))
-            .sort("quantile", "node", maintain_order=True)
-            .head(limit_nodes)
-        )
-        keep = np.zeros(nodes.height, bool)
-        keep[best["node"].to_numpy()] = True
-    return keep
+    """Return a mask of `limit` of the nodes in `keep`, shape (N,); see `read_graph`."""
+    inside = keep[src] & keep[dst]
+    degree = np.bincount(np.concatenate([src[inside], dst[inside]]), minlength=nodes.height)
+    # 0 for the node of the highest degree of its type, then growing to 1
+    quantile = pl.int_range(pl.len()) / pl.len()
+    best = (
+        nodes.select("node_type", node=pl.int_range(pl.len()), degree=pl.Series(degree))
+        .filter(pl.Series(keep))
+        .sort("degree", descending=True, maintain_order=True)
+        .with_columns(quantile=quantile.over("node_type"))
+        .sort("quantile", "node", maintain_order=True)
+        .head(limit)
+    )
+    return np.isin(np.arange(nodes.height), best["node"].to_numpy())
