@@ -1,10 +1,9 @@
 """Write synthetic graphs of PrimeKG's shape and any size, with a planted drug mechanism.
 
 Only the counts are real. Every node belongs to a group (a drug class, a disease family). Every
-group belongs to one module (a biological mechanism) and to a second one (for a drug class: where
-its side effects lie). A drug is indicated for a disease if a target of the drug is a gene of the
-disease or shares a pathway with one, and contraindicated if a side effect is a phenotype of the
-disease.
+group belongs to one module (a biological mechanism) and to a second one (which has the side effects
+of a drug class). A drug is indicated for a disease if a target of the drug is a gene of the disease
+or shares a pathway with one, and contraindicated if a side effect is a phenotype of the disease.
 """
 
 from __future__ import annotations
@@ -28,13 +27,13 @@ from clinical_drug_discovery.system.files import atomic_path, check_writable
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
-#: Samples a related node for each given node; -1 if there is none, and for -1.
+#: Samples a related node for each given node; -1 for -1 and for a node without related nodes.
 Hop = Callable[[Ints], Ints]
 
 INDICATION_NOISE = 0.1  # fraction of the indications that ignore the mechanism
 MIN_NODES = 10  # of each type, at any scale
 MAX_SCALE = 64.0
-MAX_DENSITY = 0.5  # fraction of all pairs; beyond it negatives and new facts are rare
+MAX_DENSITY = 0.5  # fraction of all pairs; above it, negatives and new facts are rare
 _CHUNK_ROWS = 65_536  # rows built at once: 10 columns of 16 bytes each are 10 MB
 _COMPRESSIONS: dict[str, Literal["gzip", "zstd"]] = {".gz": "gzip", ".zst": "zstd"}
 
@@ -56,8 +55,8 @@ class _Relation(NamedTuple):
     listed: float = 0.0  # fraction whose y is on the list of x's group; popularity decides the rest
 
 
-#: Number of nodes at scale 1, source, format of an id, and formats of names. Every hundredth node
-#: has the last format, so that a few diseases and phenotypes share a name, as in the real data.
+#: Number of nodes at scale 1, source, id format and name formats. Every hundredth node has the last
+#: format, so that a few diseases and phenotypes share a name, as in the real data.
 _NODE_TYPES = {
     GENE: (27_671, "NCBI", "{}", ("{stem}{n}", "LOC{n}")),
     DRUG: (7_957, "DrugBank", "DB{:05d}", ("{stem}inib {n}", "N,N-dimethyl-{stem}amine {n}")),
@@ -104,8 +103,8 @@ _RELATIONS = {
     "pathway_pathway": _Relation(_TREE, PATHWAY, PATHWAY, 5_070, 1.5, 1.5, 0.9),
     "exposure_exposure": _Relation(_TREE, EXPOSURE, EXPOSURE, 4_140, 1.5, 1.5, 0.9),
 }
-#: Length of the list of y that each group of x shares, and the fractions of it from the group's
-#: module and from its second module.
+#: Length of the list of y that each group of x shares, and its fractions from the group's module
+#: and second module.
 _LISTS = {
     "drug_protein": (3, 1.0, 0.0),
     "disease_protein": (18, 0.85, 0.15),
@@ -113,9 +112,9 @@ _LISTS = {
     "drug_effect": (90, 0.0, 0.7),
     "drug_drug": (400, 0.2, 0.0),
 }
-#: Relations whose facts follow paths of other facts; the fraction is sampled by popularity instead.
+#: Relations that follow paths of other facts, and the fraction sampled by popularity instead.
 _NOISE = {"indication": INDICATION_NOISE, "off-label use": 0.3, "contraindication": 0.2}
-#: Every x has at least one of these facts: genes and drugs have no ontology that holds them.
+#: Every x has at least one of these facts, since no ontology connects the genes or the drugs.
 _COVERING = ("drug_protein", "anatomy_protein_present")
 _PRESETS = ("primekg",)  # the tables above
 
@@ -126,13 +125,13 @@ class SynthesisReport:
 
     num_nodes: int
     num_rows: int
-    num_facts: int  #: distinct; each has two rows
+    num_facts: int  #: distinct, with two rows each
     num_nodes_by_type: dict[str, int]
     num_rows_by_relation: dict[str, int]
     num_mechanistic_indications: int  #: on a path from drug to disease
     num_noise_indications: int  #: sampled by popularity alone
     indication_noise: float  #: the intended fraction of noise among the indications
-    capped_relations: tuple[str, ...]  #: fewer rows than the scale asks for: too few distinct pairs
+    capped_relations: tuple[str, ...]  #: with fewer rows than asked for: too few distinct pairs
     output: str
     seconds: float  #: wall time, writing included
 
@@ -147,7 +146,7 @@ def synthesize_graph(
         preset: name of the tables of node and row counts; "primekg" is the only one.
         scale: factor of the number of nodes of each type and of rows of each relation. A small
             graph is denser, so some relations get fewer rows: see `capped_relations`.
-        seed: of the random numbers. The same preset, scale and seed give the same bytes.
+        seed: random seed. The same preset, scale and seed give the same bytes.
 
     Raises:
         InputError: a parameter breaks its rule, or `output` cannot be written.
@@ -204,7 +203,7 @@ class _Latent:
     """The latent variables of the n nodes of one type, in g groups."""
 
     def __init__(self, rng: np.random.Generator, count: int, num_modules: int) -> None:
-        # Groups of 10 nodes. A small type has smaller groups, so that it reaches most modules.
+        # A group has 10 nodes, or fewer if the type is small, so that the type is in most modules.
         num_groups = max(count // 10, min(count, 2 * num_modules))
         self.group = rng.permutation(np.arange(count) % num_groups)  # shape (n,)
         size = np.cumsum((np.arange(num_modules) + 4.0) ** -0.9)  # a few modules are large
@@ -234,25 +233,25 @@ class _Picker:
         return np.where(high > low, self.member[np.clip(at, low, high - 1)], -1)
 
     def jump(self, like: Ints) -> Ints:
-        """Sample as many members as `like` has, from all groups: a hop to any node."""
+        """Sample as many members as `like` has, from all groups."""
         level = self.rng.uniform(0.0, self.cumulative[-1], len(like))
         return self.member[np.searchsorted(self.cumulative[1:-1], level, side="right")]
 
 
-#: A way to find facts: the fraction of the wanted facts at which to stop, the start, and the hops.
+#: A way to find facts: the fraction of the wanted facts at which to stop, the start and the hops.
 _Way = tuple[float, _Picker, list[Hop]]
 
 
 class _Sampler:
-    """Samples the facts of one relation after the other into `facts`.
+    """Samples the facts of one relation after the other.
 
-    The facts of a relation have shape (2, F): x and y, numbered within their types. While they are
-    sampled, they are sorted keys x * num_y + y.
+    `facts` has x and y, numbered within their types, in shape (2, F). While they are sampled, facts
+    are sorted keys x * num_y + y.
     """
 
     def __init__(self, rng: np.random.Generator, counts: dict[str, int], scale: float) -> None:
         # At scale 1 a module has about 110 genes, 30 drugs and 70 diseases. A small graph is denser
-        # and needs fewer modules: a pathway that has all genes of its module takes any others.
+        # and needs fewer modules, or else pathways would have genes outside of their module.
         self.num_modules = max(4, round(min(250 * scale**0.5, 1500 * scale)))
         self.rng, self.counts = rng, counts
         self.latents = {kind: _Latent(rng, n, self.num_modules) for kind, n in counts.items()}
@@ -303,13 +302,13 @@ class _Sampler:
         return [(stop / 2, drugs, direct), (stop, drugs, by_pathway), (stop, drugs, direct)]
 
     def _hop(self, name: str, back: bool = False, weight: Floats | None = None) -> Hop:
-        """Return a hop from x to y of a relation, or back, weighted by the node that it reaches."""
+        """Return a hop from x to y of a relation, or back, with weights of the nodes it reaches."""
         source, target = self.facts[name][::-1] if back else self.facts[name]
         weights = np.ones(len(target)) if weight is None else weight[target]
         return _Picker(self.rng, source, target, weights).draw
 
     def _picker(self, kind: str, tail: float) -> _Picker:
-        """Return a picker of nodes by module, weighted by a popularity sampled for this picker."""
+        """Return a picker of nodes by module, with popularities sampled for this picker."""
         latent = self.latents[kind]
         module = latent.module[latent.group]
         # Half of the variance is the node's own, so that a hub is a hub in several relations.
@@ -340,7 +339,7 @@ class _Sampler:
         return order[1:], order[parent[1:]]
 
     def _collect(self, relation: _Relation, found: Ints, goal: int, ways: list[_Way]) -> Ints:
-        """Add facts to the sorted keys `found`; each way finds what those before it did not."""
+        """Add up to `goal` facts to the sorted keys `found`, by one way after the other."""
         start, missing = len(found), goal - len(found)
         for stop, picker, hops in ways:
             while (need := start + round(stop * missing) - len(found)) > 0:
@@ -364,8 +363,8 @@ class _Sampler:
 
 
 def _name_nodes(rng: np.random.Generator, counts: dict[str, int]) -> pl.DataFrame:
-    """Return a row for each node. Some ids are the same across sources, some names across types."""
-    # Twice as many numbers as the largest source needs: dense enough for ids to coincide.
+    """Return a row for each node; some sources share ids, and some types share names."""
+    # Twice as many numbers as the largest source needs, dense enough for ids to coincide.
     pool = 2 * sum(counts[name] for name in (PROCESS, FUNCTION, COMPONENT))
     numbers = {source: rng.permutation(pool) + 1 for _, source, _, _ in _NODE_TYPES.values()}
     frames = []
@@ -379,7 +378,7 @@ def _name_nodes(rng: np.random.Generator, counts: dict[str, int]) -> pl.DataFram
 
 
 def _stream_rows(nodes: pl.DataFrame, sampler: _Sampler) -> pl.LazyFrame:
-    """Stream PrimeKG's 12 columns: each relation's facts, and then the same in reverse."""
+    """Stream PrimeKG's 12 columns: the facts of each relation, and then the same in reverse."""
     first = dict(zip(sampler.counts, np.cumsum([0, *sampler.counts.values()]), strict=False))
     x_nodes, y_nodes = (nodes.select(pl.all().name.prefix(side)) for side in ("x_", "y_"))
 

@@ -36,8 +36,8 @@ def choose_device(device: str | None) -> DeviceChoice:
     """Choose the device to run on.
 
     Args:
-        device: "cuda", "mps" or "cpu". None takes cuda if available, else mps if available and
-            tried with `cdd doctor --try mps` on this machine, else the CPU.
+        device: "cuda", "mps" or "cpu". None takes cuda if it is available, else mps if it is and
+            `cdd doctor --try mps` has passed on this machine, else the CPU.
 
     Raises:
         InputError: see `check_device`.

@@ -1,4 +1,4 @@
-"""The memory of the process and the GPU: in use, free, peak and budget; one thread for small work.
+"""Memory of the process and the GPU (peak, free, budget), and one thread for small work.
 
 On Apple silicon the GPU shares the memory of the machine; a CUDA card has its own.
 """
