@@ -28,7 +28,7 @@ NUM_HIDDEN = 60
 
 @pytest.fixture(scope="module")
 def fitted() -> tuple[DrugRanker, MetapathFeatures, MetapathFeatures]:
-    """A ranker of half of the fitting drugs' indications, its features, and that of all facts."""
+    """A ranker of half of the indications, its features, and the features of all facts."""
     facts = planted_facts(num_drugs=50, num_diseases=160, num_genes=15, chance=0.5)
     hidden = {node("disease", i) for i in range(NUM_HIDDEN)}
     some = [f for f in facts if not (f[1] == "indication" and f[2] in hidden)]
@@ -159,7 +159,7 @@ def test_the_mean_of_scores_ranks_as_their_log_softmax_do(
 
 
 def test_embeddings_that_know_more_than_paths_are_listened_to() -> None:
-    """Drugs treat by their group, which no path tells: the features is the embeddings'."""
+    """Drugs treat by group, which only the embeddings show."""
     rng = np.random.default_rng(0)
     of_drug, of_disease = rng.integers(6, size=60), rng.integers(6, size=80)
     facts = [

@@ -27,10 +27,12 @@ from clinical_drug_discovery.lib._run.model_dir import (
     read_model_ranker,
 )
 from clinical_drug_discovery.models.embeddings_file import check_table_output, write_tables
+from clinical_drug_discovery.ops.backend import MIN_KERNEL_EDGES
 from clinical_drug_discovery.ranking.drug_ranker import DrugRanker
 from clinical_drug_discovery.ranking.explanations import Explainer
 from clinical_drug_discovery.ranking.metapath_features import MetapathFeatures
 from clinical_drug_discovery.system.errors import InputError, check_at_least
+from clinical_drug_discovery.system.machine import one_thread
 
 ALL = "all"  #: in place of a file: every disease of the graph
 _CHUNK = 128  # diseases in a table; 6 MB of scores on PrimeKG
@@ -197,7 +199,8 @@ class Ranking:
             top: number of drugs for each disease.
             include_known: see `rank_drugs`.
         """
-        scores = self.ranker.scores(self.features, diseases)
+        with one_thread(self.graph.num_edges < MIN_KERNEL_EDGES):  # as in the fit
+            scores = self.ranker.scores(self.features, diseases)
         probabilities = self.ranker.probabilities(self.features, diseases, scores)
         known = self.features.known[:, diseases].toarray().T > 0
         best = [

@@ -55,7 +55,7 @@ from clinical_drug_discovery.system.errors import InputError
 # overestimates its embeddings for the pairs that users look for.
 _TRUST = 0.5
 # Weight of the GNN's decoder beside the path ranker, and beside the treatment decoder alone. Twice
-# as much makes the best 50 drugs of diseases worse, half as much the first one.
+# as much makes the first 50 drugs of a disease worse; half as much makes the first one worse.
 _GNN_WEIGHT, _GNN_WEIGHT_ALONE = 0.2, 0.4
 _DIGITS = 4  # of a score: finer differences are rounding, and equal drugs should tie
 
@@ -66,7 +66,7 @@ _Counts = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Blend:
-    """How to combine the scores of diseases of one kind, and their calibration."""
+    """The weights and the calibration for diseases of one kind."""
 
     weight: float  #: of the treatment decoder's log-softmax beside the path ranker's
     imputed: ImputedScore | None  #: for known pairs, in place of the GNN's score; None: no GNN

@@ -45,9 +45,9 @@ _MAX_PRODUCT_BYTES = 2**28  # above this size they are never kept
 class MetapathFeatures:
     """The features of all drug-disease pairs of a graph, computed for a few diseases at a time.
 
-    Drugs and diseases are numbered within their types. D drugs and S diseases, T of which are
-    treated. A disease takes about 8 ms and 4 bytes for each drug and feature. What only some
-    methods need is computed at first use.
+    Drugs and diseases are numbered within their types. In shapes, D is the number of drugs, S of
+    diseases and T of treated diseases. A disease takes about 8 ms and 4 bytes for each drug and
+    feature. Matrices that only some methods need are computed at first use.
     """
 
     def __init__(
