@@ -160,6 +160,16 @@ def test_only_a_passed_trial_is_recorded(monkeypatch: pytest.MonkeyPatch, passed
     assert trials_file().exists() == passed
 
 
+@pytest.mark.usefixtures("no_gpu_is_refused")
+def test_a_record_that_cannot_be_written_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(device_trial, "compare_devices", lambda *given: {})
+    assert describe_machine(try_device="mps")["try"]["recorded_in"].startswith("nowhere: ")
+
+
 @pytest.mark.parametrize("device", ["cpu", "mps", "cuda", "gpu"])
 def test_a_device_that_cannot_be_tried_ends_with_2(device: str) -> None:
     if (device == "mps" and torch.backends.mps.is_available()) or torch.cuda.is_available():
