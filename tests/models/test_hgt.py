@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from allocations import LargestTensor
 from backends import EXACT_KERNELS, KERNELS, TORCH
 from closeness import BFLOAT16, off
 from graphs import random_facts, read_facts
 from torch import Tensor
 from torch.nn import functional
 from torch_geometric.nn import HGTConv
-from witness import LargestTensor
 
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.models.hgt import Hgt, HgtLayer

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from allocations import LargestTensor, peak_bytes
 from backends import EXACT_KERNELS, KERNELS, TORCH, heterogeneous_attention
 from closeness import BFLOAT16, off
 from graphs import Fact, node, random_facts, read_facts, to_rows, to_triples
 from torch import Tensor
 from torch_geometric.nn import HGTConv
-from witness import LargestTensor, peak_bytes
 
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.graph.read import read_graph

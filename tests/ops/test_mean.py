@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from allocations import LargestTensor
 from backends import KERNELS, TORCH, mean_neighbors
 from graphs import Fact, node, random_facts, read_facts
-from witness import LargestTensor
 
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.ops import reference

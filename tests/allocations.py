@@ -1,4 +1,4 @@
-"""What an operation really allocates, seen from inside torch."""
+"""Measure what operations allocate, from inside torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class LargestTensor(TorchDispatchMode):
-    """Records the largest tensor that any operation returns."""
+    """Record the size of the largest tensor that any operation returns."""
 
     numel = 0
 
@@ -23,9 +23,9 @@ class LargestTensor(TorchDispatchMode):
 
 
 def peak_bytes(function: Callable[[], object]) -> int:
-    """The most that torch's CPU allocator holds while a function runs, beside what it held before.
+    """Return the peak bytes of torch's CPU allocator while a function runs.
 
-    What the function returns is kept alive to the end.
+    What was held before does not count. The function's result stays alive to the end.
     """
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         result = function()
