@@ -1,8 +1,8 @@
 """Similar diseases: the Jaccard index of their genes, and pairs for the contrastive loss.
 
-A tenth of the diseases is held out of that loss; after training, the similarity of these is compared
-with the cosines of their embeddings. All sampling runs on the host with numpy, so a seed gives the
-same pairs on every device.
+A tenth of the diseases is held out of that loss; after training, the similarity of these is
+compared with the cosines of their embeddings. All sampling runs on the host with numpy, so a seed
+gives the same pairs on every device.
 """
 
 from __future__ import annotations
