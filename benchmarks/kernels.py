@@ -28,11 +28,11 @@ from clinical_drug_discovery.ops.blocks import Block, full_block
 from clinical_drug_discovery.ops.cpu import attention as cpu_attention
 from clinical_drug_discovery.ops.cpu import head_maps as cpu_heads
 from clinical_drug_discovery.ops.cpu import neighbors as cpu
-from clinical_drug_discovery.ops.precision import (
+from clinical_drug_discovery.ops.linear import (
     linear_backward,
     linear_into,
-    packed,
 )
+from clinical_drug_discovery.ops.mean import packed
 
 DIM, HEADS = 256, 8
 KERNELS = Backend(torch.device("cpu"), kernels=True)
@@ -142,7 +142,7 @@ def attention(graph: KnowledgeGraph, block: Block) -> Iterator[Work]:
         edges * (pair + 4) + num_targets * (pair / 2 + in_out), 4 * DIM * edges,
     )  # fmt: skip
     # A block of rows of which none is a target of any edge: then nothing is left to do by source.
-    nowhere = replace(block, place=torch.full_like(block.places(), -1))
+    nowhere = replace(block, row_of_node=torch.full_like(block.rows_of_nodes(), -1))
     both, by_target = seconds_of(backward(block), 3), seconds_of(backward(nowhere), 3)
     yield Work(
         "attention backward by target", by_target,

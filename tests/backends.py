@@ -12,8 +12,7 @@ from clinical_drug_discovery.ops.attention import Parameters, attend, attend_bac
 from clinical_drug_discovery.ops.backend import Backend
 from clinical_drug_discovery.ops.blocks import Block
 from clinical_drug_discovery.ops.buffers import zeros
-from clinical_drug_discovery.ops.mean import add_mean, mean_backward_by_type
-from clinical_drug_discovery.ops.precision import packed
+from clinical_drug_discovery.ops.mean import add_mean, mean_backward_by_type, packed
 
 
 @dataclass(frozen=True)

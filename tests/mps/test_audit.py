@@ -26,8 +26,6 @@ def test_every_path_passes(model: str, part: str) -> None:
     assert found["host_waits"] == {}  # the losses are copied at once, which a CPU does not show
     assert found["passed"]
     assert found["num_calls"] > MIN_CALLS
-    if model == "hgt" and "training" in part:  # rows are gathered as on a GPU
-        assert "embedding_dense_backward" in found["notes"]
 
 
 def csr(x: Tensor) -> Tensor:

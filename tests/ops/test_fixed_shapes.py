@@ -86,7 +86,7 @@ def test_without_filling_they_grow_with_every_step(
     if planted == "rows":
         monkeypatch.setattr(FixedSizes, "fit", lambda self, counts: counts)
     else:
-        name = "clinical_drug_discovery.ops.edge_chunks.filled_size"
+        name = "clinical_drug_discovery.ops.blocks.filled_size"
         monkeypatch.setattr(name, lambda count, most, device: count)
     counts = shapes_by_step(model, larger, whole=True)
     assert counts[-1] > 1.2 * counts[WARM_UP]

@@ -135,9 +135,9 @@ def check_sums(
     wanted += sums
     cpu.add_neighbors(messages, block, scale, out)
     assert off(out, wanted) < tolerance
-    if block.place is None:
+    if block.row_of_node is None:
         with pytest.raises(RuntimeError, match="no backward pass"):
-            block.places()
+            block.rows_of_nodes()
         return
     messages = draw(block.num_rows, padded(width), dtype=stored) / 16
     for node_type, (first, last) in enumerate(
@@ -255,7 +255,7 @@ def check_attention(given: Given, tolerance: float, stored_tolerance: float = BF
     assert (ours[2][alone] == 0).all()
     for value, exact in zip(ours, wanted, strict=True):
         assert off(value[~alone], exact[~alone]) < tolerance
-    if given.block.place is None:
+    if given.block.row_of_node is None:
         return
     log_total = wanted[0] + wanted[1].log()
     grad_q, by_scale, by_kv = given.backward(cpu_attention, log_total)

@@ -1,1 +1,1 @@
-"""The models: GraphSAGE, HGT, their layers and first weights, inference, files of embeddings."""
+"""The models: GraphSAGE, HGT, their layers and first weights, inference, embedding files."""

@@ -25,8 +25,8 @@ from clinical_drug_discovery.ops.attention import Parameters, attend, attend_bac
 from clinical_drug_discovery.ops.backend import Backend
 from clinical_drug_discovery.ops.blocks import Block
 from clinical_drug_discovery.ops.buffers import empty, zeros, zeros_like
+from clinical_drug_discovery.ops.linear import linear, linear_gradients
 from clinical_drug_discovery.ops.mean import own_rows
-from clinical_drug_discovery.ops.precision import linear, linear_gradients
 
 
 class Hgt(nn.Module):

@@ -1,4 +1,4 @@
-"""Exact embeddings of all nodes, layer by layer; one function for every model."""
+"""Layer-wise inference: exact embeddings of all nodes, for every model."""
 
 from __future__ import annotations
 
@@ -17,28 +17,27 @@ from clinical_drug_discovery.system.errors import InputError
 from clinical_drug_discovery.system.machine import empty_cache
 from clinical_drug_discovery.system.progress import Run
 
-_FINITE_ROWS = 8_192  # looked at a time: whole, this takes a copy of the embeddings
-
+_FINITE_ROWS = 8_192  # rows tested at a time: all at once would copy the embeddings
 
 Begun = TypeVar("Begun")
 
 
 class LayeredModel(Protocol[Begun]):
-    """What inference needs of a model: stages that work on any block of rows."""
+    """The part of a model that inference uses: stages that compute any block of rows."""
 
     @property
     def node_embedding(self) -> Tensor:
-        """Input of the first stage, shape (N, C)."""
+        """The input of the first stage, shape (N, C)."""
 
     @property
     def stages(self) -> Sequence[tuple[str, int]]:
-        """What is said of each stage, and the width of its output, in order."""
+        """Name and output width of each stage, in order."""
 
     def begin_stage(self, index: int, x: Tensor, backend: Backend) -> Begun:
         """Compute what all blocks of a stage need, once."""
 
     def apply_stage(self, index: int, x: Tensor, begun: Begun, block: Block) -> Tensor:
-        """Output of a stage for a block's target rows, activation included, shape (M, D)."""
+        """Return the output of a stage for a block's target rows, shape (M, D)."""
 
 
 @torch.no_grad()
@@ -49,21 +48,21 @@ def embed_all(
     backend: Backend,
     on_stage: Callable[[str], None] = lambda name: None,
 ) -> Tensor:
-    """Run one stage for all nodes, then the next, a chunk of nodes at a time.
+    """Compute one stage for all nodes, then the next, a chunk of nodes at a time.
 
-    Equal to the model's full forward pass for every chunk size. All chunks have the same size, as
-    GPUs prepare operations for each shape, and end where they do whatever the types: HGT's keys and
-    values of all sources are made again for each chunk, so few chunks are fast. At any moment only
-    the input and the output of one stage exist, (N, C) and (N, D), and a few buffers of
-    (chunk_size, max(C, D)); with HGT also 6 of (n, C) for the n nodes of the largest type, whatever
-    the chunk size, since a chunk needs the keys and values of all its sources.
+    The result equals the model's full forward pass, whatever the chunk size. All chunks have the
+    same size, because GPUs prepare operations for each shape, and may cross node types: HGT
+    computes the keys and values of all sources again for each chunk, so fewer chunks are faster.
+    At any moment only the input and the output of one stage exist, (N, C) and (N, D), and a few
+    buffers of (chunk_size, max(C, D)). HGT also needs 6 buffers of (n, C), for the n nodes of the
+    largest type, whatever the chunk size.
 
     Args:
-        model: on the device that it is to run on.
-        graph: on the model's device.
+        model: on the backend's device.
+        graph: on the same device.
         chunk_size: nodes at a time.
         backend: computes.
-        on_stage: called with each stage's name before it.
+        on_stage: is called with each stage's name before it.
 
     Returns:
         shape (N, D), on the CPU.
@@ -82,7 +81,7 @@ def embed_all(
 
 
 def _even_chunks(num_nodes: int, chunk_size: int) -> Iterator[tuple[int, int]]:
-    """Starts and stops of as few ranges of one size as cover all nodes; the last may overlap."""
+    """Yield starts and stops of ranges of one size that cover all nodes; the last may overlap."""
     count = -(-num_nodes // chunk_size)
     size = -(-num_nodes // count)
     for i in range(count):
@@ -97,7 +96,17 @@ def embed_nodes(
     chunk_size: int,
     backend: Backend,
 ) -> tuple[Tensor, Collapse]:
-    """Embed all nodes, and warn of node types that have collapsed.
+    """Embed all nodes, and warn about node types that have collapsed.
+
+    Args:
+        run: collects times, memory and warnings.
+        model: on the backend's device.
+        graph: on the CPU.
+        chunk_size: nodes at a time.
+        backend: computes.
+
+    Returns:
+        The embeddings, shape (N, D), on the CPU, and the collapse check of each node type.
 
     Raises:
         InputError: the embeddings hold NaN or infinity.

@@ -1,12 +1,10 @@
-"""Vectors that say where a node stands in the graph: what training starts from.
+"""Initial weights, and initial vectors of the nodes that reflect the graph's structure.
 
-Very sparse random projection of the graph's powers, after "Fast and Accurate Network Embeddings via
-Very Sparse Random Projection" (FastRP, arXiv:1908.11512), eq. 2 to 4, with edge types apart: each
-counts as much as the others, or 1,000 genes that a drug's effects share would drown its one target.
-Nodes with the same neighbours start alike; the 100 steps of training that a laptop affords do not
-bring drugs of one class together when every node starts at random.
-
-Initial weights.
+The vectors are random projections of the graph's powers, after "Fast and Accurate Network
+Embeddings via Very Sparse Random Projection" (FastRP, arXiv:1908.11512), eq. 2 to 4. Each edge type
+counts equally: otherwise the 1,000 genes that share a drug's effects would outweigh its one target.
+Nodes with the same neighbors start with similar vectors. From random vectors, 100 steps of training
+do not bring drugs of one class together.
 """
 
 from __future__ import annotations
@@ -20,19 +18,19 @@ from torch import Tensor
 from clinical_drug_discovery.graph.adjacency import adjacency, power, scale
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 
-_OWN = 0.25  # weight of a node's own random vector, that no two nodes be the same
-_ROWS = 8_192  # normalised at a time
+_OWN = 0.25  # weight of a node's own random vector: no two nodes get the same result
+_ROWS = 8_192  # rows normalized at a time
 
 
 def structural_vectors(graph: KnowledgeGraph, dim: int, generator: torch.Generator) -> Tensor:
-    """Random vectors, and their sums over neighbours and over neighbours' neighbours.
+    """Return sums of random vectors over neighbors and over neighbors' neighbors.
 
-    Three arrays of the result's size are needed meanwhile, and 8 bytes for each edge of a type.
+    Peak memory: three arrays of the result's size, and 8 bytes for each edge of a type.
 
     Args:
         graph: on the CPU.
         dim: length of a vector.
-        generator: of the random vectors.
+        generator: draws the random vectors.
 
     Returns:
         shape (N, dim), float32, each row of length sqrt(dim).
@@ -44,8 +42,8 @@ def structural_vectors(graph: KnowledgeGraph, dim: int, generator: torch.Generat
         for start in range(first, stop, _ROWS):
             part = slice(start, min(start + _ROWS, stop))
             near[part] += far[part] + _OWN * _unit(own[part])
-        # What all of a type share tells none of them apart. Summed by numpy: in one order, whatever
-        # the number of threads.
+        # The mean of a type tells none of its nodes apart. Numpy sums in one order, whatever the
+        # number of threads.
         if stop - first > 1:
             shared = near[first:stop].numpy().mean(axis=0, dtype=np.float64)
             near[first:stop] -= torch.from_numpy(shared).float()
@@ -54,9 +52,9 @@ def structural_vectors(graph: KnowledgeGraph, dim: int, generator: torch.Generat
 
 
 def _step(graph: KnowledgeGraph, x: Tensor) -> Tensor:
-    """Sums over neighbours, of length 1 for each edge type and then in all; 0 without edges.
+    """Sum x over neighbors, normalized to length 1 for each edge type and then in all.
 
-    A neighbour counts as a step of `typed` does from its end: hubs tell little apart.
+    Neighbors of high degree get a smaller weight. Nodes without edges get 0.
     """
     total = torch.zeros_like(x)
     for r, (src_type, dst_type) in enumerate(graph.endpoint_types):
@@ -75,6 +73,6 @@ def _unit(x: Tensor) -> Tensor:
 
 
 def uniform(shape: tuple[int, ...], in_dim: int, generator: torch.Generator) -> Tensor:
-    """Weights that keep the variance of what they map from `in_dim` numbers."""
+    """Draw uniform weights that keep the variance of an input of `in_dim` numbers."""
     bound = (3.0 / in_dim) ** 0.5
     return torch.empty(shape).uniform_(-bound, bound, generator=generator)

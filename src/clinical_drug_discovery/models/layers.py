@@ -15,7 +15,7 @@ from torch.nn import functional
 from clinical_drug_discovery.models.initialisation import uniform
 from clinical_drug_discovery.ops.blocks import Block
 from clinical_drug_discovery.ops.buffers import empty, zeros_like
-from clinical_drug_discovery.ops.precision import linear, linear_gradients
+from clinical_drug_discovery.ops.linear import linear, linear_gradients
 
 _EPS = 1e-5
 _MEAN = 0.5  # mean of a relation's first weights, in standard deviations
@@ -87,7 +87,7 @@ class TypedLinear(nn.Module):
 
 
 class _TypedLinear(torch.autograd.Function):
-    """Some thousands of rows at a time; what lies before the norm is computed again backwards."""
+    """`TypedLinear`, a few thousand rows at a time; the backward pass recomputes the map."""
 
     @staticmethod
     def forward(
@@ -121,18 +121,17 @@ class _TypedLinear(torch.autograd.Function):
 
 
 class DistMult(nn.Module):
-    """Scores a triple as sum_d z_src[d] * w_relation[d] * z_dst[d] / sqrt(D).
+    """Score a triple as sum_d z_src[d] * w_relation[d] * z_dst[d] / sqrt(D).
 
     "Embedding Entities and Relations for Learning and Inference in Knowledge Bases"
-    (arXiv:1412.6575), eq. 2 with a diagonal matrix. It is symmetric, as the facts are; the division
-    keeps what random vectors of any dimension score near `_FIRST_WEIGHT`. Scores compare targets of
-    one source and relation; they are no probabilities.
+    (arXiv:1412.6575), eq. 2 with a diagonal matrix. It is symmetric, as the facts are. The division
+    keeps the scores of random vectors near `_FIRST_WEIGHT`, whatever D. Scores rank the targets of
+    one source and relation; they are not probabilities.
 
-    The weights of a relation start spread around a mean of half their deviation. Were all alike,
-    each fact would draw its ends together in every dimension, and the drugs nearest to a statin
-    would be those that it must not be taken with; so it is rather what relates to the same nodes.
-    With a mean of 0 training is slower, since it starts from vectors that are alike where nodes are
-    near: see docs/evaluation.md.
+    A relation's weights start at random, with a mean of half their standard deviation. If all were
+    equal, each fact would pull its endpoints together in every dimension: the drugs nearest to a
+    statin would be those that must not be taken with it, instead of those with the same targets.
+    With a mean of 0 training is slower, because nearby nodes start with similar vectors.
     """
 
     def __init__(self, num_relations: int, dim: int, generator: torch.Generator) -> None:
@@ -141,7 +140,7 @@ class DistMult(nn.Module):
         self.relation = nn.Parameter(_FIRST_WEIGHT * (_MEAN + spread) / (1 + _MEAN**2) ** 0.5)
 
     def forward(self, z: Tensor, src: Tensor, relation: Tensor, dst: Tensor) -> Tensor:
-        """Score triples.
+        """Return the scores of triples.
 
         Args:
             z: shape (M, D), embeddings.

@@ -17,14 +17,13 @@ from clinical_drug_discovery.models.layers import layer_norm, layer_norm_backwar
 from clinical_drug_discovery.ops.backend import Backend
 from clinical_drug_discovery.ops.blocks import Block
 from clinical_drug_discovery.ops.buffers import empty, zeros, zeros_like
-from clinical_drug_discovery.ops.mean import add_mean, mean_backward_by_type, own_rows
-from clinical_drug_discovery.ops.precision import (
+from clinical_drug_discovery.ops.linear import (
     linear,
     linear_backward,
     linear_gradients,
     linear_into,
-    packed,
 )
+from clinical_drug_discovery.ops.mean import add_mean, mean_backward_by_type, own_rows, packed
 
 
 class GraphSage(nn.Module):

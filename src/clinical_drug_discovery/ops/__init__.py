@@ -1,5 +1,5 @@
-"""The only place with edge-sized work. One autograd function per operation, two backends.
+"""Operations on edges and rows, and their gradients. All edge-sized work is here.
 
-On the CPU the kernels of `cpu`, elsewhere the chunked torch code of `reference`, which is also the
-oracle of the tests. No tensor of shape (num_edges, dim) exists on either path, forward or backward.
+Each operation has two backends: the CPU kernels in `cpu`, and torch's operations in `reference`. No
+tensor of shape (num_edges, dim) exists on either, forward or backward.
 """

@@ -26,8 +26,9 @@ from clinical_drug_discovery.ops.backend import Backend
 from clinical_drug_discovery.ops.blocks import Block
 from clinical_drug_discovery.ops.buffers import empty, zeros, zeros_like
 from clinical_drug_discovery.ops.cpu import attention as cpu_attention
+from clinical_drug_discovery.ops.fixed_shapes import needs_fixed_shapes
+from clinical_drug_discovery.ops.linear import linear_backward, linear_into
 from clinical_drug_discovery.ops.mean import own_rows
-from clinical_drug_discovery.ops.precision import linear_backward, linear_into
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def attend(x: Tensor, parameters: Parameters, block: Block) -> tuple[Tensor, Ten
     for src_type, edge_types in stream.by_source_type():
         stream.keys_and_values(src_type)
         for r in edge_types:
-            rows = stream.rows(r)
+            rows = block.rows_into(r)
             stream.operations.attend(
                 block, r, q[rows], stream.mapped(r), parameters.scale[r],
                 running_max[rows], denominator[rows], numerator[rows],
@@ -156,7 +157,7 @@ def attend_backward(
         heads = stream.buffer("heads", src_type).flatten(1)
         grad_heads = stream.buffer("grad heads", src_type).flatten(1).zero_()
         for r in edge_types:
-            rows = stream.rows(r)
+            rows = block.rows_into(r)
             kv, grad_kv = stream.mapped(r), stream.buffer("grad kv", src_type)
             grads.scale[r] = stream.operations.attend_backward(
                 block, r, qg[rows], kv, scale[r], log_total[rows], delta[rows],
@@ -206,8 +207,8 @@ class _Stream:
         self.x, self.parameters, self.block = x, parameters, block
         self.width = parameters.weight.shape[1] // 3
         self.operations: ModuleType = cpu_attention if block.backend.kernels else reference
-        bounds = [block.graph.node_range(src_type) for src_type, _ in self.by_source_type()]
-        self._most = max((last - first for first, last in bounds), default=0)
+        ranges = [block.graph.node_range(src_type) for src_type, _ in self.by_source_type()]
+        self._most = max((last - first for first, last in ranges), default=0)
         self._buffers: dict[str, Tensor] = {}
         stored = block.backend.storage_dtype(x.dtype)
         self._dtypes = {
@@ -226,11 +227,6 @@ class _Stream:
             if self.block.row_ptr[dst_type] < self.block.row_ptr[dst_type + 1]:
                 groups.setdefault(src_type, []).append(r)
         return list(groups.items())
-
-    def rows(self, edge_type: int) -> slice:
-        """Return the target rows of an edge type."""
-        dst_type = self.block.graph.endpoint_types[edge_type][1]
-        return slice(*self.block.row_ptr[dst_type : dst_type + 2])
 
     def buffer(self, name: str, node_type: int) -> Tensor:
         """Return the buffer of a name for the nodes of a type, shape (n, 2, P)."""
@@ -280,6 +276,6 @@ class _Stream:
         return torch.cat([matrices[edge_type] for matrices in parts])
 
     def sources(self, edge_type: int) -> Tensor | slice:
-        """Return the nodes with edges of a type; for torch's operations all of their type."""
-        kernels = self.operations is cpu_attention
-        return self.block.graph.sources[edge_type] if kernels else slice(None)
+        """Return the nodes with edges of a type; on GPUs all nodes of their node type."""
+        graph = self.block.graph
+        return slice(None) if needs_fixed_shapes(graph.device) else graph.sources[edge_type]

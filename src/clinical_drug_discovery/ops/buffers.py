@@ -1,12 +1,10 @@
-"""Large buffers, in huge pages, some of them kept for the next ones of their size.
+"""Large buffers in huge pages, some of them kept and reused.
 
-The pages of a buffer that the system gives are cleared one by one as they are first touched. For
-buffers of a hundred MiB, twenty an epoch, that took as long as a sixth of the epoch, and several
-times that on a virtual machine whose host takes back what is freed. So they are made in huge pages,
-which numpy asks Linux for and torch does not, and those of up to 64 MiB go from one tensor to the
-next. What is kept gives way to whatever of another size is asked for.
-
-Several tensors in one array, so that they are cleared or changed by one operation.
+The system clears each page of a new buffer when it is first touched. For twenty buffers of a
+hundred MiB in an epoch that took a sixth of the epoch, and several times as long on a virtual
+machine whose host takes freed memory back. So buffers are allocated in huge pages, which numpy asks
+Linux for and torch does not, and those of up to 64 MiB are kept for later tensors. A request for
+another size frees kept buffers first.
 """
 
 from __future__ import annotations
@@ -20,10 +18,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-_LEAST_BYTES = 8 << 20  # below this the C heap keeps them
+_LEAST_BYTES = 8 << 20  # the C heap keeps smaller buffers
 _STEP = 2 << 20  # sizes are multiples of it: the rows of batches differ by less
-_MOST_SPARE = 1.125  # of the bytes that are asked for, in a buffer that is used again
-#: That are kept for later. Three times as many made the peak 3% higher, and no epoch shorter.
+_MOST_SPARE = 1.125  # a reused buffer may be larger than the request by this factor
+#: Bytes that are kept for later. Three times as many raised the peak by 3%, and saved no time.
 MOST_IDLE_BYTES = 64 << 20
 _NUMPY = {torch.float32: np.float32, torch.float64: np.float64, torch.bfloat16: np.uint16}
 Block = npt.NDArray[np.uint8]
@@ -31,7 +29,13 @@ Lent = npt.NDArray[np.generic]
 
 
 def empty(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
-    """A buffer with anything in it, on the device of `like` and of its type if no other is said."""
+    """Return an uninitialized buffer.
+
+    Args:
+        like: has the device, and the dtype if no other is given.
+        shape: of the buffer.
+        dtype: of the buffer.
+    """
     dtype = dtype or like.dtype
     num_bytes = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
     if num_bytes < _LEAST_BYTES or like.device.type != "cpu" or dtype not in _NUMPY:
@@ -40,21 +44,21 @@ def empty(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor
 
 
 def zeros(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
-    """A buffer of zeros, on the device of `like` and of its type if no other is said."""
+    """Return a buffer of zeros; the arguments are those of `empty`."""
     return empty(like, *shape, dtype=dtype).zero_()
 
 
 def release_buffers() -> None:
-    """Give back to the system what is kept and not in use."""
+    """Return the kept buffers to the system."""
     _POOL.release()
 
 
 class _Pool:
-    """Blocks of memory, lent as arrays that come back once nothing refers to them."""
+    """Blocks of memory, lent as arrays that return once nothing refers to them."""
 
     def __init__(self) -> None:
-        self._free: list[Block] = []  # in the order in which they came back
-        self._lock = threading.RLock()  # of its thread: a block may come back at any time
+        self._free: list[Block] = []  # in the order of their return
+        self._lock = threading.RLock()  # reentrant: a block may return at any time
 
     def lend(self, num_bytes: int, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Lent:
         with self._lock:
@@ -91,20 +95,23 @@ class _Pool:
 _POOL = _Pool()
 
 
-def cut(values: Tensor, alike: Sequence[Tensor]) -> list[Tensor]:
-    """The parts of an array, as views of the shapes of some tensors, in their order.
+def _cut(values: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """Cut an array into views with the shapes of some tensors.
 
     Args:
-        values: shape (at least as many numbers as the tensors have,).
-        alike: any tensors.
+        values: one dimension, with at least as many numbers as the tensors have.
+        like: any tensors.
     """
-    sizes = [tensor.numel() for tensor in alike]
+    sizes = [tensor.numel() for tensor in like]
     parts = values[: sum(sizes)].split(sizes)
-    return [part.view(tensor.shape) for part, tensor in zip(parts, alike, strict=True)]
+    return [part.view(tensor.shape) for part, tensor in zip(parts, like, strict=True)]
 
 
 def zeros_like(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Zeros of the shapes of some tensors of one type and device."""
+    """Return zeros with the shapes of some tensors, which share a dtype and a device.
+
+    They are views of one array, cleared by one operation.
+    """
     count = sum(tensor.numel() for tensor in tensors)
     first = tensors[0]
-    return cut(torch.zeros(count, dtype=first.dtype, device=first.device), tensors)
+    return _cut(torch.zeros(count, dtype=first.dtype, device=first.device), tensors)

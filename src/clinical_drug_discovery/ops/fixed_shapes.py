@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-DEVICE_TYPES = ("mps", "cuda")  #: devices that prepare operations for each shape
+DEVICE_TYPES: tuple[str, ...] = ("mps", "cuda")  #: devices that prepare operations for each shape
 Counts = npt.NDArray[np.integer]
 _LEAST_EDGES = 64
 

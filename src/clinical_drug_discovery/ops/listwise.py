@@ -1,6 +1,7 @@
-"""The loss of telling targets of facts from other nodes of their type, without the scores of all.
+"""The listwise loss: tell the target of each positive from candidates of its type.
 
-Notation: M rows of a batch, D dimensions, B facts, T node types, K candidates of each, R relations.
+Notation: M rows of a batch, D dimensions, B positives, T node types, K candidates of each type,
+R relations.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from clinical_drug_discovery.ops.buffers import zeros
 from clinical_drug_discovery.system.errors import check_shape
 
-FACT_CHUNK = 512  # with 512 candidates and dimensions 1 MiB for each buffer
+FACT_CHUNK = 512  # positives at a time: with 512 candidates and dimensions 1 MiB per buffer
 
 
 def listwise_loss(
@@ -28,28 +29,33 @@ def listwise_loss(
     excluded: Tensor,
     centring: float,
 ) -> Tensor:
-    """Mean over facts (s, r, t) of log(exp f(s, r, t) + sum over c of exp f(s, r, c)) - f(s, r, t).
+    """Compute the softmax cross-entropy of targets among candidates, plus a centring term.
 
-    The sum is over the candidates of t's type that are not excluded, and f(s, r, t) =
-    sum_d z[s, d] weight[r, d] z[t, d] / sqrt(D): the softmax of "Knowledge Base Completion:
-    Baselines Strike Back" (arXiv:1705.10744), eq. 1, over a sample. It is blind to what all nodes
-    of a type have in common, so `centring` times the mean over types of |mean of z|^2 / D is added,
-    the means over candidates. The gradients are computed along with the loss, a chunk of facts at a
-    time, so that no scores of size B K and no rows of size B D exist; kept for the backward pass is
-    one (M, D) buffer.
+    For a positive (s, r, t) the loss is
+
+        log(exp f(s, r, t) + sum over candidates c of exp f(s, r, c)) - f(s, r, t)
+
+    with f(s, r, t) = sum_d z[s, d] weight[r, d] z[t, d] / sqrt(D): the softmax of "Knowledge Base
+    Completion: Baselines Strike Back" (arXiv:1705.10744), eq. 1, over sampled candidates of t's
+    type. It does not change when a vector is added to all nodes of a type. So `centring` times the
+    mean over types of |mean of z|^2 / D is added, with means over candidates.
+
+    The gradients are computed together with the loss, a chunk of positives at a time, so no scores
+    of shape (B, K) and no rows of shape (B, D) exist. Kept for the backward pass: one (M, D)
+    buffer.
 
     Args:
         z: shape (M, D), embeddings.
-        weight: shape (R, D), of the relations.
-        facts: sources, relations and targets, shape (B,) each, int64; sources and targets are rows
-            of z, and facts are ordered by the type of the target.
-        fact_ptr: the facts with a target of type t are fact_ptr[t]:fact_ptr[t + 1].
+        weight: shape (R, D), a vector for each relation.
+        facts: sources, relations and targets, shape (B,) each, int64. Sources and targets are rows
+            of z. The positives are ordered by the type of their target.
+        fact_ptr: the positives with a target of type t are fact_ptr[t]:fact_ptr[t + 1].
         candidates: shape (T, K), int64, rows of z.
         excluded: shape (B, K), bool: candidates of the target's type that do not count.
-        centring: 0 for the softmax alone.
+        centring: weight of the centring term.
 
     Returns:
-        The loss, a number; 0 without facts.
+        The mean over the positives, a number; 0 without positives.
     """
     check_shape("weight", weight, None, z.shape[1])
     check_shape("excluded", excluded, len(facts[0]), candidates.shape[1])
@@ -76,19 +82,19 @@ class _ListwiseLoss(torch.autograd.Function):
         total = z.new_zeros(())
         part = 1 / max(fact_ptr[-1], 1)
         ends = list(pairwise(fact_ptr))
-        of_mean = centring / (part * z.shape[1] * max(sum(a < b for a, b in ends), 1))
+        mean_factor = centring / (part * z.shape[1] * max(sum(a < b for a, b in ends), 1))
         for of_type, (first, last) in zip(candidates, ends, strict=True):
             if first == last:
                 continue
             others = z[of_type]
             mean = others.mean(dim=0)
-            total += of_mean * mean.square().sum()
-            by_others = (2 * of_mean / len(others) * mean).repeat(len(others), 1)
+            total += mean_factor * mean.square().sum()
+            grad_others = (2 * mean_factor / len(others) * mean).repeat(len(others), 1)
             for start in range(first, last, FACT_CHUNK):
                 at = slice(start, min(start + FACT_CHUNK, last))
                 chunk = [end[at] for end in facts]
-                total += _add(z, weight, chunk, others, excluded[at], by_others, ctx.grads)
-            grad_z.index_add_(0, of_type, by_others)
+                total += _add(z, weight, chunk, others, excluded[at], grad_others, ctx.grads)
+            grad_z.index_add_(0, of_type, grad_others)
         ctx.part = part
         return total * part
 
@@ -107,25 +113,25 @@ def _add(
     facts: list[Tensor],
     others: Tensor,
     excluded: Tensor,
-    by_others: Tensor,
+    grad_others: Tensor,
     grads: tuple[Tensor, Tensor],
 ) -> Tensor:
-    """Add the gradients of the sum over some facts of one target type; returns the sum."""
+    """Return the sum of the loss over some positives of one target type; add its gradients."""
     src, relation, dst = facts
     x, scaled, y = z[src], weight[relation].div_(z.shape[1] ** 0.5), z[dst]
     query = x * scaled
     own = (query * y).sum(dim=1)
     logits = (query @ others.T).masked_fill_(excluded, -torch.inf)
-    whole = torch.logaddexp(own, logits.logsumexp(dim=1))
-    by_own = torch.exp(own - whole).sub_(1)
-    shares = logits.sub_(whole[:, None]).exp_()
-    by_query = torch.addmm(y.mul_(by_own[:, None]), shares, others)
-    by_others.addmm_(shares.T, query)
+    log_total = torch.logaddexp(own, logits.logsumexp(dim=1))
+    grad_own = torch.exp(own - log_total).sub_(1)
+    weights = logits.sub_(log_total[:, None]).exp_()
+    grad_query = torch.addmm(y.mul_(grad_own[:, None]), weights, others)
+    grad_others.addmm_(weights.T, query)
     grad_z, grad_weight = grads
-    grad_z.index_add_(0, dst, query.mul_(by_own[:, None]))
-    grad_z.index_add_(0, src, by_query * scaled)
-    # Few relations, many facts of each: added one by one, they would wait for each other.
+    grad_z.index_add_(0, dst, query.mul_(grad_own[:, None]))
+    grad_z.index_add_(0, src, grad_query * scaled)
+    # A product with one-hot rows: index_add_ of many facts into few relations is slow.
     relations = torch.arange(len(weight), device=z.device)
     of_relation = (relation == relations[:, None]).to(z.dtype)
-    grad_weight.addmm_(of_relation, by_query.mul_(x), alpha=z.shape[1] ** -0.5)
-    return (whole - own).sum()
+    grad_weight.addmm_(of_relation, grad_query.mul_(x), alpha=z.shape[1] ** -0.5)
+    return (log_total - own).sum()

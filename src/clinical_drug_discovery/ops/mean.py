@@ -1,4 +1,4 @@
-"""Mean over neighbours, the aggregator of GraphSAGE, and the selection of rows.
+"""Mean over neighbors, the aggregator of GraphSAGE, and the selection of rows.
 
 Notation: N nodes, M target rows of a block, C columns.
 """
@@ -13,14 +13,32 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
 
 from clinical_drug_discovery.ops import reference
 from clinical_drug_discovery.ops.backend import Backend
 from clinical_drug_discovery.ops.blocks import Block
 from clinical_drug_discovery.ops.buffers import empty, zeros
 from clinical_drug_discovery.ops.cpu import neighbors as cpu_neighbors
-from clinical_drug_discovery.ops.precision import packed
+
+
+def packed(x: Tensor, backend: Backend, scale: Tensor | None = None) -> Tensor:
+    """Return the rows of x in the layout that edges gather them in.
+
+    Args:
+        x: shape (N, C).
+        backend: decides on dtype and padding.
+        scale: shape (N,), factors of the rows; None for ones.
+
+    Returns:
+        shape (N, padded C), in the storage dtype.
+    """
+    num_rows, width = x.shape
+    result = empty(x, num_rows, backend.padded(width), dtype=backend.storage_dtype(x.dtype))
+    for rows in backend.row_chunks(0, num_rows):
+        part = x[rows] if scale is None else x[rows] * scale[rows, None]
+        result[rows, :width] = part
+    result[:, width:] = 0
+    return result
 
 
 def add_mean(messages: Tensor, block: Block, out: Tensor) -> Tensor:
@@ -30,7 +48,7 @@ def add_mean(messages: Tensor, block: Block, out: Tensor) -> Tensor:
     1, line 4, with a mean. A row without edges gets 0.
 
     Args:
-        messages: shape (N, at least C), `precision.packed` rows of the graph's nodes.
+        messages: shape (N, at least C), `packed` rows of the graph's nodes.
         block: M target rows.
         out: shape (M, C), zeros; changed in place.
     """
@@ -53,9 +71,9 @@ def mean_backward_by_type(grad: Tensor, block: Block) -> Iterator[tuple[slice, T
     """
     graph, operations = block.graph, _operations(block.backend)
     messages = packed(grad, block.backend, _inverse_degree(block, grad))
-    bounds = list(pairwise(graph.type_offsets))
-    buffer = empty(grad, max(last - first for first, last in bounds), grad.shape[1])
-    for node_type, (first, last) in enumerate(bounds):
+    ranges = list(pairwise(graph.type_offsets))
+    buffer = empty(grad, max(last - first for first, last in ranges), grad.shape[1])
+    for node_type, (first, last) in enumerate(ranges):
         out = buffer[: last - first].zero_()
         operations.add_neighbors_backward(messages, block, node_type, out)
         yield slice(first, last), out
@@ -82,8 +100,6 @@ def gather_rows(x: Tensor, rows: Tensor) -> Tensor:
     Returns:
         shape (K, C).
     """
-    if x.device.type != "cpu":
-        return functional.embedding(rows, x)
     gathered: Tensor = _Gathered.apply(x, rows)  # type: ignore[no-untyped-call]  # torch has no types for it
     return gathered
 
@@ -97,7 +113,7 @@ def own_rows(x: Tensor, rows: Tensor | slice) -> Tensor:
 
 
 class _Gathered(torch.autograd.Function):
-    """Row selection on the CPU, where `index_add_` adds in order, with reused buffers."""
+    """Row selection with reused buffers; on the CPU `index_add_` adds in order."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, rows: Tensor) -> Tensor:

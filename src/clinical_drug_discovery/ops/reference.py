@@ -14,9 +14,9 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from clinical_drug_discovery.ops.blocks import Block
-from clinical_drug_discovery.ops.edge_chunks import EDGE_CHUNK, EdgeChunk
+from clinical_drug_discovery.ops.blocks import Block, EdgeChunk
 
+EDGE_CHUNK = 1 << 15  # edges at a time: with 256 float32 columns their messages take 32 MiB
 _GROUP = 16  # chunks of edges whose logits are kept together: 16 MiB of them
 
 
@@ -35,9 +35,9 @@ def add_neighbors(
         chunk_size: edges at a time; peak extra memory is chunk_size (2 C itemsize + 40) bytes.
     """
     graph = block.graph
-    for r, (src_type, dst_type) in enumerate(graph.endpoint_types):
+    for r, (src_type, _) in enumerate(graph.endpoint_types):
         of_type = messages[slice(*graph.node_range(src_type)), : out.shape[1]]
-        rows = out[slice(*block.row_ptr[dst_type : dst_type + 2])]
+        rows = out[block.rows_into(r)]
         for row, source, real in block.edges.chunks(r, chunk_size or EDGE_CHUNK):
             part = of_type.index_select(0, source).to(out.dtype)
             rows.index_add_(0, row, part if real is None else part.mul_(real[:, None]))
@@ -61,10 +61,10 @@ def add_neighbors_backward(
         chunk_size: as in `add_neighbors`.
     """
     graph = block.graph
-    for r, (src_type, dst_type) in enumerate(graph.endpoint_types):
+    for r, (src_type, _) in enumerate(graph.endpoint_types):
         if src_type != node_type:
             continue
-        rows = messages[slice(*block.row_ptr[dst_type : dst_type + 2]), : out.shape[1]]
+        rows = messages[block.rows_into(r), : out.shape[1]]
         for row, source, real in block.edges.chunks(r, chunk_size or EDGE_CHUNK):
             part = rows.index_select(0, row).to(out.dtype)
             out.index_add_(0, source, part if real is None else part.mul_(real[:, None]))

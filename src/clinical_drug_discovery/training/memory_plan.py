@@ -19,7 +19,7 @@ from clinical_drug_discovery.graph.knowledge_graph import EdgeType, KnowledgeGra
 from clinical_drug_discovery.ops.backend import Backend, choose_backend, padded
 from clinical_drug_discovery.ops.buffers import MOST_IDLE_BYTES
 from clinical_drug_discovery.ops.cpu.attention import PIECE_EDGES
-from clinical_drug_discovery.ops.edge_chunks import EDGE_CHUNK
+from clinical_drug_discovery.ops.reference import EDGE_CHUNK
 from clinical_drug_discovery.system.errors import DoesNotFitError, InputError
 from clinical_drug_discovery.system.machine import (
     GIB,

@@ -1,11 +1,12 @@
-"""Attention over one edge type as CPU kernels, compiled by numba on first use and cached on disk.
+"""CPU kernels of the attention over one edge type.
 
-Every row is summed by one thread in the order of its edges: results depend neither on the number of
-threads nor on the run. Rows that are gathered together (key and value, query and gradient) lie side
-by side, so that an edge touches one place in memory, and may be stored as bfloat16.
+Numba compiles them on first use and caches them on disk. One thread sums each row, in the order of
+its edges, so results depend neither on the number of threads nor on the run. Rows that are gathered
+together (key and value, query and gradient) lie side by side, so an edge reads one place in memory.
+They may be stored in bfloat16.
 
 Notation: M target rows, n source nodes, H heads of d channels, P = H d with d a multiple of
-`simd.LANES`. The arrays of rows come flat.
+`LANES`. The kernels take arrays of rows flat.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from clinical_drug_discovery.ops.cpu.neighbors import (
     NUM_PARTS,
     Degrees,
     balanced_parts,
-    edges_between,
+    edges_of,
     flat,
     next_row,
     prefetch_row,
@@ -50,8 +51,8 @@ from clinical_drug_discovery.ops.cpu.simd import (
 
 __all__ = ["attend", "attend_backward", "map_heads", "map_heads_backward"]
 
-PIECE_EDGES = 1 << 18  # whose shares are kept from one kernel to the next
-_EDGES = 8  # of a row at a time: what is computed of them stays in the first cache
+PIECE_EDGES = 1 << 18  #: edges whose factors one kernel of a backward pass leaves to the next
+_EDGES = 8  # edges of a row at a time: their intermediate results stay in the L1 cache
 
 
 def attend(
@@ -60,11 +61,11 @@ def attend(
     q: Tensor,
     kv: Tensor,
     scale: Tensor,
-    highest: Tensor,
-    sums: Tensor,
-    weighted: Tensor,
+    running_max: Tensor,
+    denominator: Tensor,
+    numerator: Tensor,
 ) -> None:
-    """The same as `reference.attend`, without any buffer of the size of the edges."""
+    """Do the same as `reference.attend`, without any edge-sized buffer."""
     graph, (src_type, dst_type) = block.graph, block.graph.endpoint_types[edge_type]
     nodes, indptr = block.nodes_of(dst_type).numpy(), graph.indptr_of(edge_type).numpy()
     degree = indptr[nodes + 1] - indptr[nodes]
@@ -73,7 +74,7 @@ def attend(
     for low, high in tables(first, last, kv[0].nbytes, degree):
         _attend(
             parts, nodes, indptr, graph.src.numpy(), low, high, first, flat(q), q.stride(0),
-            flat(kv), scale.numpy(), highest.numpy(), sums.numpy(), weighted.numpy(),
+            flat(kv), scale.numpy(), running_max.numpy(), denominator.numpy(), numerator.numpy(),
         )  # fmt: skip
 
 
@@ -88,19 +89,19 @@ def attend_backward(
     grad_q: Tensor,
     grad_kv: Tensor,
 ) -> Tensor:
-    """The same as `reference.attend_backward`, without any buffer of the size of the edges."""
+    """Do the same as `reference.attend_backward`, without any edge-sized buffer."""
     graph, (src_type, dst_type) = block.graph, block.graph.endpoint_types[edge_type]
     nodes, indptr = block.nodes_of(dst_type).numpy(), graph.indptr_of(edge_type).numpy()
-    mirror = graph.indptr_of(graph.reverse_edge_type[edge_type]).numpy()
+    reverse_indptr = graph.indptr_of(graph.reverse_edge_type[edge_type]).numpy()
     src = graph.src.numpy()
     first_src, first_dst = graph.type_offsets[src_type], graph.type_offsets[dst_type]
     given = scale.numpy(), log_total.numpy(), delta.numpy(), grad_q.numpy()
     grad_scale = torch.zeros(NUM_PARTS, len(scale), dtype=scale.dtype)
-    by_source = np.diff(mirror)
-    source_parts = balanced_parts(by_source)
-    pieces = _pieces(indptr, qg[0].nbytes, by_source)
+    source_degree = np.diff(reverse_indptr)
+    source_parts = balanced_parts(source_degree)
+    pieces = _pieces(indptr, qg[0].nbytes, source_degree)
     most = max(int(indptr[stop] - indptr[start]) for start, stop in pieces)
-    shares = flat(torch.empty(most, 2 * len(scale), dtype=qg.dtype))
+    factors = flat(torch.empty(most, 2 * len(scale), dtype=qg.dtype))
     for start, stop in pieces:
         rows = slice(*np.searchsorted(nodes, (start, stop)))
         degree = indptr[nodes[rows] + 1] - indptr[nodes[rows]]
@@ -108,22 +109,22 @@ def attend_backward(
         for low, high in tables(*graph.node_range(src_type), kv[0].nbytes, degree):
             _backward_by_target(
                 parts, nodes, indptr, src, low, high, first_src, indptr[start], flat(qg),
-                flat(kv), *given, grad_scale.numpy(), shares,
+                flat(kv), *given, grad_scale.numpy(), factors,
             )  # fmt: skip
         _backward_by_source(
-            source_parts, mirror, src, first_dst + start, first_dst + stop, start == 0,
-            block.places().numpy(), block.row_ptr[dst_type], graph.reverse_edges.numpy(),
-            indptr[start], flat(qg), shares, scale.numpy(), flat(grad_kv), grad_q.shape[1],
+            source_parts, reverse_indptr, src, first_dst + start, first_dst + stop, start == 0,
+            block.rows_of_nodes().numpy(), block.row_ptr[dst_type], graph.reverse_edges.numpy(),
+            indptr[start], flat(qg), factors, scale.numpy(), flat(grad_kv), grad_q.shape[1],
         )  # fmt: skip
     return grad_scale.sum(dim=0)
 
 
 def _pieces(
-    indptr: npt.NDArray[np.int64], row_bytes: int, by_source: Degrees
+    indptr: npt.NDArray[np.int64], row_bytes: int, source_degree: Degrees
 ) -> list[tuple[int, int]]:
-    """Ranges of target nodes whose rows fit the cache and whose edges' shares fit their buffer."""
+    """Cut target nodes into ranges whose rows fit the cache and whose edges fit the buffer."""
     pieces = []
-    for start, last in tables(0, len(indptr) - 1, row_bytes, by_source):
+    for start, last in tables(0, len(indptr) - 1, row_bytes, source_degree):
         while start < last:
             most = np.searchsorted(indptr, indptr[start] + PIECE_EDGES, side="right") - 1
             stop = min(last, max(start + 1, int(most)))
@@ -133,24 +134,19 @@ def _pieces(
 
 
 @numba.njit(inline="always")
-def _edges_of(j, last, indptr, dst, low, high):  # type: ignore[no-untyped-def]  # numba infers its types
-    """A source's edges to targets from `low` to below `high`; none from `last` on."""
-    if j >= last:
-        return np.int64(0), np.int64(0)
-    return edges_between(dst, indptr[j], indptr[j + 1], low, high)
-
-
-@numba.njit(inline="always")
-def _prefetch_target(edge, dst, place, first_row, mirrored, first_edge, qg, shares, heads, width):  # type: ignore[no-untyped-def]  # numba infers its types
-    row = place[dst[edge]] - first_row
+def _prefetch_target(  # type: ignore[no-untyped-def]  # numba infers its types
+    edge, dst, row_of_node, first_row, reverse, first_edge, qg, factors, heads, width
+):
+    """Prefetch the row of an edge's target, and the factors of its reverse edge."""
+    row = row_of_node[dst[edge]] - first_row
     if row >= 0:
-        prefetch(shares, (mirrored[edge] - first_edge) * 2 * heads)
+        prefetch(factors, (reverse[edge] - first_edge) * 2 * heads)
         prefetch_row(qg, row * 2 * width, 2 * width)
 
 
 @numba.njit(inline="always")
 def _repeat(values, count, out):  # type: ignore[no-untyped-def]  # numba infers its types
-    """Write some values one after the other, `count` times."""
+    """Write the values `count` times, one after the other."""
     size = np.uint64(len(values))  # unsigned: none of these counts from the end
     for i in range(np.uint64(count)):
         for j in range(size):
@@ -208,33 +204,37 @@ def _add_heads(count, factors, places, rows, starts, out, first, num_heads, dim)
 
 @numba.njit(parallel=True, cache=True, nogil=True, fastmath=FAST)
 def _attend(  # type: ignore[no-untyped-def]  # numba infers its types  # noqa: C901  # one loop nest: a call per edge would cost more than the edge
-    parts, nodes, indptr, src, low, high, first, q, stride, kv, scale, highest, sums, weighted
-):
-    """Carry a running softmax over the edges into each row."""
-    num_heads, width = len(scale), weighted.shape[1]
+    parts, nodes, indptr, src, low, high, first, q, stride, kv, scale, running_max, denominator,
+    numerator,
+):  # fmt: skip
+    """Add the edges into each row to its running softmax.
+
+    Edges whose source is not in low:high are skipped.
+    """
+    num_heads, width = len(scale), numerator.shape[1]
     dim = width // num_heads
     for part in numba.prange(len(parts) - 1):
         acc = np.empty(width, scale.dtype)
         logits = np.empty(_EDGES * num_heads, scale.dtype)
-        top = np.empty(num_heads, scale.dtype)
-        own = np.empty(num_heads, scale.dtype)  # of the row's sums
+        new_max = np.empty(num_heads, scale.dtype)
+        total_weight = np.empty(num_heads, scale.dtype)
         factor = np.empty_like(logits)
         _repeat(scale, _EDGES, factor)
         starts = np.empty(_EDGES, np.int64)
-        places = np.arange(_EDGES) * num_heads
+        factor_at = np.arange(_EDGES) * num_heads
         last = parts[part + 1]
         row, begin, end = next_row(parts[part], last, nodes, indptr, src, low, high)
         while row < last:
-            then, then_begin, then_end = next_row(row + 1, last, nodes, indptr, src, low, high)
-            prefetch_sources(kv, src, then_begin, then_end, first, 2 * width)
+            later, later_begin, later_end = next_row(row + 1, last, nodes, indptr, src, low, high)
+            prefetch_sources(kv, src, later_begin, later_end, first, 2 * width)
             for c in range(width):
-                acc[c] = weighted[row, c]
+                acc[c] = numerator[row, c]
             for h in range(num_heads):
-                own[h] = sums[row, h]
+                total_weight[h] = denominator[row, h]
             for start in range(begin, end, _EDGES):
                 count = min(_EDGES, end - start)
                 for h in range(num_heads):
-                    top[h] = highest[row, h]
+                    new_max[h] = running_max[row, h]
                 for e in range(count):
                     if start + e + AHEAD < end:
                         coming = src[start + e + AHEAD] - first
@@ -246,65 +246,65 @@ def _attend(  # type: ignore[no-untyped-def]  # numba infers its types  # noqa: 
                     logits[i] *= factor[i]
                 for e in range(np.uint64(count)):
                     for h in range(heads):
-                        top[h] = max(top[h], logits[e * heads + h])
+                        new_max[h] = max(new_max[h], logits[e * heads + h])
                 for e in range(np.uint64(count)):
                     for h in range(heads):
-                        logits[e * heads + h] -= top[h]
+                        logits[e * heads + h] -= new_max[h]
                 for i in range(count * num_heads):
                     logits[i] = exp(logits[i])
                 for h in range(num_heads):
-                    if top[h] > highest[row, h]:
-                        shrink = exp(highest[row, h] - top[h])
-                        highest[row, h] = top[h]
-                        own[h] *= shrink
+                    if new_max[h] > running_max[row, h]:
+                        shrink = exp(running_max[row, h] - new_max[h])
+                        running_max[row, h] = new_max[h]
+                        total_weight[h] *= shrink
                         for c in range(h * dim, (h + 1) * dim):
                             acc[c] *= shrink
                 for e in range(count):
                     starts[e] = (src[start + e] - first) * 2 * width + width
                 for e in range(np.uint64(count)):
                     for h in range(heads):
-                        own[h] += logits[e * heads + h]
-                _add_heads(count, logits, places, kv, starts, acc, 0, num_heads, dim)
+                        total_weight[h] += logits[e * heads + h]
+                _add_heads(count, logits, factor_at, kv, starts, acc, 0, num_heads, dim)
             for h in range(num_heads):
-                sums[row, h] = own[h]
+                denominator[row, h] = total_weight[h]
             for c in range(width):
-                weighted[row, c] = acc[c]
-            row, begin, end = then, then_begin, then_end
+                numerator[row, c] = acc[c]
+            row, begin, end = later, later_begin, later_end
 
 
 @numba.njit(parallel=True, cache=True, nogil=True, fastmath=FAST)
 def _backward_by_target(  # type: ignore[no-untyped-def]  # numba infers its types  # noqa: C901  # see `_attend`
     parts, nodes, indptr, src, low, high, first, first_edge, qg, kv, scale, log_total, delta,
-    grad_q, grad_scale, shares,
+    grad_q, grad_scale, factors,
 ):  # fmt: skip
-    """Add to the gradients by queries and, of each part, by scale; keep what each edge weighs.
+    """Add the gradients by the queries and, for each part, by scale; write two factors per edge.
 
-    Kept for each edge and head are the factors of the query in the gradient by the key, and of the
-    result's gradient in that by the value.
+    For each edge and head these are the factor of the query in the gradient by the key, and the
+    factor of the result's gradient in the gradient by the value, which is the attention weight.
     """
     num_heads, width = len(scale), grad_q.shape[1]
     dim = width // num_heads
     for part in numba.prange(len(parts) - 1):
         acc = np.empty(width, scale.dtype)
         dots = np.empty(_EDGES * num_heads, scale.dtype)
-        weights = np.empty_like(dots)
-        share = np.empty_like(dots)
+        grad_weight = np.empty_like(dots)
+        weight = np.empty_like(dots)
         kept = np.empty(_EDGES * 2 * num_heads, scale.dtype)
-        # What belongs to a head, once for each of some edges: loops over the eight heads of one
-        # edge at a time are too short for vectors.
-        factor, less, known = np.empty_like(dots), np.empty_like(dots), np.empty_like(dots)
+        # The numbers of a head, repeated for several edges: loops over the eight heads of one edge
+        # are too short for vectors.
+        factor, log_totals, deltas = np.empty_like(dots), np.empty_like(dots), np.empty_like(dots)
         _repeat(scale, _EDGES, factor)
-        by_scale = np.zeros_like(dots)
+        grad_factor = np.zeros_like(dots)
         starts = np.empty(_EDGES, np.int64)
-        places = np.arange(_EDGES) * num_heads
+        factor_at = np.arange(_EDGES) * num_heads
         last = parts[part + 1]
         row, begin, end = next_row(parts[part], last, nodes, indptr, src, low, high)
         while row < last:
-            then, then_begin, then_end = next_row(row + 1, last, nodes, indptr, src, low, high)
-            prefetch_sources(kv, src, then_begin, then_end, first, 2 * width)
+            later, later_begin, later_end = next_row(row + 1, last, nodes, indptr, src, low, high)
+            prefetch_sources(kv, src, later_begin, later_end, first, 2 * width)
             own = row * 2 * width
-            _repeat(log_total[row], min(end - begin, _EDGES), less)
-            _repeat(delta[row], min(end - begin, _EDGES), known)
+            _repeat(log_total[row], min(end - begin, _EDGES), log_totals)
+            _repeat(delta[row], min(end - begin, _EDGES), deltas)
             for c in range(width):
                 acc[c] = 0
             for start in range(begin, end, _EDGES):
@@ -316,54 +316,60 @@ def _backward_by_target(  # type: ignore[no-untyped-def]  # numba infers its typ
                     key = (src[start + e] - first) * 2 * width
                     starts[e] = key
                     _dots(qg, own, kv, key, dots, e * num_heads, num_heads, dim)
-                    _dots(qg, own + width, kv, key + width, weights, e * num_heads, num_heads, dim)
+                    at = e * num_heads
+                    _dots(qg, own + width, kv, key + width, grad_weight, at, num_heads, dim)
                 for i in range(count * num_heads):
-                    share[i] = exp(min(dots[i] * factor[i] - less[i], scale.dtype.type(0)))
+                    weight[i] = exp(min(dots[i] * factor[i] - log_totals[i], scale.dtype.type(0)))
                 for i in range(count * num_heads):
-                    by_logit = share[i] * (weights[i] - known[i])
-                    by_scale[i] += by_logit * dots[i]
-                    dots[i] = by_logit * factor[i]
-                _add_heads(count, dots, places, kv, starts, acc, 0, num_heads, dim)
+                    grad_logit = weight[i] * (grad_weight[i] - deltas[i])
+                    grad_factor[i] += grad_logit * dots[i]
+                    dots[i] = grad_logit * factor[i]
+                _add_heads(count, dots, factor_at, kv, starts, acc, 0, num_heads, dim)
                 heads = np.uint64(num_heads)  # unsigned: none of these counts from the end
                 for e in range(np.uint64(count)):
                     for h in range(heads):
                         kept[np.uint64(2) * e * heads + h] = dots[e * heads + h]
-                        kept[(np.uint64(2) * e + np.uint64(1)) * heads + h] = share[e * heads + h]
+                        kept[(np.uint64(2) * e + np.uint64(1)) * heads + h] = weight[e * heads + h]
                 size = count * 2 * num_heads
-                place = (start - first_edge) * 2 * num_heads
+                at = (start - first_edge) * 2 * num_heads
                 whole = size // LANES * LANES
                 for i in range(0, whole, LANES):
-                    store(shares, place + i, load(kept, i))
+                    store(factors, at + i, load(kept, i))
                 for i in range(np.uint64(whole), np.uint64(size)):
-                    shares[np.uint64(place) + i] = narrow(kept[i], shares)
+                    factors[np.uint64(at) + i] = narrow(kept[i], factors)
             for c in range(width):
                 grad_q[row, c] += acc[c]
-            row, begin, end = then, then_begin, then_end
+            row, begin, end = later, later_begin, later_end
         for i in range(_EDGES * num_heads):
-            grad_scale[part, i % num_heads] += by_scale[i]
+            grad_scale[part, i % num_heads] += grad_factor[i]
 
 
 @numba.njit(parallel=True, cache=True, nogil=True, fastmath=FAST)
 def _backward_by_source(  # type: ignore[no-untyped-def]  # numba infers its types  # noqa: C901  # see `_attend`
-    parts, indptr, dst, low, high, fresh, place, first_row, mirrored, first_edge, qg, shares,
-    scale, grad_kv, width,
+    parts, indptr, dst, low, high, fresh, row_of_node, first_row, reverse, first_edge, qg,
+    factors, scale, grad_kv, width,
 ):  # fmt: skip
-    """Write the gradients by keys and values of the nodes that have edges."""
+    """Write the gradients by keys and values of the nodes that have edges.
+
+    `row_of_node` has the row of each target, or a number below 0. `fresh` overwrites what earlier
+    pieces added.
+    """
     num_heads = len(scale)
     dim = width // num_heads
     zero = scale.dtype.type(0)
     for part in numba.prange(len(parts) - 1):
         acc = np.empty(2 * width, scale.dtype)
         starts = np.empty(_EDGES, np.int64)
-        places = np.empty(_EDGES, np.int64)
+        factor_at = np.empty(_EDGES, np.int64)
         last = parts[part + 1]
-        begin, end = _edges_of(parts[part], last, indptr, dst, low, high)
+        begin, end = edges_of(parts[part], last, indptr, dst, low, high)
         for j in range(parts[part], last):
-            then_begin, then_end = _edges_of(j + 1, last, indptr, dst, low, high)
-            for edge in range(then_begin, min(then_begin + AHEAD, then_end)):
+            later_begin, later_end = edges_of(j + 1, last, indptr, dst, low, high)
+            for edge in range(later_begin, min(later_begin + AHEAD, later_end)):
                 _prefetch_target(
-                    edge, dst, place, first_row, mirrored, first_edge, qg, shares, num_heads, width
-                )
+                    edge, dst, row_of_node, first_row, reverse, first_edge, qg, factors, num_heads,
+                    width,
+                )  # fmt: skip
             if begin < end or (fresh and indptr[j] < indptr[j + 1]):
                 for c in range(0, 2 * width, LANES):
                     store(acc, c, splat(zero) if fresh else load(grad_kv, j * 2 * width + c))
@@ -373,20 +379,20 @@ def _backward_by_source(  # type: ignore[no-untyped-def]  # numba infers its typ
                     while edge < end and count < _EDGES:
                         if edge + AHEAD < end:
                             _prefetch_target(
-                                edge + AHEAD, dst, place, first_row, mirrored, first_edge, qg,
-                                shares, num_heads, width,
+                                edge + AHEAD, dst, row_of_node, first_row, reverse, first_edge, qg,
+                                factors, num_heads, width,
                             )  # fmt: skip
-                        row = place[dst[edge]] - first_row
+                        row = row_of_node[dst[edge]] - first_row
                         if row >= 0:
                             starts[count] = row * 2 * width
-                            places[count] = (mirrored[edge] - first_edge) * 2 * num_heads
+                            factor_at[count] = (reverse[edge] - first_edge) * 2 * num_heads
                             count += 1
                         edge += 1
-                    _add_heads(count, shares, places, qg, starts, acc, 0, num_heads, dim)
+                    _add_heads(count, factors, factor_at, qg, starts, acc, 0, num_heads, dim)
                     for e in range(count):
                         starts[e] += width
-                        places[e] += num_heads
-                    _add_heads(count, shares, places, qg, starts, acc, width, num_heads, dim)
+                        factor_at[e] += num_heads
+                    _add_heads(count, factors, factor_at, qg, starts, acc, width, num_heads, dim)
                 for c in range(0, 2 * width, LANES):
                     store(grad_kv, j * 2 * width + c, load(acc, c))
-            begin, end = then_begin, then_end
+            begin, end = later_begin, later_end

@@ -1,11 +1,11 @@
-"""A matrix for each attention head, applied to the rows that have edges, as CPU kernels.
+"""CPU kernels that multiply each attention head of some rows by its matrix.
 
-A batched product of 8 matrices of 32 x 32 over rows side by side runs at a quarter of the CPU's
-rate in BLAS; these kernels keep the products of six rows in registers. Compiled by numba on first
-use and cached on disk.
+In BLAS, a batched product of 8 matrices of 32 x 32 runs at a quarter of the CPU's rate. These
+kernels keep the products of six rows in registers. Numba compiles them on first use and caches them
+on disk.
 
-Notation: n nodes, H heads of d channels, P = H d with d a multiple of `simd.LANES`. The arrays of
-rows come flat.
+Notation: n nodes, H heads of d channels, P = H d with d a multiple of `LANES`. The kernels take
+arrays of rows flat.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from clinical_drug_discovery.ops.cpu.simd import (
     store_pairs,
 )
 
-_PARTS = 32  # not by the number of threads: sums are made by part, and must not depend on it
-_GROUP = 6  # rows that a matrix is applied to at a time
-_ROWS = 32  # whose outer products are summed at a time
+_PARTS = 32  # fixed: sums are made by part, and must not depend on the number of threads
+_GROUP = 6  # rows that are multiplied at a time
+_ROWS = 32  # rows whose outer products are summed at a time
 
 
 def map_heads(nodes: Tensor, heads: Tensor, matrix: Tensor, out: Tensor) -> None:
-    """The same as `reference.map_heads`."""
+    """Do the same as `reference.map_heads`."""
     kernel, weights = _mapper(heads, matrix)
     kernel(nodes.numpy(), flat(heads), weights, flat(out), False)
 
@@ -47,7 +47,7 @@ def map_heads(nodes: Tensor, heads: Tensor, matrix: Tensor, out: Tensor) -> None
 def map_heads_backward(
     nodes: Tensor, heads: Tensor, matrix: Tensor, grad: Tensor, grad_heads: Tensor
 ) -> Tensor:
-    """The same as `reference.map_heads_backward`."""
+    """Do the same as `reference.map_heads_backward`."""
     kernel, weights = _mapper(grad, matrix.transpose(1, 2))
     kernel(nodes.numpy(), flat(grad), weights, flat(grad_heads), True)
     by_part = torch.zeros(_PARTS, *matrix.shape, dtype=matrix.dtype)
@@ -57,7 +57,7 @@ def map_heads_backward(
 
 
 def _mapper(rows: Tensor, matrix: Tensor) -> tuple[Callable[..., None], npt.NDArray[np.generic]]:
-    """The kernel that maps such rows, and the matrix as it takes it."""
+    """Return the kernel for such rows, and the matrix in the layout that it takes."""
     if not _in_pairs(rows):
         return _map, matrix.contiguous().numpy()
     num_heads, dim, _ = matrix.shape
@@ -66,7 +66,7 @@ def _mapper(rows: Tensor, matrix: Tensor) -> tuple[Callable[..., None], npt.NDAr
 
 
 def _in_pairs(rows: Tensor) -> bool:
-    """Whether such rows are multiplied by bfloat16, two numbers at a time."""
+    """Return whether such rows are multiplied in bfloat16, two numbers at a time."""
     return rows.dtype == torch.bfloat16 and has_bfloat16_products()
 
 
@@ -78,7 +78,7 @@ def _map(nodes, heads, matrix, out, accumulate):  # type: ignore[no-untyped-def]
     zero = matrix.dtype.type(0)
     num_groups = -(-len(nodes) // _GROUP)
     for part in numba.prange(_PARTS):
-        own = np.empty(_GROUP * width, matrix.dtype)  # widened, for numbers to be taken one by one
+        own = np.empty(_GROUP * width, matrix.dtype)  # float32 copies, read number by number
         at = np.empty(_GROUP, np.int64)
         for group in range(part * num_groups // _PARTS, (part + 1) * num_groups // _PARTS):
             count = _places(nodes, group, width, at)
@@ -96,13 +96,13 @@ def _map(nodes, heads, matrix, out, accumulate):  # type: ignore[no-untyped-def]
                     s3 = fma(load_splat(own, c + 3 * width), w, s3)
                     s4 = fma(load_splat(own, c + 4 * width), w, s4)
                     s5 = fma(load_splat(own, c + 5 * width), w, s5)
-                # What a last group lacks was computed of rubbish and is not kept.
+                # A last group repeats its last row; the repeats are not stored.
                 _put_six(out, at, column, count, s0, s1, s2, s3, s4, s5, accumulate)
 
 
 @numba.njit(parallel=True, cache=True, nogil=True, fastmath=FAST)
 def _map_pairs(nodes, heads, matrix, out, accumulate):  # type: ignore[no-untyped-def]  # numba infers its types
-    """`_map` of bfloat16, with the pairs of rows 2 c and 2 c + 1 of each matrix side by side."""
+    """Do the same in bfloat16; rows 2 c and 2 c + 1 of each matrix lie side by side."""
     num_heads, dim = matrix.shape[0], matrix.shape[2]
     width = num_heads * dim
     weights = matrix.reshape(-1)
@@ -127,7 +127,7 @@ def _map_pairs(nodes, heads, matrix, out, accumulate):  # type: ignore[no-untype
 
 @numba.njit(inline="always")
 def _places(nodes, group, width, at):  # type: ignore[no-untyped-def]  # numba infers its types
-    """Write where the rows of a group start; return how many there are, the last one repeated."""
+    """Write the starts of a group's rows, the last one repeated; return the number of rows."""
     count = min(_GROUP, len(nodes) - group * _GROUP)
     for i in range(_GROUP):
         at[i] = nodes[group * _GROUP + min(i, count - 1)] * width
@@ -159,7 +159,7 @@ def _put(out, at, vector, accumulate):  # type: ignore[no-untyped-def]  # numba 
 
 @numba.njit(parallel=True, cache=True, nogil=True, fastmath=FAST)
 def _outer(nodes, heads, grad, by_part):  # type: ignore[no-untyped-def]  # numba infers its types
-    """Sum the outer products of each head's rows and their gradients, by part."""
+    """Sum the outer products of rows and gradients of each head, for each part."""
     num_heads, dim = by_part.shape[1:3]
     width = num_heads * dim
     size = width * dim
@@ -194,7 +194,7 @@ def _outer(nodes, heads, grad, by_part):  # type: ignore[no-untyped-def]  # numb
 
 @numba.njit(parallel=True, cache=True, nogil=True, fastmath=FAST)
 def _outer_pairs(nodes, heads, grad, by_part):  # type: ignore[no-untyped-def]  # numba infers its types
-    """`_outer` of bfloat16, with the numbers of two rows side by side."""
+    """Do the same in bfloat16, with the numbers of two rows side by side."""
     num_heads, dim = by_part.shape[1:3]
     width = num_heads * dim
     size = width * dim
@@ -213,7 +213,7 @@ def _outer_pairs(nodes, heads, grad, by_part):  # type: ignore[no-untyped-def]  
                 for c in range(0, width, LANES):
                     store_pairs(own, 2 * (i * width + c), heads, x + c, y + c)
                     store_pairs(by, 2 * (i * width + c), grad, x + c, y + c)
-                if a == b:  # an odd row's twin counts as zero
+                if a == b:  # the last row has no second one: its place is filled with zeros
                     for c in range(width):
                         by[2 * (i * width + c) + 1] = 0
                         own[2 * (i * width + c) + 1] = 0

@@ -1,7 +1,6 @@
-"""What `simd` makes vectors' instructions of: pieces of LLVM's language.
+"""LLVM code for `simd`: vectors of `LANES` numbers, and pairs of bfloat16.
 
-Of vectors of `LANES` numbers, and of bfloat16 in pairs, one integer of 32 bits each, the first one
-in its lower half.
+A pair of bfloat16 is one integer of 32 bits, with the first number in its lower half.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ PAIRS = INT32S  #: of bfloat16
 
 
 class _BFloat16(ir.Type):  # type: ignore[misc]  # llvmlite has no types
-    """LLVM's type, which llvmlite does not name."""
+    """LLVM's bfloat type, which llvmlite lacks."""
 
     def __str__(self) -> str:
         return "bfloat"
@@ -33,41 +32,41 @@ class _BFloat16(ir.Type):  # type: ignore[misc]  # llvmlite has no types
 
 
 def fma_of(builder: Any, a: Any, b: Any, c: Any) -> Any:
-    """A * b + c, rounded once."""
+    """Return a * b + c, rounded once."""
     name = f"llvm.fma.v{LANES}{suffix(a.type)}"
     function = ir.FunctionType(a.type, [a.type] * 3)
     return builder.call(cgutils.get_or_insert_function(builder.module, function, name), [a, b, c])
 
 
 def splat_of(builder: Any, number: Any) -> Any:
-    """A vector of one number."""
+    """Return a vector with one number in all places."""
     undefined = ir.Constant(ir.VectorType(number.type, LANES), ir.Undefined)
     first = builder.insert_element(undefined, number, INT32(0))
     return builder.shuffle_vector(first, undefined, splat_int(0))
 
 
 def splat_int(value: int) -> Any:
-    """A constant vector of one integer."""
+    """Return a constant vector with one integer in all places."""
     return ir.Constant(INT32S, [value] * LANES)
 
 
 def suffix(vector: Any) -> str:
-    """How LLVM's functions of such vectors end."""
+    """Return the suffix of LLVM's functions for such vectors."""
     return "f32" if isinstance(vector.element, ir.FloatType) else "f64"
 
 
 def lower(builder: Any, pairs: Any) -> Any:
-    """The first number of each pair, as float32."""
+    """Return the first number of each pair, as float32."""
     return builder.bitcast(builder.shl(pairs, splat_int(16)), FLOATS)
 
 
 def upper(builder: Any, pairs: Any) -> Any:
-    """The second number of each pair, as float32."""
+    """Return the second number of each pair, as float32."""
     return builder.bitcast(builder.and_(pairs, splat_int(0xFFFF0000)), FLOATS)
 
 
 def round_to_bfloat16(context: Any, builder: Any, numbers: Any) -> Any:
-    """A vector's numbers as bfloat16, to the nearest, ties to even."""
+    """Round a vector's numbers to bfloat16, ties to even."""
     halves = ir.VectorType(ir.IntType(16), LANES)
     if _has_bfloat16_products(context):
         function = ir.FunctionType(ir.VectorType(_BFloat16(), LANES), [FLOATS])
@@ -81,7 +80,7 @@ def round_to_bfloat16(context: Any, builder: Any, numbers: Any) -> Any:
 
 
 def add_pairs(context: Any, builder: Any, sums: Any, a: Any, b: Any) -> Any:
-    """Sums + the products of both bfloat16 of each pair."""
+    """Return sums + the products of both numbers of each pair."""
     if not _has_bfloat16_products(context):
         sums = fma_of(builder, lower(builder, a), lower(builder, b), sums)
         return fma_of(builder, upper(builder, a), upper(builder, b), sums)
@@ -93,5 +92,5 @@ def add_pairs(context: Any, builder: Any, sums: Any, a: Any, b: Any) -> Any:
 
 
 def _has_bfloat16_products(context: Any) -> bool:
-    """Whether the CPU that is compiled for has them; part of what numba keeps kernels under."""
+    """Return whether the target CPU has AVX512_BF16; numba caches kernels by its features."""
     return "+avx512bf16" in context.codegen().magic_tuple()[2]

@@ -1,7 +1,7 @@
-"""Sums over neighbours as a CPU kernel, compiled by numba on first use and cached on disk.
+"""CPU kernels of sums over neighbors.
 
-Every output row is summed by one thread in the order of its edges, so results depend neither on the
-number of threads nor on the run.
+Numba compiles them on first use and caches them on disk. One thread sums each row, in the order of
+its edges, so results depend neither on the number of threads nor on the run.
 """
 
 from __future__ import annotations
@@ -15,24 +15,28 @@ from torch import Tensor
 from clinical_drug_discovery.ops.blocks import Block
 from clinical_drug_discovery.ops.cpu.simd import FAST, LANES, add, load, prefetch, splat, store
 
-# Several parts a thread, so that one hub does not leave the others idle. The number does not depend
-# on that of the threads: where sums are made by part, results must not either.
+# More parts than threads, so that one hub does not leave the other threads idle. The number is
+# fixed: some sums are made by part, and must not depend on the number of threads.
 NUM_PARTS = 64
 Degrees = npt.NDArray[np.int64]
 _TABLE_BYTES = 8 * 2**20
-AHEAD = 6  # edges whose rows are asked for before they are needed
+AHEAD = 6  # edges between the prefetch of a row and its use
 _LINE = 64  # bytes of a cache line
-_FEW_EDGES = (
-    8  # of a row in one table, below which going over the rows again costs more than it saves
-)
+# With fewer edges of a row in a table, another pass over the rows costs more than it saves.
+_FEW_EDGES = 8
 
 
 def tables(first: int, last: int, row_bytes: int, degree: Degrees) -> list[tuple[int, int]]:
-    """Ranges of nodes whose rows stay in the last cache while edges gather from them at random.
+    """Cut nodes into ranges whose rows stay in the last-level cache while edges gather from them.
 
-    A gather from 32 MB took five times as long as one from 8 MB, on a CPU with 32 MiB of cache that
-    other programs use as well. All nodes are one range where the rows that gather, `degree` of
-    which are the numbers of edges, have few.
+    On a CPU with 32 MiB of cache, shared with other programs, a gather from 32 MB took five times
+    as long as one from 8 MB. All nodes are one range if the gathering rows have few edges each.
+
+    Args:
+        first: of the nodes.
+        last: after the last node.
+        row_bytes: bytes of a node's row.
+        degree: number of edges of each gathering row.
     """
     size = max(1, _TABLE_BYTES // row_bytes)
     if int(degree.sum()) * size < _FEW_EDGES * len(degree) * (last - first):
@@ -41,7 +45,7 @@ def tables(first: int, last: int, row_bytes: int, degree: Degrees) -> list[tuple
 
 
 def add_neighbors(messages: Tensor, block: Block, scale: Tensor, out: Tensor) -> None:
-    """The same as `reference.add_neighbors`, without any buffer of the size of the edges."""
+    """Do the same as `reference.add_neighbors`, without any edge-sized buffer."""
     graph = block.graph
     for r, (src_type, dst_type) in enumerate(graph.endpoint_types):
         rows = slice(*block.row_ptr[dst_type : dst_type + 2])
@@ -57,7 +61,7 @@ def add_neighbors(messages: Tensor, block: Block, scale: Tensor, out: Tensor) ->
 
 
 def add_neighbors_backward(messages: Tensor, block: Block, node_type: int, out: Tensor) -> None:
-    """The same as `reference.add_neighbors_backward`, by source, so that no two threads collide."""
+    """Do the same as `reference.add_neighbors_backward`, by source, so no two threads collide."""
     graph = block.graph
     for r, (src_type, dst_type) in enumerate(graph.endpoint_types):
         if src_type == node_type and block.row_ptr[dst_type] < block.row_ptr[dst_type + 1]:
@@ -67,7 +71,7 @@ def add_neighbors_backward(messages: Tensor, block: Block, node_type: int, out: 
             for low, high in tables(*graph.node_range(dst_type), _row_bytes(messages), degree):
                 _add_neighbors_backward(
                     parts, nodes, indptr, graph.src.numpy(), low, high,
-                    block.places().numpy(), flat(messages), out.numpy(),
+                    block.rows_of_nodes().numpy(), flat(messages), out.numpy(),
                 )  # fmt: skip
 
 
@@ -76,15 +80,15 @@ def _row_bytes(rows: Tensor) -> int:
 
 
 def flat(rows: Tensor) -> npt.NDArray[np.generic]:
-    """Rows as one array for a kernel; bfloat16, which numpy does not know, as its bits."""
+    """Return rows as one flat numpy array; bfloat16, which numpy lacks, as its bits."""
     bits = rows.view(torch.uint16) if rows.dtype == torch.bfloat16 else rows
     return bits.view(-1).numpy()
 
 
 def balanced_parts(degree: Degrees) -> npt.NDArray[np.int64]:
-    """Row ranges of about equal numbers of edges (and rows), as boundaries.
+    """Return the boundaries of row ranges with about equal numbers of edges and rows.
 
-    Balanced by edges, since one hub can have more of them than all other rows together.
+    One hub can have more edges than all other rows together.
     """
     work = np.zeros(len(degree) + 1, np.int64)
     np.cumsum(degree + 1, out=work[1:])  # a row costs something even when it has no edges
@@ -93,7 +97,7 @@ def balanced_parts(degree: Degrees) -> npt.NDArray[np.int64]:
 
 @numba.njit(inline="always")
 def edges_between(entries, begin, end, low, high):  # type: ignore[no-untyped-def]  # numba infers its types
-    """Of the ascending entries[begin:end] the part from `low` to below `high`."""
+    """Return the part of the ascending entries[begin:end] that is in low:high."""
     if begin < end and entries[begin] < low:
         begin = _first(entries, begin, end, low)
     if begin < end and entries[end - 1] >= high:
@@ -113,25 +117,33 @@ def _first(entries, begin, end, least):  # type: ignore[no-untyped-def]  # numba
 
 
 @numba.njit(inline="always")
+def edges_of(j, last, indptr, dst, low, high):  # type: ignore[no-untyped-def]  # numba infers its types
+    """Return a source's edges to targets in low:high; none for sources from `last` on."""
+    if j >= last:
+        return np.int64(0), np.int64(0)
+    return edges_between(dst, indptr[j], indptr[j + 1], low, high)
+
+
+@numba.njit(inline="always")
 def prefetch_row(rows, at, count):  # type: ignore[no-untyped-def]  # numba infers its types
-    """Ask for rows[at : at + count], which are needed soon."""
+    """Prefetch rows[at : at + count]."""
     for c in range(0, count, _LINE // rows.itemsize):
         prefetch(rows, at + c)
 
 
 @numba.njit(inline="always")
 def prefetch_sources(rows, src, begin, end, first, width):  # type: ignore[no-untyped-def]  # numba infers its types
-    """Ask for the rows of the first few of src[begin:end]; the rows begin with node `first`."""
+    """Prefetch the rows of the first few of src[begin:end]; rows[0] is that of node `first`."""
     for e in range(begin, min(begin + AHEAD, end)):
         prefetch_row(rows, (src[e] - first) * width, width)
 
 
 @numba.njit(inline="always")
 def next_row(row, stop, nodes, indptr, src, low, high):  # type: ignore[no-untyped-def]  # numba infers its types
-    """The first row from `row` on that has edges from `low` to below `high`, and these.
+    """Return the first row from `row` on with edges to low:high, and these edges.
 
-    Knowing it early lets its first sources be fetched while the row before is worked on. Most edge
-    types of PrimeKG have few edges a row: without it, they took as long as the large ones.
+    Its first sources are prefetched while the row before is summed. Most edge types of PrimeKG have
+    few edges a row; without the prefetch they took as long as the large ones.
     """
     begin = end = np.int64(0)
     while row < stop:
@@ -147,9 +159,9 @@ def next_row(row, stop, nodes, indptr, src, low, high):  # type: ignore[no-untyp
 def _add_neighbors(  # type: ignore[no-untyped-def]  # numba infers its types  # one loop nest: a call per edge would cost more than the edge
     parts, nodes, indptr, src, low, high, messages, scale, out
 ):
-    """Add to each row the messages of its sources, scaled.
+    """Add to each row the scaled messages of its sources.
 
-    Rows of `messages` come padded to a multiple of `LANES`, and flat.
+    The rows of `messages` are padded to a multiple of `LANES`.
     """
     num_columns = out.shape[1]
     width = -(-num_columns // LANES) * LANES
@@ -158,8 +170,8 @@ def _add_neighbors(  # type: ignore[no-untyped-def]  # numba infers its types  #
         last = parts[part + 1]
         row, edge, end = next_row(parts[part], last, nodes, indptr, src, low, high)
         while row < last:
-            then, then_begin, then_end = next_row(row + 1, last, nodes, indptr, src, low, high)
-            prefetch_sources(messages, src, then_begin, then_end, 0, width)
+            later, later_begin, later_end = next_row(row + 1, last, nodes, indptr, src, low, high)
+            prefetch_sources(messages, src, later_begin, later_end, 0, width)
             for c in range(0, width, LANES):
                 store(acc, c, splat(out.dtype.type(0)))
             while edge + 4 <= end:  # four at a time read and write the sum a quarter as often
@@ -179,14 +191,14 @@ def _add_neighbors(  # type: ignore[no-untyped-def]  # numba infers its types  #
                 edge += 1
             for c in range(num_columns):
                 out[row, c] += scale[row] * acc[c]
-            row, edge, end = then, then_begin, then_end
+            row, edge, end = later, later_begin, later_end
 
 
 @numba.njit(parallel=True, cache=True, nogil=True, fastmath=FAST)
-def _add_neighbors_backward(parts, nodes, indptr, dst, low, high, place, messages, out):  # type: ignore[no-untyped-def]  # numba infers its types
-    """Add to each node the messages of those of its targets that are rows of a block.
+def _add_neighbors_backward(parts, nodes, indptr, dst, low, high, row_of_node, messages, out):  # type: ignore[no-untyped-def]  # numba infers its types
+    """Add to each node the messages of its targets that are rows of a block.
 
-    `place` says which row of `messages` a target is, below 0 if none.
+    `row_of_node` has the row of `messages` of each target, or a number below 0.
     """
     num_columns = out.shape[1]
     width = -(-num_columns // LANES) * LANES
@@ -195,18 +207,18 @@ def _add_neighbors_backward(parts, nodes, indptr, dst, low, high, place, message
         last = parts[part + 1]
         node, begin, end = next_row(parts[part], last, nodes, indptr, dst, low, high)
         while node < last:
-            then, then_begin, then_end = next_row(node + 1, last, nodes, indptr, dst, low, high)
-            for e in range(then_begin, min(then_begin + AHEAD, then_end)):
-                prefetch_row(messages, max(place[dst[e]], 0) * width, width)
+            later, later_begin, later_end = next_row(node + 1, last, nodes, indptr, dst, low, high)
+            for e in range(later_begin, min(later_begin + AHEAD, later_end)):
+                prefetch_row(messages, max(row_of_node[dst[e]], 0) * width, width)
             for c in range(0, width, LANES):
                 store(acc, c, splat(out.dtype.type(0)))
             for edge in range(begin, end):
                 if edge + AHEAD < end:
-                    prefetch_row(messages, max(place[dst[edge + AHEAD]], 0) * width, width)
-                row = place[dst[edge]]
+                    prefetch_row(messages, max(row_of_node[dst[edge + AHEAD]], 0) * width, width)
+                row = row_of_node[dst[edge]]
                 if row >= 0:
                     for c in range(0, width, LANES):
                         store(acc, c, add(load(acc, c), load(messages, row * width + c)))
             for c in range(num_columns):
                 out[node, c] += acc[c]
-            node, begin, end = then, then_begin, then_end
+            node, begin, end = later, later_begin, later_end

@@ -1,9 +1,9 @@
-"""Vectors of 16 numbers inside numba kernels, with bfloat16 as a way to store them.
+"""Vectors of 16 numbers inside numba kernels, which may be stored in bfloat16.
 
-numba leaves it to the compiler to find vectors in loops over numbers. Over the short loops of an
-attention head it finds few: these intrinsics say them outright, which made the kernels twice as
-fast. LLVM maps them to whatever the CPU has (AVX-512, AVX2, NEON). Arithmetic is in float32 or
-float64; arrays of uint16 hold bfloat16, the upper half of a float32.
+Numba leaves it to the compiler to vectorize loops. In the short loops over an attention head it
+vectorizes little. These explicit intrinsics made the kernels twice as fast. LLVM maps them to the
+CPU's instructions (AVX-512, AVX2, NEON). Arithmetic is in float32 or float64. Arrays of uint16 hold
+bfloat16, the upper half of a float32.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ from clinical_drug_discovery.ops.cpu.llvm import (
 )
 from clinical_drug_discovery.ops.cpu.llvm import LANES as LANES
 
-# Sums may be reordered, which is what lets them be vectorised; infinities keep their meaning.
+# Sums may be reordered, so that they can be vectorized; infinities keep their meaning.
 FAST = {"reassoc", "contract", "arcp", "nsz"}
 Generator = tuple[Any, Callable[..., Any]]
 
 
 def intrinsic(generator: Callable[..., Generator]) -> Any:
-    """numba's, of no type: in kernels it is called without its first parameter."""
+    """Return numba's intrinsic; kernels call it without its first parameter."""
     return numba_intrinsic(generator)
 
 
 class Vector(types.Type):
-    """numba's type of `LANES` numbers in a register."""
+    """Numba's type of a register with `LANES` numbers."""
 
     def __init__(self, scalar: types.Float) -> None:
         self.scalar = scalar
@@ -59,7 +59,7 @@ class _VectorModel(PrimitiveModel):
 
 
 def widen(x: Any) -> Any:
-    """A stored number as one to compute with; only inside kernels."""
+    """Return a stored number as float32 or float64; only inside kernels."""
     raise NotImplementedError
 
 
@@ -71,7 +71,7 @@ def _widen(x):  # type: ignore[no-untyped-def]  # numba compares it with what it
 
 
 def narrow(x: Any, like: Any) -> Any:
-    """A number as an array stores it, rounded to the nearest, ties to even; only in kernels."""
+    """Round a number to what an array stores, ties to even; only inside kernels."""
     raise NotImplementedError
 
 
@@ -87,7 +87,7 @@ def _narrow_float32(x, like):  # type: ignore[no-untyped-def]  # as above
 
 
 def exp(x: Any) -> Any:
-    """The exponential of x <= 0; only inside kernels, where a loop of it is vectorised."""
+    """Compute the exponential of x <= 0; only in kernels, where loops over it are vectorized."""
     raise NotImplementedError
 
 
@@ -97,10 +97,10 @@ def _exp(x):  # type: ignore[no-untyped-def]  # numba compares it with what it r
 
 
 def _exp_float32(x):  # type: ignore[no-untyped-def]  # as above
-    """Cephes' expf: 2**n times a polynomial in the rest.
+    """Return 2**n times a polynomial in the remainder, as Cephes' expf.
 
-    To 2 units in the last place above exp(-20), to 5 down to exp(-87): `FAST` lets the compiler
-    subtract both parts of ln 2 as one.
+    The error is at most 2 units in the last place above exp(-20), and 5 down to exp(-87): `FAST`
+    lets the compiler subtract both parts of ln 2 as one.
     """
     x = max(x, np.float32(-87.0))
     n = np.floor(x * np.float32(1.44269504) + np.float32(0.5))
@@ -118,7 +118,7 @@ def _exp_float32(x):  # type: ignore[no-untyped-def]  # as above
 
 @intrinsic
 def load(_: Any, array: Any, at: Any) -> Generator:
-    """The numbers array[at : at + LANES] of a flat array, widened."""
+    """Load array[at : at + LANES] of a flat array, widened."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return _load(context, builder, signature.args[0], *args)
@@ -129,9 +129,9 @@ def load(_: Any, array: Any, at: Any) -> Generator:
 
 @intrinsic
 def store(_: Any, array: Any, at: Any, vector: Any) -> Generator:
-    """Write a vector to array[at : at + LANES], rounded to the nearest (ties to even).
+    """Store a vector to array[at : at + LANES], rounded to the nearest, ties to even.
 
-    Where the CPU has AVX512_BF16, subnormal numbers are written as zero.
+    With AVX512_BF16, subnormal numbers are stored as zero.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -146,10 +146,9 @@ def store(_: Any, array: Any, at: Any, vector: Any) -> Generator:
 
 @intrinsic
 def load_splat(_: Any, array: Any, at: Any) -> Generator:
-    """A vector of the one number array[at] of a flat array, widened.
+    """Load the number array[at] of a flat array into all places of a vector, widened.
 
-    Unlike `splat` of array[at] it does not ask whether `at` counts from the end, which cost more
-    than the arithmetic.
+    `splat` of array[at] would also test for a negative index, which costs more than the arithmetic.
     """
     stored_as_bfloat16 = array.dtype == types.uint16
 
@@ -166,7 +165,7 @@ def load_splat(_: Any, array: Any, at: Any) -> Generator:
 
 @intrinsic
 def prefetch(_: Any, array: Any, at: Any) -> Generator:
-    """Ask for the cache line of array[at], which is needed soon."""
+    """Prefetch the cache line of array[at]."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         struct = context.make_array(signature.args[0])(context, builder, args[0])
@@ -181,7 +180,7 @@ def prefetch(_: Any, array: Any, at: Any) -> Generator:
 
 @intrinsic
 def splat(_: Any, x: Any) -> Generator:
-    """A vector of one number."""
+    """Return a vector with one number in all places."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return splat_of(builder, args[0])
@@ -191,7 +190,7 @@ def splat(_: Any, x: Any) -> Generator:
 
 @intrinsic
 def add(_: Any, a: Any, b: Any) -> Generator:
-    """A + b."""
+    """Return a + b."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.fadd(*args)
@@ -201,7 +200,7 @@ def add(_: Any, a: Any, b: Any) -> Generator:
 
 @intrinsic
 def mul(_: Any, a: Any, b: Any) -> Generator:
-    """A * b."""
+    """Return a * b."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.fmul(*args)
@@ -211,7 +210,7 @@ def mul(_: Any, a: Any, b: Any) -> Generator:
 
 @intrinsic
 def fma(_: Any, a: Any, b: Any, c: Any) -> Generator:
-    """A * b + c."""
+    """Return a * b + c."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         a, b, c = args
@@ -222,10 +221,10 @@ def fma(_: Any, a: Any, b: Any, c: Any) -> Generator:
 
 @intrinsic
 def add_products(_: Any, a: Any, i: Any, b: Any, j: Any, sums: Any) -> Generator:
-    """Sums + a[i :] * b[j :] of 2 `LANES` numbers each, two products to a sum.
+    """Return sums + a[i :] * b[j :] of 2 `LANES` numbers each, two products to a sum.
 
-    Which two is left open. Of two arrays of bfloat16 it is one instruction where the CPU has
-    AVX512_BF16 (and then subnormals count as zero), a third of the work elsewhere.
+    It is not specified which two. For two arrays of bfloat16 this is one instruction with
+    AVX512_BF16, where subnormals count as zero, and a third of the work elsewhere.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -246,9 +245,9 @@ def add_products(_: Any, a: Any, i: Any, b: Any, j: Any, sums: Any) -> Generator
 
 @intrinsic
 def add_pair_products(_: Any, a: Any, i: Any, b: Any, j: Any, sums: Any) -> Generator:
-    """Sums + a[i] * the first + a[i + 1] * the second of each of `LANES` pairs from b[j] on.
+    """Return sums + a[i] * first + a[i + 1] * second, for each of the `LANES` pairs from b[j] on.
 
-    Of arrays of bfloat16: one instruction where the CPU has AVX512_BF16, see `add_products`.
+    For arrays of bfloat16; one instruction with AVX512_BF16, see `add_products`.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -265,7 +264,7 @@ def add_pair_products(_: Any, a: Any, i: Any, b: Any, j: Any, sums: Any) -> Gene
 
 @intrinsic
 def store_pairs(_: Any, out: Any, at: Any, array: Any, i: Any, j: Any) -> Generator:
-    """Write the pairs (array[i + c], array[j + c]) of c < `LANES` to out[at : at + 2 LANES]."""
+    """Store the pairs (array[i + c], array[j + c]), c < `LANES`, to out[at : at + 2 LANES]."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         out, at, array, *places = args
@@ -287,7 +286,7 @@ def store_pairs(_: Any, out: Any, at: Any, array: Any, i: Any, j: Any) -> Genera
 
 @intrinsic
 def total(_: Any, a: Any) -> Generator:
-    """The sum of a vector's numbers."""
+    """Return the sum of a vector's numbers."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kind = args[0].type
@@ -301,7 +300,7 @@ def total(_: Any, a: Any) -> Generator:
 
 @intrinsic
 def store_totals(_: Any, array: Any, at: Any, a: Any, b: Any, c: Any, d: Any) -> Generator:
-    """Write the sums of four vectors to array[at : at + 4], in half the work of `total`."""
+    """Store the sums of four vectors to array[at : at + 4], with half the work of `total`."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         def halves(x: Any, y: Any, width: int) -> Any:
@@ -328,7 +327,7 @@ def store_totals(_: Any, array: Any, at: Any, a: Any, b: Any, c: Any, d: Any) ->
 def _address(context: Any, builder: Any, signature: Any, args: Any) -> tuple[Any, int]:
     kind = signature.args[0]
     vector = ir.VectorType(context.get_value_type(kind.dtype), LANES)
-    alignment = kind.dtype.bitwidth // 8  # that of one number: rows start anywhere
+    alignment = kind.dtype.bitwidth // 8  # of one number: rows may start anywhere
     return _pointer(context, builder, kind, args[0], args[1], vector), alignment
 
 

@@ -10,27 +10,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from clinical_drug_discovery.ops.backend import FEW_ROWS, Backend
-from clinical_drug_discovery.ops.buffers import empty
-
-
-def packed(x: Tensor, backend: Backend, scale: Tensor | None = None) -> Tensor:
-    """Return the rows of x in the layout that edges gather them in.
-
-    Args:
-        x: shape (N, C).
-        backend: decides on dtype and padding.
-        scale: shape (N,), factors of the rows; None for ones.
-
-    Returns:
-        shape (N, padded C), in the storage dtype.
-    """
-    num_rows, width = x.shape
-    result = empty(x, num_rows, backend.padded(width), dtype=backend.storage_dtype(x.dtype))
-    for rows in backend.row_chunks(0, num_rows):
-        part = x[rows] if scale is None else x[rows] * scale[rows, None]
-        result[rows, :width] = part
-    result[:, width:] = 0
-    return result
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, backend: Backend) -> Tensor:
