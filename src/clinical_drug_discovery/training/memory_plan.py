@@ -109,7 +109,7 @@ class Plan:
     @property
     def is_small(self) -> bool:
         """True if the graph is so small that the CPU computes best on one thread."""
-        return self.backend.device.type == "cpu" and not self.backend.kernels
+        return self.backend.device.type == "cpu" and self.edge_chunk > 0
 
     @property
     def stored(self) -> int:
@@ -219,7 +219,7 @@ def _describe_backend(plan: Plan) -> str:
     if plan.is_small:
         operations = "torch's own operations on one thread, nothing to compile"
         return f"Small graph ({plan.graph.num_edges:,} edges): {operations}"
-    return "CPU kernels" if plan.backend.kernels else "Torch's own operations"
+    return "Torch's own operations" if plan.edge_chunk else "CPU kernels"
 
 
 def plan_for(graph: GraphSizes, settings: Settings, device: torch.device) -> Plan:
