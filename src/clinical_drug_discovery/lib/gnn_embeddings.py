@@ -57,7 +57,8 @@ def generate_gnn_embeddings(
             steps away.
         num_epochs: number of epochs.
         learning_rate: learning rate of Adam in the first step; it then falls to 0 by cosine decay.
-        device: cuda, mps or cpu (default: the first of these that is available).
+        device: cuda, mps or cpu (default: cuda if there is one, else mps if `cdd doctor --try mps`
+            has passed on this machine, else cpu).
         edge_batch_size: number of positives in the loss of an epoch.
         training: full or sampled. full: each step sees the whole graph, and an epoch is one step.
             sampled: each step sees a subgraph around its positives, which are themselves hidden.

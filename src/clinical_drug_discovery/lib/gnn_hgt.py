@@ -68,7 +68,8 @@ def generate_hgt_embeddings(
         num_heads: number of attention heads in each layer.
         num_epochs: number of epochs.
         learning_rate: learning rate of Adam in the first step; it then falls to 0 by cosine decay.
-        device: cuda, mps or cpu (default: the first of these that is available).
+        device: cuda, mps or cpu (default: cuda if there is one, else mps if `cdd doctor --try mps`
+            has passed on this machine, else cpu).
         contrastive_weight: weight w of the contrastive loss, from 0 to 1. The loss is
             (1 - w) link + w contrastive.
         edge_sample_size: number of positives of each edge type in the loss of an epoch, and number
