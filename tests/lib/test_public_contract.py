@@ -206,7 +206,7 @@ def test_nothing_global_is_touched(generate: Generate, edges: Path, tmp_path: Pa
         ({"learning_rate": 1e30}, r"learning_rate \(got 1e\+30\) is too high: the loss of epoch"),
         ({"learning_rate": 1e30, "num_epochs": 1}, r"learning_rate .*NaN or infinity"),
         ({"seed": -1}, r"seed \(got -1\)"),
-        ({"device": "tpu"}, r"device \(got 'tpu'\) must be one of mps, cuda, cpu"),
+        ({"device": "tpu"}, r"device \(got 'tpu'\) must be one of cuda, mps, cpu"),
         ({"memory_budget": "1MiB"}, r"memory_budget .*too small"),
         ({"memory_budget": "lots"}, r"memory_budget \(got 'lots'\)"),
         ({"include_node_types": ["Drug"]}, r"include_node_types .*did you mean 'drug'"),
