@@ -1,4 +1,4 @@
-"""A whole training is the same with any number of threads, to float32 rounding."""
+"""A whole training gives the same bytes with any number of threads."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from clinical_drug_discovery.lib.synthesize import synthesize_graph
 
@@ -41,5 +40,5 @@ def test_training_does_not_depend_on_the_number_of_threads(tmp_path: Path) -> No
         one, two, again = (
             np.load(tmp_path / f"{model}-{name}.npy") for name in ("one", "two", "again")
         )
-        assert two.tobytes() == again.tobytes()
-        assert one == pytest.approx(two, rel=1e-4, abs=1e-4), model
+        assert two.tobytes() == again.tobytes(), model
+        assert one.tobytes() == two.tobytes(), model

@@ -261,7 +261,8 @@ def _update_backward(
         # grad_mixed is orthogonal to 1, so the rows' mean does not matter:
         # grad_mixed . (mapped - x) = grad_mixed . (mixed - x) / gate.
         apart = torch.div(out[rows], scale[rows]).sub_(x)
-        grads[2][t] += grad_mixed.flatten().dot(apart.flatten()) * (1 - gate)
+        # Summed by row first: the bits of a dot product depend on the number of threads.
+        grads[2][t] += apart.mul_(grad_mixed).sum(dim=1).sum() * (1 - gate)
         grad_mapped = grad_mixed * gate
         grad_active, grad_weight, grad_bias = linear_gradients(
             grad_mapped, functional.gelu(channels), weight[t], block.backend

@@ -76,7 +76,12 @@ def choose_backend(device: torch.device, num_edges: int) -> Backend:
 
 @cache
 def has_bfloat16_products() -> bool:
-    """Return whether the CPU multiplies bfloat16 faster than float32."""
+    """Return whether torch multiplies bfloat16 faster than float32 on this CPU.
+
+    It does not where ATEN_CPU_CAPABILITY forbids AVX-512.
+    """
+    if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
+        return False
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 

@@ -5,18 +5,24 @@ Rows are multiplied in `Backend.product_dtype`. Sums over rows are made in the m
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from clinical_drug_discovery.ops.backend import FEW_ROWS, Backend
 
+_SHARED_ROWS = 128  # rows from which on the number of threads changes no bit of a product
+
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, backend: Backend) -> Tensor:
     """Compute `functional.linear` in the product dtype, for a few thousand rows at a time."""
     dtype = backend.product_dtype(x.dtype)
     if dtype == x.dtype:
-        return functional.linear(x, weight, bias)
+        with same_bits(len(x)):
+            return functional.linear(x, weight, bias)
     product = _product(x.to(dtype), weight.to(dtype).t()).to(x.dtype)
     return product if bias is None else product + bias
 
@@ -105,6 +111,29 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
     oneDNN compiles a product of bfloat16 for each shape. The last rows of a node type differ in
     each batch, and their products took 10 MB an epoch on PrimeKG.
     """
-    if a.dtype == torch.bfloat16 and min(a.shape) < FEW_ROWS:
-        return (a.float() @ b.float()).to(a.dtype)
-    return a @ b
+    with same_bits(len(a)):
+        if a.dtype == torch.bfloat16 and min(a.shape) < FEW_ROWS:
+            return (a.float() @ b.float()).to(a.dtype)
+        return a @ b
+
+
+@contextmanager
+def same_bits(num_rows: int) -> Iterator[None]:
+    """Let a product of few rows have the same bits for any number of threads, on the CPU.
+
+    MKL shares the rows out among threads, and multiplies the last 1 to 3 rows of each share by
+    another kernel, which rounds differently. Measured with AVX2 and AVX-512 for 2 to 64 threads:
+    products of at least 128 rows, or of a multiple of 4, are the same. Others run on one thread.
+
+    Args:
+        num_rows: rows of the result.
+    """
+    threads = torch.get_num_threads()
+    if threads == 1 or num_rows >= _SHARED_ROWS or num_rows % 4 == 0:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from clinical_drug_discovery.ops.buffers import zeros
+from clinical_drug_discovery.ops.linear import same_bits
 from clinical_drug_discovery.system.errors import check_shape
 
 FACT_CHUNK = 512  # positives at a time: with 512 candidates and dimensions 1 MiB per buffer
@@ -121,17 +122,21 @@ def _add(
     x, scaled, y = z[src], weight[relation].div_(z.shape[1] ** 0.5), z[dst]
     query = x * scaled
     own = (query * y).sum(dim=1)
-    logits = (query @ others.T).masked_fill_(excluded, -torch.inf)
+    with same_bits(len(query)):
+        logits = (query @ others.T).masked_fill_(excluded, -torch.inf)
     log_total = torch.logaddexp(own, logits.logsumexp(dim=1))
     grad_own = torch.exp(own - log_total).sub_(1)
     weights = logits.sub_(log_total[:, None]).exp_()
-    grad_query = torch.addmm(y.mul_(grad_own[:, None]), weights, others)
-    grad_others.addmm_(weights.T, query)
+    with same_bits(len(query)):
+        grad_query = torch.addmm(y.mul_(grad_own[:, None]), weights, others)
+    with same_bits(len(others)):
+        grad_others.addmm_(weights.T, query)
     grad_z, grad_weight = grads
     grad_z.index_add_(0, dst, query.mul_(grad_own[:, None]))
     grad_z.index_add_(0, src, grad_query * scaled)
     # A product with one-hot rows: index_add_ of many facts into few relations is slow.
     relations = torch.arange(len(weight), device=z.device)
     of_relation = (relation == relations[:, None]).to(z.dtype)
-    grad_weight.addmm_(of_relation, grad_query.mul_(x), alpha=z.shape[1] ** -0.5)
+    with same_bits(len(weight)):
+        grad_weight.addmm_(of_relation, grad_query.mul_(x), alpha=z.shape[1] ** -0.5)
     return (log_total - own).sum()
