@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from clinical_drug_discovery.evaluation.baselines import BASELINES
 from clinical_drug_discovery.evaluation.split import Split
-from clinical_drug_discovery.graph.adjacency import Floats
 from clinical_drug_discovery.graph.knowledge_graph import (
     DISEASE,
     DRUG,
@@ -40,11 +39,7 @@ class RankingTask:
 
 
 def ranking_task(split: Split, pairs: Pairs) -> RankingTask:
-    """Return the task of finding some held-out pairs of a split.
-
-    Args:
-        split: its training graph and its held-out pairs say which drugs are known.
-        pairs: the pairs to find: `split.test`, `split.validation` or both.
+    """Return the task of finding some pairs: `split.test`, `split.validation` or both.
 
     Raises:
         InputError: there are no pairs.
@@ -65,7 +60,7 @@ def known_drugs(split: Split, diseases: IntArray) -> npt.NDArray[np.bool_]:
         diseases: shape (n,), node numbers, ascending.
 
     Returns:
-        shape (n, number of drugs).
+        Bools, shape (n, number of drugs).
     """
     first, stop = node_range_of(split.graph, DRUG)
     known = np.zeros((len(diseases), stop - first), bool)
@@ -78,18 +73,17 @@ def known_drugs(split: Split, diseases: IntArray) -> npt.NDArray[np.bool_]:
 def drug_rankers(
     graph: KnowledgeGraph, gnn: GnnScores, *, seed: int
 ) -> Iterator[tuple[str, Ranker]]:
-    """Make the rankers one after another, so that each is timed with its own fit.
+    """Yield the name of each ranker and the ranker, one by one, so that each fit can be timed.
+
+    `gnn` scores the relation "indication" with the model's own decoder. `gnn, treatment decoder`
+    scores the same embeddings with the decoder of `treatment_decoder`. `gnn, both decoders` adds
+    the two. `ranker` is the one of `cdd rank`, and `paths` its part that uses metapaths alone. The
+    baselines of `baselines.BASELINES` follow.
 
     Args:
         graph: the training graph, on the CPU.
         gnn: scores of a model that was trained on it.
         seed: seed of the fits.
-
-    Yields:
-        Name and ranker: `gnn` scores the relation "indication" with the model's own decoder; `gnn,
-        treatment decoder` scores the same embeddings with the decoder of `treatment_decoder`; `gnn,
-        both decoders` adds the two; `ranker` is what `cdd rank` uses; `paths` is its part that uses
-        metapaths alone; then the baselines of `baselines.BASELINES`.
 
     Raises:
         InputError: the graph has no drugs, no diseases, or no drug that treats a disease.
@@ -115,10 +109,10 @@ def drug_rankers(
 
 
 def score_by_node(
-    scores: Callable[[MetapathFeatures, IntArray], Floats],
+    scores: Callable[[MetapathFeatures, IntArray], Scores],
     features: MetapathFeatures,
     first_disease: int,
     diseases: IntArray,
-) -> Floats:
-    """Call a scoring function that numbers diseases within their type with node numbers."""
+) -> Scores:
+    """Convert node numbers to numbers within the type, and call a scoring function with them."""
     return scores(features, diseases - first_disease)

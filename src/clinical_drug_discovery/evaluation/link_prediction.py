@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clinical_drug_discovery.evaluation.metrics import filtered_ranks, pair_metrics
+from clinical_drug_discovery.evaluation.split import edges_between
 from clinical_drug_discovery.graph.knowledge_graph import IntArray, KnowledgeGraph, without_edges
 from clinical_drug_discovery.ranking.bilinear_score import Scores
 from clinical_drug_discovery.ranking.treatments import (
@@ -44,13 +45,11 @@ def hold_out_facts(
 ) -> tuple[KnowledgeGraph, HeldOutFacts]:
     """Hold out a few facts of every relation that does not say which drug treats a disease.
 
-    All edges between the two nodes of a held-out fact are removed, whatever their relation. Pairs
-    of a drug and a disease that it treats are not held out.
+    All edges between the two nodes of a held-out fact are removed, whatever their relation.
 
     Args:
         graph: on the CPU.
-        share: fraction of the facts of each relation. The number is rounded up, but one fact always
-            stays; 0 holds out none.
+        share: fraction of the facts of each relation, rounded up. One fact always stays.
         max_facts: maximum number of facts of a relation.
         seed: seed of the sample. The same facts in another order give the same sample.
 
@@ -77,7 +76,7 @@ def hold_out_facts(
         kinds += [np.full(number, r), np.full(number, reverse)]
     src, dst = np.concatenate(edges).T
     held_out = HeldOutFacts(np.concatenate(kinds), src, dst)
-    return without_edges(graph, _between(graph, src, dst)), held_out
+    return without_edges(graph, edges_between(graph, src, dst)), held_out
 
 
 def held_out_pairs(graph: KnowledgeGraph, pairs: Pairs) -> HeldOutFacts:
@@ -163,18 +162,3 @@ def _rank_targets(
         ranks.append(filtered_ranks(scores_of(chunk, relation, candidates), known, row, candidate))
         ranked.append(src[edges])
     return np.concatenate(ranks), np.concatenate(ranked)
-
-
-def _between(graph: KnowledgeGraph, src: IntArray, dst: IntArray) -> npt.NDArray[np.bool_]:
-    """Return which edges join src[i] to dst[i] for some i, whatever their type, shape (E,)."""
-    in_pair = np.zeros(graph.num_nodes, bool)
-    in_pair[src] = in_pair[dst] = True
-    pairs = np.unique(src.astype(np.int64) * graph.num_nodes + dst)
-    found = np.zeros(graph.num_edges, bool)
-    for r in range(len(graph.edge_types)):
-        start, stop = graph.edge_type_ptr[r : r + 2].tolist()
-        from_, to = graph.src_of(r).numpy(), graph.dst_of(r).numpy()
-        near = np.flatnonzero(in_pair[from_] & in_pair[to])
-        keys = from_[near].astype(np.int64) * graph.num_nodes + to[near]
-        found[start:stop][near] = np.isin(keys, pairs)
-    return found

@@ -1,9 +1,8 @@
 """Split a graph into a training graph and held-out drug-disease pairs.
 
 There are three splits, from easy to hard: single pairs, whole diseases, and areas of related
-diseases. The training graph has no edge of any type between the two nodes of a held-out pair. An
-edge of another relation, such as contraindication, would give the pair away, so it is removed and
-counted too. Edges of these relations between other nodes stay.
+diseases. All edges between the two nodes of a held-out pair are removed. An edge of another
+relation, such as contraindication, would give the pair away. These edges are counted separately.
 """
 
 from __future__ import annotations
@@ -25,11 +24,9 @@ from clinical_drug_discovery.ranking.treatments import (
     INDICATION,
     TREATS,
     Pairs,
-    drug_disease_types,
-    pair_keys,
     pairs_of,
 )
-from clinical_drug_discovery.system.errors import InputError
+from clinical_drug_discovery.system.errors import InputError, check_at_least
 
 
 @dataclass(frozen=True)
@@ -52,11 +49,8 @@ def split_pairs(
         graph: on the CPU.
         share: fraction of the distinct indicated pairs, above 0 and below 1.
         seed: seed of the sample. The same facts in another order give the same sample.
-        validation_share: fraction of the held-out pairs for validation, at least 0 and below 1. The
-            number is rounded down.
-
-    Returns:
-        The split. `num_removed_other_relation_edges` counts removed edges of other relations.
+        validation_share: fraction of the held-out pairs for validation, at least 0 and below 1,
+            rounded down.
 
     Raises:
         InputError: the graph has no indications, or a fraction breaks its rule.
@@ -88,22 +82,22 @@ def split_diseases(
 ) -> Split:
     """Hold out all indications and palliations of random diseases.
 
-    A disease keeps its edges of other relations, such as contraindication, to other drugs.
-
     Args:
         graph: on the CPU.
         num_diseases: number of diseases to hold out.
-        min_drugs: minimum number of drugs that treat an eligible disease.
+        min_drugs: minimum number of drugs that treat a held-out disease.
         max_drugs: maximum number of drugs that treat it.
         seed: seed of the sample.
-        validation_share: fraction of the held-out diseases for validation, at least 0 and below 1.
-            The number is rounded down.
+        validation_share: fraction of the held-out diseases for validation, at least 0 and below 1,
+            rounded down.
 
     Raises:
-        InputError: too few diseases are eligible, or a parameter breaks its rule.
+        InputError: too few diseases have so many drugs, or a parameter breaks its rule.
     """
-    _check_drugs(min_drugs, max_drugs)
-    pairs = pairs_of(graph, TREATS)
+    check_at_least("min_drugs", min_drugs, 1)
+    if max_drugs < min_drugs:
+        raise InputError(f"max_drugs (got {max_drugs}) must be at least min_drugs ({min_drugs})")
+    pairs = pairs_of(graph)
     diseases, num_drugs = np.unique(pairs.disease, return_counts=True)
     eligible = diseases[(num_drugs >= min_drugs) & (num_drugs <= max_drugs)]
     if not 0 < num_diseases <= len(eligible):
@@ -127,8 +121,8 @@ def split_areas(
 ) -> Split:
     """Hold out random diseases and their related diseases, whose drugs could be copied.
 
-    An area is a disease and the diseases within `max_hops` edges between diseases. Related diseases
-    that are farther away, or that do not fit into `max_diseases`, keep their drugs.
+    An area is a disease and the diseases within `max_hops` edges between diseases. Diseases that
+    are farther away or do not fit into `max_diseases` keep their drugs.
 
     Args:
         graph: on the CPU.
@@ -136,10 +130,10 @@ def split_areas(
         seed: seed of the sample.
         min_drugs: minimum number of drugs that treat the disease at the centre.
         max_hops: maximum distance from the centre.
-        max_diseases: maximum number of diseases of an area. The nearest are taken first, then
-            those with a lower node number.
-        validation_share: fraction of the areas for validation, at least 0 and below 1. The number
-            is rounded down.
+        max_diseases: maximum number of diseases of an area. Nearer ones come first, then those with
+            a lower node number.
+        validation_share: fraction of the areas for validation, at least 0 and below 1, rounded
+            down.
 
     Returns:
         The split. `num_area_diseases` counts the diseases of all areas.
@@ -147,18 +141,14 @@ def split_areas(
     Raises:
         InputError: the graph has too few areas, or a parameter breaks its rule.
     """
-    for name, value in (
-        ("num_areas", num_areas),
-        ("max_hops", max_hops),
-        ("max_diseases", max_diseases),
-    ):
-        if value < 1:
-            raise InputError(f"{name} (got {value}) must be at least 1")
-    _check_drugs(min_drugs, None)
-    pairs = pairs_of(graph, TREATS)
+    check_at_least("num_areas", num_areas, 1)
+    check_at_least("min_drugs", min_drugs, 1)
+    check_at_least("max_hops", max_hops, 1)
+    check_at_least("max_diseases", max_diseases, 1)
+    pairs = pairs_of(graph)
     diseases, num_drugs = np.unique(pairs.disease, return_counts=True)
     centres = np.random.default_rng(seed).permutation(diseases[num_drugs >= min_drugs])
-    areas = disease_areas(graph, centres, num_areas, max_hops, max_diseases)
+    areas = _disease_areas(graph, centres, num_areas, max_hops, max_diseases)
     if len(areas) < num_areas:
         raise InputError(
             f"num_areas (got {num_areas}) must be at most {len(areas):,}, the number of areas that "
@@ -167,13 +157,6 @@ def split_areas(
     split = _hold_out_diseases(graph, pairs, areas, validation_share)
     split.counts["num_area_diseases"] = sum(map(len, areas))
     return split
-
-
-def _check_drugs(min_drugs: int, max_drugs: int | None) -> None:
-    if min_drugs < 1:
-        raise InputError(f"min_drugs (got {min_drugs}) must be at least 1")
-    if max_drugs is not None and max_drugs < min_drugs:
-        raise InputError(f"max_drugs (got {max_drugs}) must be at least min_drugs ({min_drugs})")
 
 
 def _hold_out_diseases(
@@ -195,29 +178,19 @@ def _hold_out(
     validation_share: float,
     relations: tuple[str, ...],
 ) -> Split:
-    """Remove all edges between the nodes of some pairs.
+    """Remove all edges between the nodes of some pairs, which these relations join.
 
-    Args:
-        graph: on the CPU.
-        pairs: K pairs of these relations.
-        group: shape (K,), groups numbered at random. The first ones go to validation.
-        validation_share: fraction of the groups for validation.
-        relations: relations of the pairs. Removed edges of other relations are counted.
+    `group` of shape (K,) numbers groups of pairs at random. The first ones go to validation.
     """
     if not 0 <= validation_share < 1:
         raise InputError(
             f"validation_share (got {validation_share}) must be at least 0 and below 1"
         )
     is_validation = group < int(validation_share * (group.max() + 1))
-    keys = pair_keys(graph, pairs.drug, pairs.disease)
-    removed = np.zeros(graph.num_edges, bool)
-    num_other = 0
-    for r in drug_disease_types(graph):
-        found = np.isin(pair_keys(graph, graph.src_of(r).numpy(), graph.dst_of(r).numpy()), keys)
-        removed[graph.edge_type_ptr[r] : graph.edge_type_ptr[r + 1]] = found
-        if graph.edge_types[r].relation not in relations:
-            num_other += 2 * int(found.sum())  # with the reverse edges
+    removed = edges_between(graph, pairs.drug, pairs.disease)
     training = without_edges(graph, removed)
+    by_type = np.diff(np.r_[0, np.cumsum(removed)][graph.edge_type_ptr.numpy()])
+    other = [kind.relation not in relations for kind in graph.edge_types]
     validation, test = pairs.select(is_validation), pairs.select(~is_validation)
     counts = {
         f"num_{name}_{what}": number
@@ -225,31 +198,33 @@ def _hold_out(
         for what, number in (("pairs", len(part)), ("diseases", len(part.diseases)))
     }
     counts["num_removed_edges"] = graph.num_edges - training.num_edges
-    counts["num_removed_other_relation_edges"] = num_other
+    counts["num_removed_other_relation_edges"] = 2 * int(by_type[other].sum())  # both directions
     counts["num_leaks"] = leak_count(training, pairs.drug, pairs.disease)
     assert counts["num_leaks"] == 0, counts
     return Split(training, validation, test, pairs, counts)
 
 
-def disease_areas(
+def edges_between(graph: KnowledgeGraph, src: IntArray, dst: IntArray) -> npt.NDArray[np.bool_]:
+    """Return which edges join src[i] to dst[i] for some i, whatever their type, shape (E,)."""
+    in_pair = np.zeros(graph.num_nodes, bool)
+    in_pair[src] = in_pair[dst] = True
+    pairs = np.unique(src.astype(np.int64) * graph.num_nodes + dst)
+    found = np.zeros(graph.num_edges, bool)
+    for r in range(len(graph.edge_types)):
+        start, stop = graph.edge_type_ptr[r : r + 2].tolist()
+        from_, to = graph.src_of(r).numpy(), graph.dst_of(r).numpy()
+        near = np.flatnonzero(in_pair[from_] & in_pair[to])
+        keys = from_[near].astype(np.int64) * graph.num_nodes + to[near]
+        found[start:stop][near] = np.isin(keys, pairs)
+    return found
+
+
+def _disease_areas(
     graph: KnowledgeGraph, centres: IntArray, num_areas: int, max_hops: int, max_diseases: int
 ) -> list[IntArray]:
-    """Return disjoint areas, each a disease with its related diseases.
+    """Return disjoint areas around the first centres that are not in an earlier area.
 
-    Args:
-        graph: on the CPU.
-        centres: node numbers of diseases, taken in this order. Those in an earlier area are
-            skipped.
-        num_areas: number of areas to find.
-        max_hops: maximum distance from the centre.
-        max_diseases: maximum number of diseases of an area.
-
-    Returns:
-        Node numbers of each area by distance, the centre first. There may be fewer than `num_areas`
-        areas.
-
-    Raises:
-        InputError: the graph has no edges between diseases.
+    The node numbers of an area are ordered by distance. There may be fewer than `num_areas`.
     """
     first, _ = node_range_of(graph, DISEASE)
     related = adjacency_between(graph, DISEASE, DISEASE)
