@@ -201,8 +201,7 @@ def test_a_file_gives_back_the_ranker(
     scores = ranker.scores(features, asked)
     np.testing.assert_array_equal(loaded.scores(features, asked), scores)
     np.testing.assert_array_equal(
-        loaded.probabilities(features, asked, scores),
-        ranker.probabilities(features, asked, scores),
+        loaded.probabilities(features, asked, scores), ranker.probabilities(features, asked, scores)
     )
     assert loaded.feature_names == features.feature_names
     assert (loaded.treatment_decoder is not None) == with_embedding

@@ -13,9 +13,7 @@ from clinical_drug_discovery.ranking.path_ranker import PathRanker, fit_path_ran
 
 
 def ranks_of_hidden(
-    features: MetapathFeatures,
-    ranker: PathRanker,
-    everything: MetapathFeatures,
+    features: MetapathFeatures, ranker: PathRanker, everything: MetapathFeatures
 ) -> Floats:
     """The ranks of pairs that `features` lacks, among the drugs that are not known."""
     known = everything.known.toarray().T > 0

@@ -33,11 +33,7 @@ from clinical_drug_discovery.ranking.calibration import (
     fit_imputed_score,
     fit_weight,
 )
-from clinical_drug_discovery.ranking.drug_similarity import (
-    Metapath,
-    meet,
-    steps_from,
-)
+from clinical_drug_discovery.ranking.drug_similarity import Metapath, meet, steps_from
 from clinical_drug_discovery.ranking.listwise_examples import MAX_EXAMPLES, NUM_EASY, NUM_HARD
 from clinical_drug_discovery.ranking.metapath_features import MetapathFeatures
 from clinical_drug_discovery.ranking.path_ranker import PathRanker, fit_path_ranker

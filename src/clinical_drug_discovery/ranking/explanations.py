@@ -25,11 +25,7 @@ from clinical_drug_discovery.graph.knowledge_graph import (
     IntArray,
     KnowledgeGraph,
 )
-from clinical_drug_discovery.ranking.drug_similarity import (
-    Metapath,
-    reverse_metapath,
-    steps_from,
-)
+from clinical_drug_discovery.ranking.drug_similarity import Metapath, reverse_metapath, steps_from
 from clinical_drug_discovery.ranking.treatments import TREATS
 
 #: The kinds of evidence, from the most to the least convincing.

@@ -20,12 +20,7 @@ from functools import cached_property
 import numpy as np
 from scipy.sparse import csr_array
 
-from clinical_drug_discovery.graph.adjacency import (
-    Floats,
-    adjacency,
-    power,
-    scale,
-)
+from clinical_drug_discovery.graph.adjacency import Floats, adjacency, power, scale
 from clinical_drug_discovery.graph.knowledge_graph import DISEASE, DRUG, IntArray, KnowledgeGraph
 from clinical_drug_discovery.ranking.drug_similarity import (
     Similarity,

@@ -238,11 +238,7 @@ class PathRanker:
 
 
 def fit_path_ranker(
-    features: MetapathFeatures,
-    *,
-    num_mlps: int = 2,
-    num_epochs: int = 6,
-    seed: int = 0,
+    features: MetapathFeatures, *, num_mlps: int = 2, num_epochs: int = 6, seed: int = 0
 ) -> PathRanker:
     """Train a ranker on all known pairs of a graph.
 
@@ -316,10 +312,7 @@ def _one_cycle(progress: float) -> float:
 
 
 def _loss(
-    mlp: ScoreMlp,
-    example: ListwiseExample,
-    co_indicated_scale: Floats,
-    generator: torch.Generator,
+    mlp: ScoreMlp, example: ListwiseExample, co_indicated_scale: Floats, generator: torch.Generator
 ) -> Tensor:
     """Compute the weighted loss of one example; a coin decides if the known drugs are features."""
     known = example.num_positives
