@@ -69,7 +69,7 @@ def fit_boosted(features: MetapathFeatures, *, seed: int = 0) -> BoostedPaths:
     rng = np.random.default_rng(seed)
     rows, labels, weights = [], [], []
     for one in examples:
-        known, size = one.num_positives, one.num_candidates
+        known, size = one.num_positives, len(one.base)
         positives = rng.permutation(known)[:_MAX_POSITIVES]
         similarity = one.co_indicated.astype(np.float32)
         hard = np.arange(size - known) < one.num_hard

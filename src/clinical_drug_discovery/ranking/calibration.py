@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from clinical_drug_discovery.graph.adjacency import Floats
 
-_MAX_WEIGHT, _MIN_WEIGHT = 10.0, 1e-4  # a larger weight would leave of the first only its rounding
+_MAX_WEIGHT, _MIN_WEIGHT = 10.0, 1e-4  # with more, rounding would decide the part of the first
 _DECIMALS = 3
 _NUM_TOP = 100  # the drugs of a disease on which the imputed score is fitted
 _MIN_SPREAD = 1e-6
@@ -25,7 +25,7 @@ def fit_weight(first: Floats, second: Floats, known: _Mask) -> float:
     """Fit the weight w with which first + w * second ranks the known drugs best.
 
     A conditional logit with both as features: each known drug competes with the drugs that are not
-    known. The fit also has a temperature, so w is the ratio of the two coefficients.
+    known. w is the ratio of the two coefficients.
 
     Args:
         first: shape (n, D), log-probabilities of the drugs for n diseases.
@@ -33,13 +33,14 @@ def fit_weight(first: Floats, second: Floats, known: _Mask) -> float:
         known: shape (n, D), the drugs to be found.
 
     Returns:
-        The weight, between 0 (the second adds nothing) and 10.
+        Between 0 (the second adds nothing) and 10.
     """
     both = np.stack([first, second], axis=2).astype(np.float64)
     rows = [(features[~has], features[has]) for features, has in zip(both, known, strict=True)]
     rows = [(others, positives) for others, positives in rows if len(others) and len(positives)]
     if not rows:
         return 0.0
+    num_positives = sum(len(positives) for _, positives in rows)
 
     def loss(theta: _Doubles) -> tuple[float, _Doubles]:
         total, gradient = 0.0, np.zeros(2)
@@ -51,10 +52,9 @@ def fit_weight(first: Floats, second: Floats, known: _Mask) -> float:
             missed = np.exp(-np.logaddexp(0, lead))
             total += np.logaddexp(0, -lead).sum()
             gradient -= missed @ (positives - mean)
-        return total, gradient
+        return total / num_positives, gradient / num_positives
 
-    num_positives = sum(len(positives) for _, positives in rows)
-    theta = _minimize(loss, np.array([1.0, 0.0]), num_positives)
+    theta = _minimize(loss, np.array([1.0, 0.0]))
     if theta[1] <= 0:
         return 0.0
     return round(float(min(theta[1] / max(theta[0], _MIN_WEIGHT), _MAX_WEIGHT)), _DECIMALS)
@@ -62,13 +62,13 @@ def fit_weight(first: Floats, second: Floats, known: _Mask) -> float:
 
 @dataclass(frozen=True)
 class ImputedScore:
-    """The score that a model would give a known pair if it had not been trained on it."""
+    """Predict the score that a model would give a known pair if it had not been trained on it."""
 
     slope: float
     intercept: float
 
     def __call__(self, other: Floats) -> Floats:
-        """Predict it from the scores of another ranking that has not seen the pair; any shape."""
+        """Predict from the scores of another ranking that has not seen the pair; any shape."""
         return np.asarray(self.slope * other + self.intercept, np.float32)
 
 
@@ -108,9 +108,9 @@ class Calibration:
 def fit_calibration(scores: Floats, known: _Mask) -> Calibration:
     """Fit the curve from scores to probabilities by Platt's method.
 
-    The targets are slightly below 1 and above 0. The curve then exists even where a threshold
-    separates the known pairs from all others (J. Platt, "Probabilistic outputs for support vector
-    machines", 1999).
+    Targets slightly below 1 and above 0 keep the fit finite, even where a threshold separates the
+    known pairs from all others (J. Platt, "Probabilistic outputs for support vector machines",
+    1999).
 
     Args:
         scores: shape (K,), finite.
@@ -125,26 +125,21 @@ def fit_calibration(scores: Floats, known: _Mask) -> Calibration:
         logits = theta[0] * x + theta[1]
         softplus = np.logaddexp(0, logits)
         error = np.exp(logits - softplus) - target
-        return float((softplus - target * logits).sum()), np.array([error @ x, error.sum()])
+        total = float((softplus - target * logits).sum())
+        return total / len(x), np.array([error @ x, error.sum()]) / len(x)
 
-    base_rate = np.log((num_known + 1) / (num_others + 1))
-    theta = _minimize(loss, np.array([0.0, base_rate]), len(x))
+    base_rate = np.array([0.0, np.log((num_known + 1) / (num_others + 1))])
+    theta = _minimize(loss, base_rate)
     if theta[0] < 0:  # the scores say nothing: the same probability for all
-        theta = np.array([0.0, base_rate])
+        theta = base_rate
     slope = float(theta[0]) / width
     return Calibration(slope, float(theta[1]) - slope * middle)
 
 
-def _minimize(
-    loss: Callable[[_Doubles], tuple[float, _Doubles]], start: _Doubles, count: int
-) -> _Doubles:
-    """Minimize a convex loss, the sum over `count` terms, given with its gradient."""
+def _minimize(loss: Callable[[_Doubles], tuple[float, _Doubles]], start: _Doubles) -> _Doubles:
+    """Minimize a convex mean loss, given with its gradient."""
     from scipy.optimize import minimize
 
-    def mean_loss(theta: _Doubles) -> tuple[float, _Doubles]:
-        value, gradient = loss(theta)
-        return value / count, gradient / count
-
     # Plain BFGS takes up to nine times as many steps, to improve the last digits only.
-    result: _Doubles = minimize(mean_loss, start, jac=True, method="L-BFGS-B", tol=1e-12).x
+    result: _Doubles = minimize(loss, start, jac=True, method="L-BFGS-B", tol=1e-12).x
     return result

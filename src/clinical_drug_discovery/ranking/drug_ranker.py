@@ -4,8 +4,8 @@ score = log-softmax of the path ranker + weight * log-softmax of the treatment d
 + 0.2 * log-lift by the GNN's own decoder.
 
 The first weight is fitted on diseases that neither part has learned from, once for diseases with
-known drugs and once for those without. The GNN has been trained on every known pair, so its weight
-cannot be fitted in this way; known pairs get an imputed score instead of its own. It does not score
+known drugs and once for those without. The GNN has learned every known pair, so its weight cannot
+be fitted in this way, and known pairs get an imputed score instead of its own. It does not score
 diseases without known drugs.
 """
 
@@ -47,8 +47,8 @@ from clinical_drug_discovery.ranking.treatment_decoder import (
 from clinical_drug_discovery.ranking.treatments import TREATS, treatments
 from clinical_drug_discovery.system.errors import InputError
 
-# Factor on the fitted weight. The GNN has seen the treatments of the left-out diseases, so the fit
-# overestimates its embeddings for the pairs that users look for.
+# Factor on the fitted weight. The GNN has seen the treatments of the left-out diseases, so its
+# embeddings look better in the fit than for the pairs that users look for.
 _TRUST = 0.5
 # Weight of the GNN's decoder beside the path ranker, and beside the treatment decoder alone. Twice
 # as much makes the first 50 drugs of a disease worse; half as much makes the first one worse.
@@ -81,32 +81,26 @@ class DrugRanker:
     feature_names: tuple[str, ...]  #: the graph must give the same features
 
     def scores(self, features: MetapathFeatures, diseases: IntArray) -> Floats:
-        """Score all drugs for diseases.
+        """Return the scores of all drugs, shape (n, D); compare scores of one disease only.
 
         Args:
             features: of the graph.
             diseases: shape (n,), numbered within their type.
-
-        Returns:
-            Shape (n, D). Compare scores of one disease only.
         """
         scores = self.paths.scores(features, diseases)
         if self.treatment_decoder is not None:
             weights = [self._blend(features, disease).weight for disease in diseases.tolist()]
-            log_softmax = self.treatment_decoder.log_softmax(diseases)
-            scores += np.array(weights, np.float32)[:, None] * log_softmax
+            decoded = self.treatment_decoder.log_softmax(diseases)
+            scores += np.array(weights, np.float32)[:, None] * decoded
         self._add_gnn(features, diseases, scores, _GNN_WEIGHT)
         return np.round(scores, _DIGITS)
 
     def decoder_scores(self, features: MetapathFeatures, diseases: IntArray) -> Floats:
-        """Score all drugs without the path ranker, by the treatment and the GNN's own decoder.
+        """Return `scores` without the path ranker: the treatment decoder and the GNN's own.
 
         Args:
             features: of the graph; they say which drugs are known.
             diseases: shape (n,), numbered within their type.
-
-        Returns:
-            Shape (n, D). Compare scores of one disease only.
 
         Raises:
             ValueError: the ranker was fitted without a GNN.
@@ -168,41 +162,34 @@ def fit_drug_ranker(
     """
     features = MetapathFeatures(graph, for_many=False)
     paths = fit_path_ranker(features, seed=seed)
-    # Where all examples are needed for the fit, the ranker is judged by them as well.
+    # A very small graph leaves no disease out: the ranker is then judged by all of them.
     asked = [out if len(out) else features.treated for out in paths.left_out]
     known = np.concatenate([features.known[:, s].toarray().T > 0 for s in asked])
-    decoded: dict[bool, list[Floats] | None] = {True: None, False: None}
-    treatment_decoder, gnn_decoder, lifts = None, None, None
-    if gnn is not None:
-        drugs = gnn.embeddings[slice(*node_range_of(graph, DRUG))]
-        decoders = fit_decoders(graph, drugs, left_out=paths.left_out, asked=asked, seed=seed)
-        decoded = {True: decoders.with_known, False: decoders.without_known}
-        treatment_decoder, gnn_decoder = decoders.score, gnn.of_treatments(graph)
-        lifts = gnn_decoder.log_lifts(np.concatenate(asked), known)
 
-    def blend(use_known: bool) -> Blend:
-        by_paths = [
+    def by_paths(use_known: bool) -> Floats:
+        scores = [
             paths.scores_by_mlp(features, diseases, use_known=use_known)[:, n]
             for n, diseases in enumerate(asked)
         ]
-        seen = lifts if use_known else None
-        return _fit_blend(np.concatenate(by_paths), decoded[use_known], seen, known)
+        return np.concatenate(scores)
 
-    return DrugRanker(
-        paths,
-        treatment_decoder,
-        gnn_decoder,
-        with_known=blend(True),
-        without_known=blend(False),
-        feature_names=features.feature_names,
-    )
+    treatment_decoder, gnn_decoder, decoded, decoded_unknown, lifts = None, None, None, None, None
+    if gnn is not None:
+        drugs = gnn.embeddings[slice(*node_range_of(graph, DRUG))]
+        decoders = fit_decoders(graph, drugs, left_out=paths.left_out, asked=asked, seed=seed)
+        decoded, decoded_unknown = decoders.with_known, decoders.without_known
+        treatment_decoder, gnn_decoder = decoders.score, gnn.of_treatments(graph)
+        lifts = gnn_decoder.log_lifts(np.concatenate(asked), known)
+    with_known = _fit_blend(by_paths(True), decoded, lifts, known)
+    without_known = _fit_blend(by_paths(False), decoded_unknown, None, known)
+    names = features.feature_names
+    return DrugRanker(paths, treatment_decoder, gnn_decoder, with_known, without_known, names)
 
 
 def _fit_blend(
-    paths: Floats, decoded: list[Floats] | None, lifts: Floats | None, known: npt.NDArray[np.bool_]
+    scores: Floats, decoded: list[Floats] | None, lifts: Floats | None, known: npt.NDArray[np.bool_]
 ) -> Blend:
-    """Fit weight, imputed score and calibration on scores of diseases that were left out."""
-    scores: Floats = paths
+    """Fit weight, imputed score and calibration on the path ranker's scores of unseen diseases."""
     weight, imputed = 0.0, None
     if decoded is not None:
         log_softmax = np.concatenate(decoded)
@@ -219,17 +206,19 @@ def rank_fit_bytes(graph: KnowledgeGraph) -> int:
     """Predict the memory of the fit, beside the graph, from degrees alone; in bytes.
 
     T treated diseases, K known pairs, D drugs, S diseases, B base features, W similarities of
-    drugs. For each metapath of one or two steps: 8 bytes for each path, or for each pair of ends if
-    those are fewer, four times for drugs (counts and cosines, both also transposed) and three times
-    for diseases; the same for three steps from disease to disease. Random walks: 4 T S for each
-    relation. Shared drugs of diseases: 8 T T. Examples of C candidates: 2 C (T B + K W). Features
-    of some diseases: 4 B D each. The examples are freed before the treatment decoder is fitted.
+    drugs, C candidates of an example. The parts are:
+
+    - each metapath of one or two steps, and of three from disease to disease: 8 bytes for each
+      path, or for each pair of ends if those are fewer; four times for drugs (counts and cosines,
+      both also transposed), three times for diseases
+    - random walks: 4 T S for each relation; shared drugs of diseases: 8 T T
+    - examples: 2 C (T B + K W), freed before the treatment decoder is fitted
+    - features of some diseases: 4 B D each
 
     Args:
         graph: on the CPU.
     """
-    known = [k for k in graph.edge_types if (k.src_type, k.dst_type) == (DRUG, DISEASE)]
-    known = [k for k in known if k.relation in TREATS]
+    known = [k for k in graph.edge_types if k in {EdgeType(DRUG, r, DISEASE) for r in TREATS}]
     if not known:
         return 0
     num_pairs = int(sum(_degrees(graph, k).sum() for k in known))
@@ -244,9 +233,8 @@ def rank_fit_bytes(graph: KnowledgeGraph) -> int:
     connecting = sum(meet(a, b) for a in drugs for b in diseases)
     of_drugs = len(drugs) + 1 + 2 * sum(k.src_type == k.dst_type == DRUG for k in graph.edge_types)
     of_diseases = len(diseases) + 1 + 4 * len(within)
-    num_base = (
-        connecting + 3 * of_diseases + 2 * of_drugs + len(steps_from(graph.edge_types, DRUG)) + 4
-    )
+    num_base = connecting + 3 * of_diseases + 2 * of_drugs
+    num_base += len(steps_from(graph.edge_types, DRUG)) + 4
     fraction = min(1.0, MAX_EXAMPLES / max(treated, 1))
     candidates = min(num_drugs, NUM_HARD + NUM_EASY)
     examples = 2 * candidates * fraction * (treated * num_base + num_pairs * (of_drugs + 5))
@@ -262,8 +250,7 @@ def _decoder_bytes(graph: KnowledgeGraph) -> int:
     vectors that each step keeps and eight arrays of their size; six arrays of the scores of one
     step; the matrices in both directions.
     """
-    ends = {DRUG, DISEASE}
-    near = [k for k in graph.edge_types if {k.src_type, k.dst_type} & ends]
+    near = [k for k in graph.edge_types if {k.src_type, k.dst_type} & {DRUG, DISEASE}]
     counts = dict(zip(graph.edge_types, graph.edge_type_counts.tolist(), strict=True))
     types = {t for k in near for t in (k.src_type, k.dst_type)}
     vectors = 4 * DIM * (NUM_STEPS + 8) * sum(_size(graph, t) for t in types)
@@ -279,15 +266,14 @@ def _path_entries(graph: KnowledgeGraph, start: str) -> dict[Metapath, float]:
         entries[(first,)] = float(degrees.sum())
         for second in steps_from(graph.edge_types, first.dst_type):
             most = _size(graph, start) * _size(graph, second.dst_type)
-            paths = float(degrees @ _degrees(graph, second))
-            entries[first, second] = min(paths, most)
+            entries[first, second] = min(float(degrees @ _degrees(graph, second)), most)
     return entries
 
 
 def _degrees(graph: KnowledgeGraph, kind: EdgeType) -> _Counts:
     """Count the edges of a type that leave each node."""
-    r = graph.edge_types.index(kind.reverse)
-    return graph.indptr_of(r).diff().numpy().astype(np.float64)
+    indptr = graph.indptr_of(graph.edge_types.index(kind.reverse))
+    return indptr.diff().numpy().astype(np.float64)
 
 
 def _neighbor_sum(graph: KnowledgeGraph, kind: EdgeType, values: _Counts) -> _Counts:

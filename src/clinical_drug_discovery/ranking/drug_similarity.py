@@ -35,7 +35,7 @@ from clinical_drug_discovery.graph.knowledge_graph import (
     KnowledgeGraph,
 )
 
-#: Long walks beat three hops: the indications of a distant relative are better than none.
+# Eight steps beat three: the indications of a distant relative are better than none.
 _CONTINUE, _WALK_STEPS = 0.7, 8
 _WALK_BATCH = 128  # walks at a time
 
@@ -44,7 +44,7 @@ Metapath = tuple[EdgeType, ...]
 
 @dataclass(frozen=True)
 class Similarity:
-    """One way in which nodes of a type are similar: left @ right.T, without the diagonal."""
+    """A similarity of nodes of one type: left @ right.T, without the diagonal."""
 
     name: str
     left: csr_array  #: shape (n, K)
@@ -52,7 +52,7 @@ class Similarity:
 
     @cached_property
     def right_t(self) -> csr_array:
-        """The transpose of the right factor. It is kept: every product needs it."""
+        """The transpose of the right factor, which every product needs."""
         return csr_array(self.right.T)
 
     @cached_property
@@ -72,14 +72,10 @@ def reverse_metapath(metapath: Sequence[EdgeType]) -> Metapath:
 
 
 def path_counts(graph: KnowledgeGraph, start: str) -> dict[Metapath, csr_array]:
-    """Count all paths of one or two steps out of a node type, damped by degree.
-
-    Args:
-        graph: on the CPU.
-        start: drug or disease.
+    """Count all paths of one or two steps out of drugs or diseases, damped by degree.
 
     Returns:
-        For each metapath the counts, shape (nodes of the type, nodes of the end's type).
+        For each metapath the counts, shape (nodes of `start`, nodes of the end's type).
     """
     counts: dict[Metapath, csr_array] = {}
     for first in steps_from(graph.edge_types, start):
@@ -93,11 +89,7 @@ def path_counts(graph: KnowledgeGraph, start: str) -> dict[Metapath, csr_array]:
 def connecting_metapaths(
     drugs: dict[Metapath, csr_array], diseases: dict[Metapath, csr_array]
 ) -> list[tuple[str, csr_array, csr_array]]:
-    """Join the metapaths of drugs and of diseases that meet in one node type.
-
-    Args:
-        drugs: `path_counts` of drugs.
-        diseases: `path_counts` of diseases.
+    """Join the `path_counts` of drugs and of diseases that meet in one node type.
 
     Returns:
         For each metapath from drug to disease its name, the drugs' counts transposed, and the
@@ -114,16 +106,10 @@ def connecting_metapaths(
 def similarities(
     graph: KnowledgeGraph, node_type: str, counts: dict[Metapath, csr_array]
 ) -> list[Similarity]:
-    """Return the similarities of the nodes of a type, one for each metapath back to the type.
+    """Return the similarities of drugs or of diseases, one for each metapath back to the type.
 
-    Args:
-        graph: on the CPU.
-        node_type: drug or disease.
-        counts: `path_counts` of the type.
-
-    Returns:
-        Cosines of the path counts; cosines of the neighbours under each relation of the type with
-        itself; these relations themselves; and for diseases three steps along them.
+    They are the cosines of the type's `path_counts`; and for each relation of the type with itself
+    the relation, the cosines of the neighbours, and for diseases three steps along it.
     """
     found = []
     for metapath, count in counts.items():
@@ -131,21 +117,13 @@ def similarities(
         name = metapath_name((*metapath, *reverse_metapath(metapath)))
         found.append(Similarity(name, rows, rows))
     for kind in _relations_within(graph, node_type):
-        found += _along(adjacency(graph, kind), kind)
-    return found
-
-
-def _along(matrix: csr_array, kind: EdgeType) -> list[Similarity]:
-    """Return the similarities by a relation of a type with itself."""
-    identity = csr_array(scipy.sparse.eye_array(matrix.shape[0], dtype=np.float32))
-    shared = rare_columns(matrix)
-    one = damped(matrix)
-    found = [
-        Similarity(metapath_name([kind]), one, identity),
-        Similarity(metapath_name([kind] * 2), shared, shared),
-    ]
-    if kind.src_type == DISEASE:
-        found.append(Similarity(metapath_name([kind] * 3), csr_array(one @ one), one))
+        matrix = adjacency(graph, kind)
+        identity = csr_array(scipy.sparse.eye_array(matrix.shape[0], dtype=np.float32))
+        one, shared = damped(matrix), rare_columns(matrix)
+        found.append(Similarity(metapath_name([kind]), one, identity))
+        found.append(Similarity(metapath_name([kind] * 2), shared, shared))
+        if node_type == DISEASE:
+            found.append(Similarity(metapath_name([kind] * 3), csr_array(one @ one), one))
     return found
 
 
@@ -157,7 +135,7 @@ def random_walks(
     Args:
         graph: on the CPU.
         node_type: drug or disease.
-        starts: shape (s,), the nodes where walks start.
+        starts: shape (s,), where the walks start.
 
     Returns:
         For each relation its name and the expected visits, shape (s, nodes of the type). A visit
@@ -192,9 +170,10 @@ def steps_from(edge_types: Sequence[EdgeType], start: str) -> list[EdgeType]:
 
 
 def meet(a: Metapath, b: Metapath) -> bool:
-    """Tell whether metapaths of a drug and of a disease form one to be counted.
+    """Tell whether metapaths of a drug and of a disease join to one that is counted.
 
-    Each one counts once, so two steps from the disease need the same second step from the drug.
+    If the disease's has two steps, the drug's must have the same second step: each joint metapath
+    then counts once.
     """
     if a[-1].dst_type != b[-1].dst_type:
         return False
@@ -202,12 +181,12 @@ def meet(a: Metapath, b: Metapath) -> bool:
 
 
 def word_vectors(names: list[str]) -> csr_array:
-    """Return names by the words in them, scaled by `rare_columns`."""
+    """Return names as sets of words, shape (n, words), scaled by `rare_columns`."""
     return _part_vectors([set(re.findall(r"[a-z]{3,}|\d+", name.lower())) for name in names])
 
 
 def stem_vectors(names: list[str]) -> csr_array:
-    """Return names by the first and last letters of their words, scaled by `rare_columns`.
+    """Return names as sets of first and last letters of words, scaled by `rare_columns`.
 
     Drugs of a class often share a stem, such as -olol or cef-.
     """
@@ -223,30 +202,30 @@ def _part_vectors(parts: list[set[str]]) -> csr_array:
     vocabulary = {part: i for i, part in enumerate(sorted(set().union(*parts)))}
     columns = [vocabulary[part] for one in parts for part in sorted(one)]
     indptr = np.cumsum([0] + [len(one) for one in parts])
-    data = np.ones(len(columns), np.float32)
+    shape = (len(parts), max(len(vocabulary), 1))
     return rare_columns(
-        csr_array((data, columns, indptr), shape=(len(parts), max(len(vocabulary), 1)))
+        csr_array((np.ones(len(columns), np.float32), columns, indptr), shape=shape)
     )
 
 
 def co_indicated_features(similarity: Floats) -> Floats:
-    """Sum up how similar all drugs are to the drugs known for a disease (co-indicated drugs).
+    """Summarize the similarity of all drugs to the drugs known for a disease (co-indicated drugs).
 
     Args:
         similarity: shape (W, k, D), from `MetapathFeatures.co_indicated_similarity`.
 
     Returns:
-        Shape (2 W + 1, D): for each of W similarities the sum and the maximum over the k known
-        drugs; in the last row log(1 + k).
+        Shape (2 W + 1, D): the sum and the maximum over the k known drugs for each of W
+        similarities; in the last row log(1 + k).
     """
     total, maximum = similarity.sum(axis=1), similarity.max(axis=1, initial=0)
     return _sums_and_maxima(total, maximum, similarity.shape[1])
 
 
 def co_indicated_features_without(similarity: Floats, positives: IntArray) -> Floats:
-    """Compute `co_indicated_features` without one of the known drugs, for each of some.
+    """Compute `co_indicated_features` without each of P known drugs in turn.
 
-    A training example whose positive is a known drug must not see this drug.
+    A training example must not see the known drug that is its positive.
 
     Args:
         similarity: shape (W, k, D).

@@ -3,7 +3,7 @@
 The score of a path is the product over its steps of the degrees of both ends to the power -0.4.
 Degrees count the step's edge type only (Himmelstein et al., eLife 2017;6:e26726). A path through a
 protein that a hundred drugs bind thus scores low. Edges between the two nodes themselves are
-stated, but they are not evidence. Explanations use the graph alone, nothing that a model learned.
+stated, but they are not evidence. Explanations use the graph alone, not a model.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from clinical_drug_discovery.ranking.treatments import TREATS
 KINDS = ("mechanism", "similar drug", "related disease", "side effect")
 _MAX_PATHS, _MAX_SHARED = 2, 5  # paths of each kind; paths between two similar nodes
 _NEGATIVE = ("disease_phenotype_negative", "anatomy_protein_absent")  # relations that deny a link
-_KEPT = 3  # paths to each end: one or two may visit a node of the other part
+_KEPT = 3  # paths to each end; one or two may visit a node of the path from the other side
 
 Path = tuple[tuple[int, ...], float]  #: the nodes of a path, and its score
 Explanation = dict[str, Any]
@@ -48,11 +48,7 @@ class Explainer:
         self._paths_from = cache(self._search.paths_from)
 
     def drug_for_disease(self, drug: int, disease: int) -> Explanation:
-        """Explain a drug for a disease.
-
-        Args:
-            drug: node number.
-            disease: node number.
+        """Explain a drug for a disease, both node numbers.
 
         Returns:
             stated: the relations between the two in the graph, as sentences. evidence: the best
@@ -67,10 +63,6 @@ class Explainer:
 
     def shared(self, one: int, other: int) -> Explanation:
         """Explain the similarity of two nodes by their common neighbours.
-
-        Args:
-            one: node number.
-            other: node number.
 
         Returns:
             As `drug_for_disease`, with "shared" as the only kind of evidence.
@@ -146,7 +138,7 @@ class Explainer:
         }
 
     def _stated(self, one: int, other: int) -> list[str]:
-        """Tell the edges between two nodes, each relation once."""
+        """Tell the relations between two nodes, in the direction of the first."""
         types = [str(self._graph.nodes["node_type"][node]) for node in (one, other)]
         names = [str(self._graph.nodes["node_name"][node]) for node in (one, other)]
         kinds = [k for k in self._graph.edge_types if [k.src_type, k.dst_type] == types]
@@ -185,7 +177,7 @@ class PathsFromNode:
 
 
 class PathSearch:
-    """Search paths from one end in a graph's edge arrays, which are not copied."""
+    """Search paths from one end in the edge arrays of a graph on the CPU."""
 
     def __init__(self, graph: KnowledgeGraph) -> None:
         self._graph = graph
@@ -193,12 +185,7 @@ class PathSearch:
         self._number = {kind: r for r, kind in enumerate(graph.edge_types)}
 
     def paths_from(self, start: int, metapath: Metapath) -> PathsFromNode:
-        """Find all paths out of a node along a metapath.
-
-        Args:
-            start: node number.
-            metapath: edge types, each from the type where the previous one ends.
-        """
+        """Find all paths out of a node along a metapath."""
         nodes, weights = np.array([[start]]), np.ones(1)
         for kind in metapath:
             first, degree = self._edges_from(kind, nodes[:, -1])
@@ -212,9 +199,9 @@ class PathSearch:
         return PathsFromNode(nodes[order], weights[order])
 
     def _edges_from(self, kind: EdgeType, nodes: IntArray) -> tuple[IntArray, IntArray]:
-        """Return for each node the position of its first edge of a type, and how many it has.
+        """Return for each node the position of its first edge of a type, and the number of edges.
 
-        `src` at these positions of the reverse edge type holds the ends.
+        The positions are those of the reverse edge type, where `src` holds the ends.
         """
         r = self._number[kind.reverse]
         at = self._graph.indptr_ptr[r] + nodes
@@ -223,15 +210,9 @@ class PathSearch:
 
 
 def join_paths(start: PathsFromNode, end: PathsFromNode, most: int) -> list[Path]:
-    """Join paths from both ends, and return the best one through each node where they meet.
+    """Join all paths from both ends; return the best `most`, one for each node where they meet.
 
-    Args:
-        start: all paths from the first node.
-        end: all paths from the last node.
-        most: number of paths to return.
-
-    Returns:
-        The best paths first. No path visits a node twice.
+    No path visits a node twice.
     """
     common = np.intersect1d(start.ends, end.ends)
     if not len(common):
@@ -252,7 +233,7 @@ def join_paths(start: PathsFromNode, end: PathsFromNode, most: int) -> list[Path
     return found[:most]
 
 
-# Sentences: the templates of PrimeKG's relations. Other relations are told by their own names.
+# Sentences: the phrases of PrimeKG's relations. Other relations are told by their own names.
 
 #: For each relation: type of the start -> what the start does to the end. A relation of a type with
 #: itself, or one that reads the same in both directions, needs no type.
@@ -307,14 +288,10 @@ def phrase(kind: EdgeType) -> str:
 
 
 def sentence(names: Sequence[str], metapath: Sequence[EdgeType]) -> str:
-    """Tell a path as a sentence: "A binds B, which is linked to C".
+    """Tell a path of named nodes as a sentence: "A binds B, which is linked to C".
 
     Two steps that meet, such as two drugs at one protein, are told together: "A binds B, as does C,
     which treats D".
-
-    Args:
-        names: of the nodes, one more than there are steps.
-        metapath: edge types of the steps.
     """
     text, i = names[0], 0
     while i < len(metapath):

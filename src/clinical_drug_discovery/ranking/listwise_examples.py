@@ -25,30 +25,22 @@ class ListwiseExample:
     disease: int
     num_positives: int  #: k
     num_hard: int
-    num_candidates: int  #: C
     log_probability: Floats  #: shape (C,), log of the probability to sample each candidate
     base: npt.NDArray[np.float16]  #: shape (C, B), scaled; half precision saves half the memory
     co_indicated: npt.NDArray[np.float16]  #: shape (W, k, C), see `co_indicated_similarity`
 
 
 def squash(values: Floats, scale: Floats) -> Floats:
-    """Compress counts over many orders of magnitude: arcsinh(x / scale).
-
-    Args:
-        values: shape (..., F, D).
-        scale: shape (F,).
-    """
-    scaled = values / scale[..., :, None]
+    """Compress values (..., F, D) over many orders of magnitude: arcsinh(x / scale), scale (F,)."""
+    scaled = values / scale[:, None]
     return np.asarray(np.arcsinh(scaled, out=scaled), np.float32)
 
 
 def feature_scales(features: MetapathFeatures) -> tuple[Floats, Floats]:
     """Return the mean absolute nonzero value of each base and each co-indicated feature."""
-    step = -(-len(features.treated) // _NUM_SCALED)
-    diseases = features.treated[::step]
-    co_indicated = np.stack(
-        [co_indicated_features(features.co_indicated_similarity(int(s))[1]) for s in diseases]
-    )
+    diseases = features.treated[:: -(-len(features.treated) // _NUM_SCALED)]
+    similarities = (features.co_indicated_similarity(disease)[1] for disease in diseases.tolist())
+    co_indicated = np.stack([co_indicated_features(similarity) for similarity in similarities])
     return _scale(features.base(diseases)), _scale(co_indicated)
 
 
@@ -61,18 +53,15 @@ def _scale(values: Floats) -> Floats:
 def sample_examples(
     features: MetapathFeatures, scale: Floats, *, seed: int
 ) -> list[ListwiseExample]:
-    """Sample one example for each treated disease, or for some of very many.
+    """Sample one example for each treated disease, or for some if there are very many.
 
     Easy negatives are many and easily told apart, so few are sampled. The loss corrects for the
-    probabilities of sampling.
+    probabilities of sampling. An example takes about 0.4 MB on PrimeKG.
 
     Args:
-        features: of the graph to learn from.
+        features: of the graph.
         scale: shape (B,), of the base features.
         seed: of the sampling.
-
-    Returns:
-        The examples, each about 0.4 MB on PrimeKG.
     """
     rng = np.random.default_rng(seed)
     num_indications = np.diff(features.known.indptr)
@@ -96,7 +85,6 @@ def sample_examples(
                     disease=disease,
                     num_positives=len(known),
                     num_hard=len(groups[1]),
-                    num_candidates=len(candidates),
                     log_probability=np.concatenate(log_probability).astype(np.float32),
                     base=np.ascontiguousarray(scaled),
                     co_indicated=similarity[:, :, candidates].astype(np.float16),

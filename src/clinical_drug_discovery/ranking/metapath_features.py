@@ -6,10 +6,10 @@ through both. `drug_similarity` finds the metapaths of a graph.
 
 One rule holds for every number here: **the features of a pair do not depend on whether the graph
 contains the pair's own edges.** Paths through other diseases leave the asked disease out, degrees
-included. Paths through the disease's known drugs lead from one drug to another. A ranker fitted on
-known pairs therefore cannot copy them, and cross-validation needs no second computation. In a
-training example with one known drug as its positive, the other drugs must not see this pair either:
-`co_indicated_features_without` removes it.
+included. Paths through the disease's known drugs lead from one drug to another. A ranker that is
+fitted on known pairs therefore cannot copy them, and cross-validation needs no second computation.
+In a training example whose positive is a known drug, `co_indicated_features_without` also hides
+this pair from the other drugs.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from clinical_drug_discovery.ranking.drug_similarity import (
 )
 from clinical_drug_discovery.ranking.treatments import TREATS, drug_disease_matrices, treatments
 
-_FEW_DISEASES = 4  # from more on, the products of similarities and treatments pay to be kept
-_MAX_PRODUCT_BYTES = 2**28  # above this size they are never kept
+_FEW_DISEASES = 4  # above, the products of similarities and treatments are worth keeping
+_MAX_PRODUCT_BYTES = 2**28  # larger products are never kept
 
 
 class MetapathFeatures:
@@ -53,9 +53,9 @@ class MetapathFeatures:
         Args:
             graph: on the CPU.
             hidden: shape (H, 2), pairs (drug, disease). Their edges of every relation are ignored.
-            for_many: keep, once many diseases are asked at once, the products of drug similarities
-                and treatments. On PrimeKG they take 0.16 GB and some seconds, and a disease then
-                takes a third of the time.
+            for_many: keep the products of drug similarities and treatments, once many diseases
+                are asked at once. On PrimeKG they take 0.16 GB and some seconds, and a disease
+                then takes a third of the time.
 
         Raises:
             InputError: the graph has no drugs, no diseases, or no drug that treats a disease.
@@ -71,19 +71,17 @@ class MetapathFeatures:
         self._for_many = for_many
         drugs, diseases = path_counts(graph, DRUG), path_counts(graph, DISEASE)
         self._connecting = connecting_metapaths(drugs, diseases)
-        self._drug_similarities = similarities(graph, DRUG, drugs)
-        self._disease_similarities = similarities(graph, DISEASE, diseases)
         stems, words = stem_vectors(_names(graph, DRUG)), word_vectors(_names(graph, DISEASE))
-        self._drug_similarities.append(Similarity("drug - name shares stem - drug", stems, stems))
-        self._disease_similarities.append(
-            Similarity("disease - shares words - disease", words, words)
-        )
+        by_stem = Similarity("drug - name shares stem - drug", stems, stems)
+        by_word = Similarity("disease - shares words - disease", words, words)
+        self._drug_similarities = [*similarities(graph, DRUG, drugs), by_stem]
+        self._disease_similarities = [*similarities(graph, DISEASE, diseases), by_word]
         self._drug_degrees = _degrees(graph, DRUG, DISEASE)
         self._disease_degrees = _degrees(graph, DISEASE, DRUG)
         self._walks = random_walks(graph, DISEASE, self.treated)
         self._disease_similarity_names = [s.name for s in self._disease_similarities]
         self._disease_similarity_names += [name for name, _ in self._walks]
-        # Not damped: many indications of a drug, or many drugs of a relative, speak for a pair.
+        # Not damped: many indications of a drug, or many drugs of a similar disease, favour a pair.
         self._treats = csr_array(self.known[:, self.treated])  # shape (D, T)
         self._treats_t = csr_array(self._treats.T)
         self._num_indications = np.diff(self.known.indptr)
@@ -135,10 +133,7 @@ class MetapathFeatures:
         ]
 
     def base(self, diseases: IntArray) -> Floats:
-        """Compute the features that ignore the diseases' own known drugs.
-
-        Args:
-            diseases: shape (n,).
+        """Compute the features that ignore the known drugs of these diseases, of shape (n,).
 
         Returns:
             Shape (n, B, D), the first B of `feature_names`.
@@ -151,22 +146,16 @@ class MetapathFeatures:
     def base_parts(self, diseases: IntArray) -> tuple[Floats, Floats]:
         """Compute the parts of `base` on both sides of `of_drugs`, without repeated values.
 
-        Args:
-            diseases: shape (n,).
-
         Returns:
             The features of pairs, shape (n, P, D), the first of `base`; and the features of
             diseases alone, shape (n, C), the last of `base`.
         """
         blocks = self._similarity_to_treated(diseases)
-        shape = len(diseases), len(self._pair_names), self.num_drugs
-        of_pairs = np.empty(shape, np.float32)
+        of_pairs = np.empty((len(diseases), len(self._pair_names), self.num_drugs), np.float32)
         for f, column in enumerate(self._paths_to(diseases, blocks)):
             of_pairs[:, f] = column
         of_diseases = [values[diseases] for values in self._disease_degrees[1]]
         of_diseases += [block.max(axis=1, initial=0) for block in blocks]
-        if not of_diseases:
-            return of_pairs, np.zeros((len(diseases), 0), np.float32)
         return of_pairs, np.stack(of_diseases, axis=1)
 
     @cached_property
@@ -187,11 +176,8 @@ class MetapathFeatures:
     def co_indicated_similarity(self, disease: int) -> tuple[IntArray, Floats]:
         """Compute the similarity of all drugs to the known drugs of a disease.
 
-        Args:
-            disease: one disease.
-
         Returns:
-            Its k known drugs, ascending, and the W similarities, shape (W, k, D), each 0 between a
+            The k known drugs, ascending, and the W similarities, shape (W, k, D), each 0 between a
             drug and itself.
         """
         drugs = self.known_drugs(disease)
@@ -242,14 +228,24 @@ class MetapathFeatures:
     def _treated_similarity(self) -> Floats:
         """The sum of all similarities of treated diseases, shape (T, T)."""
         total = np.zeros((len(self.treated),) * 2, np.float32)
-        for block in self._similarity_to_treated(self.treated):
+        for block in self._similarity_to_treated(self.treated):  # a copy of all would double them
             total += block
         return total
 
     @cached_property
     def _products(self) -> list[tuple[IntArray, Floats]]:
-        """For each drug similarity the `_product` with treatments; 0.16 GB on PrimeKG."""
-        return [_product(similarity, self._treats) for similarity in self._drug_similarities]
+        """The products of the drug similarities, without their diagonals, and the treatments.
+
+        For each the drugs whose rows are not all 0, and these rows transposed, shape (T, drugs).
+        They take 0.16 GB on PrimeKG.
+        """
+        found: list[tuple[IntArray, Floats]] = []
+        for similarity in self._drug_similarities:
+            total = csr_array(similarity.left @ (similarity.right_t @ self._treats))
+            total = csr_array(total - self._treats.multiply(similarity.diagonal[:, None]))
+            drugs = np.flatnonzero(np.diff(total.indptr))
+            found.append((drugs, np.ascontiguousarray(total[drugs].toarray().T, np.float32)))
+        return found
 
     def _paths_to(self, diseases: IntArray, blocks: list[Floats]) -> Iterator[Floats]:
         """Yield the features of pairs, each (n, D), in the order of `_pair_names`."""
@@ -258,7 +254,7 @@ class MetapathFeatures:
         for block in blocks:
             yield block @ self._treats_t
             yield self._nearest(block)
-        in_any_way = np.add.reduce(blocks) if blocks else _zeros(diseases, self.treated)
+        in_any_way = np.add.reduce(blocks)
         yield self._nearest(in_any_way)
         for matrix in self._others.values():
             others = np.flatnonzero(matrix.sum(axis=0))
@@ -288,7 +284,7 @@ class MetapathFeatures:
             yield np.ascontiguousarray((total - treated * similarity.diagonal[:, None]).T)
 
     def _similarity_to_treated(self, diseases: IntArray) -> list[Floats]:
-        """For each disease similarity and walk the values to treated diseases, each (n, T)."""
+        """Return each disease similarity, and each walk's visits, to treated diseases, (n, T)."""
         pairs = zip(self._disease_similarities, self._right_treated, strict=True)
         blocks = [(similarity.left[diseases] @ right_t).toarray() for similarity, right_t in pairs]
         blocks += [np.ascontiguousarray(visits[:, diseases].T) for _, visits in self._walks]
@@ -298,7 +294,7 @@ class MetapathFeatures:
 
     def _similarity_to(self, diseases: IntArray, others: IntArray) -> Floats:
         """Sum all disease similarities, shape (n, others)."""
-        total = _zeros(diseases, others)
+        total = np.zeros((len(diseases), len(others)), np.float32)
         for similarity in self._disease_similarities:
             total += (similarity.left[diseases] @ csr_array(similarity.right[others].T)).toarray()
         total[diseases[:, None] == others] = 0
@@ -316,22 +312,6 @@ class MetapathFeatures:
         starts = self._treats.indptr[has]
         out[:, has] = np.maximum.reduceat(block[:, self._treats.indices], starts, axis=1)
         return out
-
-
-def _product(similarity: Similarity, treats: csr_array) -> tuple[IntArray, Floats]:
-    """Multiply a drug similarity, without its diagonal, by the treatments.
-
-    Returns:
-        The drugs whose rows are not all 0, and these rows transposed, shape (T, such drugs).
-    """
-    total = csr_array(similarity.left @ (similarity.right_t @ treats))
-    total = csr_array(total - treats.multiply(similarity.diagonal[:, None]))
-    drugs = np.flatnonzero(np.diff(total.indptr))
-    return drugs, np.ascontiguousarray(total[drugs].toarray().T, np.float32)
-
-
-def _zeros(rows: IntArray, columns: IntArray) -> Floats:
-    return np.zeros((len(rows), len(columns)), np.float32)
 
 
 def _names(graph: KnowledgeGraph, node_type: str) -> list[str]:

@@ -44,35 +44,35 @@ _FOLDS = 10  # each MLP leaves out another tenth of the treated diseases
 
 
 class ScoreMlp(nn.Module):
-    """Map features to a score: a linear layer plus a perceptron with two hidden layers."""
+    """Map features to a score: a linear layer plus a perceptron with two hidden layers.
+
+    The layers have no values before `initialise` or `load_state_dict`.
+    """
 
     def __init__(self, mean: Tensor, std: Tensor, hidden: int) -> None:
         super().__init__()
         self.mean, self.std = nn.Buffer(mean), nn.Buffer(std)
-        self.linear = _linear(len(mean), 1)
-        self.first = _linear(len(mean), hidden)
-        self.second = _linear(hidden, hidden // 2)
-        self.last = _linear(hidden // 2, 1)
+        self.linear = nn.utils.skip_init(nn.Linear, len(mean), 1)
+        self.first = nn.utils.skip_init(nn.Linear, len(mean), hidden)
+        self.second = nn.utils.skip_init(nn.Linear, hidden, hidden // 2)
+        self.last = nn.utils.skip_init(nn.Linear, hidden // 2, 1)
 
     def initialise(self, generator: torch.Generator) -> None:
-        """Draw the first weights as torch does, but not from the process's own generator."""
+        """Draw the weights as torch does, but from a given generator."""
         for layer in (self.linear, self.first, self.second, self.last):
             bound = layer.in_features**-0.5
             for parameter in layer.parameters():
                 nn.init.uniform_(parameter, -bound, bound, generator=generator)
 
     def forward(self, features: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Score the candidates of P examples of equal length.
+        """Score C candidates of P examples: squashed features (P, C, F) to scores (P, C).
 
         Args:
-            features: shape (P, C, F), squashed.
+            features: shape (P, C, F).
             generator: of the dropout; None for no dropout.
-
-        Returns:
-            Shape (P, C).
         """
         x = (features - self.mean) / self.std
-        if generator is not None:  # whole features, so that the scores do not rely on a single one
+        if generator is not None:  # drop features for all candidates: no score relies on one alone
             x = x * (torch.rand(len(x), 1, x.shape[2], generator=generator) > 0.1)
         hidden = _drop(functional.gelu(self.first(x)), generator)
         hidden = _drop(functional.gelu(self.second(hidden)), generator)
@@ -80,14 +80,8 @@ class ScoreMlp(nn.Module):
         return scores
 
 
-def _linear(inputs: int, outputs: int) -> nn.Linear:
-    """Return a layer without values; `ScoreMlp.initialise` sets them."""
-    layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs)
-    return layer
-
-
 def _drop(x: Tensor, generator: torch.Generator | None, probability: float = 0.2) -> Tensor:
-    """Drop the same units for all candidates: a mask for each would take a fifth of the time."""
+    """Drop units, the same for all candidates: separate masks would take a fifth of the time."""
     if generator is None:
         return x
     kept = torch.rand(len(x), 1, x.shape[2], generator=generator) > probability
@@ -96,10 +90,10 @@ def _drop(x: Tensor, generator: torch.Generator | None, probability: float = 0.2
 
 @dataclass(frozen=True)
 class StackedMlps:
-    """M MLPs as one, for scoring: features by drugs, so that nothing is transposed.
+    """M MLPs in one, for scoring. Features have shape (F, D), so that nothing is transposed.
 
-    The first layer contains the standardisation of the features. A feature that is 0 for all drugs
-    then adds 0 to every product and can be left out.
+    The first layer includes the standardisation. A feature that is 0 for all drugs then adds 0 to
+    every product and can be left out.
     """
 
     first: Tensor  #: shape (M (H + 1), F), the hidden units of all MLPs, then all linear layers
@@ -111,38 +105,30 @@ class StackedMlps:
 
     @torch.no_grad()
     def partial_sum(self, features: Floats, which: IntArray) -> Tensor:
-        """Compute what some features add to the first layers, to be used for many diseases.
+        """Return the contribution of some features to the first layers, shape (M (H + 1), D or 1).
 
         Args:
-            features: shape (K, D), squashed, or (K, 1) where they are the same for all drugs.
+            features: shape (K, D), squashed; (K, 1) where they are the same for all drugs.
             which: shape (K,), their indices.
-
-        Returns:
-            Shape (M (H + 1), D or 1).
         """
         return self.first[:, torch.from_numpy(which)] @ torch.from_numpy(features)
 
     @torch.no_grad()
     def log_softmax(self, features: Floats, which: IntArray, start: Tensor) -> Floats:
-        """Score the drugs of one disease.
+        """Return the log-softmax over the drugs of one disease by each MLP, shape (M, D).
 
         Args:
             features: shape (K, D), squashed.
             which: shape (K,), their indices, ascending. The other features are 0 or in `start`.
             start: shape (M (H + 1), D or 1), the sum of `first_bias` and of partial sums.
-
-        Returns:
-            Shape (M, D), for each MLP the log-softmax over the drugs.
         """
         num, _, hidden = self.second.shape
-        x = self.first[:, torch.from_numpy(which)] @ torch.from_numpy(features)
+        x = self.partial_sum(features, which)
         x += start
-        linear = x[num * hidden :]
         y = functional.gelu(x[: num * hidden]).view(num, hidden, -1)
         y = functional.gelu(torch.baddbmm(self.second_bias, self.second, y))
-        scores = torch.baddbmm(self.last_bias, self.last, y)[:, 0] + linear
-        result: Floats = torch.log_softmax(scores, dim=1).numpy()
-        return result
+        scores = torch.baddbmm(self.last_bias, self.last, y)[:, 0] + x[num * hidden :]
+        return np.asarray(torch.log_softmax(scores, dim=1).numpy())
 
 
 @torch.no_grad()
@@ -171,54 +157,49 @@ def stack_mlps(mlps: Sequence[ScoreMlp]) -> StackedMlps:
 
 @dataclass(frozen=True)
 class PathRanker:
-    """A trained ranker. It does not keep the features that it was trained on."""
+    """A trained ranker, without the features that it was trained on."""
 
     mlps: tuple[ScoreMlp, ...]
     base_scale: Floats  #: shape (B,)
     co_indicated_scale: Floats  #: shape (2 W + 1,)
     seconds: dict[str, float]  #: time of each part of the training
-    left_out: tuple[IntArray, ...]  #: for each MLP the treated diseases it has not learned from
+    left_out: tuple[IntArray, ...]  #: for each MLP the treated diseases that it did not learn from
 
     @cached_property
     def _stacked(self) -> StackedMlps:
         return stack_mlps(self.mlps)
 
     def scores(self, features: MetapathFeatures, diseases: IntArray) -> Floats:
-        """Score all drugs for diseases, known or not.
+        """Return the mean log-softmax of the MLPs over all drugs, shape (n, D).
+
+        Compare scores of one disease only.
 
         Args:
-            features: of a graph with the same metapaths. Its known pairs count.
+            features: of a graph with the same metapaths.
             diseases: shape (n,).
-
-        Returns:
-            Shape (n, D), the mean log-softmax of the MLPs. Compare scores of one disease only.
         """
         return np.asarray(self.scores_by_mlp(features, diseases).mean(axis=1))
 
     def scores_by_mlp(
         self, features: MetapathFeatures, diseases: IntArray, *, use_known: bool = True
     ) -> Floats:
-        """Score all drugs by each MLP.
+        """Return the log-softmax of each MLP over all drugs, shape (n, M, D).
 
         Args:
             features: see `scores`.
             diseases: shape (n,).
             use_known: use the known drugs of the asked diseases as features of other drugs.
-
-        Returns:
-            Shape (n, M, D).
         """
-        # Features of drugs alone pass the first layer once for all diseases, those of a disease
-        # alone once for all drugs, and those that are 0 for all drugs not at all.
+        # Features of drugs alone pass the first layer once for all diseases. Those of a disease
+        # alone pass it once for all drugs. Those that are 0 for all drugs are skipped.
         out = np.empty((len(diseases), len(self.mlps), features.num_drugs), np.float32)
         of_drugs, num_base = features.of_drugs, len(self.base_scale)
         start = None
         for first in range(0, len(diseases), _CHUNK):
             chunk = diseases[first : first + _CHUNK]
             of_pairs, of_diseases = features.base_parts(chunk)
-            num_pair = of_pairs.shape[1]
-            drug_at = np.arange(num_pair, num_pair + len(of_drugs))
-            disease_at = np.arange(num_pair + len(of_drugs), num_base)
+            ends = np.cumsum([of_pairs.shape[1], len(of_drugs)])
+            drug_at, disease_at = np.arange(*ends), np.arange(ends[1], num_base)
             if start is None:
                 squashed = squash(of_drugs, self.base_scale[drug_at])
                 start = self._stacked.partial_sum(squashed, drug_at) + self._stacked.first_bias
@@ -243,40 +224,33 @@ def fit_path_ranker(
     """Train a ranker on all known pairs of a graph.
 
     Args:
-        features: of the graph to learn from.
+        features: of the graph.
         num_mlps: number of MLPs, whose scores are averaged. Each has its own seed and leaves out
             another tenth of the treated diseases, by which it can then be judged.
         num_epochs: passes over the treated diseases, for each MLP.
         seed: of all sampling.
-
-    Returns:
-        The ranker.
     """
     start = perf_counter()
     base_scale, co_indicated_scale = feature_scales(features)
     examples = sample_examples(features, base_scale, seed=seed)
     sampled = perf_counter()
     mean, std = _moments(examples, co_indicated_scale)
-    mlps, left_out = [], _left_out(len(examples), num_mlps, seed)
+    # The folds are disjoint where there are enough examples; a single one must be learned.
+    order = np.random.default_rng(seed).permutation(len(examples))
+    folds = np.array_split(order, min(_FOLDS, len(order)))
+    left_out = [np.sort(folds[n % len(folds)][: len(order) - 1]) for n in range(num_mlps)]
+    mlps = []
     for n, out in enumerate(left_out):
         generator = torch.Generator().manual_seed(seed * 1000 + n)
         mlp = ScoreMlp(mean, std, _HIDDEN)
         mlp.initialise(generator)
-        learned = [examples[i] for i in np.setdiff1d(np.arange(len(examples)), out)]
+        learned = [examples[i] for i in np.setdiff1d(order, out)]
         _train(mlp, learned, co_indicated_scale, num_epochs, generator)
         mlps.append(mlp)
     seconds = {"features": sampled - start, "mlps": perf_counter() - sampled}
     diseases = np.array([example.disease for example in examples])
     asked = tuple(diseases[out] for out in left_out)
     return PathRanker(tuple(mlps), base_scale, co_indicated_scale, seconds, asked)
-
-
-def _left_out(num_examples: int, num_mlps: int, seed: int) -> list[IntArray]:
-    """Choose the examples that each MLP leaves out; disjoint where there are enough."""
-    order = np.random.default_rng(seed).permutation(num_examples)
-    folds = np.array_split(order, min(_FOLDS, num_examples))
-    # A single example must be learned.
-    return [np.sort(folds[n % len(folds)][: num_examples - 1]) for n in range(num_mlps)]
 
 
 def _train(
@@ -292,9 +266,7 @@ def _train(
     for _ in range(num_epochs):
         order = torch.randperm(len(examples), generator=generator)
         for batch in order.split(_BATCH):
-            losses = [
-                _loss(mlp, examples[i], co_indicated_scale, generator) for i in batch.tolist()
-            ]
+            losses = [_loss(mlp, examples[i], co_indicated_scale, generator) for i in batch]
             torch.autograd.backward(torch.stack(losses).sum() / (_BATCH * 3))
             fraction = _one_cycle(step / num_steps)
             with torch.no_grad():  # decoupled from the gradients: arXiv:1711.05101
@@ -314,7 +286,7 @@ def _one_cycle(progress: float) -> float:
 def _loss(
     mlp: ScoreMlp, example: ListwiseExample, co_indicated_scale: Floats, generator: torch.Generator
 ) -> Tensor:
-    """Compute the weighted loss of one example; a coin decides if the known drugs are features."""
+    """Compute the weighted loss of one example, by chance with its known drugs as features."""
     known = example.num_positives
     base = torch.from_numpy(example.base).float()
     log_probability = torch.from_numpy(example.log_probability)
@@ -341,12 +313,9 @@ def _moments(examples: list[ListwiseExample], co_indicated_scale: Floats) -> tup
     """Compute the mean and standard deviation of every feature over a sample of candidates."""
     base = np.concatenate([example.base[::9].astype(np.float32) for example in examples])
     first = np.zeros(1, np.int64)
-    co_indicated = np.concatenate(
-        [
-            squash(co_indicated_features_without(rows, first)[0], co_indicated_scale).T
-            for rows in (e.co_indicated[:, :, ::9].astype(np.float32) for e in examples[::3])
-        ]
-    )
+    sampled = (example.co_indicated[:, :, ::9].astype(np.float32) for example in examples[::3])
+    without = (co_indicated_features_without(rows, first)[0] for rows in sampled)
+    co_indicated = np.concatenate([squash(rows, co_indicated_scale).T for rows in without])
     mean = np.concatenate([base.mean(axis=0), co_indicated.mean(axis=0)])
     std = np.concatenate([base.std(axis=0), co_indicated.std(axis=0)]) + _MIN_STD
     return torch.from_numpy(mean), torch.from_numpy(std)

@@ -2,8 +2,8 @@
 
 Predict, then propagate (APPNP, arXiv:1810.05997), by weighted sums alone, as in LightGCN
 (arXiv:2002.02126, eq. 7). Here every edge type and step has its own weight for each channel, so
-different channels follow different metapaths. Only edge types with a drug or a disease at one end
-take part, and none with very many edges.
+different channels follow different metapaths. Edge types take part if a drug or a disease is at one
+end, unless they have very many edges.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from clinical_drug_discovery.graph.knowledge_graph import (
 )
 from clinical_drug_discovery.ranking.treatments import TREATS, drug_disease_matrices, treatments
 
-#: Edge types with more edges, in one direction, are left out. Of PrimeKG these are the interactions
-#: of drugs: with them a step takes 1.5 times as long, and the ranking gets no better.
+#: Edge types with more edges in one direction are left out. In PrimeKG these are the interactions
+#: of drugs. With them a step takes 1.5 times as long, and the ranking gets no better.
 MAX_EDGES = 400_000
 Mask = npt.NDArray[np.bool_]
 
@@ -80,11 +80,7 @@ class Propagation:
         self.num_steps, self.num_edge_types = num_steps, len(ends)
 
     def adjacencies(self, hidden: Mask | None = None) -> list[NormalizedAdjacency]:
-        """Return the matrices of all edge types, as if no relation joined some pairs.
-
-        Args:
-            hidden: shape (K,), the known pairs to hide.
-        """
+        """Return the matrices of all edge types, as if the pairs `hidden` (K,) had no edges."""
         found = list(self._fixed)
         for matrix, at in zip(self._between, self._known_at, strict=True):
             left = matrix
@@ -122,8 +118,8 @@ class Propagation:
             after = {
                 t: vector * self_weights[step, self.node_types.index(t)]
                 for t, vector in vectors.items()
+                if t in needed
             }
-            after = {t: vector for t, vector in after.items() if t in needed}
             for weight, adjacency_ in zip(edge_weights[step], adjacencies, strict=True):
                 if adjacency_.src_type in vectors and adjacency_.dst_type in needed:
                     message = _message(vectors[adjacency_.src_type], weight, adjacency_)

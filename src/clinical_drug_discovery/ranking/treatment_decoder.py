@@ -1,16 +1,15 @@
 """A decoder that predicts treatments from the embeddings of a trained GNN.
 
-Link prediction over all edge types rarely sees a treatment, and never one that is hidden from the
-GNN. Here drugs start from a linear map of their embeddings plus a learned offset, and `Propagation`
-carries these vectors to the diseases. Diseases have no vectors of their own, because their
-embeddings know the very pairs to be predicted. A score is the inner product of the drug's vector
-and the disease's vector of length 1, times a learned factor. Each training step hides all
+Link prediction over all edge types rarely trains on a treatment, and never on one that is hidden
+from the GNN. Here drugs start from a linear map of their embeddings plus a learned offset, and
+`Propagation` carries these vectors to the diseases. The embeddings of diseases are not used,
+because they have learned the very pairs to be predicted. A score is the inner product of the drug's
+vector and the disease's vector of length 1, times a learned factor. Each training step hides all
 treatments of some diseases and a part of others', and predicts them by a softmax over all drugs.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,6 +23,7 @@ from clinical_drug_discovery.graph.knowledge_graph import IntArray, KnowledgeGra
 from clinical_drug_discovery.ranking.bilinear_score import BilinearScore, mean_score
 from clinical_drug_discovery.ranking.propagation import Mask, Propagation
 from clinical_drug_discovery.training.optimizer import Adam
+from clinical_drug_discovery.training.schedule import cosine_decay
 
 DIM, NUM_STEPS = 64, 4  #: channels of the propagated vectors; steps from a drug to a disease
 MAX_DISEASES = 512  #: diseases in a training step, for graphs with very many treated ones
@@ -67,18 +67,6 @@ class TreatmentDecoder(nn.Module):
         return functional.normalize(self.propagate(drugs, propagation, hidden), dim=1)
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """H hidden pairs of A diseases, to be predicted in one training step."""
-
-    hidden: Mask  # (K,), of the known pairs; includes those that are never seen
-    diseases: IntArray  # (A,)
-    row: Tensor  # (H,), the disease's index in `diseases`
-    drug: Tensor  # (H,)
-    known: Tensor  # (A, drugs), all known pairs; they are not negatives
-    weight: Tensor  # (H,)
-
-
 def fit_treatment_decoder(
     propagation: Propagation,
     embeddings: Tensor,
@@ -97,9 +85,6 @@ def fit_treatment_decoder(
         dim: channels of the propagated vectors.
         num_epochs: training steps, each over the whole graph.
         seed: of all sampling.
-
-    Returns:
-        The decoder.
     """
     generator = torch.Generator().manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -107,18 +92,18 @@ def fit_treatment_decoder(
     optimizer = Adam(decoder.parameters(), _LEARNING_RATE)
     never_seen = np.isin(propagation.disease, left_out)
     for epoch in range(num_epochs):
-        batch = _sample_batch(propagation, never_seen, rng)
+        positive = _sample_positives(propagation, never_seen, rng)
         kept = torch.rand(dim, generator=generator) > _DROPOUT
-        loss = _loss(decoder, propagation, batch, kept / (1 - _DROPOUT))
+        loss = _loss(decoder, propagation, positive, positive | never_seen, kept / (1 - _DROPOUT))
         loss = loss + decoder.offset.square().sum(dim=1).mean()  # keeps the offsets small
         torch.autograd.backward(loss)
         warm_up = min(1.0, (epoch + 1) / _WARM_UP_STEPS)
-        optimizer.step(warm_up * (1 + math.cos(math.pi * epoch / num_epochs)) / 2)
+        optimizer.step(warm_up * cosine_decay(epoch, num_epochs))
     return decoder
 
 
-def _sample_batch(propagation: Propagation, never_seen: Mask, rng: np.random.Generator) -> _Batch:
-    """Sample treatments to hide and predict."""
+def _sample_positives(propagation: Propagation, never_seen: Mask, rng: np.random.Generator) -> Mask:
+    """Sample the known pairs that a training step hides and predicts, shape (K,)."""
     diseases = np.unique(propagation.disease[~never_seen])
     most = min(1.0, MAX_DISEASES / (_HIDE_ALL + _HIDE_PART) / max(len(diseases), 1))
     lot = np.ones(propagation.num_diseases)
@@ -129,6 +114,13 @@ def _sample_batch(propagation: Propagation, never_seen: Mask, rng: np.random.Gen
     positive &= ~never_seen
     if not positive.any():  # a handful of pairs
         positive[rng.choice(np.flatnonzero(~never_seen))] = True
+    return positive
+
+
+def _loss(
+    decoder: TreatmentDecoder, propagation: Propagation, positive: Mask, hidden: Mask, kept: Tensor
+) -> Tensor:
+    """Compute the weighted listwise loss: each positive among the drugs that are not known."""
     asked, row, count = np.unique(
         propagation.disease[positive], return_inverse=True, return_counts=True
     )
@@ -136,27 +128,13 @@ def _sample_batch(propagation: Propagation, never_seen: Mask, rng: np.random.Gen
     known = torch.zeros(len(asked), propagation.num_drugs, dtype=torch.bool)
     known[np.searchsorted(asked, propagation.disease[about]), propagation.drug[about]] = True
     weight = torch.from_numpy(count[row] ** -_DISCOUNT).float()
-    return _Batch(
-        positive | never_seen,
-        asked,
-        torch.from_numpy(row),
-        torch.from_numpy(propagation.drug[positive]),
-        known,
-        weight / weight.sum(),
-    )
-
-
-def _loss(
-    decoder: TreatmentDecoder, propagation: Propagation, batch: _Batch, kept: Tensor
-) -> Tensor:
-    """Compute the weighted listwise loss: each hidden drug among the drugs that are not known."""
     drugs = decoder.drugs()
-    vectors = decoder.propagate(drugs, propagation, batch.hidden)
-    asked = functional.normalize(vectors[torch.from_numpy(batch.diseases)] * kept, dim=1)
-    scores = asked * (_FACTOR * decoder.factor) @ drugs.T
-    others = scores.masked_fill(batch.known, -torch.inf).logsumexp(dim=1)[batch.row]
-    positives = scores[batch.row, batch.drug]
-    return ((torch.logaddexp(others, positives) - positives) * batch.weight).sum()
+    vectors = decoder.propagate(drugs, propagation, hidden)[torch.from_numpy(asked)]
+    scores = functional.normalize(vectors * kept, dim=1) * (_FACTOR * decoder.factor) @ drugs.T
+    others = scores.masked_fill(known, -torch.inf).logsumexp(dim=1)[row]
+    positives = scores[row, propagation.drug[positive]]
+    losses = torch.logaddexp(others, positives) - positives
+    return (losses * (weight / weight.sum())).sum()
 
 
 @torch.no_grad()
@@ -168,16 +146,14 @@ def decode(
     Args:
         decoder: trained.
         propagation: on the graph.
-        unseen: diseases, numbered within their type, to be scored as if no drug were known for
-            them.
+        unseen: diseases to score as if they had no known drugs, numbered within their type.
     """
     drugs = decoder.drugs()
     disease, drug = torch.from_numpy(propagation.disease), torch.from_numpy(propagation.drug)
-    none = np.zeros(len(propagation.drug), bool)
-    never_seen = none if unseen is None else np.isin(propagation.disease, unseen)
+    never_seen = np.isin(propagation.disease, [] if unseen is None else unseen)
     factor = _FACTOR * decoder.factor
     known_score = torch.empty(len(propagation.drug))
-    # Neighbouring pairs have the same disease; different rounds hide them.
+    # Neighbouring pairs have the same disease, so different rounds hide them.
     number = np.arange(len(propagation.drug)) % _ROUNDS
     for n in range(_ROUNDS):
         diseases = decoder.diseases(drugs, propagation, never_seen | (number == n)) * factor
@@ -189,11 +165,14 @@ def decode(
 
 @dataclass(frozen=True)
 class FittedDecoders:
-    """The mean score of several decoders, and each one's scores of diseases it has not seen."""
+    """The mean score of several decoders, and each one's log-softmax for diseases to ask, (n, D).
+
+    Known pairs are scored as in `decode`.
+    """
 
     score: BilinearScore
-    with_known: list[Floats]  #: log-softmax (n, D); of known pairs, a tenth of all is hidden
-    without_known: list[Floats]  #: log-softmax (n, D), as if no drug were known for the diseases
+    with_known: list[Floats]
+    without_known: list[Floats]  #: as if the diseases had no known drugs
 
 
 def fit_decoders(
@@ -209,9 +188,8 @@ def fit_decoders(
     Args:
         graph: on the CPU.
         embeddings: shape (drugs, any), by a GNN trained on the graph.
-        left_out: for each decoder the diseases that it does not learn from, numbered within their
-            type.
-        asked: for each decoder the diseases to score.
+        left_out: for each decoder the diseases that it does not learn from.
+        asked: for each decoder the diseases to score, numbered within their type.
         seed: of all sampling.
 
     Raises:
@@ -225,6 +203,5 @@ def fit_decoders(
         )
         scores.append(decode(decoder, propagation))
         with_known.append(scores[-1].log_softmax(diseases))
-        unseen = decode(decoder, propagation, unseen=diseases)
-        without_known.append(unseen.log_softmax(diseases))
+        without_known.append(decode(decoder, propagation, unseen=diseases).log_softmax(diseases))
     return FittedDecoders(mean_score(scores), with_known, without_known)

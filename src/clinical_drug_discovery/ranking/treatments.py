@@ -1,4 +1,4 @@
-"""Which drugs treat which diseases according to the graph: as pairs and as sparse matrices.
+"""The drugs that treat each disease according to the graph: as pairs and as sparse matrices.
 
 A pair of a drug and a disease counts once, however many relations join the two.
 """
@@ -23,7 +23,7 @@ from clinical_drug_discovery.graph.knowledge_graph import (
 from clinical_drug_discovery.system.errors import InputError
 
 INDICATION = "indication"
-TREATS = (INDICATION, "palliation")  #: the relations that say: this drug helps with this disease
+TREATS = (INDICATION, "palliation")  #: the relations from a drug to a disease that it helps with
 
 
 @dataclass(frozen=True)
@@ -48,17 +48,12 @@ class Pairs:
 
 def drug_disease_types(graph: KnowledgeGraph) -> list[int]:
     """Return the edge types from drugs to diseases, as indices into `edge_types`."""
-    kinds = graph.edge_types
-    return [r for r, kind in enumerate(kinds) if kind.src_type == DRUG and kind.dst_type == DISEASE]
+    kinds = enumerate(graph.edge_types)
+    return [r for r, kind in kinds if (kind.src_type, kind.dst_type) == (DRUG, DISEASE)]
 
 
 def pairs_of(graph: KnowledgeGraph, relations: Collection[str] = TREATS) -> Pairs:
-    """Return the distinct drug-disease pairs that any of some relations joins.
-
-    Args:
-        graph: on the CPU.
-        relations: names of relations. A name that the graph lacks adds no pairs.
-    """
+    """Return the distinct drug-disease pairs of some relations, some of which may be missing."""
     kinds = [r for r in drug_disease_types(graph) if graph.edge_types[r].relation in relations]
     distinct = np.unique(pair_keys(graph, *edges_of(graph, kinds)))
     return Pairs(drug=distinct % graph.num_nodes, disease=distinct // graph.num_nodes)
