@@ -60,8 +60,8 @@ def test_groups_and_held_out_indications_are_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if "training" in options:  # few enough nodes in a batch for parts to be parts
-        for module in ("memory", "sampling"):
-            monkeypatch.setattr(f"clinical_drug_discovery.{module}.NUM_CANDIDATES", 15)
+        for module in ("memory_plan", "edge_sampler"):
+            monkeypatch.setattr(f"clinical_drug_discovery.training.{module}.NUM_CANDIDATES", 15)
     rng = np.random.default_rng(0)
     facts = planted_facts(rng)
     indications = [fact for fact in facts if fact[1] == "indication"]
