@@ -68,7 +68,7 @@ class ImputedScore:
     intercept: float
 
     def __call__(self, other: Floats) -> Floats:
-        """Predict from the scores of another ranking that has not seen the pair; any shape."""
+        """Predict from the scores of another ranking that was not fitted on the pair; any shape."""
         return np.asarray(self.slope * other + self.intercept, np.float32)
 
 

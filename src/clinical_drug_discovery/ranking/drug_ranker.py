@@ -158,7 +158,7 @@ def fit_drug_ranker(
         seed: of all sampling.
 
     Raises:
-        InputError: the graph has no known pairs; see `why_no_ranker`.
+        InputError: the graph lacks known pairs; see `why_no_ranker`.
     """
     features = MetapathFeatures(graph, for_many=False)
     paths = fit_path_ranker(features, seed=seed)

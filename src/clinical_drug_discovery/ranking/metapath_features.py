@@ -58,7 +58,7 @@ class MetapathFeatures:
                 then takes a third of the time.
 
         Raises:
-            InputError: the graph has no drugs, no diseases, or no drug that treats a disease.
+            InputError: the graph lacks drugs, diseases, or drugs that treat a disease.
         """
         matrices = drug_disease_matrices(graph, hidden)
         #: shape (D, S), ones where a drug is known to treat a disease

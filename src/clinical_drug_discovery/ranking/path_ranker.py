@@ -46,7 +46,7 @@ _FOLDS = 10  # each MLP leaves out another tenth of the treated diseases
 class ScoreMlp(nn.Module):
     """Map features to a score: a linear layer plus a perceptron with two hidden layers.
 
-    The layers have no values before `initialise` or `load_state_dict`.
+    `initialise` or `load_state_dict` must set the weights.
     """
 
     def __init__(self, mean: Tensor, std: Tensor, hidden: int) -> None:

@@ -57,7 +57,7 @@ class Propagation:
             num_steps: number of propagation steps.
 
         Raises:
-            InputError: the graph has no drugs, no diseases, or no drug that treats a disease.
+            InputError: the graph lacks drugs, diseases, or drugs that treat a disease.
         """
         known = treatments(graph)
         by_disease = csr_array(known.T)
@@ -184,7 +184,7 @@ def _needed_types(ends: list[tuple[str, str]], num_steps: int) -> list[set[str]]
 
 
 def _message(x: Tensor, weight: Tensor, adjacency_: NormalizedAdjacency) -> Tensor:
-    result: Tensor = _Message.apply(x, weight, adjacency_)  # type: ignore[no-untyped-call]  # torch has no types for it
+    result: Tensor = _Message.apply(x, weight, adjacency_)  # type: ignore[no-untyped-call]  # torch does not type it
     return result
 
 

@@ -193,7 +193,7 @@ def fit_decoders(
         seed: of all sampling.
 
     Raises:
-        InputError: the graph has no known pairs.
+        InputError: the graph lacks known pairs.
     """
     propagation = Propagation(graph, NUM_STEPS)
     scores, with_known, without_known = [], [], []

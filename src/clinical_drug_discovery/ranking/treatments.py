@@ -75,7 +75,7 @@ def treatments(graph: KnowledgeGraph, hidden: IntArray | None = None) -> csr_arr
         hidden: shape (H, 2), pairs (drug, disease) to leave out, numbered within their types.
 
     Raises:
-        InputError: the graph has no drugs, no diseases, or no drug that treats a disease.
+        InputError: the graph lacks drugs, diseases, or drugs that treat a disease.
     """
     known = _without(adjacency_between(graph, DRUG, DISEASE, TREATS), hidden)
     if not known.nnz:
