@@ -76,25 +76,22 @@ def read_flags(module: str, name: str) -> tuple[str, list[Flag]]:
         name: name of the function or the dataclass.
 
     Returns:
-        The summary (first paragraph of the docstring), and one flag for each parameter or field.
-        The help texts are those of the section `Args` (or `Attributes`) of the docstring.
+        The summary (first paragraph of the docstring), and one flag for each parameter or field,
+        with its help text from the section `Args` or `Attributes`.
     """
     path = files("clinical_drug_discovery") / f"{module.replace('.', '/')}.py"
     body = ast.parse(path.read_text(encoding="utf-8")).body
-    (found,) = (
-        node
-        for node in body
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name
-    )
+    kinds = (ast.FunctionDef, ast.ClassDef)
+    (found,) = (node for node in body if isinstance(node, kinds) and node.name == name)
     docstring = ast.get_docstring(found) or ""
     helps = _argument_help(docstring)
     given = _fields(found) if isinstance(found, ast.ClassDef) else _parameters(found.args)
     flags = [
         Flag(
-            name=name,
-            annotation=ast.unparse(annotation) if annotation is not None else "",
-            default=... if default is None else ast.literal_eval(default),
-            help=helps.get(name, ""),
+            name,
+            "" if annotation is None else ast.unparse(annotation),
+            ... if default is None else ast.literal_eval(default),
+            helps.get(name, ""),
         )
         for name, annotation, default in given
     ]
@@ -120,16 +117,15 @@ def _fields(dataclass: ast.ClassDef) -> Iterator[_Given]:
 
 def _argument_help(docstring: str) -> dict[str, str]:
     """Return the entries of `Args` or `Attributes` of a Google docstring, by name."""
-    section = re.search(r"^(?:Args|Attributes):\n((?:    .*\n?|\n)+)", docstring, re.MULTILINE)
-    entries = re.findall(
-        r"^    (\w+): ((?:.|\n(?!    \w+: ))+)", section[1] if section else "", re.MULTILINE
-    )
+    section = re.search(r"(?m)^(?:Args|Attributes):\n((?:    .*\n?|\n)+)", docstring)
+    text = section[1] if section else ""
+    entries = re.findall(r"(?m)^    (\w+): ((?:.|\n(?!    \w+: ))+)", text)
     return {name: " ".join(text.split()) for name, text in entries}
 
 
 @dataclass(frozen=True)
 class Command:
-    """How a command reads its flags, what it calls, and how its result is shown without --json."""
+    """A command: its flags, its function, and the function that shows the result as text."""
 
     read: Callable[[], tuple[str, list[Flag]]]  #: returns a summary and the flags
     call: Callable[..., Any]
@@ -137,21 +133,17 @@ class Command:
     trains: bool = False  #: on --device, which is checked before torch is imported
 
 
-def _call(module: str, function: str, **values: Any) -> Any:
-    return getattr(import_module(f"{__package__}.{module}"), function)(**values)
-
-
-def _command(
-    module: str, function: str, show: Callable[[Any], None], trains: bool = False
-) -> Command:
+def _command(module: str, name: str, show: Callable[[Any], None], trains: bool = False) -> Command:
     """Return the command whose flags are the parameters of one function."""
-    return Command(
-        partial(read_flags, module, function), partial(_call, module, function), show, trains
-    )
+
+    def call(**values: Any) -> Any:
+        return getattr(import_module(f"{__package__}.{module}"), name)(**values)
+
+    return Command(partial(read_flags, module, name), call, show, trains)
 
 
 def _read_evaluate() -> tuple[str, list[Flag]]:
-    """Read the flags of `evaluate_model`, with its settings and those of the model as flags."""
+    """Read the flags of `evaluate_model`, with one flag for each setting."""
     summary, flags = read_flags("lib.evaluate", "evaluate_model")
     parts = {"settings": _evaluation_flags(), "model_settings": _model_flags()}
     return summary, [one for flag in flags for one in parts.get(flag.name, [flag])]

@@ -12,9 +12,9 @@ from rich.table import Table
 
 
 def make_console() -> Console:
-    """Return a console on stdout that prints text as it is, names such as [phosphorylase] included.
+    """Return a console on stdout that prints names such as [phosphorylase] unchanged.
 
-    Lines are wrapped on a terminal, but not in a pipe or a file.
+    It wraps lines on a terminal, but not in a pipe or a file.
     """
     width = None if sys.stdout.isatty() else 10_000
     return Console(markup=False, highlight=False, width=width)
@@ -36,15 +36,8 @@ def show_neighbors(result: list[dict[str, Any]]) -> None:
     for column in ("rank", "cosine", "name", "type", "id"):
         table.add_column(column, justify="right" if column in ("rank", "cosine") else "left")
     for row in result:
-        node_id = f"{row['node_source']}:{row['node_id']}"
-        cells = (
-            str(row["rank"]),
-            f"{row['cosine']:.3f}",
-            row["node_name"],
-            row["node_type"],
-            node_id,
-        )
-        table.add_row(*cells)
+        cells = str(row["rank"]), f"{row['cosine']:.3f}", row["node_name"], row["node_type"]
+        table.add_row(*cells, f"{row['node_source']}:{row['node_id']}")
     make_console().print(table)
     _print_evidence(result, "node_name")
 
@@ -101,17 +94,13 @@ def show_demo(result: dict[str, Any]) -> None:
     for model in result:
         table.add_column(titles[model])
     for name in result["hgt"]["neighbors"]:
-        neighbors = (answer["neighbors"][name] for answer in result.values())
-        cells = (
-            "\n".join(f"{row['cosine']:.2f} {row['node_name']}" for row in rows)
-            for rows in neighbors
-        )
-        table.add_row(name, *cells, end_section=True)
+        lists = [answer["neighbors"][name] for answer in result.values()]
+        lines = [[f"{row['cosine']:.2f} {row['node_name']}" for row in rows] for rows in lists]
+        table.add_row(name, *map("\n".join, lines), end_section=True)
     console.print(table)
     ranking = result["hgt"]["ranking"]
-    console.print(
-        f"\nDrugs for {ranking[0]['disease_name']} that the graph does not list, and why:\n"
-    )
+    disease = ranking[0]["disease_name"]
+    console.print(f"\nDrugs for {disease} that the graph does not list, and why:\n")
     show_ranking(ranking)
     stats = result["hgt"]["stats"]
     for command in (
@@ -130,21 +119,16 @@ def show_evaluation(result: dict[str, Any]) -> None:
         f"{result['num_leaks']} leaks\n"
     )
     names = ("mrr", "hits@10", "recall@50", "recall@100", "auroc", "auprc", "entropy@50")
-    balanced = ("balanced_auroc", "balanced_auprc")
     rankers = list(result["rankers"].items())
     _print_metrics("ranker", rankers, names)
-    console.print(
-        "\nBalanced: against one sampled drug per pair (do not compare with the table above):\n"
-    )
-    _print_metrics("ranker", rankers, balanced)
+    title = "Balanced: against one sampled drug per pair (do not compare with the table above)"
+    console.print(f"\n{title}:\n")
+    _print_metrics("ranker", rankers, ("balanced_auroc", "balanced_auprc"))
     if result["relations"]:
-        console.print(
-            f"\nLink prediction by {result['model']} among all nodes of the target's type:\n"
-        )
-        rows = [
-            (f"{m['source_type']} - {m['relation']} - {m['target_type']}", m)
-            for m in result["relations"]
-        ]
+        title = f"Link prediction by {result['model']} among all nodes of the target's type"
+        console.print(f"\n{title}:\n")
+        kind = ("source_type", "relation", "target_type")
+        rows = [(" - ".join(m[name] for name in kind), m) for m in result["relations"]]
         shown = ("num_targets", "num_candidates", "mrr", "hits@10", "recall@50")
         _print_metrics("source - relation - target", rows, shown)
     console.print(f"\n95% intervals are in {Path(result['output_dir']) / 'report.json'}")
@@ -158,10 +142,8 @@ def _print_metrics(
     for name in names:
         table.add_column(name, justify="right")
     for label, metrics in rows:
-        values = (metrics[name] for name in names)
-        cells = (
-            f"{v:.3f}" if isinstance(v, float) else "" if v is None else f"{v:,}" for v in values
-        )
+        values = ("" if metrics[name] is None else metrics[name] for name in names)
+        cells = (f"{v:.3f}" if isinstance(v, float) else f"{v:,}" for v in values)
         table.add_row(label, *cells)
     make_console().print(table)
 

@@ -37,9 +37,9 @@ def run_demo(
         top: number of similar nodes to list for each of three drugs and three diseases.
 
     Returns:
-        For each model: "stats", as the functions that train it return them; "neighbors", by node
-        name, as `similar.nearest` returns them; and "ranking", three drugs for a disease with
-        explanations, as `rank.rank_drugs` returns them.
+        For each model: "stats" from the function that trains it; "neighbors" from
+        `similar.nearest`, by node name; and "ranking", three drugs for a disease with explanations,
+        from `rank.rank_drugs`.
 
     Raises:
         InputError: a parameter breaks its rule, or output_dir cannot be written.
@@ -57,7 +57,7 @@ def run_demo(
     ):
         output = Path(output_dir) / f"{model}.parquet"
         with as_file(files("clinical_drug_discovery") / "data" / "sample_kg.csv") as edges:
-            # The cache would lie in the installed package.
+            # A cache would be written into the installed package.
             stats = generate(edges, output, num_epochs=num_epochs, seed=seed, cache=False)
         nodes, values = read_embeddings(output)
         neighbors = {

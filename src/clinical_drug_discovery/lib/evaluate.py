@@ -64,7 +64,7 @@ REPORT, RANKS = "report.json", "ranks.parquet"
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """What an evaluation holds out. A setting that another split has must be None.
+    """Settings of what is held out. Those of other splits must be None.
 
     Attributes:
         split: what is held out: pair (a fraction of the indications), disease (all indications and
@@ -105,8 +105,8 @@ def evaluate_model(
 ) -> dict[str, Any]:
     """Hold out drug-disease pairs, train a model without them, and rank all drugs for them.
 
-    The model is compared with the drug ranker, its parts, and baselines that learn nothing, on the
-    same training graph and by the same metrics. The page "Evaluation" explains the metrics.
+    The same metrics compare the model with the drug ranker, its parts, and baselines that learn
+    nothing, on the same training graph. The page "Evaluation" explains the metrics.
 
     Args:
         edges_csv: knowledge graph in PrimeKG's columns: .csv, .csv.gz, .csv.zst or .parquet.
@@ -140,8 +140,9 @@ def evaluate_model(
     trained_with, train = settings_of(model, model_settings or {})
     run = _start(edges_csv, output_dir, device, trained_with.learning_rate, chunk_size, seed)
     graph = read_edges(run, None, None, cache, cache_dir)
-    held_out = _hold_out(run, graph, make_split, settings, seed)
-    graph = held_out.split.graph  # training does not keep the whole graph in memory
+    num_edges = graph.num_edges
+    split, facts, num_leaks = _hold_out(run, graph, make_split, settings, seed)
+    graph = split.graph  # training does not keep the whole graph in memory
     plan = plan_training(run, graph, trained_with, memory_budget, chunk_size, rank_fit_bytes(graph))
     compile_kernels(run, plan.backend)
     with one_thread(plan.is_small):
@@ -150,20 +151,30 @@ def evaluate_model(
         gnn, final_loss = GnnScores(embeddings, trained.decoder), trained.history[-1]["loss"]
         del trained
         with run.timed("relations"):
-            relations = relation_metrics(graph, held_out.facts, gnn, seed=seed)
-        rankers, ranks, seconds = _rank(run, held_out.split, gnn, seed)
+            relations = relation_metrics(graph, facts, gnn, seed=seed)
+        rankers, ranks, seconds = _rank(run, split, gnn, seed)
+    first_drug, stop_drug = node_range_of(graph, DRUG)
     report = {
         "model": model,
         "split": settings.split,
         "seed": seed,
-        **held_out.counts(),
+        "num_nodes": graph.num_nodes,
+        "num_edges": num_edges,
+        "num_training_edges": graph.num_edges,
+        "split_counts": split.counts,
+        "num_leaks": num_leaks,
+        "num_candidates": stop_drug - first_drug,
         "rankers": rankers,
         "relations": relations,
         "final_loss": final_loss,
         "collapse": collapse,
         "parameters": {"model": model, **asdict(trained_with), **split_settings},
         "predicted_memory_gib": plan.predicted_bytes / GIB,
-        **_costs(run, seconds),
+        "device": str(run.device),
+        "seconds": {**{k.removeprefix("seconds_"): v for k, v in run.seconds.items()}, **seconds},
+        "peak_memory_gib": peak_memory_bytes() / GIB,
+        "warnings": run.warnings,
+        "output_dir": str(run.model_dir),
     }
     _write(run.model_dir, report, ranks)
     run.progress.milestone(f"Wrote {REPORT} and {RANKS} to {run.model_dir}")
@@ -186,38 +197,22 @@ def _start(
     return begin_run(Path(edges_csv), files[0], directory, device, learning_rate, chunk_size, seed)
 
 
-def _costs(run: Run, seconds: Mapping[str, float]) -> dict[str, Any]:
-    """Return the report's entries about the process: device, seconds, memory and warnings."""
-    parts = {part.removeprefix("seconds_"): value for part, value in run.seconds.items()}
-    return {
-        "device": str(run.device),
-        "seconds": {**parts, **seconds},
-        "peak_memory_gib": peak_memory_bytes() / GIB,
-        "warnings": run.warnings,
-        "output_dir": str(run.model_dir),
-    }
-
-
 def _split_of(settings: EvaluationSettings) -> tuple[Callable[..., Split], dict[str, Any]]:
-    """Check what to hold out; returns the function that makes the split, and its settings."""
-    split = settings.split
+    """Check the settings, and return the function that makes the split and its parameters."""
+    chosen = asdict(settings)
+    split, relation_share = chosen.pop("split"), chosen.pop("relation_share")
     if split not in SPLITS:
         raise InputError(f"split (got {split!r}) must be one of {', '.join(SPLITS)}")
     make_split, defaults = SPLITS[split]
-    chosen = asdict(settings)
-    del chosen["split"], chosen["relation_share"]
-    check_between("relation_share", settings.relation_share, 0, 1, low_allowed=True)
+    check_between("relation_share", relation_share, 0, 1, low_allowed=True)
     filled = _fill(f"split {split!r}", defaults, chosen)
     for name, value in filled.items():
         if name == "share":
             check_between(name, value, 0, 1)
         else:
             check_at_least(name, value, 1)
-    return partial(make_split, **filled), {
-        "split": split,
-        **filled,
-        "relation_share": settings.relation_share,
-    }
+    report = {"split": split, **filled, "relation_share": relation_share}
+    return partial(make_split, **filled), report
 
 
 def settings_of(
@@ -225,9 +220,7 @@ def settings_of(
 ) -> tuple[SageSettings | HgtSettings, Callable[..., Trained]]:
     """Check the settings of a model, and return them with the function that trains it.
 
-    Args:
-        model: graphsage or hgt.
-        chosen: settings by name. Those that are missing or None have the defaults of `cdd embed`.
+    Settings that are missing or None have the defaults of `cdd embed`.
 
     Raises:
         InputError: a setting breaks its rule, or the model does not have it.
@@ -254,37 +247,19 @@ def _fill(what: str, defaults: Mapping[str, Any], chosen: Mapping[str, Any]) -> 
     return {**defaults, **given}
 
 
-@dataclass(frozen=True)
-class _HeldOut:
-    """The training graph, and everything that was removed from the whole graph."""
-
-    split: Split  #: its graph lacks the held-out facts as well as the held-out pairs
-    facts: list[HeldOutFacts]  #: those of the pairs, and those of the other relations
-    num_edges: int  #: of the whole graph
-    num_leaks: int
-
-    def counts(self) -> dict[str, Any]:
-        """Return the report's entries about the graph and the split."""
-        graph = self.split.graph
-        first_drug, stop_drug = node_range_of(graph, DRUG)
-        return {
-            "num_nodes": graph.num_nodes,
-            "num_edges": self.num_edges,
-            "num_training_edges": graph.num_edges,
-            "split_counts": self.split.counts,
-            "num_leaks": self.num_leaks,
-            "num_candidates": stop_drug - first_drug,
-        }
-
-
 def _hold_out(
     run: Run,
     whole: KnowledgeGraph,
     make_split: Callable[..., Split],
     settings: EvaluationSettings,
     seed: int,
-) -> _HeldOut:
-    """Remove drug-disease pairs and facts of the other relations from a graph."""
+) -> tuple[Split, list[HeldOutFacts], int]:
+    """Remove drug-disease pairs and facts of the other relations from a graph.
+
+    Returns:
+        The split, whose graph lacks the facts too; the held-out edges of the pairs and of the other
+        relations; and the number of leaks.
+    """
     with run.timed("split"):
         split = make_split(whole, seed=seed, validation_share=0)
         _check_learnable(split.graph, settings.split)
@@ -297,17 +272,20 @@ def _hold_out(
             "num_removed_fact_edges": split.graph.num_edges - graph.num_edges,
         }
         split = replace(split, graph=graph, counts=counts)
-        num_leaks = _check_leaks(split, facts)
+        num_leaks = leak_count(graph, split.held_out.drug, split.held_out.disease)
+        num_leaks += leak_count(graph, facts.src, facts.dst)
+        if num_leaks:  # a bug
+            raise RuntimeError(f"{num_leaks} edges of the training graph join held-out nodes")
         every_fact = [held_out_pairs(whole, split.held_out), facts]
     run.progress.milestone(
         f"Held out {len(split.test):,} pairs of {len(split.test.diseases):,} diseases and "
         f"{len(facts.src) // 2:,} facts of other relations; {num_leaks} leaks"
     )
-    return _HeldOut(split, every_fact, whole.num_edges, num_leaks)
+    return split, every_fact, num_leaks
 
 
 def _check_learnable(graph: KnowledgeGraph, split: str) -> None:
-    """Check, before training, that the training graph still says which drugs treat a disease."""
+    """Check that the training graph still has drugs that treat a disease."""
     if INDICATION not in graph.relations:
         raise InputError(
             f"the graph has no relation {INDICATION!r}, which the model must learn to rank drugs; "
@@ -318,15 +296,6 @@ def _check_learnable(graph: KnowledgeGraph, split: str) -> None:
             f"split (got {split!r}) holds out every pair of a drug and a disease that it treats; "
             "some must be left to learn from"
         )
-
-
-def _check_leaks(split: Split, facts: HeldOutFacts) -> int:
-    """Count edges of the training graph between held-out nodes; one such edge is a bug."""
-    pairs = (split.held_out.drug, split.held_out.disease)
-    num_leaks = leak_count(split.graph, *pairs) + leak_count(split.graph, facts.src, facts.dst)
-    if num_leaks:
-        raise RuntimeError(f"{num_leaks} edges of the training graph join held-out nodes")
-    return num_leaks
 
 
 def _rank(

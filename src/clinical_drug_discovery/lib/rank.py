@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from clinical_drug_discovery.graph.knowledge_graph import (
@@ -57,8 +55,7 @@ def rank_drugs(
         diseases: many diseases: a text file with one name or id per line, or "all".
         output: table to write for many diseases, .csv or .parquet.
         top: number of drugs to list for each disease.
-        include_known: also list the drugs that are known to treat the disease, according to the
-            graph.
+        include_known: also list the drugs that already treat the disease in the graph.
         explain: show the evidence in the graph for each drug. Works for one disease only.
 
     Returns:
@@ -66,9 +63,9 @@ def rank_drugs(
         disease_id, disease_name, rank, drug_index, drug_id, drug_name, score (a log-probability;
         compare scores of one disease only), probability (that the pair is a recorded indication)
         and known (according to the graph). With `explain` also stated and evidence, see
-        `Explainer.drug_for_disease`. The list is shorter than `top` if too few drugs remain
-        without the known ones. For many diseases a record with output, num_diseases, num_drugs,
-        num_rows and seconds; the table has the columns above.
+        `Explainer.drug_for_disease`. The list is shorter than `top` if the graph has too few other
+        drugs. For many diseases a record with output, num_diseases, num_drugs, num_rows and
+        seconds; the table has the columns above.
 
     Raises:
         InputError: a parameter breaks a rule, or the model or a disease does not exist or is
@@ -105,7 +102,8 @@ def rank_drugs(
     assert diseases is not None
     assert table is not None
     asked = ranking.find(diseases)
-    num_rows = write_tables(table, ranking.tables(asked, top, include_known))
+    chunks = (asked[start : start + _CHUNK] for start in range(0, len(asked), _CHUNK))
+    num_rows = write_tables(table, (ranking.table(part, top, include_known) for part in chunks))
     return {
         "output": str(table),
         "num_diseases": len(asked),
@@ -186,70 +184,33 @@ class Ranking:
             seen[row] = number
         return np.array(list(seen))
 
-    def tables(self, diseases: IntArray, top: int, include_known: bool) -> Iterator[pl.DataFrame]:
-        """Yield the tables of many diseases, some diseases at a time."""
-        for start in range(0, len(diseases), _CHUNK):
-            yield self.table(diseases[start : start + _CHUNK], top, include_known)
-
     def table(self, diseases: IntArray, top: int, include_known: bool) -> pl.DataFrame:
-        """Return the best drugs of some diseases, disease by disease.
-
-        Args:
-            diseases: shape (n,), numbered within their type.
-            top: number of drugs for each disease.
-            include_known: see `rank_drugs`.
-        """
+        """Return the best drugs of some diseases, shape (n,), numbered within their type."""
         with one_thread(self.graph.num_edges < MIN_KERNEL_EDGES):  # as in the fit
             scores = self.ranker.scores(self.features, diseases)
         probabilities = self.ranker.probabilities(self.features, diseases, scores)
         known = self.features.known[:, diseases].toarray().T > 0
-        best = [
-            _best(row, has if not include_known else None, top)
-            for row, has in zip(scores, known, strict=True)
-        ]
+        listed = ~known | include_known
+        order = np.argsort(-scores, axis=1, kind="stable")  # ties go to lower numbers
+        best = [drugs[i[drugs]][:top] for drugs, i in zip(order, listed, strict=True)]
         count = [len(drugs) for drugs in best]
         row, drug = np.repeat(np.arange(len(diseases)), count), np.concatenate(best)
         rank = np.concatenate([np.arange(1, n + 1) for n in count])
-        return pl.concat(
-            [
-                _named(self.diseases, diseases[row], "disease"),
-                pl.DataFrame({"rank": rank}),
-                _named(self.drugs, drug, "drug"),
-                pl.DataFrame(
-                    {
-                        "score": scores[row, drug],
-                        "probability": probabilities[row, drug],
-                        "known": known[row, drug],
-                    }
-                ),
-            ],
-            how="horizontal",
+        return _named(self.diseases, diseases[row], "disease").with_columns(
+            pl.Series("rank", rank),
+            *_named(self.drugs, drug, "drug"),
+            pl.Series("score", scores[row, drug]),
+            pl.Series("probability", probabilities[row, drug]),
+            pl.Series("known", known[row, drug]),
         )
 
     def explained(self, disease: int, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Add to the rows of one disease the evidence for each drug."""
         explainer = Explainer(self.graph)
-        numbers = {index: i for i, index in enumerate(self.drugs["node_index"].to_list())}
-        first_drug, first_disease = (node_range_of(self.graph, name)[0] for name in (DRUG, DISEASE))
-        return [
-            {
-                **row,
-                **explainer.drug_for_disease(
-                    first_drug + numbers[row["drug_index"]], first_disease + disease
-                ),
-            }
-            for row in rows
-        ]
-
-
-def _best(
-    scores: npt.NDArray[np.float32], left_out: npt.NDArray[np.bool_] | None, top: int
-) -> IntArray:
-    """Return the drugs with the highest scores; ties go to lower numbers."""
-    order = np.argsort(-scores, kind="stable")
-    if left_out is not None:
-        order = order[~left_out[order]]
-    return order[:top]
+        disease += node_range_of(self.graph, DISEASE)[0]
+        indices = self.drugs["node_index"].to_list()
+        drugs = dict(zip(indices, range(*node_range_of(self.graph, DRUG)), strict=True))
+        return [row | explainer.drug_for_disease(drugs[row["drug_index"]], disease) for row in rows]
 
 
 def _named(nodes: pl.DataFrame, rows: IntArray, name: str) -> pl.DataFrame:

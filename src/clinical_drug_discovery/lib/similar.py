@@ -32,8 +32,8 @@ def similar_nodes(
         type: node type to list (default: the type of the node).
         top: number of nodes to list.
         explain: show what each node shares with the given one in the graph.
-        model_dir: with `explain`, the model directory that contains the graph (default: the one
-            beside the embeddings).
+        model_dir: model directory with the graph for `explain` (default: the one beside the
+            embeddings).
 
     Returns:
         A list of nodes, the most similar first: rank, cosine, node_name, node_type, node_id,
@@ -73,20 +73,12 @@ def similar_nodes(
 def nearest(
     nodes: pl.DataFrame, values: np.ndarray, at: int, *, type: str | None = None, top: int = 10
 ) -> list[dict[str, Any]]:
-    """Return the rows of one node type with the highest cosine to row `at`.
+    """Return the nodes of one type (default: that of row `at`) with the highest cosine to row `at`.
 
-    Args:
-        nodes: N rows.
-        values: shape (N, D), embeddings.
-        at: row number.
-        type: node type to list; None for that of row `at`.
-        top: number of rows.
-
-    Returns:
-        See `similar_nodes`.
+    `values` of shape (N, D) are the embeddings. For the records see `similar_nodes`.
 
     Raises:
-        InputError: the nodes have no such type.
+        InputError: no node has this type.
     """
     wanted = type if type is not None else nodes["node_type"][at]
     if wanted not in nodes["node_type"]:
