@@ -183,7 +183,7 @@ def test_what_leaves_nothing_to_learn_is_refused_before_the_training(
     to_rows(renamed).write_csv(tmp_path / "palliation.csv")
     for name, message in (
         ("all", r"split \(got 'disease'\) holds out every pair"),
-        ("palliation", "the graph has no relation 'indication'"),
+        ("palliation", "the graph lacks the relation 'indication'"),
     ):
         edges, output = tmp_path / f"{name}.csv", tmp_path / "out"
         settings = EvaluationSettings("disease", num_diseases=12, min_drugs=1)

@@ -1,1 +1,1 @@
-"""How good a ranking is: splits, metrics, baselines and the rankers that are compared."""
+"""Evaluation of rankings: splits, metrics, baselines and the rankers that are compared."""

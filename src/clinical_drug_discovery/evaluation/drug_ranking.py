@@ -42,7 +42,7 @@ def ranking_task(split: Split, pairs: Pairs) -> RankingTask:
     """Return the task of finding some pairs: `split.test`, `split.validation` or both.
 
     Raises:
-        InputError: there are no pairs.
+        InputError: `pairs` is empty.
     """
     if not len(pairs):
         raise InputError("pairs (got none) must hold at least 1 held-out pair to find")
@@ -86,7 +86,7 @@ def drug_rankers(
         seed: seed of the fits.
 
     Raises:
-        InputError: the graph has no drugs, no diseases, or no drug that treats a disease.
+        InputError: the graph lacks drugs, diseases, or a drug that treats a disease.
     """
     drugs, first_disease = node_range_of(graph, DRUG), node_range_of(graph, DISEASE)[0]
     indication = graph.relations.index(INDICATION)

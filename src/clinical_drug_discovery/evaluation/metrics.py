@@ -76,7 +76,7 @@ def ranking_metrics(
         and `num_candidates` are counts. A metric is None if there is nothing to compare with.
 
     Raises:
-        InputError: see `filtered_ranks`; or there are no pairs.
+        InputError: see `filtered_ranks`; or `row` is empty.
     """
     if not len(row):
         raise InputError("row (got no pairs) must hold at least 1 held-out pair")

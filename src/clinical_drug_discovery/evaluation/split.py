@@ -53,11 +53,11 @@ def split_pairs(
             rounded down.
 
     Raises:
-        InputError: the graph has no indications, or a fraction breaks its rule.
+        InputError: the graph lacks indications, or a fraction breaks its rule.
     """
     pairs = pairs_of(graph, (INDICATION,))
     if not len(pairs):
-        raise InputError(f"the graph has no {INDICATION!r} edges between drugs and diseases")
+        raise InputError(f"the graph contains no {INDICATION!r} edges between drugs and diseases")
     number = round(share * len(pairs)) if 0 < share < 1 else 0
     if not 0 < number < len(pairs):
         raise InputError(
@@ -229,7 +229,7 @@ def _disease_areas(
     first, _ = node_range_of(graph, DISEASE)
     related = adjacency_between(graph, DISEASE, DISEASE)
     if not related.nnz:
-        raise InputError("the graph has no edges between diseases, so it has no areas to hold out")
+        raise InputError("the graph contains no edges between diseases, so no areas")
     taken = np.zeros(related.shape[0], bool)
     areas: list[IntArray] = []
     for centre in centres.tolist():

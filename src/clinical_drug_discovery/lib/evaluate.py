@@ -288,7 +288,7 @@ def _check_learnable(graph: KnowledgeGraph, split: str) -> None:
     """Check that the training graph still has drugs that treat a disease."""
     if INDICATION not in graph.relations:
         raise InputError(
-            f"the graph has no relation {INDICATION!r}, which the model must learn to rank drugs; "
+            f"the graph lacks the relation {INDICATION!r}, which ranking needs; "
             f"its relations are {', '.join(graph.relations)}"
         )
     if not len(pairs_of(graph)):
