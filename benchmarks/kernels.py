@@ -28,10 +28,7 @@ from clinical_drug_discovery.ops.blocks import Block, full_block
 from clinical_drug_discovery.ops.cpu import attention as cpu_attention
 from clinical_drug_discovery.ops.cpu import head_maps as cpu_heads
 from clinical_drug_discovery.ops.cpu import neighbors as cpu
-from clinical_drug_discovery.ops.linear import (
-    linear_backward,
-    linear_into,
-)
+from clinical_drug_discovery.ops.linear import linear_backward, linear_into
 from clinical_drug_discovery.ops.mean import packed
 
 DIM, HEADS = 256, 8

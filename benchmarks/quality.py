@@ -27,21 +27,15 @@ from boosting import fit_boosted
 from rivals import export_split, found_scores
 from shallow import train_shallow
 
-from clinical_drug_discovery.evaluation.baselines import BASELINES
-from clinical_drug_discovery.evaluation.drug_ranking import (
+from clinical_drug_discovery.evaluation.metrics import Metrics, ranking_metrics
+from clinical_drug_discovery.evaluation.rankers import (
+    BASELINES,
     Ranker,
-    RankingTask,
     drug_rankers,
-    ranking_task,
     score_by_node,
 )
-from clinical_drug_discovery.evaluation.metrics import Metrics, ranking_metrics
-from clinical_drug_discovery.evaluation.split import Split
-from clinical_drug_discovery.graph.knowledge_graph import (
-    DISEASE,
-    KnowledgeGraph,
-    node_range_of,
-)
+from clinical_drug_discovery.evaluation.split import RankingTask, Split, ranking_task
+from clinical_drug_discovery.graph.knowledge_graph import DISEASE, KnowledgeGraph, node_range_of
 from clinical_drug_discovery.graph.read import read_graph
 from clinical_drug_discovery.lib._run.start import begin_run
 from clinical_drug_discovery.lib.evaluate import MODELS, SPLITS, settings_of

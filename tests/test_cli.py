@@ -205,10 +205,7 @@ SCRIPT = str(Path(sys.executable).with_name("cdd"))
 
 def run_script(*arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [SCRIPT, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+        [SCRIPT, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 

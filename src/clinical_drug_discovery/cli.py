@@ -24,9 +24,9 @@ from typing import Annotated, Any
 
 import typer
 
-from clinical_drug_discovery import show
-from clinical_drug_discovery.system.devices import check_device
-from clinical_drug_discovery.system.errors import InputError
+from . import show
+from .system.devices import check_device
+from .system.errors import InputError
 
 #: Flags whose names differ from those of their parameters.
 FLAG_NAMES = {
@@ -178,7 +178,7 @@ def _model_flags() -> list[Flag]:
 
 
 def _evaluate(**values: Any) -> Any:
-    from clinical_drug_discovery.lib.evaluate import EvaluationSettings, evaluate_model
+    from .lib.evaluate import EvaluationSettings, evaluate_model
 
     settings = {flag.name: values.pop(flag.name) for flag in _evaluation_flags()}
     model_settings = {flag.name: values.pop(flag.name) for flag in _model_flags()}

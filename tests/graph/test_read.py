@@ -169,10 +169,7 @@ FAULTS: dict[str, tuple[bytes, str]] = {
     "missing field": (corrupt(20, "drug 18", ""), r"row 20: x_name is missing"),
     "empty field": (corrupt(20, "drug 18", '""'), r"row 20: a node's name must not be empty"),
     "empty relation": (corrupt(20, "indication,", '"",'), r"row 20: relation must not be empty"),
-    "too many fields": (
-        corrupt(20, "drug 18", "drug, 18"),
-        r"row 20: 13 fields, but the header",
-    ),
+    "too many fields": (corrupt(20, "drug 18", "drug, 18"), r"row 20: 13 fields, but the header"),
     "open quote": (corrupt(20, "drug 18", '"drug 18'), r"row 20: .*quote"),
     "stray quote": (corrupt(20, "drug 18", 'drug "18'), r"row 20: .*quote"),
     "not UTF-8": (

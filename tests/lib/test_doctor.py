@@ -37,10 +37,7 @@ def small() -> list[Settings]:
     """The default settings, with less to compute."""
     sage, hgt = doctor._all_default_settings()
     sizes: dict[str, Any] = {"hidden_dim": 16, "embedding_dim": 16, "num_layers": 2}
-    return [
-        replace(sage, edge_batch_size=40, **sizes),
-        replace(hgt, edge_sample_size=4, **sizes),
-    ]
+    return [replace(sage, edge_batch_size=40, **sizes), replace(hgt, edge_sample_size=4, **sizes)]
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from graphs import Fact, node, planted_facts, to_rows
 from typer.testing import CliRunner
 
 from clinical_drug_discovery.cli import make_app
-from clinical_drug_discovery.evaluation.baselines import BASELINES
 from clinical_drug_discovery.evaluation.metrics import pair_metrics
+from clinical_drug_discovery.evaluation.rankers import BASELINES
 from clinical_drug_discovery.graph.knowledge_graph import IntArray
 from clinical_drug_discovery.lib import evaluate as module
 from clinical_drug_discovery.lib.evaluate import MODELS, EvaluationSettings, evaluate_model
@@ -141,10 +141,7 @@ def test_defaults_are_those_of_embed() -> None:
     [
         ({"model": "gcn"}, r"model \(got 'gcn'\) must be one of graphsage, hgt"),
         ({"split": "drug"}, r"split \(got 'drug'\) must be one of pair, disease, area"),
-        (
-            {"num_diseases": 5},
-            r"num_diseases \(got 5\) does not apply to split 'pair'",
-        ),
+        ({"num_diseases": 5}, r"num_diseases \(got 5\) does not apply to split 'pair'"),
         ({"num_heads": 4}, r"num_heads \(got 4\) does not apply to model 'graphsage'"),
         ({"share": 1.5}, r"share \(got 1.5\) must be .* above 0 and at most 1"),
         ({"share": "half"}, r"share \(got 'half'\)"),

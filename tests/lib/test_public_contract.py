@@ -30,10 +30,7 @@ from clinical_drug_discovery.system.errors import InputError
 
 SMALL: dict[str, Any] = {"embedding_dim": 12, "hidden_dim": 8, "num_layers": 2, "num_epochs": 3}
 Generate = Callable[..., dict[str, Any]]
-MODELS: dict[str, Generate] = {
-    "graphsage": generate_gnn_embeddings,
-    "hgt": generate_hgt_embeddings,
-}
+MODELS: dict[str, Generate] = {"graphsage": generate_gnn_embeddings, "hgt": generate_hgt_embeddings}
 
 
 @pytest.fixture(params=MODELS)

@@ -194,14 +194,8 @@ def test_json_and_table_of_the_command(model: Path) -> None:
         ),
         (["--disease", "1", "--top", "0"], "top (got 0)"),
         (["--disease", "1", "--top", "61"], "top (got 61) must be at most 60"),
-        (
-            ["--disease", "diseas 1"],
-            "disease (got 'diseas 1') must be the name or id of a node",
-        ),
-        (
-            ["--disease", "drug 1"],
-            "disease (got 'drug 1') must be the name or id of a node",
-        ),
+        (["--disease", "diseas 1"], "disease (got 'diseas 1') must be the name or id of a node"),
+        (["--disease", "drug 1"], "disease (got 'drug 1') must be the name or id of a node"),
         (["--diseases", "all", "--output", "r.npy"], "output (got r.npy) must end in one of .csv"),
         (["--diseases", "all", "--output", "."], "output (got .)"),
         (["--diseases", "ids.txt", "--output", "r.csv"], "diseases, line 3 of ids.txt (got 'nix')"),
@@ -211,10 +205,7 @@ def test_json_and_table_of_the_command(model: Path) -> None:
         (["--diseases", "ids.txt", "--output", "ids.csv"], "line 3"),
         (["--diseases", "1", "--output", "r.csv"], "a file of names or ids, or all"),
         (["--diseases", ".", "--output", "r.csv"], "diseases (got .) must be a file of names or"),
-        (
-            ["--diseases", "latin.txt", "--output", "r.csv"],
-            "(got latin.txt) must be UTF-8",
-        ),
+        (["--diseases", "latin.txt", "--output", "r.csv"], "(got latin.txt) must be UTF-8"),
         (["--disease", "1", "--model-dir", "none"], "model_dir (got none) must be a directory"),
     ],
 )

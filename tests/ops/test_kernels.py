@@ -349,12 +349,7 @@ def check_head_map(
 
 
 def check_head_map_backward(
-    nodes: Tensor,
-    others: Tensor,
-    heads: Tensor,
-    matrix: Tensor,
-    by_out: Tensor,
-    tolerance: float,
+    nodes: Tensor, others: Tensor, heads: Tensor, matrix: Tensor, by_out: Tensor, tolerance: float
 ) -> None:
     by_heads = torch.full(heads.shape, 0.25, dtype=matrix.dtype)
     given = by_heads, heads, as_multiplied(matrix, by_out), by_out

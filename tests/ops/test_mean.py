@@ -68,10 +68,7 @@ def test_blocks_equal_rows_of_the_dense_product_and_of_its_gradient(
 
 @BACKENDS
 def test_no_tensor_of_the_edges_times_the_dimension_exists(
-    tmp_path: Path,
-    rng: np.random.Generator,
-    backend: Backend,
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, rng: np.random.Generator, backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reference, "EDGE_CHUNK", 256)
     sizes = {"drug": 60, "disease": 60, "gene/protein": 60}

@@ -22,12 +22,7 @@ from clinical_drug_discovery.lib.synthesize import synthesize_graph
 from clinical_drug_discovery.system.errors import InputError
 from clinical_drug_discovery.system.machine import GIB, parse_memory
 from clinical_drug_discovery.training.edge_sampler import EdgeSampler
-from clinical_drug_discovery.training.memory_plan import (
-    CHUNK_SIZES,
-    GraphSizes,
-    Plan,
-    fit_plan,
-)
+from clinical_drug_discovery.training.memory_plan import CHUNK_SIZES, GraphSizes, Plan, fit_plan
 from clinical_drug_discovery.training.settings import HgtSettings, SageSettings
 
 NODE_TYPES = dict.fromkeys("abc", 30_000) | dict.fromkeys("defg", 10_000)

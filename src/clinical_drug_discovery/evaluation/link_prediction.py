@@ -13,17 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from clinical_drug_discovery.evaluation.metrics import filtered_ranks, pair_metrics
-from clinical_drug_discovery.evaluation.split import edges_between
-from clinical_drug_discovery.graph.knowledge_graph import IntArray, KnowledgeGraph, without_edges
-from clinical_drug_discovery.ranking.bilinear_score import Scores
-from clinical_drug_discovery.ranking.treatments import (
-    TREATS,
-    Pairs,
-    drug_disease_types,
-    pair_keys,
-    pairs_of,
-)
+from ..graph.knowledge_graph import IntArray, KnowledgeGraph, without_edges
+from ..ranking.bilinear_score import Scores
+from ..ranking.treatments import TREATS, Pairs, drug_disease_types, pair_keys, pairs_of
+from .metrics import filtered_ranks, pair_metrics
+from .split import edges_between
 
 _CHUNK_SIZE = 256  # sources ranked at a time: 29 MB of scores for 28,000 candidates
 

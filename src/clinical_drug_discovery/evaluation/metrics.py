@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from clinical_drug_discovery.graph.knowledge_graph import IntArray
-from clinical_drug_discovery.ranking.bilinear_score import Scores
-from clinical_drug_discovery.system.errors import InputError
+from ..graph.knowledge_graph import IntArray
+from ..ranking.bilinear_score import Scores
+from ..system.errors import InputError
 
 Metrics = dict[str, float | int | None]
 Known = npt.NDArray[np.bool_]

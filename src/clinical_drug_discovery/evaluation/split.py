@@ -12,21 +12,17 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from clinical_drug_discovery.graph.adjacency import adjacency_between
-from clinical_drug_discovery.graph.knowledge_graph import (
+from ..graph.adjacency import adjacency_between
+from ..graph.knowledge_graph import (
     DISEASE,
+    DRUG,
     IntArray,
     KnowledgeGraph,
     node_range_of,
     without_edges,
 )
-from clinical_drug_discovery.ranking.treatments import (
-    INDICATION,
-    TREATS,
-    Pairs,
-    pairs_of,
-)
-from clinical_drug_discovery.system.errors import InputError, check_at_least
+from ..ranking.treatments import INDICATION, TREATS, Pairs, pairs_of
+from ..system.errors import InputError, check_at_least
 
 
 @dataclass(frozen=True)
@@ -271,3 +267,45 @@ def leak_count(graph: KnowledgeGraph, drug: IntArray, disease: IntArray) -> int:
     pairs = np.sort(np.stack([drug, disease]).astype(np.int64), axis=0)
     n = graph.num_nodes
     return int(np.isin(edges[0] * n + edges[1], pairs[0] * n + pairs[1]).sum())
+
+
+@dataclass(frozen=True)
+class RankingTask:
+    """The drugs to find for some diseases, in the form that the functions of `metrics` take."""
+
+    diseases: IntArray  #: shape (n,), node numbers, ascending
+    known: npt.NDArray[np.bool_]  #: shape (n, number of drugs), drugs that treat the disease
+    row: IntArray  #: shape (K,), for each pair the position of its disease in `diseases`
+    candidate: IntArray  #: shape (K,), for each pair its drug, numbered within the node type
+
+
+def ranking_task(split: Split, pairs: Pairs) -> RankingTask:
+    """Return the task of finding some pairs: `split.test`, `split.validation` or both.
+
+    Raises:
+        InputError: `pairs` is empty.
+    """
+    if not len(pairs):
+        raise InputError("pairs (got none) must hold at least 1 held-out pair to find")
+    diseases = pairs.diseases
+    row = np.searchsorted(diseases, pairs.disease)
+    candidate = pairs.drug - node_range_of(split.graph, DRUG)[0]
+    return RankingTask(diseases, known_drugs(split, diseases), row, candidate)
+
+
+def known_drugs(split: Split, diseases: IntArray) -> npt.NDArray[np.bool_]:
+    """Return which drugs treat some diseases, in the training graph or among the held-out pairs.
+
+    Args:
+        split: the training graph and the held-out pairs.
+        diseases: shape (n,), node numbers, ascending.
+
+    Returns:
+        Bools, shape (n, number of drugs).
+    """
+    first, stop = node_range_of(split.graph, DRUG)
+    known = np.zeros((len(diseases), stop - first), bool)
+    for pairs in (pairs_of(split.graph), split.held_out):
+        found = pairs.select(np.isin(pairs.disease, diseases))
+        known[np.searchsorted(diseases, found.disease), found.drug - first] = True
+    return known

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
-from clinical_drug_discovery.graph.knowledge_graph import EdgeType, KnowledgeGraph, node_range_of
+from .knowledge_graph import EdgeType, KnowledgeGraph, node_range_of
 
 DAMPING = 0.4
 Floats = npt.NDArray[np.float32]

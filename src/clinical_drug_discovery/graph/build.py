@@ -14,13 +14,8 @@ import numpy.typing as npt
 import polars as pl
 import torch
 
-from clinical_drug_discovery.graph.knowledge_graph import (
-    EdgeType,
-    IntArray,
-    KnowledgeGraph,
-    ReadReport,
-)
-from clinical_drug_discovery.system.errors import InputError
+from ..system.errors import InputError
+from .knowledge_graph import EdgeType, IntArray, KnowledgeGraph, ReadReport
 
 Keys = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]

@@ -22,15 +22,15 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from clinical_drug_discovery.graph.knowledge_graph import EdgeType, KnowledgeGraph, ReadReport
-from clinical_drug_discovery.graph.read import check_edges_file, check_filters, read_graph
-from clinical_drug_discovery.system.files import (
+from ..system.files import (
     DamagedFileError,
     OtherVersionError,
     atomic_path,
     load_checksummed,
     save_checksummed,
 )
+from .knowledge_graph import EdgeType, KnowledgeGraph, ReadReport
+from .read import check_edges_file, check_filters, read_graph
 
 #: Raise this whenever the same edges file gives another graph than before, or another edge order.
 FORMAT_VERSION = 2

@@ -20,7 +20,7 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from clinical_drug_discovery.system.errors import InputError
+from ..system.errors import InputError
 
 #: The node types that drug ranking needs, as PrimeKG names them.
 DRUG, DISEASE = "drug", "disease"

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 
 import polars as pl
 
-from clinical_drug_discovery.system.errors import InputError
+from ..system.errors import InputError
 
 _MAX_CHOICES = 8
 

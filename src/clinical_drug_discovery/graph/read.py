@@ -14,19 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from clinical_drug_discovery.graph.build import (
-    Hashes,
-    Keys,
-    Numbering,
-    build_graph,
-    distinct_facts,
-    node_bits,
-    pack_rows,
-)
-from clinical_drug_discovery.graph.knowledge_graph import IntArray, KnowledgeGraph, ReadReport
-from clinical_drug_discovery.graph.node_lookup import did_you_mean
-from clinical_drug_discovery.graph.read_errors import explain_unreadable
-from clinical_drug_discovery.system.errors import InputError, check_at_least
+from ..system.errors import InputError, check_at_least
+from .build import Hashes, Keys, Numbering, build_graph, distinct_facts, node_bits, pack_rows
+from .knowledge_graph import IntArray, KnowledgeGraph, ReadReport
+from .node_lookup import did_you_mean
+from .read_errors import explain_unreadable
 
 SUFFIXES = (".csv", ".csv.gz", ".csv.zst", ".parquet")
 _IDENTITY = ("source", "type", "id")

@@ -6,13 +6,13 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-from clinical_drug_discovery.graph.node_lookup import find_node
-from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
-from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
-from clinical_drug_discovery.lib.rank import rank_drugs
-from clinical_drug_discovery.lib.similar import nearest
-from clinical_drug_discovery.models.embeddings_file import read_embeddings
-from clinical_drug_discovery.system.errors import check_at_least
+from ..graph.node_lookup import find_node
+from ..models.embeddings_file import read_embeddings
+from ..system.errors import check_at_least
+from .gnn_embeddings import generate_gnn_embeddings
+from .gnn_hgt import generate_hgt_embeddings
+from .rank import rank_drugs
+from .similar import nearest
 
 NODES = (
     "Atorvastatin",

@@ -11,17 +11,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from clinical_drug_discovery.system.devices import (
-    available_devices,
-    check_device,
-    check_device_name,
-    choose_device,
-)
-from clinical_drug_discovery.system.errors import DoesNotFitError, InputError
+from ..system.devices import available_devices, check_device, check_device_name, choose_device
+from ..system.errors import DoesNotFitError, InputError
 
 if TYPE_CHECKING:
-    from clinical_drug_discovery.training.memory_plan import Plan
-    from clinical_drug_discovery.training.settings import HgtSettings, SageSettings
+    from ..training.memory_plan import Plan
+    from ..training.settings import HgtSettings, SageSettings
 
 AnySettings = TypeVar("AnySettings", "SageSettings", "HgtSettings")
 _PACKAGES = ("clinical-drug-discovery", "torch", "numpy", "numba", "polars", "safetensors")
@@ -72,7 +67,7 @@ def describe_machine(
                 "try (got 'cpu') must be cuda or mps: it compares a GPU's results with the CPU's"
             )
         check_device(try_device)  # before the slow imports
-        from clinical_drug_discovery.lib._run import device_trial
+        from ._run import device_trial
 
         trial = device_trial.try_device(try_device, _all_default_settings())
     import psutil
@@ -127,9 +122,9 @@ def plan_models(
         check_device_name(device)
     import torch
 
-    from clinical_drug_discovery.graph.cache import read_cached
-    from clinical_drug_discovery.training.disease_pairs import most_sharing_pairs
-    from clinical_drug_discovery.training.memory_plan import GraphSizes, plan_for
+    from ..graph.cache import read_cached
+    from ..training.disease_pairs import most_sharing_pairs
+    from ..training.memory_plan import GraphSizes, plan_for
 
     target = choose_device(None).device if device is None else torch.device(device)
     graph, _ = read_cached(edges_csv)
@@ -147,7 +142,7 @@ def plan_models(
 
 
 def _fit(plan: Plan, memory_budget: str | int | None) -> dict[str, Any]:
-    from clinical_drug_discovery.training.memory_plan import fit_plan
+    from ..training.memory_plan import fit_plan
 
     found: dict[str, Any]
     try:
@@ -160,9 +155,9 @@ def _fit(plan: Plan, memory_budget: str | int | None) -> dict[str, Any]:
 
 def _all_default_settings() -> tuple[SageSettings, HgtSettings]:
     """Return the default settings of GraphSAGE and HGT."""
-    from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
-    from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
-    from clinical_drug_discovery.training.settings import HgtSettings, SageSettings
+    from ..training.settings import HgtSettings, SageSettings
+    from .gnn_embeddings import generate_gnn_embeddings
+    from .gnn_hgt import generate_hgt_embeddings
 
     return (
         _default_settings(SageSettings, generate_gnn_embeddings),

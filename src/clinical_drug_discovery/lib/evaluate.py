@@ -13,38 +13,39 @@ from typing import Any
 
 import polars as pl
 
-from clinical_drug_discovery.evaluation.drug_ranking import drug_rankers, ranking_task
-from clinical_drug_discovery.evaluation.link_prediction import (
+from ..evaluation.link_prediction import (
     HeldOutFacts,
     held_out_pairs,
     hold_out_facts,
     relation_metrics,
 )
-from clinical_drug_discovery.evaluation.metrics import Metrics, filtered_ranks, ranking_metrics
-from clinical_drug_discovery.evaluation.split import (
+from ..evaluation.metrics import Metrics, filtered_ranks, ranking_metrics
+from ..evaluation.rankers import drug_rankers
+from ..evaluation.split import (
     Split,
     leak_count,
+    ranking_task,
     split_areas,
     split_diseases,
     split_pairs,
 )
-from clinical_drug_discovery.graph.knowledge_graph import DRUG, KnowledgeGraph, node_range_of
-from clinical_drug_discovery.lib._run.model_dir import check_targets
-from clinical_drug_discovery.lib._run.start import begin_run, read_edges
-from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
-from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
-from clinical_drug_discovery.models.inference import embed_nodes
-from clinical_drug_discovery.ranking.bilinear_score import GnnScores
-from clinical_drug_discovery.ranking.drug_ranker import rank_fit_bytes
-from clinical_drug_discovery.ranking.treatments import INDICATION, pairs_of
-from clinical_drug_discovery.system.errors import InputError, check_at_least, check_between
-from clinical_drug_discovery.system.files import atomic_path, check_writable
-from clinical_drug_discovery.system.machine import GIB, one_thread, peak_memory_bytes
-from clinical_drug_discovery.system.progress import Run
-from clinical_drug_discovery.training.compile_kernels import compile_kernels
-from clinical_drug_discovery.training.memory_plan import plan_training
-from clinical_drug_discovery.training.settings import HgtSettings, SageSettings
-from clinical_drug_discovery.training.train import Trained, train_hgt, train_sage
+from ..graph.knowledge_graph import DRUG, KnowledgeGraph, node_range_of
+from ..models.inference import embed_nodes
+from ..ranking.bilinear_score import GnnScores
+from ..ranking.drug_ranker import rank_fit_bytes
+from ..ranking.treatments import INDICATION, pairs_of
+from ..system.errors import InputError, check_at_least, check_between
+from ..system.files import atomic_path, check_writable
+from ..system.machine import GIB, one_thread, peak_memory_bytes
+from ..system.progress import Run
+from ..training.compile_kernels import compile_kernels
+from ..training.memory_plan import plan_training
+from ..training.settings import HgtSettings, SageSettings
+from ..training.train import Trained, train_hgt, train_sage
+from ._run.model_dir import check_targets
+from ._run.start import begin_run, read_edges
+from .gnn_embeddings import generate_gnn_embeddings
+from .gnn_hgt import generate_hgt_embeddings
 
 #: For each model: the function whose defaults count, the class of its settings, and its training.
 MODELS: dict[str, tuple[Callable[..., Any], type[SageSettings | HgtSettings], Callable[..., Any]]]
@@ -153,32 +154,47 @@ def evaluate_model(
         with run.timed("relations"):
             relations = relation_metrics(graph, facts, gnn, seed=seed)
         rankers, ranks, seconds = _rank(run, split, gnn, seed)
-    first_drug, stop_drug = node_range_of(graph, DRUG)
     report = {
         "model": model,
         "split": settings.split,
         "seed": seed,
-        "num_nodes": graph.num_nodes,
         "num_edges": num_edges,
-        "num_training_edges": graph.num_edges,
-        "split_counts": split.counts,
+        **_training_counts(split),
         "num_leaks": num_leaks,
-        "num_candidates": stop_drug - first_drug,
         "rankers": rankers,
         "relations": relations,
         "final_loss": final_loss,
         "collapse": collapse,
         "parameters": {"model": model, **asdict(trained_with), **split_settings},
         "predicted_memory_gib": plan.predicted_bytes / GIB,
-        "device": str(run.device),
-        "seconds": {**{k.removeprefix("seconds_"): v for k, v in run.seconds.items()}, **seconds},
-        "peak_memory_gib": peak_memory_bytes() / GIB,
-        "warnings": run.warnings,
-        "output_dir": str(run.model_dir),
+        **_costs(run, seconds),
     }
     _write(run.model_dir, report, ranks)
     run.progress.milestone(f"Wrote {REPORT} and {RANKS} to {run.model_dir}")
     return report
+
+
+def _training_counts(split: Split) -> dict[str, Any]:
+    """Return the report's entries about the training graph."""
+    first_drug, stop_drug = node_range_of(split.graph, DRUG)
+    return {
+        "num_nodes": split.graph.num_nodes,
+        "num_training_edges": split.graph.num_edges,
+        "split_counts": split.counts,
+        "num_candidates": stop_drug - first_drug,
+    }
+
+
+def _costs(run: Run, seconds: Mapping[str, float]) -> dict[str, Any]:
+    """Return the report's entries about the process."""
+    parts = {part.removeprefix("seconds_"): value for part, value in run.seconds.items()}
+    return {
+        "device": str(run.device),
+        "seconds": {**parts, **seconds},
+        "peak_memory_gib": peak_memory_bytes() / GIB,
+        "warnings": run.warnings,
+        "output_dir": str(run.model_dir),
+    }
 
 
 def _start(

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from clinical_drug_discovery.lib._run.results import fit_ranker, write_results
-from clinical_drug_discovery.lib._run.start import read_edges, start_run
-from clinical_drug_discovery.models.inference import embed_nodes
-from clinical_drug_discovery.ranking.drug_ranker import rank_fit_bytes
-from clinical_drug_discovery.system.machine import one_thread
-from clinical_drug_discovery.training.compile_kernels import compile_kernels
-from clinical_drug_discovery.training.memory_plan import plan_training
-from clinical_drug_discovery.training.settings import SageSettings
-from clinical_drug_discovery.training.train import train_sage
+from ..models.inference import embed_nodes
+from ..ranking.drug_ranker import rank_fit_bytes
+from ..system.machine import one_thread
+from ..training.compile_kernels import compile_kernels
+from ..training.memory_plan import plan_training
+from ..training.settings import SageSettings
+from ..training.train import train_sage
+from ._run.results import fit_ranker, write_results
+from ._run.start import read_edges, start_run
 
 
 def generate_gnn_embeddings(

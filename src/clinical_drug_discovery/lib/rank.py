@@ -10,27 +10,16 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from clinical_drug_discovery.graph.knowledge_graph import (
-    DISEASE,
-    DRUG,
-    IntArray,
-    KnowledgeGraph,
-    node_range_of,
-)
-from clinical_drug_discovery.graph.node_lookup import find_node, find_nodes
-from clinical_drug_discovery.lib._run.model_dir import (
-    MODEL_FILES,
-    model_dir_of,
-    read_model_graph,
-    read_model_ranker,
-)
-from clinical_drug_discovery.models.embeddings_file import check_table_output, write_tables
-from clinical_drug_discovery.ops.backend import MIN_KERNEL_EDGES
-from clinical_drug_discovery.ranking.drug_ranker import DrugRanker
-from clinical_drug_discovery.ranking.explanations import Explainer
-from clinical_drug_discovery.ranking.metapath_features import MetapathFeatures
-from clinical_drug_discovery.system.errors import InputError, check_at_least
-from clinical_drug_discovery.system.machine import one_thread
+from ..graph.knowledge_graph import DISEASE, DRUG, IntArray, KnowledgeGraph, node_range_of
+from ..graph.node_lookup import find_node, find_nodes
+from ..models.embeddings_file import check_table_output, write_tables
+from ..ops.backend import MIN_KERNEL_EDGES
+from ..ranking.drug_ranker import DrugRanker
+from ..ranking.explanations import Explainer
+from ..ranking.metapath_features import MetapathFeatures
+from ..system.errors import InputError, check_at_least
+from ..system.machine import one_thread
+from ._run.model_dir import MODEL_FILES, model_dir_of, read_model_graph, read_model_ranker
 
 ALL = "all"  #: in place of a file: every disease of the graph
 _CHUNK = 128  # diseases in a table; 6 MB of scores on PrimeKG

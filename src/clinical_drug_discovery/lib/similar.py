@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from clinical_drug_discovery.graph.node_lookup import did_you_mean, find_node
-from clinical_drug_discovery.lib._run.model_dir import model_dir_of, read_model_graph
-from clinical_drug_discovery.models.embeddings_file import read_embeddings
-from clinical_drug_discovery.ranking.explanations import Explainer
-from clinical_drug_discovery.system.errors import InputError, check_at_least
+from ..graph.node_lookup import did_you_mean, find_node
+from ..models.embeddings_file import read_embeddings
+from ..ranking.explanations import Explainer
+from ..system.errors import InputError, check_at_least
+from ._run.model_dir import model_dir_of, read_model_graph
 
 
 def similar_nodes(

@@ -20,10 +20,10 @@ import numpy.typing as npt
 import polars as pl
 from polars.io.plugins import register_io_source
 
-from clinical_drug_discovery.graph.knowledge_graph import DISEASE, DRUG
-from clinical_drug_discovery.graph.read import SUFFIXES
-from clinical_drug_discovery.system.errors import InputError, check_at_least, check_between
-from clinical_drug_discovery.system.files import atomic_path, check_writable
+from ..graph.knowledge_graph import DISEASE, DRUG
+from ..graph.read import SUFFIXES
+from ..system.errors import InputError, check_at_least, check_between
+from ..system.files import atomic_path, check_writable
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]

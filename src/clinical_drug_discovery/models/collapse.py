@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
-from clinical_drug_discovery.system.errors import check_shape
+from ..graph.knowledge_graph import KnowledgeGraph
+from ..system.errors import check_shape
 
 _CHECK_EVERY = 10  # epochs: the check of a batch takes half a second on PrimeKG
 _CHUNK_ROWS = 8192

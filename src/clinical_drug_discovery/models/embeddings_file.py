@@ -17,9 +17,9 @@ import torch
 from polars.io.plugins import register_io_source
 from torch import Tensor
 
-from clinical_drug_discovery.system.errors import InputError, check_shape
-from clinical_drug_discovery.system.files import atomic_path, check_writable
-from clinical_drug_discovery.system.machine import empty_cache
+from ..system.errors import InputError, check_shape
+from ..system.files import atomic_path, check_writable
+from ..system.machine import empty_cache
 
 SUFFIXES = (".csv", ".parquet", ".npy")
 COLUMNS = ("node_id", "node_name", "node_type", "embedding", "node_index", "node_source")

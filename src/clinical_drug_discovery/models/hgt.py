@@ -15,18 +15,14 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from clinical_drug_discovery.models.initialisation import uniform
-from clinical_drug_discovery.models.layers import (
-    TypedLinear,
-    layer_norm_backward_from_result,
-    layer_norm_with_scale,
-)
-from clinical_drug_discovery.ops.attention import Parameters, attend, attend_backward, head_dots
-from clinical_drug_discovery.ops.backend import Backend
-from clinical_drug_discovery.ops.blocks import Block
-from clinical_drug_discovery.ops.buffers import empty, zeros, zeros_like
-from clinical_drug_discovery.ops.linear import linear, linear_gradients
-from clinical_drug_discovery.ops.mean import own_rows
+from ..ops.attention import Parameters, attend, attend_backward, head_dots
+from ..ops.backend import Backend
+from ..ops.blocks import Block
+from ..ops.buffers import empty, zeros, zeros_like
+from ..ops.linear import linear, linear_gradients
+from ..ops.mean import own_rows
+from .initialisation import uniform
+from .layers import TypedLinear, layer_norm_backward_from_result, layer_norm_with_scale
 
 
 class Hgt(nn.Module):

@@ -8,14 +8,14 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
-from clinical_drug_discovery.models.collapse import Collapse, collapse_by_type, collapse_warnings
-from clinical_drug_discovery.ops.backend import Backend
-from clinical_drug_discovery.ops.blocks import Block, range_block
-from clinical_drug_discovery.ops.buffers import empty, release_buffers
-from clinical_drug_discovery.system.errors import InputError
-from clinical_drug_discovery.system.machine import empty_cache
-from clinical_drug_discovery.system.progress import Run
+from ..graph.knowledge_graph import KnowledgeGraph
+from ..ops.backend import Backend
+from ..ops.blocks import Block, range_block
+from ..ops.buffers import empty, release_buffers
+from ..system.errors import InputError
+from ..system.machine import empty_cache
+from ..system.progress import Run
+from .collapse import Collapse, collapse_by_type, collapse_warnings
 
 _FINITE_ROWS = 8_192  # rows tested at a time: all at once would copy the embeddings
 
@@ -90,11 +90,7 @@ def _even_chunks(num_nodes: int, chunk_size: int) -> Iterator[tuple[int, int]]:
 
 
 def embed_nodes(
-    run: Run,
-    model: LayeredModel[Any],
-    graph: KnowledgeGraph,
-    chunk_size: int,
-    backend: Backend,
+    run: Run, model: LayeredModel[Any], graph: KnowledgeGraph, chunk_size: int, backend: Backend
 ) -> tuple[Tensor, Collapse]:
     """Embed all nodes, and warn about node types that have collapsed.
 

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clinical_drug_discovery.graph.adjacency import adjacency, power, scale
-from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
+from ..graph.adjacency import adjacency, power, scale
+from ..graph.knowledge_graph import KnowledgeGraph
 
 _OWN = 0.25  # weight of a node's own random vector: no two nodes get the same result
 _ROWS = 8_192  # rows normalized at a time

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from clinical_drug_discovery.models.initialisation import uniform
-from clinical_drug_discovery.ops.blocks import Block
-from clinical_drug_discovery.ops.buffers import empty, zeros_like
-from clinical_drug_discovery.ops.linear import linear, linear_gradients
+from ..ops.blocks import Block
+from ..ops.buffers import empty, zeros_like
+from ..ops.linear import linear, linear_gradients
+from .initialisation import uniform
 
 _EPS = 1e-5
 _MEAN = 0.5  # mean of a relation's first weights, in standard deviations

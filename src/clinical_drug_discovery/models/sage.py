@@ -12,18 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from clinical_drug_discovery.models.initialisation import uniform
-from clinical_drug_discovery.models.layers import layer_norm, layer_norm_backward
-from clinical_drug_discovery.ops.backend import Backend
-from clinical_drug_discovery.ops.blocks import Block
-from clinical_drug_discovery.ops.buffers import empty, zeros, zeros_like
-from clinical_drug_discovery.ops.linear import (
-    linear,
-    linear_backward,
-    linear_gradients,
-    linear_into,
-)
-from clinical_drug_discovery.ops.mean import add_mean, mean_backward_by_type, own_rows, packed
+from ..ops.backend import Backend
+from ..ops.blocks import Block
+from ..ops.buffers import empty, zeros, zeros_like
+from ..ops.linear import linear, linear_backward, linear_gradients, linear_into
+from ..ops.mean import add_mean, mean_backward_by_type, own_rows, packed
+from .initialisation import uniform
+from .layers import layer_norm, layer_norm_backward
 
 
 class GraphSage(nn.Module):

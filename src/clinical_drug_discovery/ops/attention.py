@@ -21,14 +21,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from clinical_drug_discovery.ops import reference
-from clinical_drug_discovery.ops.backend import Backend
-from clinical_drug_discovery.ops.blocks import Block
-from clinical_drug_discovery.ops.buffers import empty, zeros, zeros_like
-from clinical_drug_discovery.ops.cpu import attention as cpu_attention
-from clinical_drug_discovery.ops.fixed_shapes import needs_fixed_shapes
-from clinical_drug_discovery.ops.linear import linear_backward, linear_into
-from clinical_drug_discovery.ops.mean import own_rows
+from . import reference
+from .backend import Backend
+from .blocks import Block
+from .buffers import empty, zeros, zeros_like
+from .cpu import attention as cpu_attention
+from .fixed_shapes import needs_fixed_shapes
+from .linear import linear_backward, linear_into
+from .mean import own_rows
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
-from clinical_drug_discovery.ops.backend import Backend
-from clinical_drug_discovery.ops.fixed_shapes import filled_size
+from ..graph.knowledge_graph import KnowledgeGraph
+from .backend import Backend
+from .fixed_shapes import filled_size
 
 
 @dataclass(frozen=True)

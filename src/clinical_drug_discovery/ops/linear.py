@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from clinical_drug_discovery.ops.backend import FEW_ROWS, Backend
+from .backend import FEW_ROWS, Backend
 
 _SHARED_ROWS = 128  # rows from which on the number of threads changes no bit of a product
 

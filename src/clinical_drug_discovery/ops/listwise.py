@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from clinical_drug_discovery.ops.buffers import zeros
-from clinical_drug_discovery.ops.linear import same_bits
-from clinical_drug_discovery.system.errors import check_shape
+from ..system.errors import check_shape
+from .buffers import zeros
+from .linear import same_bits
 
 FACT_CHUNK = 512  # positives at a time: with 512 candidates and dimensions 1 MiB per buffer
 

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from clinical_drug_discovery.ops import reference
-from clinical_drug_discovery.ops.backend import Backend
-from clinical_drug_discovery.ops.blocks import Block
-from clinical_drug_discovery.ops.buffers import empty, zeros
-from clinical_drug_discovery.ops.cpu import neighbors as cpu_neighbors
+from . import reference
+from .backend import Backend
+from .blocks import Block
+from .buffers import empty, zeros
+from .cpu import neighbors as cpu_neighbors
 
 
 def packed(x: Tensor, backend: Backend, scale: Tensor | None = None) -> Tensor:

@@ -14,7 +14,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from clinical_drug_discovery.ops.blocks import Block, EdgeChunk
+from .blocks import Block, EdgeChunk
 
 EDGE_CHUNK = 1 << 15  # edges at a time: with 256 float32 columns their messages take 32 MiB
 _GROUP = 16  # chunks of edges whose logits are kept together: 16 MiB of them
@@ -45,11 +45,7 @@ def add_neighbors(
 
 
 def add_neighbors_backward(
-    messages: Tensor,
-    block: Block,
-    node_type: int,
-    out: Tensor,
-    chunk_size: int | None = None,
+    messages: Tensor, block: Block, node_type: int, out: Tensor, chunk_size: int | None = None
 ) -> None:
     """Add to each node of a type the messages of its targets among a block's rows.
 

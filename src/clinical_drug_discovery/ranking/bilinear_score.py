@@ -10,17 +10,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from clinical_drug_discovery.graph.adjacency import Floats
-from clinical_drug_discovery.graph.knowledge_graph import (
-    DISEASE,
-    DRUG,
-    EdgeType,
-    IntArray,
-    KnowledgeGraph,
-    node_range_of,
-)
-from clinical_drug_discovery.models.layers import DistMult
-from clinical_drug_discovery.ranking.treatments import TREATS
+from ..graph.adjacency import Floats
+from ..graph.knowledge_graph import DISEASE, DRUG, EdgeType, IntArray, KnowledgeGraph, node_range_of
+from ..models.layers import DistMult
+from .treatments import TREATS
 
 Scores = npt.NDArray[np.floating]
 _NO_PAIRS, _NO_SCORES = torch.zeros(0, dtype=torch.int64), torch.zeros(0)

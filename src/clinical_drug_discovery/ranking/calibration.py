@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from clinical_drug_discovery.graph.adjacency import Floats
+from ..graph.adjacency import Floats
 
 _MAX_WEIGHT, _MIN_WEIGHT = 10.0, 1e-4  # with more, rounding would decide the part of the first
 _DECIMALS = 3

@@ -16,36 +16,18 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from clinical_drug_discovery.graph.adjacency import Floats
-from clinical_drug_discovery.graph.knowledge_graph import (
-    DISEASE,
-    DRUG,
-    EdgeType,
-    IntArray,
-    KnowledgeGraph,
-    node_range_of,
-)
-from clinical_drug_discovery.ranking.bilinear_score import BilinearScore, GnnScores
-from clinical_drug_discovery.ranking.calibration import (
-    Calibration,
-    ImputedScore,
-    fit_calibration,
-    fit_imputed_score,
-    fit_weight,
-)
-from clinical_drug_discovery.ranking.drug_similarity import Metapath, meet, steps_from
-from clinical_drug_discovery.ranking.listwise_examples import MAX_EXAMPLES, NUM_EASY, NUM_HARD
-from clinical_drug_discovery.ranking.metapath_features import MetapathFeatures
-from clinical_drug_discovery.ranking.path_ranker import PathRanker, fit_path_ranker
-from clinical_drug_discovery.ranking.propagation import MAX_EDGES
-from clinical_drug_discovery.ranking.treatment_decoder import (
-    DIM,
-    MAX_DISEASES,
-    NUM_STEPS,
-    fit_decoders,
-)
-from clinical_drug_discovery.ranking.treatments import TREATS, treatments
-from clinical_drug_discovery.system.errors import InputError
+from ..graph.adjacency import Floats
+from ..graph.knowledge_graph import DISEASE, DRUG, EdgeType, IntArray, KnowledgeGraph, node_range_of
+from ..system.errors import InputError
+from .bilinear_score import BilinearScore, GnnScores
+from .calibration import Calibration, ImputedScore, fit_calibration, fit_imputed_score, fit_weight
+from .drug_similarity import Metapath, meet, steps_from
+from .listwise_examples import MAX_EXAMPLES, NUM_EASY, NUM_HARD
+from .metapath_features import MetapathFeatures
+from .path_ranker import PathRanker, fit_path_ranker
+from .propagation import MAX_EDGES
+from .treatment_decoder import DIM, MAX_DISEASES, NUM_STEPS, fit_decoders
+from .treatments import TREATS, treatments
 
 # Factor on the fitted weight. The GNN has seen the treatments of the left-out diseases, so its
 # embeddings look better in the fit than for the pairs that users look for.

@@ -17,23 +17,8 @@ import numpy as np
 import scipy.sparse
 from scipy.sparse import csr_array
 
-from clinical_drug_discovery.graph.adjacency import (
-    Floats,
-    adjacency,
-    damped,
-    ones,
-    power,
-    rare_columns,
-    scale,
-    unit_rows,
-)
-from clinical_drug_discovery.graph.knowledge_graph import (
-    DISEASE,
-    DRUG,
-    EdgeType,
-    IntArray,
-    KnowledgeGraph,
-)
+from ..graph.adjacency import Floats, adjacency, damped, ones, power, rare_columns, scale, unit_rows
+from ..graph.knowledge_graph import DISEASE, DRUG, EdgeType, IntArray, KnowledgeGraph
 
 # Eight steps beat three: the indications of a distant relative are better than none.
 _CONTINUE, _WALK_STEPS = 0.7, 8

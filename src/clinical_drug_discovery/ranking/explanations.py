@@ -17,16 +17,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from clinical_drug_discovery.graph.adjacency import DAMPING
-from clinical_drug_discovery.graph.knowledge_graph import (
-    DISEASE,
-    DRUG,
-    EdgeType,
-    IntArray,
-    KnowledgeGraph,
-)
-from clinical_drug_discovery.ranking.drug_similarity import Metapath, reverse_metapath, steps_from
-from clinical_drug_discovery.ranking.treatments import TREATS
+from ..graph.adjacency import DAMPING
+from ..graph.knowledge_graph import DISEASE, DRUG, EdgeType, IntArray, KnowledgeGraph
+from .drug_similarity import Metapath, reverse_metapath, steps_from
+from .treatments import TREATS
 
 #: The kinds of evidence, from the most to the least convincing.
 KINDS = ("mechanism", "similar drug", "related disease", "side effect")

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from clinical_drug_discovery.graph.adjacency import Floats
-from clinical_drug_discovery.ranking.drug_similarity import co_indicated_features
-from clinical_drug_discovery.ranking.metapath_features import MetapathFeatures
+from ..graph.adjacency import Floats
+from .drug_similarity import co_indicated_features
+from .metapath_features import MetapathFeatures
 
 _CHUNK = 16  # diseases; bounds the memory
 MAX_EXAMPLES = 2_000  #: diseases to learn from; more take longer and improve little

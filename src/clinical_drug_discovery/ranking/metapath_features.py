@@ -20,9 +20,9 @@ from functools import cached_property
 import numpy as np
 from scipy.sparse import csr_array
 
-from clinical_drug_discovery.graph.adjacency import Floats, adjacency, power, scale
-from clinical_drug_discovery.graph.knowledge_graph import DISEASE, DRUG, IntArray, KnowledgeGraph
-from clinical_drug_discovery.ranking.drug_similarity import (
+from ..graph.adjacency import Floats, adjacency, power, scale
+from ..graph.knowledge_graph import DISEASE, DRUG, IntArray, KnowledgeGraph
+from .drug_similarity import (
     Similarity,
     connecting_metapaths,
     path_counts,
@@ -31,7 +31,7 @@ from clinical_drug_discovery.ranking.drug_similarity import (
     stem_vectors,
     word_vectors,
 )
-from clinical_drug_discovery.ranking.treatments import TREATS, drug_disease_matrices, treatments
+from .treatments import TREATS, drug_disease_matrices, treatments
 
 _FEW_DISEASES = 4  # above, the products of similarities and treatments are worth keeping
 _MAX_PRODUCT_BYTES = 2**28  # larger products are never kept

@@ -18,20 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clinical_drug_discovery.graph.adjacency import Floats
-from clinical_drug_discovery.graph.knowledge_graph import IntArray
-from clinical_drug_discovery.ranking.drug_similarity import (
-    co_indicated_features,
-    co_indicated_features_without,
-)
-from clinical_drug_discovery.ranking.listwise_examples import (
-    ListwiseExample,
-    feature_scales,
-    sample_examples,
-    squash,
-)
-from clinical_drug_discovery.ranking.metapath_features import MetapathFeatures
-from clinical_drug_discovery.training.optimizer import Adam
+from ..graph.adjacency import Floats
+from ..graph.knowledge_graph import IntArray
+from ..training.optimizer import Adam
+from .drug_similarity import co_indicated_features, co_indicated_features_without
+from .listwise_examples import ListwiseExample, feature_scales, sample_examples, squash
+from .metapath_features import MetapathFeatures
 
 _HIDDEN, _LEARNING_RATE = 64, 3e-3  # width of the first hidden layer; peak of the schedule
 _BATCH = 4  # examples in a step

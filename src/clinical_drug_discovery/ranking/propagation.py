@@ -20,15 +20,9 @@ from scipy.sparse import csr_array
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from clinical_drug_discovery.graph.adjacency import Floats, adjacency, power, scale
-from clinical_drug_discovery.graph.knowledge_graph import (
-    DISEASE,
-    DRUG,
-    EdgeType,
-    IntArray,
-    KnowledgeGraph,
-)
-from clinical_drug_discovery.ranking.treatments import TREATS, drug_disease_matrices, treatments
+from ..graph.adjacency import Floats, adjacency, power, scale
+from ..graph.knowledge_graph import DISEASE, DRUG, EdgeType, IntArray, KnowledgeGraph
+from .treatments import TREATS, drug_disease_matrices, treatments
 
 #: Edge types with more edges in one direction are left out. In PrimeKG these are the interactions
 #: of drugs. With them a step takes 1.5 times as long, and the ranking gets no better.

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clinical_drug_discovery.graph.adjacency import Floats
-from clinical_drug_discovery.graph.knowledge_graph import IntArray, KnowledgeGraph
-from clinical_drug_discovery.ranking.bilinear_score import BilinearScore, mean_score
-from clinical_drug_discovery.ranking.propagation import Mask, Propagation
-from clinical_drug_discovery.training.optimizer import Adam
-from clinical_drug_discovery.training.schedule import cosine_decay
+from ..graph.adjacency import Floats
+from ..graph.knowledge_graph import IntArray, KnowledgeGraph
+from ..training.optimizer import Adam
+from ..training.schedule import cosine_decay
+from .bilinear_score import BilinearScore, mean_score
+from .propagation import Mask, Propagation
 
 DIM, NUM_STEPS = 64, 4  #: channels of the propagated vectors; steps from a drug to a disease
 MAX_DISEASES = 512  #: diseases in a training step, for graphs with very many treated ones

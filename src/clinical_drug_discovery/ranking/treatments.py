@@ -12,15 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
-from clinical_drug_discovery.graph.adjacency import adjacency, adjacency_between
-from clinical_drug_discovery.graph.knowledge_graph import (
-    DISEASE,
-    DRUG,
-    IntArray,
-    KnowledgeGraph,
-    edges_of,
-)
-from clinical_drug_discovery.system.errors import InputError
+from ..graph.adjacency import adjacency, adjacency_between
+from ..graph.knowledge_graph import DISEASE, DRUG, IntArray, KnowledgeGraph, edges_of
+from ..system.errors import InputError
 
 INDICATION = "indication"
 TREATS = (INDICATION, "palliation")  #: the relations from a drug to a disease that it helps with

@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from clinical_drug_discovery.system.errors import InputError
+from .errors import InputError
 
 if TYPE_CHECKING:
     import torch
@@ -137,7 +137,7 @@ def device_name(device: str) -> str:
 
 def record_passed_trial(device: str) -> Path:
     """Record that a device passed its trial, and return the file."""
-    from clinical_drug_discovery.system.files import save_record  # imports torch
+    from .files import save_record
 
     path = trials_file()
     save_record(path, _read(path) | {device: _conditions(device)})

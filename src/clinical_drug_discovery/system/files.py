@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from clinical_drug_discovery.system.errors import InputError
+from .errors import InputError
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from clinical_drug_discovery.system.errors import InputError
+from .errors import InputError
 
 GIB = 2**30
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # parameter numbers of mallopt, from malloc.h

@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 from rich.text import Text
 
-from clinical_drug_discovery.system.machine import PeakMemory
+from .machine import PeakMemory
 
 
 class Progress:

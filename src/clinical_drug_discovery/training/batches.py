@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clinical_drug_discovery.graph.knowledge_graph import IntArray, KnowledgeGraph
-from clinical_drug_discovery.ops.backend import Backend
-from clinical_drug_discovery.ops.blocks import Block, full_block, row_block
-from clinical_drug_discovery.ops.fixed_shapes import FixedSizes, needs_fixed_shapes
-from clinical_drug_discovery.system.errors import InputError
-from clinical_drug_discovery.training.edge_sampler import EdgeBatch, RowPadding
-from clinical_drug_discovery.training.settings import FULL, SAMPLED, SUBGRAPH_SIZE
+from ..graph.knowledge_graph import IntArray, KnowledgeGraph
+from ..ops.backend import Backend
+from ..ops.blocks import Block, full_block, row_block
+from ..ops.fixed_shapes import FixedSizes, needs_fixed_shapes
+from ..system.errors import InputError
+from .edge_sampler import EdgeBatch, RowPadding
+from .settings import FULL, SAMPLED, SUBGRAPH_SIZE
 
 # A subgraph hides its positives, at most one in four edges of a type. With all edges of a small
 # type hidden, in both directions, the weights of that type would never be trained.

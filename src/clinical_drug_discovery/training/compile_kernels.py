@@ -14,20 +14,20 @@ import numpy as np
 import polars as pl
 import torch
 
-from clinical_drug_discovery.graph.build import build_graph
-from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph, ReadReport
-from clinical_drug_discovery.models.hgt import Hgt
-from clinical_drug_discovery.models.layers import DistMult
-from clinical_drug_discovery.models.sage import GraphSage
-from clinical_drug_discovery.ops.backend import Backend
-from clinical_drug_discovery.ops.cpu import attention as cpu_attention
-from clinical_drug_discovery.ops.cpu import head_maps as cpu_heads
-from clinical_drug_discovery.ops.cpu import neighbors as cpu
-from clinical_drug_discovery.system.progress import Run
-from clinical_drug_discovery.training.batches import FullBatch
-from clinical_drug_discovery.training.edge_sampler import EdgeSampler
-from clinical_drug_discovery.training.optimizer import ModelOptimizer
-from clinical_drug_discovery.training.train import training_step
+from ..graph.build import build_graph
+from ..graph.knowledge_graph import KnowledgeGraph, ReadReport
+from ..models.hgt import Hgt
+from ..models.layers import DistMult
+from ..models.sage import GraphSage
+from ..ops.backend import Backend
+from ..ops.cpu import attention as cpu_attention
+from ..ops.cpu import head_maps as cpu_heads
+from ..ops.cpu import neighbors as cpu
+from ..system.progress import Run
+from .batches import FullBatch
+from .edge_sampler import EdgeSampler
+from .optimizer import ModelOptimizer
+from .train import training_step
 
 _MODULES = (cpu, cpu_attention, cpu_heads)
 

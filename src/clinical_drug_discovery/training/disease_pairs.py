@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from clinical_drug_discovery.graph.adjacency import adjacency
-from clinical_drug_discovery.graph.knowledge_graph import EdgeType, IntArray, KnowledgeGraph
+from ..graph.adjacency import adjacency
+from ..graph.knowledge_graph import EdgeType, IntArray, KnowledgeGraph
 
 _CHUNK_ROWS = 8192
 _HELD_OUT_FRACTION = 0.1  # of the nodes that share anything: enough for the measurement

@@ -14,8 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from clinical_drug_discovery.graph.knowledge_graph import IntArray, KnowledgeGraph
-from clinical_drug_discovery.ops.fixed_shapes import FixedSizes, needs_fixed_shapes
+from ..graph.knowledge_graph import IntArray, KnowledgeGraph
+from ..ops.fixed_shapes import FixedSizes, needs_fixed_shapes
 
 #: Most candidates of a node type. With fewer, the models learn less.
 NUM_CANDIDATES = 512

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from clinical_drug_discovery.models.layers import DistMult
-from clinical_drug_discovery.ops.listwise import listwise_loss
-from clinical_drug_discovery.ops.mean import gather_rows
-from clinical_drug_discovery.training.disease_pairs import PairBatch
-from clinical_drug_discovery.training.edge_sampler import EdgeBatch
+from ..models.layers import DistMult
+from ..ops.listwise import listwise_loss
+from ..ops.mean import gather_rows
+from .disease_pairs import PairBatch
+from .edge_sampler import EdgeBatch
 
 # Weight of the centring term. With 10, embeddings find fewer drugs; without the term, a direction
 # that all nodes of a type share grows.

@@ -15,30 +15,18 @@ import numpy as np
 import psutil
 import torch
 
-from clinical_drug_discovery.graph.knowledge_graph import EdgeType, KnowledgeGraph
-from clinical_drug_discovery.ops.backend import Backend, choose_backend, padded
-from clinical_drug_discovery.ops.buffers import MOST_IDLE_BYTES
-from clinical_drug_discovery.ops.cpu.attention import PIECE_EDGES
-from clinical_drug_discovery.ops.reference import EDGE_CHUNK
-from clinical_drug_discovery.system.errors import DoesNotFitError, InputError
-from clinical_drug_discovery.system.machine import (
-    GIB,
-    limit_memory,
-    parse_memory,
-    peak_memory_bytes,
-)
-from clinical_drug_discovery.system.progress import Run
-from clinical_drug_discovery.training.batches import max_positives
-from clinical_drug_discovery.training.disease_pairs import most_sharing_pairs
-from clinical_drug_discovery.training.edge_sampler import NUM_CANDIDATES, divide_equally
-from clinical_drug_discovery.training.settings import (
-    FULL,
-    SAMPLED,
-    SUBGRAPH_SIZE,
-    HgtSettings,
-    SageSettings,
-    Settings,
-)
+from ..graph.knowledge_graph import EdgeType, KnowledgeGraph
+from ..ops.backend import Backend, choose_backend, padded
+from ..ops.buffers import MOST_IDLE_BYTES
+from ..ops.cpu.attention import PIECE_EDGES
+from ..ops.reference import EDGE_CHUNK
+from ..system.errors import DoesNotFitError, InputError
+from ..system.machine import GIB, limit_memory, parse_memory, peak_memory_bytes
+from ..system.progress import Run
+from .batches import max_positives
+from .disease_pairs import most_sharing_pairs
+from .edge_sampler import NUM_CANDIDATES, divide_equally
+from .settings import FULL, SAMPLED, SUBGRAPH_SIZE, HgtSettings, SageSettings, Settings
 
 # Compiled kernels, libraries of matrix products and their work space, thread pools, and what the
 # heap does not give back at once.

@@ -10,10 +10,10 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from clinical_drug_discovery.models.hgt import Hgt
-from clinical_drug_discovery.models.layers import DistMult
-from clinical_drug_discovery.models.sage import GraphSage
-from clinical_drug_discovery.training.schedule import cosine_decay
+from ..models.hgt import Hgt
+from ..models.layers import DistMult
+from ..models.sage import GraphSage
+from .schedule import cosine_decay
 
 _CHUNK = 1 << 18  # numbers at a time: intermediate results stay in the cache
 _BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from clinical_drug_discovery.system.errors import InputError, check_at_least, check_between
+from ..system.errors import InputError, check_at_least, check_between
 
 FULL, SAMPLED = "full", "sampled"  #: the two values of `training`
 SUBGRAPH_SIZE = 20_000  #: nodes of a subgraph by default

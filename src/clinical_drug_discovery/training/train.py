@@ -13,31 +13,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph, node_range_of
-from clinical_drug_discovery.models.collapse import check_batch
-from clinical_drug_discovery.models.hgt import Hgt
-from clinical_drug_discovery.models.initialisation import structural_vectors
-from clinical_drug_discovery.models.layers import DistMult
-from clinical_drug_discovery.models.sage import GraphSage
-from clinical_drug_discovery.system.errors import InputError
-from clinical_drug_discovery.system.machine import empty_cache
-from clinical_drug_discovery.system.progress import Run
-from clinical_drug_discovery.training.batches import (
-    FullBatch,
-    HostBatch,
-    SubgraphBatches,
-    make_batches,
-)
-from clinical_drug_discovery.training.disease_pairs import (
-    PairBatch,
-    PairSampler,
-    shared_neighbor_jaccard,
-)
-from clinical_drug_discovery.training.edge_sampler import EdgeSampler
-from clinical_drug_discovery.training.losses import contrastive_loss, link_prediction_loss
-from clinical_drug_discovery.training.memory_plan import Plan
-from clinical_drug_discovery.training.optimizer import ModelOptimizer
-from clinical_drug_discovery.training.settings import SAMPLED, HgtSettings, SageSettings, Settings
+from ..graph.knowledge_graph import KnowledgeGraph, node_range_of
+from ..models.collapse import check_batch
+from ..models.hgt import Hgt
+from ..models.initialisation import structural_vectors
+from ..models.layers import DistMult
+from ..models.sage import GraphSage
+from ..system.errors import InputError
+from ..system.machine import empty_cache
+from ..system.progress import Run
+from .batches import FullBatch, HostBatch, SubgraphBatches, make_batches
+from .disease_pairs import PairBatch, PairSampler, shared_neighbor_jaccard
+from .edge_sampler import EdgeSampler
+from .losses import contrastive_loss, link_prediction_loss
+from .memory_plan import Plan
+from .optimizer import ModelOptimizer
+from .settings import SAMPLED, HgtSettings, SageSettings, Settings
 
 History = list[dict[str, Any]]  #: one record per epoch
 

@@ -17,15 +17,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
-from clinical_drug_discovery.graph.read import read_graph
-from clinical_drug_discovery.models.inference import LayeredModel, embed_all
-from clinical_drug_discovery.system.devices import device_name, record_passed_trial
-from clinical_drug_discovery.system.machine import PeakMemory, one_thread
-from clinical_drug_discovery.system.progress import Run
-from clinical_drug_discovery.training.memory_plan import GraphSizes, plan_for
-from clinical_drug_discovery.training.settings import FULL, SAMPLED, HgtSettings, Settings
-from clinical_drug_discovery.training.train import train_hgt, train_sage
+from ...graph.knowledge_graph import KnowledgeGraph
+from ...graph.read import read_graph
+from ...models.inference import LayeredModel, embed_all
+from ...system.devices import device_name, record_passed_trial
+from ...system.machine import PeakMemory, one_thread
+from ...system.progress import Run
+from ...training.memory_plan import GraphSizes, plan_for
+from ...training.settings import FULL, SAMPLED, HgtSettings, Settings
+from ...training.train import train_hgt, train_sage
 
 #: Largest relative difference between the results of the two devices. Between float32 and float64
 #: it is below 1e-4 here.

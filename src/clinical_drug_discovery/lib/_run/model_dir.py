@@ -12,14 +12,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from clinical_drug_discovery.graph.cache import load_graph, save_graph
-from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
-from clinical_drug_discovery.ranking.bilinear_score import BilinearScore
-from clinical_drug_discovery.ranking.calibration import Calibration, ImputedScore
-from clinical_drug_discovery.ranking.drug_ranker import Blend, DrugRanker
-from clinical_drug_discovery.ranking.path_ranker import PathRanker, ScoreMlp
-from clinical_drug_discovery.system.errors import InputError
-from clinical_drug_discovery.system.files import (
+from ...graph.cache import load_graph, save_graph
+from ...graph.knowledge_graph import KnowledgeGraph
+from ...ranking.bilinear_score import BilinearScore
+from ...ranking.calibration import Calibration, ImputedScore
+from ...ranking.drug_ranker import Blend, DrugRanker
+from ...ranking.path_ranker import PathRanker, ScoreMlp
+from ...system.errors import InputError
+from ...system.files import (
     DamagedFileError,
     OtherVersionError,
     atomic_path,
@@ -28,8 +28,8 @@ from clinical_drug_discovery.system.files import (
     save_record,
     stored_checksum,
 )
-from clinical_drug_discovery.system.progress import Run
-from clinical_drug_discovery.training.train import Trained
+from ...system.progress import Run
+from ...training.train import Trained
 
 GRAPH_FILE, RANKER_FILE = "graph.safetensors", "ranker.safetensors"
 MODEL_FILES = (

@@ -8,18 +8,18 @@ from typing import Any
 
 from torch import Tensor
 
-from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
-from clinical_drug_discovery.lib._run.model_dir import save_model, write_ranker
-from clinical_drug_discovery.models.collapse import Collapse
-from clinical_drug_discovery.models.embeddings_file import write_embeddings
-from clinical_drug_discovery.ranking.bilinear_score import GnnScores
-from clinical_drug_discovery.ranking.drug_ranker import DrugRanker, fit_drug_ranker, why_no_ranker
-from clinical_drug_discovery.system.files import save_record
-from clinical_drug_discovery.system.machine import GIB, empty_cache, peak_memory_bytes
-from clinical_drug_discovery.system.progress import Run
-from clinical_drug_discovery.training.disease_pairs import PairSampler, similarity_spearman
-from clinical_drug_discovery.training.memory_plan import Plan
-from clinical_drug_discovery.training.train import Trained
+from ...graph.knowledge_graph import KnowledgeGraph
+from ...models.collapse import Collapse
+from ...models.embeddings_file import write_embeddings
+from ...ranking.bilinear_score import GnnScores
+from ...ranking.drug_ranker import DrugRanker, fit_drug_ranker, why_no_ranker
+from ...system.files import save_record
+from ...system.machine import GIB, empty_cache, peak_memory_bytes
+from ...system.progress import Run
+from ...training.disease_pairs import PairSampler, similarity_spearman
+from ...training.memory_plan import Plan
+from ...training.train import Trained
+from .model_dir import save_model, write_ranker
 
 
 def fit_ranker(

@@ -6,20 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from clinical_drug_discovery.graph.cache import cache_path, read_cached
-from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
-from clinical_drug_discovery.graph.read import read_graph
-from clinical_drug_discovery.lib._run.model_dir import check_targets, model_dir_of
-from clinical_drug_discovery.models.embeddings_file import check_output, output_files
-from clinical_drug_discovery.system.devices import choose_device
-from clinical_drug_discovery.system.errors import InputError, check_at_least
-from clinical_drug_discovery.system.files import check_writable
-from clinical_drug_discovery.system.machine import (
-    PeakMemory,
-    empty_cache,
-    return_large_buffers,
-)
-from clinical_drug_discovery.system.progress import Run
+from ...graph.cache import cache_path, read_cached
+from ...graph.knowledge_graph import KnowledgeGraph
+from ...graph.read import read_graph
+from ...models.embeddings_file import check_output, output_files
+from ...system.devices import choose_device
+from ...system.errors import InputError, check_at_least
+from ...system.files import check_writable
+from ...system.machine import PeakMemory, empty_cache, return_large_buffers
+from ...system.progress import Run
+from .model_dir import check_targets, model_dir_of
 
 
 def start_run(

@@ -17,9 +17,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from clinical_drug_discovery.ops.blocks import Block
-from clinical_drug_discovery.ops.cpu.head_maps import map_heads, map_heads_backward
-from clinical_drug_discovery.ops.cpu.neighbors import (
+from ..blocks import Block
+from .head_maps import map_heads, map_heads_backward
+from .neighbors import (
     AHEAD,
     NUM_PARTS,
     Degrees,
@@ -31,7 +31,7 @@ from clinical_drug_discovery.ops.cpu.neighbors import (
     prefetch_sources,
     tables,
 )
-from clinical_drug_discovery.ops.cpu.simd import (
+from .simd import (
     FAST,
     LANES,
     add,

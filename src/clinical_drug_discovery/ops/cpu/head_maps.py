@@ -18,9 +18,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from clinical_drug_discovery.ops.backend import has_bfloat16_products
-from clinical_drug_discovery.ops.cpu.neighbors import flat
-from clinical_drug_discovery.ops.cpu.simd import (
+from ..backend import has_bfloat16_products
+from .neighbors import flat
+from .simd import (
     FAST,
     LANES,
     add,

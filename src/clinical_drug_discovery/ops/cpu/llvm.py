@@ -10,7 +10,7 @@ from typing import Any
 from llvmlite import ir
 from numba.core import cgutils
 
-from clinical_drug_discovery.ops.backend import LANES as LANES
+from ..backend import LANES as LANES
 
 INT32 = ir.IntType(32)
 INT32S = ir.VectorType(INT32, LANES)

@@ -12,8 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from clinical_drug_discovery.ops.blocks import Block
-from clinical_drug_discovery.ops.cpu.simd import FAST, LANES, add, load, prefetch, splat, store
+from ..blocks import Block
+from .simd import FAST, LANES, add, load, prefetch, splat, store
 
 # More parts than threads, so that one hub does not leave the other threads idle. The number is
 # fixed: some sums are made by part, and must not depend on the number of threads.

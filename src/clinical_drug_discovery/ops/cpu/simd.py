@@ -19,7 +19,7 @@ from numba.core.datamodel.models import PrimitiveModel
 from numba.extending import intrinsic as numba_intrinsic
 from numba.extending import overload, register_model
 
-from clinical_drug_discovery.ops.cpu.llvm import (
+from .llvm import (
     FLOATS,
     INT32,
     INT32S,
@@ -31,7 +31,7 @@ from clinical_drug_discovery.ops.cpu.llvm import (
     splat_of,
     suffix,
 )
-from clinical_drug_discovery.ops.cpu.llvm import LANES as LANES
+from .llvm import LANES as LANES
 
 # Sums may be reordered, so that they can be vectorized; infinities keep their meaning.
 FAST = {"reassoc", "contract", "arcp", "nsz"}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from graphs import Fact, node, read_facts
 
-from clinical_drug_discovery.evaluation.baselines import BASELINES, break_ties, popularity_scores
+from clinical_drug_discovery.evaluation.rankers import BASELINES, break_ties, popularity_scores
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph, node_range_of
 from clinical_drug_discovery.ranking.treatments import TREATS
 from clinical_drug_discovery.system.errors import InputError

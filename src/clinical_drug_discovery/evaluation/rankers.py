@@ -1,26 +1,24 @@
-"""Baselines: rankers that learn nothing, which a model has to beat.
+"""The rankers that an evaluation compares: the trained ones, and baselines that learn nothing.
 
-Each baseline maps diseases, node numbers of shape (n,) in any order, to float32 scores of shape
-(n, number of drugs), drugs in graph order. Known drugs are scored too; the metrics leave them out.
+A ranker maps diseases, node numbers of shape (n,), to scores of all drugs, shape (n, number of
+drugs), drugs in graph order. Known drugs are scored too; the metrics leave them out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array, hstack
 
-from clinical_drug_discovery.graph.adjacency import Floats, adjacency_between
-from clinical_drug_discovery.graph.knowledge_graph import (
-    DISEASE,
-    DRUG,
-    IntArray,
-    KnowledgeGraph,
-    node_range_of,
-)
-from clinical_drug_discovery.ranking.treatments import TREATS
+from ..graph.adjacency import Floats, adjacency_between
+from ..graph.knowledge_graph import DISEASE, DRUG, IntArray, KnowledgeGraph, node_range_of
+from ..ranking.bilinear_score import GnnScores, Scores
+from ..ranking.drug_ranker import fit_drug_ranker
+from ..ranking.metapath_features import MetapathFeatures
+from ..ranking.treatments import INDICATION, TREATS
 
 Baseline = Callable[[KnowledgeGraph, IntArray], Floats]
 _MAX_HOPS, _DAMPING = 3, 0.5
@@ -138,3 +136,55 @@ def _trait_vectors(graph: KnowledgeGraph) -> csr_array:
 
 def _repeat(by_drug: npt.NDArray[np.number], num_rows: int) -> Floats:
     return np.tile(by_drug.astype(np.float32), (num_rows, 1))
+
+
+#: From node numbers of diseases, shape (n,), to scores of all drugs, shape (n, number of drugs).
+Ranker = Callable[[IntArray], Scores]
+
+
+def drug_rankers(
+    graph: KnowledgeGraph, gnn: GnnScores, *, seed: int
+) -> Iterator[tuple[str, Ranker]]:
+    """Yield the name of each ranker and the ranker, one by one, so that each fit can be timed.
+
+    `gnn` scores the relation "indication" with the model's own decoder. `gnn, treatment decoder`
+    scores the same embeddings with the decoder of `treatment_decoder`. `gnn, both decoders` adds
+    the two. `ranker` is the one of `cdd rank`, and `paths` its part that uses metapaths alone. The
+    baselines of `baselines.BASELINES` follow.
+
+    Args:
+        graph: the training graph, on the CPU.
+        gnn: scores of a model that was trained on it.
+        seed: seed of the fits.
+
+    Raises:
+        InputError: the graph lacks drugs, diseases, or a drug that treats a disease.
+    """
+    drugs, first_disease = node_range_of(graph, DRUG), node_range_of(graph, DISEASE)[0]
+    indication = graph.relations.index(INDICATION)
+    yield "gnn", lambda diseases: gnn(diseases, indication, drugs)
+
+    ranker = fit_drug_ranker(graph, gnn=gnn, seed=seed)
+    decoder = ranker.treatment_decoder
+    assert decoder is not None
+    features = MetapathFeatures(graph)  # after the fit, which holds features of its own
+    for name, scores in (
+        ("gnn, treatment decoder", lambda _, diseases: decoder.log_softmax(diseases)),
+        ("gnn, both decoders", ranker.decoder_scores),
+        ("ranker", ranker.scores),
+        ("paths", ranker.paths.scores),
+    ):
+        yield name, partial(score_by_node, scores, features, first_disease)
+
+    for name, baseline in BASELINES.items():
+        yield name, partial(baseline, graph)
+
+
+def score_by_node(
+    scores: Callable[[MetapathFeatures, IntArray], Scores],
+    features: MetapathFeatures,
+    first_disease: int,
+    diseases: IntArray,
+) -> Scores:
+    """Convert node numbers to numbers within the type, and call a scoring function with them."""
+    return scores(features, diseases - first_disease)

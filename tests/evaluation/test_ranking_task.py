@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from graphs import Fact, node
 
-from clinical_drug_discovery.evaluation.baselines import BASELINES
-from clinical_drug_discovery.evaluation.drug_ranking import known_drugs, ranking_task
 from clinical_drug_discovery.evaluation.metrics import Metrics, ranking_metrics
-from clinical_drug_discovery.evaluation.split import split_pairs
+from clinical_drug_discovery.evaluation.rankers import BASELINES
+from clinical_drug_discovery.evaluation.split import known_drugs, ranking_task, split_pairs
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph, node_range_of
 from clinical_drug_discovery.ranking.bilinear_score import Scores
 from clinical_drug_discovery.ranking.treatments import TREATS, Pairs
