@@ -158,8 +158,7 @@ def evaluate_model(
         "model": model,
         "split": settings.split,
         "seed": seed,
-        "num_edges": num_edges,
-        **_training_counts(split),
+        **_counts(split, num_edges),
         "num_leaks": num_leaks,
         "rankers": rankers,
         "relations": relations,
@@ -169,16 +168,16 @@ def evaluate_model(
         "predicted_memory_gib": plan.predicted_bytes / GIB,
         **_costs(run, seconds),
     }
-    _write(run.model_dir, report, ranks)
-    run.progress.milestone(f"Wrote {REPORT} and {RANKS} to {run.model_dir}")
+    _write(run, report, ranks)
     return report
 
 
-def _training_counts(split: Split) -> dict[str, Any]:
-    """Return the report's entries about the training graph."""
+def _counts(split: Split, num_edges: int) -> dict[str, Any]:
+    """Return the report's entries about the whole graph and the training graph."""
     first_drug, stop_drug = node_range_of(split.graph, DRUG)
     return {
         "num_nodes": split.graph.num_nodes,
+        "num_edges": num_edges,
         "num_training_edges": split.graph.num_edges,
         "split_counts": split.counts,
         "num_candidates": stop_drug - first_drug,
@@ -336,12 +335,13 @@ def _rank(
     return metrics, pl.concat(tables), seconds
 
 
-def _write(directory: Path, report: Mapping[str, Any], ranks: pl.DataFrame) -> None:
+def _write(run: Run, report: Mapping[str, Any], ranks: pl.DataFrame) -> None:
     """Write both files, or neither."""
     with (
-        atomic_path(directory / RANKS) as ranks_path,
-        atomic_path(directory / REPORT) as report_path,
+        atomic_path(run.model_dir / RANKS) as ranks_path,
+        atomic_path(run.model_dir / REPORT) as report_path,
     ):
         ranks.write_parquet(ranks_path)
         text = json.dumps(report, indent=2, allow_nan=False)
         report_path.write_text(text + "\n", encoding="utf-8")
+    run.progress.milestone(f"Wrote {REPORT} and {RANKS} to {run.model_dir}")
