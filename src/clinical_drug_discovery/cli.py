@@ -1,9 +1,9 @@
-"""The command line `cdd`: a table from each command to its function in `lib`.
+"""The command line `cdd`: each command calls one function of `lib`.
 
-A command's flags, defaults and help texts are read from the source of its function. Parsing the
-source takes milliseconds; importing the function imports torch, which takes seconds, and happens
-only when the command runs. Results go to stdout (as JSON with --json), progress and errors to
-stderr. A mistake of the user ends with exit code 2.
+The flags, defaults and help texts of a command are read from the source code of the function.
+Parsing the source code takes milliseconds. Importing the function also imports torch, which takes
+seconds, and happens only when the command runs. Results go to stdout (as JSON with --json);
+progress and errors go to stderr. If the user made a mistake, the exit code is 2.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from . import show
 from .system.devices import check_device
 from .system.errors import InputError
 
-#: Flags whose names differ from those of their parameters.
+#: Parameters whose flags have another name: name of the parameter, name of the flag.
 FLAG_NAMES = {
     "edges_csv": "edges",
     "output_csv": "output",
     "output_dir": "output",
     "try_device": "try",
 }
-#: For each model, the function that trains it and the dataclass of its settings.
+#: Model: module and name of the function that trains it, name of the dataclass of its settings.
 _MODELS = {
     "graphsage": ("lib.gnn_embeddings", "generate_gnn_embeddings", "SageSettings"),
     "hgt": ("lib.gnn_hgt", "generate_hgt_embeddings", "HgtSettings"),
 }
-#: Type of a flag, by the annotation of its parameter.
+#: Annotation of a parameter: type that typer uses for the flag.
 TYPES: dict[str, Any] = {
     "bool": bool,
     "int": int,
@@ -60,16 +60,16 @@ _Given = tuple[str, ast.expr | None, ast.expr | None]
 
 @dataclass(frozen=True)
 class Flag:
-    """A parameter of a function, or a field of a dataclass, as its source states it."""
+    """A parameter of a function, or a field of a dataclass, as written in the source code."""
 
     name: str
     annotation: str
-    default: Any  #: `...` if it has none
+    default: Any  #: `...` for a required flag
     help: str
 
 
 def read_flags(module: str, name: str) -> tuple[str, list[Flag]]:
-    """Read the flags of a function or dataclass from its source.
+    """Read the flags of a function or dataclass from the source code.
 
     Args:
         module: dotted name within the package, such as "lib.rank".
@@ -77,7 +77,7 @@ def read_flags(module: str, name: str) -> tuple[str, list[Flag]]:
 
     Returns:
         The summary (first paragraph of the docstring), and one flag for each parameter or field,
-        with its help text from the section `Args` or `Attributes`.
+        with the help text from the docstring's section `Args` or `Attributes`.
     """
     path = files("clinical_drug_discovery") / f"{module.replace('.', '/')}.py"
     body = ast.parse(path.read_text(encoding="utf-8")).body
@@ -116,7 +116,7 @@ def _fields(dataclass: ast.ClassDef) -> Iterator[_Given]:
 
 
 def _argument_help(docstring: str) -> dict[str, str]:
-    """Return the entries of `Args` or `Attributes` of a Google docstring, by name."""
+    """Return the help text of each name in the section `Args` or `Attributes` of a docstring."""
     section = re.search(r"(?m)^(?:Args|Attributes):\n((?:    .*\n?|\n)+)", docstring)
     text = section[1] if section else ""
     entries = re.findall(r"(?m)^    (\w+): ((?:.|\n(?!    \w+: ))+)", text)
@@ -127,10 +127,10 @@ def _argument_help(docstring: str) -> dict[str, str]:
 class Command:
     """A command: its flags, its function, and the function that shows the result as text."""
 
-    read: Callable[[], tuple[str, list[Flag]]]  #: returns a summary and the flags
+    read: Callable[[], tuple[str, list[Flag]]]  #: returns the summary and the flags
     call: Callable[..., Any]
     show: Callable[[Any], None]
-    trains: bool = False  #: on --device, which is checked before torch is imported
+    trains: bool = False  #: True if the command trains a model; --device is then checked first
 
 
 def _command(module: str, name: str, show: Callable[[Any], None], trains: bool = False) -> Command:
@@ -143,7 +143,7 @@ def _command(module: str, name: str, show: Callable[[Any], None], trains: bool =
 
 
 def _read_evaluate() -> tuple[str, list[Flag]]:
-    """Read the flags of `evaluate_model`, with one flag for each setting."""
+    """Return the summary and flags of `evaluate_model`, with one flag for each setting."""
     summary, flags = read_flags("lib.evaluate", "evaluate_model")
     parts = {"settings": _evaluation_flags(), "model_settings": _model_flags()}
     return summary, [one for flag in flags for one in parts.get(flag.name, [flag])]
@@ -226,7 +226,7 @@ def make_command(command: Command) -> Callable[..., None]:
     ]
     parameters.append(_parameter("json", bool, False, as_json))
     run.__doc__ = summary
-    # typer reads the flags from these two.
+    # typer reads the flags from these two attributes.
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
@@ -250,7 +250,7 @@ def _parameter(name: str, type: Any, default: Any, option: Any) -> inspect.Param
 
 
 def make_app() -> typer.Typer:
-    """Return the whole command line."""
+    """Return the typer app with all commands."""
     app = typer.Typer(
         help="Node embeddings of biomedical knowledge graphs on one ordinary computer.",
         no_args_is_help=True,
@@ -271,6 +271,6 @@ def make_app() -> typer.Typer:
 
 def main() -> None:
     """Run the command line; the entry point of the console script `cdd`."""
-    # A run that is asked to end removes its unfinished files, as after Ctrl-C.
+    # SIGTERM then raises SystemExit, so that the run removes its unfinished files.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     make_app()()

@@ -31,7 +31,7 @@ def show_record(result: dict[str, Any]) -> None:
 
 
 def show_neighbors(result: list[dict[str, Any]]) -> None:
-    """Print similar nodes as a table, then the evidence for each."""
+    """Print similar nodes as a table, then the evidence for each node."""
     table = Table(box=None)
     for column in ("rank", "cosine", "name", "type", "id"):
         table.add_column(column, justify="right" if column in ("rank", "cosine") else "left")
@@ -43,7 +43,7 @@ def show_neighbors(result: list[dict[str, Any]]) -> None:
 
 
 def show_ranking(result: list[dict[str, Any]] | dict[str, Any]) -> None:
-    """Print ranked drugs as a table, then the evidence for each."""
+    """Print ranked drugs as a table, then the evidence for each drug."""
     if isinstance(result, dict):
         show_record(result)
         return
@@ -59,7 +59,7 @@ def show_ranking(result: list[dict[str, Any]] | dict[str, Any]) -> None:
 
 
 def _print_evidence(rows: list[dict[str, Any]], name: str) -> None:
-    """Print what the graph states about each pair, then the paths between the two, by kind."""
+    """Print the facts and then the paths that join the two nodes of each row, grouped by kind."""
     console = make_console()
     for row in rows:
         if "evidence" not in row:
@@ -74,7 +74,7 @@ def _print_evidence(rows: list[dict[str, Any]], name: str) -> None:
             text = f"{path['text']} ({path['path_score']:.2g})"
             console.print(f"   {label:>16}  {text}", soft_wrap=True)
         if not row["evidence"]:
-            console.print("   no explainable path")
+            console.print("   the graph contains no path that explains this row")
 
 
 def show_demo(result: dict[str, Any]) -> None:
@@ -111,7 +111,7 @@ def show_demo(result: dict[str, Any]) -> None:
 
 
 def show_evaluation(result: dict[str, Any]) -> None:
-    """Print the metrics of all rankers, then those of link prediction by relation."""
+    """Print the metrics of all rankers, then the metrics of link prediction for each relation."""
     console, counts = make_console(), result["split_counts"]
     console.print(
         f"{counts['num_test_pairs']:,} held-out pairs of {counts['num_test_diseases']:,} diseases "
@@ -121,7 +121,7 @@ def show_evaluation(result: dict[str, Any]) -> None:
     names = ("mrr", "hits@10", "recall@50", "recall@100", "auroc", "auprc", "entropy@50")
     rankers = list(result["rankers"].items())
     _print_metrics("ranker", rankers, names)
-    title = "Balanced: against one sampled drug per pair (do not compare with the table above)"
+    title = "Balanced: one sampled drug for each pair (not comparable with the table above)"
     console.print(f"\n{title}:\n")
     _print_metrics("ranker", rankers, ("balanced_auroc", "balanced_auprc"))
     if result["relations"]:

@@ -1,4 +1,4 @@
-"""The demonstration: both models on the sample graph, which comes with the package."""
+"""Demonstrate both models on the sample graph, which comes with the package."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def run_demo(
         top: number of similar nodes to list for each of three drugs and three diseases.
 
     Returns:
-        For each model: "stats" from the function that trains it; "neighbors" from
-        `similar.nearest`, by node name; and "ranking", three drugs for a disease with explanations,
-        from `rank.rank_drugs`.
+        One record per model. "stats" is the result of the function that trains the model.
+        "neighbors" maps node names to the results of `similar.nearest`. "ranking" is the result of
+        `rank.rank_drugs`: three drugs for one disease, with explanations.
 
     Raises:
-        InputError: a parameter breaks its rule, or output_dir cannot be written.
+        InputError: a parameter is invalid, or output_dir cannot be written.
 
     Example:
         >>> from clinical_drug_discovery.lib.demo import run_demo
@@ -57,7 +57,7 @@ def run_demo(
     ):
         output = Path(output_dir) / f"{model}.parquet"
         with as_file(files("clinical_drug_discovery") / "data" / "sample_kg.csv") as edges:
-            # A cache would be written into the installed package.
+            # With cache=True, the cached graph would be written into the installed package.
             stats = generate(edges, output, num_epochs=num_epochs, seed=seed, cache=False)
         nodes, values = read_embeddings(output)
         neighbors = {

@@ -1,4 +1,4 @@
-"""Train on a graph without some drug-disease pairs, and measure how well they are ranked."""
+"""Train a model without some drug-disease pairs, and measure how well these pairs are ranked."""
 
 from __future__ import annotations
 
@@ -47,38 +47,39 @@ from ._run.start import begin_run, read_edges
 from .gnn_embeddings import generate_gnn_embeddings
 from .gnn_hgt import generate_hgt_embeddings
 
-#: For each model: the function whose defaults count, the class of its settings, and its training.
+#: Model: the function that defines the defaults, the class of the settings, the training function.
 MODELS: dict[str, tuple[Callable[..., Any], type[SageSettings | HgtSettings], Callable[..., Any]]]
 MODELS = {
     "graphsage": (generate_gnn_embeddings, SageSettings, train_sage),
     "hgt": (generate_hgt_embeddings, HgtSettings, train_hgt),
 }
-#: For each split: the function that makes it, and its settings with their defaults.
+#: Split: the function that makes it, and the defaults of its settings.
 SPLITS: dict[str, tuple[Callable[..., Split], dict[str, float]]] = {
     "pair": (split_pairs, {"share": 0.1}),
     "disease": (split_diseases, {"num_diseases": 60, "min_drugs": 3, "max_drugs": 40}),
     "area": (split_areas, {"num_areas": 20, "min_drugs": 3}),
 }
-_MAX_FACTS = 500  # held out of each relation: enough to compare models, too few to weaken training
+_MAX_FACTS = 500  # held out per relation: enough to compare models, too few to weaken training
 REPORT, RANKS = "report.json", "ranks.parquet"
 
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """Settings of what is held out. Those of other splits must be None.
+    """Settings of the held-out pairs and facts. Settings of other splits must be None.
 
     Attributes:
-        split: what is held out: pair (a fraction of the indications), disease (all indications and
-            palliations of some diseases) or area (the same for diseases and their related
-            diseases).
-        share: split pair: fraction of the indications that is held out (default 0.1).
-        num_diseases: split disease: number of diseases (default 60).
-        num_areas: split area: number of areas (default 20).
-        min_drugs: splits disease and area: minimum number of drugs of a held-out disease, or of
-            the disease at the centre of an area (default 3).
-        max_drugs: split disease: maximum number of drugs of a held-out disease (default 40).
-        relation_share: fraction of the facts of every other relation that is held out for link
-            prediction, at most 500 per relation; 0 holds out none.
+        split: pairs to hold out: pair (a fraction of the indications), disease (all indications and
+            palliations of some diseases) or area (all indications and palliations of some diseases
+            and of their related diseases).
+        share: for split pair: fraction of the indications to hold out (default 0.1).
+        num_diseases: for split disease: number of diseases to hold out (default 60).
+        num_areas: for split area: number of areas to hold out (default 20).
+        min_drugs: for splits disease and area: minimum number of drugs that treat a held-out
+            disease, or the disease at the center of an area (default 3).
+        max_drugs: for split disease: maximum number of drugs that treat a held-out disease
+            (default 40).
+        relation_share: fraction of the facts of every other relation to hold out for link
+            prediction, at most 500 facts per relation; 0 holds out no such facts.
     """
 
     split: str
@@ -104,32 +105,32 @@ def evaluate_model(
     cache: bool = True,
     cache_dir: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Hold out drug-disease pairs, train a model without them, and rank all drugs for them.
+    """Hold out drug-disease pairs, train a model without them, and rank all drugs for the diseases.
 
-    The same metrics compare the model with the drug ranker, its parts, and baselines that learn
-    nothing, on the same training graph. The page "Evaluation" explains the metrics.
+    The report compares the model, the drug ranker, the parts of the drug ranker and untrained
+    baselines, all on the same training graph. The page "Evaluation" explains the metrics.
 
     Args:
-        edges_csv: knowledge graph in PrimeKG's columns: .csv, .csv.gz, .csv.zst or .parquet.
+        edges_csv: knowledge graph with PrimeKG's columns: .csv, .csv.gz, .csv.zst or .parquet.
         output_dir: directory for report.json and ranks.parquet.
         model: graphsage or hgt.
-        settings: what is held out.
+        settings: the pairs and facts to hold out.
         model_settings: settings of the model by name, such as `{"num_epochs": 50}`. Settings that
             are missing or None have the defaults of `cdd embed`.
         seed: seed of the split, the initial weights, all sampling and the bootstrap.
         device: cuda, mps or cpu; by default the first of these that is available.
         memory_budget: maximum memory of training, such as 4GiB (default: 70% of the free memory).
-            The drug ranker is fitted later and takes 2 to 3 GiB on PrimeKG.
-        chunk_size: number of nodes embedded at a time (default: what the budget allows).
-        cache: keep a copy of the graph that later runs read faster, while the file is unchanged.
-        cache_dir: directory of that copy (default: beside the edges file).
+            The drug ranker is fitted after training and takes 2 to 3 GiB on PrimeKG.
+        chunk_size: number of nodes embedded at a time (default: as many as the budget allows).
+        cache: keep a copy of the graph; later runs load it faster if the edges file is unchanged.
+        cache_dir: directory of the cached graph (default: beside the edges file).
 
     Returns:
         The contents of report.json.
 
     Raises:
-        InputError: a parameter or the file breaks a rule, or a score is NaN or infinite. Nothing
-            is written then, except for the cached graph.
+        InputError: a parameter or the file is invalid, or a score is NaN or infinite. Only the
+            cached graph may have been written then.
 
     Example:
         >>> from clinical_drug_discovery.lib.evaluate import EvaluationSettings, evaluate_model
@@ -143,7 +144,7 @@ def evaluate_model(
     graph = read_edges(run, None, None, cache, cache_dir)
     num_edges = graph.num_edges
     split, facts, num_leaks = _hold_out(run, graph, make_split, settings, seed)
-    graph = split.graph  # training does not keep the whole graph in memory
+    graph = split.graph  # frees the memory of the whole graph
     plan = plan_training(run, graph, trained_with, memory_budget, chunk_size, rank_fit_bytes(graph))
     compile_kernels(run, plan.backend)
     with one_thread(plan.is_small):
@@ -173,7 +174,7 @@ def evaluate_model(
 
 
 def _counts(split: Split, num_edges: int) -> dict[str, Any]:
-    """Return the report's entries about the whole graph and the training graph."""
+    """Return the sizes of the whole graph and of the training graph, for the report."""
     first_drug, stop_drug = node_range_of(split.graph, DRUG)
     return {
         "num_nodes": split.graph.num_nodes,
@@ -185,7 +186,7 @@ def _counts(split: Split, num_edges: int) -> dict[str, Any]:
 
 
 def _costs(run: Run, seconds: Mapping[str, float]) -> dict[str, Any]:
-    """Return the report's entries about the process."""
+    """Return the device, times, memory and warnings of the run, for the report."""
     parts = {part.removeprefix("seconds_"): value for part, value in run.seconds.items()}
     return {
         "device": str(run.device),
@@ -204,7 +205,7 @@ def _start(
     chunk_size: int | None,
     seed: int,
 ) -> Run:
-    """Check everything that can be checked before the graph is read; write nothing."""
+    """Check parameters and files before the graph is read, and return the run; write nothing."""
     directory = Path(output_dir)
     check_writable("output_dir", directory)
     files = [directory / name for name in (REPORT, RANKS)]
@@ -213,7 +214,7 @@ def _start(
 
 
 def _split_of(settings: EvaluationSettings) -> tuple[Callable[..., Split], dict[str, Any]]:
-    """Check the settings, and return the function that makes the split and its parameters."""
+    """Check the settings; return the function that makes the split, and the report's settings."""
     chosen = asdict(settings)
     split, relation_share = chosen.pop("split"), chosen.pop("relation_share")
     if split not in SPLITS:
@@ -233,12 +234,12 @@ def _split_of(settings: EvaluationSettings) -> tuple[Callable[..., Split], dict[
 def settings_of(
     model: str, chosen: Mapping[str, Any]
 ) -> tuple[SageSettings | HgtSettings, Callable[..., Trained]]:
-    """Check the settings of a model, and return them with the function that trains it.
+    """Check the settings of a model, and return them with the function that trains the model.
 
     Settings that are missing or None have the defaults of `cdd embed`.
 
     Raises:
-        InputError: a setting breaks its rule, or the model does not have it.
+        InputError: a setting is invalid, or the model does not have this setting.
     """
     if model not in MODELS:
         raise InputError(f"model (got {model!r}) must be one of {', '.join(MODELS)}")
@@ -251,7 +252,7 @@ def settings_of(
 
 
 def _fill(what: str, defaults: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the chosen settings, and the defaults of those that are None or missing."""
+    """Return the chosen settings, with defaults for settings that are None or missing."""
     given = {name: value for name, value in chosen.items() if value is not None}
     for name, value in given.items():
         if name not in defaults:
@@ -272,8 +273,8 @@ def _hold_out(
     """Remove drug-disease pairs and facts of the other relations from a graph.
 
     Returns:
-        The split, whose graph lacks the facts too; the held-out edges of the pairs and of the other
-        relations; and the number of leaks.
+        The split, whose graph also lacks the held-out facts; the held-out edges, first of the
+        pairs, then of the other relations; and the number of leaks (0).
     """
     with run.timed("split"):
         split = make_split(whole, seed=seed, validation_share=0)
@@ -289,7 +290,7 @@ def _hold_out(
         split = replace(split, graph=graph, counts=counts)
         num_leaks = leak_count(graph, split.held_out.drug, split.held_out.disease)
         num_leaks += leak_count(graph, facts.src, facts.dst)
-        if num_leaks:  # a bug
+        if num_leaks:  # possible only through a bug in this package
             raise RuntimeError(f"{num_leaks} edges of the training graph join held-out nodes")
         every_fact = [held_out_pairs(whole, split.held_out), facts]
     run.progress.milestone(
@@ -308,21 +309,21 @@ def _check_learnable(graph: KnowledgeGraph, split: str) -> None:
         )
     if not len(pairs_of(graph)):
         raise InputError(
-            f"split (got {split!r}) holds out every pair of a drug and a disease that it treats; "
-            "some must be left to learn from"
+            f"split (got {split!r}) holds out every pair of a drug and a disease that the drug "
+            "treats; training needs at least one such pair"
         )
 
 
 def _rank(
     run: Run, split: Split, gnn: GnnScores, seed: int
 ) -> tuple[dict[str, Metrics], pl.DataFrame, dict[str, float]]:
-    """Return the metrics of every ranker, the rank of every test pair, and seconds by ranker."""
+    """Return the metrics of each ranker, the rank of each test pair, and each ranker's seconds."""
     task = ranking_task(split, split.test)
     index = split.graph.nodes["node_index"].to_numpy()
     pairs = {"disease_index": index[split.test.disease], "drug_index": index[split.test.drug]}
     metrics: dict[str, Metrics] = {}
     tables, seconds = [], {}
-    run.progress.milestone("Ranking all drugs by each ranker")
+    run.progress.milestone("Ranking all drugs with each ranker")
     start = time.perf_counter()
     for name, ranker in drug_rankers(split.graph, gnn, seed=seed):
         run.progress.detail(f"{name}...")
@@ -330,7 +331,7 @@ def _rank(
         metrics[name] = ranking_metrics(*ranking, seed=seed)
         columns = {"ranker": [name] * len(split.test), **pairs, "rank": filtered_ranks(*ranking)}
         tables.append(pl.DataFrame(columns))
-        seconds[f"rank, {name}"] = time.perf_counter() - start  # the ranker's fit included
+        seconds[f"rank, {name}"] = time.perf_counter() - start  # includes fitting the ranker
         start = time.perf_counter()
     return metrics, pl.concat(tables), seconds
 

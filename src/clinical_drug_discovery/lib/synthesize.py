@@ -1,9 +1,10 @@
-"""Write synthetic graphs of PrimeKG's shape and any size, with a planted drug mechanism.
+"""Write synthetic graphs with PrimeKG's node types and relations, and with a known drug mechanism.
 
-Only the counts are real. Every node belongs to a group (a drug class, a disease family). Every
-group belongs to one module (a biological mechanism) and to a second one (which has the side effects
-of a drug class). A drug is indicated for a disease if a target of the drug is a gene of the disease
-or shares a pathway with one, and contraindicated if a side effect is a phenotype of the disease.
+Only the numbers of nodes and facts follow PrimeKG. Each node is in one group (a drug class, a
+disease family), and each group is in a main module and a second module (biological mechanisms). The
+second module of a drug class determines most of its side effects. A drug is indicated for a disease
+if a target of the drug is a gene of the disease, or has a pathway in common with such a gene. It is
+contraindicated if a side effect of the drug is a phenotype of the disease.
 """
 
 from __future__ import annotations
@@ -27,36 +28,36 @@ from ..system.files import atomic_path, check_writable
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
-#: Samples a related node for each given node; -1 for -1 and for a node without related nodes.
+#: A function that samples one neighbor of each node; -1 if the node is -1 or without neighbors.
 Hop = Callable[[Ints], Ints]
 
-INDICATION_NOISE = 0.1  # fraction of the indications that ignore the mechanism
-MIN_NODES = 10  # of each type, at any scale
+INDICATION_NOISE = 0.1  # fraction of the indications that do not follow the mechanism
+MIN_NODES = 10  # minimum number of nodes of each type, at any scale
 MAX_SCALE = 64.0
-MAX_DENSITY = 0.5  # fraction of all pairs; above it, negatives and new facts are rare
-_CHUNK_ROWS = 65_536  # rows built at once: 10 columns of 16 bytes each are 10 MB
+MAX_DENSITY = 0.5  # largest fraction of all node pairs that one relation may join
+_CHUNK_ROWS = 65_536  # rows per chunk; a chunk takes about 10 MB
 _COMPRESSIONS: dict[str, Literal["gzip", "zstd"]] = {".gz": "gzip", ".zst": "zstd"}
 
 GENE, EFFECT = "gene/protein", "effect/phenotype"
 PROCESS, FUNCTION, COMPONENT = "biological_process", "molecular_function", "cellular_component"
 ANATOMY, PATHWAY, EXPOSURE = "anatomy", "pathway", "exposure"
-_TREE = "parent-child"  # of an ontology: a tree over the nodes of a type
+_TREE = "parent-child"  # relations of an ontology, which include a tree over all nodes of a type
 _LINK, _SHOWN, _EXPRESSED = "interacts with", "phenotype present", "expression present"
 
 
 class _Relation(NamedTuple):
-    display: str
+    display: str  # text of the column display_relation
     x_type: str
     y_type: str
-    rows: int  # at scale 1, in both directions
-    x_tail: float  # standard deviation of the log popularity of x
-    y_tail: float  # the same of y
-    module: float = 0.0  # fraction of the facts whose y is in the module of x
-    listed: float = 0.0  # fraction whose y is on the list of x's group; popularity decides the rest
+    rows: int  # number of rows at scale 1; each fact has two rows
+    x_tail: float  # standard deviation of log(popularity) of the x nodes
+    y_tail: float  # standard deviation of log(popularity) of the y nodes
+    module: float = 0.0  # fraction of the facts in which y is in the main module of x
+    listed: float = 0.0  # fraction of the facts in which y is on the list of x's group (see _LISTS)
 
 
-#: Number of nodes at scale 1, source, id format and name formats. Every hundredth node has the last
-#: format, so that a few diseases and phenotypes share a name, as in the real data.
+#: Node type: number of nodes at scale 1, source, id format, name formats. Every hundredth node has
+#: the last name format, so that some diseases and phenotypes have the same name, as in PrimeKG.
 _NODE_TYPES = {
     GENE: (27_671, "NCBI", "{}", ("{stem}{n}", "LOC{n}")),
     DRUG: (7_957, "DrugBank", "DB{:05d}", ("{stem}inib {n}", "N,N-dimethyl-{stem}amine {n}")),
@@ -70,7 +71,7 @@ _NODE_TYPES = {
     EXPOSURE: (818, "CTD", "D{:06d}", ("{stem} dust {n}", "{stem}ic acid, salts {n}")),
 }
 _STEMS = ("abel", "brax", "cort", "derm", "fibr", "glut", "kerat", "lys", "myel", "nephr", "orex")
-#: In the order of the file and of sampling: the facts that a mechanism follows come first.
+#: The relations in the order of sampling: the mechanism uses facts of relations sampled earlier.
 _RELATIONS = {
     "protein_protein": _Relation("ppi", GENE, GENE, 642_150, 1.9, 1.9, 0.7),
     "drug_protein": _Relation("target", DRUG, GENE, 51_306, 0.9, 1.3, 0.3, 0.65),
@@ -103,8 +104,8 @@ _RELATIONS = {
     "pathway_pathway": _Relation(_TREE, PATHWAY, PATHWAY, 5_070, 1.5, 1.5, 0.9),
     "exposure_exposure": _Relation(_TREE, EXPOSURE, EXPOSURE, 4_140, 1.5, 1.5, 0.9),
 }
-#: Length of the list of y that each group of x shares, and its fractions from the group's module
-#: and second module.
+#: Relation: number of y nodes on the list that a group of x nodes shares, fraction of the list from
+#: the group's main module, and fraction from the group's second module.
 _LISTS = {
     "drug_protein": (3, 1.0, 0.0),
     "disease_protein": (18, 0.85, 0.15),
@@ -112,44 +113,44 @@ _LISTS = {
     "drug_effect": (90, 0.0, 0.7),
     "drug_drug": (400, 0.2, 0.0),
 }
-#: Relations that follow paths of other facts, and the fraction sampled by popularity instead.
+#: Relations that follow the mechanism: fraction of facts that is sampled by popularity instead.
 _NOISE = {"indication": INDICATION_NOISE, "off-label use": 0.3, "contraindication": 0.2}
-#: Every x has at least one of these facts, since no ontology connects the genes or the drugs.
+#: Relations with a fact for every x node, so that no drug or gene is left without edges.
 _COVERING = ("drug_protein", "anatomy_protein_present")
-_PRESETS = ("primekg",)  # the tables above
+_PRESETS = ("primekg",)  # name of the tables above
 
 
 @dataclass(frozen=True)
 class SynthesisReport:
-    """Counts of the graph that `synthesize_graph` wrote."""
+    """Number of nodes, rows and facts that `synthesize_graph` wrote."""
 
     num_nodes: int
     num_rows: int
-    num_facts: int  #: distinct, with two rows each
+    num_facts: int  #: number of distinct facts; each fact has two rows
     num_nodes_by_type: dict[str, int]
     num_rows_by_relation: dict[str, int]
-    num_mechanistic_indications: int  #: on a path from drug to disease
-    num_noise_indications: int  #: sampled by popularity alone
-    indication_noise: float  #: the intended fraction of noise among the indications
-    capped_relations: tuple[str, ...]  #: with fewer rows than asked for: too few distinct pairs
-    output: str
-    seconds: float  #: wall time, writing included
+    num_mechanistic_indications: int  #: indications that follow a path from drug to disease
+    num_noise_indications: int  #: indications that are sampled by popularity alone
+    indication_noise: float  #: intended fraction of noise among the indications
+    capped_relations: tuple[str, ...]  #: relations that got fewer rows than rows * scale
+    output: str  #: path of the file
+    seconds: float  #: wall time, including writing
 
 
 def synthesize_graph(
     output: str | Path, *, preset: str = "primekg", scale: float = 1.0, seed: int = 0
 ) -> SynthesisReport:
-    """Write a synthetic graph of PrimeKG's shape, with every fact in both directions.
+    """Write a synthetic graph with PrimeKG's node types and relations.
 
     Args:
-        output: a .csv, .csv.gz, .csv.zst or .parquet file; it appears when it is complete.
-        preset: name of the tables of node and row counts; "primekg" is the only one.
-        scale: factor of the number of nodes of each type and of rows of each relation. A small
-            graph is denser, so some relations get fewer rows: see `capped_relations`.
+        output: file to write: .csv, .csv.gz, .csv.zst or .parquet.
+        preset: graph whose numbers of nodes and rows are used; "primekg" is the only choice.
+        scale: the numbers of nodes and rows of PrimeKG are multiplied by this. In small graphs,
+            relations with too few distinct pairs get fewer rows: see `capped_relations`.
         seed: random seed. The same preset, scale and seed give the same bytes.
 
     Raises:
-        InputError: a parameter breaks its rule, or `output` cannot be written.
+        InputError: a parameter is invalid, or `output` cannot be written.
 
     Example:
         >>> from clinical_drug_discovery.lib.synthesize import synthesize_graph
@@ -200,21 +201,21 @@ def _check_parameters(path: Path, preset: str, scale: float, seed: int) -> None:
 
 
 class _Latent:
-    """The latent variables of the n nodes of one type, in g groups."""
+    """The random variables of the n nodes of one type, which form g groups."""
 
     def __init__(self, rng: np.random.Generator, count: int, num_modules: int) -> None:
-        # A group has 10 nodes, or fewer if the type is small, so that the type is in most modules.
+        # Groups have 10 nodes. In small types they have fewer, so that most modules get a group.
         num_groups = max(count // 10, min(count, 2 * num_modules))
         self.group = rng.permutation(np.arange(count) % num_groups)  # shape (n,)
         size = np.cumsum((np.arange(num_modules) + 4.0) ** -0.9)  # a few modules are large
-        # shape (g,), ascending; the second module is a permutation of it
+        # main module (ascending) and second module of each group, shape (g,)
         self.module = np.searchsorted(size / size[-1], (np.arange(num_groups) + 0.5) / num_groups)
         self.second = rng.permutation(self.module)
-        self.hub = rng.normal(size=count)  # shape (n,), the node's own part of its popularity
+        self.hub = rng.normal(size=count)  # shape (n,), part of log(popularity) in all relations
 
 
 class _Picker:
-    """Samples members of groups, with probabilities in proportion to their weights."""
+    """Samples members of groups; the probability of a member is proportional to its weight."""
 
     def __init__(self, rng: np.random.Generator, group: Ints, member: Ints, weight: Floats) -> None:
         order = np.argsort(group, kind="stable")
@@ -223,42 +224,42 @@ class _Picker:
         self.cumulative: Floats = np.concatenate([[0.0], np.cumsum(weight[order])])
 
     def draw(self, groups: Ints) -> Ints:
-        """Sample a member of each of `groups`; -1 for a group without members."""
+        """Sample one member of each of `groups`; -1 for a group without members."""
         low = np.searchsorted(self.group, groups, side="left")
         high = np.searchsorted(self.group, groups, side="right")
         uniform = self.rng.random(len(groups))
         level = (1 - uniform) * self.cumulative[low] + uniform * self.cumulative[high]
         at = np.searchsorted(self.cumulative[1:-1], level, side="right")
-        # Rounding can move a level past the end of its group, hence the clip.
+        # Rounding can move `at` past the last member of the group; the clip moves it back.
         return np.where(high > low, self.member[np.clip(at, low, high - 1)], -1)
 
     def jump(self, like: Ints) -> Ints:
-        """Sample as many members as `like` has, from all groups."""
+        """Sample one member from all groups together for each element of `like`."""
         level = self.rng.uniform(0.0, self.cumulative[-1], len(like))
         return self.member[np.searchsorted(self.cumulative[1:-1], level, side="right")]
 
 
-#: A way to find facts: the fraction of the wanted facts at which to stop, the start and the hops.
+#: A way to sample facts: the fraction of the missing facts to reach, a picker of x, hops to y.
 _Way = tuple[float, _Picker, list[Hop]]
 
 
 class _Sampler:
     """Samples the facts of one relation after the other.
 
-    `facts` has x and y, numbered within their types, in shape (2, F). While they are sampled, facts
-    are sorted keys x * num_y + y.
+    `facts` maps a relation to the x and y nodes of its facts, numbered within their types, shape
+    (2, F). During sampling, a fact is one integer, the key x * num_y + y.
     """
 
     def __init__(self, rng: np.random.Generator, counts: dict[str, int], scale: float) -> None:
-        # At scale 1 a module has about 110 genes, 30 drugs and 70 diseases. A small graph is denser
-        # and needs fewer modules, or else pathways would have genes outside of their module.
+        # At scale 1 a module has about 110 genes, 30 drugs and 70 diseases. Small graphs have fewer
+        # modules; otherwise a module would have fewer genes than its pathways need.
         self.num_modules = max(4, round(min(250 * scale**0.5, 1500 * scale)))
         self.rng, self.counts = rng, counts
         self.latents = {kind: _Latent(rng, n, self.num_modules) for kind, n in counts.items()}
         self.facts: dict[str, Ints] = {}
 
     def draw(self, name: str, asked: int) -> int:
-        """Sample the facts of a relation, at most `asked`; return how many follow the mechanism."""
+        """Sample about `asked` facts; return how many were not sampled by popularity alone."""
         relation = _RELATIONS[name]
         num_x, num_y = self.counts[relation.x_type], self.counts[relation.y_type]
         pairs = num_x * num_y if relation.x_type != relation.y_type else num_x * (num_x - 1) // 2
@@ -290,7 +291,7 @@ class _Sampler:
         return planted
 
     def _walks(self, name: str, drugs: _Picker, diseases: _Picker) -> list[_Way]:
-        """Return the ways from drug to disease along known facts: the mechanism."""
+        """Return the ways to sample drug-disease pairs that follow the mechanism."""
         stop = 1 - _NOISE[name]
         if name == "contraindication":
             phenotype_of = self._hop("disease_phenotype_positive", True, diseases.weight)
@@ -302,21 +303,21 @@ class _Sampler:
         return [(stop / 2, drugs, direct), (stop, drugs, by_pathway), (stop, drugs, direct)]
 
     def _hop(self, name: str, back: bool = False, weight: Floats | None = None) -> Hop:
-        """Return a hop from x to y of a relation, or back, with weights of the nodes it reaches."""
+        """Return the hop from x to y (if `back`, from y to x); `weight` is by node reached."""
         source, target = self.facts[name][::-1] if back else self.facts[name]
         weights = np.ones(len(target)) if weight is None else weight[target]
         return _Picker(self.rng, source, target, weights).draw
 
     def _picker(self, kind: str, tail: float) -> _Picker:
-        """Return a picker of nodes by module, with popularities sampled for this picker."""
+        """Return a picker of nodes by module, with new random weights exp(tail * popularity)."""
         latent = self.latents[kind]
         module = latent.module[latent.group]
-        # Half of the variance is the node's own, so that a hub is a hub in several relations.
+        # Half of the variance comes from `hub`, so that a node is popular in several relations.
         popularity = (latent.hub + self.rng.normal(size=len(module))) / math.sqrt(2)
         return _Picker(self.rng, module, np.arange(len(module)), np.exp(tail * popularity))
 
     def _draw_lists(self, name: str, x: _Latent, pick_y: _Picker) -> Hop:
-        """Sample the list of y that each group of x shares; return the hop from x to its list."""
+        """Sample a list of y nodes for each group of x; return the hop from x to an entry."""
         length, in_module, in_second = _LISTS[name]
         owner = np.repeat(np.arange(len(x.module)), length)
         uniform = self.rng.random(len(owner))
@@ -327,19 +328,19 @@ class _Sampler:
         return lambda at: shared.draw(x.group[at])
 
     def _draw_tree(self, latent: _Latent) -> tuple[Ints, Ints]:
-        """Sample a tree over all nodes: to hubs within a group, from hub to hub between groups."""
-        order = np.lexsort((-latent.hub, latent.group))
+        """Sample a tree over all nodes; return the child and the parent of each edge."""
+        order = np.lexsort((-latent.hub, latent.group))  # by group, the largest hub first
         group = latent.group[order]
         first = np.searchsorted(group, np.arange(len(latent.module)))
         rank = np.arange(len(order)) - first[group]
         parent = first[group] + (rank * self.rng.random(len(order)) ** 6).astype(np.int64)
-        # Groups are numbered by module. The parent is mostly a group nearby, in the same module.
+        # The largest hub of a group has the largest hub of an earlier group as its parent.
         before = np.maximum(group - 1 - self.rng.pareto(0.4, len(order)), 0).astype(np.int64)
         parent = np.where(rank == 0, first[before], parent)
         return order[1:], order[parent[1:]]
 
     def _collect(self, relation: _Relation, found: Ints, goal: int, ways: list[_Way]) -> Ints:
-        """Add up to `goal` facts to the sorted keys `found`, by one way after the other."""
+        """Add facts to the sorted keys `found`, one way after the other, up to `goal` keys."""
         start, missing = len(found), goal - len(found)
         for stop, picker, hops in ways:
             while (need := start + round(stop * missing) - len(found)) > 0:
@@ -349,12 +350,12 @@ class _Sampler:
                 fresh = np.setdiff1d(self._encode(relation, x, y), found, assume_unique=True)
                 fresh = self.rng.permutation(fresh)[:need]
                 found = np.sort(np.concatenate([found, fresh]), kind="stable")
-                if len(fresh) <= 0.02 * need:  # this way finds hardly anything new
+                if len(fresh) <= 0.02 * need:  # this way finds few new facts
                     break
         return found
 
     def _encode(self, relation: _Relation, x: Ints, y: Ints) -> Ints:
-        """Return distinct, sorted keys without self-loops; x < y if both have the same type."""
+        """Return distinct, sorted keys, without self-loops and -1; x < y if the types are equal."""
         real = (x >= 0) & (y >= 0)
         if relation.x_type == relation.y_type:
             real &= x != y
@@ -363,8 +364,9 @@ class _Sampler:
 
 
 def _name_nodes(rng: np.random.Generator, counts: dict[str, int]) -> pl.DataFrame:
-    """Return a row for each node; some sources share ids, and some types share names."""
-    # Twice as many numbers as the largest source needs, dense enough for ids to coincide.
+    """Return one row per node; nodes of different sources or types may share an id or a name."""
+    # Ids are drawn from twice as many numbers as the source with the most nodes needs. Different
+    # sources therefore often use the same number.
     pool = 2 * sum(counts[name] for name in (PROCESS, FUNCTION, COMPONENT))
     numbers = {source: rng.permutation(pool) + 1 for _, source, _, _ in _NODE_TYPES.values()}
     frames = []
@@ -378,12 +380,12 @@ def _name_nodes(rng: np.random.Generator, counts: dict[str, int]) -> pl.DataFram
 
 
 def _stream_rows(nodes: pl.DataFrame, sampler: _Sampler) -> pl.LazyFrame:
-    """Stream PrimeKG's 12 columns: the facts of each relation, and then the same in reverse."""
+    """Stream rows with PrimeKG's 12 columns: the facts of a relation, then their reverse rows."""
     first = dict(zip(sampler.counts, np.cumsum([0, *sampler.counts.values()]), strict=False))
     x_nodes, y_nodes = (nodes.select(pl.all().name.prefix(side)) for side in ("x_", "y_"))
 
     def batches(*_: Any) -> Iterator[pl.DataFrame]:
-        # polars passes the columns and rows that it wants; a sink wants them all.
+        # polars passes the columns and rows that it needs. To write a file, it needs them all.
         for name, (x, y) in sampler.facts.items():
             relation = _RELATIONS[name]
             display = pl.lit(relation.display).alias("display_relation")
