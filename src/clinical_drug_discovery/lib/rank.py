@@ -21,8 +21,8 @@ from ..system.errors import InputError, check_at_least
 from ..system.machine import one_thread
 from ._run.model_dir import MODEL_FILES, model_dir_of, read_model_graph, read_model_ranker
 
-ALL = "all"  #: in place of a file: every disease of the graph
-_CHUNK = 128  # diseases in a table; 6 MB of scores on PrimeKG
+ALL = "all"  #: value of `diseases` that stands for every disease of the graph
+_CHUNK = 128  # diseases ranked at a time; their scores take 6 MB on PrimeKG
 
 
 def rank_drugs(
@@ -35,30 +35,30 @@ def rank_drugs(
     include_known: bool = False,
     explain: bool = False,
 ) -> list[dict[str, Any]] | dict[str, Any]:
-    """Rank all drugs for a disease by how likely the graph makes it that they treat it.
+    """Rank the drugs for one disease or for many diseases, the most promising drugs first.
 
     Args:
         model_dir: model directory that `cdd embed` has written, with its graph and its ranker.
-        disease: one disease: its name in upper or lower case, its id, or source:id such as
+        disease: one disease, given by name (upper or lower case), id, or source:id such as
             MONDO:5148.
         diseases: many diseases: a text file with one name or id per line, or "all".
-        output: table to write for many diseases, .csv or .parquet.
+        output: file for the table of many diseases, .csv or .parquet.
         top: number of drugs to list for each disease.
         include_known: also list the drugs that already treat the disease in the graph.
-        explain: show the evidence in the graph for each drug. Works for one disease only.
+        explain: add the evidence in the graph for each drug. Works for one disease only.
 
     Returns:
-        For one disease a list of its drugs, the best first, with the columns disease_index,
-        disease_id, disease_name, rank, drug_index, drug_id, drug_name, score (a log-probability;
-        compare scores of one disease only), probability (that the pair is a recorded indication)
-        and known (according to the graph). With `explain` also stated and evidence, see
-        `Explainer.drug_for_disease`. The list is shorter than `top` if the graph has too few other
-        drugs. For many diseases a record with output, num_diseases, num_drugs, num_rows and
-        seconds; the table has the columns above.
+        For one disease: a list with one dict per drug, the best drug first. The keys are
+        disease_index, disease_id, disease_name, rank, drug_index, drug_id, drug_name, score
+        (comparable within a disease only), probability (of a recorded indication) and known (true
+        if the graph says that the drug treats the disease). With `explain` there are also stated
+        and evidence, see `Explainer.drug_for_disease`. The list is shorter than `top` if the graph
+        has too few drugs to list. For many diseases: a dict with output, num_diseases, num_drugs,
+        num_rows and seconds. The columns of the table are the keys above.
 
     Raises:
-        InputError: a parameter breaks a rule, or the model or a disease does not exist or is
-            ambiguous. Nothing is written then.
+        InputError: a parameter is invalid, a file is missing or damaged, or a disease does not
+            exist or is ambiguous. Nothing is written in this case.
 
     Example:
         >>> from clinical_drug_discovery.lib.rank import rank_drugs
@@ -84,7 +84,7 @@ def rank_drugs(
     if disease is not None:
         asked = np.array([find_node(ranking.diseases, disease, type=DISEASE, parameter="disease")])
         rows = ranking.table(asked, top, include_known).to_dicts()
-        for row in rows:  # more digits would mean nothing
+        for row in rows:  # further digits are not meaningful
             row["score"] = round(row["score"], 4)
             row["probability"] = float(f"{row['probability']:.4g}")
         return ranking.explained(int(asked[0]), rows) if explain else rows
@@ -108,7 +108,7 @@ def _check_output(output: Path, model_dir: Path, diseases: str | Path | None) ->
     if diseases is not None and str(diseases) != ALL:
         taken.append(Path(diseases))
     if output.resolve() in [path.resolve() for path in taken]:
-        raise InputError(f"output (got {output}) would overwrite a file that is read")
+        raise InputError(f"output (got {output}) would overwrite an input of this command")
     if model_dir_of(output).resolve() == model_dir.resolve():
         raise InputError(f"output (got {output}) would overwrite the model's embeddings")
     return output
@@ -116,27 +116,27 @@ def _check_output(output: Path, model_dir: Path, diseases: str | Path | None) ->
 
 @dataclass(frozen=True)
 class Ranking:
-    """A graph, its metapath features and its ranker."""
+    """A graph with the metapath features and the ranker."""
 
     graph: KnowledgeGraph
     features: MetapathFeatures
     ranker: DrugRanker
-    drugs: pl.DataFrame  #: rows of the graph's node table
-    diseases: pl.DataFrame  #: rows of the graph's node table
+    drugs: pl.DataFrame  #: the part of the graph's node table with the drugs
+    diseases: pl.DataFrame  #: the part of the graph's node table with the diseases
 
     @staticmethod
     def of(model_dir: Path) -> Ranking:
-        """Read a model directory.
+        """Read the graph and the ranker from a model directory, and prepare the features.
 
         Raises:
-            InputError: a file is missing or damaged, or files do not belong together.
+            InputError: a file is missing or damaged, or the files do not belong together.
         """
         ranker, graph_sha256 = read_model_ranker(model_dir)
         graph = read_model_graph(model_dir, graph_sha256)
         features = MetapathFeatures(graph)
         if features.feature_names != ranker.feature_names:
             raise InputError(
-                f"model_dir (got {model_dir}) contains a ranker with other features than this "
+                f"model_dir (got {model_dir}) contains a ranker for other features than this "
                 "version of the package computes; run cdd embed again"
             )
         drugs, diseases = (
@@ -145,14 +145,14 @@ class Ranking:
         return Ranking(graph, features, ranker, drugs, diseases)
 
     def find(self, diseases: str | Path) -> IntArray:
-        """Return the diseases that a file lists, or all, numbered within their type.
+        """Return the diseases that a file lists, or all diseases, numbered within their type.
 
         Raises:
             InputError: the file is missing or empty, or a line does not name exactly one disease.
         """
         if str(diseases) == ALL:
             return np.arange(self.diseases.height)
-        try:  # a byte order mark and any line ending are accepted
+        try:  # utf-8-sig skips a byte order mark; read_text accepts any line ending
             lines = Path(diseases).read_text(encoding="utf-8-sig").split("\n")
         except OSError as error:
             raise InputError(
@@ -174,13 +174,13 @@ class Ranking:
         return np.array(list(seen))
 
     def table(self, diseases: IntArray, top: int, include_known: bool) -> pl.DataFrame:
-        """Return the best drugs of some diseases, shape (n,), numbered within their type."""
-        with one_thread(self.graph.num_edges < MIN_KERNEL_EDGES):  # as in the fit
+        """Return the best `top` drugs for each of n diseases, numbered within their type."""
+        with one_thread(self.graph.num_edges < MIN_KERNEL_EDGES):  # as in training
             scores = self.ranker.scores(self.features, diseases)
         probabilities = self.ranker.probabilities(self.features, diseases, scores)
         known = self.features.known[:, diseases].toarray().T > 0
         listed = ~known | include_known
-        order = np.argsort(-scores, axis=1, kind="stable")  # ties go to lower numbers
+        order = np.argsort(-scores, axis=1, kind="stable")  # equal scores: lower number first
         best = [drugs[i[drugs]][:top] for drugs, i in zip(order, listed, strict=True)]
         count = [len(drugs) for drugs in best]
         row, drug = np.repeat(np.arange(len(diseases)), count), np.concatenate(best)
@@ -194,7 +194,7 @@ class Ranking:
         )
 
     def explained(self, disease: int, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Add to the rows of one disease the evidence for each drug."""
+        """Return the rows of one disease, extended by the evidence for each drug."""
         explainer = Explainer(self.graph)
         disease += node_range_of(self.graph, DISEASE)[0]
         indices = self.drugs["node_index"].to_list()

@@ -24,21 +24,20 @@ def similar_nodes(
     explain: bool = False,
     model_dir: str | Path | None = None,
 ) -> list[dict[str, Any]]:
-    """List the nodes whose embeddings are most similar to that of one node.
+    """List the nodes whose embeddings are most similar to the embedding of one node.
 
     Args:
         embeddings: file that `cdd embed` has written.
-        node: name in upper or lower case, id, or source:id such as MONDO:5148.
-        type: node type to list (default: the type of the node).
+        node: the node, given by name (upper or lower case), id, or source:id such as MONDO:5148.
+        type: node type to list (default: the type of `node`).
         top: number of nodes to list.
-        explain: show what each node shares with the given one in the graph.
-        model_dir: model directory with the graph for `explain` (default: the one beside the
-            embeddings).
+        explain: add the neighbors in the graph that each listed node shares with `node`.
+        model_dir: model directory with the graph for `explain` (default: beside the embeddings).
 
     Returns:
-        A list of nodes, the most similar first: rank, cosine, node_name, node_type, node_id,
-        node_source and node_index. With `explain` also stated and evidence, see
-        `Explainer.shared`.
+        A list with one dict per node, the most similar node first. The keys are rank, cosine,
+        node_name, node_type, node_id, node_source and node_index. With `explain` there are also
+        stated and evidence, see `Explainer.shared`.
 
     Raises:
         InputError: the file, node, type or graph does not exist, or the node is ambiguous.
@@ -51,7 +50,7 @@ def similar_nodes(
     """
     check_at_least("top", top, 1)
     if model_dir is not None and not explain:
-        raise InputError(f"model_dir (got {model_dir}) needs explain")
+        raise InputError(f"model_dir (got {model_dir}) can only be used with explain")
     nodes, values = read_embeddings(embeddings)
     at = find_node(nodes, node)
     found = nearest(nodes, values, at, type=type, top=top)
@@ -62,7 +61,7 @@ def similar_nodes(
     asked = nodes["node_index"][at]
     if missing := {asked, *(record["node_index"] for record in found)} - rows.keys():
         raise InputError(
-            f"model_dir contains the graph of other nodes, without node_index {min(missing)}"
+            f"model_dir contains a different graph: it lacks the node_index {min(missing)}"
         )
     explainer = Explainer(graph)
     return [
@@ -73,12 +72,13 @@ def similar_nodes(
 def nearest(
     nodes: pl.DataFrame, values: np.ndarray, at: int, *, type: str | None = None, top: int = 10
 ) -> list[dict[str, Any]]:
-    """Return the nodes of one type (default: that of row `at`) with the highest cosine to row `at`.
+    """Return the nodes of one type that are most similar to the node in row `at`.
 
-    `values` of shape (N, D) are the embeddings. For the records see `similar_nodes`.
+    `values` has the embeddings, shape (N, D). The default of `type` is the type of the node in row
+    `at`. The result is described in `similar_nodes`.
 
     Raises:
-        InputError: no node has this type.
+        InputError: `nodes` does not contain this type.
     """
     wanted = type if type is not None else nodes["node_type"][at]
     if wanted not in nodes["node_type"]:

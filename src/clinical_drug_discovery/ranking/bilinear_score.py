@@ -1,4 +1,4 @@
-"""Scores that are inner products of vectors: drugs with diseases, and any two nodes of a triple."""
+"""Scores of drug-disease pairs, and of triples of a graph, by inner products of vectors."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ _NO_PAIRS, _NO_SCORES = torch.zeros(0, dtype=torch.int64), torch.zeros(0)
 
 @dataclass(frozen=True)
 class BilinearScore:
-    """Score pairs of a drug and a disease, numbered within their types, by inner products.
+    """The scores of all pairs of a drug and a disease, both numbered within their types.
 
-    Known pairs may have scores of their own, computed as if the graph did not contain them. These
-    replace the inner products.
+    score(drug, disease) = drugs[drug] @ diseases[disease], except for K listed known pairs. Each
+    listed pair has a `known_score`, computed as if the graph did not contain the pair.
     """
 
     drugs: Tensor  #: shape (D, dim), float32
     diseases: Tensor  #: shape (S, dim), float32
-    known_disease: Tensor = _NO_PAIRS  #: shape (K,), int64, ascending
-    known_drug: Tensor = _NO_PAIRS  #: shape (K,), int64
-    known_score: Tensor = _NO_SCORES  #: shape (K,), float32
+    known_disease: Tensor = _NO_PAIRS  #: shape (K,), int64, ascending: disease of each listed pair
+    known_drug: Tensor = _NO_PAIRS  #: shape (K,), int64: drug of each listed pair
+    known_score: Tensor = _NO_SCORES  #: shape (K,), float32: score of each listed pair
 
     def logits(self, diseases: IntArray) -> Tensor:
-        """Return the scores of all drugs for diseases of shape (n,), as shape (n, D)."""
+        """Return the scores of all D drugs for n diseases, shape (n, D)."""
         rows = torch.from_numpy(np.asarray(diseases, np.int64))
         logits = self.diseases[rows] @ self.drugs.T
         first, stop = (
@@ -46,15 +46,16 @@ class BilinearScore:
         return logits
 
     def log_softmax(self, diseases: IntArray) -> Floats:
-        """Return the log-softmax of `logits` over all drugs, shape (n, D)."""
+        """Return the log-softmax over the drugs in each row of `logits`, shape (n, D)."""
         return np.asarray(torch.log_softmax(self.logits(diseases), dim=1).numpy())
 
     def log_lifts(self, diseases: IntArray, known: npt.NDArray[np.bool_]) -> Floats:
-        """Return the log of each drug's probability over that of a random drug, shape (n, D).
+        """Return each drug's score relative to the unknown drugs of the disease, shape (n, D).
 
-        The softmax runs over the drugs that are not known (`known`, shape (n, D)), so the scale is
-        the same for all diseases, even where the model has learned the known drugs by heart. Known
-        drugs get the same shift.
+        result = logit - logsumexp(logits of unknown drugs) + log(number of unknown drugs)
+
+        The model has memorized the known drugs (`known` is true, shape (n, D)), so they are left
+        out of the sum. If all drugs of a disease are known, result = logit.
         """
         logits, excluded = self.logits(diseases), torch.from_numpy(known)
         total = logits.masked_fill(excluded, -torch.inf).logsumexp(dim=1, keepdim=True)
@@ -64,7 +65,7 @@ class BilinearScore:
 
 
 def mean_score(scores: Sequence[BilinearScore]) -> BilinearScore:
-    """Return the score whose logits are the mean of several with the same known pairs."""
+    """Return one score whose logits are the mean of several; all must list the same pairs."""
     return BilinearScore(
         torch.cat([score.drugs for score in scores], dim=1),
         torch.cat([score.diseases * (1 / len(scores)) for score in scores], dim=1),
@@ -75,11 +76,11 @@ def mean_score(scores: Sequence[BilinearScore]) -> BilinearScore:
 
 
 class GnnScores:
-    """Score triples by a GNN's embeddings and its DistMult decoder, on the CPU.
+    """Score triples with the embeddings and the DistMult decoder of a GNN, on the CPU.
 
     Args:
         embeddings: shape (N, D), on the CPU.
-        decoder: trained together with them, on any device.
+        decoder: trained together with the embeddings, on any device.
     """
 
     def __init__(self, embeddings: Tensor, decoder: DistMult) -> None:
@@ -87,18 +88,18 @@ class GnnScores:
         self._weight = decoder.relation.detach().cpu() / embeddings.shape[1] ** 0.5
 
     def __call__(self, sources: IntArray, relation: int, candidates: tuple[int, int]) -> Scores:
-        """Score the triples (source, relation, candidate), shape (n, M), float32.
+        """Return the scores of all triples (source, relation, candidate), shape (n, M), float32.
 
         Args:
             sources: shape (n,), node numbers.
             relation: index into the graph's `relations`.
-            candidates: first and stop of a range of M nodes.
+            candidates: (first, stop) of a range of M node numbers; stop is excluded.
         """
         weighted = self.embeddings[torch.from_numpy(sources)] * self._weight[relation]
         return np.asarray((weighted @ self.embeddings[slice(*candidates)].T).numpy())
 
     def of_treatments(self, graph: KnowledgeGraph) -> BilinearScore:
-        """Return the scores of drugs for diseases under the GNN's most frequent one of `TREATS`."""
+        """Return all drug-disease scores under the relation of `TREATS` with the most edges."""
         counts = dict(zip(graph.edge_types, graph.edge_type_counts.tolist(), strict=True))
         relation = max(TREATS, key=lambda name: counts.get(EdgeType(DRUG, name, DISEASE), 0))
         drugs, diseases = (

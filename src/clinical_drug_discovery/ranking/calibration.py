@@ -1,6 +1,6 @@
 """Combine rankings of drugs, and turn their scores into probabilities.
 
-Every fit here uses pairs that the combined rankings have not learned from.
+The rankings must not have been trained on the known pairs of a fit, unless a docstring says so.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import numpy.typing as npt
 
 from ..graph.adjacency import Floats
 
-_MAX_WEIGHT, _MIN_WEIGHT = 10.0, 1e-4  # with more, rounding would decide the part of the first
-_DECIMALS = 3
-_NUM_TOP = 100  # the drugs of a disease on which the imputed score is fitted
-_MIN_SPREAD = 1e-6
+_MAX_WEIGHT, _MIN_WEIGHT = 10.0, 1e-4  # largest fitted weight; smallest divisor of a weight
+_DECIMALS = 3  # decimals of a fitted weight
+_NUM_TOP = 100  # number of drugs per disease on which the imputed score is fitted
+_MIN_SPREAD = 1e-6  # smallest divisor for the spread of scores
 _Doubles = npt.NDArray[np.float64]
 _Mask = npt.NDArray[np.bool_]
 
@@ -24,16 +24,16 @@ _Mask = npt.NDArray[np.bool_]
 def fit_weight(first: Floats, second: Floats, known: _Mask) -> float:
     """Fit the weight w with which first + w * second ranks the known drugs best.
 
-    A conditional logit with both as features: each known drug competes with the drugs that are not
-    known. w is the ratio of the two coefficients.
+    The fit is a conditional logit model with both scores as features: each known drug competes with
+    the unknown drugs. w is the coefficient of `second` divided by that of `first`.
 
     Args:
-        first: shape (n, D), log-probabilities of the drugs for n diseases.
-        second: shape (n, D), likewise.
-        known: shape (n, D), the drugs to be found.
+        first: shape (n, D), log-probabilities of D drugs for n diseases.
+        second: shape (n, D), log-probabilities by another ranking.
+        known: shape (n, D), true for the drugs that should rank first.
 
     Returns:
-        Between 0 (the second adds nothing) and 10.
+        w, between 0 (`second` is ignored) and 10.
     """
     both = np.stack([first, second], axis=2).astype(np.float64)
     rows = [(features[~has], features[has]) for features, has in zip(both, known, strict=True)]
@@ -62,23 +62,23 @@ def fit_weight(first: Floats, second: Floats, known: _Mask) -> float:
 
 @dataclass(frozen=True)
 class ImputedScore:
-    """Predict the score that a model would give a known pair if it had not been trained on it."""
+    """A line that predicts which score a model would give a known pair without training on it."""
 
     slope: float
     intercept: float
 
     def __call__(self, other: Floats) -> Floats:
-        """Predict from the scores of another ranking that was not fitted on the pair; any shape."""
+        """Return slope * other + intercept; `other` has scores by another ranking, any shape."""
         return np.asarray(self.slope * other + self.intercept, np.float32)
 
 
 def fit_imputed_score(unseen: Floats, seen: Floats, known: _Mask) -> ImputedScore:
-    """Fit a line from one score to another on the best drugs that are not known.
+    """Fit the line that predicts `seen` from `unseen`, on the best drugs that are not known.
 
     Args:
-        unseen: shape (n, D), log-probabilities by rankings that have not seen the known pairs.
-        seen: shape (n, D), scores by a model that has.
-        known: shape (n, D).
+        unseen: shape (n, D), log-probabilities by rankings not trained on the known pairs.
+        seen: shape (n, D), scores by a model that was trained on the known pairs.
+        known: shape (n, D), true for known pairs.
     """
     others = np.where(known, -np.inf, unseen)
     best = np.argsort(-others, axis=1, kind="stable")[:, :_NUM_TOP]
@@ -100,7 +100,7 @@ class Calibration:
     intercept: float
 
     def probability(self, scores: Floats) -> Floats:
-        """Return the probability that each pair is a recorded indication; any shape."""
+        """Return for each score the probability of a recorded indication; any shape."""
         logits = self.slope * scores.astype(np.float64) + self.intercept
         return np.asarray(np.exp(-np.logaddexp(0, -logits)), np.float32)
 
@@ -108,13 +108,13 @@ class Calibration:
 def fit_calibration(scores: Floats, known: _Mask) -> Calibration:
     """Fit the curve from scores to probabilities by Platt's method.
 
-    Targets slightly below 1 and above 0 keep the fit finite, even where a threshold separates the
-    known pairs from all others (J. Platt, "Probabilistic outputs for support vector machines",
-    1999).
+    The targets are slightly below 1 for known pairs and slightly above 0 for all others. This keeps
+    the fit finite even if a threshold separates the two groups (J. Platt, "Probabilistic outputs
+    for support vector machines", 1999).
 
     Args:
         scores: shape (K,), finite.
-        known: shape (K,), whether each pair is recorded.
+        known: shape (K,), true for recorded indications.
     """
     num_known, num_others = int(known.sum()), int((~known).sum())
     target = np.where(known, (num_known + 1) / (num_known + 2), 1 / (num_others + 2))
@@ -130,16 +130,16 @@ def fit_calibration(scores: Floats, known: _Mask) -> Calibration:
 
     base_rate = np.array([0.0, np.log((num_known + 1) / (num_others + 1))])
     theta = _minimize(loss, base_rate)
-    if theta[0] < 0:  # the scores say nothing: the same probability for all
+    if theta[0] < 0:  # known pairs score lower: give all pairs one probability
         theta = base_rate
     slope = float(theta[0]) / width
     return Calibration(slope, float(theta[1]) - slope * middle)
 
 
 def _minimize(loss: Callable[[_Doubles], tuple[float, _Doubles]], start: _Doubles) -> _Doubles:
-    """Minimize a convex mean loss, given with its gradient."""
+    """Return the minimizer of a convex loss; `loss` returns the value and the gradient."""
     from scipy.optimize import minimize
 
-    # Plain BFGS takes up to nine times as many steps, to improve the last digits only.
+    # Plain BFGS takes up to nine times as many steps and improves only the last digits.
     result: _Doubles = minimize(loss, start, jac=True, method="L-BFGS-B", tol=1e-12).x
     return result

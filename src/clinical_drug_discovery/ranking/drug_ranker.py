@@ -1,12 +1,12 @@
-"""The drug ranker that is saved with a model: metapath features, the GNN, and probabilities.
+"""The drug ranker that is saved with a model. It combines three scores and gives probabilities.
 
 score = log-softmax of the path ranker + weight * log-softmax of the treatment decoder
-+ 0.2 * log-lift by the GNN's own decoder.
++ 0.2 * log-lift by the GNN's own decoder (see `BilinearScore.log_lifts`).
 
-The first weight is fitted on diseases that neither part has learned from, once for diseases with
-known drugs and once for those without. The GNN has learned every known pair, so its weight cannot
-be fitted in this way, and known pairs get an imputed score instead of its own. It does not score
-diseases without known drugs.
+`weight` is fitted on diseases that the path ranker and the treatment decoder were not trained on.
+There are two weights: one for diseases with known drugs and one for diseases without. The GNN was
+trained on every known pair. Its weight 0.2 therefore cannot be fitted in this way, and an imputed
+score replaces the log-lift of known pairs. Diseases without known drugs get no log-lift.
 """
 
 from __future__ import annotations
@@ -29,41 +29,41 @@ from .propagation import MAX_EDGES
 from .treatment_decoder import DIM, MAX_DISEASES, NUM_STEPS, fit_decoders
 from .treatments import TREATS, treatments
 
-# Factor on the fitted weight. The GNN has seen the treatments of the left-out diseases, so its
-# embeddings look better in the fit than for the pairs that users look for.
+# The fitted weight is multiplied by this factor. The GNN was trained on the treatments of the
+# left-out diseases, so the fit overestimates how well embeddings predict unknown treatments.
 _TRUST = 0.5
-# Weight of the GNN's decoder beside the path ranker, and beside the treatment decoder alone. Twice
-# as much makes the first 50 drugs of a disease worse; half as much makes the first one worse.
+# Weight of the log-lift with the path ranker, and without it. Doubling the weight makes the first
+# 50 drugs of a disease worse; halving the weight makes the first drug worse.
 _GNN_WEIGHT, _GNN_WEIGHT_ALONE = 0.2, 0.4
-_DIGITS = 4  # of a score: finer differences are rounding, and equal drugs should tie
+_DIGITS = 4  # decimals of a score: smaller differences are rounding errors, and count as ties
 
-_ENTRY = 8  # bytes of a number in a sparse matrix, with its column
-_CHUNKS = 32 + 16  # diseases whose features exist at a time: for the scales, and while copied
+_ENTRY = 8  # bytes per entry of a sparse matrix: the value and the column number
+_CHUNKS = 32 + 16  # most diseases whose base features are in memory at once, copies included
 _Counts = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Blend:
-    """The weights and the calibration for diseases of one kind."""
+    """The fitted numbers for one kind of disease: with known drugs, or without."""
 
-    weight: float  #: of the treatment decoder's log-softmax beside the path ranker's
-    imputed: ImputedScore | None  #: for known pairs, in place of the GNN's score; None: no GNN
+    weight: float  #: factor of the treatment decoder's log-softmax
+    imputed: ImputedScore | None  #: replaces the log-lift of known pairs; None: no log-lift at all
     calibration: Calibration
 
 
 @dataclass(frozen=True)
 class DrugRanker:
-    """All that ranks drugs for a disease, except the graph."""
+    """All fitted parts of the ranker; the graph is not included."""
 
     paths: PathRanker
     treatment_decoder: BilinearScore | None
-    gnn: BilinearScore | None  #: by the GNN's own decoder
+    gnn: BilinearScore | None  #: scores by the GNN's own decoder
     with_known: Blend  #: for diseases with a known drug
     without_known: Blend  #: for diseases without one
-    feature_names: tuple[str, ...]  #: the graph must give the same features
+    feature_names: tuple[str, ...]  #: a graph to rank on must have the same features
 
     def scores(self, features: MetapathFeatures, diseases: IntArray) -> Floats:
-        """Return the scores of all drugs, shape (n, D); compare scores of one disease only.
+        """Return the scores of all drugs, shape (n, D); they are comparable within a disease only.
 
         Args:
             features: of the graph.
@@ -78,10 +78,10 @@ class DrugRanker:
         return np.round(scores, _DIGITS)
 
     def decoder_scores(self, features: MetapathFeatures, diseases: IntArray) -> Floats:
-        """Return `scores` without the path ranker: the treatment decoder and the GNN's own.
+        """Return log-softmax of the treatment decoder + 0.4 * log-lift by the GNN, shape (n, D).
 
         Args:
-            features: of the graph; they say which drugs are known.
+            features: of the graph; only the known drugs are read.
             diseases: shape (n,), numbered within their type.
 
         Raises:
@@ -96,7 +96,7 @@ class DrugRanker:
     def _add_gnn(
         self, features: MetapathFeatures, diseases: IntArray, scores: Floats, weight: float
     ) -> None:
-        """Add, in place, the lift by the GNN's own decoder for diseases with known drugs."""
+        """Add weight * log-lift to `scores`, in place, for diseases with known drugs."""
         for row, disease in zip(scores, diseases.tolist(), strict=True):
             imputed = self._blend(features, disease).imputed
             if self.gnn is not None and imputed is not None:
@@ -120,7 +120,7 @@ class DrugRanker:
 
 
 def why_no_ranker(graph: KnowledgeGraph) -> str | None:
-    """Return the reason why no ranker can be fitted on a graph; None if one can."""
+    """Return why a ranker cannot be fitted on a graph; None if it can be fitted."""
     try:
         known = treatments(graph)
     except InputError as error:
@@ -136,15 +136,15 @@ def fit_drug_ranker(
 
     Args:
         graph: on the CPU.
-        gnn: trained on the graph; None fits the path ranker alone.
-        seed: of all sampling.
+        gnn: scores by a GNN trained on the graph; None fits the path ranker alone.
+        seed: seed of all sampling.
 
     Raises:
         InputError: the graph lacks known pairs; see `why_no_ranker`.
     """
     features = MetapathFeatures(graph, for_many=False)
     paths = fit_path_ranker(features, seed=seed)
-    # A very small graph leaves no disease out: the ranker is then judged by all of them.
+    # If the graph is too small to leave diseases out, the weights are fitted on all treated ones.
     asked = [out if len(out) else features.treated for out in paths.left_out]
     known = np.concatenate([features.known[:, s].toarray().T > 0 for s in asked])
 
@@ -171,7 +171,7 @@ def fit_drug_ranker(
 def _fit_blend(
     scores: Floats, decoded: list[Floats] | None, lifts: Floats | None, known: npt.NDArray[np.bool_]
 ) -> Blend:
-    """Fit weight, imputed score and calibration on the path ranker's scores of unseen diseases."""
+    """Fit a `Blend` on scores of diseases that were left out of the training."""
     weight, imputed = 0.0, None
     if decoded is not None:
         log_softmax = np.concatenate(decoded)
@@ -185,17 +185,16 @@ def _fit_blend(
 
 
 def rank_fit_bytes(graph: KnowledgeGraph) -> int:
-    """Predict the memory of the fit, beside the graph, from degrees alone; in bytes.
+    """Predict the bytes that the fit needs in addition to the graph, from node degrees alone.
 
-    T treated diseases, K known pairs, D drugs, S diseases, B base features, W similarities of
-    drugs, C candidates of an example. The parts are:
+    With T treated diseases, K known pairs, D drugs, S diseases, B base features, W similarities of
+    drugs and C candidates per example, the result is the sum of these parts, in bytes:
 
-    - each metapath of one or two steps, and of three from disease to disease: 8 bytes for each
-      path, or for each pair of ends if those are fewer; four times for drugs (counts and cosines,
-      both also transposed), three times for diseases
-    - random walks: 4 T S for each relation; shared drugs of diseases: 8 T T
-    - examples: 2 C (T B + K W), freed before the treatment decoder is fitted
-    - features of some diseases: 4 B D each
+    - path counts: 8 for each path of a metapath, or for each pair of end nodes if there are fewer
+      pairs; times 4 for metapaths from drugs, times 3 for metapaths from diseases
+    - random walks: 4 T S for each relation between diseases; drugs that diseases share: 8 T T
+    - the larger of: 2 C (T B + K W) + 4 * 48 B D for the examples and the features of 48 diseases;
+      and the memory of the treatment decoder, see `_decoder_bytes`
 
     Args:
         graph: on the CPU.
@@ -226,11 +225,11 @@ def rank_fit_bytes(graph: KnowledgeGraph) -> int:
 
 
 def _decoder_bytes(graph: KnowledgeGraph) -> int:
-    """Predict the memory of fitting one treatment decoder, in bytes; they are fitted in turn.
+    """Predict the bytes for fitting one treatment decoder; only one is fitted at a time.
 
-    N nodes of the types next to drugs and diseases, C channels, L steps: 4 N C (L + 8) for the
-    vectors that each step keeps and eight arrays of their size; six arrays of the scores of one
-    step; the matrices in both directions.
+    With N nodes of all types that share edges with drugs or diseases, C channels and L propagation
+    steps, the sum of: 4 N C (L + 8) for one array of vectors per step and eight more; six arrays
+    with the scores of one training step; and the sparse matrices in both directions.
     """
     near = [k for k in graph.edge_types if {k.src_type, k.dst_type} & {DRUG, DISEASE}]
     counts = dict(zip(graph.edge_types, graph.edge_type_counts.tolist(), strict=True))
@@ -241,7 +240,7 @@ def _decoder_bytes(graph: KnowledgeGraph) -> int:
 
 
 def _path_entries(graph: KnowledgeGraph, start: str) -> dict[Metapath, float]:
-    """Bound the number of entries in the `path_counts` of each metapath out of a type."""
+    """Return an upper bound on the entries of each matrix in `path_counts` for `start`."""
     entries: dict[Metapath, float] = {}
     for first in steps_from(graph.edge_types, start):
         degrees = _degrees(graph, first.reverse)
@@ -253,13 +252,13 @@ def _path_entries(graph: KnowledgeGraph, start: str) -> dict[Metapath, float]:
 
 
 def _degrees(graph: KnowledgeGraph, kind: EdgeType) -> _Counts:
-    """Count the edges of a type that leave each node."""
+    """Return the number of edges of one type that start at each source node."""
     indptr = graph.indptr_of(graph.edge_types.index(kind.reverse))
     return indptr.diff().numpy().astype(np.float64)
 
 
 def _neighbor_sum(graph: KnowledgeGraph, kind: EdgeType, values: _Counts) -> _Counts:
-    """Sum the values of each node's neighbours."""
+    """Return for each target node the sum of the values of its source nodes."""
     r = graph.edge_types.index(kind)
     first, _ = graph.node_range(graph.endpoint_types[r][0])
     total = np.concatenate([[0.0], np.cumsum(values[graph.src_of(r).numpy() - first])])

@@ -1,9 +1,8 @@
 """Similarities of drugs to drugs and of diseases to diseases along metapaths.
 
 A metapath is a sequence of edge types, such as drug - drug_protein - gene/protein -
-disease_protein - disease. The metapaths follow from the graph's edge types: one or two steps out
-of drugs and out of diseases, to any node type except these two. A missing node type gives fewer
-metapaths, never an error.
+disease_protein - disease. All metapaths of one or two steps that start at drugs or at diseases and
+visit other node types are used. A graph that lacks a node type gives fewer metapaths, not an error.
 """
 
 from __future__ import annotations
@@ -20,16 +19,17 @@ from scipy.sparse import csr_array
 from ..graph.adjacency import Floats, adjacency, damped, ones, power, rare_columns, scale, unit_rows
 from ..graph.knowledge_graph import DISEASE, DRUG, EdgeType, IntArray, KnowledgeGraph
 
-# Eight steps beat three: the indications of a distant relative are better than none.
+# Factor per step of a random walk; number of steps. Eight steps rank better than three: the drugs
+# of a distantly related disease are better evidence than none.
 _CONTINUE, _WALK_STEPS = 0.7, 8
-_WALK_BATCH = 128  # walks at a time
+_WALK_BATCH = 128  # start nodes computed at a time
 
 Metapath = tuple[EdgeType, ...]
 
 
 @dataclass(frozen=True)
 class Similarity:
-    """A similarity of nodes of one type: left @ right.T, without the diagonal."""
+    """One similarity of all pairs of nodes of a type: left @ right.T minus the diagonal."""
 
     name: str
     left: csr_array  #: shape (n, K)
@@ -37,30 +37,30 @@ class Similarity:
 
     @cached_property
     def right_t(self) -> csr_array:
-        """The transpose of the right factor, which every product needs."""
+        """The transpose of `right`."""
         return csr_array(self.right.T)
 
     @cached_property
     def diagonal(self) -> Floats:
-        """The similarity of each node to itself, to be subtracted; shape (n,)."""
+        """The diagonal of left @ right.T, which users subtract; shape (n,)."""
         return np.asarray(self.left.multiply(self.right).sum(axis=1), np.float32)
 
 
 def metapath_name(metapath: Sequence[EdgeType]) -> str:
-    """Return, for instance, "drug - drug_protein - gene/protein - disease_protein - disease"."""
+    """Return a name like "drug - drug_protein - gene/protein - disease_protein - disease"."""
     return metapath[0].src_type + "".join(f" - {k.relation} - {k.dst_type}" for k in metapath)
 
 
 def reverse_metapath(metapath: Sequence[EdgeType]) -> Metapath:
-    """Return the same metapath from its end to its start."""
+    """Return the metapath in the opposite direction."""
     return tuple(kind.reverse for kind in reversed(metapath))
 
 
 def path_counts(graph: KnowledgeGraph, start: str) -> dict[Metapath, csr_array]:
-    """Count all paths of one or two steps out of drugs or diseases, damped by degree.
+    """Count all paths of one or two steps from drugs or from diseases; `damped` weighs each step.
 
     Returns:
-        For each metapath the counts, shape (nodes of `start`, nodes of the end's type).
+        One matrix of counts per metapath, shape (nodes of `start`, nodes of the end's type).
     """
     counts: dict[Metapath, csr_array] = {}
     for first in steps_from(graph.edge_types, start):
@@ -74,11 +74,11 @@ def path_counts(graph: KnowledgeGraph, start: str) -> dict[Metapath, csr_array]:
 def connecting_metapaths(
     drugs: dict[Metapath, csr_array], diseases: dict[Metapath, csr_array]
 ) -> list[tuple[str, csr_array, csr_array]]:
-    """Join the `path_counts` of drugs and of diseases that meet in one node type.
+    """Join metapaths from drugs and from diseases, with their `path_counts`, wherever they `meet`.
 
     Returns:
-        For each metapath from drug to disease its name, the drugs' counts transposed, and the
-        diseases' counts.
+        One item per joint metapath: the name, the counts from drugs (transposed), and the counts
+        from diseases.
     """
     return [
         (metapath_name((*a, *reverse_metapath(b))), csr_array(left.T), right)
@@ -91,10 +91,10 @@ def connecting_metapaths(
 def similarities(
     graph: KnowledgeGraph, node_type: str, counts: dict[Metapath, csr_array]
 ) -> list[Similarity]:
-    """Return the similarities of drugs or of diseases, one for each metapath back to the type.
+    """Return all similarities between drugs, or all similarities between diseases.
 
-    They are the cosines of the type's `path_counts`; and for each relation of the type with itself
-    the relation, the cosines of the neighbours, and for diseases three steps along it.
+    Each matrix in `counts` gives the cosines of its rows. Each relation within the node type gives
+    its edges and the cosines of the neighbors; for diseases, also the paths of three such edges.
     """
     found = []
     for metapath, count in counts.items():
@@ -115,22 +115,22 @@ def similarities(
 def random_walks(
     graph: KnowledgeGraph, node_type: str, starts: IntArray
 ) -> list[tuple[str, Floats]]:
-    """Count visits of random walks along each relation of a type with itself.
+    """Return the expected visits of random walks along each relation within a node type.
 
     Args:
         graph: on the CPU.
         node_type: drug or disease.
-        starts: shape (s,), where the walks start.
+        starts: shape (s,), start nodes of the walks.
 
     Returns:
-        For each relation its name and the expected visits, shape (s, nodes of the type). A visit
-        after k steps counts 0.7^k. PrimeKG's diseases take 73 MB.
+        One item per relation: a name, and the expected visits, shape (s, nodes of the type). A
+        visit after k steps counts 0.7^k. The visits take 73 MB for PrimeKG's diseases.
     """
     found = []
     for kind in _relations_within(graph, node_type):
         matrix = adjacency(graph, kind)
         every = np.ones(matrix.shape[1], np.float32)
-        # Transposed, since scipy multiplies sparse by dense.
+        # Transposed, so that each step is a product of a sparse and a dense matrix.
         step = csr_array(scale(matrix, power(matrix.sum(axis=1), -1), every).T)
         visits = np.zeros((len(starts), matrix.shape[0]), np.float32)
         for first in range(0, len(starts), _WALK_BATCH):
@@ -155,10 +155,10 @@ def steps_from(edge_types: Sequence[EdgeType], start: str) -> list[EdgeType]:
 
 
 def meet(a: Metapath, b: Metapath) -> bool:
-    """Tell whether metapaths of a drug and of a disease join to one that is counted.
+    """Return whether metapath `a` from drugs and metapath `b` from diseases can be joined.
 
-    If the disease's has two steps, the drug's must have the same second step: each joint metapath
-    then counts once.
+    If `b` has two steps, `a` must have two steps with the same second step. No joint metapath is
+    then counted twice.
     """
     if a[-1].dst_type != b[-1].dst_type:
         return False
@@ -166,14 +166,14 @@ def meet(a: Metapath, b: Metapath) -> bool:
 
 
 def word_vectors(names: list[str]) -> csr_array:
-    """Return names as sets of words, shape (n, words), scaled by `rare_columns`."""
+    """Return which name contains which word, shape (n, words), scaled by `rare_columns`."""
     return _part_vectors([set(re.findall(r"[a-z]{3,}|\d+", name.lower())) for name in names])
 
 
 def stem_vectors(names: list[str]) -> csr_array:
-    """Return names as sets of first and last letters of words, scaled by `rare_columns`.
+    """Return which name has which beginnings and endings of words, scaled by `rare_columns`.
 
-    Drugs of a class often share a stem, such as -olol or cef-.
+    Drugs of one class often share a stem, such as -olol or cef-.
     """
     parts = []
     for name in names:
@@ -200,21 +200,21 @@ def co_indicated_features(similarity: Floats) -> Floats:
         similarity: shape (W, k, D), from `MetapathFeatures.co_indicated_similarity`.
 
     Returns:
-        Shape (2 W + 1, D): the sum and the maximum over the k known drugs for each of W
-        similarities; in the last row log(1 + k).
+        Shape (2 W + 1, D): for each similarity the sum and the maximum over the k known drugs; the
+        last row contains log(1 + k).
     """
     total, maximum = similarity.sum(axis=1), similarity.max(axis=1, initial=0)
     return _sums_and_maxima(total, maximum, similarity.shape[1])
 
 
 def co_indicated_features_without(similarity: Floats, positives: IntArray) -> Floats:
-    """Compute `co_indicated_features` without each of P known drugs in turn.
+    """Compute `co_indicated_features` P times, each time without one known drug.
 
-    A training example must not see the known drug that is its positive.
+    In training, a known drug that is to be predicted must not be visible in the features.
 
     Args:
         similarity: shape (W, k, D).
-        positives: shape (P,), indices into the k known drugs.
+        positives: shape (P,), the drugs to leave out, as indices into the k known drugs.
 
     Returns:
         Shape (P, 2 W + 1, D).
@@ -225,7 +225,7 @@ def co_indicated_features_without(similarity: Floats, positives: IntArray) -> Fl
     np.put_along_axis(others, at, 0, axis=1)
     second_best = others.max(axis=1, initial=0)
     maximum = np.where(at[:, 0] == positives[:, None, None], second_best, best)
-    # Where no other drug is similar, the difference would be nothing but rounding.
+    # Where no other drug is similar, the difference would be a rounding error instead of 0.
     total = np.where(maximum > 0, similarity.sum(axis=1) - removed, 0)
     return _sums_and_maxima(total, maximum, similarity.shape[1] - 1)
 

@@ -1,9 +1,9 @@
-"""Explain a drug for a disease by the best paths between the two in the graph, as sentences.
+"""Explain a drug for a disease: find the best paths between the two, and write them as sentences.
 
-The score of a path is the product over its steps of the degrees of both ends to the power -0.4.
-Degrees count the step's edge type only (Himmelstein et al., eLife 2017;6:e26726). A path through a
-protein that a hundred drugs bind thus scores low. Edges between the two nodes themselves are
-stated, but they are not evidence. Explanations use the graph alone, not a model.
+path score = product over the steps of (degree of the start * degree of the end)^-0.4. A degree
+counts only edges of the step's type (Himmelstein et al., eLife 2017;6:e26726). A path through a
+protein that a hundred drugs bind thus scores low. Edges that join the two nodes directly are listed
+apart from the evidence, as "stated". Explanations use the graph alone, not a model.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from .treatments import TREATS
 
 #: The kinds of evidence, from the most to the least convincing.
 KINDS = ("mechanism", "similar drug", "related disease", "side effect")
-_MAX_PATHS, _MAX_SHARED = 2, 5  # paths of each kind; paths between two similar nodes
+_MAX_PATHS, _MAX_SHARED = 2, 5  # most paths for each kind of evidence; most paths in `shared`
 _NEGATIVE = ("disease_phenotype_negative", "anatomy_protein_absent")  # relations that deny a link
-_KEPT = 3  # paths to each end; one or two may visit a node of the path from the other side
+_KEPT = 3  # paths from each side to a meeting node that `join_paths` tries
 
-Path = tuple[tuple[int, ...], float]  #: the nodes of a path, and its score
+Path = tuple[tuple[int, ...], float]  #: the nodes and the score of a path
 Explanation = dict[str, Any]
 
 
 class Explainer:
-    """Find the best paths between nodes of one graph, and tell them."""
+    """Find the best paths between two nodes of a graph, and describe them."""
 
     def __init__(self, graph: KnowledgeGraph) -> None:
         self._graph = graph
@@ -42,12 +42,12 @@ class Explainer:
         self._paths_from = cache(self._search.paths_from)
 
     def drug_for_disease(self, drug: int, disease: int) -> Explanation:
-        """Explain a drug for a disease, both node numbers.
+        """Explain a drug for a disease; both are node numbers.
 
         Returns:
-            stated: the relations between the two in the graph, as sentences. evidence: the best
-            paths by kind and falling path_score; each has kind, text, path_score, nodes and
-            relations.
+            A dict. "stated" has one sentence for each edge between the two nodes. "evidence" has
+            the best paths, sorted by kind and then by falling path_score. Each path is a dict with
+            kind, text, path_score, nodes and relations.
         """
         evidence = []
         for kind in KINDS:
@@ -56,22 +56,22 @@ class Explainer:
         return {"stated": self._stated(drug, disease), "evidence": evidence}
 
     def shared(self, one: int, other: int) -> Explanation:
-        """Explain the similarity of two nodes by their common neighbours.
+        """Explain the similarity of two nodes by the neighbors that both have.
 
         Returns:
-            As `drug_for_disease`, with "shared" as the only kind of evidence.
+            A dict as from `drug_for_disease`; all evidence is of the kind "shared".
         """
         types = [str(self._graph.nodes["node_type"][node]) for node in (one, other)]
         out = [[k for k in self._kinds if k.src_type == name] for name in types]
         evidence: list[Explanation] = []
-        for kind in out[0]:  # the best of each edge type, or one frequent type would fill the list
+        for kind in out[0]:  # a few paths per edge type, so that one type cannot fill the list
             metapaths = [((kind,), (b,)) for b in out[1] if b.dst_type == kind.dst_type]
             evidence += self._best(one, other, "shared", metapaths)
         evidence.sort(key=lambda path: -path["path_score"])
         return {"stated": self._stated(one, other), "evidence": evidence[:_MAX_SHARED]}
 
     def _drug_metapaths(self) -> Iterable[tuple[str, Metapath, Metapath]]:
-        """Yield a kind, a metapath out of the drug, and one out of the disease that meets it."""
+        """Yield a kind of evidence, and metapaths from drug and disease to the same node type."""
         of_drug, of_disease = (steps_from(self._kinds, name) for name in (DRUG, DISEASE))
         for a, b in product(of_drug, of_disease):
             kind = "side effect" if a.relation == "drug_effect" else "mechanism"
@@ -92,7 +92,7 @@ class Explainer:
                 yield from (("related disease", (last,), b) for b in self._to_same_type(DISEASE))
 
     def _to_same_type(self, node_type: str) -> Iterable[Metapath]:
-        """Yield the metapaths from a type to itself: by a relation, or by a common neighbour."""
+        """Yield the metapaths from a type to itself: a relation, or through a shared neighbor."""
         for kind in self._kinds:
             if kind.src_type == kind.dst_type == node_type:
                 yield (kind,)
@@ -104,7 +104,7 @@ class Explainer:
     def _best(
         self, start: int, end: int, kind: str, metapaths: Iterable[tuple[Metapath, Metapath]]
     ) -> list[Explanation]:
-        """Return the best paths along some metapaths that share no node between the ends."""
+        """Return the best paths along `metapaths`; two paths share only the start and the end."""
         found = []
         for a, b in metapaths:
             paths = join_paths(self._paths_from(start, a), self._paths_from(end, b), _MAX_PATHS)
@@ -132,7 +132,7 @@ class Explainer:
         }
 
     def _stated(self, one: int, other: int) -> list[str]:
-        """Tell the relations between two nodes, in the direction of the first."""
+        """Return one sentence for each edge between two nodes; its subject is `one`."""
         types = [str(self._graph.nodes["node_type"][node]) for node in (one, other)]
         names = [str(self._graph.nodes["node_name"][node]) for node in (one, other)]
         kinds = [k for k in self._graph.edge_types if [k.src_type, k.dst_type] == types]
@@ -143,12 +143,12 @@ class Explainer:
         ]
 
 
-# Path search: from both ends to the nodes where they meet.
+# Path search: find paths from both ends, and join them at the nodes where they meet.
 
 
 @dataclass(frozen=True)
 class PathsFromNode:
-    """P paths out of one node, sorted by their end, then the best first."""
+    """P paths from one node, sorted by last node, then by falling weight."""
 
     nodes: npt.NDArray[np.int64]  #: shape (P, steps + 1)
     weights: npt.NDArray[np.float64]  #: shape (P,)
@@ -159,11 +159,11 @@ class PathsFromNode:
         return self.nodes[:, -1]
 
     def best(self, ends: IntArray) -> npt.NDArray[np.float64]:
-        """Return the weight of the best path to each of some ends."""
+        """Return the weight of the best path to each of `ends`; a path must exist for each."""
         return self.weights[np.searchsorted(self.ends, ends)]
 
     def to(self, end: int) -> list[Path]:
-        """Return the best few paths to a node."""
+        """Return the best `_KEPT` paths to a node, the best first."""
         first, stop = np.searchsorted(self.ends, [end, end + 1])
         rows = slice(first, min(stop, first + _KEPT))
         nodes = map(tuple, self.nodes[rows].tolist())
@@ -171,7 +171,7 @@ class PathsFromNode:
 
 
 class PathSearch:
-    """Search paths from one end in the edge arrays of a graph on the CPU."""
+    """Find paths from a node in the edge arrays of a graph on the CPU."""
 
     def __init__(self, graph: KnowledgeGraph) -> None:
         self._graph = graph
@@ -179,7 +179,7 @@ class PathSearch:
         self._number = {kind: r for r, kind in enumerate(graph.edge_types)}
 
     def paths_from(self, start: int, metapath: Metapath) -> PathsFromNode:
-        """Find all paths out of a node along a metapath."""
+        """Return all paths from a node along a metapath."""
         nodes, weights = np.array([[start]]), np.ones(1)
         for kind in metapath:
             first, degree = self._edges_from(kind, nodes[:, -1])
@@ -193,9 +193,9 @@ class PathSearch:
         return PathsFromNode(nodes[order], weights[order])
 
     def _edges_from(self, kind: EdgeType, nodes: IntArray) -> tuple[IntArray, IntArray]:
-        """Return for each node the position of its first edge of a type, and the number of edges.
+        """Return the position of each node's first edge of a type, and the number of such edges.
 
-        The positions are those of the reverse edge type, where `src` holds the ends.
+        A position is an index into `src`, which contains the other end of the edge.
         """
         r = self._number[kind.reverse]
         at = self._graph.indptr_ptr[r] + nodes
@@ -204,9 +204,9 @@ class PathSearch:
 
 
 def join_paths(start: PathsFromNode, end: PathsFromNode, most: int) -> list[Path]:
-    """Join all paths from both ends; return the best `most`, one for each node where they meet.
+    """Join paths from both ends; return the best `most`, at most one for each meeting node.
 
-    No path visits a node twice.
+    Paths that visit a node twice are left out.
     """
     common = np.intersect1d(start.ends, end.ends)
     if not len(common):
@@ -227,10 +227,10 @@ def join_paths(start: PathsFromNode, end: PathsFromNode, most: int) -> list[Path
     return found[:most]
 
 
-# Sentences: the phrases of PrimeKG's relations. Other relations are told by their own names.
+# Sentences: one phrase for each relation of PrimeKG. Other relations appear by name.
 
-#: For each relation: type of the start -> what the start does to the end. A relation of a type with
-#: itself, or one that reads the same in both directions, needs no type.
+#: relation -> type of the start node -> phrase between the start node and the end node. The empty
+#: type "" fits every start node: the phrase reads the same in both directions.
 _PHRASES: dict[str, dict[str, str]] = {
     "drug_protein": {"drug": "binds", "gene/protein": "is bound by"},
     "drug_class": {"drug": "belongs to the class", "pharmacologic_class": "includes"},
@@ -275,16 +275,16 @@ _PHRASES: dict[str, dict[str, str]] = {
 
 
 def phrase(kind: EdgeType) -> str:
-    """Return what the start of an edge does to its end, such as "treats"."""
+    """Return the phrase between the start and the end of an edge, such as "treats"."""
     phrases = _PHRASES.get(kind.relation, {})
     default = f"is joined by '{kind.relation}' to"
     return phrases.get(kind.src_type) or phrases.get("") or default
 
 
 def sentence(names: Sequence[str], metapath: Sequence[EdgeType]) -> str:
-    """Tell a path of named nodes as a sentence: "A binds B, which is linked to C".
+    """Return a sentence for a path of named nodes: "A binds B, which is linked to C".
 
-    Two steps that meet, such as two drugs at one protein, are told together: "A binds B, as does C,
+    If a step is followed by the reverse edge type, the two form one phrase: "A binds B, as does C,
     which treats D".
     """
     text, i = names[0], 0

@@ -1,4 +1,4 @@
-"""Listwise training examples: for each treated disease its known drugs among sampled negatives."""
+"""Training examples for a listwise loss: known drugs of a disease, and sampled other drugs."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from ..graph.adjacency import Floats
 from .drug_similarity import co_indicated_features
 from .metapath_features import MetapathFeatures
 
-_CHUNK = 16  # diseases; bounds the memory
-MAX_EXAMPLES = 2_000  #: diseases to learn from; more take longer and improve little
-#: Negatives of an example at most. Hard ones treat other diseases, easy ones treat none.
+_CHUNK = 16  # number of diseases whose features are computed at a time, to save memory
+MAX_EXAMPLES = 2_000  #: most diseases to train on; more take longer and improve the ranking little
+#: Most negatives per example. Hard negatives treat other diseases; easy negatives treat none.
 NUM_HARD, NUM_EASY = 800, 200
-_NUM_SCALED = 32  # diseases on which the scales of features are measured
+_NUM_SCALED = 32  # number of diseases from which `feature_scales` computes the scales
 
 
 @dataclass(frozen=True)
 class ListwiseExample:
-    """The C candidates of a disease: its k known drugs, then hard and then easy negatives."""
+    """The C candidate drugs of a disease: k known drugs, then hard negatives, then easy ones."""
 
     disease: int
     num_positives: int  #: k
-    num_hard: int
-    log_probability: Floats  #: shape (C,), log of the probability to sample each candidate
-    base: npt.NDArray[np.float16]  #: shape (C, B), scaled; half precision saves half the memory
+    num_hard: int  #: number of hard negatives
+    log_probability: Floats  #: shape (C,), log of each candidate's probability of being sampled
+    base: npt.NDArray[np.float16]  #: shape (C, B), after `squash`; float16 saves memory
     co_indicated: npt.NDArray[np.float16]  #: shape (W, k, C), see `co_indicated_similarity`
 
 
 def squash(values: Floats, scale: Floats) -> Floats:
-    """Compress values (..., F, D) over many orders of magnitude: arcsinh(x / scale), scale (F,)."""
+    """Return arcsinh(values / scale) for values of shape (..., F, D) and a scale of shape (F,)."""
     scaled = values / scale[:, None]
     return np.asarray(np.arcsinh(scaled, out=scaled), np.float32)
 
 
 def feature_scales(features: MetapathFeatures) -> tuple[Floats, Floats]:
-    """Return the mean absolute nonzero value of each base and each co-indicated feature."""
+    """Return the mean of all nonzero |values| of each base and each co-indicated feature."""
     diseases = features.treated[:: -(-len(features.treated) // _NUM_SCALED)]
     similarities = (features.co_indicated_similarity(disease)[1] for disease in diseases.tolist())
     co_indicated = np.stack([co_indicated_features(similarity) for similarity in similarities])
@@ -53,15 +53,15 @@ def _scale(values: Floats) -> Floats:
 def sample_examples(
     features: MetapathFeatures, scale: Floats, *, seed: int
 ) -> list[ListwiseExample]:
-    """Sample one example for each treated disease, or for some if there are very many.
+    """Sample one example per treated disease, or `MAX_EXAMPLES` examples if that is less.
 
-    Easy negatives are many and easily told apart, so few are sampled. The loss corrects for the
-    probabilities of sampling. An example takes about 0.4 MB on PrimeKG.
+    There are many easy negatives and the model learns little from each, so few are sampled. The
+    loss corrects for this with `log_probability`. An example takes about 0.4 MB on PrimeKG.
 
     Args:
         features: of the graph.
-        scale: shape (B,), of the base features.
-        seed: of the sampling.
+        scale: shape (B,), scales of the base features.
+        seed: seed of the sampling.
     """
     rng = np.random.default_rng(seed)
     num_indications = np.diff(features.known.indptr)

@@ -1,15 +1,15 @@
 """Metapath features: how strongly each metapath of the graph connects each drug and disease.
 
-There are four families of metapaths: from drug to disease through other nodes; through other
-diseases that the drug treats; through other drugs that treat the disease (co-indicated drugs); and
-through both. `drug_similarity` finds the metapaths of a graph.
+A metapath from a drug to a disease belongs to one of four families. It leads through nodes of other
+types, through other diseases that the drug treats, through other drugs that treat the disease
+(co-indicated drugs), or through other diseases and other drugs.
 
-One rule holds for every number here: **the features of a pair do not depend on whether the graph
-contains the pair's own edges.** Paths through other diseases leave the asked disease out, degrees
-included. Paths through the disease's known drugs lead from one drug to another. A ranker that is
-fitted on known pairs therefore cannot copy them, and cross-validation needs no second computation.
-In a training example whose positive is a known drug, `co_indicated_features_without` also hides
-this pair from the other drugs.
+All features follow one rule: **the features of a pair do not depend on edges between the drug and
+the disease of this pair.** Paths through other diseases do not visit the disease of the pair, and
+degrees do not count the edges of the pair. Paths through known drugs of the disease always lead to
+a different drug. The features thus do not reveal whether their own pair is known, and
+cross-validation does not have to compute them again. In training, a known drug to be predicted must
+not affect the features of other drugs either: see `co_indicated_features_without`.
 """
 
 from __future__ import annotations
@@ -33,35 +33,35 @@ from .drug_similarity import (
 )
 from .treatments import TREATS, drug_disease_matrices, treatments
 
-_FEW_DISEASES = 4  # above, the products of similarities and treatments are worth keeping
-_MAX_PRODUCT_BYTES = 2**28  # larger products are never kept
+_FEW_DISEASES = 4  # `_products` is used only for more diseases than this in one call
+_MAX_PRODUCT_BYTES = 2**28  # `_products` is not used if it would take more bytes than this
 
 
 class MetapathFeatures:
-    """The features of all drug-disease pairs of a graph, computed for a few diseases at a time.
+    """The features of drug-disease pairs of a graph, computed for the diseases of each call.
 
-    Drugs and diseases are numbered within their types. In shapes, D is the number of drugs, S of
-    diseases and T of treated diseases. A disease takes about 8 ms and 4 bytes for each drug and
-    feature. Matrices that only some methods need are computed at first use.
+    Drugs and diseases are numbered within their types. In shapes, D is the number of drugs, S the
+    number of diseases, and T the number of treated diseases (those with a known drug). The features
+    of one disease take about 8 ms on PrimeKG, and 4 bytes for each drug and each feature.
     """
 
     def __init__(
         self, graph: KnowledgeGraph, *, hidden: IntArray | None = None, for_many: bool = True
     ) -> None:
-        """Find the metapaths and compute what all diseases share.
+        """Find the metapaths and compute the matrices that are the same for all diseases.
 
         Args:
             graph: on the CPU.
-            hidden: shape (H, 2), pairs (drug, disease). Their edges of every relation are ignored.
-            for_many: keep the products of drug similarities and treatments, once many diseases
-                are asked at once. On PrimeKG they take 0.16 GB and some seconds, and a disease
-                then takes a third of the time.
+            hidden: shape (H, 2), pairs (drug, disease) whose edges of any relation are ignored.
+            for_many: compute `_products` in the first call with more than four diseases. This takes
+                0.16 GB and a few seconds on PrimeKG. Such calls then take a third of the time for
+                each disease.
 
         Raises:
             InputError: the graph lacks drugs, diseases, or drugs that treat a disease.
         """
         matrices = drug_disease_matrices(graph, hidden)
-        #: shape (D, S), ones where a drug is known to treat a disease
+        #: shape (D, S), 1 where the drug is known to treat the disease
         self.known = treatments(graph, hidden)
         self.num_drugs, self.num_diseases = self.known.shape
         #: shape (T,), the diseases with a known drug, ascending
@@ -81,19 +81,19 @@ class MetapathFeatures:
         self._walks = random_walks(graph, DISEASE, self.treated)
         self._disease_similarity_names = [s.name for s in self._disease_similarities]
         self._disease_similarity_names += [name for name, _ in self._walks]
-        # Not damped: many indications of a drug, or many drugs of a similar disease, favour a pair.
-        self._treats = csr_array(self.known[:, self.treated])  # shape (D, T)
+        # Shape (D, T). Entries are 1, not divided by degrees: many indications are good evidence.
+        self._treats = csr_array(self.known[:, self.treated])
         self._treats_t = csr_array(self._treats.T)
         self._num_indications = np.diff(self.known.indptr)
         self._right_treated = [
             csr_array(s.right[self.treated].T) for s in self._disease_similarities
         ]
-        self._column = np.full(self.num_diseases, -1)  # of each disease in `treated`
+        self._column = np.full(self.num_diseases, -1)  # position in `treated`; -1: untreated
         self._column[self.treated] = np.arange(len(self.treated))
 
     @cached_property
     def feature_names(self) -> tuple[str, ...]:
-        """The metapath of each feature: the base features, then those of co-indicated drugs."""
+        """The names of all features: first base features, then features of co-indicated drugs."""
         names = list(self._pair_names)
         names += [f"drug - {name}, how many" for name in self._drug_degrees[0]]
         names += [f"disease - {name}, how many" for name in self._disease_degrees[0]]
@@ -104,7 +104,7 @@ class MetapathFeatures:
 
     @cached_property
     def _pair_names(self) -> list[str]:
-        """The features in `_paths_to`."""
+        """The names of the features that `_paths_to` yields, in the same order."""
         treats = "drug - treats - disease"
         names = [name for name, _, _ in self._connecting]
         for name in self._disease_similarity_names:
@@ -121,7 +121,7 @@ class MetapathFeatures:
 
     @cached_property
     def _co_indicated_names(self) -> list[str]:
-        """The similarities in `co_indicated_similarity`."""
+        """The names of the similarities in `co_indicated_similarity`, in the same order."""
         treats = "drug - treats - disease"
         return [
             *(similarity.name for similarity in self._drug_similarities),
@@ -133,10 +133,10 @@ class MetapathFeatures:
         ]
 
     def base(self, diseases: IntArray) -> Floats:
-        """Compute the features that ignore the known drugs of these diseases, of shape (n,).
+        """Compute the base features of n diseases: those that ignore a disease's known drugs.
 
         Returns:
-            Shape (n, B, D), the first B of `feature_names`.
+            Shape (n, B, D), in the order of the first B `feature_names`.
         """
         of_pairs, of_diseases = self.base_parts(diseases)
         shape = len(diseases), len(self.of_drugs), self.num_drugs
@@ -144,11 +144,11 @@ class MetapathFeatures:
         return np.concatenate([of_pairs, np.broadcast_to(self.of_drugs, shape), repeated], axis=1)
 
     def base_parts(self, diseases: IntArray) -> tuple[Floats, Floats]:
-        """Compute the parts of `base` on both sides of `of_drugs`, without repeated values.
+        """Compute the base features except `of_drugs`.
 
         Returns:
-            The features of pairs, shape (n, P, D), the first of `base`; and the features of
-            diseases alone, shape (n, C), the last of `base`.
+            The features of pairs, shape (n, P, D), which come first in `base`; and the features of
+            diseases alone, shape (n, C), which come last.
         """
         blocks = self._similarity_to_treated(diseases)
         of_pairs = np.empty((len(diseases), len(self._pair_names), self.num_drugs), np.float32)
@@ -160,7 +160,7 @@ class MetapathFeatures:
 
     @cached_property
     def of_drugs(self) -> Floats:
-        """The features of drugs alone, shape (G, D)."""
+        """The features that depend on the drug alone, shape (G, D)."""
         degrees = self._drug_degrees[1]
         return np.stack(degrees) if degrees else np.zeros((0, self.num_drugs), np.float32)
 
@@ -174,11 +174,11 @@ class MetapathFeatures:
         return int(np.diff(self._known_by_disease.indptr[disease : disease + 2])[0])
 
     def co_indicated_similarity(self, disease: int) -> tuple[IntArray, Floats]:
-        """Compute the similarity of all drugs to the known drugs of a disease.
+        """Compute W similarities between the known drugs of a disease and all drugs.
 
         Returns:
-            The k known drugs, ascending, and the W similarities, shape (W, k, D), each 0 between a
-            drug and itself.
+            The k known drugs, ascending; and the similarities, shape (W, k, D). The similarity of a
+            drug to itself is 0.
         """
         drugs = self.known_drugs(disease)
         rows = np.zeros((len(self._co_indicated_names), len(drugs), self.num_drugs), np.float32)
@@ -205,7 +205,7 @@ class MetapathFeatures:
 
     @cached_property
     def _damped(self) -> csr_array:
-        """Treatments, damped by the number of drugs of each disease; shape (D, T)."""
+        """`_treats`, each column divided by (number of known drugs)^0.4; shape (D, T)."""
         every = np.ones(self.num_drugs, np.float32)
         return scale(self._treats, every, power(self._treats.sum(axis=0)))
 
@@ -219,25 +219,25 @@ class MetapathFeatures:
 
     @cached_property
     def _shared_drugs(self) -> Floats:
-        """The damped number of drugs that treated diseases share, shape (T, T)."""
+        """`_damped`.T @ `_damped` with a zero diagonal: drugs that two diseases share; (T, T)."""
         shared: Floats = (self._damped_t @ self._damped).toarray()
         np.fill_diagonal(shared, 0)
         return shared
 
     @cached_property
     def _treated_similarity(self) -> Floats:
-        """The sum of all similarities of treated diseases, shape (T, T)."""
+        """The sum of all similarities between two treated diseases, shape (T, T)."""
         total = np.zeros((len(self.treated),) * 2, np.float32)
-        for block in self._similarity_to_treated(self.treated):  # a copy of all would double them
+        for block in self._similarity_to_treated(self.treated):  # np.sum would copy all blocks
             total += block
         return total
 
     @cached_property
     def _products(self) -> list[tuple[IntArray, Floats]]:
-        """The products of the drug similarities, without their diagonals, and the treatments.
+        """The product similarity @ `_treats` for each drug similarity; in all 0.16 GB on PrimeKG.
 
-        For each the drugs whose rows are not all 0, and these rows transposed, shape (T, drugs).
-        They take 0.16 GB on PrimeKG.
+        Each item has the drugs with a nonzero row, and their rows as columns of a matrix with shape
+        (T, number of these drugs). The similarity of a drug to itself counts as 0.
         """
         found: list[tuple[IntArray, Floats]] = []
         for similarity in self._drug_similarities:
@@ -248,7 +248,7 @@ class MetapathFeatures:
         return found
 
     def _paths_to(self, diseases: IntArray, blocks: list[Floats]) -> Iterator[Floats]:
-        """Yield the features of pairs, each (n, D), in the order of `_pair_names`."""
+        """Yield the features of pairs in the order of `_pair_names`, each of shape (n, D)."""
         for _, drug, disease in self._connecting:
             yield (disease[diseases] @ drug).toarray()
         for block in blocks:
@@ -266,11 +266,11 @@ class MetapathFeatures:
         shared = related @ self._shared_drugs
         self._clear_own(shared, diseases)
         yield shared @ self._treats_t
-        # A drug known for the asked disease has one other indication fewer.
+        # The number of diseases that the drug treats, without the disease of the pair.
         yield np.log1p(self._num_indications - self._known_by_disease[diseases].toarray())
 
     def _through_drugs(self, block: Floats) -> Iterator[Floats]:
-        """Multiply each drug similarity by the other drugs of diseases, from a block (m, T)."""
+        """Yield block (m, T) @ `_treats`.T @ similarity.T for each drug similarity, (m, D)."""
         size = 2 * len(self._drug_similarities) * self.num_drugs * len(self.treated)
         if self._for_many and len(block) > 2 * _FEW_DISEASES and size <= _MAX_PRODUCT_BYTES:
             for drugs, product in self._products:
@@ -284,7 +284,7 @@ class MetapathFeatures:
             yield np.ascontiguousarray((total - treated * similarity.diagonal[:, None]).T)
 
     def _similarity_to_treated(self, diseases: IntArray) -> list[Floats]:
-        """Return each disease similarity, and each walk's visits, to treated diseases, (n, T)."""
+        """Return the similarities, then walk visits, of n diseases to treated ones, each (n, T)."""
         pairs = zip(self._disease_similarities, self._right_treated, strict=True)
         blocks = [(similarity.left[diseases] @ right_t).toarray() for similarity, right_t in pairs]
         blocks += [np.ascontiguousarray(visits[:, diseases].T) for _, visits in self._walks]
@@ -293,7 +293,7 @@ class MetapathFeatures:
         return blocks
 
     def _similarity_to(self, diseases: IntArray, others: IntArray) -> Floats:
-        """Sum all disease similarities, shape (n, others)."""
+        """Return the sum of all disease similarities, without walks, shape (n, len(others))."""
         total = np.zeros((len(diseases), len(others)), np.float32)
         for similarity in self._disease_similarities:
             total += (similarity.left[diseases] @ csr_array(similarity.right[others].T)).toarray()
@@ -301,12 +301,12 @@ class MetapathFeatures:
         return total
 
     def _clear_own(self, block: Floats, diseases: IntArray) -> None:
-        """Set to 0, in place, the value of each disease to itself; block of shape (n, T)."""
+        """Set the similarity of each disease to itself in a block (n, T) to 0, in place."""
         rows = np.flatnonzero(self._column[diseases] >= 0)
         block[rows, self._column[diseases[rows]]] = 0
 
     def _nearest(self, block: Floats) -> Floats:
-        """Return for each drug the highest similarity of the diseases that it treats, (n, D)."""
+        """Return the maximum of `block` over the diseases that each drug treats, shape (n, D)."""
         out = np.zeros((len(block), self.num_drugs), np.float32)
         has = np.flatnonzero(np.diff(self._treats.indptr))
         starts = self._treats.indptr[has]
@@ -320,7 +320,7 @@ def _names(graph: KnowledgeGraph, node_type: str) -> list[str]:
 
 
 def _degrees(graph: KnowledgeGraph, node_type: str, but: str) -> tuple[list[str], list[Floats]]:
-    """Return names and log(1 + degree) for each relation of a type, except those to one type."""
+    """Return names and log(1 + degrees) of all edge types from `node_type`, except to `but`."""
     kinds = [k for k in graph.edge_types if k.src_type == node_type and k.dst_type != but]
     names = [f"{k.relation} - {k.dst_type}" for k in kinds]
     degrees = [np.log1p(np.diff(adjacency(graph, k).indptr)).astype(np.float32) for k in kinds]

@@ -1,8 +1,9 @@
 """A ranker of drugs for a disease, trained on metapath features.
 
-Small multilayer perceptrons with a listwise loss: for each known pair a softmax over all drugs
-except the disease's other known drugs. Each disease is learned in two ways: as if none of its drugs
-were known, and as if all but one were. One ranker thus serves diseases of both kinds.
+Small multilayer perceptrons (MLPs) are trained with a listwise loss: the softmax for a known pair
+runs over all drugs except the other known drugs of the disease. The training shows each disease in
+two ways: with no known drug, and with all known drugs but one. One ranker thus serves both diseases
+with known drugs and diseases without.
 """
 
 from __future__ import annotations
@@ -25,20 +26,20 @@ from .drug_similarity import co_indicated_features, co_indicated_features_withou
 from .listwise_examples import ListwiseExample, feature_scales, sample_examples, squash
 from .metapath_features import MetapathFeatures
 
-_HIDDEN, _LEARNING_RATE = 64, 3e-3  # width of the first hidden layer; peak of the schedule
-_BATCH = 4  # examples in a step
-_MAX_POSITIVES = 4  # known drugs of a disease that an epoch hides, one at a time
-_DISCOUNT = 0.3  # a disease with k known drugs weighs k^(1 - 0.3): between 1 and k
-_MIN_STD = 0.02
-_WARM_UP, _WEIGHT_DECAY = 0.15, 0.01  # fraction of the steps; per step and learning rate
-_CHUNK = 32  # diseases scored at a time: 90 MB of features on PrimeKG
-_FOLDS = 10  # each MLP leaves out another tenth of the treated diseases
+_HIDDEN, _LEARNING_RATE = 64, 3e-3  # width of the first hidden layer; highest learning rate
+_BATCH = 4  # examples per training step
+_MAX_POSITIVES = 4  # most known drugs of a disease to predict in an epoch; each is hidden in turn
+_DISCOUNT = 0.3  # the loss of a disease with k known drugs has the weight k^(1 - 0.3)
+_MIN_STD = 0.02  # added to every standard deviation
+_WARM_UP, _WEIGHT_DECAY = 0.15, 0.01  # warm-up as a fraction of all steps; weight decay
+_CHUNK = 32  # diseases scored at a time; their features take 90 MB on PrimeKG
+_FOLDS = 10  # each MLP leaves a different tenth of the treated diseases out of the training
 
 
 class ScoreMlp(nn.Module):
-    """Map features to a score: a linear layer plus a perceptron with two hidden layers.
+    """Map features to a score: the sum of a linear layer and an MLP with two hidden layers.
 
-    `initialise` or `load_state_dict` must set the weights.
+    The constructor does not set the weights: call `initialise` or `load_state_dict`.
     """
 
     def __init__(self, mean: Tensor, std: Tensor, hidden: int) -> None:
@@ -50,21 +51,21 @@ class ScoreMlp(nn.Module):
         self.last = nn.utils.skip_init(nn.Linear, hidden // 2, 1)
 
     def initialise(self, generator: torch.Generator) -> None:
-        """Draw the weights as torch does, but from a given generator."""
+        """Draw the weights from the distribution that torch uses, with a given generator."""
         for layer in (self.linear, self.first, self.second, self.last):
             bound = layer.in_features**-0.5
             for parameter in layer.parameters():
                 nn.init.uniform_(parameter, -bound, bound, generator=generator)
 
     def forward(self, features: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Score C candidates of P examples: squashed features (P, C, F) to scores (P, C).
+        """Return the scores of C candidates in each of P examples, shape (P, C).
 
         Args:
-            features: shape (P, C, F).
-            generator: of the dropout; None for no dropout.
+            features: shape (P, C, F), after `squash`.
+            generator: random generator for dropout; None turns dropout off.
         """
         x = (features - self.mean) / self.std
-        if generator is not None:  # drop features for all candidates: no score relies on one alone
+        if generator is not None:  # drop whole features: no score should rely on one feature
             x = x * (torch.rand(len(x), 1, x.shape[2], generator=generator) > 0.1)
         hidden = _drop(functional.gelu(self.first(x)), generator)
         hidden = _drop(functional.gelu(self.second(hidden)), generator)
@@ -73,7 +74,7 @@ class ScoreMlp(nn.Module):
 
 
 def _drop(x: Tensor, generator: torch.Generator | None, probability: float = 0.2) -> Tensor:
-    """Drop units, the same for all candidates: separate masks would take a fifth of the time."""
+    """Apply dropout; all candidates share a mask, because separate masks would take longer."""
     if generator is None:
         return x
     kept = torch.rand(len(x), 1, x.shape[2], generator=generator) > probability
@@ -82,13 +83,13 @@ def _drop(x: Tensor, generator: torch.Generator | None, probability: float = 0.2
 
 @dataclass(frozen=True)
 class StackedMlps:
-    """M MLPs in one, for scoring. Features have shape (F, D), so that nothing is transposed.
+    """The weights of M MLPs, stacked to score the D drugs of one disease; features are (F, D).
 
-    The first layer includes the standardisation. A feature that is 0 for all drugs then adds 0 to
-    every product and can be left out.
+    Mean and standard deviation are folded into the first layer. A feature that is 0 for all drugs
+    therefore adds 0 and can be left out.
     """
 
-    first: Tensor  #: shape (M (H + 1), F), the hidden units of all MLPs, then all linear layers
+    first: Tensor  #: shape (M (H + 1), F): `first` of all MLPs, then `linear` of all MLPs
     first_bias: Tensor  #: shape (M (H + 1), 1)
     second: Tensor  #: shape (M, H / 2, H)
     second_bias: Tensor  #: shape (M, H / 2, 1)
@@ -97,22 +98,22 @@ class StackedMlps:
 
     @torch.no_grad()
     def partial_sum(self, features: Floats, which: IntArray) -> Tensor:
-        """Return the contribution of some features to the first layers, shape (M (H + 1), D or 1).
+        """Return the part of the first layers' output due to K features, (M (H + 1), D or 1).
 
         Args:
-            features: shape (K, D), squashed; (K, 1) where they are the same for all drugs.
-            which: shape (K,), their indices.
+            features: shape (K, D), after `squash`; (K, 1) if they are the same for all drugs.
+            which: shape (K,), indices of these features.
         """
         return self.first[:, torch.from_numpy(which)] @ torch.from_numpy(features)
 
     @torch.no_grad()
     def log_softmax(self, features: Floats, which: IntArray, start: Tensor) -> Floats:
-        """Return the log-softmax over the drugs of one disease by each MLP, shape (M, D).
+        """Return each MLP's log-softmax over the drugs of one disease, shape (M, D).
 
         Args:
-            features: shape (K, D), squashed.
-            which: shape (K,), their indices, ascending. The other features are 0 or in `start`.
-            start: shape (M (H + 1), D or 1), the sum of `first_bias` and of partial sums.
+            features: shape (K, D), after `squash`.
+            which: shape (K,), indices of these features, ascending.
+            start: shape (M (H + 1), D or 1): `first_bias` plus partial sums of all other features.
         """
         num, _, hidden = self.second.shape
         x = self.partial_sum(features, which)
@@ -125,7 +126,7 @@ class StackedMlps:
 
 @torch.no_grad()
 def stack_mlps(mlps: Sequence[ScoreMlp]) -> StackedMlps:
-    """Stack MLPs of equal sizes."""
+    """Stack the weights of MLPs; all must have the same sizes."""
 
     def stack(layer: str, part: str) -> Tensor:
         return torch.stack([getattr(getattr(mlp, layer), part) for mlp in mlps])
@@ -149,13 +150,13 @@ def stack_mlps(mlps: Sequence[ScoreMlp]) -> StackedMlps:
 
 @dataclass(frozen=True)
 class PathRanker:
-    """A trained ranker, without the features that it was trained on."""
+    """A trained ranker. It does not contain the features that it was trained on."""
 
     mlps: tuple[ScoreMlp, ...]
     base_scale: Floats  #: shape (B,)
     co_indicated_scale: Floats  #: shape (2 W + 1,)
-    seconds: dict[str, float]  #: time of each part of the training
-    left_out: tuple[IntArray, ...]  #: for each MLP the treated diseases that it did not learn from
+    seconds: dict[str, float]  #: duration of each part of the training
+    left_out: tuple[IntArray, ...]  #: treated diseases that each MLP was not trained on
 
     @cached_property
     def _stacked(self) -> StackedMlps:
@@ -164,7 +165,7 @@ class PathRanker:
     def scores(self, features: MetapathFeatures, diseases: IntArray) -> Floats:
         """Return the mean log-softmax of the MLPs over all drugs, shape (n, D).
 
-        Compare scores of one disease only.
+        The scores are comparable within a disease only.
 
         Args:
             features: of a graph with the same metapaths.
@@ -180,10 +181,10 @@ class PathRanker:
         Args:
             features: see `scores`.
             diseases: shape (n,).
-            use_known: use the known drugs of the asked diseases as features of other drugs.
+            use_known: use similarities to the known drugs of each disease as features.
         """
-        # Features of drugs alone pass the first layer once for all diseases. Those of a disease
-        # alone pass it once for all drugs. Those that are 0 for all drugs are skipped.
+        # The first layer is applied to the features of drugs once for all diseases, and to the
+        # features of a disease once for all drugs. Features that are 0 for all drugs are skipped.
         out = np.empty((len(diseases), len(self.mlps), features.num_drugs), np.float32)
         of_drugs, num_base = features.of_drugs, len(self.base_scale)
         start = None
@@ -217,17 +218,17 @@ def fit_path_ranker(
 
     Args:
         features: of the graph.
-        num_mlps: number of MLPs, whose scores are averaged. Each has its own seed and leaves out
-            another tenth of the treated diseases, by which it can then be judged.
-        num_epochs: passes over the treated diseases, for each MLP.
-        seed: of all sampling.
+        num_mlps: number of MLPs, whose scores are averaged. Each MLP has its own seed, and is not
+            trained on a tenth of the treated diseases, so these can be used to test it.
+        num_epochs: number of passes over the treated diseases for each MLP.
+        seed: seed of all sampling.
     """
     start = perf_counter()
     base_scale, co_indicated_scale = feature_scales(features)
     examples = sample_examples(features, base_scale, seed=seed)
     sampled = perf_counter()
     mean, std = _moments(examples, co_indicated_scale)
-    # The folds are disjoint where there are enough examples; a single one must be learned.
+    # The folds are disjoint if there are enough examples. A single example is not left out.
     order = np.random.default_rng(seed).permutation(len(examples))
     folds = np.array_split(order, min(_FOLDS, len(order)))
     left_out = [np.sort(folds[n % len(folds)][: len(order) - 1]) for n in range(num_mlps)]
@@ -261,7 +262,7 @@ def _train(
             losses = [_loss(mlp, examples[i], co_indicated_scale, generator) for i in batch]
             torch.autograd.backward(torch.stack(losses).sum() / (_BATCH * 3))
             fraction = _one_cycle(step / num_steps)
-            with torch.no_grad():  # decoupled from the gradients: arXiv:1711.05101
+            with torch.no_grad():  # decoupled weight decay: arXiv:1711.05101
                 for weight in weights:
                     weight.mul_(1 - fraction * _LEARNING_RATE * _WEIGHT_DECAY)
             optimizer.step(fraction)
@@ -269,7 +270,7 @@ def _train(
 
 
 def _one_cycle(progress: float) -> float:
-    """Return the fraction of the peak learning rate: cosine warm-up from 1/25, then decay to 0."""
+    """Return learning rate / highest rate: it rises from 1/25 to 1 and then falls to 0."""
     if progress < _WARM_UP:
         return 0.04 + 0.96 * (1 - math.cos(math.pi * progress / _WARM_UP)) / 2
     return (1 + math.cos(math.pi * (progress - _WARM_UP) / (1 - _WARM_UP))) / 2
@@ -278,7 +279,7 @@ def _one_cycle(progress: float) -> float:
 def _loss(
     mlp: ScoreMlp, example: ListwiseExample, co_indicated_scale: Floats, generator: torch.Generator
 ) -> Tensor:
-    """Compute the weighted loss of one example, by chance with its known drugs as features."""
+    """Return the weighted loss of one example; a random half of the calls hide all known drugs."""
     known = example.num_positives
     base = torch.from_numpy(example.base).float()
     log_probability = torch.from_numpy(example.log_probability)
@@ -295,7 +296,7 @@ def _loss(
         features = torch.cat([base.expand(len(chosen), -1, -1), squashed], dim=2)
         scores = mlp(features, generator) - log_probability
         positives = scores.gather(1, chosen[:, None])[:, 0]
-        # The other known drugs are not negatives.
+        # The other known drugs of the disease are not among the negatives.
         losses = torch.logaddexp(scores[:, known:].logsumexp(dim=1), positives) - positives
     weighted: Tensor = losses.mean() * known ** (1 - _DISCOUNT)
     return weighted

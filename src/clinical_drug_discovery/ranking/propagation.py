@@ -1,9 +1,9 @@
 """Propagate vectors of drugs along the edges of a graph to its diseases, with learned weights.
 
-Predict, then propagate (APPNP, arXiv:1810.05997), by weighted sums alone, as in LightGCN
-(arXiv:2002.02126, eq. 7). Here every edge type and step has its own weight for each channel, so
-different channels follow different metapaths. Edge types take part if a drug or a disease is at one
-end, unless they have very many edges.
+Vectors are computed first and propagated afterwards, as in APPNP (arXiv:1810.05997). Each step is a
+weighted sum of neighbors, as in LightGCN (arXiv:2002.02126, eq. 7). There is one weight for each
+edge type, step and channel, so different channels can follow different metapaths. Only edge types
+with a drug or a disease at one end are used.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from ..graph.adjacency import Floats, adjacency, power, scale
 from ..graph.knowledge_graph import DISEASE, DRUG, EdgeType, IntArray, KnowledgeGraph
 from .treatments import TREATS, drug_disease_matrices, treatments
 
-#: Edge types with more edges in one direction are left out. In PrimeKG these are the interactions
-#: of drugs. With them a step takes 1.5 times as long, and the ranking gets no better.
+#: Larger edge types are not used, except those between drugs and diseases. In PrimeKG this leaves
+#: out the interactions of drugs: a step would take 1.5 times as long for the same ranking quality.
 MAX_EDGES = 400_000
 Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class NormalizedAdjacency:
-    """An edge type's matrix, each entry divided by the square roots of both ends' degrees."""
+    """The matrix of an edge type. Its entries are (source degree * target degree)^-0.5."""
 
     src_type: str
     dst_type: str
@@ -44,7 +44,7 @@ class Propagation:
     """Propagation on one graph; drugs and diseases are numbered within their types."""
 
     def __init__(self, graph: KnowledgeGraph, num_steps: int) -> None:
-        """Build the matrices of all edge types except those between drugs and diseases.
+        """Build the matrices; `adjacencies` normalizes those between drugs and diseases.
 
         Args:
             graph: on the CPU.
@@ -57,14 +57,14 @@ class Propagation:
         by_disease = csr_array(known.T)
         by_disease.sort_indices()
         self.num_drugs, self.num_diseases = known.shape
-        #: shape (K,), the known pairs, sorted by disease, then drug
+        #: shape (K,), the drugs of the known pairs, which are sorted by disease, then by drug
         self.drug: IntArray = by_disease.indices.astype(np.int64)
         self.disease: IntArray = np.repeat(
             np.arange(self.num_diseases), np.diff(by_disease.indptr)
         ).astype(np.int64)
         matrices = drug_disease_matrices(graph, None)
         others = [csr_array(m.T) for r, m in matrices.items() if r not in TREATS and m.nnz]
-        self._between = [by_disease, *others]  # all relations of TREATS count as one
+        self._between = [by_disease, *others]  # all relations of TREATS in one matrix
         self._known_at = [self._positions(matrix) for matrix in self._between]
         self._fixed = _fixed_adjacencies(graph)
         ends = [(a.src_type, a.dst_type) for a in self._fixed]
@@ -74,7 +74,7 @@ class Propagation:
         self.num_steps, self.num_edge_types = num_steps, len(ends)
 
     def adjacencies(self, hidden: Mask | None = None) -> list[NormalizedAdjacency]:
-        """Return the matrices of all edge types, as if the pairs `hidden` (K,) had no edges."""
+        """Return the matrices of all edge types, without known pairs in the mask `hidden` (K,)."""
         found = list(self._fixed)
         for matrix, at in zip(self._between, self._known_at, strict=True):
             left = matrix
@@ -82,7 +82,7 @@ class Propagation:
                 gone = (at >= 0) & hidden[at]
                 data = np.where(gone, 0, matrix.data).astype(np.float32)
                 parts = (data, matrix.indices, matrix.indptr)
-                left = csr_array(parts, shape=matrix.shape, copy=True)  # changed in place
+                left = csr_array(parts, shape=matrix.shape, copy=True)  # eliminate_zeros changes it
                 left.eliminate_zeros()
             forward, backward = _normalize(left)
             found.append(NormalizedAdjacency(DRUG, DISEASE, forward, backward))
@@ -99,13 +99,13 @@ class Propagation:
         """Propagate vectors of drugs to diseases.
 
         Args:
-            x: shape (drugs, C).
-            adjacencies: see `adjacencies`.
-            edge_weights: shape (steps, edge types, C), of the messages along edges.
-            self_weights: shape (steps, node types, C), of a node's previous vector.
+            x: shape (drugs, C), one vector per drug.
+            adjacencies: result of the method `adjacencies`.
+            edge_weights: shape (steps, edge types, C), weights of the messages along edges.
+            self_weights: shape (steps, node types, C), weights of a node's previous vector.
 
         Returns:
-            Shape (diseases, C).
+            Shape (diseases, C), one vector per disease.
         """
         vectors: dict[str, Tensor] = {DRUG: x}
         for step, needed in enumerate(self._needed):
@@ -123,7 +123,7 @@ class Propagation:
         return vectors[DISEASE]
 
     def _positions(self, matrix: csr_array) -> IntArray:
-        """Return for each entry (disease, drug) the index of the known pair, or -1."""
+        """Return the index of each entry (disease, drug) among the known pairs; -1: not known."""
         row = np.repeat(np.arange(self.num_diseases), np.diff(matrix.indptr))
         keys = row * self.num_drugs + matrix.indices
         known = self.disease * self.num_drugs + self.drug
@@ -132,7 +132,7 @@ class Propagation:
 
 
 def _fixed_adjacencies(graph: KnowledgeGraph) -> list[NormalizedAdjacency]:
-    """Build the matrices of edge types with one end at a drug or disease, or both at one type."""
+    """Build the matrices of edge types that touch drugs or diseases, but do not join the two."""
     ends = {DRUG, DISEASE}
     matrices: dict[EdgeType, Tensor] = {}
     for r, kind in enumerate(graph.edge_types):
@@ -149,7 +149,7 @@ def _fixed_adjacencies(graph: KnowledgeGraph) -> list[NormalizedAdjacency]:
 
 
 def _normalize(matrix: csr_array) -> tuple[Tensor, Tensor]:
-    """Divide each entry by the roots of its row's and column's sums; also return the transpose."""
+    """Divide each entry by sqrt(row sum * column sum); return the matrix and the transpose."""
     rows, columns = power(matrix.sum(axis=1), -0.5), power(matrix.sum(axis=0), -0.5)
     normalized = scale(matrix, rows, columns)
     return _to_torch(normalized), _to_torch(csr_array(normalized.T))
@@ -169,7 +169,7 @@ def _to_torch(matrix: csr_array) -> Tensor:
 
 
 def _needed_types(ends: list[tuple[str, str]], num_steps: int) -> list[set[str]]:
-    """Return for each step the node types that drugs reach and that diseases still need."""
+    """Return for each step the node types that lie on a path from drugs to diseases."""
     reached, needed = [{DRUG}], [{DISEASE}]
     for _ in range(num_steps):
         reached.append(reached[-1] | {dst for src, dst in ends if src in reached[-1]})
@@ -183,7 +183,7 @@ def _message(x: Tensor, weight: Tensor, adjacency_: NormalizedAdjacency) -> Tens
 
 
 class _Message(torch.autograd.Function):
-    """(matrix @ x) * weight. The product is not kept for the backward pass, to save memory."""
+    """(matrix @ x) * weight. To save memory, matrix @ x is not kept for the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, adjacency_: NormalizedAdjacency) -> Tensor:

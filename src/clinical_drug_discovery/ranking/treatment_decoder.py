@@ -1,11 +1,12 @@
 """A decoder that predicts treatments from the embeddings of a trained GNN.
 
-Link prediction over all edge types rarely trains on a treatment, and never on one that is hidden
-from the GNN. Here drugs start from a linear map of their embeddings plus a learned offset, and
-`Propagation` carries these vectors to the diseases. The embeddings of diseases are not used,
-because they have learned the very pairs to be predicted. A score is the inner product of the drug's
-vector and the disease's vector of length 1, times a learned factor. Each training step hides all
-treatments of some diseases and a part of others', and predicts them by a softmax over all drugs.
+The GNN is trained on all edge types, so treatments are a small part of the training, and the GNN
+never has to predict a treatment that is hidden from it. Here the vector of a drug is a linear map
+of the embedding plus a learned offset. `Propagation` carries these vectors to diseases. Embeddings
+of diseases are not used, because the GNN has memorized the treatments. The score of a pair is
+learned factor * (vector of the drug) @ (vector of the disease, scaled to length 1). Each training
+step hides all treatments of some diseases and some treatments of other diseases. It predicts the
+hidden treatments by a softmax over all drugs.
 """
 
 from __future__ import annotations
@@ -25,15 +26,16 @@ from ..training.schedule import cosine_decay
 from .bilinear_score import BilinearScore, mean_score
 from .propagation import Mask, Propagation
 
-DIM, NUM_STEPS = 64, 4  #: channels of the propagated vectors; steps from a drug to a disease
-MAX_DISEASES = 512  #: diseases in a training step, for graphs with very many treated ones
-#: Fraction of diseases that a step hides whole; in part; and the fraction of the latter's pairs.
+DIM, NUM_STEPS = 64, 4  #: channels of the propagated vectors; number of propagation steps
+MAX_DISEASES = 512  #: most diseases in a training step, if the graph has very many treated ones
+# Fraction of diseases with all pairs hidden in a step; fraction of diseases with some pairs hidden;
+# fraction of pairs that are hidden in the second group.
 _HIDE_ALL, _HIDE_PART, _PART = 0.15, 0.3, 0.3
-_DROPOUT = 0.3  # of the channels of diseases
-_FIRST_STD, _FIRST_WEIGHT, _FACTOR = 0.1, 1 / 3, 5.0
-_DISCOUNT = 0.3  # a disease with k hidden drugs weighs k^(1 - 0.3), as in `path_ranker`
+_DROPOUT = 0.3  # fraction of the channels of diseases that a training step drops
+_FIRST_STD, _FIRST_WEIGHT, _FACTOR = 0.1, 1 / 3, 5.0  # initial values: map; edge weights; factor
+_DISCOUNT = 0.3  # the loss of a disease with k hidden drugs has the weight k^(1 - 0.3)
 _LEARNING_RATE, _WARM_UP_STEPS = 0.02, 10
-_ROUNDS = 10  # known pairs are scored in rounds, each with another tenth hidden
+_ROUNDS = 10  # known pairs are scored in ten rounds; each round hides a different tenth
 
 
 class TreatmentDecoder(nn.Module):
@@ -58,12 +60,12 @@ class TreatmentDecoder(nn.Module):
         return self.embeddings @ self.map + self.offset
 
     def propagate(self, drugs: Tensor, propagation: Propagation, hidden: Mask | None) -> Tensor:
-        """Return the vectors of diseases, shape (diseases, dim); 0 where no drug is near."""
+        """Return the vectors of diseases, shape (diseases, dim); 0 if no path leads to a drug."""
         adjacencies = propagation.adjacencies(hidden)
         return propagation.propagate(drugs, adjacencies, self.edge_weights, self.self_weights)
 
     def diseases(self, drugs: Tensor, propagation: Propagation, hidden: Mask | None) -> Tensor:
-        """Return the vectors of diseases, each of length 1 or 0, shape (diseases, dim)."""
+        """Return the result of `propagate`, with each nonzero vector scaled to length 1."""
         return functional.normalize(self.propagate(drugs, propagation, hidden), dim=1)
 
 
@@ -80,11 +82,11 @@ def fit_treatment_decoder(
 
     Args:
         propagation: on the graph.
-        embeddings: shape (drugs, any), by a GNN trained on the graph.
+        embeddings: shape (drugs, any), embeddings of drugs by a GNN trained on the graph.
         left_out: diseases, numbered within their type, whose treatments always stay hidden.
         dim: channels of the propagated vectors.
-        num_epochs: training steps, each over the whole graph.
-        seed: of all sampling.
+        num_epochs: number of training steps, each over the whole graph.
+        seed: seed of all sampling.
     """
     generator = torch.Generator().manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -112,7 +114,7 @@ def _sample_positives(propagation: Propagation, never_seen: Mask, rng: np.random
     in_part = (of_pair >= _HIDE_ALL) & (of_pair < _HIDE_ALL + _HIDE_PART)
     positive = (of_pair < _HIDE_ALL) | (in_part & (rng.random(len(of_pair)) < _PART))
     positive &= ~never_seen
-    if not positive.any():  # a handful of pairs
+    if not positive.any():  # can happen with very few pairs
         positive[rng.choice(np.flatnonzero(~never_seen))] = True
     return positive
 
@@ -120,7 +122,7 @@ def _sample_positives(propagation: Propagation, never_seen: Mask, rng: np.random
 def _loss(
     decoder: TreatmentDecoder, propagation: Propagation, positive: Mask, hidden: Mask, kept: Tensor
 ) -> Tensor:
-    """Compute the weighted listwise loss: each positive among the drugs that are not known."""
+    """Return the weighted loss: each positive competes with the drugs that are not known."""
     asked, row, count = np.unique(
         propagation.disease[positive], return_inverse=True, return_counts=True
     )
@@ -141,10 +143,10 @@ def _loss(
 def decode(
     decoder: TreatmentDecoder, propagation: Propagation, *, unseen: IntArray | None = None
 ) -> BilinearScore:
-    """Score all pairs, known ones as if the graph did not contain them.
+    """Return the scores of all pairs; each known pair is scored as if the graph did not contain it.
 
     Args:
-        decoder: trained.
+        decoder: after training.
         propagation: on the graph.
         unseen: diseases to score as if they had no known drugs, numbered within their type.
     """
@@ -153,7 +155,7 @@ def decode(
     never_seen = np.isin(propagation.disease, [] if unseen is None else unseen)
     factor = _FACTOR * decoder.factor
     known_score = torch.empty(len(propagation.drug))
-    # Neighbouring pairs have the same disease, so different rounds hide them.
+    # Pairs of one disease are consecutive, so they are hidden in different rounds.
     number = np.arange(len(propagation.drug)) % _ROUNDS
     for n in range(_ROUNDS):
         diseases = decoder.diseases(drugs, propagation, never_seen | (number == n)) * factor
@@ -165,14 +167,11 @@ def decode(
 
 @dataclass(frozen=True)
 class FittedDecoders:
-    """The mean score of several decoders, and each one's log-softmax for diseases to ask, (n, D).
+    """The result of `fit_decoders`. Known pairs are scored as in `decode`."""
 
-    Known pairs are scored as in `decode`.
-    """
-
-    score: BilinearScore
-    with_known: list[Floats]
-    without_known: list[Floats]  #: as if the diseases had no known drugs
+    score: BilinearScore  #: mean score of all decoders
+    with_known: list[Floats]  #: log-softmax of each decoder for its `asked` diseases, shape (n, D)
+    without_known: list[Floats]  #: like `with_known`, as if these diseases had no known drugs
 
 
 def fit_decoders(
@@ -187,10 +186,10 @@ def fit_decoders(
 
     Args:
         graph: on the CPU.
-        embeddings: shape (drugs, any), by a GNN trained on the graph.
-        left_out: for each decoder the diseases that it does not learn from.
-        asked: for each decoder the diseases to score, numbered within their type.
-        seed: of all sampling.
+        embeddings: shape (drugs, any), embeddings of drugs by a GNN trained on the graph.
+        left_out: diseases that each decoder is not trained on, numbered within their type.
+        asked: diseases that each decoder scores, numbered within their type.
+        seed: seed of all sampling.
 
     Raises:
         InputError: the graph lacks known pairs.

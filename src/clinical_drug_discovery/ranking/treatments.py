@@ -1,6 +1,6 @@
-"""The drugs that treat each disease according to the graph: as pairs and as sparse matrices.
+"""The known treatments in a graph, as drug-disease pairs and as sparse matrices.
 
-A pair of a drug and a disease counts once, however many relations join the two.
+A drug-disease pair counts once, even if several relations join the drug and the disease.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from ..graph.knowledge_graph import DISEASE, DRUG, IntArray, KnowledgeGraph, edg
 from ..system.errors import InputError
 
 INDICATION = "indication"
-TREATS = (INDICATION, "palliation")  #: the relations from a drug to a disease that it helps with
+TREATS = (INDICATION, "palliation")  #: relations that mean that a drug helps against a disease
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """K distinct pairs of a drug and a disease, sorted by disease, then drug."""
+    """K distinct pairs of a drug and a disease, sorted by disease, then by drug."""
 
     drug: IntArray  #: shape (K,), int64, node numbers
     disease: IntArray  #: shape (K,), int64, node numbers
@@ -36,25 +36,25 @@ class Pairs:
         return np.unique(self.disease)
 
     def select(self, chosen: IntArray | npt.NDArray[np.bool_]) -> Pairs:
-        """Return some of the pairs, given a mask of shape (K,) or ascending positions."""
+        """Return the pairs that a mask of shape (K,), or an array of ascending positions, picks."""
         return Pairs(self.drug[chosen], self.disease[chosen])
 
 
 def drug_disease_types(graph: KnowledgeGraph) -> list[int]:
-    """Return the edge types from drugs to diseases, as indices into `edge_types`."""
+    """Return the edge types from drugs to diseases, as indices into `graph.edge_types`."""
     kinds = enumerate(graph.edge_types)
     return [r for r, kind in kinds if (kind.src_type, kind.dst_type) == (DRUG, DISEASE)]
 
 
 def pairs_of(graph: KnowledgeGraph, relations: Collection[str] = TREATS) -> Pairs:
-    """Return the distinct drug-disease pairs of some relations, some of which may be missing."""
+    """Return the distinct drug-disease pairs of `relations`; the graph may lack some of these."""
     kinds = [r for r in drug_disease_types(graph) if graph.edge_types[r].relation in relations]
     distinct = np.unique(pair_keys(graph, *edges_of(graph, kinds)))
     return Pairs(drug=distinct % graph.num_nodes, disease=distinct // graph.num_nodes)
 
 
 def pair_keys(graph: KnowledgeGraph, drug: IntArray, disease: IntArray) -> npt.NDArray[np.int64]:
-    """Encode each pair as one integer that sorts by disease, then drug; shapes (K,)."""
+    """Return disease * number of nodes + drug for K pairs: one sortable integer per pair, (K,)."""
     keys = disease.astype(np.int64)
     keys *= graph.num_nodes
     keys += drug
@@ -74,14 +74,14 @@ def treatments(graph: KnowledgeGraph, hidden: IntArray | None = None) -> csr_arr
     known = _without(adjacency_between(graph, DRUG, DISEASE, TREATS), hidden)
     if not known.nnz:
         raise InputError(
-            f"the graph has no edges between {DRUG} and {DISEASE} of the relations "
+            f"the graph contains no edges between {DRUG} and {DISEASE} with the relation "
             f"{' or '.join(TREATS)}"
         )
     return known
 
 
 def drug_disease_matrices(graph: KnowledgeGraph, hidden: IntArray | None) -> dict[str, csr_array]:
-    """Return the 0/1 drug-disease matrix of each relation; see `treatments`."""
+    """Return a 0/1 matrix (drugs, diseases) for each relation; for `hidden`, see `treatments`."""
     kinds = [graph.edge_types[r] for r in drug_disease_types(graph)]
     return {kind.relation: _without(adjacency(graph, kind), hidden) for kind in kinds}
 
