@@ -1,1 +1,1 @@
-"""The data: the knowledge graph, its reader and cache, its adjacency matrices, names of nodes."""
+"""The knowledge graph: reader, cache, adjacency matrices, and look-up of nodes by id or name."""

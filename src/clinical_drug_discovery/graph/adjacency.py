@@ -1,8 +1,7 @@
-"""Sparse adjacency matrices of the graph, and their weights by degree.
+"""Sparse adjacency matrices of the graph, and weights that lower the influence of hubs.
 
-The weights lower the influence of hubs. Degree-damped path counts follow Himmelstein et al., eLife
-2017;6:e26726: a step of a path counts (degree of its start)^-w times (degree of its end)^-w, with
-degrees within the edge type of the step and w = 0.4.
+Damped path counts follow Himmelstein et al., eLife 2017;6:e26726: an edge from node a to node b has
+the weight (degree of a * degree of b)^-0.4. The degrees count only edges of the same edge type.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from scipy.sparse import csr_array
 
 from .knowledge_graph import EdgeType, KnowledgeGraph, node_range_of
 
-DAMPING = 0.4
+DAMPING = 0.4  # exponent of the degrees in damped path counts
 Floats = npt.NDArray[np.float32]
 
 
@@ -26,7 +25,7 @@ def adjacency(graph: KnowledgeGraph, edge_type: EdgeType) -> csr_array:
         float32 ones, shape (nodes of the source type, nodes of the target type). Rows and columns
         are numbered within their node type; the column indices of each row are sorted.
     """
-    # The edges of the reverse type are sorted by its target, which is the source of this one.
+    # Edges of the reverse type are sorted by target; these targets are the sources of `edge_type`.
     r = graph.reverse_edge_type[graph.edge_types.index(edge_type)]
     first, stop = graph.node_range(graph.endpoint_types[r][0])
     indptr, targets = graph.indptr_of(r).numpy(), graph.src_of(r).numpy() - first
@@ -37,17 +36,17 @@ def adjacency(graph: KnowledgeGraph, edge_type: EdgeType) -> csr_array:
 def adjacency_between(
     graph: KnowledgeGraph, src_type: str, dst_type: str, relations: Collection[str] | None = None
 ) -> csr_array:
-    """Return the 0/1 adjacency matrix of two node types, over several relations at once.
+    """Return the 0/1 adjacency matrix of two node types, with the edges of several relations.
 
     Args:
         graph: on the CPU.
         src_type: node type of the rows.
         dst_type: node type of the columns.
-        relations: names of relations, which the graph may lack; None for all.
+        relations: names of the relations, which the graph may lack; None for all relations.
 
     Returns:
-        float32 ones, shape (nodes of `src_type`, nodes of `dst_type`), as from `adjacency`. Two
-        nodes that are joined by several relations have one entry.
+        float32 ones, shape (nodes of `src_type`, nodes of `dst_type`), numbered as in `adjacency`.
+        Two nodes that several relations join have one entry.
 
     Raises:
         InputError: the graph does not have one of the node types.
@@ -62,7 +61,7 @@ def adjacency_between(
 
 
 def power(degrees: npt.ArrayLike, exponent: float = -DAMPING) -> Floats:
-    """Raise degrees to a negative power; a degree of 0 gives 0."""
+    """Return degree^exponent for each degree, and 0 for a degree of 0."""
     degree = np.asarray(degrees, np.float32)
     result = np.zeros_like(degree)
     np.power(degree, np.float32(exponent), out=result, where=degree > 0)
@@ -70,18 +69,18 @@ def power(degrees: npt.ArrayLike, exponent: float = -DAMPING) -> Floats:
 
 
 def damped(matrix: csr_array) -> csr_array:
-    """Weight each entry by the degrees of its row and of its column, for damped path counts."""
+    """Divide each entry by (sum of its row * sum of its column)^0.4, for damped path counts."""
     return scale(matrix, power(matrix.sum(axis=1)), power(matrix.sum(axis=0)))
 
 
 def scale(matrix: csr_array, rows: Floats, columns: Floats) -> csr_array:
-    """Multiply the rows and the columns of a matrix by weights."""
+    """Multiply each row i of a matrix by rows[i] and each column j by columns[j]."""
     data = matrix.data * np.repeat(rows, np.diff(matrix.indptr)) * columns[matrix.indices]
     return csr_array((data, matrix.indices, matrix.indptr), shape=matrix.shape)
 
 
 def ones(matrix: csr_array) -> csr_array:
-    """Replace all nonzero entries by 1, with sorted column indices."""
+    """Return the matrix with all nonzero entries set to 1, and with sorted column indices."""
     result = csr_array(matrix, copy=True)
     result.eliminate_zeros()
     result.sort_indices()
@@ -90,13 +89,13 @@ def ones(matrix: csr_array) -> csr_array:
 
 
 def unit_rows(matrix: csr_array) -> csr_array:
-    """Scale rows to length 1 (or 0), so that products of rows are cosines."""
+    """Scale each nonzero row to length 1, so that products of rows are cosines."""
     rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
     squares = np.bincount(rows, matrix.data.astype(np.float64) ** 2, minlength=matrix.shape[0])
     return scale(matrix, power(squares, -0.5), np.ones(matrix.shape[1], np.float32))
 
 
 def rare_columns(matrix: csr_array) -> csr_array:
-    """Scale columns down by their numbers of entries, and then rows to length 1."""
+    """Divide each column by (number of its entries)^0.4, then scale each row to length 1."""
     columns = power((matrix != 0).sum(axis=0))
     return unit_rows(scale(matrix, np.ones(matrix.shape[0], np.float32), columns))

@@ -1,8 +1,8 @@
 """Build the graph from rows of integers: number the nodes, drop duplicate facts, sort the edges.
 
 A row is packed into one 64-bit integer (relation, lower node, higher node, direction). Sorting puts
-duplicate rows and the two directions of a fact side by side. This takes 8 bytes a row and works in
-place, because a first write to a page of memory costs twenty times as much as a later one.
+duplicate rows and the two directions of a fact next to each other. The integers are sorted in place
+because the first write to a page of memory takes twenty times as long as a later write.
 """
 
 from __future__ import annotations
@@ -21,25 +21,24 @@ Keys = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
 Numbers = npt.NDArray[np.int32]
 
-_MAX_EDGE_TYPES = 2**15 - 1  # far more than any graph has; the sort key has 15 bits for them
-_MIX = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: spreads the bits of any hash
-_MIN_BITS = 18
-_SLOTS_PER_KEY = 8  # then one key in sixteen finds its slot taken
+_MAX_EDGE_TYPES = 2**15 - 1  # the sort key has 15 bits for the edge type
+_MIX = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio; multiplying a hash by it mixes the bits
+_MIN_BITS = 18  # log2 of the smallest number of slots
+_SLOTS_PER_KEY = 8  # minimum; with 8, another key takes the slot of about one key in sixteen
 
 
 class Numbering:
-    """A hash table that numbers distinct 64-bit hashes from 0, in the order of their addition.
+    """A hash table that numbers distinct 64-bit hashes 0, 1, 2, ... in the order they are added.
 
-    Nearly every look-up takes one gather from the slots. That is five times as fast as a join or a
-    binary search, takes a few bytes a hash, and does not wait for polars' thread pool, which is
-    busy with the file.
+    Nearly every look-up reads one slot. This is five times as fast as a join or a binary search. It
+    also does not wait for polars' thread pool, which is busy with reading the file.
     """
 
     def __init__(self) -> None:
         self._keys: Hashes = np.empty(0, np.uint64)
         self._bits = _MIN_BITS
         self._slots: Numbers = np.full(1 << self._bits, -1, np.int32)
-        # Numbers of the keys whose slot was taken, sorted by key for a binary search.
+        # Numbers of the keys whose slot another key takes, sorted by key for a binary search.
         self._displaced: Numbers = np.empty(0, np.int32)
 
     def __len__(self) -> int:
@@ -50,7 +49,8 @@ class Numbering:
         if not len(self):
             return np.full(len(keys), -1, np.int32)
         found = self._slots[self._slot(keys)]
-        # An empty slot (-1) reads the last key. That cannot be this key, whose slot is not empty.
+        # For an empty slot, -1 reads the last key. It differs from the wanted key, because the slot
+        # of the last key is not empty.
         other = np.flatnonzero(self._keys[found] != keys)
         found[other] = -1
         if len(other) and len(self._displaced):
@@ -61,7 +61,7 @@ class Numbering:
         return found
 
     def add(self, keys: Hashes) -> None:
-        """Number new keys in their order; they must be distinct and not be in the table yet."""
+        """Number new keys in the given order; they must be distinct and not yet in the table."""
         first = len(self)
         self._keys = np.concatenate([self._keys, keys])
         if len(self) * _SLOTS_PER_KEY > len(self._slots):
@@ -81,12 +81,12 @@ class Numbering:
 
 
 def node_bits(num_nodes: int) -> int:
-    """Return the number of bits of a node number in a key."""
+    """Return the number of bits that a key has for a node number."""
     return max(num_nodes - 1, 1).bit_length()
 
 
 def pack_rows(x: IntArray, relation: IntArray, y: IntArray, bits: int) -> Keys:
-    """Pack rows into keys, from three arrays of shape (K,); x and y must differ in every row."""
+    """Pack K rows, given as three arrays, into K keys; x and y must differ in every row."""
     key = relation.astype(np.int64)
     key <<= bits
     key |= np.minimum(x, y)
@@ -102,7 +102,7 @@ def distinct_facts(keys: Keys, bits: int) -> tuple[IntArray, IntArray, IntArray,
 
     Args:
         keys: shape (K,), from `pack_rows`; overwritten.
-        bits: as given to `pack_rows`.
+        bits: the same number as for `pack_rows`.
 
     Returns:
         The lower node (int32), relation (int16) and higher node (int32) of F facts, shape (F,),
@@ -128,7 +128,7 @@ def distinct_facts(keys: Keys, bits: int) -> tuple[IntArray, IntArray, IntArray,
 
 
 def sort_integers(keys: Keys) -> None:
-    """Sort in place in two threads (numpy releases the lock), which takes 0.6 of the time."""
+    """Sort in place with two threads, in 0.6 of the time that one thread takes."""
     middle = len(keys) // 2
     if not middle:
         return
@@ -147,14 +147,15 @@ def build_graph(
 ) -> KnowledgeGraph:
     """Build the graph from distinct undirected facts: add the reverse edges and sort once.
 
-    Sorting needs about 40 bytes an edge on top of the result.
+    In addition to the graph itself, sorting needs about 40 bytes per edge.
 
     Args:
-        nodes: N rows in graph order, which is sorted by (node_type, node_index).
-        src: shape (F,), row numbers of `nodes`.
-        relation: shape (F,), indices into `relation_names`.
-        dst: shape (F,), row numbers of `nodes`; no fact (a, r, b) may appear again as (b, r, a).
-        relation_names: sorted.
+        nodes: N rows, sorted by (node_type, node_index).
+        src: shape (F,), row number in `nodes` of one node of each fact.
+        relation: shape (F,), index into `relation_names` of each fact.
+        dst: shape (F,), row number in `nodes` of the other node of each fact. (a, r, b) and
+            (b, r, a) are the same fact, so only one of them may appear.
+        relation_names: sorted names of the relations.
         report: stored in the graph.
 
     Raises:
@@ -164,7 +165,7 @@ def build_graph(
     node_type = nodes["node_type"].cast(pl.Enum(type_names)).to_physical().to_numpy()
     num_types, num_relations = len(type_names), len(relation_names)
 
-    def type_code(a: IntArray, b: IntArray) -> Keys:  # sorts by (src_type, relation, dst_type)
+    def type_code(a: IntArray, b: IntArray) -> Keys:  # ascending in (src_type, relation, dst_type)
         code = node_type[a].astype(np.int64) * num_relations + relation
         return np.asarray(code * num_types + node_type[b], np.int64)
 
@@ -189,7 +190,7 @@ def build_graph(
     edge_src = (key & ((1 << bits) - 1)).astype(np.int32)
     key >>= bits  # (edge type, target)
     type_ptr = np.searchsorted(node_type, np.arange(num_types + 1))
-    starts = [  # for each edge type the keys of its n target nodes, and the key after the last
+    starts = [  # (edge type, target) for the n targets of each edge type, and the key after them
         (r << bits) + np.arange(type_ptr[code % num_types], type_ptr[code % num_types + 1] + 1)
         for r, code in enumerate(codes.tolist())
     ]

@@ -1,7 +1,7 @@
-"""The cache of a graph: a file beside the edges file, valid as long as the edges file is the same.
+"""The cache of a graph: a file that is valid as long as the edges file has the same content.
 
-Like git's index, the cache stores the size and time stamps of the edges file, which are quick to
-compare, and the SHA-256 of its content, which decides when the time stamps differ.
+Like git's index, the cache stores the size, the time stamps and the SHA-256 of the edges file. If
+size and time stamps are equal, the cache is valid. If the time stamps differ, the SHA-256 decides.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ from ..system.files import (
 from .knowledge_graph import EdgeType, KnowledgeGraph, ReadReport
 from .read import check_edges_file, check_filters, read_graph
 
-#: Raise this whenever the same edges file gives another graph than before, or another edge order.
+#: Increase this number whenever a code change gives a new graph or edge order for the same file.
 FORMAT_VERSION = 2
 SUFFIX = ".graph"
 _TABLE = ".arrow"  # end of the name of a tensor that holds the bytes of a table
-# A file that changes twice within the resolution of its time stamps keeps its stamps, so stamps
-# this young prove nothing (git: "racily clean"). The coarsest resolution is 2 s (FAT).
+# A file that changes twice within 2 s may keep its time stamps, because some file systems (FAT)
+# round them to 2 s. Stamps younger than this are therefore not stored (git: "racily clean").
 _RACY_NS = 2 * 10**9
-_BLOCK = 2**20
+_BLOCK = 2**20  # bytes hashed at a time
 
 Stamp = list[int]  #: size, mtime_ns, ctime_ns
 
 
 @dataclass(frozen=True)
 class CacheOutcome:
-    """The origin of a graph, for the user."""
+    """Result of looking for a cached graph, for messages to the user."""
 
     path: Path  #: file of the cached graph
-    hit: bool  #: the graph was loaded from this file
-    message: str  #: one line
+    hit: bool  #: True if the graph was loaded from this file
+    message: str  #: one line for the user
     warnings: tuple[str, ...] = ()
 
 
@@ -60,18 +60,18 @@ def cache_path(
     limit_nodes: int | None,
     cache_dir: str | Path | None,
 ) -> Path:
-    """Return the file that caches the graph of an edges file and of some filters.
+    """Return the path of the cached graph for an edges file and filters.
 
     Args:
         path: the edges file.
-        include_node_types: see `read_graph`; in any order.
+        include_node_types: see `read_graph`; the order of the types does not matter.
         limit_nodes: see `read_graph`.
-        cache_dir: directory of the cache; None for that of the edges file.
+        cache_dir: directory of the cache; None for the directory of the edges file.
     """
     check_filters(include_node_types, limit_nodes)
     types = None if include_node_types is None else sorted(set(include_node_types))
     options: list[Any] = [types, limit_nodes]
-    if cache_dir is not None:  # it may serve files of the same name
+    if cache_dir is not None:  # edges files of the same name may share this directory
         options.append(str(path.absolute().parent))
     key = hashlib.sha256(json.dumps(options).encode()).hexdigest()[:12]
     directory = path.parent if cache_dir is None else Path(cache_dir)
@@ -87,12 +87,12 @@ def read_cached(
 ) -> tuple[KnowledgeGraph, CacheOutcome]:
     """Load a graph from its cache, or read the edges file and cache the graph.
 
-    A cached graph that is damaged, of another version or of other content is replaced. If the cache
-    cannot be written, the outcome has a warning. `cache_path` explains `cache_dir`, and
-    `read_graph` the other parameters and errors.
+    The cached graph is replaced if it is damaged or of another version, or if the edges file has
+    changed. If the cache cannot be written, the outcome has a warning. See `cache_path` for
+    `cache_dir`, and `read_graph` for the other parameters and the errors.
 
     Returns:
-        The graph, equal in every field to that of `read_graph`, and its origin.
+        The graph, equal in every field to the result of `read_graph`, and the outcome.
     """
     path = Path(path)
     check_edges_file(path)
@@ -103,16 +103,16 @@ def read_cached(
         if source["stamp"] == stamp:
             return graph, CacheOutcome(cached, True, f"Graph from cache {cached}")
         if source["size"] == stamp[0] and source["sha256"] == _content_hash(path, Event()):
-            # If the new stamp cannot be saved, the next run only compares the content again.
+            # If the new stamp cannot be saved, the next run compares the content again.
             failure = _save(cached, graph, stamp, source["sha256"])
-            message = f"Graph from cache {cached} (the content of the file is the same)"
+            message = f"Graph from cache {cached} (the edges file has the same content)"
             return graph, CacheOutcome(cached, True, message, failure)
         del graph  # reading the file needs the memory
-        why = ", because the file has changed"
+        why = " (the edges file has changed)"
     except (FileNotFoundError, NotADirectoryError):
         pass
     except OtherVersionError as error:
-        why = f", because the cached graph is of {error}"
+        why = f" (the earlier cached graph is of {error})"
     except DamagedFileError as error:
         warnings.append(f"the cached graph {cached} is damaged, so the file is read again: {error}")
     except OSError as error:
@@ -120,18 +120,18 @@ def read_cached(
     with _hashing(path) as content:
         graph = read_graph(path, include_node_types=include_node_types, limit_nodes=limit_nodes)
         failure = _save_read(cached, graph, path, stamp, content)
-    message = f"Graph not cached{why}" if failure else f"Graph cached as {cached}{why}"
+    message = f"Graph read, not cached{why}" if failure else f"Graph cached as {cached}{why}"
     return graph, CacheOutcome(cached, False, message, (*warnings, *failure))
 
 
 def _stamp(path: Path) -> Stamp:
-    """Return size and times of a file; a user can set mtime back, but not ctime."""
+    """Return the size and time stamps of a file. A program can set mtime, but not ctime."""
     found = path.stat()
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
 
 
 def _save(cached: Path, graph: KnowledgeGraph, stamp: Stamp, sha256: str) -> tuple[str, ...]:
-    """Cache the graph of an edges file with this stamp and hash; return a warning if that fails."""
+    """Cache the graph of an edges file with this stamp and hash; return a warning on failure."""
     racy = time.time_ns() - max(stamp[1:]) < _RACY_NS
     source = {"stamp": None if racy else stamp, "size": stamp[0], "sha256": sha256}
     try:
@@ -145,9 +145,9 @@ def _save(cached: Path, graph: KnowledgeGraph, stamp: Stamp, sha256: str) -> tup
 def _save_read(
     cached: Path, graph: KnowledgeGraph, path: Path, stamp: Stamp, content: Future[str]
 ) -> tuple[str, ...]:
-    """Cache a graph that was just read, unless the edges file `path` changed meanwhile.
+    """Cache a graph that was just read, unless the edges file `path` changed during reading.
 
-    `stamp` was taken before reading, and `content` will hold the hash. Returns warnings.
+    `stamp` was taken before reading. `content` gives the hash of the file. Returns warnings.
     """
     try:
         sha256, after = content.result(), _stamp(path)
@@ -202,10 +202,10 @@ def save_graph(path: Path, graph: KnowledgeGraph, about: Mapping[str, Any]) -> N
 
 
 def load_graph(path: Path) -> tuple[KnowledgeGraph, dict[str, Any]]:
-    """Load a graph that `save_graph` wrote; 8 million edges take a tenth of a second.
+    """Load a graph that `save_graph` wrote; this takes 0.1 s for 8 million edges.
 
     Returns:
-        The graph, equal in every field to the saved one, and the record that was stored with it.
+        The graph, equal in every field to the saved graph, and the record `about`.
 
     Raises:
         DamagedFileError, OtherVersionError, OSError: see `load_checksummed`.
@@ -218,7 +218,7 @@ def load_graph(path: Path) -> tuple[KnowledgeGraph, dict[str, Any]]:
             values[name.removesuffix(_TABLE)] = pl.read_ipc(table)
     if values.keys() != {field.name for field in fields(KnowledgeGraph)}:
         raise OtherVersionError("a version with other fields")
-    values |= {  # JSON has lists for tuples
+    values |= {  # JSON turns tuples into lists
         "node_type_names": tuple(values["node_type_names"]),
         "edge_types": tuple(EdgeType(*row) for row in values["edge_types"]),
         "report": ReadReport(**values["report"]),

@@ -1,8 +1,8 @@
 """The knowledge graph: a frozen record of flat integer tensors, and a table of the nodes.
 
 Notation: N nodes, E directed edges, T node types, R edge types. Every fact has an edge in both
-directions, so the transpose of an edge type is another edge type of the graph. One structure
-therefore serves the forward and the backward pass.
+directions, so the reverse of an edge type is an edge type of the graph, too. The forward and the
+backward pass therefore use the same tensors.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ class EdgeType(NamedTuple):
 
 @dataclass(frozen=True)
 class ReadReport:
-    """Counts of what was read from a file; they account for every row."""
+    """Numbers of rows, facts and nodes in an edges file."""
 
     num_rows: int
     num_duplicate_rows: int  #: dropped: another row has the same (x, relation, y)
     num_self_loops: int  #: dropped: x and y are the same node
     num_facts: int  #: distinct undirected facts among the remaining rows
     num_mirrored_facts: int  #: facts that the file has in both directions
-    num_excluded_facts: int  #: left out by include_node_types or limit_nodes
-    num_excluded_nodes: int  #: left out by include_node_types or limit_nodes
+    num_excluded_facts: int  #: facts left out by include_node_types or limit_nodes
+    num_excluded_nodes: int  #: nodes left out by include_node_types or limit_nodes
 
     @property
     def spelling(self) -> str:
-        """Tells if the file has its facts in both directions, once, or mixed."""
+        """States if the file has each fact once, each in both directions, or a mixture."""
         if self.num_mirrored_facts == self.num_facts:
             return "each fact in both directions"
         if self.num_mirrored_facts == 0:
@@ -73,20 +73,20 @@ class KnowledgeGraph:
 
     Nodes are numbered by (node type, node_index), so a node type is a contiguous range. Edges are
     distinct and sorted by (edge_type, dst, src). Neither order depends on the order of rows in the
-    file. An edge type thus reads the rows of one node type, which fit the cache together, and the
-    type and target of an edge need not be stored.
+    file. Edges of one type therefore read the features of one node type, which stay in the CPU's
+    cache. The type and target of each edge follow from the pointers and are not stored.
     """
 
     node_type: Tensor  #: shape (N,), int32: index into `node_type_names`
-    src: Tensor  #: shape (E,), int32
-    #: int64. Each edge type in turn has n + 1 numbers for the n nodes of its target type; the edges
-    #: into the i-th of these nodes have the sources src[indptr[i]:indptr[i + 1]]; see `indptr_of`.
+    src: Tensor  #: shape (E,), int32: source node of each edge
+    #: int64: the pointers p of all edge types, one type after the other; see `indptr_of`. An edge
+    #: type with n target nodes has n + 1 pointers. Target i has the sources src[p[i]:p[i + 1]].
     indptr: Tensor
     edge_type_ptr: Tensor  #: shape (R + 1,), int64: edges of type r are edge_type_ptr[r]:[r + 1]
     type_ptr: Tensor  #: shape (T + 1,), int64: nodes of type t are type_ptr[t]:type_ptr[t + 1]
     node_type_names: tuple[str, ...]  #: sorted
     edge_types: tuple[EdgeType, ...]  #: sorted
-    nodes: pl.DataFrame  #: N rows: node_index, node_id, node_type, node_name, node_source
+    nodes: pl.DataFrame  #: columns node_index, node_id, node_type, node_name, node_source
     report: ReadReport
 
     @property
@@ -111,7 +111,7 @@ class KnowledgeGraph:
 
     @cached_property
     def edge_type_relation(self) -> Tensor:
-        """The index into `relations` of each edge type, shape (R,), int64."""
+        """The index into `relations` for each edge type, shape (R,), int64."""
         index = {relation: i for i, relation in enumerate(self.relations)}
         return torch.tensor([index[kind.relation] for kind in self.edge_types])
 
@@ -122,12 +122,12 @@ class KnowledgeGraph:
 
     @property
     def host(self) -> KnowledgeGraph:
-        """The same graph on the CPU, whose sizes can be read without waiting for a GPU."""
+        """The same graph on the CPU; reading from it does not wait for a GPU."""
         host: KnowledgeGraph = self.__dict__.get("_host", self)
         return host
 
     def node_range(self, node_type: int) -> tuple[int, int]:
-        """Return the first node of a type and the node after its last."""
+        """Return (first, stop): the nodes of the type are first, first + 1, ..., stop - 1."""
         return self.type_offsets[node_type], self.type_offsets[node_type + 1]
 
     @cached_property
@@ -138,7 +138,7 @@ class KnowledgeGraph:
 
     @cached_property
     def reverse_edge_type(self) -> tuple[int, ...]:
-        """For each edge type, the edge type that has its edges in the other direction."""
+        """The index of the reverse edge type, for each edge type."""
         index = {kind: r for r, kind in enumerate(self.edge_types)}
         return tuple(index[kind.reverse] for kind in self.edge_types)
 
@@ -149,12 +149,12 @@ class KnowledgeGraph:
 
     @cached_property
     def indptr_ptr(self) -> list[int]:
-        """The start in `indptr` of the numbers of each edge type, R + 1 numbers."""
+        """The start in `indptr` of each edge type's pointers, and the end: R + 1 numbers."""
         sizes = np.diff(self.type_offsets)[[dst for _, dst in self.endpoint_types]] + 1
         return [0, *np.cumsum(sizes).tolist()]
 
     def indptr_of(self, edge_type: int) -> Tensor:
-        """Return the part of `indptr` of one edge type, shape (n + 1,) for n target nodes."""
+        """Return the pointers of one edge type with n target nodes, shape (n + 1,)."""
         return self.indptr[self.indptr_ptr[edge_type] : self.indptr_ptr[edge_type + 1]]
 
     @cached_property
@@ -162,7 +162,7 @@ class KnowledgeGraph:
         """The number of edges into each node, shape (N,), int64."""
         if self.host is not self:
             return self.host.degree.to(self.device)
-        degree = np.zeros(self.num_nodes, np.int64)  # numpy is quicker at many small sums
+        degree = np.zeros(self.num_nodes, np.int64)  # numpy does many small sums faster than torch
         for r, (_, dst) in enumerate(self.endpoint_types):
             degree[slice(*self.node_range(dst))] += np.diff(self.indptr_of(r).numpy())
         return torch.from_numpy(degree)
@@ -171,7 +171,7 @@ class KnowledgeGraph:
     def sources(self) -> tuple[Tensor, ...]:
         """The distinct source nodes of each edge type, numbered within their type; int64, sorted.
 
-        Most edge types of PrimeKG touch few nodes of their types.
+        Most edge types of PrimeKG have edges from only a few nodes of the source type.
         """
         if self.host is not self:
             return tuple(nodes.to(self.device) for nodes in self.host.sources)
@@ -180,21 +180,21 @@ class KnowledgeGraph:
 
     @cached_property
     def reverse_edges(self) -> Tensor:
-        """The number of the reverse edge of each edge, shape (E,), int32; kept, 4 bytes an edge.
+        """The number of the reverse edge of each edge, shape (E,), int32.
 
-        The graph must be on the CPU.
+        The graph must be on the CPU. The result is kept and takes 4 bytes per edge.
         """
         return torch.from_numpy(_reverse_edges(self))
 
     @property
     def edge_type(self) -> Tensor:
-        """The type of each edge, shape (E,), int32; computed at each call, 4 bytes an edge."""
+        """The type of each edge, shape (E,), int32; computed again at each access."""
         kinds = torch.arange(len(self.edge_types), dtype=torch.int32, device=self.device)
         return kinds.repeat_interleave(self.edge_type_ptr.diff())
 
     @property
     def dst(self) -> Tensor:
-        """The target of each edge, shape (E,), int32; computed at each call, 4 bytes an edge."""
+        """The target of each edge, shape (E,), int32; computed again at each access."""
         return torch.cat([self.dst_of(r) for r in range(len(self.edge_types))])
 
     def src_of(self, edge_type: int) -> Tensor:
@@ -209,7 +209,7 @@ class KnowledgeGraph:
         return nodes.repeat_interleave(self.indptr_of(edge_type).diff())
 
     def to(self, device: torch.device) -> KnowledgeGraph:
-        """Return the graph with its tensors on `device`; itself if they are there already."""
+        """Return the graph with all tensors on `device`; this graph if they are already there."""
         if device == self.device:
             return self
         if device == self.host.device:
@@ -217,13 +217,13 @@ class KnowledgeGraph:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         tensors: dict[str, Any] = {n: x.to(device) for n, x in values.items() if torch.is_tensor(x)}
         graph = replace(self, **tensors)
-        object.__setattr__(graph, "_host", self.host)  # not a field, since it is the same graph
+        object.__setattr__(graph, "_host", self.host)  # not a field: saving a graph must skip it
         return graph
 
     def has_edges(self, src: IntArray, edge_type: IntArray, dst: IntArray) -> npt.NDArray[np.bool_]:
-        """Tell which triples (src, edge_type, dst) are edges; the graph must be on the CPU.
+        """Return which triples (src, edge_type, dst) are edges; the graph must be on the CPU.
 
-        This is a binary search in the sorted sources of each target, so it needs no other table.
+        The sources of each target are sorted, so a binary search finds a triple.
 
         Args:
             src: shape (K,), node numbers.
@@ -231,7 +231,7 @@ class KnowledgeGraph:
             dst: shape (K,), node numbers, each of the target type of its edge type.
 
         Returns:
-            shape (K,).
+            shape (K,), True for triples that are edges.
         """
         indptr, edge_src = self.indptr.numpy(), self.src.numpy()
         first = np.array([self.type_offsets[t] for _, t in self.endpoint_types])
@@ -249,7 +249,7 @@ class KnowledgeGraph:
 
 
 def _reverse_edges(graph: KnowledgeGraph) -> npt.NDArray[np.int32]:
-    """Find the reverse edge of each edge: a counting sort of each edge type by source."""
+    """Return the number of the reverse edge of each edge, by sorting each edge type by source."""
     reverse = np.empty(graph.num_edges, np.int32)
     bounds = list(pairwise(graph.edge_type_ptr.tolist()))
     for r, (start, stop) in enumerate(bounds):
@@ -257,7 +257,7 @@ def _reverse_edges(graph: KnowledgeGraph) -> npt.NDArray[np.int32]:
         indptr = (graph.indptr_of(r).numpy() - start).astype(np.int32)
         entries = (np.arange(start, stop, dtype=np.int32), graph.src_of(r).numpy() - first, indptr)
         edges = csr_array(entries, shape=(len(indptr) - 1, last - first))
-        # The reverse type has the edges in the order of the columns, with their numbers as data.
+        # Column by column, the edge numbers (the data) are in the order of the reverse edges.
         reverse[slice(*bounds[graph.reverse_edge_type[r]])] = edges.tocsc().data
     return reverse
 
@@ -265,13 +265,13 @@ def _reverse_edges(graph: KnowledgeGraph) -> npt.NDArray[np.int32]:
 def without_edges(graph: KnowledgeGraph, removed: npt.NDArray[np.bool_]) -> KnowledgeGraph:
     """Return the graph without some edges and their reverse edges.
 
-    Nodes, the order of the remaining edges and the list of edge types stay, even if a type loses
-    all its edges. A model of the new graph therefore fits the old one. The graphs share unchanged
-    tensors, and `report` still describes the file.
+    The nodes, the order of the remaining edges and the list of edge types do not change, even if an
+    edge type loses all edges. A model of the new graph therefore fits the old graph. Both graphs
+    share unchanged tensors, and `report` still describes the file.
 
     Args:
         graph: on the CPU.
-        removed: shape (E,), True for the edges to remove; one direction is enough.
+        removed: shape (E,), True for edges to remove; their reverse edges are removed, too.
     """
     gone = removed.copy()
     gone[_reverse_edges(graph)[removed]] = True
@@ -286,20 +286,21 @@ def without_edges(graph: KnowledgeGraph, removed: npt.NDArray[np.bool_]) -> Know
 
 
 def node_range_of(graph: KnowledgeGraph, node_type: str) -> tuple[int, int]:
-    """Return the first node of a type, given by its name, and the node after its last.
+    """Return the range of the nodes of a named type; see `KnowledgeGraph.node_range`.
 
     Raises:
         InputError: the graph does not have this node type.
     """
     if node_type not in graph.node_type_names:
         raise InputError(
-            f"the graph has no nodes of type {node_type!r}, only {', '.join(graph.node_type_names)}"
+            f"the graph contains no nodes of type {node_type!r}; "
+            f"its node types are {', '.join(graph.node_type_names)}"
         )
     return graph.node_range(graph.node_type_names.index(node_type))
 
 
 def edges_of(graph: KnowledgeGraph, edge_types: Sequence[int]) -> tuple[IntArray, IntArray]:
-    """Return the sources and targets of all edges of some types, int32."""
+    """Return the source and the target of each edge of the given types, int32."""
     none = [np.empty(0, np.int32)]
     src = np.concatenate(none + [graph.src_of(r).numpy() for r in edge_types])
     dst = np.concatenate(none + [graph.dst_of(r).numpy() for r in edge_types])

@@ -20,7 +20,8 @@ def find_node(
 
     Args:
         nodes: N rows.
-        query: source:id, an id, or a name. If no name matches exactly, case is ignored.
+        query: source:id, an id, or a name. If nothing matches exactly, the case of names does not
+            matter.
         type: search only nodes of this type.
         parameter: name of the parameter that holds the query, for the error message.
 
@@ -53,11 +54,11 @@ def find_node(
 
 
 def find_nodes(nodes: pl.DataFrame, queries: Sequence[tuple[str, str]], *, type: str) -> list[int]:
-    """Find the nodes that many queries name, like `find_node`, but index the names only once.
+    """Find one node per query with the rules of `find_node`, but index all names only once.
 
     Args:
         nodes: N rows, all of one type.
-        queries: pairs of the parameter's name, for the error message, and the query.
+        queries: pairs (name of the parameter, for the error message; query).
         type: the type of the nodes.
     """
     rules: list[dict[str, set[int]]] = [defaultdict(set), defaultdict(set)]
@@ -69,14 +70,14 @@ def find_nodes(nodes: pl.DataFrame, queries: Sequence[tuple[str, str]], *, type:
     found: list[int] = []
     for parameter, query in queries:
         rows = next((rule[query.strip()] for rule in rules if query.strip() in rule), set())
-        if len(rows) != 1:  # rare: another case, several nodes, or none
+        if len(rows) != 1:  # rare: only the case differs, or several nodes match, or none
             rows = {find_node(nodes, query, type=type, parameter=parameter)}
         found += rows
     return found
 
 
 def did_you_mean(wanted: str, known: list[str]) -> str:
-    """Suggest the known word nearest to `wanted`, as the end of an error message."""
+    """Return the end of an error message that suggests the known word most similar to `wanted`."""
     near = get_close_matches(wanted, known, n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
 
@@ -91,7 +92,7 @@ def _choices(found: pl.DataFrame) -> str:
 
 
 def _suggest(table: pl.DataFrame, text: str) -> str:
-    """Suggest names that contain the text, or else names that are spelled nearly like it."""
+    """Return a hint with the names that contain the text, or else names with similar spelling."""
     lowered = table["node_name"].str.to_lowercase()
     within = lowered.str.contains(text.lower(), literal=True)
     contain = table.filter(within) if text else table.clear()

@@ -1,7 +1,7 @@
-"""Read a graph from a CSV or Parquet file in PrimeKG's columns.
+"""Read a graph from a CSV or Parquet file with PrimeKG's columns.
 
-The text is streamed once in batches. Each batch is reduced to three small integers a row. Only
-distinct nodes keep their strings.
+The file is read once, in batches. Each row is reduced to three small integers. Strings are kept
+only for distinct nodes.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _FIELDS = ("source", "type", "id", "name")
 _REQUIRED = ("relation", *(f"{side}_{field}" for side in "xy" for field in _FIELDS))
 _INDEX = ("x_index", "y_index")
 _MAX_RELATIONS = 10_000
-_BATCH_ROWS = 50_000  # about 6 MB of text
-_MAX_NODE_TABLES = 16  # then they are joined into one
-_ROW, _RECORD = "#row", "#record"  # columns that the reader adds
-_HEADER_ROWS = 1  # rows of a CSV are counted from 1, and the header is row 1, as in a text editor
+_BATCH_ROWS = 50_000  # rows per batch, about 6 MB of text
+_MAX_NODE_TABLES = 16  # when there are this many tables of nodes, they are joined into one
+_ROW, _RECORD = "#row", "#record"  # columns that the reader adds: row number, hash of a node
+_HEADER_ROWS = 1  # the header of a CSV is row 1, as in a text editor
 
 
 def read_graph(
@@ -38,21 +38,21 @@ def read_graph(
     include_node_types: Sequence[str] | None = None,
     limit_nodes: int | None = None,
 ) -> KnowledgeGraph:
-    """Read a knowledge graph from a file in PrimeKG's columns.
+    """Read a knowledge graph from a file with PrimeKG's columns.
 
-    A node is identified by (source, type, id). If the file numbers its nodes (x_index, y_index),
-    the numbers must agree with that. The file may have each fact once or in both directions (as
-    PrimeKG does); the graph always has both. Duplicate rows and self-loops are dropped and counted
-    in the report. The graph does not depend on the order of rows.
+    A node is identified by (source, type, id). If the file has node numbers (x_index, y_index),
+    each node must have one number, and each number one node. The file may have each fact once or in
+    both directions (as PrimeKG does); the graph always has edges in both directions. Duplicate rows
+    and self-loops are dropped and counted in the report. The order of rows does not matter.
 
     Args:
         path: a .csv, .csv.gz, .csv.zst or .parquet file.
         include_node_types: keep only nodes of these types, and the facts among them.
-        limit_nodes: keep at most this many nodes: the same fraction of every node type, those with
-            the highest degree; ties go to the lower node_index.
+        limit_nodes: keep at most this many nodes: the same fraction of every node type, namely the
+            nodes with the highest degree. If degrees are equal, the lower node_index is kept.
 
     Raises:
-        InputError: the file cannot be read as a graph, or a filter does not fit it.
+        InputError: the file cannot be read as a graph, or a filter is invalid for this graph.
     """
     path = Path(path)
     check_edges_file(path)
@@ -67,7 +67,7 @@ def read_graph(
     src, relation, dst, counts = distinct_facts(keys, node_bits(nodes.height))
     del keys
     if not len(src):
-        raise InputError(f"{path} has no facts between two different nodes, so it is not a graph")
+        raise InputError(f"{path} must contain a fact between two different nodes, but has none")
     keep = np.ones(nodes.height, bool)
     if include_node_types is not None:
         keep = _of_types(path, nodes, include_node_types)
@@ -104,7 +104,7 @@ def check_edges_file(path: Path) -> None:
 
 
 def check_filters(include_node_types: Sequence[str] | None, limit_nodes: int | None) -> None:
-    """Check the values of the filters that do not depend on the graph."""
+    """Check the filters as far as this is possible without the graph."""
     if limit_nodes is not None:
         check_at_least("limit_nodes", limit_nodes, 1)
     if include_node_types is None:
@@ -122,15 +122,15 @@ class _Rows:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.num_rows = 0
-        # A record is a 64-bit hash of all fields of a node. The probability that any two of a
-        # million nodes share a hash is 3e-8.
+        # A record is a 64-bit hash of all fields of a node. For a million nodes, the probability
+        # that two of them have the same hash is 3e-8.
         self.records = Numbering()
-        # x, y (numbers of `records`) and relation of each row, 12 bytes a row.
+        # One entry per batch: x and y (numbers from `records`) and relation, 12 bytes per row.
         self.chunks: list[tuple[IntArray, IntArray, pl.Series]] = []
         self.nodes: list[pl.DataFrame] = []
 
     def read(self) -> None:
-        """Stream the file. If it cannot be parsed, polars raises its own errors or OSError."""
+        """Read the whole file. If it cannot be parsed, polars raises PolarsError or OSError."""
         parquet = self.path.name.lower().endswith(".parquet")
         if parquet:
             frame = pl.scan_parquet(self.path, glob=False)
@@ -141,8 +141,8 @@ class _Rows:
         if not parquet:
             _check_no_column_twice(self.path, columns)
         # Hashing inside polars' stream is twice as fast as hashing each batch.
-        # All columns are parsed, also those that are not needed: polars then counts the fields of
-        # a row, so that an unquoted comma is an error and does not shift the fields.
+        # All columns are parsed, even unneeded ones. polars then checks the number of fields in
+        # each row, so an unquoted comma is an error and does not shift the fields.
         sides = {s: [name for name in columns if name.startswith(s)] for s in ("x_", "y_")}
         records = [pl.struct(names).hash(0).alias(s + _RECORD) for s, names in sides.items()]
         frame = frame.with_columns(pl.col(columns).cast(pl.String))
@@ -165,7 +165,7 @@ class _Rows:
         self.chunks.append((self._number(batch, "x_"), self._number(batch, "y_"), relation))
 
     def _number(self, batch: pl.DataFrame, side: str) -> IntArray:
-        """Return the numbers of the nodes on one side of the rows; add those that are new."""
+        """Return the number of the x node ("x_") or y node ("y_") of each row; add new nodes."""
         records = batch[side + _RECORD].to_numpy()
         number = self.records.find(records)
         unknown = number < 0
@@ -175,19 +175,19 @@ class _Rows:
         return number
 
     def _add_nodes(self, batch: pl.DataFrame, side: str, rows: IntArray, records: Hashes) -> None:
-        """Number the new records, and keep the fields of each from its first row."""
+        """Number new records, and keep the fields of each new node from its first row."""
         new, first = np.unique(records, return_index=True)
         self.records.add(new)
         columns = {name: side + name for name in (*_FIELDS, "index") if side + name in batch}
         columns[_ROW] = _ROW
-        # batch.select would wait in polars' thread pool behind the parsing of the file.
+        # batch.select would wait for polars' thread pool, which is busy with parsing the file.
         kept = pl.DataFrame({n: batch[column].gather(rows[first]) for n, column in columns.items()})
         self.nodes.append(kept)
-        if len(self.nodes) == _MAX_NODE_TABLES:  # a copy frees the text of the batches
+        if len(self.nodes) == _MAX_NODE_TABLES:  # the joined copy lets polars free the batches
             self.nodes = [pl.concat(self.nodes, rechunk=True)]
 
     def sorted_nodes(self) -> tuple[pl.DataFrame, npt.NDArray[np.int32]]:
-        """Return the nodes in graph order, and the number in that order of each node as read."""
+        """Return the nodes in graph order, and the graph's node number of each number as read."""
         table = self.nodes[0].with_row_index("seen")
         if "index" in table.columns:
             table = table.with_columns(pl.col("index").cast(pl.Int64)).sort("type", "index")
@@ -200,25 +200,25 @@ class _Rows:
         return table.select(pl.col(field).alias(f"node_{field}") for field in fields), order
 
     def keys(self, order: IntArray) -> tuple[Keys, int, tuple[str, ...]]:
-        """Pack all rows except self-loops, and use up `chunks`.
+        """Pack all rows except self-loops into keys, and empty `chunks`.
 
         Returns:
             The keys, the number of self-loops, and the sorted names of the relations.
         """
-        # polars numbers categories by first appearance in the process; here they sort by name.
+        # polars numbers relations in the order of first use; the graph numbers them by name.
         names = pl.concat([r for *_, r in self.chunks], rechunk=False).unique()
         names = names.cast(pl.String).sort()
         if len(names) > _MAX_RELATIONS:
             raise InputError(
                 f"{self.path} has {len(names):,} different relations; at most {_MAX_RELATIONS:,} "
-                "are allowed (is the relation column something else?)"
+                "are allowed (does the column relation hold something else?)"
             )
         physical = names.cast(pl.Categorical).to_physical().to_numpy()
         rank = np.zeros(physical.max() + 1, np.int16)
         rank[physical] = np.arange(len(names))
         bits = node_bits(len(order))
         keys, end = np.empty(self.num_rows, np.int64), 0
-        while self.chunks:  # pop frees each chunk; the keys are sorted later, so any order is fine
+        while self.chunks:  # pop frees each chunk; the order is free, since keys are sorted later
             x_seen, y_seen, relation = self.chunks.pop()
             x, r, y = order[x_seen], rank[relation.to_physical().to_numpy()], order[y_seen]
             loops = x == y
@@ -230,7 +230,7 @@ class _Rows:
 
 
 def _check_header(path: Path, present: list[str]) -> list[str]:
-    """Return the columns to read; the header must have them all."""
+    """Return the columns to read, after checking that the header has them all."""
     if missing := [name for name in _REQUIRED if name not in present]:
         found = ", ".join(repr(name[:40]) for name in present[:15])
         raise InputError(f"{path}: the header lacks {', '.join(missing)}; it has {found}")
@@ -242,7 +242,7 @@ def _check_header(path: Path, present: list[str]) -> list[str]:
 
 
 def _check_no_column_twice(path: Path, columns: list[str]) -> None:
-    """Check that no column of ours appears twice in the header; polars would rename the second."""
+    """Check that each needed column appears only once; polars would rename the second one."""
     header = pl.scan_csv(path, has_header=False, infer_schema=False, glob=False, n_rows=1).collect()
     if twice := [name for name in columns if header.row(0).count(name) > 1]:
         raise InputError(f"{path}: the header has {', '.join(twice)} more than once")
@@ -265,9 +265,9 @@ def _without_blank(path: Path, batch: pl.DataFrame, columns: list[str]) -> pl.Da
 
 
 def _check_nodes(path: Path, nodes: pl.DataFrame) -> None:
-    """Check the nodes: no empty field, one name and number per node, one node per number.
+    """Check that nodes have no empty field, one name and one number, and no number has two nodes.
 
-    Without numbers in the file, an id has one type within a source.
+    If the file has no node numbers, an id must have the same type wherever its source is the same.
     """
     for field in _FIELDS:
         empty = nodes.filter(pl.col(field) == "")
@@ -291,7 +291,7 @@ def _check_nodes(path: Path, nodes: pl.DataFrame) -> None:
 def _check_unique(
     path: Path, nodes: pl.DataFrame, keys: tuple[str, ...], fields: tuple[str, ...]
 ) -> None:
-    """Check that no two nodes agree in all `keys`; if they do, they differ in one of `fields`."""
+    """Check that no two nodes are equal in all `keys`; two such nodes differ in one of `fields`."""
     repeated = nodes.filter(nodes.select(keys).is_duplicated())
     if repeated.is_empty():
         return
@@ -320,10 +320,10 @@ def _of_types(path: Path, nodes: pl.DataFrame, types: Sequence[str]) -> npt.NDAr
 def _of_high_degree(
     nodes: pl.DataFrame, src: IntArray, dst: IntArray, keep: npt.NDArray[np.bool_], limit: int
 ) -> npt.NDArray[np.bool_]:
-    """Return a mask of `limit` of the nodes in `keep`, shape (N,); see `read_graph`."""
+    """Return a mask of the `limit` best nodes of those in `keep`, shape (N,); see `read_graph`."""
     inside = keep[src] & keep[dst]
     degree = np.bincount(np.concatenate([src[inside], dst[inside]]), minlength=nodes.height)
-    # 0 for the node of the highest degree of its type, then growing to 1
+    # position within the type, from 0 (highest degree) to almost 1 (lowest degree)
     quantile = pl.int_range(pl.len()) / pl.len()
     best = (
         nodes.select("node_type", node=pl.int_range(pl.len()), degree=pl.Series(degree))

@@ -1,7 +1,7 @@
-"""Explain why a file could not be parsed: the row at fault and the rule that it breaks.
+"""Explain why a file could not be parsed: find the first invalid row and the rule that it breaks.
 
-This runs only after reading has failed, so it may be slow: about 15 s for 8 million rows. It
-streams the file again, line by line, through a parser that counts rows.
+This runs only after reading has failed. It reads the file again, line by line, with a parser that
+counts rows, which takes about 15 s for 8 million rows.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ _WELL_FORMED = re.compile(r'([^",]*|"([^"]|"")*")(,([^",]*|"([^"]|"")*"))*')
 
 
 def explain_unreadable(path: Path, num_rows: int, error: Exception) -> str:
-    """Explain in one line why `error` stopped the reading of `path` after `num_rows` rows.
+    """Return one line that explains why `error` stopped the reading of `path` after `num_rows`.
 
-    The message names the file, the rule and, if it can be found, the row.
+    The line states the file, the rule and, if the row can be found, the row.
     """
     if path.stat().st_size == 0:
         return f"{path} is empty"
@@ -38,7 +38,7 @@ def explain_unreadable(path: Path, num_rows: int, error: Exception) -> str:
 
 
 def _find_fault(path: Path) -> str | None:
-    """Describe the first row that breaks a rule of CSV, as the end of a sentence."""
+    """Return text about the first invalid CSV row, to follow the path; None if none is found."""
     latest, num_fields, row = "", 0, 0
 
     def remembered() -> Iterator[str]:
@@ -62,13 +62,13 @@ def _find_fault(path: Path) -> str | None:
     except csv.Error as error:
         return f", row {row + 1}: {error} (is a quote left open?)"
     except (pl.exceptions.PolarsError, OSError):
-        return None  # not even its lines can be read
+        return None  # the lines cannot be read either
     return None
 
 
 def _lines(path: Path) -> Iterator[str]:
-    """Stream the lines of a file, decompressed, with undecodable bytes replaced."""
-    # With a separator that no text contains and without quoting, a line is one column.
+    """Yield the lines of a file, decompressed; bytes that are not UTF-8 are replaced."""
+    # No text contains the separator, and quoting is off, so each line is read as one column.
     frame = pl.scan_csv(
         path,
         separator="\x1f",
