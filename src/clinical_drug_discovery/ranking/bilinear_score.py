@@ -1,4 +1,4 @@
-"""Scores of drug-disease pairs, and of triples of a graph, by inner products of vectors."""
+"""Inner products of vectors as scores of drug-disease pairs and of triples."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class BilinearScore:
 
 
 def mean_score(scores: Sequence[BilinearScore]) -> BilinearScore:
-    """Return one score whose logits are the mean of several; all must list the same pairs."""
+    """Return a score with the mean logits of `scores`, which must list the same known pairs."""
     return BilinearScore(
         torch.cat([score.drugs for score in scores], dim=1),
         torch.cat([score.diseases * (1 / len(scores)) for score in scores], dim=1),
@@ -99,7 +99,7 @@ class GnnScores:
         return np.asarray((weighted @ self.embeddings[slice(*candidates)].T).numpy())
 
     def of_treatments(self, graph: KnowledgeGraph) -> BilinearScore:
-        """Return all drug-disease scores under the relation of `TREATS` with the most edges."""
+        """Return all drug-disease scores for the relation of `TREATS` with the most edges."""
         counts = dict(zip(graph.edge_types, graph.edge_type_counts.tolist(), strict=True))
         relation = max(TREATS, key=lambda name: counts.get(EdgeType(DRUG, name, DISEASE), 0))
         drugs, diseases = (

@@ -38,7 +38,7 @@ _GNN_WEIGHT, _GNN_WEIGHT_ALONE = 0.2, 0.4
 _DIGITS = 4  # decimals of a score: smaller differences are rounding errors, and count as ties
 
 _ENTRY = 8  # bytes per entry of a sparse matrix: the value and the column number
-_CHUNKS = 32 + 16  # most diseases whose base features are in memory at once, copies included
+_CHUNKS = 32 + 16  # limit of diseases whose base features are in memory at once, with copies
 _Counts = npt.NDArray[np.float64]
 
 

@@ -29,7 +29,7 @@ Metapath = tuple[EdgeType, ...]
 
 @dataclass(frozen=True)
 class Similarity:
-    """One similarity of all pairs of nodes of a type: left @ right.T minus the diagonal."""
+    """One similarity measure of nodes of a type: left @ right.T with the diagonal set to 0."""
 
     name: str
     left: csr_array  #: shape (n, K)
@@ -42,7 +42,7 @@ class Similarity:
 
     @cached_property
     def diagonal(self) -> Floats:
-        """The diagonal of left @ right.T, which users subtract; shape (n,)."""
+        """The diagonal of left @ right.T, which callers must subtract; shape (n,)."""
         return np.asarray(self.left.multiply(self.right).sum(axis=1), np.float32)
 
 
@@ -57,7 +57,7 @@ def reverse_metapath(metapath: Sequence[EdgeType]) -> Metapath:
 
 
 def path_counts(graph: KnowledgeGraph, start: str) -> dict[Metapath, csr_array]:
-    """Count all paths of one or two steps from drugs or from diseases; `damped` weighs each step.
+    """Count paths of one or two steps from all drugs or all diseases, weighted by `damped`.
 
     Returns:
         One matrix of counts per metapath, shape (nodes of `start`, nodes of the end's type).
@@ -74,7 +74,7 @@ def path_counts(graph: KnowledgeGraph, start: str) -> dict[Metapath, csr_array]:
 def connecting_metapaths(
     drugs: dict[Metapath, csr_array], diseases: dict[Metapath, csr_array]
 ) -> list[tuple[str, csr_array, csr_array]]:
-    """Join metapaths from drugs and from diseases, with their `path_counts`, wherever they `meet`.
+    """Join each metapath from drugs to each metapath from diseases for which `meet` is true.
 
     Returns:
         One item per joint metapath: the name, the counts from drugs (transposed), and the counts
@@ -94,7 +94,7 @@ def similarities(
     """Return all similarities between drugs, or all similarities between diseases.
 
     Each matrix in `counts` gives the cosines of its rows. Each relation within the node type gives
-    its edges and the cosines of the neighbors; for diseases, also the paths of three such edges.
+    its edges and the cosines of the neighbors. For diseases it also gives paths of three edges.
     """
     found = []
     for metapath, count in counts.items():
@@ -157,8 +157,8 @@ def steps_from(edge_types: Sequence[EdgeType], start: str) -> list[EdgeType]:
 def meet(a: Metapath, b: Metapath) -> bool:
     """Return whether metapath `a` from drugs and metapath `b` from diseases can be joined.
 
-    If `b` has two steps, `a` must have two steps with the same second step. No joint metapath is
-    then counted twice.
+    If `b` has two steps, `a` must have two steps with the same second step. Otherwise, a joint
+    metapath could be counted twice.
     """
     if a[-1].dst_type != b[-1].dst_type:
         return False
@@ -166,12 +166,12 @@ def meet(a: Metapath, b: Metapath) -> bool:
 
 
 def word_vectors(names: list[str]) -> csr_array:
-    """Return which name contains which word, shape (n, words), scaled by `rare_columns`."""
+    """Return a matrix (names, words) of the words in each name, scaled by `rare_columns`."""
     return _part_vectors([set(re.findall(r"[a-z]{3,}|\d+", name.lower())) for name in names])
 
 
 def stem_vectors(names: list[str]) -> csr_array:
-    """Return which name has which beginnings and endings of words, scaled by `rare_columns`.
+    """Return a matrix (names, parts) of word beginnings and endings, scaled by `rare_columns`.
 
     Drugs of one class often share a stem, such as -olol or cef-.
     """

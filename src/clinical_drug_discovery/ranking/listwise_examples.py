@@ -12,8 +12,8 @@ from .drug_similarity import co_indicated_features
 from .metapath_features import MetapathFeatures
 
 _CHUNK = 16  # number of diseases whose features are computed at a time, to save memory
-MAX_EXAMPLES = 2_000  #: most diseases to train on; more take longer and improve the ranking little
-#: Most negatives per example. Hard negatives treat other diseases; easy negatives treat none.
+MAX_EXAMPLES = 2_000  #: limit of training diseases: more take longer and improve the ranking little
+#: Limits of negatives per example. Hard ones treat other diseases; easy ones treat no disease.
 NUM_HARD, NUM_EASY = 800, 200
 _NUM_SCALED = 32  # number of diseases from which `feature_scales` computes the scales
 

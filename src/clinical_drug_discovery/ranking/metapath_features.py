@@ -38,7 +38,7 @@ _MAX_PRODUCT_BYTES = 2**28  # `_products` is not used if it would take more byte
 
 
 class MetapathFeatures:
-    """The features of drug-disease pairs of a graph, computed for the diseases of each call.
+    """The features of drug-disease pairs of a graph, computed on demand for a few diseases.
 
     Drugs and diseases are numbered within their types. In shapes, D is the number of drugs, S the
     number of diseases, and T the number of treated diseases (those with a known drug). The features
@@ -54,8 +54,8 @@ class MetapathFeatures:
             graph: on the CPU.
             hidden: shape (H, 2), pairs (drug, disease) whose edges of any relation are ignored.
             for_many: compute `_products` in the first call with more than four diseases. This takes
-                0.16 GB and a few seconds on PrimeKG. Such calls then take a third of the time for
-                each disease.
+                0.16 GB and a few seconds on PrimeKG. Later calls take a third of the time per
+                disease if they are for more than four diseases.
 
         Raises:
             InputError: the graph lacks drugs, diseases, or drugs that treat a disease.
@@ -81,7 +81,7 @@ class MetapathFeatures:
         self._walks = random_walks(graph, DISEASE, self.treated)
         self._disease_similarity_names = [s.name for s in self._disease_similarities]
         self._disease_similarity_names += [name for name, _ in self._walks]
-        # Shape (D, T). Entries are 1, not divided by degrees: many indications are good evidence.
+        # Shape (D, T). Entries are 1, not divided by degrees: a drug's many indications are evidence.
         self._treats = csr_array(self.known[:, self.treated])
         self._treats_t = csr_array(self._treats.T)
         self._num_indications = np.diff(self.known.indptr)
@@ -133,7 +133,7 @@ class MetapathFeatures:
         ]
 
     def base(self, diseases: IntArray) -> Floats:
-        """Compute the base features of n diseases: those that ignore a disease's known drugs.
+        """Compute the base features, which ignore the known drugs of the n diseases.
 
         Returns:
             Shape (n, B, D), in the order of the first B `feature_names`.
@@ -219,7 +219,7 @@ class MetapathFeatures:
 
     @cached_property
     def _shared_drugs(self) -> Floats:
-        """`_damped`.T @ `_damped` with a zero diagonal: drugs that two diseases share; (T, T)."""
+        """`_damped`.T @ `_damped` with a zero diagonal, shape (T, T): drugs that diseases share."""
         shared: Floats = (self._damped_t @ self._damped).toarray()
         np.fill_diagonal(shared, 0)
         return shared
@@ -234,7 +234,7 @@ class MetapathFeatures:
 
     @cached_property
     def _products(self) -> list[tuple[IntArray, Floats]]:
-        """The product similarity @ `_treats` for each drug similarity; in all 0.16 GB on PrimeKG.
+        """The product similarity @ `_treats` for each drug similarity; 0.16 GB in total on PrimeKG.
 
         Each item has the drugs with a nonzero row, and their rows as columns of a matrix with shape
         (T, number of these drugs). The similarity of a drug to itself counts as 0.
@@ -270,7 +270,7 @@ class MetapathFeatures:
         yield np.log1p(self._num_indications - self._known_by_disease[diseases].toarray())
 
     def _through_drugs(self, block: Floats) -> Iterator[Floats]:
-        """Yield block (m, T) @ `_treats`.T @ similarity.T for each drug similarity, (m, D)."""
+        """Yield block @ `_treats`.T @ similarity.T, of shape (m, D), for each drug similarity."""
         size = 2 * len(self._drug_similarities) * self.num_drugs * len(self.treated)
         if self._for_many and len(block) > 2 * _FEW_DISEASES and size <= _MAX_PRODUCT_BYTES:
             for drugs, product in self._products:
@@ -284,7 +284,7 @@ class MetapathFeatures:
             yield np.ascontiguousarray((total - treated * similarity.diagonal[:, None]).T)
 
     def _similarity_to_treated(self, diseases: IntArray) -> list[Floats]:
-        """Return the similarities, then walk visits, of n diseases to treated ones, each (n, T)."""
+        """Return similarities and walk visits of n diseases to treated diseases, each (n, T)."""
         pairs = zip(self._disease_similarities, self._right_treated, strict=True)
         blocks = [(similarity.left[diseases] @ right_t).toarray() for similarity, right_t in pairs]
         blocks += [np.ascontiguousarray(visits[:, diseases].T) for _, visits in self._walks]
@@ -320,7 +320,7 @@ def _names(graph: KnowledgeGraph, node_type: str) -> list[str]:
 
 
 def _degrees(graph: KnowledgeGraph, node_type: str, but: str) -> tuple[list[str], list[Floats]]:
-    """Return names and log(1 + degrees) of all edge types from `node_type`, except to `but`."""
+    """Return names and log(1 + degrees) of edge types from `node_type`, except those to `but`."""
     kinds = [k for k in graph.edge_types if k.src_type == node_type and k.dst_type != but]
     names = [f"{k.relation} - {k.dst_type}" for k in kinds]
     degrees = [np.log1p(np.diff(adjacency(graph, k).indptr)).astype(np.float32) for k in kinds]

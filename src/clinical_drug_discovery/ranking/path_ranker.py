@@ -28,7 +28,7 @@ from .metapath_features import MetapathFeatures
 
 _HIDDEN, _LEARNING_RATE = 64, 3e-3  # width of the first hidden layer; highest learning rate
 _BATCH = 4  # examples per training step
-_MAX_POSITIVES = 4  # most known drugs of a disease to predict in an epoch; each is hidden in turn
+_MAX_POSITIVES = 4  # limit of known drugs to predict per disease and epoch, each hidden in turn
 _DISCOUNT = 0.3  # the loss of a disease with k known drugs has the weight k^(1 - 0.3)
 _MIN_STD = 0.02  # added to every standard deviation
 _WARM_UP, _WEIGHT_DECAY = 0.15, 0.01  # warm-up as a fraction of all steps; weight decay
@@ -83,7 +83,7 @@ def _drop(x: Tensor, generator: torch.Generator | None, probability: float = 0.2
 
 @dataclass(frozen=True)
 class StackedMlps:
-    """The weights of M MLPs, stacked to score the D drugs of one disease; features are (F, D).
+    """The stacked weights of M MLPs, for features of shape (F, D): all drugs of one disease.
 
     Mean and standard deviation are folded into the first layer. A feature that is 0 for all drugs
     therefore adds 0 and can be left out.
@@ -98,7 +98,7 @@ class StackedMlps:
 
     @torch.no_grad()
     def partial_sum(self, features: Floats, which: IntArray) -> Tensor:
-        """Return the part of the first layers' output due to K features, (M (H + 1), D or 1).
+        """Return what K features contribute to the first layers, shape (M (H + 1), D or 1).
 
         Args:
             features: shape (K, D), after `squash`; (K, 1) if they are the same for all drugs.

@@ -27,7 +27,7 @@ from .bilinear_score import BilinearScore, mean_score
 from .propagation import Mask, Propagation
 
 DIM, NUM_STEPS = 64, 4  #: channels of the propagated vectors; number of propagation steps
-MAX_DISEASES = 512  #: most diseases in a training step, if the graph has very many treated ones
+MAX_DISEASES = 512  #: limit of diseases in a training step, for graphs with very many of them
 # Fraction of diseases with all pairs hidden in a step; fraction of diseases with some pairs hidden;
 # fraction of pairs that are hidden in the second group.
 _HIDE_ALL, _HIDE_PART, _PART = 0.15, 0.3, 0.3
