@@ -1,1 +1,1 @@
-"""The models: GraphSAGE, HGT, their layers and first weights, inference, embedding files."""
+"""The models: GraphSAGE, HGT, their layers and initial weights, inference, embedding files."""

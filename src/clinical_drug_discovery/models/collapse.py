@@ -1,4 +1,4 @@
-"""The collapse check: do the embeddings of a node type all point the same way?"""
+"""The collapse check: do all embeddings of a node type point in the same direction?"""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from torch.nn import functional
 from ..graph.knowledge_graph import KnowledgeGraph
 from ..system.errors import check_shape
 
-_CHECK_EVERY = 10  # epochs: the check of a batch takes half a second on PrimeKG
-_CHUNK_ROWS = 8192
+_CHECK_EVERY = 10  # epochs between two checks: a check takes half a second on PrimeKG
+_CHUNK_ROWS = 8192  # rows converted to float64 at a time
 _MIN_NODES = 10
 _HIGH_COSINE = 0.8
 _LOW_RANK, _LOW_RANK_FRACTION = 1.5, 0.02
 
-Collapse = dict[str, dict[str, float | None]]  #: by node type: mean_cosine and effective_rank
+Collapse = dict[str, dict[str, float | None]]  #: mean_cosine and effective_rank of each type
 
 
 def collapse_by_type(
@@ -27,10 +27,10 @@ def collapse_by_type(
 ) -> Collapse:
     """Compute how similar the embeddings of each node type are to each other.
 
-    `mean_cosine` is the mean over all pairs of different nodes of the type; it is 1 if all point
-    the same way. `effective_rank` is exp(entropy) of the normalised singular values of the type's
-    rows (Roy and Vetterli, EUSIPCO 2007, eq. 3), between 1 and min(number of nodes, D). The rows
-    are not centred, so a direction that all rows share lowers the rank.
+    `mean_cosine` is the mean cosine over all pairs of different nodes of the type. It is 1 if all
+    embeddings point in the same direction. `effective_rank` is exp(entropy) of the normalized
+    singular values of the type's rows (Roy and Vetterli, EUSIPCO 2007, eq. 3), between 1 and
+    min(number of nodes, D). Rows are not centered, so a common direction lowers the rank.
 
     Args:
         embeddings: shape (M, D), ordered by type, on the CPU.
@@ -38,8 +38,8 @@ def collapse_by_type(
         node_type_names: names of the T types.
 
     Returns:
-        For each node type mean_cosine (None with fewer than two rows) and effective_rank (None
-        without rows).
+        mean_cosine (None with fewer than two rows) and effective_rank (None without rows) of each
+        node type.
     """
     check_shape("embeddings", embeddings, type_ptr[-1], None)
     return {
@@ -51,11 +51,11 @@ def collapse_by_type(
 def collapse_warnings(collapse: Collapse, graph: KnowledgeGraph, embedding_dim: int) -> list[str]:
     """Return a warning for each node type whose embeddings have collapsed, with the likely cause.
 
-    A type of at least 10 nodes has collapsed if its mean cosine is at least 0.8, or its effective
-    rank is at most 1.5 or at most 2% of the largest possible rank.
+    A type of at least 10 nodes has collapsed if mean_cosine >= 0.8, or if
+    effective_rank <= max(1.5, 2% of the largest possible rank).
 
     Args:
-        collapse: of all nodes, from `collapse_by_type`.
+        collapse: result of `collapse_by_type` for all nodes.
         graph: on the CPU.
         embedding_dim: D.
     """
@@ -96,9 +96,9 @@ def _collapse(rows: Tensor) -> dict[str, float | None]:
     singular = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
     fraction = singular / singular.sum().clamp(min=torch.finfo(torch.float64).tiny)
     entropy = -torch.special.xlogy(fraction, fraction).sum()
-    # |sum of unit vectors|^2 counts every ordered pair, and each node with itself.
+    # |sum of unit vectors|^2 is the sum of cosines over all ordered pairs and pairs (i, i).
     pairs = num_rows * (num_rows - 1)
-    to_itself = int(rows.any(dim=1).sum())  # 1 each, but 0 for a row of zeros
+    to_itself = int(rows.any(dim=1).sum())  # cosines of (i, i): 1 each, but 0 for a row of zeros
     cosine = ((direction @ direction).item() - to_itself) / pairs if pairs else None
     return {"mean_cosine": cosine, "effective_rank": float(entropy.exp())}
 
@@ -106,11 +106,11 @@ def _collapse(rows: Tensor) -> dict[str, float | None]:
 def check_batch(
     z: Tensor, rows: Tensor, graph: KnowledgeGraph, epoch: int, num_epochs: int
 ) -> dict[str, float | None]:
-    """Check the embeddings of a batch, in the first, every tenth and the last epoch.
+    """Compute the collapse of a batch's embeddings in the first, every tenth and the last epoch.
 
     Args:
-        z: shape (M, D), embeddings of the rows.
-        rows: shape (M,), nodes, ascending, on the CPU.
+        z: shape (M, D), embeddings.
+        rows: shape (M,), the node of each embedding, ascending, on the CPU.
         graph: on the CPU.
         epoch: counted from 1.
         num_epochs: number of the last epoch.

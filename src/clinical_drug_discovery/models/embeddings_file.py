@@ -1,4 +1,4 @@
-"""Reading and writing of embeddings and other tables: CSV, Parquet or .npy.
+"""Read and write embeddings (CSV, Parquet or .npy), and write other tables (CSV or Parquet).
 
 Columns of embeddings: node_id, node_name, node_type, embedding, node_index, node_source; rows are
 sorted by node_index.
@@ -23,9 +23,9 @@ from ..system.machine import empty_cache
 
 SUFFIXES = (".csv", ".parquet", ".npy")
 COLUMNS = ("node_id", "node_name", "node_type", "embedding", "node_index", "node_source")
-_CHUNK_FLOATS = 2**19  # numbers of a chunk, 2 MB: 1024 rows of 512 dimensions
-_TABLE_ROWS = 65_536  # rows of a Parquet row group in a table without embeddings
-_READ_ROWS = 4096  # rows of CSV that are read at a time
+_CHUNK_FLOATS = 2**19  # numbers per chunk (2 MiB): 1024 rows of 512 dimensions
+_TABLE_ROWS = 65_536  # rows per Parquet row group in a table without embeddings
+_READ_ROWS = 4096  # CSV rows read at a time
 
 
 def check_output(path: Path, suffixes: tuple[str, ...] = SUFFIXES) -> None:
@@ -40,7 +40,7 @@ def check_output(path: Path, suffixes: tuple[str, ...] = SUFFIXES) -> None:
     if path.is_dir():
         raise InputError(f"output (got {path}) is a directory")
     try:
-        directory = path.resolve().parent  # the target of a link is written, not the link
+        directory = path.resolve().parent  # for a link, the target is written
     except (OSError, RuntimeError):
         raise InputError(f"output (got {path}) is a circular link") from None
     check_writable("output", directory)
@@ -52,7 +52,7 @@ def check_table_output(path: Path) -> None:
 
 
 def write_tables(path: Path, tables: Iterator[pl.DataFrame]) -> int:
-    """Write tables one below the other to a file, which gets its name when it is complete.
+    """Append tables to a temporary file, and give it the name `path` when it is complete.
 
     Args:
         path: .csv or .parquet.
@@ -85,14 +85,14 @@ def output_files(path: Path) -> list[Path]:
 
 
 def index_path(path: Path) -> Path:
-    """Return the path of the index of a .npy file, with the nodes' ids and names."""
+    """Return the path of a .npy file's index, a CSV file with the nodes' ids and names."""
     return path.with_name(f"{path.stem}_index.csv")
 
 
 def write_embeddings(path: Path, nodes: pl.DataFrame, embeddings: Tensor) -> int:
-    """Write one row per node, sorted by node_index, to a file that gets its name when complete.
+    """Write one row per node, sorted by node_index.
 
-    Rows are sorted chunk by chunk, so this takes the memory of a few chunks for any N and D.
+    Only a few chunks of sorted rows are in memory at a time. The file appears once complete.
 
     Args:
         path: .csv (the embedding as a JSON list that parses back to the same float32), .parquet
@@ -146,12 +146,12 @@ def _write_parquet(
     path: Path,
     tables: Iterator[pl.DataFrame],
     num_rows: int,
-    compression: Literal["lz4", "zstd"] = "lz4",  # floats hardly shrink, so the fastest
+    compression: Literal["lz4", "zstd"] = "lz4",  # the fastest, because floats hardly shrink
 ) -> None:
-    """Write one row group per table with polars' streaming engine, which asks for the tables."""
+    """Write one row group per table. Polars' streaming engine takes the tables one by one."""
     first = next(tables)
 
-    def source(*_: Any) -> Iterator[pl.DataFrame]:  # no projection: a sink asks for all columns
+    def source(*_: Any) -> Iterator[pl.DataFrame]:  # ignores arguments: a sink needs all columns
         yield first
         yield from tables
 
@@ -161,7 +161,7 @@ def _write_parquet(
 
 
 def _write_csv(path: Path, tables: Iterator[pl.DataFrame], num_rows: int) -> None:
-    """Write chunk by chunk; the text of a chunk takes about 24 bytes a number."""
+    """Write one table after the other. The text of a table takes about 24 bytes per number."""
     with path.open("wb") as file:
         for i, table in enumerate(tables):
             table.with_columns(_as_json("embedding")).write_csv(file, include_header=i == 0)

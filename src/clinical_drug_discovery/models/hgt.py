@@ -1,8 +1,8 @@
 """The Heterogeneous Graph Transformer (HGT) with a learned vector per node.
 
 Notation: N nodes, M target rows of a block, T node types, R edge types, C hidden channels in H
-heads of d, D embedding dimensions. In the kernels' arrays heads are padded, and have P channels in
-all.
+heads of d, D embedding dimensions. The kernels pad the heads; all padded heads together have P
+channels.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from .layers import TypedLinear, layer_norm_backward_from_result, layer_norm_wit
 
 
 class Hgt(nn.Module):
-    """Input maps per node type, a stack of `HgtLayer`, and output maps per node type.
+    """An input map per node type, a stack of `HgtLayer`, and an output map per node type.
 
-    Every node has a learned vector as input: with one input per type, attention would average equal
-    vectors. The output map ends in layer normalisation without parameters, as each layer does, so
-    all embeddings have length sqrt(D). Kept for the backward pass of a hidden layer are its input
-    and the result of its attention, (N, C) each.
+    Each node has a learned input vector: with one input per type, attention would average equal
+    vectors. Each layer and the output map end in layer normalization without parameters, so all
+    embeddings have length sqrt(D). A hidden layer keeps two (N, C) buffers for the backward pass:
+    the layer's input and the result of the attention.
     """
 
     def __init__(
@@ -64,9 +64,9 @@ class Hgt(nn.Module):
         """Embed the target rows of a block.
 
         Args:
-            hidden: all nodes, for every layer but the last.
-            target: the M rows that are wanted, for the last layer.
-            vectors: shape (N, C), the vectors of the blocks' nodes; `node_embedding` if None.
+            hidden: block of all nodes, for all layers except the last.
+            target: block of the M rows to embed, for the last layer.
+            vectors: shape (N, C), input vectors of the graph's nodes; None: `node_embedding`.
 
         Returns:
             shape (M, D).
@@ -80,10 +80,10 @@ class Hgt(nn.Module):
         return embeddings
 
     def begin_stage(self, index: int, x: Tensor, backend: Backend) -> None:
-        """Prepare nothing: keys and values of all node types would not fit into memory."""
+        """Do nothing: keys and values of all node types would take too much memory."""
 
     def apply_stage(self, index: int, x: Tensor, begun: None, block: Block) -> Tensor:
-        """Apply the input maps, one of the layers, or the output maps to a block's target rows."""
+        """Apply the input map, one layer, or the output map to a block's target rows."""
         if index == 0:
             result: Tensor = self.project(own_rows(x, block.rows), block)
         elif index <= len(self.layers):
@@ -99,11 +99,11 @@ class Hgt(nn.Module):
 class HgtLayer(nn.Module):
     """One layer of "Heterogeneous Graph Transformer" (arXiv:2003.01332), eq. 3 to 5.
 
-    With a = the attention of `ops.attention` and g = sigmoid(skip), per node type:
+    With a = the result of `ops.attention`, and g = sigmoid(skip) of the node type:
 
         x' = norm(g out(gelu(a)) + (1 - g) x)
 
-    `norm` is layer normalisation without parameters, which the paper does not have.
+    `norm` is layer normalization without parameters, which the paper does not have.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class HgtLayer(nn.Module):
         self.skip = nn.Parameter(torch.ones(num_types))
 
     def weights(self) -> tuple[Tensor, ...]:
-        """Return the weights in the order in which the layer takes them."""
+        """Return the weights in the order of the arguments of `_Layer.apply`."""
         of_attention = self.kqv.weight, self.kqv.bias, self.attention, self.message, self.prior
         return *of_attention, self.out.weight, self.out.bias, self.skip
 
@@ -133,7 +133,7 @@ class HgtLayer(nn.Module):
         """Compute the block's target rows from all source rows.
 
         Args:
-            x: shape (N, C), the nodes in order of their types.
+            x: shape (N, C), a vector for each node, ordered by node type.
             block: M target rows.
 
         Returns:
@@ -144,15 +144,14 @@ class HgtLayer(nn.Module):
 
 
 class _Layer(torch.autograd.Function):
-    """`HgtLayer` with attention and update in one, so that buffers are used again.
+    """`HgtLayer` as one autograd function, so that attention and update share buffers.
 
-    Kept for the backward pass are x, the result of the attention, and the layer's result, which the
-    next layer keeps as well. The incoming gradient is overwritten by the gradient by the attention
-    and then by the one by the queries. Left to autograd, a layer of all nodes takes five more
-    (N, C) buffers, 0.6 GiB on PrimeKG.
+    Three arrays are kept for the backward pass: x, the result of the attention, and the layer's
+    result, which the next layer keeps as well. The backward pass overwrites the incoming gradient.
+    Plain autograd takes five more (N, C) buffers for a layer of all nodes, 0.6 GiB on PrimeKG.
 
-    So the incoming gradient must belong to the layer alone: a caller that passes one to
-    torch.autograd.grad, or uses the output twice, has to copy it.
+    So nothing else may use the incoming gradient: a caller that passes a gradient to
+    torch.autograd.grad, or uses the output twice, has to copy the gradient.
     """
 
     @staticmethod
@@ -162,12 +161,12 @@ class _Layer(torch.autograd.Function):
         own = own_rows(x, block.rows)
         out, ctx.scale = _update(attended, own, weights[5:], block, parameters.dim)
         ctx.save_for_backward(x, *weights)
-        # With all nodes it waits for the layers above: stored as rows for edges to gather are.
+        # With all nodes, later layers run before `attended` is used: keep it in the storage dtype.
         stored = block.backend.storage_dtype(x.dtype)
         if isinstance(block.rows, slice) and stored != x.dtype:
             attended = empty(x, *attended.shape, dtype=stored).copy_(attended)
         ctx.attended = attended
-        ctx.block, ctx.out = block, out.detach()  # out itself would keep its own context alive
+        ctx.block, ctx.out = block, out.detach()  # out itself would keep ctx alive
         return out
 
     @staticmethod
@@ -176,7 +175,7 @@ class _Layer(torch.autograd.Function):
         x, *weights = ctx.saved_tensors
         block, attended, out = ctx.block, ctx.attended, ctx.out
         parameters = Parameters.padded(block.backend, *weights[:5])
-        # Overwritten below: a second backward pass must fail, not mislead.
+        # These are overwritten below: a second backward pass must fail, not return wrong gradients.
         del ctx.attended, ctx.out
         fits = attended.shape == grad.shape and grad.is_contiguous()
         grad_attended = grad if fits else empty(grad, *attended.shape)
@@ -205,12 +204,12 @@ def _update(
     Args:
         attended: shape (M, P), the result of the attention.
         own: shape (M, C), the block's target rows of x.
-        weights: output map, its bias, and skip of each node type, shapes (T, C, C), (T, C), (T,).
+        weights: weight and bias of the output map, and skip: shapes (T, C, C), (T, C), (T,).
         block: M target rows.
         head_dim: d.
 
     Returns:
-        x', shape (M, C), and the factors by which its rows were normalised, shape (M, 1).
+        x', shape (M, C), and 1 / standard deviation of each row before `norm`, shape (M, 1).
     """
     weight, bias, skip = weights
     out = empty(own, *own.shape)
@@ -231,20 +230,20 @@ def _update_backward(
     head_dim: int,
     results: tuple[Tensor, Tensor, Tensor],
 ) -> list[Tensor]:
-    """Compute the gradients of `_update`; no product is computed a second time.
+    """Compute the gradients of `_update` without repeating its matrix products.
 
     Args:
-        grad: shape (M, C), the gradient by x'.
-        given: attended, own, x' and the scale of its rows.
+        grad: shape (M, C), the gradient with respect to x'.
+        given: attended, own, and the two results of `_update`.
         weights: as in `_update`.
         block: as in `_update`.
         head_dim: as in `_update`.
-        results: the gradients by attended, shape (M, P), and by own, shape (M, C), and the dot
-            products of each head's result and gradient, shape (M, H), are written to these. The
-            first may be `grad` itself, the second may be attended.
+        results: buffers to write: the gradients with respect to attended, shape (M, P), and own,
+            shape (M, C), and `delta` of `attend_backward`, shape (M, H). The first may be `grad`
+            itself, the second may be attended.
 
     Returns:
-        The gradients by the weights.
+        The gradients with respect to the weights.
     """
     attended, own, out, scale = given
     weight, _, skip = weights
@@ -254,10 +253,10 @@ def _update_backward(
         x, channels = own[rows], _cut(attended[rows].to(grad.dtype), own.shape[1], head_dim)
         gate = skip[t].sigmoid()
         grad_mixed = layer_norm_backward_from_result(grad[rows], out[rows], scale[rows])
-        # grad_mixed is orthogonal to 1, so the rows' mean does not matter:
+        # Each row of grad_mixed sums to 0, so the mean of a row of `mixed` does not matter:
         # grad_mixed . (mapped - x) = grad_mixed . (mixed - x) / gate.
         apart = torch.div(out[rows], scale[rows]).sub_(x)
-        # Summed by row first: the bits of a dot product depend on the number of threads.
+        # Sum each row first: the bits of a dot product depend on the number of threads.
         grads[2][t] += apart.mul_(grad_mixed).sum(dim=1).sum() * (1 - gate)
         grad_mapped = grad_mixed * gate
         grad_active, grad_weight, grad_bias = linear_gradients(
@@ -274,7 +273,7 @@ def _update_backward(
 
 
 def _cut(rows: Tensor, dim: int, head_dim: int) -> Tensor:
-    """Return the channels of heads without their padding, shape (m, C)."""
+    """Remove the padding of the heads: shape (m, C)."""
     if rows.shape[1] == dim:
         return rows
     heads: Tensor = rows.unflatten(1, (dim // head_dim, -1))
@@ -282,7 +281,7 @@ def _cut(rows: Tensor, dim: int, head_dim: int) -> Tensor:
 
 
 def _pad(rows: Tensor, width: int, head_dim: int) -> Tensor:
-    """Pad heads with zeros, shape (m, P)."""
+    """Pad the heads with zeros: shape (m, P)."""
     if rows.shape[1] == width:
         return rows
     heads = rows.unflatten(1, (-1, head_dim))

@@ -17,13 +17,13 @@ from ..system.machine import empty_cache
 from ..system.progress import Run
 from .collapse import Collapse, collapse_by_type, collapse_warnings
 
-_FINITE_ROWS = 8_192  # rows tested at a time: all at once would copy the embeddings
+_FINITE_ROWS = 8_192  # rows per test for NaN and infinity: a test copies the rows
 
 Begun = TypeVar("Begun")
 
 
 class LayeredModel(Protocol[Begun]):
-    """The part of a model that inference uses: stages that compute any block of rows."""
+    """The interface that inference needs: a model as a sequence of stages."""
 
     @property
     def node_embedding(self) -> Tensor:
@@ -34,7 +34,7 @@ class LayeredModel(Protocol[Begun]):
         """Name and output width of each stage, in order."""
 
     def begin_stage(self, index: int, x: Tensor, backend: Backend) -> Begun:
-        """Compute what all blocks of a stage need, once."""
+        """Return data that all blocks of a stage share. Called once per stage."""
 
     def apply_stage(self, index: int, x: Tensor, begun: Begun, block: Block) -> Tensor:
         """Return the output of a stage for a block's target rows, shape (M, D)."""
@@ -48,21 +48,21 @@ def embed_all(
     backend: Backend,
     on_stage: Callable[[str], None] = lambda name: None,
 ) -> Tensor:
-    """Compute one stage for all nodes, then the next, a chunk of nodes at a time.
+    """Compute one stage for all nodes, then the next. Each stage runs a chunk of nodes at a time.
 
-    The result equals the model's full forward pass, whatever the chunk size. All chunks have the
-    same size, because GPUs prepare operations for each shape, and may cross node types: HGT
-    computes the keys and values of all sources again for each chunk, so fewer chunks are faster.
-    At any moment only the input and the output of one stage exist, (N, C) and (N, D), and a few
-    buffers of (chunk_size, max(C, D)). HGT also needs 6 buffers of (n, C), for the n nodes of the
-    largest type, whatever the chunk size.
+    The result equals the model's full forward pass for any chunk size. All chunks have the same
+    size, because GPUs prepare operations for each shape. A chunk may contain several node types.
+    HGT computes the keys and values of all sources again for each chunk, so fewer chunks are
+    faster. Memory: the input (N, C) and output (N, D) of one stage, and a few buffers of shape
+    (chunk_size, max(C, D)). For any chunk size, HGT also needs 6 buffers of shape (n, C), where n
+    is the number of nodes of the largest type.
 
     Args:
         model: on the backend's device.
         graph: on the same device.
         chunk_size: nodes at a time.
-        backend: computes.
-        on_stage: is called with each stage's name before it.
+        backend: backend of the run.
+        on_stage: called with the name of each stage before the stage starts.
 
     Returns:
         shape (N, D), on the CPU.
@@ -81,7 +81,7 @@ def embed_all(
 
 
 def _even_chunks(num_nodes: int, chunk_size: int) -> Iterator[tuple[int, int]]:
-    """Yield starts and stops of ranges of one size that cover all nodes; the last may overlap."""
+    """Yield (start, stop) of equal ranges that cover all nodes; the last two may overlap."""
     count = -(-num_nodes // chunk_size)
     size = -(-num_nodes // count)
     for i in range(count):
@@ -99,19 +99,19 @@ def embed_nodes(
         model: on the backend's device.
         graph: on the CPU.
         chunk_size: nodes at a time.
-        backend: computes.
+        backend: backend of the run.
 
     Returns:
         The embeddings, shape (N, D), on the CPU, and the collapse check of each node type.
 
     Raises:
-        InputError: the embeddings hold NaN or infinity.
+        InputError: an embedding contains NaN or infinity.
     """
     run.progress.milestone("Layer-wise inference for memory efficiency")
     run.progress.milestone("Generating final embeddings with layer-wise computation...")
 
     def begin(stage: str) -> None:
-        run.peak.sample()  # what the stage before holds
+        run.peak.sample()  # memory in use at the end of the stage before
         run.progress.detail(f"{stage}...")
 
     with run.timed("inference"):

@@ -1,10 +1,10 @@
-"""Initial weights, and initial vectors of the nodes that reflect the graph's structure.
+"""Initial weights, and initial node vectors that reflect the graph's structure.
 
-The vectors are random projections of the graph's powers, after "Fast and Accurate Network
-Embeddings via Very Sparse Random Projection" (FastRP, arXiv:1908.11512), eq. 2 to 4. Each edge type
-counts equally: otherwise the 1,000 genes that share a drug's effects would outweigh its one target.
-Nodes with the same neighbors start with similar vectors. From random vectors, 100 steps of training
-do not bring drugs of one class together.
+The vectors are random projections of powers of the adjacency matrix, after "Fast and Accurate
+Network Embeddings via Very Sparse Random Projection" (FastRP, arXiv:1908.11512), eq. 2 to 4. All
+edge types have equal weight: otherwise 1,000 edges of one type would outweigh a drug's one target.
+Nodes with the same neighbors start with similar vectors. Training from random vectors does not
+bring drugs of one class together within 100 steps.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from torch import Tensor
 from ..graph.adjacency import adjacency, power, scale
 from ..graph.knowledge_graph import KnowledgeGraph
 
-_OWN = 0.25  # weight of a node's own random vector: no two nodes get the same result
-_ROWS = 8_192  # rows normalized at a time
+_OWN = 0.25  # weight of a node's own random vector, which keeps all nodes distinct
+_ROWS = 8_192  # rows per chunk
 
 
 def structural_vectors(graph: KnowledgeGraph, dim: int, generator: torch.Generator) -> Tensor:
-    """Return sums of random vectors over neighbors and over neighbors' neighbors.
+    """Return random vectors of all nodes, summed over neighbors and neighbors' neighbors.
 
-    Peak memory: three arrays of the result's size, and 8 bytes for each edge of a type.
+    Peak memory: three arrays of the result's size, and 8 bytes per edge of the largest type.
 
     Args:
         graph: on the CPU.
@@ -33,7 +33,7 @@ def structural_vectors(graph: KnowledgeGraph, dim: int, generator: torch.Generat
         generator: draws the random vectors.
 
     Returns:
-        shape (N, dim), float32, each row of length sqrt(dim).
+        shape (N, dim), float32. Each row has length sqrt(dim).
     """
     own = torch.randn(graph.num_nodes, dim, generator=generator)
     near = _step(graph, own)
@@ -42,7 +42,7 @@ def structural_vectors(graph: KnowledgeGraph, dim: int, generator: torch.Generat
         for start in range(first, stop, _ROWS):
             part = slice(start, min(start + _ROWS, stop))
             near[part] += far[part] + _OWN * _unit(own[part])
-        # The mean of a type tells none of its nodes apart. Numpy sums in one order, whatever the
+        # Subtract the type's mean, which all its nodes share. Numpy sums in the same order for any
         # number of threads.
         if stop - first > 1:
             shared = near[first:stop].numpy().mean(axis=0, dtype=np.float64)
@@ -52,9 +52,9 @@ def structural_vectors(graph: KnowledgeGraph, dim: int, generator: torch.Generat
 
 
 def _step(graph: KnowledgeGraph, x: Tensor) -> Tensor:
-    """Sum x over neighbors, normalized to length 1 for each edge type and then in all.
+    """Sum x over the neighbors of each edge type, normalize the sums, add them, and normalize.
 
-    Neighbors of high degree get a smaller weight. Nodes without edges get 0.
+    Neighbors with many edges get a smaller weight. Nodes without edges get 0.
     """
     total = torch.zeros_like(x)
     for r, (src_type, dst_type) in enumerate(graph.endpoint_types):
@@ -73,6 +73,6 @@ def _unit(x: Tensor) -> Tensor:
 
 
 def uniform(shape: tuple[int, ...], in_dim: int, generator: torch.Generator) -> Tensor:
-    """Draw uniform weights that keep the variance of an input of `in_dim` numbers."""
+    """Draw uniform weights of variance 1 / in_dim, so that a map keeps the variance of inputs."""
     bound = (3.0 / in_dim) ** 0.5
     return torch.empty(shape).uniform_(-bound, bound, generator=generator)

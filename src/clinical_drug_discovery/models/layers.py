@@ -1,4 +1,4 @@
-"""Layers that the models share: layer normalisation, a linear map per node type, DistMult.
+"""Layers that the models share: layer normalization, a linear map per node type, DistMult.
 
 Notation: M rows, T node types, C and D columns of input and output, R relations.
 """
@@ -18,12 +18,12 @@ from ..ops.linear import linear, linear_gradients
 from .initialisation import uniform
 
 _EPS = 1e-5
-_MEAN = 0.5  # mean of a relation's first weights, in standard deviations
-_FIRST_WEIGHT = 3.0  # their root mean square: the softmax of random embeddings is sharp enough then
+_MEAN = 0.5  # mean / standard deviation of a relation's initial weights
+_FIRST_WEIGHT = 3.0  # root mean square of a relation's initial weights: makes the softmax sharp
 
 
 def layer_norm(x: Tensor) -> Tensor:
-    """Normalise each row to mean 0 and length sqrt(C).
+    """Normalize each row to mean 0 and length sqrt(C).
 
     "Layer Normalization" (arXiv:1607.06450), eq. 3 and 4, without gain and bias.
     """
@@ -31,19 +31,19 @@ def layer_norm(x: Tensor) -> Tensor:
 
 
 def layer_norm_with_scale(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Normalise each row; return the rows and 1 / standard deviation of each, shape (m, 1)."""
+    """Return the normalized rows, and 1 / standard deviation of each row, shape (m, 1)."""
     out, _, scale = torch.native_layer_norm(x, x.shape[1:], None, None, _EPS)
     return out, scale
 
 
 def layer_norm_backward(grad: Tensor, x: Tensor) -> Tensor:
-    """Return the gradient of `layer_norm` by x, from the one by its result."""
+    """Return the gradient with respect to x, given the one with respect to `layer_norm(x)`."""
     _, mean, scale = torch.native_layer_norm(x, x.shape[1:], None, None, _EPS)
     return _layer_norm_backward(grad, x, mean, scale)
 
 
 def layer_norm_backward_from_result(grad: Tensor, out: Tensor, scale: Tensor) -> Tensor:
-    """Return the same from what `layer_norm_with_scale` returned, without x."""
+    """Return the same gradient, given the results of `layer_norm_with_scale` instead of x."""
     mean, one = torch.zeros_like(scale), torch.ones_like(scale)
     return _layer_norm_backward(grad, out, mean, one).mul_(scale)
 
@@ -56,7 +56,7 @@ def _layer_norm_backward(grad: Tensor, x: Tensor, mean: Tensor, scale: Tensor) -
 
 
 class TypedLinear(nn.Module):
-    """A linear map of its own for each node type, with layer normalisation after it if wanted."""
+    """One linear map per node type. Layer normalization follows if `norm` is set."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class TypedLinear(nn.Module):
 
         Args:
             x: shape (M, C), the block's target rows.
-            block: says which rows are of which type.
+            block: knows the node type of each row.
 
         Returns:
             shape (M, D). Kept for the backward pass: x.
@@ -87,7 +87,7 @@ class TypedLinear(nn.Module):
 
 
 class _TypedLinear(torch.autograd.Function):
-    """`TypedLinear`, a few thousand rows at a time; the backward pass recomputes the map."""
+    """`TypedLinear`, a few thousand rows at a time. With `norm`, backward repeats the product."""
 
     @staticmethod
     def forward(
@@ -125,13 +125,13 @@ class DistMult(nn.Module):
 
     "Embedding Entities and Relations for Learning and Inference in Knowledge Bases"
     (arXiv:1412.6575), eq. 2 with a diagonal matrix. It is symmetric, as the facts are. The division
-    keeps the scores of random vectors near `_FIRST_WEIGHT`, whatever D. Scores rank the targets of
-    one source and relation; they are not probabilities.
+    by sqrt(D) keeps the scores of random vectors near `_FIRST_WEIGHT` for any D. Scores rank the
+    targets of one source and relation; they are not probabilities.
 
-    A relation's weights start at random, with a mean of half their standard deviation. If all were
-    equal, each fact would pull its endpoints together in every dimension: the drugs nearest to a
-    statin would be those that must not be taken with it, instead of those with the same targets.
-    With a mean of 0 training is slower, because nearby nodes start with similar vectors.
+    The initial weights of a relation are random, and their mean is half their standard deviation.
+    With equal weights, each fact would pull its endpoints together in every dimension: the nearest
+    drugs of a statin would be drugs that interact with it, instead of drugs with the same targets.
+    With mean 0, training is slower, because neighbors start with similar vectors.
     """
 
     def __init__(self, num_relations: int, dim: int, generator: torch.Generator) -> None:

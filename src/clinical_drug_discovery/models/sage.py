@@ -22,13 +22,13 @@ from .layers import layer_norm, layer_norm_backward
 
 
 class GraphSage(nn.Module):
-    """A stack of `SageLayer` over a learned vector per node, so that no two nodes look alike.
+    """A stack of `SageLayer` over a learned vector per node.
 
     Hidden layers: h_l = h_{l-1} + norm(relu(layer(h_{l-1}))). Last layer: z = norm(layer(h)).
-    `norm` is layer normalisation without parameters, in place of the L2 normalisation of Alg. 1,
-    line 7: it also removes the common positive direction that ReLU leaves, along which embeddings
-    would collapse. The sum carries a node's own vector past the averages. All embeddings have
-    length sqrt(D).
+    `norm` is layer normalization without parameters. It replaces the L2 normalization of Alg. 1,
+    line 7, because it also removes the positive direction that ReLU leaves in all rows. Otherwise
+    embeddings would collapse to this direction. The residual sum preserves each node's own vector.
+    All embeddings have length sqrt(D).
     """
 
     def __init__(
@@ -50,9 +50,9 @@ class GraphSage(nn.Module):
         """Embed the target rows of a block.
 
         Args:
-            hidden: all nodes (`full_block`), for every layer but the last.
-            target: the M rows that are wanted, for the last layer.
-            vectors: shape (N, C), the vectors of the blocks' nodes; `node_embedding` if None.
+            hidden: block of all nodes (`full_block`), for all layers except the last.
+            target: block of the M rows to embed, for the last layer.
+            vectors: shape (N, C), input vectors of the graph's nodes; None: `node_embedding`.
 
         Returns:
             shape (M, D). Kept for the backward pass: one (N, C) buffer per hidden layer.
@@ -65,7 +65,7 @@ class GraphSage(nn.Module):
         return layer_norm(last(x, target))
 
     def begin_stage(self, index: int, x: Tensor, backend: Backend) -> Tensor:
-        """Return the rows that edges gather in a stage: x, in a hidden layer mapped."""
+        """Return the rows that edges gather: x in the last layer, W_neighbor x in hidden layers."""
         if index == len(self.layers) - 1:
             return packed(x, backend)
         return _messages(x, self._layers()[index].weight_neighbor, backend)
@@ -113,7 +113,7 @@ class SageLayer(nn.Module):
 
 
 class _Layer(torch.autograd.Function):
-    """`SageLayer`, with one (N, C) gradient for the rows themselves and for their neighbours."""
+    """`SageLayer` with one (N, C) gradient buffer, shared by target rows and neighbors."""
 
     @staticmethod
     def forward(
@@ -164,10 +164,10 @@ class _Layer(torch.autograd.Function):
 class _HiddenLayers(torch.autograd.Function):
     """All hidden layers of `GraphSage` for all nodes, in less memory than autograd takes.
 
-    Of each layer only relu(layer(x)) is kept, which the backward pass overwrites by its gradient;
-    inputs are added up again from these. The result is the only other (N, C) buffer of the forward
-    pass. The backward pass changes the incoming gradient in place and adds half of one. Left to
-    autograd, a layer takes seven, 0.9 GB on PrimeKG.
+    The forward pass keeps one (N, C) buffer per layer, relu(layer(x)), and the result. The backward
+    pass computes each layer's input again from these buffers, and overwrites each buffer with a
+    gradient. It changes the incoming gradient in place, and needs half an (N, C) buffer more. Plain
+    autograd takes seven (N, C) buffers per layer, 0.9 GB on PrimeKG.
     """
 
     @staticmethod
@@ -192,7 +192,7 @@ class _HiddenLayers(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, *weights = ctx.saved_tensors
         kept, block, backend = ctx.kept, ctx.block, ctx.block.backend
-        del ctx.kept  # overwritten below: a second backward pass must fail, not mislead
+        del ctx.kept  # overwritten below: a second backward pass must fail, not return wrong values
         grad = grad.contiguous()
         grads: list[Tensor] = []
         for weight_self, weight_neighbor, _ in reversed(_by_layer(weights)):
@@ -219,7 +219,7 @@ class _HiddenLayers(torch.autograd.Function):
 
 
 def _messages(x: Tensor, weight: Tensor, backend: Backend) -> Tensor:
-    """Map rows before they are averaged: then the map's gradient needs no mean to be kept."""
+    """Map rows before the mean, so that the mean need not be kept for the map's gradient."""
     width = len(weight)
     dtype = backend.storage_dtype(x.dtype)
     messages = zeros(x, len(x), backend.padded(width), dtype=dtype)

@@ -1,15 +1,15 @@
 """HGT's attention over all edge types at once: exact, without any edge-sized buffer.
 
-"Heterogeneous Graph Transformer" (arXiv:2003.01332), eq. 3 and 4 and the sum of eq. 2. For an edge
-of type r from node j to node i, logit = q_i . (A_r k_j) prior_r / sqrt(d). The softmax is over ALL
-incoming edges of i, across edge types. The result is the sum of attention weight times M_r v_j, and
-0 for a node without edges.
+"Heterogeneous Graph Transformer" (arXiv:2003.01332), eq. 2 to 4. For an edge of type r from node j
+to node i, logit = q_i . (A_r k_j) prior_r / sqrt(d). The softmax of node i is over all edges into
+i, of all types. The result of node i is the sum of attention weight times M_r v_j over these edges,
+and 0 for a node without edges.
 
-The edge types are processed one after the other, grouped by their source type, with a running
-maximum and a running denominator for each row and head (online softmax).
+The edge types are processed one after the other, grouped by source type. Each target row and head
+has a running maximum and a running denominator (online softmax).
 
-Notation: N nodes, M target rows, T node types, R edge types, H heads of d channels, C = H d. In the
-kernels' arrays heads are padded to D channels, and P = H D.
+Notation: N nodes, M target rows, T node types, R edge types, H heads of d channels, C = H d. The
+kernels pad each head to D channels, and P = H D. The torch backend has D = d.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from .mean import own_rows
 
 @dataclass(frozen=True)
 class Parameters:
-    """The weights of one layer's attention, with heads padded to whole vectors of the kernels."""
+    """The weights of one layer's attention, with each head padded from d to D channels."""
 
-    weight: Tensor  #: shape (T, 3 P, C): keys, queries and values of each node type
+    weight: Tensor  #: shape (T, 3 P, C): maps of each node type to keys, queries and values
     bias: Tensor  #: shape (T, 3 P)
     attention: Tensor  #: shape (R, H, D, D): A of each edge type and head
     message: Tensor  #: shape (R, H, D, D): M of each edge type and head
     scale: Tensor  #: shape (R, H): prior / sqrt(d)
-    dim: int  #: d; D is the next multiple of a vector's length
+    dim: int  #: d, the channels of a head without padding
 
     @staticmethod
     def padded(
@@ -51,10 +51,10 @@ class Parameters:
         message: Tensor,
         prior: Tensor,
     ) -> Parameters:
-        """Pad the heads of weights with D = d; nothing is copied where no padding is needed.
+        """Pad the heads of the weights from d to D channels; copy none of them if D = d.
 
         Args:
-            backend: decides on the padding.
+            backend: determines D.
             weight: shape (T, 3 C, C).
             bias: shape (T, 3 C).
             attention: shape (R, H, d, d).
@@ -73,7 +73,7 @@ class Parameters:
         return Parameters(weight, bias, attention, message, prior / dim**0.5, dim)
 
     def cut(self, grads: Parameters) -> tuple[Tensor, ...]:
-        """Return the gradients by the arguments of `padded`, from those by its result."""
+        """Convert gradients of the padded weights to gradients of the arguments of `padded`."""
         num_heads, dim = self.attention.shape[1], self.dim
         parts = (3, num_heads, -1)
         return (
@@ -88,11 +88,11 @@ class Parameters:
 def attend(x: Tensor, parameters: Parameters, block: Block) -> tuple[Tensor, Tensor]:
     """Compute the attention of a block's target rows to their sources, without autograd.
 
-    Peak beside the result: the queries and the buffers of one source type.
+    Peak memory besides the result: the queries, and buffers for the largest source type.
 
     Args:
-        x: shape (N, C), the nodes in order of their types.
-        parameters: of the layer.
+        x: shape (N, C), a vector for each node, ordered by node type.
+        parameters: weights of the layer's attention.
         block: M target rows.
 
     Returns:
@@ -134,12 +134,12 @@ def attend_backward(
         parameters: as in `attend`.
         block: as in `attend`.
         log_total: shape (M, H), from `attend`.
-        delta: shape (M, H), dot products of each head's result and gradient.
-        grad: shape (M, P), the gradient by the result; overwritten by the one by the queries.
-        grad_x: shape (N, C); the gradient by x is added.
+        delta: shape (M, H), the dot product of result and gradient for each row and head.
+        grad: shape (M, P), the gradient with respect to the result; overwritten.
+        grad_x: shape (N, C); the gradient with respect to x is added to it.
 
     Returns:
-        The gradients by `parameters`.
+        The gradients with respect to `parameters`.
     """
     stream, backend = _Stream(x, parameters, block), block.backend
     num_rows, width = grad.shape
@@ -190,17 +190,17 @@ def attend_backward(
 
 
 def head_dots(a: Tensor, b: Tensor, num_heads: int) -> Tensor:
-    """Return the dot products of the heads of two arrays of rows, shape (m, H)."""
+    """Return the dot product of a and b for each row and head, shape (m, H)."""
     shape = (num_heads, a.shape[1] // num_heads)
     dots: Tensor = (a * b).unflatten(1, shape).sum(dim=-1)
     return dots
 
 
 class _Stream:
-    """One pass over the edge types, with buffers for one source type.
+    """One pass over the edge types, with buffers that hold one source type at a time.
 
-    The next type uses the buffers again: fresh memory has to be cleared by the system each time,
-    which took a fifth of a backward pass.
+    All source types use the same buffers. The system clears new memory: new buffers for each type
+    took a fifth of a backward pass.
     """
 
     def __init__(self, x: Tensor, parameters: Parameters, block: Block) -> None:
@@ -215,13 +215,13 @@ class _Stream:
             "heads": block.backend.product_dtype(x.dtype),
             "kv": stored,
             "grad heads": x.dtype,
-            "grad kv": stored,  # the kernels round each sum once
+            "grad kv": stored,  # the kernels round once per sum, not once per edge
         }
-        #: columns of the keys and of the values in the output of the maps
+        #: positions of keys and of values among the 3 P rows of `Parameters.weight`
         self.columns = slice(0, self.width), slice(2 * self.width, 3 * self.width)
 
     def by_source_type(self) -> list[tuple[int, list[int]]]:
-        """Return the source types with their edge types that lead to rows of the block."""
+        """Return each source type with the edge types that lead from it to rows of the block."""
         groups: dict[int, list[int]] = {}
         for r, (src_type, dst_type) in enumerate(self.block.graph.endpoint_types):
             if self.block.row_ptr[dst_type] < self.block.row_ptr[dst_type + 1]:
@@ -229,7 +229,7 @@ class _Stream:
         return list(groups.items())
 
     def buffer(self, name: str, node_type: int) -> Tensor:
-        """Return the buffer of a name for the nodes of a type, shape (n, 2, P)."""
+        """Return the named buffer, cut to the n nodes of a type: shape (n, 2, P)."""
         if name not in self._buffers:
             dtype = self._dtypes[name]
             self._buffers[name] = empty(self.x, self._most, 2, self.width, dtype=dtype)
@@ -237,20 +237,20 @@ class _Stream:
         return self._buffers[name][: last - first]
 
     def own(self, rows: slice) -> Tensor:
-        """Return some of the block's target rows of x, shape (m, C)."""
+        """Return the vectors of m of the block's target rows, shape (m, C)."""
         if isinstance(self.block.rows, slice):
             return self.x[self.block.rows][rows]
         return own_rows(self.x, self.block.rows[rows])
 
     def queries(self, out: Tensor) -> None:
-        """Write the queries of the target rows, shape (M, P)."""
+        """Write the queries of all target rows to `out`, shape (M, P)."""
         columns = slice(self.width, 2 * self.width)
         for t, rows in self.block.typed_rows:
             weight, bias = self.parameters.weight[t, columns], self.parameters.bias[t, columns]
             linear_into(out[rows], self.own(rows), weight, bias, self.block.backend)
 
     def maps(self, node_type: int) -> tuple[Tensor, Tensor]:
-        """Return weight and bias of keys and values, shapes (2 P, C) and (2 P,)."""
+        """Return the weight and bias that make keys and values: shapes (2 P, C) and (2 P,)."""
         parts = (self.parameters.weight, self.parameters.bias)
         weight, bias = (torch.cat([p[node_type, at] for at in self.columns]) for p in parts)
         return weight, bias
@@ -262,7 +262,7 @@ class _Stream:
         linear_into(out, self.x[nodes], *self.maps(src_type), self.block.backend)
 
     def mapped(self, edge_type: int) -> Tensor:
-        """Return keys and values of an edge type's sources, mapped by it, shape (n, 2, P)."""
+        """Return A_r k and M_r v for the sources of an edge type r, shape (n, 2, P)."""
         src_type = self.block.graph.endpoint_types[edge_type][0]
         heads, kv = self.buffer("heads", src_type), self.buffer("kv", src_type)
         self.operations.map_heads(
@@ -271,11 +271,11 @@ class _Stream:
         return kv
 
     def matrices(self, edge_type: int) -> Tensor:
-        """Return the maps of the heads of keys and then of values, shape (2 H, D, D)."""
+        """Return A of all heads, then M of all heads, for an edge type: shape (2 H, D, D)."""
         parts = self.parameters.attention, self.parameters.message
         return torch.cat([matrices[edge_type] for matrices in parts])
 
     def sources(self, edge_type: int) -> Tensor | slice:
-        """Return the nodes with edges of a type; on GPUs all nodes of their node type."""
+        """Return the sources of edges of a type; on GPUs, all nodes of the source type."""
         graph = self.block.graph
         return slice(None) if needs_fixed_shapes(graph.device) else graph.sources[edge_type]

@@ -1,8 +1,8 @@
-"""The backend of a run: on which device it computes, and with which of two implementations.
+"""The backend of a run: the device, and the implementation of operations on edges.
 
-The choice is made once, by `choose_backend`, and travels with every `Block`. The kernels are
-compiled for the CPU (`ops.cpu`). The torch backend (`ops.reference`) runs on every device. It also
-runs small graphs on the CPU, where compiling takes longer than training.
+`choose_backend` makes the choice once per run, and every `Block` holds it. The kernels (`ops.cpu`)
+are compiled for the CPU. The torch backend (`ops.reference`) runs on every device. On the CPU it
+runs small graphs, because compiling the kernels would take longer than training.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from functools import cache
 
 import torch
 
-MIN_KERNEL_EDGES = 50_000  #: directed edges of the smallest graph for which kernels are compiled
-LANES = 16  #: numbers in a vector of the kernels
-MOST_ROWS = 4096  # rows of a chunk: 4 MiB with 256 float32 columns, so a few chunks stay in cache
-FEW_ROWS = 64  # a chunk of fewer rows may have any size
+MIN_KERNEL_EDGES = 50_000  #: graphs with at least this many directed edges use the kernels
+LANES = 16  #: numbers per vector in the kernels
+MOST_ROWS = 4096  # most rows per chunk: 4 MiB with 256 float32 columns; a few chunks fit the cache
+FEW_ROWS = 64  # only chunks with fewer rows than this may have any size
 
 
 @dataclass(frozen=True)
 class Backend:
-    """Where and how operations are computed."""
+    """The device and the implementation of a run's operations."""
 
     device: torch.device
     kernels: bool  #: True: the compiled CPU kernels; False: torch's own operations
 
     def storage_dtype(self, dtype: torch.dtype) -> torch.dtype:
-        """Return the dtype in which rows are stored for edges to gather.
+        """Return the dtype of the stored rows that edges gather.
 
         The kernels store float32 rows in bfloat16, which halves the bytes to read. Sums are always
         in `dtype`.
@@ -43,15 +43,15 @@ class Backend:
         return torch.bfloat16 if half else dtype
 
     def padded(self, width: int) -> int:
-        """Return the number of columns in which rows of a width are stored."""
+        """Return the number of columns of stored rows, given the number of columns in use."""
         return padded(width) if self.kernels else width
 
     def row_chunks(self, start: int, stop: int) -> Iterator[slice]:
         """Cut start:stop into chunks whose rows fit into the cache.
 
-        With the kernels chunks have 4096 rows, then halves of that, and fewer than 64 at last.
-        oneDNN prepares a product for each shape that it sees and keeps it. Last chunks of any size
-        cost 0.3 s and 30 MB in an epoch of HGT on PrimeKG.
+        With the kernels, chunks have 4096 rows, then smaller powers of two, and the last has fewer
+        than 64: oneDNN prepares and keeps a product for each shape. Last chunks of arbitrary size
+        took 0.3 s and 30 MB per epoch of HGT on PrimeKG.
         """
         size = MOST_ROWS
         while start < stop:
@@ -65,7 +65,7 @@ class Backend:
 def choose_backend(device: torch.device, num_edges: int) -> Backend:
     """Choose the backend for a graph.
 
-    The choice depends on the device and the graph's size alone, never on what is compiled already.
+    The choice depends only on the arguments, not on which kernels are already compiled.
 
     Args:
         device: where to compute.
@@ -78,7 +78,7 @@ def choose_backend(device: torch.device, num_edges: int) -> Backend:
 def has_bfloat16_products() -> bool:
     """Return whether torch multiplies bfloat16 faster than float32 on this CPU.
 
-    It does not where ATEN_CPU_CAPABILITY forbids AVX-512.
+    The answer is False if ATEN_CPU_CAPABILITY forbids AVX-512.
     """
     if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
         return False
@@ -87,5 +87,5 @@ def has_bfloat16_products() -> bool:
 
 
 def padded(width: int) -> int:
-    """Return the next multiple of the kernels' vector length."""
+    """Return `width` rounded up to a multiple of `LANES`."""
     return -(-width // LANES) * LANES

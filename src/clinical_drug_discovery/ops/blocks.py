@@ -1,8 +1,8 @@
-"""Blocks: the edges that one layer looks at, into all nodes, into some, or into a range of them.
+"""Blocks: the edges into the target nodes of one layer (all nodes, some nodes, or a range).
 
-The target rows of a block are numbered from 0 and ordered by node type. Its source rows are the
-graph's nodes. No edge is copied: a block holds which nodes the rows are and, for the gradients, the
-row of each node.
+A target row is the position of a target node in the block. Target rows are ordered by node type.
+Source nodes are numbered as in the graph. A block does not copy edges. It holds the node of each
+target row and, for the backward pass, the target row of each node.
 
 Notation: N nodes, M target rows, R edge types.
 """
@@ -30,9 +30,9 @@ class Block:
 
     graph: KnowledgeGraph  #: on the device of the backend
     backend: Backend
-    rows: Tensor | slice  #: the nodes that are target rows: shape (M,), int64, or a range
-    row_ptr: tuple[int, ...]  #: the rows of type t are row_ptr[t]:row_ptr[t + 1]
-    row_of_node: Tensor | None  #: shape (N,), int32: a node's row or -1; None: no backward pass
+    rows: Tensor | slice  #: node of each target row: shape (M,), int64, or a range of nodes
+    row_ptr: tuple[int, ...]  #: target rows of type t: row_ptr[t]:row_ptr[t + 1]
+    row_of_node: Tensor | None  #: target row of each node or -1: (N,), int32; None in inference
     host_rows: Tensor | slice  #: `rows` on the CPU
 
     @property
@@ -42,23 +42,23 @@ class Block:
 
     @property
     def typed_rows(self) -> list[tuple[int, slice]]:
-        """The node types that have target rows, with these rows."""
+        """Pairs of a node type and its range of target rows, for types that have target rows."""
         ends = enumerate(pairwise(self.row_ptr))
         return [(t, slice(start, stop)) for t, (start, stop) in ends if stop > start]
 
     def typed_chunks(self) -> Iterator[tuple[int, slice]]:
-        """Yield each node type with its target rows, a few thousand at a time."""
+        """Yield pairs of a node type and a chunk of its target rows, from `row_chunks`."""
         for node_type, rows in self.typed_rows:
             for chunk in self.backend.row_chunks(rows.start, rows.stop):
                 yield node_type, chunk
 
     def rows_into(self, edge_type: int) -> slice:
-        """Return the target rows of an edge type."""
+        """Return the target rows of an edge type's target type."""
         dst_type = self.graph.endpoint_types[edge_type][1]
         return slice(*self.row_ptr[dst_type : dst_type + 2])
 
     def nodes_of(self, node_type: int) -> Tensor:
-        """Return the target rows' nodes of a type, numbered within it: shape (m,), ascending."""
+        """Return the target nodes of a type, numbered within the type: shape (m,), ascending."""
         start, stop = self.row_ptr[node_type], self.row_ptr[node_type + 1]
         first = self.graph.type_offsets[node_type]
         if isinstance(self.rows, slice):
@@ -70,15 +70,15 @@ class Block:
         """Return `row_of_node`.
 
         Raises:
-            RuntimeError: the block has no backward pass.
+            RuntimeError: the block is a `range_block`, which is for inference only.
         """
         if self.row_of_node is None:
-            raise RuntimeError("a range_block has no backward pass: use it under torch.no_grad()")
+            raise RuntimeError("a range_block is for inference only: use it under torch.no_grad()")
         return self.row_of_node
 
     @cached_property
     def edges(self) -> EdgeIndex:
-        """Where the edges are, for operations of the torch backend; made on first use."""
+        """The index of the block's edges for the torch backend, made on first use."""
         return _index_edges(self.graph, self.host_rows, self.row_ptr)
 
 
@@ -118,23 +118,23 @@ def row_block(graph: KnowledgeGraph, rows: Tensor, backend: Backend) -> Block:
 class EdgeChunk(NamedTuple):
     """S edges of one type."""
 
-    row: Tensor  #: shape (S,), int64: among the block's rows of the target type
-    source: Tensor  #: shape (S,), int64: among the nodes of the source type
-    real: Tensor | None  #: shape (S,), bool: False for filling, which repeats the last edge
+    row: Tensor  #: shape (S,), int64: target rows, counted from the first of their type
+    source: Tensor  #: shape (S,), int64: source nodes, counted from the first of their type
+    real: Tensor | None  #: shape (S,), bool: False for padding, which repeats the last edge
 
 
 @dataclass(frozen=True)
 class EdgeIndex:
-    """The places of a block's edges: of each edge type, for each row of its target type, in order.
+    """The block's edges, ordered by edge type and target row. A place is a position in this order.
 
-    The host knows how many chunks there are, so it never waits for the device.
+    The host can compute the number of chunks, so it never waits for the device.
     """
 
     graph: KnowledgeGraph  #: on the device
-    starts: Tensor  #: int64, ascending: the first place of each pair of edge type and row
-    shift: Tensor | None  #: for each pair, edge - place; None: a place is an edge's number
-    first_pair: list[int]  #: R indices into `starts`
-    edge_ranges: list[tuple[int, int]]  #: of each edge type, the range of its edges' places
+    starts: Tensor  #: int64, ascending: first place of each pair (edge type, target row)
+    shift: Tensor | None  #: edge number - place, for each pair; None: they are equal
+    first_pair: list[int]  #: first pair of each edge type, an index into `starts`
+    edge_ranges: list[tuple[int, int]]  #: range of places of each edge type
 
     def chunks(self, edge_type: int, chunk_size: int) -> Iterator[EdgeChunk]:
         """Yield the edges of a type, `chunk_size` at a time."""
@@ -157,12 +157,12 @@ class EdgeIndex:
 def _index_edges(
     graph: KnowledgeGraph, rows: Tensor | slice, row_ptr: tuple[int, ...]
 ) -> EdgeIndex:
-    """Find a block's edges, on the host.
+    """Return the index of a block's edges, computed on the host.
 
     Args:
         graph: on the device.
-        rows: of the block, on the CPU.
-        row_ptr: of the block.
+        rows: `Block.host_rows`.
+        row_ptr: `Block.row_ptr`.
     """
     indptr, pointers = graph.host.indptr.numpy(), graph.indptr_ptr
     pairs = []
@@ -173,7 +173,7 @@ def _index_edges(
             pairs.append(np.array([rows.start + first + shift, rows.start + last + shift]))
         else:
             pairs.append(rows[first:last].numpy() + shift)
-    if isinstance(rows, slice):  # the edges of a range stand in the graph's own order
+    if isinstance(rows, slice):  # the edges of one type into a range of nodes are contiguous
         edge_ranges = [
             (int(indptr[first]), int(indptr[last])) if first < last else (0, 0)
             for first, last in pairs

@@ -1,10 +1,10 @@
-"""Large buffers in huge pages, some of them kept and reused.
+"""Large buffers in huge pages. Some freed buffers are kept and used again.
 
-The system clears each page of a new buffer when it is first touched. For twenty buffers of a
-hundred MiB in an epoch that took a sixth of the epoch, and several times as long on a virtual
-machine whose host takes freed memory back. So buffers are allocated in huge pages, which numpy asks
-Linux for and torch does not, and those of up to 64 MiB are kept for later tensors. A request for
-another size frees kept buffers first.
+The system clears each page of a new buffer at its first use. With twenty buffers of 100 MiB per
+epoch, this took a sixth of the epoch, and several times as long on a virtual machine whose host
+takes back freed memory. So numpy allocates the buffers: numpy asks Linux for huge pages, torch does
+not. Freed buffers of up to 64 MiB in total are kept. If none of them fits a request, the oldest are
+released before a new buffer is allocated.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-_LEAST_BYTES = 8 << 20  # the C heap keeps smaller buffers
-_STEP = 2 << 20  # sizes are multiples of it: the rows of batches differ by less
-_MOST_SPARE = 1.125  # a reused buffer may be larger than the request by this factor
-#: Bytes that are kept for later. Three times as many raised the peak by 3%, and saved no time.
+_LEAST_BYTES = 8 << 20  # bytes; torch allocates smaller buffers, and the C heap reuses them
+_STEP = 2 << 20  # bytes; sizes are multiples of it, so that similar batches share buffers
+_MOST_SPARE = 1.125  # largest ratio of a reused buffer's size to the requested size
+#: Most bytes of kept buffers. Three times as many saved no time and raised the peak by 3%.
 MOST_IDLE_BYTES = 64 << 20
 _NUMPY = {torch.float32: np.float32, torch.float64: np.float64, torch.bfloat16: np.uint16}
 Block = npt.NDArray[np.uint8]
@@ -32,7 +32,7 @@ def empty(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor
     """Return an uninitialized buffer.
 
     Args:
-        like: has the device, and the dtype if no other is given.
+        like: has the device of the buffer, and the dtype if `dtype` is None.
         shape: of the buffer.
         dtype: of the buffer.
     """
@@ -49,16 +49,16 @@ def zeros(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor
 
 
 def release_buffers() -> None:
-    """Return the kept buffers to the system."""
+    """Release the memory of the kept buffers."""
     _POOL.release()
 
 
 class _Pool:
-    """Blocks of memory, lent as arrays that return once nothing refers to them."""
+    """Blocks of memory, lent as arrays. A block comes back when its array is deleted."""
 
     def __init__(self) -> None:
-        self._free: list[Block] = []  # in the order of their return
-        self._lock = threading.RLock()  # reentrant: a block may return at any time
+        self._free: list[Block] = []  # oldest first
+        self._lock = threading.RLock()  # reentrant: a block can come back while the lock is held
 
     def lend(self, num_bytes: int, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Lent:
         with self._lock:
@@ -96,10 +96,10 @@ _POOL = _Pool()
 
 
 def _cut(values: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    """Cut an array into views with the shapes of some tensors.
+    """Return consecutive views of `values`, with the shapes of the tensors in `like`.
 
     Args:
-        values: one dimension, with at least as many numbers as the tensors have.
+        values: one-dimensional, with at least as many numbers as all these tensors together.
         like: any tensors.
     """
     sizes = [tensor.numel() for tensor in like]
@@ -108,9 +108,9 @@ def _cut(values: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
 
 
 def zeros_like(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Return zeros with the shapes of some tensors, which share a dtype and a device.
+    """Return zeros with the shapes of `tensors`, which must share a dtype and a device.
 
-    They are views of one array, cleared by one operation.
+    The results are views of one array, so one operation clears them all.
     """
     count = sum(tensor.numel() for tensor in tensors)
     first = tensors[0]

@@ -1,11 +1,10 @@
-"""Sizes that stay the same from step to step, for GPUs.
+"""Padding on GPUs, so that shapes stay the same from step to step.
 
-Metal compiles an operation for each shape of its arguments, and torch keeps what was compiled for
-ever: with shapes that differ in every batch, 9 MB became 13.7 GB in one epoch of 315 shapes
+Metal compiles an operation for each new shape of the arguments, and torch never frees the compiled
+operations: memory grew from 9 MB to 13.7 GB in one epoch with 315 different shapes
 (https://github.com/pytorch/pytorch/issues/181485). CUDA's libraries search for an algorithm for
-each shape. So on these devices everything that differs between batches is filled up: the rows of a
-batch, the edges of a subgraph, and the chunks of edges into a batch's rows. The CPU takes any
-shape, and nothing is filled up there.
+each new shape. So these devices pad three sizes that differ between batches: the rows of a batch,
+the edges of a subgraph, and the chunks of edges into a batch's rows. The CPU does not pad.
 """
 
 from __future__ import annotations
@@ -14,35 +13,35 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-DEVICE_TYPES: tuple[str, ...] = ("mps", "cuda")  #: devices that prepare operations for each shape
+DEVICE_TYPES: tuple[str, ...] = ("mps", "cuda")  #: devices that need fixed shapes
 Counts = npt.NDArray[np.integer]
-_LEAST_EDGES = 64
+_LEAST_EDGES = 64  # edges of the smallest padded chunk
 
 
 def needs_fixed_shapes(device: torch.device) -> bool:
-    """Return whether operations are prepared for each shape on a device."""
+    """Return whether a device prepares operations for each new shape."""
     return device.type in DEVICE_TYPES
 
 
 class FixedSizes:
-    """Sizes that only grow, with room to spare, so that they soon stop growing."""
+    """Padded sizes that only grow. Each grows with a reserve, so that it soon stops growing."""
 
     def __init__(self, limits: Counts) -> None:
         """Start with sizes of 0.
 
         Args:
-            limits: the largest size of each kind.
+            limits: the largest value of each size.
         """
         self._limits = limits
         self._sizes = np.zeros_like(limits)
 
     def fit(self, counts: Counts) -> Counts:
-        """Return sizes of at least `counts`, and at least those returned before.
+        """Return sizes that are at least `counts` and not below those of earlier calls.
 
         Args:
-            counts: shape of `limits`, and none above its limit.
+            counts: same shape as `limits`; no count may exceed its limit.
         """
-        # 10% more, or 4 standard deviations of a count of independent draws.
+        # The reserve is 10%, or 4 standard deviations of a Poisson count if that is more.
         room = counts + np.maximum(0.1 * counts, 4 * np.sqrt(counts))
         room = (-(-room // 64) * 64).astype(np.int64)
         grown = np.minimum(room, self._limits)
@@ -51,14 +50,14 @@ class FixedSizes:
 
 
 def filled_size(count: int, most: int, device: torch.device) -> int:
-    """Return the size of a chunk that holds `count` edges.
+    """Return the padded size of a chunk of `count` edges.
 
-    On GPUs that is a power of two, so that there are at most log2(most) sizes.
+    On GPUs this is a power of two or `most`, so at most log2(most) different sizes occur.
 
     Args:
-        count: at least 1 and at most `most`.
+        count: between 1 and `most`.
         most: edges in a full chunk.
-        device: of the chunk.
+        device: the chunk's device; the CPU does not pad.
     """
     if not needs_fixed_shapes(device):
         return count

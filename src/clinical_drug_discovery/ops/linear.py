@@ -1,6 +1,6 @@
 """Products of many rows with weight matrices, and their gradients.
 
-Rows are multiplied in `Backend.product_dtype`. Sums over rows are made in the model's own dtype.
+Products are computed in `Backend.product_dtype`. Sums over chunks of rows are in the model's dtype.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from torch.nn import functional
 
 from .backend import FEW_ROWS, Backend
 
-_SHARED_ROWS = 128  # rows from which on the number of threads changes no bit of a product
+_SHARED_ROWS = 128  # products with at least this many rows do not depend on the number of threads
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, backend: Backend) -> Tensor:
-    """Compute `functional.linear` in the product dtype, for a few thousand rows at a time."""
+    """Compute `functional.linear` in the product dtype; return the result in the dtype of x."""
     dtype = backend.product_dtype(x.dtype)
     if dtype == x.dtype:
         with same_bits(len(x)):
@@ -30,14 +30,14 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, backend: Backend) -> 
 def linear_into(
     out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, backend: Backend
 ) -> None:
-    """Write `linear` of many rows to `out`, a chunk of rows at a time.
+    """Compute `linear` and write the result to `out`, a chunk of rows at a time.
 
     Args:
         out: shape (N, D), of any dtype.
         x: shape (N, C).
         weight: shape (D, C).
         bias: shape (D,), or None.
-        backend: decides on dtype and chunks.
+        backend: determines dtype and chunks.
     """
     dtype = backend.product_dtype(x.dtype)
     columns = weight.to(dtype).t()
@@ -60,13 +60,13 @@ def linear_into(
 def linear_gradients(
     grad: Tensor, x: Tensor, weight: Tensor, backend: Backend
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of `linear` by rows, weight and bias.
+    """Return the gradients of `linear` with respect to x, weight and bias.
 
     Args:
-        grad: shape (m, D), the gradient by the result.
+        grad: shape (m, D), the gradient with respect to the result.
         x: shape (m, C).
         weight: shape (D, C).
-        backend: decides on the dtype.
+        backend: determines the dtype.
     """
     dtype = backend.product_dtype(x.dtype)
     part = grad.to(dtype)
@@ -84,16 +84,16 @@ def linear_backward(
     grad_bias: Tensor | None,
     backend: Backend,
 ) -> None:
-    """Add the gradients of `linear` by many rows, weight and bias to those given.
+    """Add the gradients of `linear` to the three `grad_` arguments, a chunk of rows at a time.
 
     Args:
-        grad: shape (N, D), the gradient by the result.
+        grad: shape (N, D), the gradient with respect to the result.
         x: shape (N, C).
         weight: shape (D, C).
-        grad_x: shape (N, C).
-        grad_weight: shape (D, C).
-        grad_bias: shape (D,); None if it is not wanted.
-        backend: decides on dtype and chunks.
+        grad_x: shape (N, C), for the gradient with respect to x.
+        grad_weight: shape (D, C), likewise for weight.
+        grad_bias: shape (D,), likewise for the bias; None to skip this gradient.
+        backend: determines dtype and chunks.
     """
     dtype = backend.product_dtype(x.dtype)
     matrix = weight.to(dtype)
@@ -106,10 +106,10 @@ def linear_backward(
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
-    """Multiply two matrices; few rows of bfloat16 by way of float32, with the same result.
+    """Multiply two matrices. A bfloat16 matrix of few rows is multiplied in float32, then rounded.
 
-    oneDNN compiles a product of bfloat16 for each shape. The last rows of a node type differ in
-    each batch, and their products took 10 MB an epoch on PrimeKG.
+    The result is the same. oneDNN compiles a bfloat16 product for each shape. The last chunk of a
+    node type has another size in each batch, which took 10 MB per epoch on PrimeKG.
     """
     with same_bits(len(a)):
         if a.dtype == torch.bfloat16 and min(a.shape) < FEW_ROWS:
@@ -119,14 +119,14 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
 
 @contextmanager
 def same_bits(num_rows: int) -> Iterator[None]:
-    """Let a product of few rows have the same bits for any number of threads, on the CPU.
+    """Give a product on the CPU the same bits for any number of threads, inside a `with` block.
 
-    MKL shares the rows out among threads, and multiplies the last 1 to 3 rows of each share by
-    another kernel, which rounds differently. Measured with AVX2 and AVX-512 for 2 to 64 threads:
-    products of at least 128 rows, or of a multiple of 4, are the same. Others run on one thread.
+    MKL divides the rows among threads. It multiplies the last 1 to 3 rows of each thread by another
+    kernel, which rounds differently. Products of at least 128 rows, or of a multiple of 4 rows, had
+    the same bits with 2 to 64 threads, on AVX2 and AVX-512. Other products run on one thread.
 
     Args:
-        num_rows: rows of the result.
+        num_rows: number of rows of the product.
     """
     threads = torch.get_num_threads()
     if threads == 1 or num_rows >= _SHARED_ROWS or num_rows % 4 == 0:

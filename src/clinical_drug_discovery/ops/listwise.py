@@ -1,6 +1,6 @@
-"""The listwise loss: tell the target of each positive from candidates of its type.
+"""The listwise loss: a softmax over the target of each positive and candidates of the same type.
 
-Notation: M rows of a batch, D dimensions, B positives, T node types, K candidates of each type,
+Notation: M rows of a batch, D dimensions, B positives, T node types, K candidates per type,
 R relations.
 """
 
@@ -18,7 +18,7 @@ from ..system.errors import check_shape
 from .buffers import zeros
 from .linear import same_bits
 
-FACT_CHUNK = 512  # positives at a time: with 512 candidates and dimensions 1 MiB per buffer
+FACT_CHUNK = 512  # positives per chunk: 1 MiB per buffer with 512 candidates and 512 dimensions
 
 
 def listwise_loss(
@@ -30,20 +30,20 @@ def listwise_loss(
     excluded: Tensor,
     centring: float,
 ) -> Tensor:
-    """Compute the softmax cross-entropy of targets among candidates, plus a centring term.
+    """Compute the softmax cross-entropy of targets among candidates, plus a centering term.
 
     For a positive (s, r, t) the loss is
 
         log(exp f(s, r, t) + sum over candidates c of exp f(s, r, c)) - f(s, r, t)
 
-    with f(s, r, t) = sum_d z[s, d] weight[r, d] z[t, d] / sqrt(D): the softmax of "Knowledge Base
-    Completion: Baselines Strike Back" (arXiv:1705.10744), eq. 1, over sampled candidates of t's
-    type. It does not change when a vector is added to all nodes of a type. So `centring` times the
-    mean over types of |mean of z|^2 / D is added, with means over candidates.
+    with f(s, r, t) = sum_d z[s, d] weight[r, d] z[t, d] / sqrt(D). It is the softmax of "Knowledge
+    Base Completion: Baselines Strike Back" (arXiv:1705.10744), eq. 1, over sampled candidates of
+    t's type. Adding one vector to t and all candidates does not change the loss. So a centering
+    term is added: `centring` times the mean over types of |m|^2 / D, where m is the mean embedding
+    of the type's candidates.
 
-    The gradients are computed together with the loss, a chunk of positives at a time, so no scores
-    of shape (B, K) and no rows of shape (B, D) exist. Kept for the backward pass: one (M, D)
-    buffer.
+    Loss and gradients are computed together, a chunk of positives at a time, so scores of shape
+    (B, K) and rows of shape (B, D) never exist. The backward pass needs one (M, D) buffer.
 
     Args:
         z: shape (M, D), embeddings.
@@ -52,11 +52,11 @@ def listwise_loss(
             of z. The positives are ordered by the type of their target.
         fact_ptr: the positives with a target of type t are fact_ptr[t]:fact_ptr[t + 1].
         candidates: shape (T, K), int64, rows of z.
-        excluded: shape (B, K), bool: candidates of the target's type that do not count.
-        centring: weight of the centring term.
+        excluded: shape (B, K), bool: True for candidates that are left out of the softmax.
+        centring: weight of the centering term.
 
     Returns:
-        The mean over the positives, a number; 0 without positives.
+        The mean loss of the positives plus the centering term, a scalar; 0 without positives.
     """
     check_shape("weight", weight, None, z.shape[1])
     check_shape("excluded", excluded, len(facts[0]), candidates.shape[1])
@@ -103,7 +103,7 @@ class _ListwiseLoss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         grad_z, grad_weight = ctx.grads
-        del ctx.grads  # changed in place: a second backward pass must fail, not mislead
+        del ctx.grads  # changed below: a second backward pass must fail, not return wrong values
         grad = grad * ctx.part
         return grad_z.mul_(grad), grad_weight * grad, None, None, None, None, None
 
@@ -117,7 +117,7 @@ def _add(
     grad_others: Tensor,
     grads: tuple[Tensor, Tensor],
 ) -> Tensor:
-    """Return the sum of the loss over some positives of one target type; add its gradients."""
+    """Return the summed loss of positives with one target type; add the gradients in place."""
     src, relation, dst = facts
     x, scaled, y = z[src], weight[relation].div_(z.shape[1] ** 0.5), z[dst]
     query = x * scaled
@@ -134,7 +134,7 @@ def _add(
     grad_z, grad_weight = grads
     grad_z.index_add_(0, dst, query.mul_(grad_own[:, None]))
     grad_z.index_add_(0, src, grad_query * scaled)
-    # A product with one-hot rows: index_add_ of many facts into few relations is slow.
+    # A product with one-hot rows, because index_add_ of many facts to few relations is slow.
     relations = torch.arange(len(weight), device=z.device)
     of_relation = (relation == relations[:, None]).to(z.dtype)
     with same_bits(len(weight)):

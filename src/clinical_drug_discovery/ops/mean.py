@@ -1,4 +1,4 @@
-"""Mean over neighbors, the aggregator of GraphSAGE, and the selection of rows.
+"""Mean over neighbors (the aggregator of GraphSAGE), and selection of rows.
 
 Notation: N nodes, M target rows of a block, C columns.
 """
@@ -22,12 +22,12 @@ from .cpu import neighbors as cpu_neighbors
 
 
 def packed(x: Tensor, backend: Backend, scale: Tensor | None = None) -> Tensor:
-    """Return the rows of x in the layout that edges gather them in.
+    """Return a copy of x in the storage dtype, with padded columns, for edges to gather.
 
     Args:
         x: shape (N, C).
-        backend: decides on dtype and padding.
-        scale: shape (N,), factors of the rows; None for ones.
+        backend: determines dtype and padding.
+        scale: shape (N,), a factor for each row; None for ones.
 
     Returns:
         shape (N, padded C), in the storage dtype.
@@ -42,10 +42,10 @@ def packed(x: Tensor, backend: Backend, scale: Tensor | None = None) -> Tensor:
 
 
 def add_mean(messages: Tensor, block: Block, out: Tensor) -> Tensor:
-    """Add the mean of the messages of each target row's sources to `out`.
+    """Add to each target row of `out` the mean of the messages of its source nodes.
 
-    The aggregator of "Inductive Representation Learning on Large Graphs" (arXiv:1706.02216), Alg.
-    1, line 4, with a mean. A row without edges gets 0.
+    This is the mean aggregator of "Inductive Representation Learning on Large Graphs"
+    (arXiv:1706.02216), Alg. 1, line 4. A row without edges stays 0.
 
     Args:
         messages: shape (N, at least C), `packed` rows of the graph's nodes.
@@ -57,17 +57,17 @@ def add_mean(messages: Tensor, block: Block, out: Tensor) -> Tensor:
 
 
 def mean_backward_by_type(grad: Tensor, block: Block) -> Iterator[tuple[slice, Tensor]]:
-    """Compute the gradient of `add_mean` by the messages, one node type after the other.
+    """Yield the gradient of `add_mean` with respect to the messages, one node type at a time.
 
-    The gradient of all nodes would be as large as x. This way it is as large as the largest type.
+    One buffer for the largest type is enough; the gradient of all nodes would be as large as x.
 
     Args:
-        grad: shape (M, C), the gradient by the result.
+        grad: shape (M, C), the gradient with respect to the result.
         block: M target rows.
 
     Yields:
-        The nodes of a type and the gradient by their messages, shape (n, C), in a buffer that the
-        next type uses again.
+        The range of a type's nodes, and the gradient with respect to the messages of these nodes,
+        shape (n, C). The next type overwrites this gradient.
     """
     graph, operations = block.graph, _operations(block.backend)
     messages = packed(grad, block.backend, _inverse_degree(block, grad))
@@ -89,9 +89,9 @@ def _inverse_degree(block: Block, like: Tensor) -> Tensor:
 
 
 def gather_rows(x: Tensor, rows: Tensor) -> Tensor:
-    """Select rows of x, with repetition.
+    """Return x[rows], where rows may repeat.
 
-    On the CPU the gradients of one row are summed in their order, whatever the number of threads.
+    On the CPU, the backward pass adds gradients in the order of `rows`, for any number of threads.
 
     Args:
         x: shape (N, C).
@@ -105,15 +105,15 @@ def gather_rows(x: Tensor, rows: Tensor) -> Tensor:
 
 
 def own_rows(x: Tensor, rows: Tensor | slice) -> Tensor:
-    """Select the target rows of x, distinct ones, shape (M, C); x itself if they are all rows."""
+    """Return x[rows] for distinct rows, shape (M, C); x itself if `rows` is a slice of all rows."""
     if isinstance(rows, Tensor):
         return gather_rows(x, rows)
-    # A slice of all rows would have a gradient of its own: one more buffer to clear and copy.
+    # For a slice of all rows, autograd would clear and copy one more buffer.
     return x if rows.indices(len(x)) == (0, len(x), 1) else x[rows]
 
 
 class _Gathered(torch.autograd.Function):
-    """Row selection with reused buffers; on the CPU `index_add_` adds in order."""
+    """`gather_rows` with reused buffers. On the CPU, `index_add_` adds rows in order."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, rows: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
 """The torch backend: edge-sized operations in torch, in chunks of edges, for any device.
 
-It is also the oracle of the CPU kernels' tests.
+The tests compare the CPU kernels with these operations.
 
-Notation: M target rows of a block, N nodes of the graph, n of one node type, H heads of d channels,
-P = H d.
+Notation: M target rows of a block, N nodes of the graph, n nodes of one type, H heads of d
+channels, P = H d.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from torch import Tensor
 
 from .blocks import Block, EdgeChunk
 
-EDGE_CHUNK = 1 << 15  # edges at a time: with 256 float32 columns their messages take 32 MiB
-_GROUP = 16  # chunks of edges whose logits are kept together: 16 MiB of them
+EDGE_CHUNK = 1 << 15  # edges per chunk: 32 MiB of messages with 256 float32 columns
+_GROUP = 16  # chunks per group: 16 MiB of logits in memory with 8 float32 heads
 
 
 def add_neighbors(
     messages: Tensor, block: Block, scale: Tensor, out: Tensor, chunk_size: int | None = None
 ) -> None:
-    """Add to each row the messages of its sources, scaled.
+    """Sum the messages of the source nodes of each target row, and scale the sum.
 
-    out[i] += scale[i] sum over sources j of row i of messages[j].
+    out[i] = scale[i] * (sum of messages[j] over the sources j of row i).
 
     Args:
-        messages: shape (N, at least C), of the graph's nodes.
+        messages: shape (N, at least C), one row per node.
         block: M target rows.
         scale: shape (M,).
         out: shape (M, C), zeros; changed in place.
-        chunk_size: edges at a time; peak extra memory is chunk_size (2 C itemsize + 40) bytes.
+        chunk_size: edges per chunk; peak extra memory is chunk_size * (2 C itemsize + 40) bytes.
     """
     graph = block.graph
     for r, (src_type, _) in enumerate(graph.endpoint_types):
@@ -47,12 +47,12 @@ def add_neighbors(
 def add_neighbors_backward(
     messages: Tensor, block: Block, node_type: int, out: Tensor, chunk_size: int | None = None
 ) -> None:
-    """Add to each node of a type the messages of its targets among a block's rows.
+    """Add to each node of a type the messages of the target rows that the node has edges to.
 
     Args:
-        messages: shape (M, at least C), of the block's rows.
+        messages: shape (M, at least C), one row per target row.
         block: M target rows.
-        node_type: of n nodes.
+        node_type: the type, with n nodes.
         out: shape (n, C); changed in place.
         chunk_size: as in `add_neighbors`.
     """
@@ -67,13 +67,13 @@ def add_neighbors_backward(
 
 
 def map_heads(nodes: Tensor | slice, heads: Tensor, matrix: Tensor, out: Tensor) -> None:
-    """Multiply each head of some rows by its matrix.
+    """Multiply each head of some rows by the matrix of the head.
 
     Args:
-        nodes: which rows, shape (m,), int64, ascending, or a range.
+        nodes: indices of the m rows: shape (m,), int64, ascending, or a range.
         heads: shape (n, P).
-        matrix: shape (H, d, d).
-        out: shape (n, P); out[nodes] takes the products.
+        matrix: shape (H, d, d), one matrix per head.
+        out: shape (n, P); the products are written to out[nodes].
     """
     out[nodes] = _multiply(heads[nodes], matrix).to(out.dtype)
 
@@ -87,11 +87,11 @@ def map_heads_backward(
         nodes: as in `map_heads`.
         heads: as in `map_heads`.
         matrix: as in `map_heads`.
-        grad: shape (n, P), the gradient by the products; only grad[nodes] counts.
-        grad_heads: shape (n, P); the gradient by `heads` is added.
+        grad: shape (n, P), the gradient with respect to the products; only grad[nodes] is used.
+        grad_heads: shape (n, P); the gradient with respect to `heads` is added.
 
     Returns:
-        The gradient by `matrix`, shape (H, d, d).
+        The gradient with respect to `matrix`, shape (H, d, d).
     """
     num_heads, dim = matrix.shape[:2]
     grad_out = grad[nodes].to(matrix.dtype)
@@ -111,22 +111,22 @@ def attend(
     numerator: Tensor,
     chunk_size: int | None = None,
 ) -> None:
-    """Add the edges of one type to a running softmax over all edges of each row (online softmax).
+    """Add the edges of one type to the online softmax of each target row.
 
-    "Online normalizer calculation for softmax" (arXiv:1805.02867), Alg. 3, with the weighted sum
-    carried along, a group of chunks of edges at a time. After the last edge type,
-    numerator / denominator is the result. The rows are the m rows of the edge type's target type.
+    "Online normalizer calculation for softmax" (arXiv:1805.02867), Alg. 3, extended by the weighted
+    sum of values. The m target rows are those of the edge type's target type. After the last edge
+    type, the result is numerator / denominator.
 
     Args:
         block: M target rows.
-        edge_type: which edges.
+        edge_type: type of the edges.
         q: shape (m, P), queries.
         kv: shape (n, 2, P), keys and values of the source type, mapped by the edge type.
         scale: shape (H,), factors of the dot products.
         running_max: shape (m, H), the highest logit so far, -inf at first; changed in place.
         denominator: shape (m, H), sum of exp(logit - running_max) so far; changed in place.
         numerator: shape (m, P), sum of exp(logit - running_max) v so far; changed in place.
-        chunk_size: edges at a time; peak extra memory is about 3 chunk_size P values.
+        chunk_size: edges per chunk; peak extra memory is about 3 * chunk_size * P values.
     """
     num_heads = len(scale)
     shape = (-1, num_heads, numerator.shape[1] // num_heads)
@@ -139,7 +139,7 @@ def attend(
                 logits.masked_fill_(~real[:, None], -torch.inf)
             running_max.scatter_reduce_(0, row[:, None].expand_as(logits), logits, "amax")
             seen.append((row, source, logits))
-        # A row without edges so far has nothing to shrink, and -inf - -inf is NaN.
+        # For a row without edges so far both maxima are -inf, and -inf - -inf is NaN.
         shrink = torch.where(running_max > before, torch.exp(before - running_max), 1.0)
         denominator.mul_(shrink)
         numerator.view(shape).mul_(shrink[..., None])
@@ -163,31 +163,31 @@ def attend_backward(
     grad_kv: Tensor,
     chunk_size: int | None = None,
 ) -> Tensor:
-    """Compute the gradients of the attention by one edge type's queries, keys, values and scale.
+    """Compute the gradients of one edge type with respect to queries, keys, values and scale.
 
     The logits are computed again, as in "FlashAttention" (arXiv:2205.14135), Alg. 4.
 
     Args:
         block: M target rows.
-        edge_type: which edges, into m rows.
-        qg: shape (m, 2, P), queries and gradients by the attention's result.
+        edge_type: type of the edges, which lead to m rows.
+        qg: shape (m, 2, P), queries, and gradients with respect to the attention's result.
         kv: as in `attend`.
         scale: as in `attend`.
         log_total: shape (m, H), log-sum-exp of each row's logits over all edge types.
-        delta: shape (m, H), dot products of each head's result and gradient.
-        grad_q: shape (m, P); the gradient by the queries is added.
-        grad_kv: shape (n, 2, P); overwritten by the gradient by kv.
-        chunk_size: edges at a time; peak extra memory is about 7 chunk_size P values.
+        delta: shape (m, H), the dot product of result and gradient for each row and head.
+        grad_q: shape (m, P); the gradient with respect to the queries is added.
+        grad_kv: shape (n, 2, P); overwritten by the gradient with respect to kv.
+        chunk_size: edges per chunk; peak extra memory is about 7 * chunk_size * P values.
 
     Returns:
-        The gradient by scale, shape (H,).
+        The gradient with respect to scale, shape (H,).
     """
     num_heads, width = len(scale), grad_q.shape[1]
     shape = (-1, num_heads, width // num_heads)
     grad_scale = torch.zeros_like(scale)
     grad_kv.zero_()
     for row, source, real in block.edges.chunks(edge_type, chunk_size or EDGE_CHUNK):
-        # Both are gathered and, once used, overwritten by what is to be added.
+        # To save memory, gradients later overwrite `of_row` and `of_source`.
         of_row = qg.index_select(0, row).to(scale.dtype).view(-1, 2, *shape[1:])
         of_source = kv.index_select(0, source).to(scale.dtype).view(-1, 2, *shape[1:])
         dots, grad_weight = (of_row * of_source).sum(dim=-1).unbind(dim=1)  # (chunk, H) each
@@ -210,7 +210,7 @@ def _groups(chunks: Iterator[EdgeChunk]) -> Iterator[list[EdgeChunk]]:
 
 
 def _multiply(rows: Tensor, matrix: Tensor) -> Tensor:
-    """Multiply each head by its matrix: shape (m, P)."""
+    """Return each head of `rows` times the matrix of the head, shape (m, P)."""
     num_heads, dim = matrix.shape[:2]
     heads = rows.to(matrix.dtype).view(-1, num_heads, dim).transpose(0, 1)
     return torch.bmm(heads, matrix).transpose(0, 1).reshape(len(rows), -1)

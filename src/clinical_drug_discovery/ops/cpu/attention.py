@@ -1,12 +1,12 @@
 """CPU kernels of the attention over one edge type.
 
-Numba compiles them on first use and caches them on disk. One thread sums each row, in the order of
-its edges, so results depend neither on the number of threads nor on the run. Rows that are gathered
-together (key and value, query and gradient) lie side by side, so an edge reads one place in memory.
-They may be stored in bfloat16.
+Numba compiles the kernels on first use and caches them on disk. Each row is summed by one thread in
+the order of the edges, so results do not depend on the number of threads. The key and value of a
+node are adjacent in memory, and so are the query and gradient of a row: an edge reads one place.
+These rows may be stored in bfloat16.
 
-Notation: M target rows, n source nodes, H heads of d channels, P = H d with d a multiple of
-`LANES`. The kernels take arrays of rows flat.
+Notation: M target rows, n source nodes, H heads of d channels, P = H d. Padding makes d a multiple
+of `LANES`. Kernels take flattened arrays of rows.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ from .simd import (
 
 __all__ = ["attend", "attend_backward", "map_heads", "map_heads_backward"]
 
-PIECE_EDGES = 1 << 18  #: edges whose factors one kernel of a backward pass leaves to the next
-_EDGES = 8  # edges of a row at a time: their intermediate results stay in the L1 cache
+PIECE_EDGES = 1 << 18  #: edges per piece of a backward pass; bounds the size of `factors`
+_EDGES = 8  # edges of a row per step; the intermediate results of a step stay in the L1 cache
 
 
 def attend(
@@ -89,7 +89,7 @@ def attend_backward(
     grad_q: Tensor,
     grad_kv: Tensor,
 ) -> Tensor:
-    """Do the same as `reference.attend_backward`, without any edge-sized buffer."""
+    """Do the same as `reference.attend_backward`, with a buffer for about `PIECE_EDGES` edges."""
     graph, (src_type, dst_type) = block.graph, block.graph.endpoint_types[edge_type]
     nodes, indptr = block.nodes_of(dst_type).numpy(), graph.indptr_of(edge_type).numpy()
     reverse_indptr = graph.indptr_of(graph.reverse_edge_type[edge_type]).numpy()
@@ -122,12 +122,12 @@ def attend_backward(
 def _pieces(
     indptr: npt.NDArray[np.int64], row_bytes: int, source_degree: Degrees
 ) -> list[tuple[int, int]]:
-    """Cut target nodes into ranges whose rows fit the cache and whose edges fit the buffer."""
+    """Cut target nodes into ranges that fit the cache and have at most `PIECE_EDGES` edges."""
     pieces = []
     for start, last in tables(0, len(indptr) - 1, row_bytes, source_degree):
         while start < last:
             most = np.searchsorted(indptr, indptr[start] + PIECE_EDGES, side="right") - 1
-            stop = min(last, max(start + 1, int(most)))
+            stop = min(last, max(start + 1, int(most)))  # a larger hub is a range of its own
             pieces.append((start, stop))
             start = stop
     return pieces
@@ -137,7 +137,7 @@ def _pieces(
 def _prefetch_target(  # type: ignore[no-untyped-def]  # numba infers its types
     edge, dst, row_of_node, first_row, reverse, first_edge, qg, factors, heads, width
 ):
-    """Prefetch the row of an edge's target, and the factors of its reverse edge."""
+    """Prefetch the row of an edge's target, and the factors of the reverse edge."""
     row = row_of_node[dst[edge]] - first_row
     if row >= 0:
         prefetch(factors, (reverse[edge] - first_edge) * 2 * heads)
@@ -146,8 +146,8 @@ def _prefetch_target(  # type: ignore[no-untyped-def]  # numba infers its types
 
 @numba.njit(inline="always")
 def _repeat(values, count, out):  # type: ignore[no-untyped-def]  # numba infers its types
-    """Write the values `count` times, one after the other."""
-    size = np.uint64(len(values))  # unsigned: none of these counts from the end
+    """Write `count` copies of `values` to `out`, one after the other."""
+    size = np.uint64(len(values))  # unsigned: saves the test for negative indices
     for i in range(np.uint64(count)):
         for j in range(size):
             out[i * size + j] = values[j]
@@ -155,7 +155,7 @@ def _repeat(values, count, out):  # type: ignore[no-untyped-def]  # numba infers
 
 @numba.njit(inline="always", fastmath=FAST)
 def _dots(own, first, rows, at, out, place, num_heads, dim):  # type: ignore[no-untyped-def]  # numba infers its types
-    """Write the dot products of the heads of two rows to out[place : place + H]."""
+    """Write the dot product of two rows for each head to out[place : place + H]."""
     zero = splat(out.dtype.type(0))
     if num_heads % 4 == 0 and dim % (2 * LANES) == 0:
         for h in range(0, num_heads, 4):
@@ -177,10 +177,10 @@ def _dots(own, first, rows, at, out, place, num_heads, dim):  # type: ignore[no-
 
 @numba.njit(inline="always", fastmath=FAST)
 def _add_heads(count, factors, places, rows, starts, out, first, num_heads, dim):  # type: ignore[no-untyped-def]  # numba infers its types
-    """Add the heads of some rows, each times its factor, to out[first:].
+    """Multiply each head of some rows by a factor, and add the rows to out[first:].
 
-    Row e starts at rows[starts[e]], its factors at factors[places[e]]. Four rows at a time read and
-    write the sum a quarter as often.
+    Row e starts at rows[starts[e]]. Its H factors start at factors[places[e]]. Four rows are added
+    at a time, so that the sum is read and written a quarter as often.
     """
     e = 0
     while e + 4 <= count:
@@ -203,11 +203,11 @@ def _add_heads(count, factors, places, rows, starts, out, first, num_heads, dim)
 
 
 @numba.njit(parallel=True, cache=True, nogil=True, fastmath=FAST)
-def _attend(  # type: ignore[no-untyped-def]  # numba infers its types  # noqa: C901  # one loop nest: a call per edge would cost more than the edge
+def _attend(  # type: ignore[no-untyped-def]  # numba infers its types  # noqa: C901  # one loop nest, because a function call per edge is slow
     parts, nodes, indptr, src, low, high, first, q, stride, kv, scale, running_max, denominator,
     numerator,
 ):  # fmt: skip
-    """Add the edges into each row to its running softmax.
+    """Add the edges into each row to the online softmax of the row.
 
     Edges whose source is not in low:high are skipped.
     """
@@ -241,7 +241,7 @@ def _attend(  # type: ignore[no-untyped-def]  # numba infers its types  # noqa: 
                         prefetch_row(kv, coming * 2 * width, 2 * width)
                     key = (src[start + e] - first) * 2 * width
                     _dots(q, row * stride, kv, key, logits, e * num_heads, num_heads, dim)
-                heads = np.uint64(num_heads)  # unsigned: none of these counts from the end
+                heads = np.uint64(num_heads)  # unsigned: saves the test for negative indices
                 for i in range(count * num_heads):
                     logits[i] *= factor[i]
                 for e in range(np.uint64(count)):
@@ -277,10 +277,10 @@ def _backward_by_target(  # type: ignore[no-untyped-def]  # numba infers its typ
     parts, nodes, indptr, src, low, high, first, first_edge, qg, kv, scale, log_total, delta,
     grad_q, grad_scale, factors,
 ):  # fmt: skip
-    """Add the gradients by the queries and, for each part, by scale; write two factors per edge.
+    """Add the gradients with respect to queries and scale; write factors for `_backward_by_source`.
 
-    For each edge and head these are the factor of the query in the gradient by the key, and the
-    factor of the result's gradient in the gradient by the value, which is the attention weight.
+    Each edge and head has two factors: gradient of key = factor 1 * query, and gradient of value =
+    factor 2 * gradient of result. Factor 2 is the attention weight.
     """
     num_heads, width = len(scale), grad_q.shape[1]
     dim = width // num_heads
@@ -290,8 +290,8 @@ def _backward_by_target(  # type: ignore[no-untyped-def]  # numba infers its typ
         grad_weight = np.empty_like(dots)
         weight = np.empty_like(dots)
         kept = np.empty(_EDGES * 2 * num_heads, scale.dtype)
-        # The numbers of a head, repeated for several edges: loops over the eight heads of one edge
-        # are too short for vectors.
+        # Scale, log_total and delta of all heads, repeated for several edges: loops over the eight
+        # heads of one edge are too short for vectors.
         factor, log_totals, deltas = np.empty_like(dots), np.empty_like(dots), np.empty_like(dots)
         _repeat(scale, _EDGES, factor)
         grad_factor = np.zeros_like(dots)
@@ -325,7 +325,7 @@ def _backward_by_target(  # type: ignore[no-untyped-def]  # numba infers its typ
                     grad_factor[i] += grad_logit * dots[i]
                     dots[i] = grad_logit * factor[i]
                 _add_heads(count, dots, factor_at, kv, starts, acc, 0, num_heads, dim)
-                heads = np.uint64(num_heads)  # unsigned: none of these counts from the end
+                heads = np.uint64(num_heads)  # unsigned: saves the test for negative indices
                 for e in range(np.uint64(count)):
                     for h in range(heads):
                         kept[np.uint64(2) * e * heads + h] = dots[e * heads + h]
@@ -349,10 +349,10 @@ def _backward_by_source(  # type: ignore[no-untyped-def]  # numba infers its typ
     parts, indptr, dst, low, high, fresh, row_of_node, first_row, reverse, first_edge, qg,
     factors, scale, grad_kv, width,
 ):  # fmt: skip
-    """Write the gradients by keys and values of the nodes that have edges.
+    """Add the gradients with respect to keys and values, for source nodes that have edges.
 
-    `row_of_node` has the row of each target, or a number below 0. `fresh` overwrites what earlier
-    pieces added.
+    `row_of_node` holds the row of each target, or a negative number if the block does not have it.
+    With `fresh`, the gradients overwrite `grad_kv` instead.
     """
     num_heads = len(scale)
     dim = width // num_heads

@@ -1,11 +1,11 @@
-"""CPU kernels that multiply each attention head of some rows by its matrix.
+"""CPU kernels that multiply each attention head of some rows by the matrix of the head.
 
-In BLAS, a batched product of 8 matrices of 32 x 32 runs at a quarter of the CPU's rate. These
-kernels keep the products of six rows in registers. Numba compiles them on first use and caches them
-on disk.
+In BLAS, a batched product of 8 matrices of 32 x 32 runs at a quarter of the CPU's peak speed. These
+kernels keep the products of six rows in registers. Numba compiles the kernels on first use and
+caches them on disk.
 
-Notation: n nodes, H heads of d channels, P = H d with d a multiple of `LANES`. The kernels take
-arrays of rows flat.
+Notation: n nodes, H heads of d channels, P = H d. Padding makes d a multiple of `LANES`. Kernels
+take flattened arrays of rows.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from .simd import (
     store_pairs,
 )
 
-_PARTS = 32  # fixed: sums are made by part, and must not depend on the number of threads
-_GROUP = 6  # rows that are multiplied at a time
-_ROWS = 32  # rows whose outer products are summed at a time
+_PARTS = 32  # ranges of rows: a fixed number, so sums do not depend on the number of threads
+_GROUP = 6  # rows per step of a multiplication
+_ROWS = 32  # rows per step of a sum of outer products
 
 
 def map_heads(nodes: Tensor, heads: Tensor, matrix: Tensor, out: Tensor) -> None:
@@ -57,7 +57,7 @@ def map_heads_backward(
 
 
 def _mapper(rows: Tensor, matrix: Tensor) -> tuple[Callable[..., None], npt.NDArray[np.generic]]:
-    """Return the kernel for such rows, and the matrix in the layout that it takes."""
+    """Return the kernel for the dtype of `rows`, and `matrix` in the layout for this kernel."""
     if not _in_pairs(rows):
         return _map, matrix.contiguous().numpy()
     num_heads, dim, _ = matrix.shape
@@ -66,12 +66,12 @@ def _mapper(rows: Tensor, matrix: Tensor) -> tuple[Callable[..., None], npt.NDAr
 
 
 def _in_pairs(rows: Tensor) -> bool:
-    """Return whether such rows are multiplied in bfloat16, two numbers at a time."""
+    """Return whether `rows` are multiplied as pairs of bfloat16 numbers."""
     return rows.dtype == torch.bfloat16 and has_bfloat16_products()
 
 
 @numba.njit(parallel=True, cache=True, nogil=True, fastmath=FAST)
-def _map(nodes, heads, matrix, out, accumulate):  # type: ignore[no-untyped-def]  # numba infers its types  # vectors do not go into arrays
+def _map(nodes, heads, matrix, out, accumulate):  # type: ignore[no-untyped-def]  # numba infers its types  # s0 to s5, because arrays cannot hold vectors
     num_heads, dim = matrix.shape[:2]
     width = num_heads * dim
     weights = matrix.reshape(-1)
@@ -85,7 +85,7 @@ def _map(nodes, heads, matrix, out, accumulate):  # type: ignore[no-untyped-def]
             for i in range(count):
                 for c in range(0, width, LANES):
                     store(own, i * width + c, load(heads, at[i] + c))
-            for column in range(0, width, LANES):  # of the output
+            for column in range(0, width, LANES):  # columns of the output
                 h = column // dim
                 s0 = s1 = s2 = s3 = s4 = s5 = splat(zero)
                 for c in range(h * dim, (h + 1) * dim):
@@ -96,13 +96,13 @@ def _map(nodes, heads, matrix, out, accumulate):  # type: ignore[no-untyped-def]
                     s3 = fma(load_splat(own, c + 3 * width), w, s3)
                     s4 = fma(load_splat(own, c + 4 * width), w, s4)
                     s5 = fma(load_splat(own, c + 5 * width), w, s5)
-                # A last group repeats its last row; the repeats are not stored.
+                # The last group may repeat its last row; repeated rows are not stored.
                 _put_six(out, at, column, count, s0, s1, s2, s3, s4, s5, accumulate)
 
 
 @numba.njit(parallel=True, cache=True, nogil=True, fastmath=FAST)
 def _map_pairs(nodes, heads, matrix, out, accumulate):  # type: ignore[no-untyped-def]  # numba infers its types
-    """Do the same in bfloat16; rows 2 c and 2 c + 1 of each matrix lie side by side."""
+    """Do the same as `_map` in bfloat16; rows 2 c and 2 c + 1 of each matrix are interleaved."""
     num_heads, dim = matrix.shape[0], matrix.shape[2]
     width = num_heads * dim
     weights = matrix.reshape(-1)
@@ -111,7 +111,7 @@ def _map_pairs(nodes, heads, matrix, out, accumulate):  # type: ignore[no-untype
         at = np.empty(_GROUP, np.int64)
         for group in range(part * num_groups // _PARTS, (part + 1) * num_groups // _PARTS):
             count = _places(nodes, group, width, at)
-            for column in range(0, width, LANES):  # of the output
+            for column in range(0, width, LANES):  # columns of the output
                 h = column // dim
                 s0 = s1 = s2 = s3 = s4 = s5 = splat(np.float32(0))
                 for c in range(h * dim, (h + 1) * dim, 2):
@@ -127,7 +127,7 @@ def _map_pairs(nodes, heads, matrix, out, accumulate):  # type: ignore[no-untype
 
 @numba.njit(inline="always")
 def _places(nodes, group, width, at):  # type: ignore[no-untyped-def]  # numba infers its types
-    """Write the starts of a group's rows, the last one repeated; return the number of rows."""
+    """Return the number of rows in a group; write their starts to `at`, repeating the last."""
     count = min(_GROUP, len(nodes) - group * _GROUP)
     for i in range(_GROUP):
         at[i] = nodes[group * _GROUP + min(i, count - 1)] * width
@@ -159,7 +159,7 @@ def _put(out, at, vector, accumulate):  # type: ignore[no-untyped-def]  # numba 
 
 @numba.njit(parallel=True, cache=True, nogil=True, fastmath=FAST)
 def _outer(nodes, heads, grad, by_part):  # type: ignore[no-untyped-def]  # numba infers its types
-    """Sum the outer products of rows and gradients of each head, for each part."""
+    """Add the outer products of rows and gradients to `by_part`, for each part and head."""
     num_heads, dim = by_part.shape[1:3]
     width = num_heads * dim
     size = width * dim
@@ -194,7 +194,7 @@ def _outer(nodes, heads, grad, by_part):  # type: ignore[no-untyped-def]  # numb
 
 @numba.njit(parallel=True, cache=True, nogil=True, fastmath=FAST)
 def _outer_pairs(nodes, heads, grad, by_part):  # type: ignore[no-untyped-def]  # numba infers its types
-    """Do the same in bfloat16, with the numbers of two rows side by side."""
+    """Do the same as `_outer` in bfloat16, with pairs of rows interleaved."""
     num_heads, dim = by_part.shape[1:3]
     width = num_heads * dim
     size = width * dim
@@ -213,7 +213,7 @@ def _outer_pairs(nodes, heads, grad, by_part):  # type: ignore[no-untyped-def]  
                 for c in range(0, width, LANES):
                     store_pairs(own, 2 * (i * width + c), heads, x + c, y + c)
                     store_pairs(by, 2 * (i * width + c), grad, x + c, y + c)
-                if a == b:  # the last row has no second one: its place is filled with zeros
+                if a == b:  # an odd last row is paired with zeros
                     for c in range(width):
                         by[2 * (i * width + c) + 1] = 0
                         own[2 * (i * width + c) + 1] = 0

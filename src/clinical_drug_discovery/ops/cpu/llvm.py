@@ -1,6 +1,6 @@
 """LLVM code for `simd`: vectors of `LANES` numbers, and pairs of bfloat16.
 
-A pair of bfloat16 is one integer of 32 bits, with the first number in its lower half.
+A pair of bfloat16 numbers is a 32-bit integer. The first number is in the lower half.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..backend import LANES as LANES
 INT32 = ir.IntType(32)
 INT32S = ir.VectorType(INT32, LANES)
 FLOATS = ir.VectorType(ir.FloatType(), LANES)
-PAIRS = INT32S  #: of bfloat16
+PAIRS = INT32S  #: `LANES` pairs of bfloat16
 
 
 class _BFloat16(ir.Type):  # type: ignore[misc]  # llvmlite has no types
@@ -51,7 +51,7 @@ def splat_int(value: int) -> Any:
 
 
 def suffix(vector: Any) -> str:
-    """Return the suffix of LLVM's functions for such vectors."""
+    """Return the suffix of LLVM's function names for the type of a vector."""
     return "f32" if isinstance(vector.element, ir.FloatType) else "f64"
 
 
@@ -80,7 +80,7 @@ def round_to_bfloat16(context: Any, builder: Any, numbers: Any) -> Any:
 
 
 def add_pairs(context: Any, builder: Any, sums: Any, a: Any, b: Any) -> Any:
-    """Return sums + the products of both numbers of each pair."""
+    """Return sums[c] + a[2 c] * b[2 c] + a[2 c + 1] * b[2 c + 1] for each c < `LANES`."""
     if not _has_bfloat16_products(context):
         sums = fma_of(builder, lower(builder, a), lower(builder, b), sums)
         return fma_of(builder, upper(builder, a), upper(builder, b), sums)
@@ -92,5 +92,5 @@ def add_pairs(context: Any, builder: Any, sums: Any, a: Any, b: Any) -> Any:
 
 
 def _has_bfloat16_products(context: Any) -> bool:
-    """Return whether the target CPU has AVX512_BF16; numba caches kernels by its features."""
+    """Return whether the target CPU has AVX512_BF16. Numba's cache depends on CPU features."""
     return "+avx512bf16" in context.codegen().magic_tuple()[2]

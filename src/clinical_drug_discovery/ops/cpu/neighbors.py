@@ -1,7 +1,7 @@
 """CPU kernels of sums over neighbors.
 
-Numba compiles them on first use and caches them on disk. One thread sums each row, in the order of
-its edges, so results depend neither on the number of threads nor on the run.
+Numba compiles the kernels on first use and caches them on disk. Each row is summed by one thread in
+the order of the edges, so results do not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from torch import Tensor
 from ..blocks import Block
 from .simd import FAST, LANES, add, load, prefetch, splat, store
 
-# More parts than threads, so that one hub does not leave the other threads idle. The number is
-# fixed: some sums are made by part, and must not depend on the number of threads.
+# Ranges of rows (parts) per kernel. More parts than threads, so that threads do not wait for a hub.
+# The number is fixed, so that sums over parts do not depend on the number of threads.
 NUM_PARTS = 64
 Degrees = npt.NDArray[np.int64]
-_TABLE_BYTES = 8 * 2**20
+_TABLE_BYTES = 8 * 2**20  # bytes per range of `tables`
 AHEAD = 6  # edges between the prefetch of a row and its use
-_LINE = 64  # bytes of a cache line
-# With fewer edges of a row in a table, another pass over the rows costs more than it saves.
+_LINE = 64  # bytes per cache line
+# With fewer edges per row and table, another pass over the rows costs more than it saves.
 _FEW_EDGES = 8
 
 
 def tables(first: int, last: int, row_bytes: int, degree: Degrees) -> list[tuple[int, int]]:
-    """Cut nodes into ranges whose rows stay in the last-level cache while edges gather from them.
+    """Cut nodes into ranges (tables) whose rows fit the last-level cache while edges gather them.
 
     On a CPU with 32 MiB of cache, shared with other programs, a gather from 32 MB took five times
-    as long as one from 8 MB. All nodes are one range if the gathering rows have few edges each.
+    as long as one from 8 MB. If the gathering rows have few edges each, all nodes are one range.
 
     Args:
-        first: of the nodes.
-        last: after the last node.
-        row_bytes: bytes of a node's row.
+        first: first node.
+        last: node after the last one.
+        row_bytes: bytes per node.
         degree: number of edges of each gathering row.
     """
     size = max(1, _TABLE_BYTES // row_bytes)
@@ -61,7 +61,7 @@ def add_neighbors(messages: Tensor, block: Block, scale: Tensor, out: Tensor) ->
 
 
 def add_neighbors_backward(messages: Tensor, block: Block, node_type: int, out: Tensor) -> None:
-    """Do the same as `reference.add_neighbors_backward`, by source, so no two threads collide."""
+    """Do the same as `reference.add_neighbors_backward`; one thread sums each source node."""
     graph = block.graph
     for r, (src_type, dst_type) in enumerate(graph.endpoint_types):
         if src_type == node_type and block.row_ptr[dst_type] < block.row_ptr[dst_type + 1]:
@@ -80,24 +80,24 @@ def _row_bytes(rows: Tensor) -> int:
 
 
 def flat(rows: Tensor) -> npt.NDArray[np.generic]:
-    """Return rows as one flat numpy array; bfloat16, which numpy lacks, as its bits."""
+    """Return rows as a flat numpy array. Bfloat16, which numpy lacks, becomes uint16 (its bits)."""
     bits = rows.view(torch.uint16) if rows.dtype == torch.bfloat16 else rows
     return bits.view(-1).numpy()
 
 
 def balanced_parts(degree: Degrees) -> npt.NDArray[np.int64]:
-    """Return the boundaries of row ranges with about equal numbers of edges and rows.
+    """Return the boundaries of `NUM_PARTS` ranges of rows with about equal work (edges + rows).
 
-    One hub can have more edges than all other rows together.
+    Ranges with equal numbers of rows are uneven: a hub can have more edges than all other rows.
     """
     work = np.zeros(len(degree) + 1, np.int64)
-    np.cumsum(degree + 1, out=work[1:])  # a row costs something even when it has no edges
+    np.cumsum(degree + 1, out=work[1:])  # a row without edges costs time as well
     return np.searchsorted(work, np.linspace(0, work[-1], NUM_PARTS + 1).astype(np.int64))
 
 
 @numba.njit(inline="always")
 def edges_between(entries, begin, end, low, high):  # type: ignore[no-untyped-def]  # numba infers its types
-    """Return the part of the ascending entries[begin:end] that is in low:high."""
+    """Return the range within entries[begin:end], which ascends, of values in low:high."""
     if begin < end and entries[begin] < low:
         begin = _first(entries, begin, end, low)
     if begin < end and entries[end - 1] >= high:
@@ -118,7 +118,7 @@ def _first(entries, begin, end, least):  # type: ignore[no-untyped-def]  # numba
 
 @numba.njit(inline="always")
 def edges_of(j, last, indptr, dst, low, high):  # type: ignore[no-untyped-def]  # numba infers its types
-    """Return a source's edges to targets in low:high; none for sources from `last` on."""
+    """Return the range of source j's edges to targets in low:high; empty if j >= last."""
     if j >= last:
         return np.int64(0), np.int64(0)
     return edges_between(dst, indptr[j], indptr[j + 1], low, high)
@@ -133,17 +133,17 @@ def prefetch_row(rows, at, count):  # type: ignore[no-untyped-def]  # numba infe
 
 @numba.njit(inline="always")
 def prefetch_sources(rows, src, begin, end, first, width):  # type: ignore[no-untyped-def]  # numba infers its types
-    """Prefetch the rows of the first few of src[begin:end]; rows[0] is that of node `first`."""
+    """Prefetch the rows of the first `AHEAD` nodes of src[begin:end]; node `first` is row 0."""
     for e in range(begin, min(begin + AHEAD, end)):
         prefetch_row(rows, (src[e] - first) * width, width)
 
 
 @numba.njit(inline="always")
 def next_row(row, stop, nodes, indptr, src, low, high):  # type: ignore[no-untyped-def]  # numba infers its types
-    """Return the first row from `row` on with edges to low:high, and these edges.
+    """Return the first row >= `row` with sources in low:high, and the range of these edges.
 
-    Its first sources are prefetched while the row before is summed. Most edge types of PrimeKG have
-    few edges a row; without the prefetch they took as long as the large ones.
+    The caller prefetches the row's first sources while it sums the row before. Most edge types of
+    PrimeKG have few edges per row; without the prefetch they took as long as the large ones.
     """
     begin = end = np.int64(0)
     while row < stop:
@@ -156,7 +156,7 @@ def next_row(row, stop, nodes, indptr, src, low, high):  # type: ignore[no-untyp
 
 
 @numba.njit(parallel=True, cache=True, nogil=True, fastmath=FAST)
-def _add_neighbors(  # type: ignore[no-untyped-def]  # numba infers its types  # one loop nest: a call per edge would cost more than the edge
+def _add_neighbors(  # type: ignore[no-untyped-def]  # numba infers its types  # one loop nest, because a function call per edge is slow
     parts, nodes, indptr, src, low, high, messages, scale, out
 ):
     """Add to each row the scaled messages of its sources.
@@ -174,7 +174,7 @@ def _add_neighbors(  # type: ignore[no-untyped-def]  # numba infers its types  #
             prefetch_sources(messages, src, later_begin, later_end, 0, width)
             for c in range(0, width, LANES):
                 store(acc, c, splat(out.dtype.type(0)))
-            while edge + 4 <= end:  # four at a time read and write the sum a quarter as often
+            while edge + 4 <= end:  # four edges per step: fewer reads and writes of the sum
                 for e in range(edge + AHEAD, min(edge + AHEAD + 4, end)):
                     prefetch_row(messages, src[e] * width, width)
                 a, b = src[edge] * width, src[edge + 1] * width
@@ -196,9 +196,9 @@ def _add_neighbors(  # type: ignore[no-untyped-def]  # numba infers its types  #
 
 @numba.njit(parallel=True, cache=True, nogil=True, fastmath=FAST)
 def _add_neighbors_backward(parts, nodes, indptr, dst, low, high, row_of_node, messages, out):  # type: ignore[no-untyped-def]  # numba infers its types
-    """Add to each node the messages of its targets that are rows of a block.
+    """Add to each node the messages of those targets of the node that are in the block.
 
-    `row_of_node` has the row of `messages` of each target, or a number below 0.
+    `row_of_node` holds the row in `messages` of each target, or a negative number.
     """
     num_columns = out.shape[1]
     width = -(-num_columns // LANES) * LANES

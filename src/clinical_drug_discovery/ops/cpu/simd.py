@@ -1,9 +1,9 @@
-"""Vectors of 16 numbers inside numba kernels, which may be stored in bfloat16.
+"""Vectors of 16 numbers for numba kernels. Arrays may store the numbers as bfloat16.
 
-Numba leaves it to the compiler to vectorize loops. In the short loops over an attention head it
-vectorizes little. These explicit intrinsics made the kernels twice as fast. LLVM maps them to the
-CPU's instructions (AVX-512, AVX2, NEON). Arithmetic is in float32 or float64. Arrays of uint16 hold
-bfloat16, the upper half of a float32.
+The compiler hardly vectorizes the short loops over an attention head. These explicit intrinsics
+made the kernels twice as fast. LLVM maps the intrinsics to the CPU's instructions (AVX-512, AVX2,
+NEON). Arithmetic is in float32 or float64. Arrays of uint16 hold bfloat16 numbers, each the upper
+half of a float32.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ from .llvm import (
 )
 from .llvm import LANES as LANES
 
-# Sums may be reordered, so that they can be vectorized; infinities keep their meaning.
+# LLVM may reorder sums, so that it can vectorize them. Infinities keep their meaning.
 FAST = {"reassoc", "contract", "arcp", "nsz"}
 Generator = tuple[Any, Callable[..., Any]]
 
 
 def intrinsic(generator: Callable[..., Generator]) -> Any:
-    """Return numba's intrinsic; kernels call it without its first parameter."""
+    """Return a numba intrinsic. Kernels call it without the first parameter of `generator`."""
     return numba_intrinsic(generator)
 
 
 class Vector(types.Type):
-    """Numba's type of a register with `LANES` numbers."""
+    """Numba's type of a vector of `LANES` numbers."""
 
     def __init__(self, scalar: types.Float) -> None:
         self.scalar = scalar
@@ -59,19 +59,19 @@ class _VectorModel(PrimitiveModel):
 
 
 def widen(x: Any) -> Any:
-    """Return a stored number as float32 or float64; only inside kernels."""
+    """Convert a stored number to float32 or float64. This works only inside kernels."""
     raise NotImplementedError
 
 
 @overload(widen, inline="always")
-def _widen(x):  # type: ignore[no-untyped-def]  # numba compares it with what it returns
+def _widen(x):  # type: ignore[no-untyped-def]  # numba compares its signature with that of the result
     if isinstance(x, types.Integer):
         return lambda x: np.uint32(np.uint32(x) << np.uint32(16)).view(np.float32)
     return lambda x: x
 
 
 def narrow(x: Any, like: Any) -> Any:
-    """Round a number to what an array stores, ties to even; only inside kernels."""
+    """Round x to the dtype of the array `like`, ties to even. This works only inside kernels."""
     raise NotImplementedError
 
 
@@ -87,20 +87,20 @@ def _narrow_float32(x, like):  # type: ignore[no-untyped-def]  # as above
 
 
 def exp(x: Any) -> Any:
-    """Compute the exponential of x <= 0; only in kernels, where loops over it are vectorized."""
+    """Return e**x for x <= 0, in a form that LLVM vectorizes. This works only inside kernels."""
     raise NotImplementedError
 
 
 @overload(exp, inline="always")
-def _exp(x):  # type: ignore[no-untyped-def]  # numba compares it with what it returns
+def _exp(x):  # type: ignore[no-untyped-def]  # numba compares its signature with that of the result
     return _exp_float32 if x == types.float32 else lambda x: np.exp(x)
 
 
 def _exp_float32(x):  # type: ignore[no-untyped-def]  # as above
-    """Return 2**n times a polynomial in the remainder, as Cephes' expf.
+    """Return e**x as 2**n times a polynomial in x - n ln 2, like Cephes' expf.
 
-    The error is at most 2 units in the last place above exp(-20), and 5 down to exp(-87): `FAST`
-    lets the compiler subtract both parts of ln 2 as one.
+    The error is at most 2 units in the last place for x > -20, and at most 5 for x >= -87. The
+    reason is `FAST`: it lets the compiler subtract both parts of n ln 2 in one step.
     """
     x = max(x, np.float32(-87.0))
     n = np.floor(x * np.float32(1.44269504) + np.float32(0.5))
@@ -118,7 +118,7 @@ def _exp_float32(x):  # type: ignore[no-untyped-def]  # as above
 
 @intrinsic
 def load(_: Any, array: Any, at: Any) -> Generator:
-    """Load array[at : at + LANES] of a flat array, widened."""
+    """Load array[at : at + LANES] of a flat array; bfloat16 becomes float32."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return _load(context, builder, signature.args[0], *args)
@@ -129,7 +129,7 @@ def load(_: Any, array: Any, at: Any) -> Generator:
 
 @intrinsic
 def store(_: Any, array: Any, at: Any, vector: Any) -> Generator:
-    """Store a vector to array[at : at + LANES], rounded to the nearest, ties to even.
+    """Store a vector to array[at : at + LANES], rounded to the array's dtype, ties to even.
 
     With AVX512_BF16, subnormal numbers are stored as zero.
     """
@@ -146,9 +146,9 @@ def store(_: Any, array: Any, at: Any, vector: Any) -> Generator:
 
 @intrinsic
 def load_splat(_: Any, array: Any, at: Any) -> Generator:
-    """Load the number array[at] of a flat array into all places of a vector, widened.
+    """Load array[at] of a flat array into all places of a vector; bfloat16 becomes float32.
 
-    `splat` of array[at] would also test for a negative index, which costs more than the arithmetic.
+    `splat(array[at])` would also test for a negative index, which costs more than the arithmetic.
     """
     stored_as_bfloat16 = array.dtype == types.uint16
 
@@ -173,7 +173,7 @@ def prefetch(_: Any, array: Any, at: Any) -> Generator:
         pointer = builder.bitcast(builder.gep(struct.data, [args[1]]), byte)
         function = ir.FunctionType(ir.VoidType(), [byte, INT32, INT32, INT32])
         fetch = cgutils.get_or_insert_function(builder.module, function, "llvm.prefetch.p0")
-        builder.call(fetch, [pointer, INT32(0), INT32(3), INT32(1)])  # to read, to all caches
+        builder.call(fetch, [pointer, INT32(0), INT32(3), INT32(1)])  # for reading, into all caches
 
     return types.void(array, types.intp), generate
 
@@ -221,10 +221,10 @@ def fma(_: Any, a: Any, b: Any, c: Any) -> Generator:
 
 @intrinsic
 def add_products(_: Any, a: Any, i: Any, b: Any, j: Any, sums: Any) -> Generator:
-    """Return sums + a[i :] * b[j :] of 2 `LANES` numbers each, two products to a sum.
+    """Add the 2 `LANES` products a[i + c] * b[j + c] to `sums`, two products to each sum.
 
-    It is not specified which two. For two arrays of bfloat16 this is one instruction with
-    AVX512_BF16, where subnormals count as zero, and a third of the work elsewhere.
+    Which two products go to one sum is not specified. For two arrays of bfloat16, AVX512_BF16 does
+    this in one instruction and takes subnormals as zero; other CPUs save work too.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -245,9 +245,9 @@ def add_products(_: Any, a: Any, i: Any, b: Any, j: Any, sums: Any) -> Generator
 
 @intrinsic
 def add_pair_products(_: Any, a: Any, i: Any, b: Any, j: Any, sums: Any) -> Generator:
-    """Return sums + a[i] * first + a[i + 1] * second, for each of the `LANES` pairs from b[j] on.
+    """Return sums[c] + a[i] * b[j + 2 c] + a[i + 1] * b[j + 2 c + 1] for each c < `LANES`.
 
-    For arrays of bfloat16; one instruction with AVX512_BF16, see `add_products`.
+    Both arrays hold bfloat16. With AVX512_BF16 this is one instruction, see `add_products`.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -264,7 +264,7 @@ def add_pair_products(_: Any, a: Any, i: Any, b: Any, j: Any, sums: Any) -> Gene
 
 @intrinsic
 def store_pairs(_: Any, out: Any, at: Any, array: Any, i: Any, j: Any) -> Generator:
-    """Store the pairs (array[i + c], array[j + c]), c < `LANES`, to out[at : at + 2 LANES]."""
+    """Store pairs (array[i + c], array[j + c]) for c < `LANES` to out[at : at + 2 LANES]."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         out, at, array, *places = args
@@ -300,11 +300,11 @@ def total(_: Any, a: Any) -> Generator:
 
 @intrinsic
 def store_totals(_: Any, array: Any, at: Any, a: Any, b: Any, c: Any, d: Any) -> Generator:
-    """Store the sums of four vectors to array[at : at + 4], with half the work of `total`."""
+    """Store the sums of four vectors to array[at : at + 4]: half the work of four `total`s."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         def halves(x: Any, y: Any, width: int) -> Any:
-            """Add the two halves of each group of `width` numbers of x and then of y."""
+            """Cut x and y into groups of `width` numbers, and add the two halves of each group."""
             count = x.type.count if y is x else 2 * x.type.count
             low = [at + i for at in range(0, count, width) for i in range(width // 2)]
             high = [at + width // 2 for at in low]
@@ -327,7 +327,7 @@ def store_totals(_: Any, array: Any, at: Any, a: Any, b: Any, c: Any, d: Any) ->
 def _address(context: Any, builder: Any, signature: Any, args: Any) -> tuple[Any, int]:
     kind = signature.args[0]
     vector = ir.VectorType(context.get_value_type(kind.dtype), LANES)
-    alignment = kind.dtype.bitwidth // 8  # of one number: rows may start anywhere
+    alignment = kind.dtype.bitwidth // 8  # that of one number, because rows may start anywhere
     return _pointer(context, builder, kind, args[0], args[1], vector), alignment
 
 
