@@ -1,4 +1,4 @@
-"""Describe this machine, what a run on it would need, and whether its GPU computes correctly."""
+"""Describe this machine, predict the memory of a run, and test the GPU."""
 
 from __future__ import annotations
 
@@ -33,23 +33,22 @@ def describe_machine(
     """Describe this machine: versions, devices, memory and threads.
 
     Args:
-        plan: also predict the peak memory of both models, at their default settings, for the graph
-            of --edges.
-        edges_csv: with --plan: the edges file of the graph.
-        memory_budget: with --plan: peak memory that a run may take, such as 5.33GB (default: 70% of
-            the free memory).
-        device: with --plan: cuda, mps or cpu, which need not be available here (default: the device
-            that a run would choose).
-        try_device: cuda or mps: train both models on this device for a few steps, and compare the
-            results with the CPU's. Runs use mps by default only after it has passed this trial.
+        plan: also predict the peak memory of both models with default settings for the graph of
+            --edges.
+        edges_csv: only with --plan: the edges file of the graph.
+        memory_budget: only with --plan: largest peak memory of a run, such as 5.33GB (default: 70%
+            of the free memory).
+        device: only with --plan: cuda, mps or cpu; it need not be available on this machine
+            (default: the default device of a run).
+        try_device: cuda or mps: train both models on this device for two epochs, and compare the
+            results with those of the CPU. mps becomes the default device only after it passes.
 
     Returns:
-        "python", "platform", "versions", "devices" (available here), "default_device", memory in
-        GiB, "num_cpus" and "num_threads". "plan" is the result of `plan_models`, "try" that of
-        `device_trial.try_device`.
+        Versions, devices, memory and threads, each under a name such as "memory_total_gib". "plan"
+        has the result of `plan_models`, and "try" the result of `_run.device_trial.try_device`.
 
     Raises:
-        InputError: a parameter or the file breaks a rule, or the device to try is not available.
+        InputError: a parameter or the file is invalid, or the device to try is not available.
 
     Example:
         >>> from clinical_drug_discovery.lib.doctor import describe_machine
@@ -57,14 +56,14 @@ def describe_machine(
         ['cpu']
     """
     if plan and edges_csv is None:
-        raise InputError("plan (got True) needs edges, the file of the graph to plan for")
+        raise InputError("plan (got True) needs edges, the edges file of a graph")
     if edges_csv is not None and not plan:
-        raise InputError(f"edges (got {edges_csv}) has an effect only with plan")
+        raise InputError(f"edges (got {edges_csv}) is allowed only with plan")
     trial = None
     if try_device is not None:
         if try_device == "cpu":
             raise InputError(
-                "try (got 'cpu') must be cuda or mps: it compares a GPU's results with the CPU's"
+                "try (got 'cpu') must be cuda or mps: a GPU's results are compared with the CPU's"
             )
         check_device(try_device)  # before the slow imports
         from ._run import device_trial
@@ -93,7 +92,7 @@ def describe_machine(
 
 
 def _default_device() -> str:
-    """Return the device of a run without --device, and the reason for it."""
+    """Return the default device of a run, and the reason for this choice."""
     try:
         choice = choose_device(None)
     except InputError as error:
@@ -104,19 +103,19 @@ def _default_device() -> str:
 def plan_models(
     edges_csv: str | Path, memory_budget: str | int | None, device: str | None
 ) -> dict[str, dict[str, Any]]:
-    """Predict the peak memory of training and embedding a graph, at each model's default settings.
+    """Predict the peak memory of both models with default settings, without the drug ranker.
 
     Args:
-        edges_csv: the edges file; it is read, or taken from its cache.
+        edges_csv: the edges file, which is read from its cache if possible.
         memory_budget: see `parse_memory`.
-        device: "cuda", "mps" or "cpu", which need not be available here; None as for a run.
+        device: "cuda", "mps" or "cpu", available or not; None: the default device of a run.
 
     Returns:
-        For each model its "device" and settings, and either "predicted_memory_gib" or, if the run
-        does not fit the budget, "why" with settings that would.
+        One entry for each model: "device", the settings, "fits" (True or False), and either
+        "predicted_memory_gib" or, if the run does not fit the budget, the message "why".
 
     Raises:
-        InputError: a parameter or the file breaks a rule.
+        InputError: a parameter or the file is invalid.
     """
     if device is not None:
         check_device_name(device)
@@ -168,6 +167,6 @@ def _all_default_settings() -> tuple[SageSettings, HgtSettings]:
 def _default_settings(
     kind: type[AnySettings], generate: Callable[..., dict[str, Any]]
 ) -> AnySettings:
-    """Return the settings that a public function has by default."""
+    """Return the settings made from the default arguments of a public function."""
     parameters = inspect.signature(generate).parameters
     return kind(**{field.name: parameters[field.name].default for field in fields(kind)})

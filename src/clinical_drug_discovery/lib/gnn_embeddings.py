@@ -43,38 +43,38 @@ def generate_gnn_embeddings(
     """Embed all nodes of a knowledge graph with GraphSAGE.
 
     The model ("Inductive Representation Learning on Large Graphs", arXiv:1706.02216) is trained to
-    predict links: for each sampled fact (a positive), it must tell the target from sampled nodes of
-    the same type that make no known fact with the source. All nodes are then embedded exactly,
-    layer by layer. See `models.sage.GraphSage` for the formulas and `ops.listwise` for the loss.
+    predict links: for each sampled fact (a positive), the target must score higher than random
+    nodes of its type that do not form a known fact with the source. After training, all nodes are
+    embedded. See `models.sage.GraphSage` for the formulas and `ops.listwise` for the loss.
 
     Args:
-        edges_csv: knowledge graph in PrimeKG's columns: .csv, .csv.gz, .csv.zst or .parquet.
+        edges_csv: file with the edges, in PrimeKG's columns: .csv, .csv.gz, .csv.zst or .parquet.
         output_csv: file to write the embeddings to: .csv, .parquet or .npy (with an index file
-            beside it).
+            in the same directory).
         embedding_dim: number of dimensions of an embedding.
         hidden_dim: width of the hidden layers and of each node's learned input vector.
         num_layers: number of layers. An embedding depends on neighbors up to this many
             steps away.
         num_epochs: number of epochs.
-        learning_rate: learning rate of Adam in the first step; it then falls to 0 by cosine decay.
-        device: cuda, mps or cpu (default: cuda if there is one, else mps if `cdd doctor --try mps`
-            has passed on this machine, else cpu).
+        learning_rate: learning rate of Adam in the first step; cosine decay lowers it to almost 0.
+        device: cuda, mps or cpu (default: cuda if available, else mps if `cdd doctor --try mps` has
+            passed on this machine, else cpu).
         edge_batch_size: number of positives in the loss of an epoch.
-        training: full or sampled. full: each step sees the whole graph, and an epoch is one step.
-            sampled: each step sees a subgraph around its positives, which are themselves hidden.
-        subgraph_size: training sampled: number of nodes in each subgraph (default 20,000). An epoch
-            has num_nodes / subgraph_size steps.
-        limit_nodes: keep at most this many nodes, the best connected ones of each type.
+        training: full or sampled. full: each step uses the whole graph, and an epoch is one step.
+            sampled: each step uses a subgraph around the positives, without the positives' edges.
+        subgraph_size: only for training sampled: number of nodes in each subgraph (default 20,000).
+            An epoch has num_nodes / subgraph_size steps.
+        limit_nodes: keep at most this many nodes: of each node type those with the most edges.
         include_node_types: keep only nodes of these types.
         seed: seed of the initial weights and of all sampling.
-        memory_budget: peak memory that the process may take, such as 4GiB (default: 70% of the free
+        memory_budget: largest peak memory of the process, such as 4GiB (default: 70% of the free
             memory).
-        model_dir: directory to write the model to (default: beside the embeddings).
-        chunk_size: number of nodes that inference embeds at a time. Fewer nodes take less memory
-            and more time; the result changes only by rounding (default: the largest that fits the
-            budget).
-        cache: keep a copy of the graph that later runs read faster, while the file is unchanged.
-        cache_dir: directory of that copy (default: beside the edges file).
+        model_dir: directory to write the model to (default: NAME_model beside the output NAME).
+        chunk_size: number of nodes that inference embeds at a time. A smaller number takes less
+            memory and more time; the result changes only by rounding (default: the largest number
+            that fits the budget).
+        cache: save the graph in a file that later runs read faster, until the edges file changes.
+        cache_dir: directory of this file (default: the directory of the edges file).
         ranker: fit the drug ranker for `cdd rank`, if the graph has known treatments.
 
     Returns:
@@ -82,8 +82,7 @@ def generate_gnn_embeddings(
         paths of the files.
 
     Raises:
-        InputError: a parameter or the file breaks a rule. Nothing is written then, except for the
-            cached graph.
+        InputError: a parameter or the file is invalid. Then only the cached graph may be written.
 
     Example:
         >>> from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings

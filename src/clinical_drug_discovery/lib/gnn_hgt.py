@@ -50,16 +50,16 @@ def generate_hgt_embeddings(
     """Embed all nodes of a knowledge graph with HGT.
 
     The model ("Heterogeneous Graph Transformer", arXiv:2003.01332) is trained on two tasks. Link
-    prediction: for each sampled fact (a positive), it must tell the target from sampled nodes of
-    the same type that make no known fact with the source. Contrast: diseases that share genes must
-    be closer to each other than to other diseases. All nodes are then embedded exactly, layer by
-    layer. See `models.hgt.Hgt` for the formulas, `ops.listwise` and `training.losses` for the
+    prediction: for each sampled fact (a positive), the target must score higher than random nodes
+    of its type that do not form a known fact with the source. Contrast: diseases with similar
+    sets of genes must be closer to each other than to other diseases. After training, all nodes are
+    embedded. See `models.hgt.Hgt` for the formulas, `ops.listwise` and `training.losses` for the
     losses.
 
     Args:
-        edges_csv: knowledge graph in PrimeKG's columns: .csv, .csv.gz, .csv.zst or .parquet.
+        edges_csv: file with the edges, in PrimeKG's columns: .csv, .csv.gz, .csv.zst or .parquet.
         output_csv: file to write the embeddings to: .csv, .parquet or .npy (with an index file
-            beside it).
+            in the same directory).
         embedding_dim: number of dimensions of an embedding.
         hidden_dim: width of the layers and of each node's learned input vector; must be a multiple
             of num_heads.
@@ -67,34 +67,34 @@ def generate_hgt_embeddings(
             away.
         num_heads: number of attention heads in each layer.
         num_epochs: number of epochs.
-        learning_rate: learning rate of Adam in the first step; it then falls to 0 by cosine decay.
-        device: cuda, mps or cpu (default: cuda if there is one, else mps if `cdd doctor --try mps`
-            has passed on this machine, else cpu).
+        learning_rate: learning rate of Adam in the first step; cosine decay lowers it to almost 0.
+        device: cuda, mps or cpu (default: cuda if available, else mps if `cdd doctor --try mps` has
+            passed on this machine, else cpu).
         contrastive_weight: weight w of the contrastive loss, from 0 to 1. The loss is
             (1 - w) link + w contrastive.
-        edge_sample_size: number of positives of each edge type in the loss of an epoch, and number
-            of disease pairs in the contrastive loss.
-        training: full or sampled. full: each step sees the whole graph, and an epoch is one step.
-            sampled: each step sees a subgraph around its positives, which are themselves hidden.
-        subgraph_size: training sampled: number of nodes in each subgraph (default 20,000). An epoch
-            has num_nodes / subgraph_size steps.
-        similarity_threshold: two diseases are similar if the Jaccard index of their genes is at
-            least this, above 0 and up to 1.
+        edge_sample_size: number of positives of each edge type in an epoch, and number of disease
+            pairs in the contrastive loss of an epoch.
+        training: full or sampled. full: each step uses the whole graph, and an epoch is one step.
+            sampled: each step uses a subgraph around the positives, without the positives' edges.
+        subgraph_size: only for training sampled: number of nodes in each subgraph (default 20,000).
+            An epoch has num_nodes / subgraph_size steps.
+        similarity_threshold: two diseases are similar if the Jaccard index of their sets of genes
+            is at least this number, above 0 and at most 1.
         temperature: divisor of the cosines in the contrastive loss; at least 0.001.
         disease_type: node type of the diseases in the contrastive loss.
-        gene_type: node type of the genes that make two diseases similar.
-        disease_gene_relation: relation between these two types.
-        limit_nodes: keep at most this many nodes, the best connected ones of each type.
+        gene_type: node type of the genes by which diseases are compared.
+        disease_gene_relation: relation between disease_type and gene_type.
+        limit_nodes: keep at most this many nodes: of each node type those with the most edges.
         include_node_types: keep only nodes of these types.
         seed: seed of the initial weights and of all sampling.
-        memory_budget: peak memory that the process may take, such as 4GiB (default: 70% of the free
+        memory_budget: largest peak memory of the process, such as 4GiB (default: 70% of the free
             memory).
-        model_dir: directory to write the model to (default: beside the embeddings).
-        chunk_size: number of nodes that inference embeds at a time. Fewer nodes take less memory
-            and more time; the result changes only by rounding (default: the largest that fits the
-            budget).
-        cache: keep a copy of the graph that later runs read faster, while the file is unchanged.
-        cache_dir: directory of that copy (default: beside the edges file).
+        model_dir: directory to write the model to (default: NAME_model beside the output NAME).
+        chunk_size: number of nodes that inference embeds at a time. A smaller number takes less
+            memory and more time; the result changes only by rounding (default: the largest number
+            that fits the budget).
+        cache: save the graph in a file that later runs read faster, until the edges file changes.
+        cache_dir: directory of this file (default: the directory of the edges file).
         ranker: fit the drug ranker for `cdd rank`, if the graph has known treatments.
 
     Returns:
@@ -102,8 +102,7 @@ def generate_hgt_embeddings(
         paths of the files.
 
     Raises:
-        InputError: a parameter or the file breaks a rule. Nothing is written then, except for the
-            cached graph.
+        InputError: a parameter or the file is invalid. Then only the cached graph may be written.
 
     Example:
         >>> from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings

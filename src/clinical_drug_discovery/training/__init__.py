@@ -1,1 +1,1 @@
-"""Training: batches of edges and of the graph, losses, the optimizer, the plan of memory."""
+"""Training: batches, losses, the optimizer, the training loops and the memory plan."""

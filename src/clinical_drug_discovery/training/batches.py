@@ -1,9 +1,10 @@
-"""Batches: what one training step sees of the graph, all of it or a sampled subgraph.
+"""Batches: the input of one training step, with the whole graph or a sampled subgraph.
 
-A subgraph has the nodes of the batch's positives and candidates, some neighbors of these, and all
-edges among them, as in "GraphSAINT: Graph Sampling Based Inductive Learning Method"
-(arXiv:1907.04931). With neighborhoods sampled for each node, three layers would soon reach all
-nodes. All sampling runs on the host with numpy, so a seed gives the same batches on every device.
+A subgraph consists of the nodes of the batch's positives and candidates, some neighbors of these
+nodes, and all edges among the chosen nodes, as in "GraphSAINT: Graph Sampling Based Inductive
+Learning Method" (arXiv:1907.04931). If neighbors were sampled for each node and layer instead,
+three layers would reach almost all nodes of the graph. All sampling runs on the CPU with numpy, so
+a seed gives the same batches on every device.
 """
 
 from __future__ import annotations
@@ -23,24 +24,24 @@ from ..system.errors import InputError
 from .edge_sampler import EdgeBatch, RowPadding
 from .settings import FULL, SAMPLED, SUBGRAPH_SIZE
 
-# A subgraph hides its positives, at most one in four edges of a type. With all edges of a small
-# type hidden, in both directions, the weights of that type would never be trained.
+# A subgraph hides the positives, at most one in four edges of an edge type. If all edges of a small
+# edge type were hidden, the weights of that type would never be trained.
 _EDGES_PER_POSITIVE = 4
 
 
 @dataclass(frozen=True)
 class HostBatch:
-    """A batch on the host."""
+    """A batch on the CPU, before it is moved to the device."""
 
-    backend: Backend  #: of the training
-    graph: KnowledgeGraph  #: the whole graph, on the device, or a subgraph, on the CPU
+    backend: Backend  #: the backend that the training uses
+    graph: KnowledgeGraph  #: the whole graph, already on the device, or a subgraph on the CPU
     nodes: Tensor | None  #: shape (n,), int64: the subgraph's nodes in the whole graph, or None
-    rows: Tensor  #: shape (M,), int64: the nodes of `facts`, as numbered in `graph`
-    facts: EdgeBatch
-    all_nodes: Block | None  #: of a full batch, the same in every step
+    rows: Tensor  #: shape (M,), int64: number in `graph` of each of the nodes of `facts`
+    facts: EdgeBatch  #: positives and candidates
+    all_nodes: Block | None  #: edges into all nodes of the whole graph; None for a subgraph
 
     def to_device(self) -> DeviceBatch:
-        """Return the batch on the backend's device."""
+        """Move the batch to the backend's device."""
         device = self.backend.device
         graph = self.graph.to(device)
         return DeviceBatch(
@@ -54,19 +55,19 @@ class HostBatch:
 
 @dataclass(frozen=True)
 class DeviceBatch:
-    """A batch on the device, as the models and losses take it."""
+    """A batch on the device: the input of the models and losses."""
 
-    all_nodes: Block  #: for every layer but the last
-    targets: Block  #: the rows of the batch, for the last layer
-    nodes: Tensor | None  #: as in `HostBatch`
-    facts: EdgeBatch
-    rows: Tensor  #: shape (M,), int64, on the CPU: the batch's nodes in the whole graph
+    all_nodes: Block  #: edges into all nodes, for every layer except the last
+    targets: Block  #: edges into the nodes of `facts`, for the last layer
+    nodes: Tensor | None  #: see `HostBatch.nodes`
+    facts: EdgeBatch  #: positives and candidates
+    rows: Tensor  #: shape (M,), int64, on the CPU: numbers in the whole graph
 
 
 class FullBatch:
-    """Shows the whole graph to every step: `training="full"`."""
+    """Makes batches with the whole graph, for `training="full"`."""
 
-    num_steps = 1  #: of an epoch
+    num_steps = 1  #: number of steps in an epoch
     description = "Full-batch training with edge sampling"
 
     def __init__(self, graph: KnowledgeGraph, backend: Backend) -> None:
@@ -74,22 +75,22 @@ class FullBatch:
 
         Args:
             graph: on the CPU.
-            backend: of the training.
+            backend: the backend that the training uses.
         """
         self._graph, self._backend = graph.to(backend.device), backend
         self._padding = RowPadding(graph, backend.device)
         self._all_nodes = full_block(self._graph, backend)
 
     def next(self, facts: EdgeBatch) -> HostBatch:
-        """Return the batch of some facts."""
+        """Return a batch with the whole graph and these positives and candidates."""
         facts = self._padding.pad(facts)
         return HostBatch(self._backend, self._graph, None, facts.rows, facts, self._all_nodes)
 
 
 class SubgraphBatches:
-    """Shows a subgraph without the batch's positives to each step: `training="sampled"`.
+    """Makes batches with a subgraph that lacks the positives' edges, for `training="sampled"`.
 
-    The subgraphs of an epoch have as many nodes together as the graph.
+    An epoch has num_nodes / size steps, rounded up.
     """
 
     def __init__(self, graph: KnowledgeGraph, backend: Backend, size: int, seed: int) -> None:
@@ -97,9 +98,9 @@ class SubgraphBatches:
 
         Args:
             graph: on the CPU.
-            backend: of the training.
-            size: number of nodes of each subgraph.
-            seed: of all sampling.
+            backend: the backend that the training uses.
+            size: number of nodes in each subgraph.
+            seed: seed of the sampling.
         """
         self._graph, self._backend = graph, backend
         self._padding = RowPadding(graph, backend.device)
@@ -110,10 +111,10 @@ class SubgraphBatches:
         self.description = f"Training on subgraphs of {size:,} nodes, {self.num_steps} an epoch"
 
     def next(self, facts: EdgeBatch) -> HostBatch:
-        """Sample a subgraph around some facts.
+        """Return a batch with these positives and candidates and a subgraph around them.
 
         Raises:
-            InputError: the facts and candidates have more nodes than a subgraph.
+            InputError: the positives and candidates have more nodes than a subgraph.
         """
         facts = self._padding.pad(facts)
         rows = facts.rows.numpy()
@@ -124,7 +125,7 @@ class SubgraphBatches:
         return HostBatch(self._backend, graph, torch.from_numpy(nodes), local_rows, facts, None)
 
     def _padded(self, graph: KnowledgeGraph) -> KnowledgeGraph:
-        """On GPUs, pad the sources with some that belong to no edge type."""
+        """On a GPU, append sources that belong to no edge type; on the CPU, change nothing."""
         if not needs_fixed_shapes(self._backend.device):
             return graph
         (size,) = self._num_edges.fit(np.array([graph.num_edges])).tolist()
@@ -135,14 +136,14 @@ class SubgraphBatches:
 def make_batches(
     graph: KnowledgeGraph, backend: Backend, training: str, subgraph_size: int | None, seed: int
 ) -> FullBatch | SubgraphBatches:
-    """Return the batches of a kind of training.
+    """Return the object that makes the batches of "full" or "sampled" training.
 
     Args:
         graph: on the CPU.
-        backend: of the training.
-        training: full or sampled.
-        subgraph_size: nodes of a subgraph; `SUBGRAPH_SIZE` if None.
-        seed: of all sampling.
+        backend: the backend that the training uses.
+        training: "full" or "sampled".
+        subgraph_size: number of nodes in each subgraph; None means `SUBGRAPH_SIZE`.
+        seed: seed of the sampling.
     """
     if training == FULL:
         return FullBatch(graph, backend)
@@ -150,10 +151,10 @@ def make_batches(
 
 
 def max_positives(edge_type_counts: IntArray, training: str) -> IntArray:
-    """Return how many positives of each edge type a step may have at most, shape (R,).
+    """Return the largest allowed number of positives of each edge type in a step, shape (R,).
 
     Raises:
-        InputError: a step may have no positives at all.
+        InputError: this number is 0 for every edge type.
     """
     if training == FULL:
         return edge_type_counts
@@ -167,26 +168,26 @@ def max_positives(edge_type_counts: IntArray, training: str) -> IntArray:
 
 
 def induced_subgraph(graph: KnowledgeGraph, nodes: IntArray, hidden: IntArray) -> KnowledgeGraph:
-    """Return the subgraph of some nodes, with all edges among them but the hidden ones.
+    """Return the subgraph of some nodes, with all edges among these nodes except the hidden edges.
 
     Args:
         graph: on the CPU.
-        nodes: shape (n,), distinct and ascending.
-        hidden: shape (K,), numbers of edges to leave out, each together with its reverse edge.
+        nodes: shape (n,), node numbers, distinct and ascending.
+        hidden: shape (K,), numbers of the hidden edges; must contain the reverse of each edge.
 
     Returns:
-        A graph of n nodes with the same node types and edge types; some of these may be empty.
+        A graph of n nodes with the node types and edge types of `graph`. A type may be empty.
     """
     new_number = np.full(graph.num_nodes, -1, np.int32)
     new_number[nodes] = np.arange(len(nodes), dtype=np.int32)
     type_ptr = np.searchsorted(nodes, graph.type_offsets)
-    runs = [  # for each edge type, where its kept targets stand in indptr
+    runs = [  # positions in graph.indptr of the chosen target nodes of each edge type
         nodes[type_ptr[dst] : type_ptr[dst + 1]] + (graph.indptr_ptr[r] - graph.type_offsets[dst])
         for r, (_, dst) in enumerate(graph.endpoint_types)
     ]
     first, run = np.cumsum([0, *map(len, runs)]), np.concatenate(runs)
     begin, end = graph.indptr.numpy()[run], graph.indptr.numpy()[run + 1]
-    # The edges into kept targets, one target after the other.
+    # Numbers of all edges into the chosen nodes, ordered by edge type and target.
     count = end - begin
     edge_ptr = np.cumsum(count)
     edge = np.repeat(begin - (edge_ptr - count), count) + np.arange(count.sum())
@@ -210,31 +211,31 @@ def induced_subgraph(graph: KnowledgeGraph, nodes: IntArray, hidden: IntArray) -
 
 
 class SubgraphSampler:
-    """Samples nodes around those of a batch, the same number of each node type where possible."""
+    """Samples the nodes of subgraphs. If possible, each has the same number of nodes of a type."""
 
     def __init__(self, graph: KnowledgeGraph, size: int, seed: int) -> None:
         """Prepare the sampling.
 
         Args:
             graph: on the CPU.
-            size: number of nodes of a subgraph, with those of the batch.
-            seed: of all sampling.
+            size: number of nodes in each subgraph, including the nodes of the batch.
+            seed: seed of the sampling.
         """
         self._graph, self._size = graph, min(size, graph.num_nodes)
         self._rng = np.random.default_rng((seed, 3))
-        self._sizes: IntArray | None = None  # per node type, as the first batch sets them
+        self._sizes: IntArray | None = None  # number of each node type; set at the first batch
 
     def sample(self, rows: IntArray) -> IntArray:
-        """Sample neighbors of the nodes of a batch.
+        """Sample the nodes of a subgraph: those of a batch, neighbors, and random nodes if needed.
 
         Args:
-            rows: shape (M,), distinct and ascending.
+            rows: shape (M,), nodes of the batch, distinct and ascending.
 
         Returns:
-            The rows and others, shape (n,), distinct and ascending.
+            `rows` and the sampled nodes, shape (n,), distinct and ascending.
 
         Raises:
-            InputError: there are more rows than nodes in a subgraph.
+            InputError: the batch has more nodes than a subgraph.
         """
         bounds = self._graph.type_offsets
         near = np.setdiff1d(self._neighbors(rows), rows)
@@ -248,7 +249,7 @@ class SubgraphSampler:
         if self._sizes is None:
             self._sizes = self._divide(own_counts, np.diff(near_ptr))
         free = np.maximum(self._sizes - own_counts, 0)
-        # The rows of a type may exceed its size: take that from the other types.
+        # If `rows` has more nodes of a type than planned, other types get fewer nodes.
         while (excess := int(free.sum()) + len(rows) - self._size) > 0:
             free[free.argmax()] -= min(excess, int(free.max()))
         parts = [rows]
@@ -266,7 +267,7 @@ class SubgraphSampler:
         return np.sort(np.concatenate(parts))
 
     def _neighbors(self, rows: IntArray) -> IntArray:
-        """Sample one source of each row and edge type, uniformly."""
+        """Sample one source uniformly for each edge type and each row that has such edges."""
         graph, found = self._graph, []
         row_ptr, src = np.searchsorted(rows, graph.type_offsets), graph.src.numpy()
         for r, (_, dst) in enumerate(graph.endpoint_types):
@@ -278,11 +279,12 @@ class SubgraphSampler:
         return np.concatenate(found)
 
     def _divide(self, own: IntArray, near: IntArray) -> IntArray:
-        """Divide the subgraph's nodes among the types: the batch's own, the rest as `near` is."""
+        """Return the number of nodes of each type: `own`, and the rest in proportion to `near`."""
         most = np.diff(self._graph.type_offsets)
         lacking = self._size - int(own.sum())
         sizes: IntArray = np.minimum(own + lacking * near // max(int(near.sum()), 1), most)
-        for t in np.argsort(sizes - most, kind="stable"):  # what rounding and full types left over
+        # Give the nodes that remain after rounding to the types with the most unused nodes.
+        for t in np.argsort(sizes - most, kind="stable"):
             more = min(self._size - int(sizes.sum()), int(most[t] - sizes[t]))
             sizes[t] += more
         return sizes

@@ -1,7 +1,7 @@
-"""The compilation of the CPU kernels: once per machine, in a process of its own.
+"""The compilation of the CPU kernels: once per machine, in a separate process.
 
-The compiler takes 0.1 GiB. In a process of its own this is not part of the run's peak memory, so
-the first run has the same peak as later ones.
+The compiler takes 0.1 GiB of memory. In a separate process, this does not raise the peak memory of
+the run, so the first run has the same peak as later runs.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ _MODULES = (cpu, cpu_attention, cpu_heads)
 
 
 def compile_kernels(run: Run, backend: Backend) -> None:
-    """Compile the kernels that are not in numba's cache on disk, and take the time of it.
+    """Compile all kernels unless numba's cache on disk has them all, and measure the time.
 
-    `seconds_compile` of the run is 0 if there was nothing to compile.
+    If nothing was compiled, `run.seconds["seconds_compile"]` is 0.
     """
     run.seconds["seconds_compile"] = 0.0
     if not backend.kernels:
@@ -43,15 +43,15 @@ def compile_kernels(run: Run, backend: Backend) -> None:
     if all(_is_cached(kernel) for module in _MODULES for kernel in _kernels(module)):
         return
     run.progress.milestone(
-        "Compiling the CPU kernels, once per machine (about half a minute); later runs reuse them"
+        "Compiling the CPU kernels (about half a minute, once per machine; later runs reuse them)"
     )
     with run.timed("compile"):
-        # A kernel whose compilation fails there is compiled here when it is first called.
+        # If this process fails, each kernel is compiled in the run itself at its first call.
         subprocess.run([sys.executable, "-m", __name__], check=False, stdin=subprocess.DEVNULL)
 
 
 def train_tiny_models() -> None:
-    """Compile all kernels: take one training step with each model on three nodes."""
+    """Compile all kernels by training each model for one step on a graph with three nodes."""
     graph, generator = _tiny_graph(), torch.Generator().manual_seed(0)
     sampler = EdgeSampler(graph, graph.edge_type_counts, seed=0)
     batches = FullBatch(graph, Backend(graph.device, kernels=True))
@@ -76,7 +76,7 @@ def _tiny_graph() -> KnowledgeGraph:
 
 
 def _kernels(module: object) -> list[object]:
-    """Return the parallel kernels of a module."""
+    """Return the numba kernels of a module that run in parallel."""
     found = (value for name, value in vars(module).items() if name.startswith("_"))
     return [kernel for kernel in found if getattr(kernel, "targetoptions", {}).get("parallel")]
 

@@ -1,8 +1,8 @@
 """Similar diseases: the Jaccard index of their genes, and pairs for the contrastive loss.
 
-A tenth of the diseases is held out of that loss; after training, the similarity of these is
-compared with the cosines of their embeddings. All sampling runs on the host with numpy, so a seed
-gives the same pairs on every device.
+A tenth of the diseases is held out of that loss. After training, the Jaccard indices of the
+held-out diseases are compared with the cosines of their embeddings. All sampling runs on the CPU
+with numpy, so a seed gives the same pairs on every device.
 """
 
 from __future__ import annotations
@@ -21,28 +21,29 @@ from torch.nn import functional
 from ..graph.adjacency import adjacency
 from ..graph.knowledge_graph import EdgeType, IntArray, KnowledgeGraph
 
-_CHUNK_ROWS = 8192
-_HELD_OUT_FRACTION = 0.1  # of the nodes that share anything: enough for the measurement
-_ROUNDS = 16  # of drawing a node that shares nothing with a held-out one
+_CHUNK_ROWS = 8192  # number of pairs whose cosines are computed at a time
+_HELD_OUT_FRACTION = 0.1  # held-out nodes / nodes that share a neighbor with another node
+_ROUNDS = 16  # largest number of attempts to draw a node without common neighbors
 
 
 def shared_neighbor_jaccard(
     graph: KnowledgeGraph, *, node_type: str, neighbor_type: str, relation: str
 ) -> scipy.sparse.csr_array | None:
-    """Compute the Jaccard index of the neighbor sets of two nodes, for all pairs of a type.
+    """Compute the Jaccard index of the neighbor sets for all pairs of nodes of a type.
 
-    One sparse product instead of a loop over pairs: 0.02 s for the 23,213 diseases of PrimeKG.
+    A sparse matrix product replaces a loop over pairs. It takes 0.02 s for the 23,213 diseases of
+    PrimeKG, and 60 bytes for each pair that `most_sharing_pairs` counts.
 
     Args:
         graph: on the CPU.
         node_type: type of the nodes to compare.
-        neighbor_type: type of the neighbors that they may share.
-        relation: relation between both types.
+        neighbor_type: node type of the neighbors.
+        relation: relation between `node_type` and `neighbor_type`.
 
     Returns:
-        |A and B| / |A or B| for each pair of different nodes that share a neighbor: symmetric,
-        shape (n, n) for the n nodes of the type in graph order. None if the graph has no such
-        facts. The computation takes about 60 bytes for each of `most_sharing_pairs`.
+        A symmetric sparse matrix, shape (n, n) for the n nodes of the type in graph order, with
+        |A and B| / |A or B| for each pair of different nodes that have a common neighbor. None if
+        the graph lacks edges of this relation between these types.
     """
     has = _incidence(graph, node_type, neighbor_type, relation)
     if has is None:
@@ -60,7 +61,7 @@ def shared_neighbor_jaccard(
 def most_sharing_pairs(
     graph: KnowledgeGraph, *, node_type: str, neighbor_type: str, relation: str
 ) -> int:
-    """Return an upper bound of the number of ordered pairs that share a neighbor, from degrees."""
+    """Return an upper bound of the number of ordered pairs of nodes with a common neighbor."""
     has = _incidence(graph, node_type, neighbor_type, relation)
     if has is None:
         return 0
@@ -70,7 +71,7 @@ def most_sharing_pairs(
 def _incidence(
     graph: KnowledgeGraph, node_type: str, neighbor_type: str, relation: str
 ) -> scipy.sparse.csr_array | None:
-    """Return the adjacency matrix of nodes by neighbors; None without such facts."""
+    """Return the adjacency matrix, shape (nodes, neighbors); None if the graph lacks the edges."""
     kind = EdgeType(node_type, relation, neighbor_type)
     return adjacency(graph, kind) if kind in graph.edge_types else None
 
@@ -79,38 +80,38 @@ def _incidence(
 class PairBatch:
     """P pairs of similar nodes."""
 
-    anchor: Tensor  #: shape (P,), int64, nodes of the graph, distinct
-    positive: Tensor  #: shape (P,), int64, nodes of the graph
-    excluded: Tensor  #: shape (P, P), bool: positive j is not a negative of anchor i
+    anchor: Tensor  #: shape (P,), int64: distinct nodes of the graph
+    positive: Tensor  #: shape (P,), int64: a node that is similar to each anchor
+    excluded: Tensor  #: shape (P, P), bool: True if positive j is not a negative of anchor i
 
     @property
     def nodes(self) -> Tensor:
-        """All nodes of the pairs, shape (2 P,)."""
+        """The nodes of all pairs, shape (2 P,)."""
         return torch.cat([self.anchor, self.positive])
 
 
 @dataclass(frozen=True)
 class HeldOutPairs:
-    """K pairs of nodes that the contrastive loss never sees."""
+    """K pairs of nodes that do not occur in the contrastive loss."""
 
-    a: IntArray  #: shape (K,), held-out nodes of the graph
-    b: IntArray  #: shape (K,), nodes of the graph
-    jaccard: npt.NDArray[np.float64]  #: shape (K,), Jaccard index of their neighbors
+    a: IntArray  #: shape (K,), held-out nodes
+    b: IntArray  #: shape (K,), held-out or other nodes
+    jaccard: npt.NDArray[np.float64]  #: shape (K,), Jaccard index of each pair
 
 
 class PairSampler:
-    """Samples pairs of similar nodes. A tenth of the nodes that share anything is held out."""
+    """Samples pairs of similar nodes. A tenth of the nodes is held out and never sampled."""
 
     def __init__(
         self, jaccard: scipy.sparse.csr_array, first: int, threshold: float, seed: int
     ) -> None:
-        """Split the nodes into those of the training pairs and the held-out ones.
+        """Choose the held-out nodes, and find the similar pairs among all other nodes.
 
         Args:
             jaccard: shape (n, n), symmetric, from `shared_neighbor_jaccard`.
-            first: number of the first of these n nodes in the graph.
-            threshold: two nodes are similar from this Jaccard index on.
-            seed: of all sampling. The held-out nodes and pairs depend on the seed alone.
+            first: number in the graph of the first of these n nodes.
+            threshold: two nodes are similar if their Jaccard index is at least this number.
+            seed: seed of the sampling.
         """
         split = np.random.default_rng((seed, 1))
         self._rng = np.random.default_rng((seed, 2))
@@ -127,27 +128,27 @@ class PairSampler:
             (np.ones(int(drawn.sum()), bool), (a[drawn], b[drawn])), shape=jaccard.shape
         )
         self._anchors = np.flatnonzero(np.diff(self._drawn.indptr))
-        self.num_held_out_nodes = size  #: nodes that no sampled pair has
-        self.num_similar_pairs = int(similar.sum()) // 2  #: unordered, with held-out nodes too
+        self.num_held_out_nodes = size
+        self.num_similar_pairs = int(similar.sum()) // 2  #: unordered; also with held-out nodes
         self.held_out = _held_out_pairs(jaccard, held_out, sharing, first, split)
 
     @property
     def num_pairs(self) -> int:
-        """Number of unordered pairs that `sample` draws from."""
+        """Number of unordered pairs of similar nodes, without pairs that have a held-out node."""
         return int(self._drawn.nnz) // 2
 
     def has_negatives(self, batch_size: int) -> bool:
-        """Return True if the positive of one pair can be a negative of another anchor."""
+        """Return True if some anchors of a batch have negatives."""
         num_anchors = len(self._anchors)
         return batch_size > 1 and self._drawn.nnz < num_anchors * (num_anchors - 1)
 
     def sample(self, batch_size: int) -> PairBatch:
-        """Sample distinct anchors, and for each anchor one similar node.
+        """Sample distinct anchors, and one similar node for each anchor.
 
-        Sampled by anchor: by pair, the largest group of similar nodes would fill the batch.
+        If pairs were sampled uniformly, the largest group of similar nodes would fill the batch.
 
         Args:
-            batch_size: number of pairs; all anchors if there are fewer.
+            batch_size: number of pairs; reduced to the number of nodes that can be anchors.
 
         Returns:
             The batch, on the CPU.
@@ -171,15 +172,15 @@ def _held_out_pairs(
     first: int,
     rng: np.random.Generator,
 ) -> HeldOutPairs:
-    """Return all pairs of a held-out node with one that shares neighbors, and as many without.
+    """Return all pairs (a, b) of a held-out node a and a node b with a common neighbor.
 
-    A pair of the second kind replaces the second node by one that shares nothing with the first,
-    drawn among the nodes that share anything. A pair is dropped when no such node is found.
+    In addition, return (a, c) for each (a, b), where c is a random node that shares a neighbor with
+    some node, but not with a. If no such c is found, (a, c) is left out.
     """
     pairs, num_nodes = jaccard.tocoo(), jaccard.shape[0]
     a, b = (end.astype(np.int64) for end in pairs.coords)
     sharing_keys = a * num_nodes + b
-    # Each pair once, from its held-out node.
+    # Keep one of (a, b) and (b, a): the one that starts with a held-out node.
     kept = held_out[a] & ~(held_out[b] & (b < a))
     a, b, shared = a[kept], b[kept], pairs.data[kept]
     other, pending = b.copy(), np.arange(len(a))
@@ -198,15 +199,15 @@ def _held_out_pairs(
 
 
 def similarity_spearman(embeddings: Tensor, pairs: HeldOutPairs) -> float | None:
-    """Return the Spearman correlation of Jaccard index and cosine over pairs of nodes.
+    """Return the Spearman correlation between Jaccard index and cosine of embeddings over pairs.
 
     Args:
         embeddings: shape (N, D), on the CPU.
         pairs: K pairs.
 
     Returns:
-        The rank correlation, with ties at their mean rank; None where all Jaccard indices or all
-        cosines are equal.
+        The rank correlation, in which equal values have their mean rank. None if all Jaccard
+        indices or all cosines are equal.
     """
     if len(set(pairs.jaccard.tolist())) < 2:
         return None

@@ -1,6 +1,6 @@
-"""Edge sampling: the positives of a batch, and the candidates that their targets compete with.
+"""Edge sampling: the positives of a batch, and candidates that could replace their targets.
 
-All sampling runs on the host with numpy, so a seed gives the same batches on every device.
+All sampling runs on the CPU with numpy, so a seed gives the same batches on every device.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from torch import Tensor
 from ..graph.knowledge_graph import IntArray, KnowledgeGraph
 from ..ops.fixed_shapes import FixedSizes, needs_fixed_shapes
 
-#: Most candidates of a node type. With fewer, the models learn less.
+#: largest number of candidates of each node type; with fewer candidates, the models learn less
 NUM_CANDIDATES = 512
-_PIECE_EDGES = 1 << 16
+_PIECE_EDGES = 1 << 16  # number of edges that `_known` processes at a time
 
 
 @dataclass(frozen=True)
 class EdgeBatch:
-    """B positives, sorted by the type of their target. Node columns are positions in `rows`."""
+    """B positives, sorted by the type of the target, and K candidates of each node type."""
 
-    rows: Tensor  #: shape (M,), int64: the distinct nodes of the batch, sorted
-    edge: Tensor  #: shape (B,), int64: the positives' numbers among the graph's edges
-    src: Tensor  #: shape (B,), int64
+    rows: Tensor  #: shape (M,), int64: the distinct nodes of the batch, ascending
+    edge: Tensor  #: shape (B,), int64: edge number of each positive in the graph
+    src: Tensor  #: shape (B,), int64: index into `rows` of each source
     relation: Tensor  #: shape (B,), int64: index into the graph's `relations`
-    dst: Tensor  #: shape (B,), int64
+    dst: Tensor  #: shape (B,), int64: index into `rows` of each target
     fact_ptr: tuple[int, ...]  #: positives with a target of type t are fact_ptr[t]:fact_ptr[t + 1]
-    #: shape (T, K), int64: uniformly sampled nodes of each type. They repeat if the type has fewer
-    #: than K nodes, and are arbitrary if no positive has a target of the type.
+    #: shape (T, K), int64: index into `rows` of uniformly sampled nodes of each type. Nodes repeat
+    #: if a type has fewer than K nodes. Arbitrary for a type that has no targets in the batch.
     candidates: Tensor
-    #: shape (B, K), bool: True for candidates of the target's type that make a known fact, are the
-    #: source, or are repeated
+    #: shape (B, K), bool: True where a candidate of the target's type is not a negative: it forms a
+    #: known fact with the source, is the source, or is a repeated node
     excluded: Tensor
 
     def including(self, nodes: Tensor) -> EdgeBatch:
-        """Return the same positives with more nodes (int64, any shape) among the rows."""
+        """Return the same positives with additional `nodes` (int64, any shape) in `rows`."""
         rows = torch.cat([self.rows, nodes.flatten()]).unique()
         new_row = torch.searchsorted(rows, self.rows)
         return replace(
@@ -67,19 +67,20 @@ class EdgeSampler:
 
         Args:
             graph: on the CPU.
-            sizes: number of edges to sample of each of the R edge types, at most all of them.
-            seed: of all sampling.
+            sizes: R numbers: the edges to sample from each edge type, at most all of its edges.
+            seed: seed of the sampling.
         """
         self._graph, self._sizes = graph, sizes
         self._rng = np.random.default_rng(seed)
-        # Edge types, sorted by the type of their targets.
+        # edge types, sorted by target type
         self._order = np.argsort([dst for _, dst in graph.endpoint_types], kind="stable")
         self._width = max(min(NUM_CANDIDATES, int(np.diff(graph.type_offsets).max())), 1)
 
     def sample(self) -> EdgeBatch:
         """Sample distinct edges, and candidates of each node type.
 
-        Every fact is stored in both directions, so both of its ends occur as targets.
+        The graph has each fact as two edges, one per direction. So both nodes of a fact can be the
+        target of a positive.
 
         Returns:
             The batch, on the CPU.
@@ -120,7 +121,7 @@ class EdgeSampler:
         )
 
     def _draw(self, node_type: int) -> IntArray:
-        """Sample distinct nodes of a type: K, or all if there are fewer."""
+        """Sample K distinct nodes of a type, or return all nodes if the type has fewer than K."""
         first, last = self._graph.type_offsets[node_type], self._graph.type_offsets[node_type + 1]
         size = min(self._width, last - first)
         return first + self._rng.choice(last - first, size, replace=False)
@@ -128,7 +129,7 @@ class EdgeSampler:
     def _excluded(
         self, src: IntArray, sizes: IntArray, drawn: list[IntArray]
     ) -> npt.NDArray[np.bool_]:
-        """Return the mask of candidates that are not negatives, shape (B, K)."""
+        """Return a mask of shape (B, K): True for candidates that are not negatives."""
         excluded = np.ones((len(src), self._width), bool)
         ptr = np.cumsum([0, *sizes])
         for r, first, last in zip(self._order.tolist(), ptr[:-1], ptr[1:], strict=True):
@@ -143,25 +144,25 @@ class EdgeSampler:
 def _known(
     graph: KnowledgeGraph, edge_type: int, src: IntArray, nodes: IntArray
 ) -> npt.NDArray[np.bool_]:
-    """Return the mask of known facts between sources and nodes, shape (n, K).
+    """Return a mask of shape (n, K): True where the graph has an edge from a source to a node.
 
     Args:
         graph: on the CPU.
-        edge_type: of these facts.
-        src: shape (n,).
-        nodes: shape (K,), of the edge type's target type.
+        edge_type: number of the type of the edges.
+        src: shape (n,), the sources.
+        nodes: shape (K,), nodes of the target type of `edge_type`.
     """
     asked, asked_of = np.unique(src, return_inverse=True)
     indptr = graph.indptr_of(edge_type).numpy()
     local = nodes - graph.type_offsets[graph.endpoint_types[edge_type][1]]
     start, count = indptr[local], indptr[local + 1] - indptr[local]
     known = np.zeros((len(asked), len(nodes)), bool)
-    # In pieces: the edges of all candidates at once would take more memory than the batch.
+    # Process some edges at a time. All edges at once would take more memory than the batch.
     pieces = np.cumsum(count) // _PIECE_EDGES
     for columns in np.split(np.arange(len(nodes)), np.flatnonzero(np.diff(pieces)) + 1):
         many = count[columns]
         column = np.repeat(columns, many)
-        # The edges into the first node, then into the second, and so on.
+        # Numbers of all edges into the nodes of this piece, ordered by node.
         edge = np.arange(len(column)) + np.repeat(start[columns] - (np.cumsum(many) - many), many)
         sources = graph.src.numpy()[edge]
         row = np.minimum(np.searchsorted(asked, sources), len(asked) - 1)
@@ -171,25 +172,24 @@ def _known(
 
 
 class RowPadding:
-    """Pads the rows of batches on GPUs, so that each batch has the same number of each node type.
+    """Adds nodes to batches on GPUs, so that each batch has the same number of nodes of each type.
 
-    The nodes that are added belong to no fact of the batch. They cost their embedding, a tenth more
-    rows, and change no loss.
+    About a tenth more nodes is embedded. The added nodes do not change the loss.
     """
 
     def __init__(self, graph: KnowledgeGraph, device: torch.device) -> None:
-        """Start with no batch seen.
+        """Prepare the padding.
 
         Args:
             graph: on the CPU.
-            device: where the batches go.
+            device: device of the training.
         """
         self._type_offsets = graph.type_offsets
         self._pads = needs_fixed_shapes(device)
         self._sizes = FixedSizes(np.diff(graph.type_offsets))
 
     def pad(self, batch: EdgeBatch) -> EdgeBatch:
-        """Return the same facts with more rows; on the CPU the batch itself."""
+        """Return the batch with additional nodes in `rows`; on the CPU, return it unchanged."""
         if not self._pads:
             return batch
         rows, added = batch.rows.numpy(), []
@@ -203,22 +203,22 @@ class RowPadding:
 
 
 def divide_equally(counts: IntArray, total: int) -> list[int]:
-    """Split `total` equally among edge types, with at most all edges of each.
+    """Divide `total` positives equally among the edge types, up to the number of edges of each.
 
-    With edges sampled uniformly, half of a batch of PrimeKG would be gene expression, and one edge
-    in 400 an indication. With sizes in proportion to the square root of the counts, a model finds
-    drugs for diseases a quarter less well.
+    If edges of PrimeKG were sampled uniformly, half of a batch would be gene expression, and one
+    edge in 400 would be an indication. If sizes were proportional to the square root of `counts`,
+    the ranking of drugs for diseases would be about a quarter worse.
 
     Args:
         counts: shape (R,), number of edges of each type.
-        total: size of the batch.
+        total: number of positives in a batch.
 
     Returns:
-        R sizes that add up to min(total, sum(counts)).
+        R numbers of positives, which add up to min(total, sum(counts)).
     """
     sizes = [0] * len(counts)
     left = min(total, int(counts.sum()))
-    # Smallest type first: larger types take over the rest of its part.
+    # Small types first: larger types share the positives that a small type has no edges for.
     for rank, r in enumerate(np.argsort(counts, kind="stable").tolist()):
         sizes[r] = min(int(counts[r]), left // (len(counts) - rank))
         left -= sizes[r]

@@ -12,25 +12,25 @@ from ..ops.mean import gather_rows
 from .disease_pairs import PairBatch
 from .edge_sampler import EdgeBatch
 
-# Weight of the centring term. With 10, embeddings find fewer drugs; without the term, a direction
-# that all nodes of a type share grows.
+# Weight of the centring term, which keeps the mean embedding of a node type small. With a weight of
+# 10, the ranking of drugs is worse. With 0, the mean embedding grows during training.
 _CENTRING = 3.0
 
 
 def link_prediction_loss(decoder: DistMult, z: Tensor, batch: EdgeBatch) -> Tensor:
-    """Compute the cross-entropy of each target among candidates, plus a centring term.
+    """Compute the cross-entropy of each target among its candidates, plus a centring term.
 
-    See `ops.listwise_loss` for the formulas.
+    See `ops.listwise.listwise_loss` for the formulas.
 
     Args:
-        decoder: scores triples.
+        decoder: scores facts.
         z: shape (M, D), embeddings of `batch.rows`.
-        batch: B facts with candidates, on z's device.
+        batch: B positives with candidates, on the device of z.
 
     Returns:
-        The mean cross-entropy in nats (a model that knows nothing has the logarithm of the number
-        of candidates), plus 3 times the mean similarity of the candidates of a type. That
-        similarity is between 0 and 1 for embeddings of length sqrt(D).
+        The mean cross-entropy in nats (log(number of candidates) for an untrained model), plus
+        3 times the mean over node types of |mean candidate embedding|^2 / D. The second mean is
+        between 0 and 1 if embeddings have length sqrt(D).
     """
     facts = batch.src, batch.relation, batch.dst
     return listwise_loss(
@@ -39,36 +39,36 @@ def link_prediction_loss(decoder: DistMult, z: Tensor, batch: EdgeBatch) -> Tens
 
 
 def contrastive_loss(z: Tensor, rows: Tensor, pairs: PairBatch, temperature: float) -> Tensor:
-    """Compute `info_nce` for pairs of nodes that are among the rows of a batch.
+    """Compute `info_nce` for pairs of nodes of a batch.
 
     Args:
-        z: shape (M, D), embeddings of the rows.
-        rows: shape (M,), nodes, ascending, on the CPU.
-        pairs: P pairs, on the CPU.
-        temperature: divides the cosines.
+        z: shape (M, D), embeddings of the nodes in `rows`.
+        rows: shape (M,), node numbers, ascending, on the CPU.
+        pairs: P pairs of nodes in `rows`, on the CPU.
+        temperature: divisor of the cosines.
     """
-    # One call for both ends: each call makes a gradient as large as z.
+    # One call gathers anchors and positives, because each call makes a gradient of the size of z.
     ends = gather_rows(z, torch.searchsorted(rows, pairs.nodes).to(z.device))
     anchor, positive = ends.chunk(2)
     return info_nce(anchor, positive, pairs.excluded.to(z.device), temperature)
 
 
 def info_nce(anchor: Tensor, positive: Tensor, excluded: Tensor, temperature: float) -> Tensor:
-    """Compute InfoNCE, with the other pairs' positives as negatives.
+    """Compute InfoNCE: the negatives of an anchor are the positives of other anchors.
 
-    "Representation Learning with Contrastive Predictive Coding" (arXiv:1807.03748), eq. 4, with
-    cosine / temperature as the logarithm of the density ratio.
+    This is eq. 4 of "Representation Learning with Contrastive Predictive Coding"
+    (arXiv:1807.03748) with log f = cosine / temperature.
 
     Args:
         anchor: shape (P, D), embeddings.
-        positive: shape (P, D), embedding of the node that is similar to each anchor.
+        positive: shape (P, D), embedding of one similar node for each anchor.
         excluded: shape (P, P), bool: True at (i, j) if positive j is not a negative of anchor i,
-            because it is the same node or similar to it. The diagonal is ignored.
-        temperature: divides the cosines.
+            because both are the same node or similar nodes. The diagonal is ignored.
+        temperature: divisor of the cosines.
 
     Returns:
-        The mean over the pairs. A model that knows nothing has the logarithm of the number of
-        candidates.
+        The mean over the pairs, in nats. It is log(1 + number of negatives) if all cosines are
+        equal.
     """
     cosine = functional.normalize(anchor, dim=1) @ functional.normalize(positive, dim=1).t()
     own = torch.eye(len(anchor), dtype=torch.bool, device=anchor.device)

@@ -1,8 +1,8 @@
-"""The memory plan: the peak of a run, predicted before anything is allocated.
+"""The memory plan: predict the peak memory of a run before anything is allocated.
 
-A run takes the most memory at one of a few moments. `_sage_bytes` and `_hgt_bytes` write each
-moment as a sum of the arrays that exist then, and take the largest. Names in the formulas: N nodes,
-E directed edges, C hidden_dim, D embedding_dim, n nodes of the largest type, M rows of a batch.
+The peak occurs at one of a few moments of the run. For each of these moments, `_sage_bytes` and
+`_hgt_bytes` add up the bytes of all arrays that exist then. The largest sum is the predicted peak.
+Letters in shapes: N nodes, C = hidden_dim, n nodes of the largest type, M nodes of a batch.
 """
 
 from __future__ import annotations
@@ -28,13 +28,15 @@ from .disease_pairs import most_sharing_pairs
 from .edge_sampler import NUM_CANDIDATES, divide_equally
 from .settings import FULL, SAMPLED, SUBGRAPH_SIZE, HgtSettings, SageSettings, Settings
 
-# Compiled kernels, libraries of matrix products and their work space, thread pools, and what the
-# heap does not give back at once.
+# bytes that every run takes: compiled kernels, libraries for matrix products, thread pools, and
+# freed memory that the C heap keeps for a while
 _FIXED = 190 * 2**20
-_FIXED_HGT = 112 * 2**20  # more kernels, and gradients of many small matrices
-_FACT = 150 + 2 * NUM_CANDIDATES  # bytes of a fact in a batch: numbers and candidate masks
-_BATCH_ROOM = 1.1  # a batch may have this many times the expected nodes
-CHUNK_SIZES = (32_768, 16_384, 8_192, 4_096, 2_048, 1_024)  #: of inference, to choose from
+# bytes that HGT takes in addition: more compiled kernels, and gradients of many small matrices
+_FIXED_HGT = 112 * 2**20
+_FACT = 150 + 2 * NUM_CANDIDATES  # bytes for each positive of a batch: node numbers and masks
+_BATCH_ROOM = 1.1  # largest number of nodes of a batch / expected number of nodes
+#: numbers of nodes that inference can embed at a time, the largest first
+CHUNK_SIZES = (32_768, 16_384, 8_192, 4_096, 2_048, 1_024)
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class GraphSizes:
 
     @staticmethod
     def of(graph: KnowledgeGraph) -> GraphSizes:
-        """Return the sizes of a graph."""
+        """Return the sizes of `graph`."""
         nodes = dict(zip(graph.node_type_names, graph.type_ptr.diff().tolist(), strict=True))
         edges = dict(zip(graph.edge_types, graph.edge_type_counts.tolist(), strict=True))
         return GraphSizes(nodes, edges)
@@ -67,14 +69,15 @@ class GraphSizes:
         return max(self.node_type_counts.values())
 
     def expected_rows(self, positives: Mapping[EdgeType, int]) -> int:
-        """Return how many distinct nodes a batch with this many positives is expected to have.
+        """Return the expected number of distinct nodes for these numbers of positives by edge type.
 
-        An upper estimate: it assumes that endpoints are drawn uniformly from their types.
+        Endpoints are assumed to be uniform over the nodes of a type, which gives an upper estimate.
         """
         ends = dict.fromkeys(self.node_type_counts, 0)
         for kind, size in positives.items():
             ends[kind.src_type] += size
             ends[kind.dst_type] += size
+        # A node is not among k uniformly drawn endpoints with probability exp(-k / count).
         others = {kind: max(n - NUM_CANDIDATES, 0) for kind, n in self.node_type_counts.items()}
         return sum(
             count - math.floor(others[kind] * math.exp(-ends[kind] / count))
@@ -84,15 +87,15 @@ class GraphSizes:
 
 @dataclass(frozen=True)
 class Plan:
-    """The decisions that are made before training, and the memory that they lead to."""
+    """The choices that are made before training, and the peak memory that they lead to."""
 
     graph: GraphSizes
     settings: Settings
     backend: Backend
-    num_sharing: int = 0  #: HGT: at most this many ordered pairs of diseases share a gene
-    rank_fit: int = 0  #: bytes of the ranker's fit; 0 without a ranker
-    chunk_size: int = CHUNK_SIZES[0]  #: nodes that inference embeds at a time
-    predicted_bytes: int = 0  #: peak of the process
+    num_sharing: int = 0  #: HGT: upper bound of the number of ordered disease pairs with a gene
+    rank_fit: int = 0  #: bytes that the fit of the ranker takes; 0 without a ranker
+    chunk_size: int = CHUNK_SIZES[0]  #: number of nodes that inference embeds at a time
+    predicted_bytes: int = 0  #: peak memory of the process in bytes; 0 before the prediction
 
     @property
     def is_small(self) -> bool:
@@ -101,29 +104,29 @@ class Plan:
 
     @property
     def stored(self) -> int:
-        """Bytes of a number in the rows that edges gather."""
+        """Bytes per number in the copy of the node vectors that edges read."""
         return self.backend.storage_dtype(torch.float32).itemsize
 
     @property
     def edge_chunk(self) -> int:
-        """Number of edges whose rows torch's operations hold at once; 0 with the CPU kernels."""
+        """Number of edges that torch's operations process at a time; 0 with the CPU kernels."""
         return 0 if self.backend.kernels else min(EDGE_CHUNK, self.graph.num_edges)
 
     @property
     def num_steps(self) -> int:
-        """Number of steps of an epoch."""
+        """Number of steps in an epoch."""
         return -(-self.graph.num_nodes // self.step_nodes)
 
     @property
     def step_nodes(self) -> int:
-        """Number of nodes that a step sees."""
+        """Number of nodes in the graph or subgraph of a step."""
         if self.settings.training == FULL:
             return self.graph.num_nodes
         return min(self.settings.subgraph_size or SUBGRAPH_SIZE, self.graph.num_nodes)
 
     @property
     def positives(self) -> dict[EdgeType, int]:
-        """Number of positives of each edge type in the loss of a step."""
+        """Number of positives of each edge type in a step."""
         settings, counts = self.settings, np.array(list(self.graph.edge_type_counts.values()))
         most = max_positives(counts, settings.training)
         if isinstance(settings, HgtSettings):
@@ -134,7 +137,7 @@ class Plan:
 
     @property
     def num_pairs(self) -> int:
-        """Number of pairs of diseases in the contrastive loss of a step, 0 without that loss."""
+        """Number of disease pairs in the contrastive loss of a step; 0 without that loss."""
         settings = self.settings
         if isinstance(settings, SageSettings) or not settings.contrastive_weight:
             return 0
@@ -143,22 +146,22 @@ class Plan:
 
     @property
     def num_rows(self) -> int:
-        """Expected number of nodes M of a batch."""
+        """Expected number M of distinct nodes in a batch."""
         rows = 2 * self.num_pairs + self.graph.expected_rows(self.positives)
         return min(rows, self.graph.num_nodes)
 
     @property
     def subgraph_bytes(self) -> int:
-        """Bytes of a sampled subgraph and of its sampling; 0 with full batches."""
+        """Bytes of a subgraph and of the arrays that sample it; 0 with full batches."""
         if self.settings.training == FULL:
             return 0
-        # Reverse edges, hidden edges, the subgraph's sources and their reverse edges at most, new
-        # node numbers, a copy of the input vectors.
+        # For each edge: its reverse edge, the mask of hidden edges, and the subgraph's sources and
+        # reverse edges. For each node: its number in the subgraph. Copied input vectors.
         vectors = 4 * self.step_nodes * self.settings.hidden_dim
         return 13 * self.graph.num_edges + 12 * self.graph.num_nodes + vectors
 
     def bytes_needed(self) -> int:
-        """Return the peak bytes beside what the process holds now (libraries and the graph)."""
+        """Return the predicted peak in bytes, without the memory that is in use before training."""
         if isinstance(self.settings, HgtSettings):
             return _hgt_bytes(self, self.settings)
         return _sage_bytes(self, self.settings)
@@ -172,18 +175,18 @@ def plan_training(
     chunk_size: int | None,
     rank_fit: int,
 ) -> Plan:
-    """Make the plan of a run, print its predicted peak, and refuse what does not fit.
+    """Make the plan of a run and log it; apply an explicit memory budget to the GPU as well.
 
     Args:
-        run: has the device.
+        run: provides the device and the log.
         graph: on the CPU.
-        settings: checked.
+        settings: already checked.
         memory_budget: see `parse_memory`.
-        chunk_size: nodes that inference embeds at a time; None takes the largest that fits.
+        chunk_size: number of nodes that inference embeds at a time; None: the largest that fits.
         rank_fit: bytes that the fit of the drug ranker takes; 0 without a ranker.
 
     Raises:
-        InputError: the memory budget or the subgraph size is too small.
+        InputError: the memory budget or the subgraph size is too small for the run.
     """
     plan = plan_for(GraphSizes.of(graph), settings, run.device)
     _check_subgraph_size(plan)
@@ -203,7 +206,7 @@ def plan_training(
 
 
 def _describe_backend(plan: Plan) -> str:
-    """Say in a line with which operations a run computes."""
+    """Return a line that names the operations of the run."""
     if plan.is_small:
         operations = "torch's own operations on one thread, nothing to compile"
         return f"Small graph ({plan.graph.num_edges:,} edges): {operations}"
@@ -211,72 +214,72 @@ def _describe_backend(plan: Plan) -> str:
 
 
 def plan_for(graph: GraphSizes, settings: Settings, device: torch.device) -> Plan:
-    """Return the plan for a device, which this machine need not have."""
+    """Return the plan for a device, which need not be available on this machine."""
     return Plan(graph, settings, choose_backend(device, graph.num_edges))
 
 
 def _check_subgraph_size(plan: Plan) -> None:
-    """Refuse subgraphs that a batch hardly fits into, before the training starts."""
+    """Check that a subgraph has room for the nodes of a batch."""
     least = math.ceil(plan.num_rows * _BATCH_ROOM)
     if plan.step_nodes < min(least, plan.graph.num_nodes):
         raise InputError(
             f"subgraph_size (got {plan.step_nodes:,}) must be at least {least:,}: the positives "
-            f"and candidates of a step have about {plan.num_rows:,} nodes. Use a larger "
-            "subgraph_size, or fewer positives (edge_batch_size or edge_sample_size)"
+            f"and candidates of a step have about {plan.num_rows:,} nodes, at most 10% more. "
+            "Use a larger subgraph_size, or fewer positives (edge_batch_size or edge_sample_size)"
         )
 
 
 def _sage_bytes(plan: Plan, settings: SageSettings) -> int:
-    """Return the peak bytes of a run with GraphSAGE."""
+    """Return the predicted peak of GraphSAGE in bytes; comments name the arrays of each term."""
     nodes, hidden, dim = plan.graph.num_nodes, settings.hidden_dim, settings.embedding_dim
-    layers = settings.num_layers - 1  # hidden ones
+    layers = settings.num_layers - 1  # number of hidden layers
     rows = plan.num_rows
-    x = 4 * plan.step_nodes * hidden  # a layer's input in a step, (N, C)
-    gathered = plan.stored * x // 4  # the same as edges gather it
-    one_type = 4 * min(plan.graph.largest_type, plan.step_nodes) * hidden  # (n, C)
-    kept = x * layers  # inputs kept for the backward pass
-    out = x if layers else 0
+    x = 4 * plan.step_nodes * hidden  # a layer's input in a step, float32, shape (N, C)
+    gathered = plan.stored * x // 4  # the copy of a layer's input that edges read
+    one_type = 4 * min(plan.graph.largest_type, plan.step_nodes) * hidden  # gradients, shape (n, C)
+    kept = x * layers  # the hidden layers' inputs, kept for the backward pass
+    out = x if layers else 0  # the output of the last hidden layer
     step = max(
-        kept + x + gathered if layers else 0,  # hidden layers, forward
-        kept + out + gathered,  # last layer, forward
+        kept + x + gathered if layers else 0,  # forward pass, hidden layers
+        kept + out + gathered,  # forward pass, last layer
         kept + out + rows * (8 * hidden + 12 * dim),  # loss
-        kept + x + rows * ((8 + plan.stored) * hidden + 8 * dim) + one_type,  # last layer, backward
-        kept + x + gathered + one_type if layers else 0,  # hidden layers, backward
+        # backward pass, last layer
+        kept + x + rows * ((8 + plan.stored) * hidden + 8 * dim) + one_type,
+        kept + x + gathered + one_type if layers else 0,  # backward pass, hidden layers
     )
-    vectors = 4 * nodes * hidden
-    weights = 4 * (2 * hidden * (hidden * layers + dim))
+    vectors = 4 * nodes * hidden  # the input vectors of all nodes
+    weights = 4 * (2 * hidden * (hidden * layers + dim))  # of all layers
     training = (
-        3 * vectors  # the input vectors and both moments of Adam
-        + 4 * weights  # with gradients and moments
+        3 * vectors  # input vectors, and two moments of Adam for them
+        + 4 * weights  # weights, gradients, and two moments of Adam
         + step
         + _FACT * sum(plan.positives.values())
         + plan.subgraph_bytes
-        + (0 if plan.edge_chunk else min(MOST_IDLE_BYTES, x))  # a buffer kept for reuse
+        + (0 if plan.edge_chunk else min(MOST_IDLE_BYTES, x))  # freed buffers, kept for reuse
     )
-    chunk = min(plan.chunk_size, plan.graph.largest_type) * 4 * (hidden + 3 * dim)
-    result = 4 * nodes * max(hidden, dim)
+    chunk = min(plan.chunk_size, plan.graph.largest_type) * 4 * (hidden + 3 * dim)  # one chunk
+    result = 4 * nodes * max(hidden, dim)  # the output of a layer for all nodes
     inference = 2 * vectors + plan.stored * nodes * hidden + result + chunk
-    running = 8 * plan.edge_chunk * hidden + max(training, inference)
+    gathers = 8 * plan.edge_chunk * hidden  # rows gathered for a chunk of edges
+    running = gathers + max(training, inference)
     return _FIXED + max(running, _ranking_bytes(plan, weights))
 
 
 def _hgt_bytes(plan: Plan, settings: HgtSettings) -> int:
-    """Return the peak bytes of a run with HGT."""
+    """Return the predicted peak of HGT in bytes; comments name the arrays of each term."""
     graph, nodes, stored = plan.graph, plan.graph.num_nodes, plan.stored
     hidden, dim, layers = settings.hidden_dim, settings.embedding_dim, settings.num_layers
-    width = settings.num_heads * padded(hidden // settings.num_heads)  # of padded heads
-    rows, most = plan.num_rows, min(graph.largest_type, plan.step_nodes)
-    x = 4 * plan.step_nodes * hidden  # a layer's input in a step, (N, C)
-    wide = 4 * plan.step_nodes * width  # the same with padded heads
-    gathered = stored * plan.step_nodes * width  # the same as edges gather it
-    # Queries, keys and values of one source type.
-    forward = 4 * stored * most * width
-    summed = 4 if plan.edge_chunk else stored  # plain torch adds in float32
+    width = settings.num_heads * padded(hidden // settings.num_heads)  # number of columns
+    rows, most = plan.num_rows, min(graph.largest_type, plan.step_nodes)  # numbers of rows
+    x = 4 * plan.step_nodes * hidden  # a layer's input in a step, float32, shape (N, C)
+    wide = 4 * plan.step_nodes * width  # the same input, but with padded heads
+    gathered = stored * plan.step_nodes * width  # the copy of `wide` that edges read
+    forward = 4 * stored * most * width  # queries, keys and values of the largest node type
+    summed = 4 if plan.edge_chunk else stored  # bytes per number; torch's operations sum in float32
     backward = most * width * (4 * stored + 2 * summed + 8)
-    # Attention weights of the edges that the kernel takes at a time.
-    largest = min(PIECE_EDGES, max(graph.edge_type_counts.values()))
-    backward += 2 * stored * settings.num_heads * largest
-    kept = (layers - 1) * (x + gathered)  # inputs of the hidden layers, for the backward pass
+    largest = min(PIECE_EDGES, max(graph.edge_type_counts.values()))  # edges processed at a time
+    backward += 2 * stored * settings.num_heads * largest  # attention weights of these edges
+    kept = (layers - 1) * (x + gathered)  # the hidden layers' inputs, kept for the backward pass
     loss = kept + x + rows * (4 * width + 4 * hidden + 8 * dim) + 24 * plan.num_pairs**2
     last = kept + 2 * x + rows * width * (4 + 2 * stored) + backward
     step = max(loss, last, 2 * x)
@@ -284,37 +287,37 @@ def _hgt_bytes(plan: Plan, settings: HgtSettings) -> int:
         before = (layers - 2) * (x + gathered)
         step = max(
             step,
-            before + x + wide + max(gathered + forward, x),  # a hidden layer, forward
-            before + 2 * x + wide + 2 * gathered + backward,  # a hidden layer, backward
+            before + x + wide + max(gathered + forward, x),  # forward pass, a hidden layer
+            before + 2 * x + wide + 2 * gathered + backward,  # backward pass, a hidden layer
         )
-    vectors = 4 * nodes * hidden
+    vectors = 4 * nodes * hidden  # the input vectors of all nodes
     types, edge_types = len(graph.node_type_counts), len(graph.edge_type_counts)
     weights = 4 * types * hidden * (4 * hidden * layers + hidden + dim)
-    weights += 8 * layers * edge_types * hidden * hidden // settings.num_heads
-    gathers = 24 * plan.edge_chunk * width
+    weights += 8 * layers * edge_types * hidden * hidden // settings.num_heads  # of all layers
+    gathers = 24 * plan.edge_chunk * width  # rows gathered for a chunk of edges
     training = (
-        3 * vectors  # the input vectors and both moments of Adam
-        + 4 * weights  # with gradients and moments
+        3 * vectors  # input vectors, and two moments of Adam for them
+        + 4 * weights  # weights, gradients, and two moments of Adam
         + step
         + _FACT * sum(plan.positives.values())
         + (plan.subgraph_bytes or 4 * graph.num_edges)  # reverse edges
-        + (0 if plan.edge_chunk else min(MOST_IDLE_BYTES, x))  # a buffer kept for reuse
+        + (0 if plan.edge_chunk else min(MOST_IDLE_BYTES, x))  # freed buffers, kept for reuse
         + gathers
     )
     chunk = min(plan.chunk_size, graph.largest_type) * (width * (4 + stored) + 4 * (hidden + dim))
-    buffers = 4 * stored * graph.largest_type * width
-    result = 4 * nodes * max(hidden, dim)
+    buffers = 4 * stored * graph.largest_type * width  # queries, keys and values of a node type
+    result = 4 * nodes * max(hidden, dim)  # the output of a layer for all nodes
     inference = 2 * vectors + result + chunk + buffers + 4 * weights + gathers // 2
     needed = max(training, inference, _ranking_bytes(plan, weights))
-    # 60 bytes for each pair of diseases while their similarity is computed.
+    # `num_sharing`: 60 bytes for each pair of diseases while their similarity is computed
     return _FIXED + _FIXED_HGT + 60 * plan.num_sharing + needed
 
 
 def _ranking_bytes(plan: Plan, weights: int) -> int:
-    """Return the bytes of the ranker's fit: input vectors, weights, embeddings, and its own."""
+    """Return the bytes in use while the ranker is fitted; 0 without a ranker."""
     if not plan.rank_fit:
         return 0
-    width = plan.settings.hidden_dim + plan.settings.embedding_dim
+    width = plan.settings.hidden_dim + plan.settings.embedding_dim  # input vectors and embeddings
     return 4 * plan.graph.num_nodes * width + weights + plan.rank_fit
 
 
@@ -322,42 +325,44 @@ def fit_plan(plan: Plan, memory_budget: str | int | None, *, choose_chunk_size: 
     """Choose the chunk size of inference so that the predicted peak fits the budget.
 
     Args:
-        plan: without a predicted peak.
+        plan: its `predicted_bytes` are ignored.
         memory_budget: see `parse_memory`.
-        choose_chunk_size: take the largest of `CHUNK_SIZES` that fits; else keep the plan's own.
+        choose_chunk_size: use the largest of `CHUNK_SIZES` that fits, not that of the plan.
 
     Returns:
-        The plan with its chunk size and its predicted peak.
+        The plan with the chunk size and the predicted peak.
 
     Raises:
-        DoesNotFitError: the peak is above the budget; the message says which settings would help.
+        DoesNotFitError: the peak is above the budget. The message lists settings that need less.
     """
     budget = parse_memory(memory_budget)
     held = psutil.Process().memory_info().rss
     if memory_budget is None:
-        budget += held  # the free memory does not count what this process holds already
+        budget += held  # the free memory does not include what this process uses already
     sizes = CHUNK_SIZES if choose_chunk_size else (plan.chunk_size,)
     for size in sizes:
         fitted = replace(plan, chunk_size=size)
         peak = max(held + fitted.bytes_needed(), peak_memory_bytes())
         if peak <= budget:
             return replace(fitted, predicted_bytes=peak)
-    limit = "70% of the free memory" if memory_budget is None else repr(memory_budget)
+    limit = f"memory_budget (got {memory_budget!r}, {budget / GIB:.2f} GiB)"
+    if memory_budget is None:
+        limit = f"the default memory_budget (70% of the free memory, {budget / GIB:.2f} GiB)"
     raise DoesNotFitError(
-        f"memory_budget (got {limit}, {budget / GIB:.2f} GiB) is too small: this run needs "
-        f"{_gib(peak)}; {_what_helps(fitted, held, budget)}"
+        f"{limit} is too small: this run needs {_gib(peak)}. Changes that lower this: "
+        f"{_what_helps(fitted, held, budget)}"
     )
 
 
 def _what_helps(plan: Plan, held: int, budget: int) -> str:
-    """Say what the run needs with half of each setting, or with a quarter, and whether it fits."""
+    """Return the peak after each change that lowers it: numbers are halved or divided by four."""
     now, settings, options = held + plan.bytes_needed(), plan.settings, []
 
     def consider(text: str, changed: Plan) -> None:
         needed = held + changed.bytes_needed()
         if needed < now:
-            enough = "" if needed <= budget else ", which is not enough alone"
-            options.append(f"{text} needs {_gib(needed)}{enough}")
+            enough = "" if needed <= budget else ", still above the budget"
+            options.append(f"{text}: {_gib(needed)}{enough}")
 
     hgt = isinstance(settings, HgtSettings)
     positives = "edge_sample_size" if hgt else "edge_batch_size"
@@ -376,13 +381,13 @@ def _what_helps(plan: Plan, held: int, budget: int) -> str:
     needed = held + replace(plan, num_sharing=0).bytes_needed()
     if plan.num_sharing and needed <= budget:
         options.append(
-            f"disease_gene_relation gives {plan.num_sharing:,} pairs of diseases, which is too "
-            f"many; without them the run needs {_gib(needed)}"
+            f"disease_gene_relation gives {plan.num_sharing:,} pairs of diseases with a common "
+            f"gene, which is too many; without these pairs: {_gib(needed)}"
         )
-    consider("no ranker", replace(plan, rank_fit=0))
-    return "; ".join([*options, "fewer nodes (limit_nodes) need less of everything"])
+    consider("without the ranker (--no-ranker)", replace(plan, rank_fit=0))
+    return "; ".join([*options, "fewer nodes (limit_nodes)"])
 
 
 def _gib(size: int) -> str:
-    """Format bytes in GiB, rounded up: a budget of the printed size is enough."""
+    """Return a size as text in GiB, rounded up so that a budget of this size is enough."""
     return f"{math.ceil(size / GIB * 100) / 100:.2f} GiB"

@@ -1,6 +1,6 @@
 """The optimizer: Adam, and a lazy Adam for the input vectors of sampled subgraphs.
 
-Our own, because the first use of `torch.optim` imports a compiler that takes 70 MB.
+`torch.optim` is not used, because its first use imports a compiler that takes 70 MB of memory.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from ..models.layers import DistMult
 from ..models.sage import GraphSage
 from .schedule import cosine_decay
 
-_CHUNK = 1 << 18  # numbers at a time: intermediate results stay in the cache
+_CHUNK = 1 << 18  # numbers that are updated at a time, so that temporaries stay in the CPU's cache
 _BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8
 
 
 class Adam:
-    """Alg. 1 of "Adam: A Method for Stochastic Optimization" (arXiv:1412.6980), usual constants.
+    """Adam: algorithm 1 of "Adam: A Method for Stochastic Optimization" (arXiv:1412.6980).
 
-    Equal to `torch.optim.Adam`. Keeps two numbers beside each weight.
+    The updates equal those of `torch.optim.Adam` with its default constants.
     """
 
     def __init__(self, weights: Iterable[Tensor], learning_rate: float) -> None:
@@ -33,12 +33,12 @@ class Adam:
 
     @torch.no_grad()
     def step(self, fraction: float = 1.0) -> None:
-        """Update every weight that has a gradient, and drop the gradients.
+        """Update every weight that has a gradient, and set all gradients to None.
 
-        Dropped gradients take no memory in the next forward pass.
+        The next forward pass then has the memory of the gradients.
 
         Args:
-            fraction: of the learning rate, from the schedule.
+            fraction: factor of the learning rate, from the schedule.
         """
         self._num_steps += 1
         size = fraction * self._learning_rate / (1 - _BETA1**self._num_steps)
@@ -56,18 +56,18 @@ class Adam:
 
 
 class LazyAdam:
-    """`Adam` for a table when each step uses only some rows; the other rows and moments stay.
+    """`Adam` for a table of which each step uses some rows; all other rows stay unchanged.
 
-    Like `torch.optim.SparseAdam`, except that each row counts its own steps. Without this, the
-    first updates of a row that appears late would be too small.
+    Unlike in `torch.optim.SparseAdam`, the bias correction of a row uses the number of updates of
+    this row. With the number of all steps, a late first update of a row would be too small.
     """
 
     def __init__(self, table: Tensor, learning_rate: float) -> None:
-        """Start with no step taken.
+        """Set all moments and step counts to 0.
 
         Args:
-            table: shape (N, C), changed in place.
-            learning_rate: step size.
+            table: shape (N, C); `step` changes it in place.
+            learning_rate: learning rate before the schedule's factor.
         """
         self._table, self._learning_rate = table, learning_rate
         self._mean, self._square = torch.zeros_like(table), torch.zeros_like(table)
@@ -76,10 +76,10 @@ class LazyAdam:
         self._taken: tuple[Tensor, Tensor] | None = None
 
     def take(self, rows: Tensor) -> Tensor:
-        """Return a copy of some rows, which must have a gradient before the next `step`.
+        """Return a copy of some rows. The backward pass must set its gradient before `step`.
 
         Args:
-            rows: shape (n,), int64, distinct.
+            rows: shape (n,), int64, distinct row numbers.
         """
         values = self._table[rows].requires_grad_()
         self._taken = rows, values
@@ -87,10 +87,10 @@ class LazyAdam:
 
     @torch.no_grad()
     def step(self, fraction: float = 1.0) -> None:
-        """Update the rows that were taken.
+        """Update the rows of the last `take`.
 
         Args:
-            fraction: of the learning rate, from the schedule.
+            fraction: factor of the learning rate, from the schedule.
         """
         if self._taken is None:
             raise RuntimeError("no rows were taken since the last step")
@@ -113,7 +113,7 @@ class LazyAdam:
 
 
 def _chunk_size(values: Tensor) -> int:
-    """Return how many numbers are updated at a time: on GPUs all, to launch few operations."""
+    """Return the number of values to update at a time: all on a GPU, to launch few operations."""
     return _CHUNK if values.device.type == "cpu" else max(values.numel(), 1)
 
 
@@ -129,14 +129,14 @@ class ModelOptimizer:
         *,
         lazy: bool,
     ) -> None:
-        """Start with no step taken.
+        """Prepare the first step.
 
         Args:
             model: on the device.
             decoder: on the device.
-            learning_rate: step size of the first step.
-            num_steps: number of steps of the training.
-            lazy: use `LazyAdam` for the input vectors, because each step sees only some nodes.
+            learning_rate: learning rate of the first step.
+            num_steps: number of steps in the whole training.
+            lazy: use `LazyAdam` for the input vectors; for training on subgraphs.
         """
         weights = [*model.parameters(), *decoder.parameters()]
         self._table = model.node_embedding
@@ -147,13 +147,13 @@ class ModelOptimizer:
         self._step, self._num_steps = 0, num_steps
 
     def vectors(self, nodes: Tensor | None) -> Tensor:
-        """Return the input vectors of some nodes, shape (n, C), or of all nodes if None."""
+        """Return the input vectors of `nodes`, shape (n, C); None returns those of all nodes."""
         if nodes is None or self._lazy is None:
             return self._table
         return self._lazy.take(nodes)
 
     def step(self) -> None:
-        """Update the weights by their gradients, and drop these."""
+        """Update all weights, and set their gradients to None."""
         fraction = cosine_decay(self._step, self._num_steps)
         self._step += 1
         self._adam.step(fraction)

@@ -1,4 +1,4 @@
-"""The settings of both models' training, and the rules that they must keep on any graph."""
+"""The training settings of both models, and the checks that do not need a graph."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import ClassVar
 from ..system.errors import InputError, check_at_least, check_between
 
 FULL, SAMPLED = "full", "sampled"  #: the two values of `training`
-SUBGRAPH_SIZE = 20_000  #: nodes of a subgraph by default
+SUBGRAPH_SIZE = 20_000  #: default number of nodes in a subgraph
 
 
 @dataclass(frozen=True)
 class SageSettings:
-    """The settings of GraphSAGE; `lib.gnn_embeddings` has their meaning and their defaults."""
+    """The settings of GraphSAGE; see `lib.gnn_embeddings` for meanings and defaults."""
 
     model: ClassVar[str] = "graphsage"
     embedding_dim: int
@@ -30,7 +30,7 @@ class SageSettings:
         """Check every setting.
 
         Raises:
-            InputError: a setting breaks its rule; the message names it.
+            InputError: a setting is invalid; the message names the setting.
         """
         _check_common(self)
         check_at_least("edge_batch_size", self.edge_batch_size, 1)
@@ -38,7 +38,7 @@ class SageSettings:
 
 @dataclass(frozen=True)
 class HgtSettings:
-    """The settings of HGT; `lib.gnn_hgt` has their meaning and their defaults."""
+    """The settings of HGT; see `lib.gnn_hgt` for meanings and defaults."""
 
     model: ClassVar[str] = "hgt"
     embedding_dim: int
@@ -61,7 +61,7 @@ class HgtSettings:
         """Check every setting.
 
         Raises:
-            InputError: a setting breaks its rule; the message names it.
+            InputError: a setting is invalid; the message names the setting.
         """
         _check_common(self)
         check_at_least("num_heads", self.num_heads, 1)
@@ -77,7 +77,7 @@ class HgtSettings:
 
     @property
     def shared_neighbors(self) -> dict[str, str]:
-        """The node types and the relation that make two diseases similar, by parameter name."""
+        """Arguments of `shared_neighbor_jaccard`: the node types and the relation to compare by."""
         return {
             "node_type": self.disease_type,
             "neighbor_type": self.gene_type,
@@ -90,7 +90,7 @@ Settings = SageSettings | HgtSettings
 
 def _check_common(settings: Settings) -> None:
     """Check the settings that both models have."""
-    # Layer normalisation turns a row of one number into 0.
+    # At least 2 numbers per vector: layer normalization would turn a single number into 0.
     least = {"embedding_dim": 2, "hidden_dim": 2, "num_layers": 1, "num_epochs": 1}
     for name, minimum in least.items():
         check_at_least(name, getattr(settings, name), minimum)

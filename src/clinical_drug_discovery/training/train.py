@@ -1,4 +1,4 @@
-"""The training of both models: one loop for each, and the step that they share."""
+"""The training of both models: one training loop for each model, and one training step for both."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ from .memory_plan import Plan
 from .optimizer import ModelOptimizer
 from .settings import SAMPLED, HgtSettings, SageSettings, Settings
 
-History = list[dict[str, Any]]  #: one record per epoch
+History = list[dict[str, Any]]  #: one record per epoch, from `EpochRecord.finish`
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained model."""
+    """A trained model and the record of its training."""
 
     model: GraphSage | Hgt
     decoder: DistMult
     history: History
-    pairs: PairSampler | None  #: HGT: similar diseases; None if the graph has none
+    pairs: PairSampler | None  #: HGT: similar diseases; None without disease-gene edges
 
 
 @dataclass(frozen=True)
 class ContrastiveTerm:
     """The contrastive term of a step's loss."""
 
-    pairs: PairBatch  #: their nodes are among the batch's rows
+    pairs: PairBatch  #: pairs of nodes of the batch
     weight: float  #: w in (1 - w) link + w contrastive
     temperature: float
 
@@ -58,14 +58,14 @@ def train_sage(
     """Train GraphSAGE.
 
     Args:
-        run: has the device; collects times and warnings.
+        run: provides the device; receives times and warnings.
         graph: on the CPU.
-        settings: checked.
-        plan: of this graph and these settings.
-        seed: of the initial weights and of all sampling.
+        settings: already checked.
+        plan: the plan for this graph and these settings.
+        seed: seed of the initial weights and of all sampling.
 
     Raises:
-        InputError: the learning rate is so high that the loss is NaN or infinite.
+        InputError: the loss becomes NaN or infinite, because the learning rate is too high.
     """
     with run.timed("train"):
         generator = torch.Generator().manual_seed(seed)
@@ -83,7 +83,7 @@ def train_sage(
                 for _ in range(batches.num_steps):
                     batch = batches.next(sampler.sample())
                     record.add(training_step(model, decoder, optimizer, batch, None, record))
-                    del batch  # before the next subgraph is sampled
+                    del batch  # free the memory before the next subgraph is sampled
                     empty_cache(run.device)
                 history.append(record.finish())
                 advance(f"loss {history[-1]['loss']:.4f}")
@@ -93,17 +93,17 @@ def train_sage(
 def train_hgt(
     run: Run, graph: KnowledgeGraph, settings: HgtSettings, plan: Plan, seed: int
 ) -> Trained:
-    """Train HGT on links and, where the graph has similar diseases, on pairs of these.
+    """Train HGT on links and, if the graph has similar diseases, on pairs of similar diseases.
 
     Args:
-        run: has the device; collects times and warnings.
+        run: provides the device; receives times and warnings.
         graph: on the CPU.
-        settings: checked.
-        plan: of this graph and these settings.
-        seed: of the initial weights and of all sampling.
+        settings: already checked.
+        plan: the plan for this graph and these settings.
+        seed: seed of the initial weights and of all sampling.
 
     Raises:
-        InputError: the learning rate is so high that the loss is NaN or infinite.
+        InputError: the loss becomes NaN or infinite, because the learning rate is too high.
     """
     with run.timed("train"):
         pairs = _similar_diseases(run, graph, settings, seed)
@@ -128,7 +128,7 @@ def train_hgt(
                         term = ContrastiveTerm(drawn, weight, settings.temperature)
                     batch = batches.next(facts)
                     record.add(training_step(model, decoder, optimizer, batch, term, record))
-                    del batch  # before the next subgraph is sampled
+                    del batch  # free the memory before the next subgraph is sampled
                     empty_cache(run.device)
                 history.append(record.finish())
                 advance(f"loss {history[-1]['loss']:.4f}")
@@ -143,18 +143,18 @@ def training_step(
     contrastive: ContrastiveTerm | None = None,
     record: EpochRecord | None = None,
 ) -> dict[str, float]:
-    """Take one step: forward pass, loss, backward pass, update of the weights.
+    """Take one training step: forward pass, loss, backward pass, update of the weights.
 
     Args:
-        model: on its device.
-        decoder: on the same device.
-        optimizer: of both.
-        batch: on the host; it is moved to the device.
-        contrastive: the contrastive term of the loss; None trains on links alone.
-        record: of the epoch; it looks at the embeddings and at the device's memory.
+        model: on the device.
+        decoder: on the device.
+        optimizer: updates the weights of the model and the decoder.
+        batch: on the CPU; this function moves it to the device.
+        contrastive: the contrastive term of the loss; None: train on links only.
+        record: record of the epoch, for the collapse check and the peak memory of the device.
 
     Returns:
-        "loss", "link_loss" and, with that term, "contrastive_loss".
+        "loss", "link_loss" and, if `contrastive` is given, "contrastive_loss".
     """
     seen = batch.to_device()
     z = model(seen.all_nodes, seen.targets, optimizer.vectors(seen.nodes))
@@ -167,27 +167,27 @@ def training_step(
         del other
     if record is not None:
         record.after_forward(z, seen.rows)
-    del z  # the backward pass frees it as soon as it is not needed
+    del z  # otherwise z would stay in memory until the end of the backward pass
     loss.backward()
     if record is not None:
         record.after_backward()
     optimizer.step()
     losses = {"loss": loss.detach(), **losses}
-    # All in one: on a GPU each .item() waits for the device.
+    # One transfer for all losses, because each .item() waits for the GPU.
     return dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))
 
 
 class EpochRecord:
-    """Collects the figures of one epoch."""
+    """Collects the losses, the time and the collapse figures of one epoch."""
 
     def __init__(self, run: Run, graph: KnowledgeGraph, epoch: int, num_epochs: int) -> None:
         """Start the clock.
 
         Args:
-            run: has the learning rate and the peak of the device's memory.
+            run: provides the learning rate; measures the peak memory of the device.
             graph: on the CPU.
-            epoch: counted from 1.
-            num_epochs: number of the last epoch.
+            epoch: number of the epoch, from 1.
+            num_epochs: number of epochs.
         """
         self._run, self._graph, self._epoch, self._num_epochs = run, graph, epoch, num_epochs
         self._start = time.perf_counter()
@@ -195,16 +195,16 @@ class EpochRecord:
         self._collapse: dict[str, float | None] = {}
 
     def after_forward(self, z: Tensor, rows: Tensor) -> None:
-        """Measure the collapse of the first step's embeddings, in every tenth epoch."""
+        """Run the collapse check `check_batch` on the embeddings of the epoch's first step."""
         if not self._losses:
             self._collapse = check_batch(z, rows, self._graph, self._epoch, self._num_epochs)
 
     def after_backward(self) -> None:
-        """Sample the device's memory while the gradients exist."""
+        """Measure the memory of the device while the gradients exist."""
         self._run.peak.sample()
 
     def add(self, losses: Mapping[str, float]) -> None:
-        """Add the losses of a step.
+        """Add the losses of one step.
 
         Raises:
             InputError: the loss is NaN or infinite.
@@ -218,7 +218,7 @@ class EpochRecord:
             self._losses[name].append(value)
 
     def finish(self) -> dict[str, Any]:
-        """Return the epoch's number, mean losses, seconds and collapse figures."""
+        """Return the number, the mean losses, the seconds and the collapse figures of the epoch."""
         means = {name: fmean(values) for name, values in self._losses.items()}
         seconds = time.perf_counter() - self._start
         return {"epoch": self._epoch, **means, "seconds": seconds, **self._collapse}
@@ -233,7 +233,7 @@ def _prepare(
     generator: torch.Generator,
     seed: int,
 ) -> tuple[DistMult, ModelOptimizer, EdgeSampler, FullBatch | SubgraphBatches]:
-    """Move the model to the device, set its input vectors, and make what its loop needs."""
+    """Move the model to the device, set its input vectors, and make the parts of its loop."""
     model.to(run.device)
     with torch.no_grad():
         model.node_embedding.copy_(structural_vectors(graph, settings.hidden_dim, generator))
@@ -250,23 +250,23 @@ def _prepare(
 def _similar_diseases(
     run: Run, graph: KnowledgeGraph, settings: HgtSettings, seed: int
 ) -> PairSampler | None:
-    """Find pairs of similar diseases; without disease-gene edges, warn and return None."""
+    """Return the pairs of similar diseases; if the graph lacks the edges, warn and return None."""
     names, threshold = settings.shared_neighbors, settings.similarity_threshold
     jaccard = shared_neighbor_jaccard(graph, **names)
     if jaccard is None:
         run.warn(
-            f"the graph has no facts of disease_gene_relation {names['relation']!r} between "
-            f"disease_type {names['node_type']!r} and gene_type {names['neighbor_type']!r}: "
-            "trained on links alone"
+            f"the graph lacks facts of disease_gene_relation {names['relation']!r} between "
+            f"disease_type {names['node_type']!r} and gene_type {names['neighbor_type']!r}, so HGT "
+            "is trained on links alone"
         )
         return None
     first, _ = node_range_of(graph, names["node_type"])
     pairs = PairSampler(jaccard, first, threshold, seed)
     run.progress.milestone(
-        f"{pairs.num_similar_pairs:,} pairs of type {names['node_type']!r} share "
-        f"{names['neighbor_type']!r} with a Jaccard index of at least {threshold:g}; "
-        f"{pairs.num_held_out_nodes:,} nodes are held out for measurement, "
-        f"{pairs.num_pairs:,} pairs are left for training"
+        f"{pairs.num_similar_pairs:,} pairs of {names['node_type']!r} nodes are similar (their "
+        f"{names['neighbor_type']!r} neighbors have a Jaccard index of at least {threshold:g}); "
+        f"{pairs.num_held_out_nodes:,} nodes are held out for measurement, and "
+        f"{pairs.num_pairs:,} pairs remain for training"
     )
     return pairs
 
@@ -274,14 +274,14 @@ def _similar_diseases(
 def _contrastive_weight(
     run: Run, pairs: PairSampler | None, weight: float, batch_size: int
 ) -> float:
-    """Return the weight of the contrastive term, or warn and return 0 if it has no gradient."""
+    """Return the weight of the contrastive term; if no pair has negatives, warn and return 0."""
     if pairs is None or weight == 0:
         return 0.0
     if not pairs.has_negatives(batch_size):
         run.warn(
-            f"no contrastive loss: {pairs.num_pairs:,} pairs of similar diseases (of "
-            f"{pairs.num_similar_pairs:,}; the others have a held-out node) and edge_sample_size "
-            f"({batch_size:,} a step) give no negatives: trained on links alone"
+            f"the contrastive loss lacks negatives, so HGT is trained on links alone: "
+            f"{pairs.num_pairs:,} of {pairs.num_similar_pairs:,} pairs of similar diseases remain "
+            f"without the held-out diseases, and a step has {batch_size:,} pairs (edge_sample_size)"
         )
         return 0.0
     return weight

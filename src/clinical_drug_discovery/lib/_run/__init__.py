@@ -1,1 +1,1 @@
-"""Steps that the commands which train share: start and read, the results, the model directory."""
+"""Parts of a run that several commands share: start, results, model directory, device trial."""

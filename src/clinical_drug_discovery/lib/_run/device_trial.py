@@ -1,8 +1,8 @@
-"""The trial of `cdd doctor --try`: does a GPU compute what the CPU computes?
+"""The trial of `cdd doctor --try`: compare the results of a GPU with those of the CPU.
 
-Both models are trained on the sample graph for two epochs and then embed all its nodes, once on the
-GPU and once on the CPU. On a graph of this size both devices use torch's own operations in float32,
-so losses, weights and embeddings may differ by rounding only.
+Both models are trained on the sample graph for two epochs and then embed all nodes, once on the GPU
+and once on the CPU. The sample graph is so small that both devices use torch's own operations in
+float32. So losses, weights and embeddings may differ only by rounding.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from ...training.memory_plan import GraphSizes, plan_for
 from ...training.settings import FULL, SAMPLED, HgtSettings, Settings
 from ...training.train import train_hgt, train_sage
 
-#: Largest relative difference between the results of the two devices. Between float32 and float64
-#: it is below 1e-4 here.
+#: largest allowed relative difference between the two devices; it is below 1e-4 between float32
+#: and float64 on the CPU
 TOLERANCE = 1e-3
 _NUM_EPOCHS = 2
-# With the default of 0.001, a weight that is not updated at all would stay within the tolerance.
+# At HGT's default of 0.001, even a weight that is never updated would be within the tolerance.
 _LEARNING_RATE = 0.01
-_CHUNK_SIZE = 300  # nodes embedded at a time, so that inference takes several chunks
+_CHUNK_SIZE = 300  # nodes that inference embeds at a time; small, so that there are several chunks
 
 
 def try_device(device: str, defaults: Sequence[Settings]) -> dict[str, Any]:
-    """Try a GPU and, if it passes, record that for this machine.
+    """Compare a GPU with the CPU and, if the GPU passes, record this on the machine.
 
     Args:
-        device: "cuda" or "mps", available here.
+        device: "cuda" or "mps"; must be available.
         defaults: the default settings of each model.
 
     Returns:
-        "device", its "device_name", the "tolerance", the result of `compare_devices` as "models",
-        "passed", and "recorded_in", the file that tells later runs so, or None.
+        "device", "device_name", "tolerance", "models" (the result of `compare_devices`), "passed",
+        and "recorded_in" (the file that later runs read, or None if the GPU did not pass).
     """
     with as_file(files("clinical_drug_discovery") / "data" / "sample_kg.csv") as path:
         graph = read_graph(path)
@@ -62,7 +62,7 @@ def try_device(device: str, defaults: Sequence[Settings]) -> dict[str, Any]:
 
 
 def _record(device: str) -> str:
-    """Record a passed trial; return the file, or why it could not be written."""
+    """Record a passed trial. Return the path of the file, or the reason why it was not written."""
     try:
         return str(record_passed_trial(device))
     except OSError as error:
@@ -72,18 +72,18 @@ def _record(device: str) -> str:
 def compare_devices(
     graph: KnowledgeGraph, device: torch.device, defaults: Sequence[Settings]
 ) -> dict[str, dict[str, Any]]:
-    """Compare the results of a device with the CPU's, for each model and kind of training.
+    """Compare the results of a device with those of the CPU.
 
     Args:
-        graph: on the CPU, and small.
-        device: the one to try.
+        graph: a small graph, on the CPU.
+        device: the device to try.
         defaults: the default settings of each model.
 
     Returns:
-        For each pair, such as "hgt sampled": the relative differences of "losses", "weights" and
-        "embeddings", or the "error" that was raised, and whether it "passed".
+        One entry for each model and kind of training, such as "hgt sampled": the differences of
+        "losses", "weights" and "embeddings", or the "error" of the device; and whether it "passed".
     """
-    # The candidates of a step are all nodes of so small a graph, so a subgraph must hold them all.
+    # In a graph this small, all nodes are candidates, so a subgraph must have room for all nodes.
     sizes = {FULL: None, SAMPLED: graph.num_nodes}
     return {
         f"{settings.model} {training}": _compare(
@@ -106,7 +106,7 @@ def _compare(graph: KnowledgeGraph, device: torch.device, settings: Settings) ->
     expected = _results(graph, torch.device("cpu"), settings)
     try:
         results = _results(graph, device, settings)
-    except Exception as error:  # the trial reports whatever the device raises
+    except Exception as error:  # any error of the device is a result of the trial
         return {"error": f"{type(error).__name__}: {error}", "passed": False}
     differences = {
         name: max(map(_relative_difference, results[name], expected[name])) for name in expected
@@ -120,8 +120,8 @@ def _compare(graph: KnowledgeGraph, device: torch.device, settings: Settings) ->
 def _results(
     graph: KnowledgeGraph, device: torch.device, settings: Settings
 ) -> dict[str, list[Tensor]]:
-    """Train a model; return the losses of its epochs, its weights and the embeddings."""
-    nowhere = Path()  # the run reads and writes no files
+    """Train a model on a device; return the losses of all epochs, its weights and embeddings."""
+    nowhere = Path()  # this run does not read or write files
     run = Run(nowhere, nowhere, nowhere, device, settings.learning_rate, PeakMemory(device))
     plan = plan_for(GraphSizes.of(graph), settings, device)
     with one_thread(plan.is_small):
@@ -143,10 +143,10 @@ def _results(
 
 
 def _relative_difference(value: Tensor, expected: Tensor) -> float:
-    """Return the mean absolute difference, relative to the mean absolute value.
+    """Return mean(|value - expected|) / mean(|expected|).
 
-    The mean gives little weight to single numbers, and that is wanted: Adam moves a weight by the
-    learning rate even if its gradient consists of rounding errors only.
+    The mean is used instead of the maximum, because Adam moves a weight by about the learning rate
+    even if the gradient of this weight consists only of rounding errors.
     """
     value, expected = value.double(), expected.double()
     return float((value - expected).abs().mean() / expected.abs().mean().clamp(min=1e-12))

@@ -1,4 +1,4 @@
-"""A model directory: the model, its graph, and the drug ranker that was fitted on both."""
+"""A model directory: a trained model, the graph, and the drug ranker fitted on both."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ MODEL_FILES = (
     "weights.safetensors", "nodes.parquet", "history.csv", "config.json", "stats.json",
     GRAPH_FILE, RANKER_FILE,
 )  # fmt: skip
-#: Raise these whenever the same file would rank differently.
-MODEL_VERSION = 1  #: of config.json
-RANKER_VERSION = 4  #: of ranker.safetensors
+# Increase a version whenever this package would read an existing file differently.
+MODEL_VERSION = 1  #: format version of config.json
+RANKER_VERSION = 4  #: format version of ranker.safetensors
 _SCALES = ("base_scale", "co_indicated_scale")
 _DECODER = ("drugs", "diseases", "known_disease", "known_drug", "known_score")
 _Content = TypeVar("_Content")
 
 
 def model_dir_of(output: str | Path) -> Path:
-    """Return the default model directory of an embeddings file: `<name>_model` beside it."""
+    """Return the default model directory: `<name>_model` beside the embeddings file `<name>.*`."""
     path = Path(output)
     return path.with_name(f"{path.stem}_model")
 
 
 def write_ranker(model_dir: Path, graph: KnowledgeGraph, ranker: DrugRanker | None) -> None:
-    """Write the graph and the ranker to a model directory; remove the ranker of an earlier run."""
+    """Write the graph and the ranker to a model directory; None removes an earlier ranker."""
     (model_dir / RANKER_FILE).unlink(missing_ok=True)
     with atomic_path(model_dir / GRAPH_FILE) as path:
         save_graph(path, graph, {})
@@ -62,11 +62,11 @@ def write_ranker(model_dir: Path, graph: KnowledgeGraph, ranker: DrugRanker | No
 
 
 def read_model_graph(model_dir: Path, sha256: str | None = None) -> KnowledgeGraph:
-    """Read the graph of a model.
+    """Read the graph from a model directory.
 
     Args:
         model_dir: directory of the model.
-        sha256: checksum that the graph's file must have; None for any.
+        sha256: required checksum of the graph's file; None accepts any checksum.
 
     Raises:
         InputError: the file is missing or damaged, or has another checksum.
@@ -74,17 +74,17 @@ def read_model_graph(model_dir: Path, sha256: str | None = None) -> KnowledgeGra
     graph, _ = _read(model_dir, GRAPH_FILE, load_graph)
     if sha256 is not None and stored_checksum(model_dir / GRAPH_FILE) != sha256:
         raise InputError(
-            f"model_dir (got {model_dir}) holds a ranker that was fitted on another graph than "
-            f"its {GRAPH_FILE}; run cdd embed again"
+            f"model_dir (got {model_dir}) has a ranker that was fitted on another graph than the "
+            f"graph in {GRAPH_FILE}; run cdd embed again"
         )
     return graph
 
 
 def read_model_ranker(model_dir: Path) -> tuple[DrugRanker, str]:
-    """Read the ranker of a model, and the checksum of the graph that it was fitted on.
+    """Read the ranker from a model directory, and the checksum of the graph it was fitted on.
 
     Raises:
-        InputError: the file is missing or damaged.
+        InputError: the file is missing or damaged, or another version of the package wrote it.
     """
     return _read(model_dir, RANKER_FILE, load_ranker)
 
@@ -98,10 +98,10 @@ def _read(model_dir: Path, name: str, load: Callable[[Path], _Content]) -> _Cont
     except FileNotFoundError:
         hint = ""
         if name == RANKER_FILE:
-            hint = "; cdd embed fits a ranker unless --no-ranker is given or a warning says why not"
+            hint = "; run cdd embed again without --no-ranker, and read its warnings"
         raise InputError(f"model_dir (got {model_dir}) must hold {name}{hint}") from None
     except OtherVersionError as error:
-        raise InputError(f"{path} is of {error}; run cdd embed again") from None
+        raise InputError(f"{path} has {error}; run cdd embed again") from None
     except DamagedFileError as error:
         raise InputError(f"{path} is damaged: {error}; run cdd embed again") from None
     except OSError as error:
@@ -112,14 +112,14 @@ def save_ranker(path: Path, ranker: DrugRanker, graph_sha256: str) -> None:
     """Write a ranker to a checksummed safetensors file.
 
     Args:
-        path: overwritten.
-        ranker: fitted.
+        path: file to write; an existing file is overwritten.
+        ranker: a fitted ranker.
         graph_sha256: checksum of the graph that the ranker was fitted on.
     """
     tensors: dict[str, Tensor] = {}
     for n, mlp in enumerate(ranker.paths.mlps):
         for name, tensor in mlp.state_dict().items():
-            tensors[f"mlp.{n}.{name}"] = tensor.clone()  # some share memory
+            tensors[f"mlp.{n}.{name}"] = tensor.clone()  # safetensors rejects shared memory
     for name in _SCALES:
         tensors[name] = torch.from_numpy(getattr(ranker.paths, name))
     for n, diseases in enumerate(ranker.paths.left_out):
@@ -128,7 +128,7 @@ def save_ranker(path: Path, ranker: DrugRanker, graph_sha256: str) -> None:
         for name in _DECODER:
             tensor = getattr(ranker.treatment_decoder, name)
             tensors[f"treatment_decoder.{name}"] = tensor.contiguous()
-    if ranker.gnn is not None:  # half precision halves the file; the ranks of few drugs may change
+    if ranker.gnn is not None:  # half precision: a smaller file, and slightly different scores
         tensors["gnn.drugs"] = ranker.gnn.drugs.half()
         tensors["gnn.diseases"] = ranker.gnn.diseases.half()
     record = {
@@ -144,10 +144,10 @@ def save_ranker(path: Path, ranker: DrugRanker, graph_sha256: str) -> None:
 
 
 def load_ranker(path: Path) -> tuple[DrugRanker, str]:
-    """Read the file that `save_ranker` wrote.
+    """Read a file that `save_ranker` wrote.
 
     Returns:
-        The ranker, and the checksum of the graph that it was fitted on.
+        The ranker, and the checksum of the graph that the ranker was fitted on.
 
     Raises:
         DamagedFileError: the file has changed since it was written.
@@ -192,12 +192,12 @@ def _blend(record: dict[str, Any]) -> Blend:
 
 
 def check_targets(sources: Mapping[str, Path], output: Sequence[Path], model_dir: Path) -> None:
-    """Check that the run overwrites neither its input nor one of its own outputs.
+    """Check that a run overwrites neither input files nor other outputs of the same run.
 
     Args:
-        sources: files that are read or cached, by their name in the error message.
-        output: the embeddings files that will be written.
-        model_dir: directory of the model's files.
+        sources: input files and cached files; the keys are their names in error messages.
+        output: the embeddings files to write.
+        model_dir: the model directory to write.
 
     Raises:
         InputError: a file would be overwritten, or its path is a directory.
@@ -214,17 +214,17 @@ def check_targets(sources: Mapping[str, Path], output: Sequence[Path], model_dir
 def save_model(
     run: Run, graph: KnowledgeGraph, trained: Trained, parameters: Mapping[str, Any]
 ) -> None:
-    """Write a trained model to the run's model directory, which is made if it is missing.
+    """Write a trained model to the run's model directory; make the directory if it is missing.
 
-    Every file is readable by common tools: weights.safetensors, nodes.parquet (row i describes row
-    i of the model's node embedding), history.csv (a row per epoch) and config.json. Files of other
-    names in the directory stay.
+    The files are weights.safetensors, nodes.parquet (row i describes row i of the model's node
+    embedding), history.csv (one row per epoch) and config.json. Other files in the directory stay
+    unchanged.
 
     Args:
-        run: has the directory.
-        graph: of the model.
+        run: provides the path of the directory.
+        graph: the graph that the model was trained on.
         trained: the model.
-        parameters: of the run, for config.json.
+        parameters: parameters of the run, for config.json.
     """
     weights = {
         f"{name}.{key}": tensor.contiguous()

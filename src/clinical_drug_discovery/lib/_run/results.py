@@ -1,4 +1,4 @@
-"""The end of a run: the fit of the drug ranker, the files, and the record of the run."""
+"""The end of a run: fit the drug ranker, and write the files and the record of the run."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ from .model_dir import save_model, write_ranker
 def fit_ranker(
     run: Run, graph: KnowledgeGraph, trained: Trained, embeddings: Tensor, wanted: bool, seed: int
 ) -> DrugRanker | None:
-    """Fit the ranker that `cdd rank` uses.
+    """Fit the drug ranker for `cdd rank`.
 
     Args:
-        run: collects times and warnings.
+        run: provides the log; receives times and warnings.
         graph: on the CPU.
-        trained: the model.
-        embeddings: shape (N, D), of all nodes, on the CPU.
-        wanted: False returns None.
-        seed: of the fit.
+        trained: the trained model.
+        embeddings: shape (N, D), embeddings of all nodes, on the CPU.
+        wanted: False: do nothing and return None.
+        seed: seed of the fit.
 
     Returns:
-        The ranker; None, with a warning, if the graph has too few known treatments.
+        The ranker. If the graph has too few known treatments: None, after a warning.
     """
     with run.timed("rank_fit"):
         if not wanted:
             return None
         why = why_no_ranker(graph)
         if why is not None:
-            run.warn(f"no drug ranker was fitted, so cdd rank will refuse this model: {why}")
+            run.warn(f"no drug ranker was fitted, so cdd rank cannot use this model: {why}")
             return None
         run.progress.milestone("Fitting the drug ranker on paths in the graph and on embeddings")
-        empty_cache(run.device)  # the memory of the training is then free for the fit
+        empty_cache(run.device)  # the fit can then use the memory of the training
         gnn = GnnScores(embeddings, trained.decoder)
         ranker = fit_drug_ranker(graph, gnn=gnn, seed=seed)
         run.peak.sample()
@@ -67,19 +67,19 @@ def write_results(
     limit_nodes: int | None,
     include_node_types: Sequence[str] | None,
 ) -> dict[str, Any]:
-    """Write the model, the embeddings and the record; return the record.
+    """Write the model, the embeddings and the record of the run; return the record.
 
     Args:
-        run: has the paths.
-        graph: that was embedded, on the CPU.
-        plan: has the settings and the predicted peak.
-        trained: the model.
-        embeddings: shape (N, D), of all nodes, on the CPU.
-        collapse: figures of these embeddings by node type.
-        ranker: from `fit_ranker`.
-        seed: of the run.
-        limit_nodes: filter that the graph was read with.
-        include_node_types: filter that the graph was read with.
+        run: provides the paths, the times and the warnings.
+        graph: the graph that was embedded, on the CPU.
+        plan: provides the settings and the predicted peak.
+        trained: the trained model.
+        embeddings: shape (N, D), embeddings of all nodes, on the CPU.
+        collapse: collapse figures of these embeddings by node type.
+        ranker: the result of `fit_ranker`.
+        seed: seed of the run.
+        limit_nodes: filter of the graph, as in `read_edges`.
+        include_node_types: filter of the graph, as in `read_edges`.
     """
     parameters = {
         "model": plan.settings.model,
@@ -128,7 +128,7 @@ def write_results(
 def _similarity(
     pairs: PairSampler | None, embeddings: Tensor
 ) -> dict[str, float | int | None] | None:
-    """Return the figures of `EmbeddingStats.similarity`."""
+    """Return the value of `EmbeddingStats.similarity`."""
     if pairs is None:
         return None
     return {
@@ -145,9 +145,9 @@ class EmbeddingStats:
 
     model: str  #: "graphsage" or "hgt"
     num_nodes: int
-    num_edges: int  #: directed edges; every fact counts twice
-    num_relations: int  #: distinct relation names
-    num_edge_types: int  #: distinct (source type, relation, target type)
+    num_edges: int  #: number of directed edges: two for each fact
+    num_relations: int  #: number of distinct relation names
+    num_edge_types: int  #: number of distinct triples (source type, relation, target type)
     embedding_dim: int
     hidden_dim: int
     num_layers: int
@@ -156,25 +156,25 @@ class EmbeddingStats:
     device: str
     seed: int
     seconds_read: float
-    seconds_compile: float  #: compilation of the CPU kernels; 0 if nothing was compiled
+    seconds_compile: float  #: time to compile the CPU kernels; 0 if nothing was compiled
     seconds_train: float
-    seconds_inference: float  #: embedding all nodes
-    seconds_collapse: float  #: collapse check of all embeddings
-    seconds_rank_fit: float  #: fit of the drug ranker; 0 without one
+    seconds_inference: float  #: time to embed all nodes
+    seconds_collapse: float  #: time of the collapse check of all embeddings
+    seconds_rank_fit: float  #: time to fit the drug ranker; about 0 without a ranker
     seconds_write: float
-    predicted_memory_gib: float  #: peak of the process, predicted before the training
-    peak_memory_gib: float  #: peak resident size of the process so far, libraries included
+    predicted_memory_gib: float  #: peak memory of the process, predicted before the training
+    peak_memory_gib: float  #: measured peak memory of the process, including libraries
     device_memory_gib: float | None  #: peak of the GPU's allocator; None on the CPU
-    #: source of device_memory_gib: "reported" by torch, maximum of "samples", or "none"
+    #: "reported": the peak comes from torch; "samples": largest of some measurements; "none": CPU
     device_memory_source: str
-    final_loss: float  #: of the last epoch
-    #: HGT on a graph with diseases and genes: num_pairs (similar diseases in the training),
-    #: num_held_out_nodes, num_held_out_pairs (pairs with such a node) and spearman (rank
-    #: correlation of gene Jaccard index and cosine over these pairs; None if it is undefined)
+    final_loss: float  #: mean loss of the last epoch
+    #: HGT: num_pairs (pairs of similar diseases for training), num_held_out_nodes,
+    #: num_held_out_pairs, and spearman (rank correlation between Jaccard index and cosine over
+    #: held-out pairs; None if undefined). None for GraphSAGE or without disease-gene edges.
     similarity: dict[str, float | int | None] | None
     output_file: str
     model_dir: str
-    saved_nodes: int  #: rows in output_file
+    saved_nodes: int  #: number of rows in output_file
     collapse: dict[str, dict[str, float | None]]  #: per node type: mean_cosine, effective_rank
-    warnings: list[str]  #: collapsed node types, and parts of the loss that the graph cannot have
-    read_report: dict[str, Any]  #: what the file held: rows, duplicates, self-loops, spelling, ...
+    warnings: list[str]  #: all warnings of the run
+    read_report: dict[str, Any]  #: see `graph.knowledge_graph.ReadReport`

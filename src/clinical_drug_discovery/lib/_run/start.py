@@ -1,4 +1,4 @@
-"""The start of a run: checks of its files and device, and the reading of the graph."""
+"""The start of a run: check the files and the device, and read the graph."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ def start_run(
     chunk_size: int | None,
     seed: int,
 ) -> Run:
-    """Check everything that can be checked before the graph is read; write nothing.
+    """Start a run that writes embeddings: check parameters, paths and device; choose the device.
 
     Args:
-        edges_csv: the graph's file.
+        edges_csv: the edges file of the graph.
         output_csv: the embeddings file to write.
-        model_dir: where to write the model; None for a directory beside the embeddings.
+        model_dir: directory to write the model to; None: `model_dir_of` the embeddings file.
         device: see `choose_device`.
-        learning_rate: checked; error messages name it.
-        chunk_size: nodes that inference embeds at a time, or None.
-        seed: of the run.
+        learning_rate: already checked; for error messages.
+        chunk_size: number of nodes that inference embeds at a time, or None.
+        seed: seed of the run.
 
     Raises:
-        InputError: a parameter, a file or the device breaks a rule.
+        InputError: a parameter or a path is invalid, or the device is not available.
     """
     output = Path(output_csv)
     check_output(output)
@@ -57,11 +57,11 @@ def begin_run(
     chunk_size: int | None,
     seed: int,
 ) -> Run:
-    """Do the part of `start_run` that does not depend on the kind of output.
+    """Start a run whose output paths were already checked; see `start_run`.
 
     Raises:
-        InputError: a parameter, the edges file or the device breaks a rule, or the output would
-            overwrite the edges file.
+        InputError: chunk_size or seed is invalid, the device is not available, or an output would
+            overwrite the edges file or another output.
     """
     if chunk_size is not None:
         check_at_least("chunk_size", chunk_size, 1)
@@ -81,23 +81,23 @@ def read_edges(
     cache: bool,
     cache_dir: str | Path | None,
 ) -> KnowledgeGraph:
-    """Read the graph from its file or from the cache.
+    """Read the graph from the edges file or from the cache.
 
     Args:
-        run: has the file.
+        run: provides the path of the edges file; receives the time and warnings.
         include_node_types: see `read_graph`.
         limit_nodes: see `read_graph`.
-        cache: read and write the cache.
+        cache: True: read the cache, or write it after reading the edges file.
         cache_dir: see `cache_path`.
 
     Raises:
-        InputError: the file, a filter or the cache directory breaks a rule.
+        InputError: the file, a filter or the cache directory is invalid.
     """
     filters: dict[str, Any] = {
         "include_node_types": include_node_types, "limit_nodes": limit_nodes
     }  # fmt: skip
     if cache_dir is not None and not cache:
-        raise InputError(f"cache_dir (got {cache_dir}) must be left out without cache")
+        raise InputError(f"cache_dir (got {cache_dir}) must be left out if the cache is off")
     with run.timed("read"):
         if cache:
             place = cache_path(run.edges, **filters, cache_dir=cache_dir)
@@ -108,7 +108,7 @@ def read_edges(
             run.progress.milestone(outcome.message)
         else:
             graph = read_graph(run.edges, **filters)
-        empty_cache(run.device)  # the reader's memory is then free for the training
+        empty_cache(run.device)  # the training can then use the memory of the reader
     run.progress.milestone(
         f"Read {graph.num_nodes:,} nodes and {graph.num_edges:,} edges of {len(graph.relations)} "
         f"relations in {run.seconds['seconds_read']:.1f} s: {graph.report.spelling}"
