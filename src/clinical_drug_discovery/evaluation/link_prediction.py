@@ -1,7 +1,7 @@
-"""Link prediction for every relation: hold out facts and rank each target among all of its type.
+"""Hold out facts of every relation, and rank each target among all nodes of the target's type.
 
-Link prediction must not weaken the ranking of drugs for diseases. The graph therefore keeps all
-pairs of a drug and a disease that it treats, and all rankers see the same training graph.
+This link prediction must not weaken the ranking of drugs for diseases. `hold_out_facts` therefore
+keeps all edges between a drug and a disease that the drug treats.
 """
 
 from __future__ import annotations
@@ -19,33 +19,33 @@ from ..ranking.treatments import TREATS, Pairs, drug_disease_types, pair_keys, p
 from .metrics import filtered_ranks, pair_metrics
 from .split import edges_between
 
-_CHUNK_SIZE = 256  # sources ranked at a time: 29 MB of scores for 28,000 candidates
+_CHUNK_SIZE = 256  # sources ranked at a time; their scores for 28,000 candidates take 29 MB
 
-#: From sources (n,), an index into `relations` and a range of M nodes to scores (n, M).
+#: Maps sources (n,), an index into `relations` and a range of M candidates to scores (n, M).
 Scorer = Callable[[IntArray, int, tuple[int, int]], Scores]
 
 
 @dataclass(frozen=True)
 class HeldOutFacts:
-    """K directed edges that were removed from a graph, both directions of every fact."""
+    """K directed edges that were removed from a graph; each fact has an edge in each direction."""
 
-    edge_type: IntArray  #: shape (K,), indices into `edge_types`
-    src: IntArray  #: shape (K,), node numbers
-    dst: IntArray  #: shape (K,), node numbers
+    edge_type: IntArray  #: shape (K,), indices into the graph's `edge_types`
+    src: IntArray  #: shape (K,), node numbers of the sources
+    dst: IntArray  #: shape (K,), node numbers of the targets
 
 
 def hold_out_facts(
     graph: KnowledgeGraph, *, share: float, max_facts: int, seed: int
 ) -> tuple[KnowledgeGraph, HeldOutFacts]:
-    """Hold out a few facts of every relation that does not say which drug treats a disease.
+    """Hold out a few facts of each relation that is not in `treatments.TREATS`.
 
     All edges between the two nodes of a held-out fact are removed, whatever their relation.
 
     Args:
         graph: on the CPU.
-        share: fraction of the facts of each relation, rounded up. One fact always stays.
-        max_facts: maximum number of facts of a relation.
-        seed: seed of the sample. The same facts in another order give the same sample.
+        share: fraction of each relation's facts, rounded up. At least one fact is not held out.
+        max_facts: maximum number of held-out facts of each relation.
+        seed: seed of the sample. The sample does not depend on the order of rows in the file.
 
     Returns:
         The graph without the held-out facts, and these facts.
@@ -74,10 +74,10 @@ def hold_out_facts(
 
 
 def held_out_pairs(graph: KnowledgeGraph, pairs: Pairs) -> HeldOutFacts:
-    """Return the facts saying that the drug of a pair treats its disease.
+    """Return the edges which state that the drug of a pair treats the disease of the pair.
 
     Args:
-        graph: a graph that still has these facts.
+        graph: a graph that still contains these edges.
         pairs: pairs of drugs and diseases.
     """
     none: IntArray = np.empty(0, np.int64)
@@ -97,19 +97,19 @@ def relation_metrics(
 ) -> list[dict[str, Any]]:
     """Rank the targets of held-out edges, and return the metrics of each edge type.
 
-    A target is ranked among all nodes of its type, except for the source itself and the source's
-    other targets, known or held out.
+    A target is ranked among all nodes of its type, without the source itself and without the other
+    targets of the source, both in the graph and held out.
 
     Args:
         graph: the training graph, on the CPU.
-        facts: held-out facts, which the graph does not have.
-        scores_of: scores the candidates of one type for some sources.
+        facts: held-out facts, which the graph does not contain.
+        scores_of: function that scores candidates of one type for some sources.
         seed: seed of the bootstrap.
 
     Returns:
-        For each edge type with held-out edges, in order: `source_type`, `relation`, `target_type`,
-        `num_targets`, `num_candidates` and the metrics of `metrics.pair_metrics`, with intervals
-        over sources.
+        One record for each edge type with held-out edges, with `source_type`, `relation`,
+        `target_type`, `num_targets`, `num_candidates` and the metrics of `metrics.pair_metrics`.
+        The bootstrap resamples sources.
 
     Raises:
         InputError: a score is NaN or infinite.
@@ -132,10 +132,10 @@ def relation_metrics(
 def _rank_targets(
     graph: KnowledgeGraph, r: int, src: IntArray, dst: IntArray, scores_of: Scorer
 ) -> tuple[npt.NDArray[np.float64], IntArray]:
-    """Return the rank of the target of each held-out edge of type r, and its source."""
+    """Return the rank of the target and the number of the source for held-out edges of type r."""
     first, stop = candidates = graph.node_range(graph.endpoint_types[r][1])
     relation = graph.relations.index(graph.edge_types[r].relation)
-    # The known targets of a source are the sources of the reverse edges that arrive at it.
+    # The known targets of a node are the sources of the reverse edges into this node.
     reverse = graph.reverse_edge_type[r]
     indptr = graph.indptr_of(reverse).numpy()
     first_source = graph.node_range(graph.endpoint_types[reverse][1])[0]

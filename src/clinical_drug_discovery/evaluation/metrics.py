@@ -1,8 +1,8 @@
 """Ranking metrics: filtered ranks, MRR, recall, areas under curves, and bootstrap intervals.
 
-Notation: n rows (diseases), M candidates (drugs), K held-out pairs of a row and a candidate. Ranks
-are filtered: a held-out candidate competes with the candidates of its row that are not known,
-neither from the training graph nor from held-out pairs.
+Notation: n rows (diseases), M candidates (drugs), K held-out pairs of a row and a candidate. A
+candidate of a row is known if the training graph or a held-out pair joins the two. Ranks are
+filtered: a held-out candidate is compared only with unknown candidates of the same row.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from ..system.errors import InputError
 Metrics = dict[str, float | int | None]
 Known = npt.NDArray[np.bool_]
 Counts = npt.NDArray[np.float64]
-_TOP = 50  # length of the top of a ranking whose entropy is measured
-_NUM_SAMPLES, _QUANTILES = 1000, ((1 - 0.95) / 2, (1 + 0.95) / 2)  # of the bootstrap
-#: Means over pairs: name, and the highest rank that counts; None for the mean of 1 / rank.
+_TOP = 50  # number of best candidates of each row whose entropy is measured
+_NUM_SAMPLES, _QUANTILES = 1000, ((1 - 0.95) / 2, (1 + 0.95) / 2)  # bootstrap: samples, interval
+#: Name of a metric: k for the fraction of pairs with rank <= k, None for the mean of 1 / rank.
 PAIR_METRICS = {"mrr": None, "hits@10": 10, "recall@50": 50, "recall@100": 100}
 
 
 def filtered_ranks(
     scores: Scores, known: Known, row: IntArray, candidate: IntArray
 ) -> npt.NDArray[np.float64]:
-    """Rank each held-out candidate among the candidates of its row that are not known.
+    """Rank each held-out candidate among the unknown candidates of the same row.
 
-    The rank is 1 + number of greater scores + half the number of equal scores. Equal scores thus
-    share their mean rank, and a constant score is as good as chance.
+    rank = 1 + number of higher scores + (number of equal scores) / 2, so candidates with equal
+    scores get the mean rank of a random order.
 
     Args:
         scores: shape (n, M), higher is better.
-        known: shape (n, M), bool, all known candidates. It may contain the held-out ones.
+        known: shape (n, M), True for known candidates. Held-out candidates may be True or False.
         row: shape (K,), row of each held-out pair.
         candidate: shape (K,), column of each held-out pair.
 
@@ -49,7 +49,7 @@ def filtered_ranks(
     """
     ranks = np.empty(len(row))
     for at, positive, negative in _rows(scores, known, row, candidate):
-        for i, score in zip(at, positive, strict=True):  # faster than sorting: most rows have few
+        for i, score in zip(at, positive, strict=True):  # few pairs per row: faster than sorting
             ranks[i] = 1 + (negative > score).sum() + (negative == score).sum() / 2
     return ranks
 
@@ -68,12 +68,12 @@ def ranking_metrics(
 
     Returns:
         `mrr`, `hits@10`, `recall@50` and `recall@100` are means over pairs, so a row with many
-        pairs counts more. `auroc` and `auprc` (average precision) compare all pairs, in one pool,
-        with all candidates of the same rows that are not known. `balanced_auroc` and
-        `balanced_auprc` compare each pair with one such candidate, sampled from its row. Each of
-        these has an interval, `_low` and `_high`; see `bootstrap_interval`. For `entropy@50` and
-        `normalized_entropy@50` see `top_entropy`. `num_pairs`, `num_diseases` (rows with a pair)
-        and `num_candidates` are counts. A metric is None if there is nothing to compare with.
+        pairs counts more. `auroc` and `auprc` (average precision) compare the scores of all pairs
+        with the scores of all unknown candidates of all rows with pairs. `balanced_auroc` and
+        `balanced_auprc` compare them with one unknown candidate per pair, sampled from the same
+        row. These eight metrics have 95% intervals, `_low` and `_high`; see `bootstrap_interval`.
+        For `entropy@50` and `normalized_entropy@50` see `top_entropy`. `num_pairs`, `num_diseases`
+        (rows with a pair) and `num_candidates` are counts. Areas without negatives are None.
 
     Raises:
         InputError: see `filtered_ranks`; or `row` is empty.
@@ -96,15 +96,15 @@ def ranking_metrics(
 
 
 def pair_metrics(ranks: npt.NDArray[np.floating], cluster: IntArray, *, seed: int = 0) -> Metrics:
-    """Return the metrics that depend on ranks alone, each with its interval.
+    """Return the metrics that depend on ranks alone, each with a 95% interval.
 
     Args:
-        ranks: shape (K,).
-        cluster: shape (K,), the disease of each pair.
+        ranks: shape (K,), the rank of each pair.
+        cluster: shape (K,), the disease (or source node) of each pair.
         seed: seed of the bootstrap.
 
     Returns:
-        `mrr`, `hits@10`, `recall@50` and `recall@100`, each also with `_low` and `_high`.
+        `mrr`, `hits@10`, `recall@50` and `recall@100`, and the interval `_low` to `_high` of each.
     """
     metrics: Metrics = {}
     for name, most in PAIR_METRICS.items():
@@ -117,10 +117,10 @@ def pair_metrics(ranks: npt.NDArray[np.floating], cluster: IntArray, *, seed: in
 def top_entropy(
     scores: Scores, known: Known, row: IntArray, candidate: IntArray, *, top: int = _TOP
 ) -> tuple[float, float | None]:
-    """Measure how diverse the top candidates of the rows with held-out pairs are.
+    """Compute the entropy of the candidates that are at the top of the rows with held-out pairs.
 
-    The ranking of a row holds its unknown and its held-out candidates. Candidates that tie for the
-    last positions share them.
+    The ranking of a row contains the unknown and the held-out candidates of the row. Candidates
+    with equal scores share the last positions of the top equally.
 
     Args:
         scores: see `filtered_ranks`.
@@ -130,8 +130,8 @@ def top_entropy(
         top: number of top positions of each row.
 
     Returns:
-        The Shannon entropy, in nats, of the distribution of the top positions over the candidates;
-        and this entropy divided by its maximum ln(M), None for a single candidate.
+        entropy = -sum(p ln p), where p is the fraction of all top positions that a candidate has;
+        and entropy / ln(M), the normalized entropy, or None if M = 1.
     """
     _check(scores, known, row, candidate)
     positions = np.zeros(scores.shape[1])
@@ -152,17 +152,17 @@ def top_entropy(
 def bootstrap_interval(
     values: npt.NDArray[np.floating], cluster: IntArray, *, seed: int = 0
 ) -> tuple[float, float]:
-    """Return the 95% percentile bootstrap interval of a mean whose values come in clusters.
+    """Return the 95% percentile bootstrap interval of the mean of clustered values.
 
     The pairs of one disease are not independent, so the bootstrap resamples whole diseases.
 
     Args:
         values: shape (K,), one value for each pair, such as 1 / rank.
-        cluster: shape (K,), the disease of each pair.
+        cluster: shape (K,), the disease (or source node) of each pair.
         seed: seed of the resampling.
 
     Returns:
-        The lower and the upper end. With one cluster both are the mean.
+        The lower and the upper end. With one cluster, both ends are the mean.
     """
     _, number, size = np.unique(cluster, return_inverse=True, return_counts=True)
     total = np.bincount(number, values)
@@ -172,7 +172,7 @@ def bootstrap_interval(
 
 
 def _resamples(num_clusters: int, seed: int) -> npt.NDArray[np.int64]:
-    """Return how often each cluster is sampled, with replacement, (samples, num_clusters)."""
+    """Return how often each bootstrap sample has each cluster, shape (samples, num_clusters)."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(num_clusters, np.full(num_clusters, 1 / num_clusters), _NUM_SAMPLES)
 
@@ -180,7 +180,7 @@ def _resamples(num_clusters: int, seed: int) -> npt.NDArray[np.int64]:
 def _rows(
     scores: Scores, known: Known, row: IntArray, candidate: IntArray
 ) -> Iterator[tuple[IntArray, Scores, Scores]]:
-    """Yield, for each row with held-out pairs, their indices, their scores and the negatives'."""
+    """Yield for each row with pairs: indices of the pairs, scores of pairs, scores of unknowns."""
     _check(scores, known, row, candidate)
     order = np.argsort(row, kind="stable")
     for at in np.split(order, np.flatnonzero(np.diff(row[order])) + 1) if len(row) else []:
@@ -214,9 +214,9 @@ def _check(scores: Scores, known: Known, row: IntArray, candidate: IntArray) -> 
 
 
 def _areas(prefix: str, positives: list[Scores], negatives: list[Scores], seed: int) -> Metrics:
-    """Return the areas under the ROC and the precision-recall curve, with intervals over rows.
+    """Return the areas under the ROC and the precision-recall curve, with bootstrap intervals.
 
-    Balanced areas leave out rows without negatives. Without any negatives the areas are None.
+    Balanced areas skip rows without negatives. The areas are None if all rows lack negatives.
     """
     names = [f"{prefix}{area}" for area in ("auroc", "auprc")]
     kept = [i for i, scores in enumerate(negatives) if prefix == "" or len(scores)]
@@ -234,25 +234,25 @@ def _areas(prefix: str, positives: list[Scores], negatives: list[Scores], seed: 
 
 @dataclass(frozen=True)
 class Pool:
-    """Comparisons of K positives with the scores of n rows, counted once for all resamples.
+    """For each of K positives and n rows, the number of scores in the row that are higher.
 
-    The areas of a resample of rows are then matrix products. scikit-learn's functions would sort a
-    million numbers for each of 1,000 resamples.
+    These numbers are counted once. The areas of each bootstrap sample of rows are then matrix
+    products. scikit-learn's functions would sort a million scores for each of 1,000 samples.
     """
 
-    row: IntArray  #: shape (K,), the row of each positive
-    above: Counts  #: shape (K, n), negatives with a higher score, plus half of the equal ones
-    not_below: Counts  #: shape (K, n), negatives with a score at least as high
-    positives_not_below: Counts  #: shape (K, n), the same of positives, itself included
-    num_negatives: Counts  #: shape (n,)
+    row: IntArray  #: shape (K,), row of each positive
+    above: Counts  #: shape (K, n), number of negatives that score higher, plus half of the equal
+    not_below: Counts  #: shape (K, n), number of negatives that score at least as high
+    positives_not_below: Counts  #: shape (K, n), number of positives that score at least as high
+    num_negatives: Counts  #: shape (n,), number of negatives of each row
 
     def areas(self, weights: Counts) -> tuple[Counts, Counts]:
         """Return the area under the ROC curve and the average precision, each of shape (B,).
 
-        `weights` of shape (B, n) says how often each row counts. Both areas are NaN if all
-        positives have weight 0; the first is NaN if all negatives have.
+        weights[b, i] is the number of times that bootstrap sample b contains row i. Both areas are
+        NaN if all positives have weight 0. The ROC area is also NaN if all negatives have weight 0.
         """
-        weight = weights[:, self.row].T  # of each positive, shape (K, B)
+        weight = weights[:, self.row].T  # weight of each positive, shape (K, B)
         negatives = weights @ self.num_negatives
         with np.errstate(invalid="ignore", divide="ignore"):
             fraction_above = (self.above @ weights.T) / negatives
@@ -268,9 +268,9 @@ class Pool:
 def pool_rows(
     positives: Sequence[npt.NDArray[np.floating]], negatives: Sequence[npt.NDArray[np.floating]]
 ) -> Pool:
-    """Compare the positives of all rows with the scores of each row, given by row.
+    """Compare each positive with the scores of each row. The arguments have one array per row.
 
-    The result takes 24 bytes for each positive and row: 1.6 MB for 434 pairs of 160 diseases.
+    The result takes 24 bytes per positive and row: 1.6 MB for 434 pairs of 160 diseases.
     """
     scores = np.concatenate(positives)
     row = np.repeat(np.arange(len(positives)), [len(one) for one in positives])

@@ -1,7 +1,7 @@
-"""The rankers that an evaluation compares: the trained ones, and baselines that learn nothing.
+"""The rankers that an evaluation compares: trained rankers and untrained baselines.
 
-A ranker maps diseases, node numbers of shape (n,), to scores of all drugs, shape (n, number of
-drugs), drugs in graph order. Known drugs are scored too; the metrics leave them out.
+A ranker maps node numbers of diseases, shape (n,), to scores of all drugs in graph order, shape
+(n, number of drugs). Rankers also score known drugs, but the metrics ignore these scores.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from ..ranking.metapath_features import MetapathFeatures
 from ..ranking.treatments import INDICATION, TREATS
 
 Baseline = Callable[[KnowledgeGraph, IntArray], Floats]
-_MAX_HOPS, _DAMPING = 3, 0.5
-_TRAIT_TYPES = ("effect/phenotype", "gene/protein")  # what diseases may have in common
-_ABSENT = ("disease_phenotype_negative",)  # relations saying that a disease lacks a phenotype
+_MAX_HOPS, _DAMPING = 3, 0.5  # see `relatives_scores`
+_TRAIT_TYPES = ("effect/phenotype", "gene/protein")  # node types that `shared_scores` compares
+_ABSENT = ("disease_phenotype_negative",)  # relations which state that a phenotype is absent
 
 
 def popularity_scores(graph: KnowledgeGraph, diseases: IntArray) -> Floats:
-    """Score a drug by the number of diseases that it treats; the same for every disease."""
+    """Score each drug by the number of diseases that it treats; all rows of scores are equal."""
     return _repeat(_treatments(graph).sum(axis=0), len(diseases))
 
 
 def degree_scores(graph: KnowledgeGraph, diseases: IntArray) -> Floats:
-    """Score a drug by the number of its edges of all types; the same for every disease."""
+    """Score each drug by the number of its edges of all types; all rows of scores are equal."""
     first, stop = node_range_of(graph, DRUG)
     return _repeat(graph.degree[first:stop].numpy(), len(diseases))
 
 
 def relatives_scores(graph: KnowledgeGraph, diseases: IntArray) -> Floats:
-    """Score a drug by the related diseases that it treats.
+    """Score each drug by the number of related diseases that it treats.
 
-    The score is the sum over h = 1, 2, 3 of 0.5^h times the number of diseases that the drug
-    treats at distance h, in edges between diseases. It is 0 for a disease without such edges.
+    score = sum over h = 1, 2, 3 of 0.5^h * (number of diseases at distance h that the drug treats).
+    The distance counts edges between diseases. A disease without such edges has scores of 0.
     """
     related, treats = adjacency_between(graph, DISEASE, DISEASE), _treatments(graph)
     n, start = len(diseases), diseases - node_range_of(graph, DISEASE)[0]
@@ -59,12 +59,12 @@ def relatives_scores(graph: KnowledgeGraph, diseases: IntArray) -> Floats:
 
 
 def shared_scores(graph: KnowledgeGraph, diseases: IntArray) -> Floats:
-    """Score a drug by the genes and phenotypes that its diseases share with the given one.
+    """Score each drug by the similarity of a disease to the other diseases that the drug treats.
 
-    The score is the sum of the cosines between the disease and each other disease that the drug
-    treats. A disease's vector has an entry for each of its genes and phenotypes, weighted by
-    ln(number of diseases with any / number of diseases with this one). The score is 0 for a disease
-    without genes and phenotypes.
+    score = sum of cosine(disease, other) over all other diseases that the drug treats. The vector
+    of a disease has one entry for each trait (gene or phenotype) of the disease: ln(number of
+    diseases with any trait / number of diseases with this trait). A disease without traits has
+    scores of 0.
     """
     treats, traits = _treatments(graph), _trait_vectors(graph)
     treated = np.flatnonzero(np.diff(treats.indptr))
@@ -76,17 +76,17 @@ def shared_scores(graph: KnowledgeGraph, diseases: IntArray) -> Floats:
 
 
 def break_ties(scores: Floats, by: Floats) -> Floats:
-    """Order drugs by one score, and drugs with equal scores by a second one.
+    """Order drugs by a first score, and drugs with equal first scores by a second score.
 
-    Most drugs treat no related disease and tie at 0. On PrimeKG, putting the popular ones first
-    raised recall@50 of `relatives` by 0.02 and that of `shared` by 0.14.
+    Most drugs treat no related disease and have a score of 0. On PrimeKG, popularity as the second
+    score raised the recall@50 of `relatives` by 0.02 and the recall@50 of `shared` by 0.14.
 
     Args:
-        scores: shape (n, M).
+        scores: shape (n, M), the first score.
         by: shape (n, M), the second score.
 
     Returns:
-        shape (n, M), positions from the worst. Drugs share one only if both scores are equal.
+        shape (n, M), position of each drug, 0 for the worst; equal only if both scores are equal.
     """
     positions = np.empty(scores.shape, np.float32)
     for first, second, position in zip(scores, by, positions, strict=True):
@@ -113,12 +113,12 @@ BASELINES: dict[str, Baseline] = {
 
 
 def _treatments(graph: KnowledgeGraph) -> csr_array:
-    """Return the 0/1 matrix of treatments, shape (diseases, drugs); it may have no entries."""
+    """Return a 0/1 matrix, shape (diseases, drugs): 1 if the drug treats the disease."""
     return adjacency_between(graph, DISEASE, DRUG, TREATS)
 
 
 def _trait_vectors(graph: KnowledgeGraph) -> csr_array:
-    """Return the weighted genes and phenotypes of all diseases, rows of length 1 (or 0)."""
+    """Return the vectors of `shared_scores`, one row per disease, scaled to length 1 (or 0)."""
     relations = set(graph.relations) - set(_ABSENT)
     first, stop = node_range_of(graph, DISEASE)
     parts = [csr_array((stop - first, 0), dtype=np.float32)]
@@ -138,24 +138,24 @@ def _repeat(by_drug: npt.NDArray[np.number], num_rows: int) -> Floats:
     return np.tile(by_drug.astype(np.float32), (num_rows, 1))
 
 
-#: From node numbers of diseases, shape (n,), to scores of all drugs, shape (n, number of drugs).
+#: Maps node numbers of diseases, shape (n,), to scores of all drugs, shape (n, number of drugs).
 Ranker = Callable[[IntArray], Scores]
 
 
 def drug_rankers(
     graph: KnowledgeGraph, gnn: GnnScores, *, seed: int
 ) -> Iterator[tuple[str, Ranker]]:
-    """Yield the name of each ranker and the ranker, one by one, so that each fit can be timed.
+    """Yield the name of each ranker and the ranker. Each is fitted when needed, for timing.
 
-    `gnn` scores the relation "indication" with the model's own decoder. `gnn, treatment decoder`
+    `gnn` scores the relation "indication" with the decoder of the model. `gnn, treatment decoder`
     scores the same embeddings with the decoder of `treatment_decoder`. `gnn, both decoders` adds
-    the two. `ranker` is the one of `cdd rank`, and `paths` its part that uses metapaths alone. The
-    baselines of `baselines.BASELINES` follow.
+    both scores. `ranker` is the drug ranker of `cdd rank`. `paths` is the part of the drug ranker
+    that uses only metapaths. The baselines of `BASELINES` follow.
 
     Args:
         graph: the training graph, on the CPU.
-        gnn: scores of a model that was trained on it.
-        seed: seed of the fits.
+        gnn: scores of a model that was trained on this graph.
+        seed: seed of fitting the drug ranker.
 
     Raises:
         InputError: the graph lacks drugs, diseases, or a drug that treats a disease.
@@ -167,7 +167,7 @@ def drug_rankers(
     ranker = fit_drug_ranker(graph, gnn=gnn, seed=seed)
     decoder = ranker.treatment_decoder
     assert decoder is not None
-    features = MetapathFeatures(graph)  # after the fit, which holds features of its own
+    features = MetapathFeatures(graph)  # after the fit, which frees the features that it computed
     for name, scores in (
         ("gnn, treatment decoder", lambda _, diseases: decoder.log_softmax(diseases)),
         ("gnn, both decoders", ranker.decoder_scores),

@@ -1,8 +1,8 @@
 """Split a graph into a training graph and held-out drug-disease pairs.
 
 There are three splits, from easy to hard: single pairs, whole diseases, and areas of related
-diseases. All edges between the two nodes of a held-out pair are removed. An edge of another
-relation, such as contraindication, would give the pair away. These edges are counted separately.
+diseases. All edges between the two nodes of a held-out pair are removed, even if they have another
+relation, such as contraindication: a model could infer the pair from such an edge.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ class Split:
     """A training graph, and the drug-disease pairs that were removed from it."""
 
     graph: KnowledgeGraph  #: all nodes, without the edges of held-out pairs
-    validation: Pairs  #: for choosing settings
-    test: Pairs  #: for reporting
-    held_out: Pairs  #: validation and test together
+    validation: Pairs  #: held-out pairs for choosing settings
+    test: Pairs  #: held-out pairs for reporting
+    held_out: Pairs  #: all held-out pairs: validation and test
     counts: dict[str, int]  #: numbers of pairs, diseases and removed directed edges
 
 
 def split_pairs(
     graph: KnowledgeGraph, *, share: float, seed: int, validation_share: float = 0.5
 ) -> Split:
-    """Hold out a random fraction of the indications. Their diseases may keep others.
+    """Hold out a random fraction of the indications; a disease may keep other indications.
 
     Args:
         graph: on the CPU.
-        share: fraction of the distinct indicated pairs, above 0 and below 1.
-        seed: seed of the sample. The same facts in another order give the same sample.
-        validation_share: fraction of the held-out pairs for validation, at least 0 and below 1,
-            rounded down.
+        share: fraction of the distinct indicated pairs to hold out, above 0 and below 1.
+        seed: seed of the sample. The sample does not depend on the order of rows in the file.
+        validation_share: fraction of the held-out pairs to use for validation, at least 0 and
+            below 1. The number of pairs is rounded down.
 
     Raises:
-        InputError: the graph lacks indications, or a fraction breaks its rule.
+        InputError: the graph lacks indications, or a fraction is invalid.
     """
     pairs = pairs_of(graph, (INDICATION,))
     if not len(pairs):
@@ -82,13 +82,13 @@ def split_diseases(
         graph: on the CPU.
         num_diseases: number of diseases to hold out.
         min_drugs: minimum number of drugs that treat a held-out disease.
-        max_drugs: maximum number of drugs that treat it.
+        max_drugs: maximum number of drugs that treat a held-out disease.
         seed: seed of the sample.
-        validation_share: fraction of the held-out diseases for validation, at least 0 and below 1,
-            rounded down.
+        validation_share: fraction of the held-out diseases to use for validation, at least 0 and
+            below 1. The number of diseases is rounded down.
 
     Raises:
-        InputError: too few diseases have so many drugs, or a parameter breaks its rule.
+        InputError: too few diseases have min_drugs to max_drugs drugs, or a parameter is invalid.
     """
     check_at_least("min_drugs", min_drugs, 1)
     if max_drugs < min_drugs:
@@ -115,27 +115,27 @@ def split_areas(
     max_diseases: int = 30,
     validation_share: float = 0.5,
 ) -> Split:
-    """Hold out random diseases and their related diseases, whose drugs could be copied.
+    """Hold out all indications and palliations in areas of related diseases.
 
-    An area is a disease and the diseases within `max_hops` edges between diseases. Diseases that
-    are farther away or do not fit into `max_diseases` keep their drugs.
+    An area is a random disease (the center) and the diseases around it. Distances count edges
+    between diseases.
 
     Args:
         graph: on the CPU.
-        num_areas: number of areas to hold out. They share no disease.
+        num_areas: number of areas to hold out. No disease is in two areas.
         seed: seed of the sample.
-        min_drugs: minimum number of drugs that treat the disease at the centre.
-        max_hops: maximum distance from the centre.
-        max_diseases: maximum number of diseases of an area. Nearer ones come first, then those with
-            a lower node number.
-        validation_share: fraction of the areas for validation, at least 0 and below 1, rounded
-            down.
+        min_drugs: minimum number of drugs that treat the center.
+        max_hops: maximum distance between the center and another disease of the area.
+        max_diseases: maximum number of diseases of an area. The nearest diseases are taken; if
+            distances are equal, the diseases with the lowest node numbers.
+        validation_share: fraction of the areas to use for validation, at least 0 and below 1. The
+            number of areas is rounded down.
 
     Returns:
-        The split. `num_area_diseases` counts the diseases of all areas.
+        The split. The count `num_area_diseases` is the number of diseases in all areas.
 
     Raises:
-        InputError: the graph has too few areas, or a parameter breaks its rule.
+        InputError: the graph has too few areas, or a parameter is invalid.
     """
     check_at_least("num_areas", num_areas, 1)
     check_at_least("min_drugs", min_drugs, 1)
@@ -158,7 +158,7 @@ def split_areas(
 def _hold_out_diseases(
     graph: KnowledgeGraph, pairs: Pairs, groups: list[IntArray], validation_share: float
 ) -> Split:
-    """Hold out all pairs of some groups of diseases. No group is in both validation and test."""
+    """Hold out all pairs of some groups of diseases; a group is only in validation or in test."""
     group_of_node = np.full(graph.num_nodes, -1)
     for number, diseases in enumerate(groups):
         group_of_node[diseases] = number
@@ -174,9 +174,10 @@ def _hold_out(
     validation_share: float,
     relations: tuple[str, ...],
 ) -> Split:
-    """Remove all edges between the nodes of some pairs, which these relations join.
+    """Remove all edges between the two nodes of each of K pairs, which `relations` join.
 
-    `group` of shape (K,) numbers groups of pairs at random. The first ones go to validation.
+    `group`, shape (K,), has the random group number of each pair. The first groups are used for
+    validation. Removed edges of relations outside `relations` are also counted separately.
     """
     if not 0 <= validation_share < 1:
         raise InputError(
@@ -201,7 +202,7 @@ def _hold_out(
 
 
 def edges_between(graph: KnowledgeGraph, src: IntArray, dst: IntArray) -> npt.NDArray[np.bool_]:
-    """Return which edges join src[i] to dst[i] for some i, whatever their type, shape (E,)."""
+    """Return a mask, shape (E,), of the edges of any type from src[i] to dst[i], for all i."""
     in_pair = np.zeros(graph.num_nodes, bool)
     in_pair[src] = in_pair[dst] = True
     pairs = np.unique(src.astype(np.int64) * graph.num_nodes + dst)
@@ -218,14 +219,14 @@ def edges_between(graph: KnowledgeGraph, src: IntArray, dst: IntArray) -> npt.ND
 def _disease_areas(
     graph: KnowledgeGraph, centres: IntArray, num_areas: int, max_hops: int, max_diseases: int
 ) -> list[IntArray]:
-    """Return disjoint areas around the first centres that are not in an earlier area.
+    """Return at most `num_areas` areas; a center that is in an earlier area is skipped.
 
-    The node numbers of an area are ordered by distance. There may be fewer than `num_areas`.
+    The areas are disjoint. The node numbers of an area are in the order of their distances.
     """
     first, _ = node_range_of(graph, DISEASE)
     related = adjacency_between(graph, DISEASE, DISEASE)
     if not related.nnz:
-        raise InputError("the graph contains no edges between diseases, so no areas")
+        raise InputError("the graph contains no edges between diseases; split 'area' needs them")
     taken = np.zeros(related.shape[0], bool)
     areas: list[IntArray] = []
     for centre in centres.tolist():
@@ -249,9 +250,9 @@ def _disease_areas(
 
 
 def leak_count(graph: KnowledgeGraph, drug: IntArray, disease: IntArray) -> int:
-    """Count the directed edges between the two nodes of each pair, of any type and direction.
+    """Count the edges, of any type and direction, that join the two nodes of a pair.
 
-    This check of a split does not use the code that makes the split.
+    This function checks a split, so it does not use the code that makes the split.
 
     Args:
         graph: on the CPU.
@@ -262,7 +263,7 @@ def leak_count(graph: KnowledgeGraph, drug: IntArray, disease: IntArray) -> int:
     in_pair[drug] = in_pair[disease] = True
     src, dst = graph.src.numpy(), graph.dst.numpy()
     near = np.flatnonzero(in_pair[src] & in_pair[dst])
-    # A pair is encoded as one integer from its lower and its higher node number.
+    # A pair is encoded as one integer: lower node number * n + higher node number.
     edges = np.sort(np.stack([src[near], dst[near]]).astype(np.int64), axis=0)
     pairs = np.sort(np.stack([drug, disease]).astype(np.int64), axis=0)
     n = graph.num_nodes
@@ -271,16 +272,16 @@ def leak_count(graph: KnowledgeGraph, drug: IntArray, disease: IntArray) -> int:
 
 @dataclass(frozen=True)
 class RankingTask:
-    """The drugs to find for some diseases, in the form that the functions of `metrics` take."""
+    """Held-out drugs of some diseases, in the form that the functions of `metrics` expect."""
 
     diseases: IntArray  #: shape (n,), node numbers, ascending
     known: npt.NDArray[np.bool_]  #: shape (n, number of drugs), drugs that treat the disease
-    row: IntArray  #: shape (K,), for each pair the position of its disease in `diseases`
-    candidate: IntArray  #: shape (K,), for each pair its drug, numbered within the node type
+    row: IntArray  #: shape (K,), position in `diseases` of the disease of each pair
+    candidate: IntArray  #: shape (K,), drug of each pair, numbered within the node type
 
 
 def ranking_task(split: Split, pairs: Pairs) -> RankingTask:
-    """Return the task of finding some pairs: `split.test`, `split.validation` or both.
+    """Return the task of ranking some pairs: `split.test`, `split.validation` or both.
 
     Raises:
         InputError: `pairs` is empty.
@@ -294,14 +295,14 @@ def ranking_task(split: Split, pairs: Pairs) -> RankingTask:
 
 
 def known_drugs(split: Split, diseases: IntArray) -> npt.NDArray[np.bool_]:
-    """Return which drugs treat some diseases, in the training graph or among the held-out pairs.
+    """Return which drugs treat which disease, in the training graph or among the held-out pairs.
 
     Args:
         split: the training graph and the held-out pairs.
         diseases: shape (n,), node numbers, ascending.
 
     Returns:
-        Bools, shape (n, number of drugs).
+        shape (n, number of drugs), True for drugs that treat the disease.
     """
     first, stop = node_range_of(split.graph, DRUG)
     known = np.zeros((len(diseases), stop - first), bool)

@@ -49,8 +49,7 @@ class Numbering:
         if not len(self):
             return np.full(len(keys), -1, np.int32)
         found = self._slots[self._slot(keys)]
-        # For an empty slot, -1 reads the last key. It differs from the wanted key, because the slot
-        # of the last key is not empty.
+        # For an empty slot, -1 reads the last key. That key differs, because its slot is not empty.
         other = np.flatnonzero(self._keys[found] != keys)
         found[other] = -1
         if len(other) and len(self._displaced):

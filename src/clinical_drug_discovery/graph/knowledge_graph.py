@@ -169,10 +169,7 @@ class KnowledgeGraph:
 
     @cached_property
     def sources(self) -> tuple[Tensor, ...]:
-        """The distinct source nodes of each edge type, numbered within their type; int64, sorted.
-
-        Most edge types of PrimeKG have edges from only a few nodes of the source type.
-        """
+        """The distinct source nodes of each edge type, sorted; int64, numbered within the type."""
         if self.host is not self:
             return tuple(nodes.to(self.device) for nodes in self.host.sources)
         degrees = (self.indptr_of(r).diff() for r in self.reverse_edge_type)
@@ -293,8 +290,8 @@ def node_range_of(graph: KnowledgeGraph, node_type: str) -> tuple[int, int]:
     """
     if node_type not in graph.node_type_names:
         raise InputError(
-            f"the graph contains no nodes of type {node_type!r}; "
-            f"its node types are {', '.join(graph.node_type_names)}"
+            f"the graph contains no nodes of type {node_type!r}; its node types are "
+            f"{', '.join(graph.node_type_names)}"
         )
     return graph.node_range(graph.node_type_names.index(node_type))
 

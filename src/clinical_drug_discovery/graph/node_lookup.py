@@ -20,8 +20,7 @@ def find_node(
 
     Args:
         nodes: N rows.
-        query: source:id, an id, or a name. If nothing matches exactly, the case of names does not
-            matter.
+        query: source:id, an id, or a name. If nothing matches exactly, the name's case is ignored.
         type: search only nodes of this type.
         parameter: name of the parameter that holds the query, for the error message.
 

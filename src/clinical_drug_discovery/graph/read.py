@@ -42,7 +42,7 @@ def read_graph(
 
     A node is identified by (source, type, id). If the file has node numbers (x_index, y_index),
     each node must have one number, and each number one node. The file may have each fact once or in
-    both directions (as PrimeKG does); the graph always has edges in both directions. Duplicate rows
+    both directions (like PrimeKG); the graph always has edges in both directions. Duplicate rows
     and self-loops are dropped and counted in the report. The order of rows does not matter.
 
     Args:
@@ -67,7 +67,7 @@ def read_graph(
     src, relation, dst, counts = distinct_facts(keys, node_bits(nodes.height))
     del keys
     if not len(src):
-        raise InputError(f"{path} must contain a fact between two different nodes, but has none")
+        raise InputError(f"{path} is not a graph: every row joins a node to itself")
     keep = np.ones(nodes.height, bool)
     if include_node_types is not None:
         keep = _of_types(path, nodes, include_node_types)

@@ -76,8 +76,7 @@ class EvaluationSettings:
         num_areas: for split area: number of areas to hold out (default 20).
         min_drugs: for splits disease and area: minimum number of drugs that treat a held-out
             disease, or the disease at the center of an area (default 3).
-        max_drugs: for split disease: maximum number of drugs that treat a held-out disease
-            (default 40).
+        max_drugs: for split disease: maximum number of drugs per held-out disease (default 40).
         relation_share: fraction of the facts of every other relation to hold out for link
             prediction, at most 500 facts per relation; 0 holds out no such facts.
     """

@@ -365,8 +365,7 @@ class _Sampler:
 
 def _name_nodes(rng: np.random.Generator, counts: dict[str, int]) -> pl.DataFrame:
     """Return one row per node; nodes of different sources or types may share an id or a name."""
-    # Ids are drawn from twice as many numbers as the source with the most nodes needs. Different
-    # sources therefore often use the same number.
+    # Twice as many numbers as the largest source needs, so that sources often share a number.
     pool = 2 * sum(counts[name] for name in (PROCESS, FUNCTION, COMPONENT))
     numbers = {source: rng.permutation(pool) + 1 for _, source, _, _ in _NODE_TYPES.values()}
     frames = []

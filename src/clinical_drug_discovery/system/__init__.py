@@ -1,1 +1,1 @@
-"""Errors, devices, memory, files and progress. This room knows nothing of graphs or models."""
+"""Errors, devices, memory, files and progress. This package does not use graphs or models."""

@@ -3,7 +3,7 @@
 Devices that passed `cdd doctor --try` are recorded in a JSON file in the user's cache directory. A
 trial counts as long as the device and the versions of macOS, torch and this package stay the same.
 
-Functions import torch themselves, so that a missing device is refused without the import's second.
+Importing torch takes a second, so functions import it only when they need it.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def choose_device(device: str | None) -> DeviceChoice:
     """Choose the device to run on.
 
     Args:
-        device: "cuda", "mps" or "cpu". None takes cuda if it is available, else mps if it is and
-            `cdd doctor --try mps` has passed on this machine, else the CPU.
+        device: "cuda", "mps" or "cpu". None takes the first that is available, but mps only if
+            `cdd doctor --try mps` has passed on this machine.
 
     Raises:
         InputError: see `check_device`.
@@ -59,7 +59,7 @@ def _best_device() -> tuple[str, str]:
 
 
 def check_device(device: str) -> None:
-    """Check that a device is known, available here and runs every operation itself."""
+    """Check that a device is known and available, and that it runs all operations itself."""
     check_device_name(device)
     if why := _why_missing(device):
         raise InputError(
@@ -75,7 +75,7 @@ def check_device(device: str) -> None:
 
 
 def check_device_name(device: str) -> None:
-    """Check the name of a device; the device may be missing here."""
+    """Check the name of a device; the device itself need not be available."""
     if device not in DEVICES:
         raise InputError(f"device (got {device!r}) must be one of {', '.join(DEVICES)} or left out")
 
@@ -100,14 +100,14 @@ def _why_missing(device: str) -> str | None:
         return None if torch.cuda.is_available() else "no NVIDIA GPU or driver was found"
     if not torch.backends.mps.is_built():
         return "this torch is built without MPS"
-    # Before macOS 15, MPS may lose what is written to a view of a tensor.
+    # Before macOS 15, MPS may lose values that are written to a view of a tensor.
     if not torch.backends.mps.is_macos_or_newer(15, 0):
         return f"macOS 15 or newer is needed, this is {platform.mac_ver()[0]}"
     return None if torch.backends.mps.is_available() else "no GPU that Metal can use was found"
 
 
 def _has_cuda_driver() -> bool:
-    """Look for the driver that torch.cuda would load, without importing torch."""
+    """Return whether the driver that torch.cuda would load exists, without importing torch."""
     if Path("/dev/kfd").exists():  # an AMD GPU, which PyTorch for ROCm calls "cuda"
         return True
     try:
@@ -136,7 +136,7 @@ def device_name(device: str) -> str:
 
 
 def record_passed_trial(device: str) -> Path:
-    """Record that a device passed its trial, and return the file."""
+    """Record that a device passed the trial, and return the path of the record."""
     from .files import save_record
 
     path = trials_file()
@@ -145,7 +145,7 @@ def record_passed_trial(device: str) -> Path:
 
 
 def has_passed_trial(device: str) -> bool:
-    """Return whether a device passed its trial here under the same conditions."""
+    """Return whether a device passed the trial here with the same versions; see `_conditions`."""
     return _read(trials_file()).get(device) == _conditions(device)
 
 
@@ -161,7 +161,7 @@ def _conditions(device: str) -> dict[str, str]:
 
 
 def _read(path: Path) -> dict[str, object]:
-    """Return the record; an unreadable one counts as empty, since a trial is easily repeated."""
+    """Return the record of trials. An unreadable record counts as empty; trials can be repeated."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""The exception for what a user can fix (a parameter, a file, a name), and checks that raise it.
+"""The exception for errors that a user can fix (a parameter, a file), and checks that raise it.
 
 The command line prints an `InputError` as one line on stderr and exits with code 2. Any other
 exception is a bug and keeps its traceback.
@@ -11,11 +11,11 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torch import Tensor  # errors about parameters should not wait for this import
+    from torch import Tensor  # not imported at run time, because that takes a second
 
 
 class InputError(ValueError):
-    """A parameter or file breaks a rule; the message names it, its value and the rule."""
+    """A parameter or file is invalid; the message states the name, the value and the rule."""
 
 
 class DoesNotFitError(InputError):
@@ -25,7 +25,7 @@ class DoesNotFitError(InputError):
 def check_between(
     name: str, value: float, low: float, high: float, *, low_allowed: bool = False
 ) -> None:
-    """Check that a parameter is a number above `low` (or equal, if allowed) and at most `high`."""
+    """Check that low < value <= high, or low <= value <= high if `low_allowed`."""
     fits = isinstance(value, int | float) and not isinstance(value, bool)
     fits = fits and low <= value <= min(high, sys.float_info.max)
     if not fits or (value == low and not low_allowed):
@@ -41,7 +41,7 @@ def check_at_least(name: str, value: int, least: int) -> None:
 
 
 def check_shape(name: str, tensor: Tensor, *shape: int | None) -> None:
-    """Check the shape of a tensor; None allows any size. A wrong shape is a bug: ValueError."""
+    """Check the shape of a tensor, where None allows any size; raise ValueError if it is wrong."""
     fits = tensor.dim() == len(shape) and all(
         want in (None, got) for got, want in zip(tensor.shape, shape, strict=True)
     )

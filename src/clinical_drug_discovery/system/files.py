@@ -1,7 +1,7 @@
 """Atomic writes, and safetensors files with a version and a checksum.
 
-A file that is written here is complete or absent. A checksummed file holds a JSON record and
-tensors, without pickles. Loading it verifies the checksum.
+An atomic write leaves either the complete file or no file. A checksummed file holds a JSON record
+and tensors, without pickles. Loading the file verifies the checksum.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from .errors import InputError
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path to write to, and rename it to `path` if the `with` block succeeds.
 
-    If the block fails, `path` stays as it was. Missing directories are made. If `path` is a
-    symbolic link, its target is replaced.
+    If the block fails, `path` stays as it was. Missing directories are created. If `path` is a
+    symbolic link, the target of the link is replaced.
     """
     path = path.resolve() if path.is_symlink() else path
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,7 +36,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        # Only the owner can read the files of mkstemp; give the permissions of open().
+        # mkstemp lets only the owner read the file; set the permissions that open() would set.
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
@@ -46,11 +46,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def check_writable(name: str, directory: Path) -> None:
-    """Check that a directory can be made and written to; make nothing, as the run may still fail.
+    """Check that a directory is writable or can be created, without creating it.
 
     Args:
         name: the parameter that holds the directory, for the error message.
-        directory: may be missing, and its parents too.
+        directory: may be missing, and its parents may be missing.
     """
     try:
         paths = (directory, *directory.absolute().parents)
@@ -99,8 +99,8 @@ def save_checksummed(path: Path, version: int, record: Any, tensors: dict[str, T
 def load_checksummed(path: Path, version: int) -> tuple[Any, dict[str, Tensor]]:
     """Read the record and tensors of a file that `save_checksummed` wrote.
 
-    The tensors are memory-mapped, so pages that are not used take no memory. The file must
-    therefore never be overwritten in place, only replaced.
+    The tensors are memory-mapped, so unused pages take no memory. For this reason, the file must
+    never be overwritten in place; a new file may replace it.
 
     Raises:
         DamagedFileError, OtherVersionError, OSError: the file cannot be used.
@@ -128,7 +128,7 @@ def stored_checksum(path: Path) -> str:
 
 
 def _checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
-    """Compute the SHA-256 of a record and tensors; takes a second for 1.8 GB."""
+    """Compute the SHA-256 of a record and tensors; 1.8 GB take a second."""
     digest = hashlib.sha256(text.encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())

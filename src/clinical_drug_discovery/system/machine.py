@@ -1,6 +1,6 @@
 """Memory of the process and the GPU (peak, free, budget), and one thread for small work.
 
-On Apple silicon the GPU shares the memory of the machine; a CUDA card has its own.
+On Apple silicon the GPU uses the main memory of the machine. A CUDA card has separate memory.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from .errors import InputError
 
 GIB = 2**30
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # parameter numbers of mallopt, from malloc.h
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}  # bytes per unit
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": GIB}
-_FREE_FRACTION = 0.7  # the default budget; the rest is for the user's other programs
+_FREE_FRACTION = 0.7  # default budget / free memory; other programs may need the rest
 
 
 def return_large_buffers() -> None:
     """Make the C heap return freed buffers of 8 MiB and more to the system, and keep smaller ones.
 
-    By default glibc keeps freed buffers up to 32 MiB, which raised the peak of HGT on PrimeKG by
-    0.1 GiB and let it grow. Smaller buffers, such as chunks of rows, stay, because the system must
-    clear memory each time it is taken again. This changes the whole process.
+    By default glibc keeps freed buffers of up to 32 MiB. That raised the peak memory of HGT on
+    PrimeKG by 0.1 GiB, and the peak grew over time. Buffers below 8 MiB are kept, because the
+    system clears memory before it returns it to a process. The setting affects the whole process.
     """
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):  # only in glibc
         libc.mallopt(_MMAP_THRESHOLD, 8 * 2**20 + 4096)
@@ -41,7 +41,7 @@ def return_large_buffers() -> None:
 def empty_cache(device: torch.device) -> None:
     """Return freed memory of the device's allocator and of the C heap to the system.
 
-    glibc keeps small freed pieces; they grew by 0.4 GB over 100 epochs on PrimeKG.
+    Otherwise glibc keeps small freed blocks, which took 0.4 GB after 100 epochs on PrimeKG.
     """
     if device.type != "cpu":
         gc.collect()
@@ -54,15 +54,15 @@ def empty_cache(device: torch.device) -> None:
 def one_thread(wanted: bool) -> Iterator[None]:
     """Run torch and the BLAS libraries on one thread within the block, if wanted.
 
-    Small work has thousands of short parallel regions. At the end of each, all threads wait for the
-    slowest. Beside another busy program, this takes many times as long. The compiled kernels are
-    not affected; small graphs do not use them.
+    Small work has thousands of short parallel regions. At the end of each region, all threads wait
+    for the slowest thread. If another program is busy, the work takes many times as long. Compiled
+    kernels ignore this setting, but small graphs do not use them.
     """
     if not wanted:
         yield
         return
-    # Imported here, since only training needs them. The limit holds for libraries that are loaded
-    # already, so scipy's BLAS must be.
+    # These imports are here because only training needs them. threadpool_limits affects only
+    # libraries that are already loaded, so scipy's BLAS is loaded first.
     import scipy.linalg  # noqa: F401
     from threadpoolctl import threadpool_limits
 
@@ -79,7 +79,7 @@ def peak_memory_bytes() -> int:
     """Return the peak resident size of this process, interpreter and libraries included."""
     status = Path("/proc/self/status")
     if status.exists():
-        # Not ru_maxrss: on Linux a child process inherits its parent's figure.
+        # ru_maxrss would be wrong: on Linux a child process inherits the peak of its parent.
         for line in status.read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
@@ -88,7 +88,7 @@ def peak_memory_bytes() -> int:
 
 
 def available_memory_bytes() -> int:
-    """Return the free memory, or what a container's limit leaves if that is less."""
+    """Return the free memory of the machine or of the container, whichever is less."""
     available: int = psutil.virtual_memory().available
     limit, used = (Path(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
     if limit.exists() and used.exists() and (text := limit.read_text().strip()) != "max":
@@ -97,8 +97,8 @@ def available_memory_bytes() -> int:
 
 
 def limit_memory(device: torch.device, budget: int) -> None:
-    """Make torch raise an out-of-memory error beyond a budget in bytes; on a GPU only."""
-    if device.type == "mps":  # a fraction of what Metal recommends, at most 2
+    """Make torch raise an out-of-memory error if a GPU needs more bytes than the budget."""
+    if device.type == "mps":  # torch expects a fraction of Metal's recommendation, at most 2
         fraction = budget / torch.mps.recommended_max_memory()
         torch.mps.set_per_process_memory_fraction(min(2.0, fraction))
     elif device.type == "cuda":
@@ -111,7 +111,7 @@ class PeakMemory:
 
     def __init__(self, device: torch.device) -> None:
         self._device, self._highest = device, 0
-        self.source = "none"  #: "reported" by torch, or the maximum of "samples"
+        self.source = "none"  #: "reported" (by torch), "samples" (their maximum), "none" (on CPUs)
         if device.type == "cpu":
             return
         try:
@@ -121,7 +121,7 @@ class PeakMemory:
             self.source = "samples"
 
     def sample(self) -> None:
-        """Sample the memory in use; only needed where torch does not report a peak."""
+        """Sample the memory in use, if torch does not report the peak."""
         if self.source == "samples" and self._device.type == "mps":
             self._highest = max(self._highest, torch.mps.current_allocated_memory())
 

@@ -21,14 +21,14 @@ from .machine import PeakMemory
 
 
 class Progress:
-    """Milestone lines and one bar at a time."""
+    """Writes milestone lines, and shows one bar at a time."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False, markup=False)
         self._visible = sys.stderr.isatty()
 
     def milestone(self, text: str) -> None:
-        """Write one line that stays."""
+        """Write one line that stays on the screen."""
         if self._visible:
             self._console.print(Text.assemble(("✓ ", "green"), text), soft_wrap=True)
 
@@ -38,7 +38,7 @@ class Progress:
             self._console.print(f"  {text}", soft_wrap=True)
 
     def warning(self, text: str) -> None:
-        """Write a warning, also when stderr is not a terminal."""
+        """Write a warning, even if stderr is not a terminal."""
         self._console.print(Text.assemble(("warning: ", "yellow"), text), soft_wrap=True)
 
     @contextmanager
@@ -61,7 +61,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Run:
-    """One run: its files and device, and its timings and warnings so far."""
+    """The files and the device of one run, and the timings and warnings so far."""
 
     edges: Path
     output: Path
@@ -70,17 +70,17 @@ class Run:
     learning_rate: float
     peak: PeakMemory
     progress: Progress = field(default_factory=Progress)
-    seconds: dict[str, float] = field(default_factory=dict)  #: `seconds_<part>` of each part
+    seconds: dict[str, float] = field(default_factory=dict)  #: time by name `seconds_<part>`
     warnings: list[str] = field(default_factory=list)
 
     @contextmanager
     def timed(self, part: str) -> Iterator[None]:
-        """Measure the time of a part of the run."""
+        """Measure the time that the `with` block takes, as a part of the run."""
         start = time.perf_counter()
         yield
         self.seconds[f"seconds_{part}"] = time.perf_counter() - start
 
     def warn(self, text: str) -> None:
-        """Show a warning now, and keep it for the stats."""
+        """Show a warning now, and store it for the stats."""
         self.warnings.append(text)
         self.progress.warning(text)
