@@ -145,7 +145,7 @@ def test_a_change_is_seen_though_size_and_time_stay(
     os.utime(edges, ns=(LONG_AGO, LONG_AGO))
     graph, outcome = read_fresh(edges)
     assert (outcome.hit, outcome.warnings) == (False, ())
-    assert "the file has changed" in outcome.message
+    assert "the edges file has changed" in outcome.message
     assert "drug X" in graph.nodes["node_name"]
     assert read_fresh(edges)[1].hit
 
@@ -155,7 +155,7 @@ def test_a_touched_file_is_compared_once(edges: Path, monkeypatch: pytest.Monkey
     os.utime(edges, ns=(LONG_AGO, LONG_AGO))
     graph, outcome = read_fresh(edges)
     assert outcome.hit
-    assert "content of the file is the same" in outcome.message
+    assert "the edges file has the same content" in outcome.message
     monkeypatch.setattr(cache, "_content_hash", None)  # the stamp was renewed: it is enough
     again, outcome = read_cached(edges)
     assert outcome.hit

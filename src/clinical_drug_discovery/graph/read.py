@@ -265,9 +265,9 @@ def _without_blank(path: Path, batch: pl.DataFrame, columns: list[str]) -> pl.Da
 
 
 def _check_nodes(path: Path, nodes: pl.DataFrame) -> None:
-    """Check that nodes have no empty field, one name and one number, and no number has two nodes.
+    """Check that each node has all fields, one name and one number, and each number one node.
 
-    If the file has no node numbers, an id must have the same type wherever its source is the same.
+    If the file does not number its nodes, each pair (source, id) must have only one type.
     """
     for field in _FIELDS:
         empty = nodes.filter(pl.col(field) == "")

@@ -2,7 +2,7 @@
 
 Only the numbers of nodes and facts follow PrimeKG. Each node is in one group (a drug class, a
 disease family), and each group is in a main module and a second module (biological mechanisms). The
-second module of a drug class determines most of its side effects. A drug is indicated for a disease
+second module of a drug class determines many of its side effects. A drug is indicated for a disease
 if a target of the drug is a gene of the disease, or has a pathway in common with such a gene. It is
 contraindicated if a side effect of the drug is a phenotype of the disease.
 """
@@ -41,7 +41,7 @@ _COMPRESSIONS: dict[str, Literal["gzip", "zstd"]] = {".gz": "gzip", ".zst": "zst
 GENE, EFFECT = "gene/protein", "effect/phenotype"
 PROCESS, FUNCTION, COMPONENT = "biological_process", "molecular_function", "cellular_component"
 ANATOMY, PATHWAY, EXPOSURE = "anatomy", "pathway", "exposure"
-_TREE = "parent-child"  # relations of an ontology, which include a tree over all nodes of a type
+_TREE = "parent-child"  # for relations of an ontology; their facts join all nodes of a type
 _LINK, _SHOWN, _EXPRESSED = "interacts with", "phenotype present", "expression present"
 
 
