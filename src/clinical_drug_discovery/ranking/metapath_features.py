@@ -81,7 +81,7 @@ class MetapathFeatures:
         self._walks = random_walks(graph, DISEASE, self.treated)
         self._disease_similarity_names = [s.name for s in self._disease_similarities]
         self._disease_similarity_names += [name for name, _ in self._walks]
-        # Shape (D, T). Entries are 1, not divided by degrees: a drug's many indications are evidence.
+        # Shape (D, T). Entries stay 1: a drug with many indications should have larger features.
         self._treats = csr_array(self.known[:, self.treated])
         self._treats_t = csr_array(self._treats.T)
         self._num_indications = np.diff(self.known.indptr)
