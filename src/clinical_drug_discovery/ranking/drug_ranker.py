@@ -88,7 +88,7 @@ class DrugRanker:
             ValueError: the ranker was fitted without a GNN.
         """
         if self.treatment_decoder is None:
-            raise ValueError("this ranker was fitted without a GNN, so it has no decoders")
+            raise ValueError("this ranker was fitted without a GNN, so it lacks the decoders")
         scores = self.treatment_decoder.log_softmax(diseases)
         self._add_gnn(features, diseases, scores, _GNN_WEIGHT_ALONE)
         return scores
