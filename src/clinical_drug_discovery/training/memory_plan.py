@@ -77,7 +77,7 @@ class GraphSizes:
         for kind, size in positives.items():
             ends[kind.src_type] += size
             ends[kind.dst_type] += size
-        # A node is not among k uniformly drawn endpoints with probability exp(-k / count).
+        # The probability that k uniformly drawn endpoints miss a node is exp(-k / count).
         others = {kind: max(n - NUM_CANDIDATES, 0) for kind, n in self.node_type_counts.items()}
         return sum(
             count - math.floor(others[kind] * math.exp(-ends[kind] / count))
@@ -92,7 +92,7 @@ class Plan:
     graph: GraphSizes
     settings: Settings
     backend: Backend
-    num_sharing: int = 0  #: HGT: upper bound of the number of ordered disease pairs with a gene
+    num_sharing: int = 0  #: HGT: upper bound of the number of disease pairs with a common gene
     rank_fit: int = 0  #: bytes that the fit of the ranker takes; 0 without a ranker
     chunk_size: int = CHUNK_SIZES[0]  #: number of nodes that inference embeds at a time
     predicted_bytes: int = 0  #: peak memory of the process in bytes; 0 before the prediction
@@ -269,7 +269,7 @@ def _hgt_bytes(plan: Plan, settings: HgtSettings) -> int:
     """Return the predicted peak of HGT in bytes; comments name the arrays of each term."""
     graph, nodes, stored = plan.graph, plan.graph.num_nodes, plan.stored
     hidden, dim, layers = settings.hidden_dim, settings.embedding_dim, settings.num_layers
-    width = settings.num_heads * padded(hidden // settings.num_heads)  # number of columns
+    width = settings.num_heads * padded(hidden // settings.num_heads)  # number of columns, padded
     rows, most = plan.num_rows, min(graph.largest_type, plan.step_nodes)  # numbers of rows
     x = 4 * plan.step_nodes * hidden  # a layer's input in a step, float32, shape (N, C)
     wide = 4 * plan.step_nodes * width  # the same input, but with padded heads
@@ -349,7 +349,7 @@ def fit_plan(plan: Plan, memory_budget: str | int | None, *, choose_chunk_size: 
     if memory_budget is None:
         limit = f"the default memory_budget (70% of the free memory, {budget / GIB:.2f} GiB)"
     raise DoesNotFitError(
-        f"{limit} is too small: this run needs {_gib(peak)}. Changes that lower this: "
+        f"{limit} is too small: this run needs {_gib(peak)}. Single changes that lower this: "
         f"{_what_helps(fitted, held, budget)}"
     )
 
