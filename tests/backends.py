@@ -1,10 +1,11 @@
-"""The backends that tests compute with, and operations of `ops` as differentiable functions."""
+"""Backends for the tests, and operations of `ops` as differentiable functions."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -17,7 +18,7 @@ from clinical_drug_discovery.ops.mean import add_mean, mean_backward_by_type, pa
 
 @dataclass(frozen=True)
 class _ExactKernels(Backend):
-    """The kernels without bfloat16: all that is left is the rounding of float32."""
+    """Kernels without bfloat16, whose only error is the rounding of float32."""
 
     def storage_dtype(self, dtype: torch.dtype) -> torch.dtype:
         return dtype
@@ -30,6 +31,10 @@ CPU = torch.device("cpu")
 KERNELS = Backend(CPU, kernels=True)
 TORCH = Backend(CPU, kernels=False)
 EXACT_KERNELS = _ExactKernels(CPU, kernels=True)
+
+#: For `parametrize`. Only tests compile kernels with rows in float32, so these tests are slow ones.
+#: Kernels in float64, to 1e-9, and kernels with rows in bfloat16 are tested always.
+SLOW_EXACT_KERNELS = pytest.param(EXACT_KERNELS, marks=pytest.mark.slow)
 
 
 def mean_neighbors(x: Tensor, block: Block) -> Tensor:

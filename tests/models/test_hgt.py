@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from allocations import LargestTensor
-from backends import EXACT_KERNELS, KERNELS, TORCH
+from backends import KERNELS, SLOW_EXACT_KERNELS, TORCH
 from closeness import BFLOAT16, off
 from graphs import random_facts, read_facts
 from torch import Tensor
@@ -25,7 +25,7 @@ from clinical_drug_discovery.ops.cpu import head_maps as cpu_heads
 
 DIM, HEADS = 12, 4
 BOTH = pytest.mark.parametrize("backend", [KERNELS, TORCH], ids=["kernels", "torch"])
-EXACT = pytest.mark.parametrize("backend", [EXACT_KERNELS, TORCH], ids=["kernels", "torch"])
+EXACT = pytest.mark.parametrize("backend", [SLOW_EXACT_KERNELS, TORCH], ids=["kernels", "torch"])
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -179,9 +179,12 @@ def test_layer_wise_inference_equals_the_full_forward_pass(
     assert_inference_equals_the_forward_pass(graph, num_layers, torch.float32, 2**-6, backend)
 
 
+@EXACT
 @pytest.mark.parametrize("num_layers", [1, 3])
-def test_layer_wise_inference_equals_it_to_float32(graph: KnowledgeGraph, num_layers: int) -> None:
-    assert_inference_equals_the_forward_pass(graph, num_layers, torch.float32, 1e-5, EXACT_KERNELS)
+def test_layer_wise_inference_equals_it_to_float32(
+    graph: KnowledgeGraph, num_layers: int, backend: Backend
+) -> None:
+    assert_inference_equals_the_forward_pass(graph, num_layers, torch.float32, 1e-5, backend)
 
 
 def test_a_second_backward_pass_is_refused(graph: KnowledgeGraph) -> None:
@@ -193,7 +196,7 @@ def test_a_second_backward_pass_is_refused(graph: KnowledgeGraph) -> None:
         total.backward()
 
 
-@EXACT
+@BOTH
 def test_no_edge_sized_tensor_in_forward_or_backward(
     tmp_path: Path, rng: np.random.Generator, backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:

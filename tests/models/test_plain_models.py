@@ -21,7 +21,7 @@ PRECISIONS = pytest.mark.parametrize(
     [
         (KERNELS, torch.float64, 1e-9),
         (TORCH, torch.float64, 1e-9),
-        (EXACT_KERNELS, torch.float32, 1e-4),
+        pytest.param(EXACT_KERNELS, torch.float32, 1e-4, marks=pytest.mark.slow),
         (TORCH, torch.float32, 1e-4),
     ],
     ids=["kernels-64", "torch-64", "kernels-32", "torch-32"],

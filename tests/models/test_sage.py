@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from backends import EXACT_KERNELS, KERNELS, TORCH
+from backends import KERNELS, SLOW_EXACT_KERNELS, TORCH
 from closeness import BFLOAT16, off
 from torch import Tensor
 from torch.nn import functional
@@ -71,7 +71,7 @@ def layer_and_oracle(
 
 
 BOTH = pytest.mark.parametrize("backend", [KERNELS, TORCH], ids=["kernels", "torch"])
-EXACT = pytest.mark.parametrize("backend", [EXACT_KERNELS, TORCH], ids=["kernels", "torch"])
+EXACT = pytest.mark.parametrize("backend", [SLOW_EXACT_KERNELS, TORCH], ids=["kernels", "torch"])
 SHAPES = [(8, 8), (8, 5), (5, 12), (33, 16), (64, 64)]
 
 
@@ -187,9 +187,12 @@ def test_layer_wise_inference_equals_the_full_forward_pass(
     assert_inference_equals_the_forward_pass(graph, num_layers, torch.float32, 2**-6, backend)
 
 
+@EXACT
 @pytest.mark.parametrize("num_layers", [1, 3])
-def test_layer_wise_inference_equals_it_to_float32(graph: KnowledgeGraph, num_layers: int) -> None:
-    assert_inference_equals_the_forward_pass(graph, num_layers, torch.float32, 1e-5, EXACT_KERNELS)
+def test_layer_wise_inference_equals_it_to_float32(
+    graph: KnowledgeGraph, num_layers: int, backend: Backend
+) -> None:
+    assert_inference_equals_the_forward_pass(graph, num_layers, torch.float32, 1e-5, backend)
 
 
 def test_embeddings_have_length_sqrt_dim_and_differ(graph: KnowledgeGraph) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from allocations import LargestTensor, peak_bytes
-from backends import EXACT_KERNELS, KERNELS, TORCH, heterogeneous_attention
+from backends import EXACT_KERNELS, KERNELS, SLOW_EXACT_KERNELS, TORCH, heterogeneous_attention
 from closeness import BFLOAT16, off
 from graphs import Fact, node, random_facts, read_facts, to_rows, to_triples
 from torch import Tensor
@@ -24,7 +24,7 @@ from clinical_drug_discovery.ops.blocks import Block, full_block, range_block, r
 from clinical_drug_discovery.ops.cpu import head_maps as cpu_heads
 
 HEADS, DIM = 4, 3
-EXACT = pytest.mark.parametrize("backend", [EXACT_KERNELS, TORCH], ids=["kernels", "torch"])
+EXACT = pytest.mark.parametrize("backend", [SLOW_EXACT_KERNELS, TORCH], ids=["kernels", "torch"])
 WIDTH = HEADS * DIM
 
 
@@ -215,7 +215,7 @@ def test_peak_memory_does_not_grow_with_the_edges(tmp_path: Path, restricted: bo
     assert peaks[1][1] <= peaks[0][1] + shares[1] - shares[0] + small
 
 
-@EXACT
+@pytest.mark.parametrize("backend", [KERNELS, TORCH], ids=["kernels", "torch"])
 def test_no_tensor_of_the_edges_times_the_width_exists(
     tmp_path: Path, rng: np.random.Generator, backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -286,6 +286,7 @@ def test_a_hub_of_50_000_edges_and_large_logits(tmp_path: Path) -> None:
     assert all(torch.isfinite(value).all() for value in results)
 
 
+@pytest.mark.slow
 def test_large_logits_are_exact_to_float32(tmp_path: Path) -> None:
     graph = hub_graph(tmp_path)
     given = parameters(graph, torch.float32)
