@@ -213,4 +213,4 @@ def _multiply(rows: Tensor, matrix: Tensor) -> Tensor:
     """Return each head of `rows` times the matrix of the head, shape (m, P)."""
     num_heads, dim = matrix.shape[:2]
     heads = rows.to(matrix.dtype).view(-1, num_heads, dim).transpose(0, 1)
-    return torch.bmm(heads, matrix).transpose(0, 1).reshape(len(rows), -1)
+    return torch.bmm(heads, matrix).transpose(0, 1).flatten(1)
