@@ -1,4 +1,4 @@
-"""Which node is meant, and what lies near it."""
+"""The nearest nodes are those of all cosines, and names are shown as they are."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import polars as pl
 import pytest
 import torch
 
-from clinical_drug_discovery.graph.node_lookup import find_node
 from clinical_drug_discovery.lib.similar import similar_nodes
 from clinical_drug_discovery.models.embeddings_file import write_embeddings
 from clinical_drug_discovery.show import show_neighbors
@@ -29,42 +28,6 @@ NODES = pl.DataFrame(
     schema=["node_index", "node_id", "node_type", "node_name", "node_source"],
     orient="row",
 )
-
-
-@pytest.mark.parametrize(
-    ("query", "row"),
-    [
-        ("DB1", 0),
-        ("aspirin", 0),
-        (" ASPIRIN ", 0),
-        ("MONDO:1234", 3),
-        ("NCBI:1234", 2),
-        ("cold", 5),
-    ],
-)
-def test_finds_by_name_id_or_source_and_id(query: str, row: int) -> None:
-    assert find_node(NODES, query) == row
-
-
-def test_type_narrows_the_search() -> None:
-    assert find_node(NODES, "asthma", type="disease") == 3
-
-
-@pytest.mark.parametrize(
-    ("query", "message"),
-    [
-        ("1234", r"ambiguous; choose one of NCBI:1234 \(gene/protein 'ASP'\), MONDO:1234"),
-        ("asthma", r"ambiguous.*MONDO:1234 .*DrugBank:7"),
-        ("COLD", r"ambiguous.*MONDO:5 .*MONDO:6"),
-        ("Atorvastain", r"did you mean DrugBank:DB2 \(drug 'Atorvastatin'\)"),
-        ("statin", r"names that contain it: DrugBank:DB2.*DrugBank:DB9"),
-        ("", r"''"),
-        ("zzzzzz", r"'zzzzzz'.* must be the name or id of a node in the graph$"),
-    ],
-)
-def test_what_is_not_found_or_ambiguous_is_explained(query: str, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        find_node(NODES, query)
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".npy"])

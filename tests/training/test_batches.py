@@ -28,7 +28,7 @@ from clinical_drug_discovery.training.batches import (
 )
 from clinical_drug_discovery.training.edge_sampler import EdgeSampler
 from clinical_drug_discovery.training.losses import link_prediction_loss
-from clinical_drug_discovery.training.optimizer import LazyAdam, ModelOptimizer
+from clinical_drug_discovery.training.optimizer import ModelOptimizer
 
 CPU = torch.device("cpu")
 
@@ -228,28 +228,3 @@ def make(model_name: str, graph: KnowledgeGraph, generator: torch.Generator) -> 
     if model_name == "graphsage":
         return GraphSage(graph.num_nodes, 16, 12, 3, generator)
     return Hgt(graph.type_offsets, len(graph.edge_types), 16, 12, 2, 4, generator)
-
-
-def test_rows_that_are_all_taken_move_as_by_adam(rng: np.random.Generator) -> None:
-    table = torch.from_numpy(rng.standard_normal((7, 5)))
-    weight = torch.nn.Parameter(table.clone())
-    lazy, adam = LazyAdam(table, 0.1), torch.optim.Adam([weight], 0.1)
-    for _ in range(4):
-        grad = torch.from_numpy(rng.standard_normal((7, 5)))
-        order = torch.from_numpy(rng.permutation(7))
-        lazy.take(order).grad = grad[order]
-        lazy.step()
-        weight.grad = grad
-        adam.step()
-    torch.testing.assert_close(table, weight.detach())
-
-
-def test_rows_that_are_not_taken_stay(rng: np.random.Generator) -> None:
-    """And the first step of a row is as large whenever it comes."""
-    table = torch.zeros(3, 2, dtype=torch.float64)
-    lazy = LazyAdam(table, 0.1)
-    for rows in ([0], [0], [0, 2]):
-        taken = lazy.take(torch.tensor(rows))
-        taken.grad = torch.ones_like(taken)
-        lazy.step()
-    torch.testing.assert_close(table, torch.tensor([[-0.3] * 2, [0.0] * 2, [-0.1] * 2]).double())
