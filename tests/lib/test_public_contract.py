@@ -266,10 +266,7 @@ def test_the_loss_is_what_the_weight_says(edges: Path, tmp_path: Path, weight: f
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (
-            {"disease_gene_relation": "has_gene"},
-            "the graph lacks facts of disease_gene_relation 'has_gene'",
-        ),
+        ({"disease_gene_relation": "has_gene"}, "lacks facts of disease_gene_relation 'has_gene'"),
         ({"disease_type": "Disease"}, "between disease_type 'Disease'"),
         ({"include_node_types": ["drug", "disease"]}, "gene_type 'gene/protein'"),
         ({"edge_sample_size": 1}, "the contrastive loss lacks negatives"),
