@@ -123,7 +123,7 @@ def same_bits(num_rows: int) -> Iterator[None]:
 
     MKL divides the rows among threads. It multiplies the last 1 to 3 rows of each thread by another
     kernel, which rounds differently. Products of at least 128 rows, or of a multiple of 4 rows, had
-    the same bits with 2 to 64 threads, on AVX2 and AVX-512. Other products run on one thread.
+    the same bits with 2 to 64 threads on AVX2, and 2 to 16 on AVX-512. Others run on one thread.
 
     Args:
         num_rows: number of rows of the product.
