@@ -125,3 +125,20 @@ def to_triples(graph: KnowledgeGraph) -> set[tuple[tuple[str, ...], str, tuple[s
     relation = [graph.edge_types[kind].relation for kind in graph.edge_type.tolist()]
     edges = zip(graph.src.tolist(), relation, graph.dst.tolist(), strict=True)
     return {(keys[src], name, keys[dst]) for src, name, dst in edges}
+
+
+#: Nodes whose ids and names coincide across types, in letters of either case.
+LOOK_UP_NODES = pl.DataFrame(
+    [
+        (0, "DB1", "drug", "Aspirin", "DrugBank"),
+        (1, "DB2", "drug", "Atorvastatin", "DrugBank"),
+        (2, "1234", "gene/protein", "ASP", "NCBI"),
+        (3, "1234", "disease", "asthma", "MONDO"),
+        (4, "5", "disease", "Cold", "MONDO"),
+        (5, "6", "disease", "cold", "MONDO"),
+        (6, "7", "drug", "asthma", "DrugBank"),
+        (7, "DB9", "drug", "Rosuvastatin", "DrugBank"),
+    ],
+    schema=["node_index", "node_id", "node_type", "node_name", "node_source"],
+    orient="row",
+)

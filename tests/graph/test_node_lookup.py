@@ -4,25 +4,11 @@ from __future__ import annotations
 
 import polars as pl
 import pytest
+from graphs import LOOK_UP_NODES as NODES
 
 from clinical_drug_discovery.graph import node_lookup
 from clinical_drug_discovery.graph.node_lookup import did_you_mean, find_node, find_nodes
 from clinical_drug_discovery.system.errors import InputError
-
-NODES = pl.DataFrame(
-    [
-        (0, "DB1", "drug", "Aspirin", "DrugBank"),
-        (1, "DB2", "drug", "Atorvastatin", "DrugBank"),
-        (2, "1234", "gene/protein", "ASP", "NCBI"),
-        (3, "1234", "disease", "asthma", "MONDO"),
-        (4, "5", "disease", "Cold", "MONDO"),
-        (5, "6", "disease", "cold", "MONDO"),
-        (6, "7", "drug", "asthma", "DrugBank"),
-        (7, "DB9", "drug", "Rosuvastatin", "DrugBank"),
-    ],
-    schema=["node_index", "node_id", "node_type", "node_name", "node_source"],
-    orient="row",
-)
 
 
 @pytest.mark.parametrize(

@@ -5,29 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pytest
 import torch
+from graphs import LOOK_UP_NODES as NODES
 
 from clinical_drug_discovery.lib.similar import similar_nodes
 from clinical_drug_discovery.models.embeddings_file import write_embeddings
 from clinical_drug_discovery.show import show_neighbors
 from clinical_drug_discovery.system.errors import InputError
-
-NODES = pl.DataFrame(
-    [
-        (0, "DB1", "drug", "Aspirin", "DrugBank"),
-        (1, "DB2", "drug", "Atorvastatin", "DrugBank"),
-        (2, "1234", "gene/protein", "ASP", "NCBI"),
-        (3, "1234", "disease", "asthma", "MONDO"),
-        (4, "5", "disease", "Cold", "MONDO"),
-        (5, "6", "disease", "cold", "MONDO"),
-        (6, "7", "drug", "asthma", "DrugBank"),
-        (7, "DB9", "drug", "Rosuvastatin", "DrugBank"),
-    ],
-    schema=["node_index", "node_id", "node_type", "node_name", "node_source"],
-    orient="row",
-)
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".npy"])
