@@ -59,7 +59,7 @@ def show_ranking(result: list[dict[str, Any]] | dict[str, Any]) -> None:
 
 
 def _print_evidence(rows: list[dict[str, Any]], name: str) -> None:
-    """Print the facts and then the paths that join the two nodes of each row, grouped by kind."""
+    """For each row, print the facts between its node and the asked node, then paths by kind."""
     console = make_console()
     for row in rows:
         if "evidence" not in row:

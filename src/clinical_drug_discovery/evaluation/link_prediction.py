@@ -97,8 +97,8 @@ def relation_metrics(
 ) -> list[dict[str, Any]]:
     """Rank the targets of held-out edges, and return the metrics of each edge type.
 
-    A target is ranked among all nodes of its type, without the source itself and without the other
-    targets of the source, both in the graph and held out.
+    A target is ranked among all nodes of its type, except the source itself and the other targets
+    of the source. These other targets are those in the graph and those held out.
 
     Args:
         graph: the training graph, on the CPU.

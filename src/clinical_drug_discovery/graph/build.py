@@ -24,7 +24,7 @@ Numbers = npt.NDArray[np.int32]
 _MAX_EDGE_TYPES = 2**15 - 1  # the sort key has 15 bits for the edge type
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio; multiplying a hash by it mixes the bits
 _MIN_BITS = 18  # log2 of the smallest number of slots
-_SLOTS_PER_KEY = 8  # minimum; with 8, another key takes the slot of about one key in sixteen
+_SLOTS_PER_KEY = 8  # minimum; with 8, about one key in sixteen finds its slot taken by another key
 
 
 class Numbering:
@@ -49,7 +49,8 @@ class Numbering:
         if not len(self):
             return np.full(len(keys), -1, np.int32)
         found = self._slots[self._slot(keys)]
-        # For an empty slot, -1 reads the last key. That key differs, because its slot is not empty.
+        # For an empty slot, the index -1 reads the last key. It cannot equal the wanted key: the
+        # slot of the last key is taken, and the slot of the wanted key is empty.
         other = np.flatnonzero(self._keys[found] != keys)
         found[other] = -1
         if len(other) and len(self._displaced):
@@ -189,7 +190,9 @@ def build_graph(
     edge_src = (key & ((1 << bits) - 1)).astype(np.int32)
     key >>= bits  # (edge type, target)
     type_ptr = np.searchsorted(node_type, np.arange(num_types + 1))
-    starts = [  # (edge type, target) for the n targets of each edge type, and the key after them
+    # For each edge type, the keys (edge type, target) of all n nodes of its target type, then the
+    # key after the last one.
+    starts = [
         (r << bits) + np.arange(type_ptr[code % num_types], type_ptr[code % num_types + 1] + 1)
         for r, code in enumerate(codes.tolist())
     ]

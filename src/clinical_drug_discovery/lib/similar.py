@@ -36,8 +36,8 @@ def similar_nodes(
 
     Returns:
         A list with one dict per node, the most similar node first. The keys are rank, cosine,
-        node_name, node_type, node_id, node_source and node_index. With `explain` there are also
-        stated and evidence, see `Explainer.shared`.
+        node_name, node_type, node_id, node_source and node_index. With `explain`, each dict also
+        has the keys "stated" and "evidence", see `Explainer.shared`.
 
     Raises:
         InputError: the file, node, type or graph does not exist, or the node is ambiguous.

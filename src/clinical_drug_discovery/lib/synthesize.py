@@ -132,7 +132,7 @@ class SynthesisReport:
     num_mechanistic_indications: int  #: indications that follow a path from drug to disease
     num_noise_indications: int  #: indications that are sampled by popularity alone
     indication_noise: float  #: intended fraction of noise among the indications
-    capped_relations: tuple[str, ...]  #: relations that got fewer rows than rows * scale
+    capped_relations: tuple[str, ...]  #: relations that got fewer rows than asked for
     output: str  #: path of the file
     seconds: float  #: wall time, including writing
 
@@ -239,7 +239,8 @@ class _Picker:
         return self.member[np.searchsorted(self.cumulative[1:-1], level, side="right")]
 
 
-#: A way to sample facts: the fraction of the missing facts to reach, a picker of x, hops to y.
+#: A way to sample facts: the fraction of the missing facts at which it stops (counting the facts
+#: of earlier ways), the picker of x, and the hops from x to y.
 _Way = tuple[float, _Picker, list[Hop]]
 
 
@@ -303,7 +304,7 @@ class _Sampler:
         return [(stop / 2, drugs, direct), (stop, drugs, by_pathway), (stop, drugs, direct)]
 
     def _hop(self, name: str, back: bool = False, weight: Floats | None = None) -> Hop:
-        """Return the hop from x to y (if `back`, from y to x); `weight` is by node reached."""
+        """Return the hop from x to y (if `back`, from y to x); `weight` has one number per end."""
         source, target = self.facts[name][::-1] if back else self.facts[name]
         weights = np.ones(len(target)) if weight is None else weight[target]
         return _Picker(self.rng, source, target, weights).draw

@@ -18,7 +18,7 @@ from ..ops.linear import linear, linear_gradients
 from .initialisation import uniform
 
 _EPS = 1e-5
-_MEAN = 0.5  # mean / standard deviation of a relation's initial weights
+_MEAN = 0.5  # mean of a relation's initial weights, divided by their standard deviation
 _FIRST_WEIGHT = 3.0  # root mean square of a relation's initial weights: makes the softmax sharp
 
 
@@ -87,7 +87,7 @@ class TypedLinear(nn.Module):
 
 
 class _TypedLinear(torch.autograd.Function):
-    """`TypedLinear`, a few thousand rows at a time. With `norm`, backward repeats the product."""
+    """`TypedLinear`, a few thousand rows at a time; backward with `norm` computes the map again."""
 
     @staticmethod
     def forward(
@@ -131,7 +131,8 @@ class DistMult(nn.Module):
     The initial weights of a relation are random, and their mean is half their standard deviation.
     With equal weights, each fact would pull its endpoints together in every dimension: the nearest
     drugs of a statin would be drugs that interact with it, instead of drugs with the same targets.
-    With mean 0, training is slower, because neighbors start with similar vectors.
+    Neighbors start with similar vectors. With mean 0, their first scores would be as low as those
+    of other nodes, so training would be slower.
     """
 
     def __init__(self, num_relations: int, dim: int, generator: torch.Generator) -> None:

@@ -25,10 +25,10 @@ class GraphSage(nn.Module):
     """A stack of `SageLayer` over a learned vector per node.
 
     Hidden layers: h_l = h_{l-1} + norm(relu(layer(h_{l-1}))). Last layer: z = norm(layer(h)).
-    `norm` is layer normalization without parameters. It replaces the L2 normalization of Alg. 1,
-    line 7, because it also removes the positive direction that ReLU leaves in all rows. Otherwise
-    embeddings would collapse to this direction. The residual sum preserves each node's own vector.
-    All embeddings have length sqrt(D).
+    `norm` is layer normalization without parameters. It replaces the L2 normalization of the paper
+    (arXiv:1706.02216, Alg. 1, line 7), because it also removes the positive direction that ReLU
+    leaves in all rows. Otherwise embeddings would collapse to this direction. The residual sum
+    preserves each node's own vector. All embeddings have length sqrt(D).
     """
 
     def __init__(
@@ -164,7 +164,7 @@ class _Layer(torch.autograd.Function):
 class _HiddenLayers(torch.autograd.Function):
     """All hidden layers of `GraphSage` for all nodes, in less memory than autograd takes.
 
-    The forward pass keeps one (N, C) buffer per layer, relu(layer(x)), and the result. The backward
+    The forward pass keeps relu(layer(x)) of each layer, one (N, C) buffer each. The backward
     pass computes each layer's input again from these buffers, and overwrites each buffer with a
     gradient. It changes the incoming gradient in place, and needs half an (N, C) buffer more. Plain
     autograd takes seven (N, C) buffers per layer, 0.9 GB on PrimeKG.

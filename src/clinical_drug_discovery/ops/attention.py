@@ -237,7 +237,7 @@ class _Stream:
         return self._buffers[name][: last - first]
 
     def own(self, rows: slice) -> Tensor:
-        """Return the vectors of m of the block's target rows, shape (m, C)."""
+        """Return the vectors of the nodes of m target rows, shape (m, C); `rows` selects them."""
         if isinstance(self.block.rows, slice):
             return self.x[self.block.rows][rows]
         return own_rows(self.x, self.block.rows[rows])

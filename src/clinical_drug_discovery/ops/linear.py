@@ -108,8 +108,9 @@ def linear_backward(
 def _product(a: Tensor, b: Tensor) -> Tensor:
     """Multiply two matrices. A bfloat16 matrix of few rows is multiplied in float32, then rounded.
 
-    The result is the same. oneDNN compiles a bfloat16 product for each shape. The last chunk of a
-    node type has another size in each batch, which took 10 MB per epoch on PrimeKG.
+    The result is the same. oneDNN would compile and keep a bfloat16 product for each shape. The
+    last chunk of a node type has another size in each batch, so the memory of these compiled
+    products would grow by 10 MB per epoch on PrimeKG.
     """
     with same_bits(len(a)):
         if a.dtype == torch.bfloat16 and min(a.shape) < FEW_ROWS:

@@ -1,6 +1,7 @@
 """Combine rankings of drugs, and turn their scores into probabilities.
 
-The rankings must not have been trained on the known pairs of a fit, unless a docstring says so.
+Each function fits on known pairs. The rankings that it gets must not have been trained on these
+pairs, except where its docstring states that they were.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import numpy.typing as npt
 
 from ..graph.adjacency import Floats
 
-_MAX_WEIGHT, _MIN_WEIGHT = 10.0, 1e-4  # largest fitted weight; smallest divisor of a weight
+_MAX_WEIGHT = 10.0  # largest weight that `fit_weight` returns
+_MIN_WEIGHT = 1e-4  # smallest coefficient of the first ranking, by which `fit_weight` divides
 _DECIMALS = 3  # decimals of a fitted weight
 _NUM_TOP = 100  # number of drugs per disease on which the imputed score is fitted
 _MIN_SPREAD = 1e-6  # smallest divisor for the spread of scores

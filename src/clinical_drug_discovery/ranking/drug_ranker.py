@@ -29,8 +29,9 @@ from .propagation import MAX_EDGES
 from .treatment_decoder import DIM, MAX_DISEASES, NUM_STEPS, fit_decoders
 from .treatments import TREATS, treatments
 
-# The fitted weight is multiplied by this factor. The GNN was trained on the treatments of the
-# left-out diseases, so the fit overestimates how well embeddings predict unknown treatments.
+# The fitted weight of the treatment decoder is multiplied by this factor. The decoder was not
+# trained on the left-out diseases, but it starts from embeddings of a GNN that was. So the fit
+# overestimates how well the decoder predicts unknown treatments.
 _TRUST = 0.5
 # Weight of the log-lift with the path ranker, and without it. Doubling the weight makes the first
 # 50 drugs of a disease worse; halving the weight makes the first drug worse.
@@ -38,7 +39,8 @@ _GNN_WEIGHT, _GNN_WEIGHT_ALONE = 0.2, 0.4
 _DIGITS = 4  # decimals of a score: smaller differences are rounding errors, and count as ties
 
 _ENTRY = 8  # bytes per entry of a sparse matrix: the value and the column number
-_CHUNKS = 32 + 16  # limit of diseases whose base features are in memory at once, with copies
+# The memory of base features, in diseases: a chunk has 32, and temporary copies take half a chunk.
+_CHUNKS = 32 + 16
 _Counts = npt.NDArray[np.float64]
 
 
@@ -240,7 +242,7 @@ def _decoder_bytes(graph: KnowledgeGraph) -> int:
 
 
 def _path_entries(graph: KnowledgeGraph, start: str) -> dict[Metapath, float]:
-    """Return an upper bound on the entries of each matrix in `path_counts` for `start`."""
+    """Return an upper bound of the number of nonzeros of each matrix in `path_counts`."""
     entries: dict[Metapath, float] = {}
     for first in steps_from(graph.edge_types, start):
         degrees = _degrees(graph, first.reverse)

@@ -24,7 +24,8 @@ from .treatments import TREATS
 
 #: The kinds of evidence, from the most to the least convincing.
 KINDS = ("mechanism", "similar drug", "related disease", "side effect")
-_MAX_PATHS, _MAX_SHARED = 2, 5  # limits of paths: for each kind of evidence; in `shared`
+_MAX_PATHS = 2  # largest number of paths for each kind of evidence
+_MAX_SHARED = 5  # largest number of paths that `Explainer.shared` returns
 _NEGATIVE = ("disease_phenotype_negative", "anatomy_protein_absent")  # relations that deny a link
 _KEPT = 3  # paths from each side to a meeting node that `join_paths` tries
 

@@ -27,8 +27,8 @@ from ...training.memory_plan import GraphSizes, plan_for
 from ...training.settings import FULL, SAMPLED, HgtSettings, Settings
 from ...training.train import train_hgt, train_sage
 
-#: largest allowed relative difference between the two devices; it is below 1e-4 between float32
-#: and float64 on the CPU
+#: Largest allowed relative difference between the two devices. For comparison: float32 and float64
+#: differ by less than 1e-4 on the CPU.
 TOLERANCE = 1e-3
 _NUM_EPOCHS = 2
 # At HGT's default of 0.001, even a weight that is never updated would be within the tolerance.
@@ -83,7 +83,8 @@ def compare_devices(
         One entry for each model and kind of training, such as "hgt sampled": the differences of
         "losses", "weights" and "embeddings", or the "error" of the device; and whether it "passed".
     """
-    # In a graph this small, all nodes are candidates, so a subgraph must have room for all nodes.
+    # In a graph this small, the edge sampler takes all nodes as candidates of a batch. So a
+    # subgraph must have room for all nodes.
     sizes = {FULL: None, SAMPLED: graph.num_nodes}
     return {
         f"{settings.model} {training}": _compare(
