@@ -17,7 +17,7 @@ import clinical_drug_discovery
 ROOMS = ("lib", "evaluation", "ranking", "training", "models", "ops", "graph", "system")
 PACKAGE = Path(clinical_drug_discovery.__file__).parent
 PREFIX = "clinical_drug_discovery."
-MOST_FILES, MOST_LINES = 72, 13_800
+MOST_FILES, MOST_LINES = 96, 17_500
 MOST_FILES_OF_A_FOLDER, MOST_LINES_OF_A_FILE, MEDIAN_LINES = 12, 400, 180
 MOST_LINES_OF_A_FUNCTION, MOST_PARAMETERS = 80, 20
 PUBLIC_FUNCTIONS = {"generate_gnn_embeddings", "generate_hgt_embeddings"}

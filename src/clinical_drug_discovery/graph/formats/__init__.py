@@ -1,0 +1,1 @@
+"""File formats of knowledge graphs: one small file per format; `registry.py` lists them."""

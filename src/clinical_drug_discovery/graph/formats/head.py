@@ -1,0 +1,116 @@
+"""The first lines of a file, by which a format recognizes it."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import polars as pl
+
+_SEPARATORS = (",", "\t", ";", "|")
+_NAMES = {",": "", "\t": ", separated by tabs", ";": ", separated by ;", "|": ", separated by |"}
+_LINES, _BYTES = 20, 2**16
+PARQUET_MAGIC, GZIP_MAGIC, ZSTD_MAGIC = b"PAR1", b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+_BOM = "\ufeff"
+
+
+@dataclass(frozen=True)
+class Head:
+    """The first lines of a file.
+
+    Attributes:
+        path: the file that the user gave; messages name it.
+        plain: the file to read: the same file, or its decompressed and decoded copy.
+        is_parquet: True for Parquet. `lines` is then empty.
+        lines: the first 20 lines, without line ends; a file may have fewer lines.
+    """
+
+    path: Path
+    plain: Path
+    is_parquet: bool
+    lines: tuple[str, ...]
+
+    @cached_property
+    def separator(self) -> str:
+        """The separator that divides the first line into most fields; "," if several do."""
+        return max(_SEPARATORS, key=lambda mark: len(self.rows(mark)[0]) if self.lines else 0)
+
+    @property
+    def separator_note(self) -> str:
+        """Text for the log, such as ", separated by tabs"; empty for commas and Parquet."""
+        return "" if self.is_parquet else _NAMES[self.separator]
+
+    def rows(self, separator: str | None = None) -> list[list[str]]:
+        """Return the fields of each line, for `separator` or the recognized separator."""
+        mark = self.separator if separator is None else separator
+        return [next(csv.reader([line], delimiter=mark), []) for line in self.lines]
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        """The column names: the fields of the first line, or the columns of a Parquet file."""
+        if self.is_parquet:
+            return tuple(pl.scan_parquet(self.plain, glob=False).collect_schema().names())
+        return tuple(self.rows()[0]) if self.lines else ()
+
+    def scan(self, *, has_header: bool = True, separator: str | None = None) -> pl.LazyFrame:
+        """Return all rows as a lazy frame, in the order of the file; columns of text are strings.
+
+        All columns are read as text: an id is a name even if it looks like a number. Without a
+        header, the columns are column_1, column_2 and so on.
+        """
+        if self.is_parquet:
+            return pl.scan_parquet(self.plain, glob=False)
+        return pl.scan_csv(
+            self.plain,
+            separator=self.separator if separator is None else separator,
+            has_header=has_header,
+            infer_schema=False,
+            glob=False,
+        )
+
+
+def read_head(path: Path, plain: Path) -> Head:
+    """Read the first lines of a file.
+
+    Args:
+        path: the file that the user gave.
+        plain: the file to read; see `plain_file`.
+
+    Raises:
+        OSError, EOFError, PolarsError: the file cannot be read.
+    """
+    with plain.open("rb") as file:
+        first = file.read(_BYTES)
+    if first.startswith(PARQUET_MAGIC):
+        return Head(path, plain, True, ())
+    if first.startswith(ZSTD_MAGIC):  # Python cannot decompress it, polars can
+        return Head(path, plain, False, tuple(_polars_lines(plain)))
+    if first.startswith(GZIP_MAGIC):
+        with gzip.open(plain) as file:
+            first = file.read(_BYTES)
+    text = first.decode("utf-8", errors="replace").removeprefix(_BOM)
+    lines = text.split("\n")
+    if len(first) == _BYTES:
+        lines = lines[:-1] or lines  # the last line may be cut
+    elif lines and not lines[-1]:
+        lines = lines[:-1]
+    return Head(path, plain, False, tuple(line.removesuffix("\r") for line in lines[:_LINES]))
+
+
+def _polars_lines(plain: Path) -> list[str]:
+    frame = pl.scan_csv(
+        plain,
+        separator="\x1f",  # no text contains it, and quoting is off, so a line is one column
+        quote_char=None,
+        has_header=False,
+        infer_schema=False,
+        encoding="utf8-lossy",
+        truncate_ragged_lines=True,
+        n_rows=_LINES,
+        glob=False,
+    )
+    lines = [line or "" for line in frame.collect().to_series(0)]
+    return [line.removeprefix(_BOM) for line in lines[:1]] + lines[1:]

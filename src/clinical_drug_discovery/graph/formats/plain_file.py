@@ -1,0 +1,173 @@
+"""Make a plain file of a compressed or otherwise encoded one, so that every format reads UTF-8.
+
+polars itself reads plain, gzip and zstd files. Other files are copied to a temporary directory,
+decompressed and decoded; the copy takes the disk space of the plain text until reading has ended.
+"""
+
+from __future__ import annotations
+
+import bz2
+import codecs
+import gzip
+import lzma
+import shutil
+import sys
+import zipfile
+import zlib
+from pathlib import Path
+from typing import IO
+
+from ...system.errors import InputError
+from .head import GZIP_MAGIC, PARQUET_MAGIC, ZSTD_MAGIC
+
+STDIN = Path("-")  #: the path that stands for the standard input
+_BLOCK = 2**20
+_HEAD = 2**16
+_MAX_DEPTH = 4  # such as a .bz2 in a .zip
+_BZ2, _XZ, _ZIP = b"BZh", b"\xfd7zXZ\x00", b"PK\x03\x04"
+#: Encodings by their byte order mark; the longer mark of UTF-32 comes first.
+_ENCODINGS = (
+    (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
+)  # fmt: skip
+_REFUSED = (
+    (b"7z\xbc\xaf'\x1c", "a 7z archive; unpack it"),
+    (b"Rar!", "a RAR archive; unpack it"),
+    (b"SQLite format 3", "an SQLite database; export its table as CSV"),
+    (b"\x89HDF", "an HDF5 file; export its table as CSV"),
+    (b"\xd0\xcf\x11\xe0", "an Excel workbook; save it as CSV (UTF-8)"),
+    (b"ARROW1", "an Arrow (Feather) file; save it as Parquet"),
+    (b"<?xml", "XML; export the graph as CSV"),
+)  # fmt: skip
+_UNREADABLE = (OSError, EOFError, lzma.LZMAError, zlib.error, zipfile.BadZipFile, RuntimeError)
+
+
+def plain_file(path: Path, directory: Path) -> Path:
+    """Return the path of a plain, gzip, zstd or Parquet file with the content of `path`.
+
+    Args:
+        path: a file, or `-` for the standard input. A .zip archive must have one member.
+        directory: an existing directory for copies; each call needs its own.
+
+    Returns:
+        `path` itself if polars can read it, else a file in `directory`.
+
+    Raises:
+        InputError: the file is damaged, or it is an archive or a document of another kind.
+    """
+    shown, current = path, path
+    try:
+        if path == STDIN:
+            current = _copied(sys.stdin.buffer, directory / "stdin")
+        for depth in range(_MAX_DEPTH):
+            step = _next_step(shown, current)
+            if step is None:
+                return current
+            current = _convert(step, current, directory / str(depth), shown)
+    except _UNREADABLE as error:
+        if isinstance(error, PermissionError):
+            raise InputError(f"{shown} cannot be read: permission denied") from None
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        rule = "is truncated or damaged"
+        raise InputError(f"{shown} {rule}: {reason}; download it again") from None
+    raise InputError(f"{shown} must be compressed at most {_MAX_DEPTH - 1} times")
+
+
+def _next_step(shown: Path, current: Path) -> str | None:
+    """Return the conversion that a file needs, or None; refuse files of other kinds."""
+    with current.open("rb") as file:
+        head = file.read(_HEAD)
+    if head.startswith((PARQUET_MAGIC, ZSTD_MAGIC)):
+        return None
+    is_gzip = head.startswith(GZIP_MAGIC)
+    if is_gzip:
+        with gzip.open(current) as inner:
+            head = inner.read(_HEAD)
+    for magic, what in _REFUSED:
+        if head.startswith(magic):
+            raise InputError(f"{shown} is {what}")
+    if head[257:262] == b"ustar":
+        raise InputError(f"{shown} is a tar archive; unpack it and name the file in it")
+    for magic, name in ((_BZ2, "bz2"), (_XZ, "xz"), (_ZIP, "zip")):
+        if head.startswith(magic):
+            return "gzip" if is_gzip else name
+    if is_gzip and head.startswith((GZIP_MAGIC, ZSTD_MAGIC, PARQUET_MAGIC)):
+        return "gzip"
+    encoding = next((name for mark, name in _ENCODINGS if head.startswith(mark)), None)
+    if encoding is not None:
+        return "gzip" if is_gzip else encoding
+    if head.count(b"\0") > len(head) // 4:
+        raise InputError(
+            f"{shown} is not text in UTF-8: it has many NUL bytes (is it UTF-16 without a byte "
+            "order mark? save it as UTF-8)"
+        )
+    if b"\r" in head and b"\n" not in head:
+        return "gzip" if is_gzip else "lone CR"
+    return None
+
+
+def _convert(step: str, current: Path, target: Path, shown: Path) -> Path:
+    """Write the next form of a file to `target`, and return `target`."""
+    if step.startswith("utf"):
+        return _decoded(step, current, target, shown)
+    if step == "lone CR":
+        with current.open("rb") as source, target.open("wb") as plain:
+            while block := source.read(_BLOCK):
+                plain.write(block.replace(b"\r", b"\n"))
+        return target
+    if step == "zip":
+        with zipfile.ZipFile(current) as archive:
+            names = [
+                one for one in archive.infolist()
+                if not one.is_dir() and not one.filename.startswith("__MACOSX/")
+            ]  # fmt: skip
+            if len(names) != 1:
+                found = ", ".join(one.filename for one in names[:5])
+                raise InputError(
+                    f"{shown} must have exactly one member; it has {len(names)}: {found}"
+                )
+            with archive.open(names[0]) as member:
+                return _copied(member, target)
+    opened = {"gzip": gzip.open, "bz2": bz2.open, "xz": lzma.open}[step](current)
+    with opened as source:
+        return _copied(source, target)  # type: ignore[arg-type]  # opened for bytes
+
+
+def _copied(source: IO[bytes], target: Path) -> Path:
+    with target.open("wb") as plain:
+        shutil.copyfileobj(source, plain, _BLOCK)
+    return target
+
+
+def _decoded(encoding: str, current: Path, target: Path, shown: Path) -> Path:
+    """Write a UTF-16 or UTF-32 file as UTF-8."""
+    decoder = codecs.getincrementaldecoder(encoding)()
+    read = 0
+    try:
+        with current.open("rb") as source, target.open("wb") as plain:
+            while block := source.read(_BLOCK):
+                plain.write(decoder.decode(block).encode())
+                read += len(block)
+            plain.write(decoder.decode(b"", final=True).encode())
+    except UnicodeError as error:
+        raise InputError(
+            f"{shown} is not valid {encoding.upper()} after byte {read:,}: {error.reason} "
+            "(is the file cut short?)"
+            if isinstance(error, UnicodeDecodeError)
+            else f"{shown} is not valid {encoding.upper()}"
+        ) from None
+    return target
+
+
+def lacks_final_newline(plain: Path) -> bool:
+    """Return True if the last line of an uncompressed file has no line end.
+
+    gzip and zstd files are not decompressed for this; their checksums show that they are complete.
+    """
+    with plain.open("rb") as file:
+        if file.read(4).startswith((GZIP_MAGIC, ZSTD_MAGIC, PARQUET_MAGIC)):
+            return False
+        if file.seek(0, 2) == 0:
+            return False
+        file.seek(-1, 2)
+        return file.read(1) not in (b"\n", b"\r")

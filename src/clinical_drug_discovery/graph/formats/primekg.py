@@ -1,0 +1,59 @@
+"""PrimeKG's `kg.csv`: one table with all fields of both nodes in each row; CSV or Parquet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import polars as pl
+
+from ...system.errors import InputError
+from .head import Head
+from .table import COLUMNS, HEADER_ROWS, INDEX, Table
+
+_OPTIONAL = ("name", "source")
+_REQUIRED = tuple(name for name in COLUMNS if not name.endswith(_OPTIONAL))
+_DISTINCTIVE = ("x_id", "y_id", "x_name", "y_name")  # in no other format
+
+
+class PrimeKG:
+    """Columns relation, x_id, x_type, x_name, x_source, and the same four with y_.
+
+    Names and sources may be left out. A node's name is then its id, and its source is empty.
+    """
+
+    name = "PrimeKG kg.csv"
+    has_nodes = False
+
+    def recognizes(self, head: Head) -> bool:
+        """Return True if the header has a name or an id of each node, and is not TxGNN's."""
+        return len({*_DISTINCTIVE} & {*head.columns}) >= 2 and "x_idx" not in head.columns
+
+    def tables(self, edges: Head, nodes: Head | None) -> Iterator[Table]:
+        """Return the table of the file; see `Format.tables`."""
+        present = edges.columns
+        if missing := [name for name in _REQUIRED if name not in present]:
+            found = ", ".join(repr(name[:40]) for name in present[:15])
+            raise InputError(f"{edges.path}: the header lacks {', '.join(missing)}; it has {found}")
+        for pair in (INDEX, *((f"x_{field}", f"y_{field}") for field in _OPTIONAL)):
+            found_names = [name for name in pair if name in present]
+            if len(found_names) == 1:
+                rule = f"it must have both or neither of {' and '.join(pair)}"
+                raise InputError(f"{edges.path}: the header has {found_names[0]}; {rule}")
+        given = [name for name in (*COLUMNS, *INDEX) if name in present]
+        if twice := [name for name in given if present.count(name) > 1]:
+            # polars would rename the second column
+            raise InputError(f"{edges.path}: the header has {', '.join(twice)} more than once")
+        filled = tuple(field for field in _OPTIONAL if f"x_{field}" not in present)
+        fill = {"name": pl.col, "source": lambda _: pl.lit("")}
+        yield Table(
+            path=edges.path,
+            format=self.name + edges.separator_note,
+            frame=edges.scan().with_columns(
+                fill[field](f"{side}_id").alias(f"{side}_{field}")
+                for field in filled
+                for side in "xy"
+            ),
+            first_row=1 if edges.is_parquet else HEADER_ROWS + 1,
+            header={} if edges.is_parquet else {name: name for name in given},
+            filled=filled,
+        )

@@ -1,0 +1,70 @@
+"""The protocol of a format: recognize the first lines of a file, and give its rows as tables.
+
+A format maps the columns of its files to the columns below. The reading engine (`graph.read`) takes
+any table. It checks nodes and rows, numbers nodes, and drops duplicates, in the same way for every
+format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import polars as pl
+
+from .head import Head
+
+FIELDS = ("source", "type", "id", "name")
+#: The columns of a table. `x_index` and `y_index`, the numbers of the nodes, are optional.
+COLUMNS = ("relation", *(f"{side}_{field}" for side in "xy" for field in FIELDS))
+INDEX = ("x_index", "y_index")
+HEADER_ROWS = 1  # the header of a text file is row 1, as in a text editor
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of facts in the columns `COLUMNS`.
+
+    The frame has one row for each row of the file, in the order of the file. A blank line is a row
+    of nulls, so that row numbers stay right. The engine casts all columns to text.
+    """
+
+    path: Path  #: the file that messages name
+    format: str  #: name of the format and, if unusual, the separator; for the log
+    frame: pl.LazyFrame
+    first_row: int  #: number of the first row of `frame` in the file, as a text editor counts
+    #: column of the table: its name in the header of the file; empty for a file without a header.
+    #: The engine finds a header that is repeated in the middle by these names.
+    header: Mapping[str, str] = field(default_factory=dict)
+    #: fields ("name", "source") that the format fills in, because the file lacks them. They may be
+    #: empty text. If "source" is among them, nodes of two types may have the same id.
+    filled: tuple[str, ...] = ()
+    hint: str = ""  #: why a field may be missing, such as "the node is not in nodes.csv"
+
+
+class Format(Protocol):
+    """A file format. Register an instance in `registry.FORMATS`."""
+
+    @property
+    def name(self) -> str:
+        """The name for the log, the documentation and error messages."""
+
+    @property
+    def has_nodes(self) -> bool:
+        """True if the nodes are in a second file, which the user gives as `nodes`."""
+
+    def recognizes(self, head: Head) -> bool:
+        """Return True if the first lines are of this format; never look at the suffix."""
+
+    def tables(self, edges: Head, nodes: Head | None) -> Iterable[Table]:
+        """Return the rows of one file.
+
+        Args:
+            edges: a file that this format recognizes.
+            nodes: the node table; None if `has_nodes` is False.
+
+        Raises:
+            InputError: the header or the node table is invalid.
+        """
