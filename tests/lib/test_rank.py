@@ -275,3 +275,18 @@ def test_names_are_shown_as_they_are(model: Path, capsys: pytest.CaptureFixture[
     rows = ranked(model, "disease 1", top=1)
     show_ranking([{**rows[0], "drug_name": "[red] acid"}])
     assert "[red] acid" in capsys.readouterr().out
+
+
+def test_synonyms_name_one_disease_or_many(model: Path, tmp_path: Path) -> None:
+    synonyms = tmp_path / "synonyms.csv"
+    asked = node("disease", 1)
+    synonyms.write_text(f"name,id\nThe first,{asked.source}:000{asked.id}\n")
+    assert rank_drugs(model, disease="the FIRST", synonyms=synonyms) == rank_drugs(
+        model, disease=asked.name
+    )
+    (tmp_path / "asked.txt").write_text("the first\n")
+    output = tmp_path / "ranks.csv"
+    rank_drugs(model, diseases=tmp_path / "asked.txt", output=output, synonyms=synonyms)
+    assert set(pl.read_csv(output)["disease_name"]) == {asked.name}
+    with pytest.raises(InputError, match=r"output .* would overwrite an input"):
+        rank_drugs(model, diseases="all", output=synonyms, synonyms=synonyms)

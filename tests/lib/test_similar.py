@@ -43,3 +43,11 @@ def test_names_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None
     record = {"rank": 1, "cosine": 0.5, "node_name": name, "node_type": "t", "node_id": "1"}
     show_neighbors([{**record, "node_source": "GO"}])
     assert name.strip() in capsys.readouterr().out
+
+
+def test_a_node_is_found_by_a_synonym(tmp_path: Path, rng: np.random.Generator) -> None:
+    values = torch.from_numpy(rng.standard_normal((8, 5)).astype(np.float32))
+    write_embeddings(tmp_path / "e.parquet", NODES, values)
+    (tmp_path / "s.tsv").write_text("name\tid\nASA\tDRUGBANK:db1\n")
+    asked = similar_nodes(tmp_path / "e.parquet", "asa", synonyms=tmp_path / "s.tsv")
+    assert asked == similar_nodes(tmp_path / "e.parquet", "Aspirin")

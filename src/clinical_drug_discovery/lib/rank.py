@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import numpy as np
 import polars as pl
 
 from ..graph.knowledge_graph import DISEASE, DRUG, IntArray, KnowledgeGraph, node_range_of
-from ..graph.node_lookup import find_node, find_nodes
+from ..graph.node_lookup import Synonym, find_node, find_nodes
+from ..graph.synonyms import read_synonyms
 from ..models.embeddings_file import check_table_output, write_tables
 from ..ops.backend import MIN_KERNEL_EDGES
 from ..ranking.drug_ranker import DrugRanker
@@ -34,18 +36,19 @@ def rank_drugs(
     top: int = 10,
     include_known: bool = False,
     explain: bool = False,
+    synonyms: str | Path | None = None,
 ) -> list[dict[str, Any]] | dict[str, Any]:
     """Rank the drugs for one disease or for many diseases, the most promising drugs first.
 
     Args:
         model_dir: model directory that `cdd embed` has written, with its graph and its ranker.
-        disease: one disease, given by name (upper or lower case), id, or source:id such as
-            MONDO:5148.
+        disease: one disease, given by name or identifier in any spelling, such as MONDO:0005148.
         diseases: many diseases: a text file with one name or id per line, or "all".
         output: file for the table of many diseases, .csv or .parquet.
         top: number of drugs to list for each disease.
         include_known: also list the drugs that already treat the disease in the graph.
         explain: add the evidence in the graph for each drug. Works for one disease only.
+        synonyms: file with other names of nodes: .csv or .tsv with the columns name and id.
 
     Returns:
         For one disease: a list with one dict per drug, the best drug first. The keys are
@@ -75,14 +78,18 @@ def rank_drugs(
     if explain and disease is None:
         raise InputError("explain works with one disease only, not with diseases")
     directory = Path(model_dir)
-    table = None if output is None else _check_output(Path(output), directory, diseases)
+    table = None if output is None else _check_output(Path(output), directory, diseases, synonyms)
     ranking = Ranking.of(directory)
+    names = read_synonyms(synonyms, ranking.graph.nodes)
     if top > ranking.drugs.height:
         raise InputError(
             f"top (got {top}) must be at most {ranking.drugs.height}, the number of drugs"
         )
     if disease is not None:
-        asked = np.array([find_node(ranking.diseases, disease, type=DISEASE, parameter="disease")])
+        found = find_node(
+            ranking.diseases, disease, type=DISEASE, parameter="disease", synonyms=names
+        )
+        asked = np.array([found])
         rows = ranking.table(asked, top, include_known).to_dicts()
         for row in rows:  # further digits are not meaningful
             row["score"] = round(row["score"], 4)
@@ -90,7 +97,7 @@ def rank_drugs(
         return ranking.explained(int(asked[0]), rows) if explain else rows
     assert diseases is not None
     assert table is not None
-    asked = ranking.find(diseases)
+    asked = ranking.find(diseases, names)
     chunks = (asked[start : start + _CHUNK] for start in range(0, len(asked), _CHUNK))
     num_rows = write_tables(table, (ranking.table(part, top, include_known) for part in chunks))
     return {
@@ -102,11 +109,15 @@ def rank_drugs(
     }
 
 
-def _check_output(output: Path, model_dir: Path, diseases: str | Path | None) -> Path:
+def _check_output(
+    output: Path, model_dir: Path, diseases: str | Path | None, synonyms: str | Path | None
+) -> Path:
     check_table_output(output)
     taken = [model_dir / name for name in MODEL_FILES]
     if diseases is not None and str(diseases) != ALL:
         taken.append(Path(diseases))
+    if synonyms is not None:
+        taken.append(Path(synonyms))
     if output.resolve() in [path.resolve() for path in taken]:
         raise InputError(f"output (got {output}) would overwrite an input of this command")
     if model_dir_of(output).resolve() == model_dir.resolve():
@@ -144,7 +155,7 @@ class Ranking:
         )
         return Ranking(graph, features, ranker, drugs, diseases)
 
-    def find(self, diseases: str | Path) -> IntArray:
+    def find(self, diseases: str | Path, synonyms: Sequence[Synonym] = ()) -> IntArray:
         """Return the diseases that a file lists, or all diseases, numbered within their type.
 
         Raises:
@@ -166,7 +177,7 @@ class Ranking:
             raise InputError(f"diseases (got {diseases}) is empty")
         queries = [(f"diseases, line {i} of {diseases}", lines[i - 1]) for i in numbers]
         seen: dict[int, int] = {}
-        found = find_nodes(self.diseases, queries, type=DISEASE)
+        found = find_nodes(self.diseases, queries, type=DISEASE, synonyms=synonyms)
         for number, (where, line), row in zip(numbers, queries, found, strict=True):
             if row in seen:
                 raise InputError(f"{where} (got {line!r}) is the same disease as line {seen[row]}")

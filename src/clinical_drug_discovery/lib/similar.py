@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from ..graph.node_lookup import did_you_mean, find_node
+from ..graph.synonyms import read_synonyms
 from ..models.embeddings_file import read_embeddings
 from ..ranking.explanations import Explainer
 from ..system.errors import InputError, check_at_least
@@ -23,16 +24,18 @@ def similar_nodes(
     top: int = 10,
     explain: bool = False,
     model_dir: str | Path | None = None,
+    synonyms: str | Path | None = None,
 ) -> list[dict[str, Any]]:
     """List the nodes whose embeddings are most similar to the embedding of one node.
 
     Args:
         embeddings: file that `cdd embed` has written.
-        node: the node, given by name (upper or lower case), id, or source:id such as MONDO:5148.
+        node: the node, given by name or identifier in any spelling, such as MONDO:0005148.
         type: node type to list (default: the type of `node`).
         top: number of nodes to list.
         explain: add the neighbors in the graph that each listed node shares with `node`.
         model_dir: model directory with the graph for `explain` (default: beside the embeddings).
+        synonyms: file with other names of nodes: .csv or .tsv with the columns name and id.
 
     Returns:
         A list with one dict per node, the most similar node first. The keys are rank, cosine,
@@ -40,7 +43,8 @@ def similar_nodes(
         has the keys "stated" and "evidence", see `Explainer.shared`.
 
     Raises:
-        InputError: the file, node, type or graph does not exist, or the node is ambiguous.
+        InputError: the file, node, type or graph does not exist, the node is ambiguous, or the file
+            of synonyms is invalid.
 
     Example:
         >>> from clinical_drug_discovery.lib.similar import similar_nodes
@@ -52,7 +56,7 @@ def similar_nodes(
     if model_dir is not None and not explain:
         raise InputError(f"model_dir (got {model_dir}) can only be used with explain")
     nodes, values = read_embeddings(embeddings)
-    at = find_node(nodes, node)
+    at = find_node(nodes, node, synonyms=read_synonyms(synonyms, nodes))
     found = nearest(nodes, values, at, type=type, top=top)
     if not explain:
         return found
