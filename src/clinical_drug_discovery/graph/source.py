@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..system.errors import InputError, check_at_least
-from .formats.folder import find_files
+from .folder import find_files
 from .formats.plain_file import STDIN
 
 #: One edges file, or several that are read as parts of one graph.

@@ -55,11 +55,14 @@ class Head:
             return tuple(pl.scan_parquet(self.plain, glob=False).collect_schema().names())
         return tuple(self.rows()[0]) if self.lines else ()
 
-    def scan(self, *, has_header: bool = True, separator: str | None = None) -> pl.LazyFrame:
+    def scan(
+        self, *, has_header: bool = True, separator: str | None = None, quoted: bool = True
+    ) -> pl.LazyFrame:
         """Return all rows as a lazy frame, in the order of the file; columns of text are strings.
 
         All columns are read as text: an id is a name even if it looks like a number. Without a
-        header, the columns are column_1, column_2 and so on.
+        header, the columns have the names that polars gives them. If `quoted` is False, a quotation
+        mark is a character like any other.
         """
         if self.is_parquet:
             return pl.scan_parquet(self.plain, glob=False)
@@ -67,6 +70,7 @@ class Head:
             self.plain,
             separator=self.separator if separator is None else separator,
             has_header=has_header,
+            quote_char='"' if quoted else None,
             infer_schema=False,
             glob=False,
         )

@@ -8,7 +8,8 @@ import polars as pl
 
 from ...system.errors import InputError
 from .head import Head
-from .table import COLUMNS, HEADER_ROWS, INDEX, Table
+from .node_table import joined_table, read_nodes, require
+from .table import COLUMNS, HEADER_ROWS, INDEX, NodeRules, Table
 
 _OPTIONAL = ("name", "source")
 _REQUIRED = tuple(name for name in COLUMNS if not name.endswith(_OPTIONAL))
@@ -28,7 +29,7 @@ class PrimeKG:
         """Return True if the header has a name or an id of each node, and is not TxGNN's."""
         return len({*_DISTINCTIVE} & {*head.columns}) >= 2 and "x_idx" not in head.columns
 
-    def tables(self, edges: Head, nodes: Head | None) -> Iterator[Table]:
+    def tables(self, edges: Head, nodes: Head | None, rules: NodeRules) -> Iterator[Table]:
         """Return the table of the file; see `Format.tables`."""
         present = edges.columns
         if missing := [name for name in _REQUIRED if name not in present]:
@@ -56,4 +57,35 @@ class PrimeKG:
             first_row=1 if edges.is_parquet else HEADER_ROWS + 1,
             header={} if edges.is_parquet else {name: name for name in given},
             filled=filled,
+        )
+
+
+class PrimeKGTables:
+    """PrimeKG's `edges.csv` (relation, x_index, y_index) and `nodes.csv` (node_index, ...).
+
+    Names and sources of the nodes may be left out.
+    """
+
+    name = "PrimeKG edges.csv and nodes.csv"
+    has_nodes = True
+
+    def recognizes(self, head: Head) -> bool:
+        """Return True if the header has the numbers of both nodes, and no ids."""
+        return {"relation", *INDEX} <= {*head.columns} and "x_id" not in head.columns
+
+    def tables(self, edges: Head, nodes: Head | None, rules: NodeRules) -> Iterator[Table]:
+        """Return the table of the file; see `Format.tables`."""
+        assert nodes is not None
+        require(edges, ("relation", *INDEX))
+        require(nodes, ("node_index", "node_id", "node_type"))
+        index = pl.col("node_index")
+        columns = {"key": index, "index": index}
+        columns |= {field: pl.col(f"node_{field}") for field in ("id", "type")}
+        given = [field for field in _OPTIONAL if f"node_{field}" in nodes.columns]
+        columns |= {field: pl.col(f"node_{field}") for field in given}
+        columns.setdefault("name", pl.lit(None))
+        columns.setdefault("source", pl.lit(""))
+        table = read_nodes(nodes, rules, columns, nodes.scan())
+        yield from joined_table(
+            self.name, edges, table, ("x_index", "relation", "y_index"), edges.scan()
         )

@@ -42,6 +42,20 @@ class Table:
     #: empty text. If "source" is among them, nodes of two types may have the same id.
     filled: tuple[str, ...] = ()
     hint: str = ""  #: why a field may be missing, such as "the node is not in nodes.csv"
+    #: number of nodes in the list of nodes, if the format has one; nodes without rows are left out
+    num_nodes: int | None = None
+    warnings: tuple[str, ...] = ()  #: texts for the user about the list of nodes
+
+
+@dataclass(frozen=True)
+class NodeRules:
+    """What to do about faults in a list of nodes; see `graph.source.ReadSettings`."""
+
+    on_conflict: str = "error"  #: error or first
+    on_missing: str = "error"  #: error or drop
+
+
+NODE_RULES = NodeRules()  #: stop at the first fault
 
 
 class Format(Protocol):
@@ -58,12 +72,13 @@ class Format(Protocol):
     def recognizes(self, head: Head) -> bool:
         """Return True if the first lines are of this format; never look at the suffix."""
 
-    def tables(self, edges: Head, nodes: Head | None) -> Iterable[Table]:
+    def tables(self, edges: Head, nodes: Head | None, rules: NodeRules) -> Iterable[Table]:
         """Return the rows of one file.
 
         Args:
             edges: a file that this format recognizes.
             nodes: the node table; None if `has_nodes` is False.
+            rules: what to do about faults in the list of nodes, if the format has one.
 
         Raises:
             InputError: the header or the node table is invalid.

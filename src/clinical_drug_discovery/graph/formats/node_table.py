@@ -1,0 +1,194 @@
+"""The nodes of formats that keep them apart from the edges, and their join to the edges.
+
+The table of nodes is held in memory, at about 100 bytes a node. The edges are not: polars joins
+each batch of rows while it reads the file, so memory does not grow with the number of edges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import polars as pl
+
+from ...system.errors import InputError
+from .head import Head
+from .table import HEADER_ROWS, NodeRules, Table
+
+KEY, ROW = "key", "row"  # the text by which edges name a node; the row of a node in its file
+_SHOWN = 10
+_PREFIX = r"^([A-Za-z][A-Za-z0-9.\-]*):."
+#: Labels and Biolink classes that say little about a node, from the most general to the least.
+_GENERAL = (
+    "Node", "Entity", "__Entity__", "NamedThing", "OntologyClass", "ThingWithTaxon",
+    "PhysicalEssenceOrOccurrent", "PhysicalEssence", "Occurrent", "SubjectOfInvestigation",
+    "InformationContentEntity", "Attribute", "BiologicalEntity", "PhysicalEntity",
+    "OrganismalEntity", "ChemicalOrDrugOrTreatment", "ChemicalEntityOrGeneOrGeneProduct",
+    "ChemicalEntityOrProteinOrPolypeptide", "MacromolecularMachineMixin", "GenomicEntity",
+    "EpigenomicEntity", "GeneOrGeneProduct", "GeneProductMixin", "ChemicalEntity",
+    "MolecularEntity", "ChemicalMixture", "MolecularMixture", "NucleicAcidEntity", "Polypeptide",
+    "DiseaseOrPhenotypicFeature", "BiologicalProcessOrActivity", "AnatomicalEntity",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """Distinct nodes, with the columns key, id, type, name, source and perhaps index."""
+
+    frame: pl.DataFrame
+    hint: str  #: why an edge may name a node that is not among them
+    warnings: tuple[str, ...] = ()
+
+    def join(self, edges: pl.LazyFrame, x: pl.Expr, relation: pl.Expr, y: pl.Expr) -> pl.LazyFrame:
+        """Return the edges with all fields of both nodes, in the same order.
+
+        A node that is not in the table keeps its key as its id; its other fields are null.
+        """
+        frame = edges.select(relation=relation, x_key=x, y_key=y)
+        for side in "xy":
+            key, names = f"{side}_key", {n: f"{side}_{n}" for n in self.frame.columns if n != KEY}
+            nodes = self.frame.lazy().rename(names)
+            frame = frame.join(
+                nodes, left_on=key, right_on=KEY, how="left", maintain_order="left"
+            ).with_columns(
+                pl.coalesce(f"{side}_id", pl.col(key).cast(pl.String)).alias(f"{side}_id")
+            )
+        return frame.drop("x_key", "y_key")
+
+
+def read_nodes(
+    head: Head, rules: NodeRules, columns: Mapping[str, pl.Expr], frame: pl.LazyFrame
+) -> Nodes:
+    """Read a table of nodes.
+
+    Args:
+        head: the file, for messages.
+        rules: what to do about rows that lack a field or contradict each other.
+        columns: expressions of key, id, type and name, and optionally of source and index. A null
+            or empty name is replaced by the id, a missing source by the prefix of the id.
+        frame: the rows of the file, in its order; with a column row if they are not all rows.
+
+    Raises:
+        InputError: a row lacks its id or type, or two rows of one node differ.
+    """
+    first = 1 if head.is_parquet else HEADER_ROWS + 1
+    if ROW not in frame.collect_schema().names():
+        frame = frame.with_row_index(ROW, offset=first)
+    table = (
+        frame.select(ROW, *(value.cast(pl.String).alias(name) for name, value in columns.items()))
+        .filter(pl.any_horizontal(pl.exclude(ROW).is_not_null()))  # blank lines
+        .collect(engine="streaming")
+    )
+    return distinct_nodes(head, rules, table)
+
+
+def distinct_nodes(head: Head, rules: NodeRules, table: pl.DataFrame) -> Nodes:
+    """Check a table of nodes and drop repeated rows; see `read_nodes`.
+
+    Args:
+        head: the file, for messages.
+        rules: what to do about rows that lack a field or contradict each other.
+        table: columns row, key, id, type, name, and optionally source and index.
+    """
+    warnings: list[str] = []
+    if "source" not in table.columns:
+        table = table.with_columns(source=prefix_of(pl.col("id")))
+    empty = pl.any_horizontal(pl.col(KEY, "id", "type").cast(pl.String).fill_null("") == "")
+    if len(rows := table.filter(empty)):
+        what = f"{head.path}: {_count(rows, 'node')} without an id or a type"
+        if rules.on_missing == "error":
+            raise InputError(f"{what}: {_rows(rows)} (--on-missing drop leaves them out)")
+        warnings.append(f"{what} left out: {_rows(rows)}")
+        table = table.filter(~empty)
+    nameless = pl.col("name").fill_null("") == ""
+    table = table.with_columns(pl.when(nameless).then("id").otherwise("name").alias("name"))
+    table = table.unique([name for name in table.columns if name != ROW], keep="first")
+    table = table.sort(ROW)
+    repeated = table.filter(pl.col(KEY).is_duplicated())
+    if len(repeated):
+        several = repeated[KEY].n_unique()
+        what = f"{head.path}: {several:,} node{'s' * (several > 1)} in rows that differ"
+        shown = _rows(repeated.sort(KEY, ROW))
+        if rules.on_conflict == "error":
+            raise InputError(f"{what}: {shown} (--on-conflict first keeps each node's first row)")
+        warnings.append(f"{what}, the first row of each is kept: {shown}")
+        table = table.unique(KEY, keep="first", maintain_order=True)
+    same = table.filter(table.select("source", "type", "id").is_duplicated())
+    if len(same):
+        raise InputError(
+            f"{head.path}: {_count(same, 'row')} with the same source, type and id under different "
+            f"keys: {_rows(same.sort('source', 'type', 'id', ROW))}"
+        )
+    hint = f"the node is not in {head.path.name}"
+    return Nodes(table.drop(ROW), hint, tuple(warnings))
+
+
+def prefix_of(id_: pl.Expr) -> pl.Expr:
+    """Return the prefix of a CURIE, such as MONDO of MONDO:0005148, or empty text."""
+    return id_.str.extract(_PREFIX, 1).fill_null("")
+
+
+def most_specific(frame: pl.LazyFrame, column: str, separator: str) -> pl.Expr:
+    """Return the most specific label of each list of labels in a column of text.
+
+    Labels that stand for nearly everything (Entity, NamedThing, ChemicalEntity, ...) count only if
+    a list has no others. Among the others the first label is the type.
+    """
+    labels = pl.col(column).cast(pl.String)
+    texts = frame.select(labels.unique().drop_nulls()).collect().to_series().to_list()
+    chosen = {text: _label(text.split(separator)) for text in texts}
+    return labels.replace_strict(chosen, default=None, return_dtype=pl.String)
+
+
+def _label(labels: list[str]) -> str:
+    names = [label.strip() for label in labels if label.strip()]
+
+    def rank(name: str) -> int:
+        short = name.removeprefix("biolink:")
+        return _GENERAL.index(short) if short in _GENERAL else len(_GENERAL)
+
+    return max(names, key=rank, default="")
+
+
+def joined_table(
+    format_name: str, edges: Head, nodes: Nodes, columns: tuple[str, str, str], frame: pl.LazyFrame
+) -> Iterator[Table]:
+    """Yield the table of an edges file whose columns (x, relation, y) name nodes by their keys."""
+    x, relation, y = columns
+    yield Table(
+        path=edges.path,
+        format=format_name + edges.separator_note,
+        frame=nodes.join(frame, *(pl.col(name).cast(pl.String) for name in columns)),
+        first_row=1 if edges.is_parquet else HEADER_ROWS + 1,
+        header={} if edges.is_parquet else {"x_id": x, "relation": relation, "y_id": y},
+        filled=("name", "source"),
+        hint=nodes.hint,
+        num_nodes=len(nodes.frame),
+        warnings=nodes.warnings,
+    )
+
+
+def require(head: Head, names: tuple[str, ...]) -> None:
+    """Check that a file has some columns, each once.
+
+    Raises:
+        InputError: a column is missing, or the header has it twice.
+    """
+    if missing := [name for name in names if name not in head.columns]:
+        found = ", ".join(repr(name[:40]) for name in head.columns[:15])
+        raise InputError(f"{head.path}: the header lacks {', '.join(missing)}; it has {found}")
+    if twice := [name for name in names if head.columns.count(name) > 1]:
+        raise InputError(f"{head.path}: the header has {', '.join(twice)} more than once")
+
+
+def _count(rows: pl.DataFrame, what: str) -> str:
+    return f"{len(rows):,} {what}{'' if len(rows) == 1 else 's'}"
+
+
+def _rows(rows: pl.DataFrame) -> str:
+    """Return the first rows as text, such as "row 5 (id '7', type 'Gene', name 'GEN7')"."""
+    shown = [
+        f"row {row[ROW]} (id {row['id']!r}, type {row['type']!r}, name {row['name']!r})"
+        for row in rows.head(_SHOWN).iter_rows(named=True)
+    ]
+    return ", ".join(shown) + (", ..." if len(rows) > _SHOWN else "")
