@@ -237,6 +237,19 @@ def test_errors_name_the_parameter_and_the_type() -> None:
         find_node(NODES, "x", type="disease", parameter="disease")
     with pytest.raises(InputError, match=r"^line 2 \(got 'COLD'\) is ambiguous"):
         find_nodes(NODES, [("line 1", "cold"), ("line 2", "COLD")], type="disease")
+    with pytest.raises(InputError, match=r"^node \(got 1234\) must be text"):
+        find_node(NODES, 1234)  # type: ignore[arg-type]
+
+
+def test_names_that_share_only_a_common_word_are_not_suggested() -> None:
+    diseases = [
+        ("MONDO", str(i), "disease", name)
+        for i, name in enumerate(
+            ("Parkinson disease", "Addison disease", "Paget disease", "Huntington disease")
+        )
+    ]
+    with pytest.raises(InputError, match=r"mean MONDO:0 \(disease 'Parkinson disease'\)\?$"):
+        find_node(table(diseases), "Parkinsons diseaze")
 
 
 SYNONYMS = [
@@ -306,7 +319,8 @@ def test_many_are_found_as_each_alone_and_as_by_a_slow_search(type: str | None) 
     }
     graph = table(sorted(nodes))
     parts = [part for node in nodes for part in (*node, f"{node[0]}:{node[1]}") if part]
-    queries = [rng.choice([str.upper, str.lower, str])(rng.choice(parts)) for _ in range(300)]
+    spellings: list[Callable[[str], str]] = [str.upper, str.lower, str.strip]
+    queries = [rng.choice(spellings)(rng.choice(parts)) for _ in range(300)]
     queries += ["MONDO:1", "mondo_23", "gene:1", "NCBIGene:7", "2", "other"]
     expected = {query: slow_search(graph, query, type) for query in queries}
     for query, rows in expected.items():

@@ -15,6 +15,7 @@ from .identifiers import group_members, is_number, normalize_name, parse_identif
 _MAX_CHOICES = 8
 _MAX_SUGGESTIONS = 5
 _LEAST_SIMILARITY = 70  # of 100; "Atorvastain" and "Atorvastatin" have 96
+_LARGEST_GAP = 15  # to the best; names that only share a common word with the query are left out
 
 
 class Synonym(NamedTuple):
@@ -118,6 +119,8 @@ class NodeIndex:
 
     def find(self, query: str, *, parameter: str = "node") -> int:
         """Return the row of the node that a query names; see `find_node`."""
+        if not isinstance(query, str):
+            raise InputError(f"{parameter} (got {query!r}) must be text: a name or an id")
         text = query.strip()
         found = next(filter(None, self._by_rules(text)), []) if text else []
         if len(found) == 1:
@@ -284,4 +287,5 @@ def _nearest(plain: str, names: list[str], *, limit: int = _MAX_SUGGESTIONS) -> 
         )
         for _, score, at in found:
             best[at] = max(best.get(at, 0), factor * score)
-    return sorted(best, key=lambda at: (-best[at], len(names[at]), names[at]))[:limit]
+    good = [at for at, score in best.items() if score >= max(best.values()) - _LARGEST_GAP]
+    return sorted(good, key=lambda at: (-best[at], len(names[at]), names[at]))[:limit]
