@@ -35,8 +35,9 @@ from clinical_drug_discovery.evaluation.rankers import (
     score_by_node,
 )
 from clinical_drug_discovery.evaluation.split import RankingTask, Split, ranking_task
-from clinical_drug_discovery.graph.knowledge_graph import DISEASE, KnowledgeGraph, node_range_of
+from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph, node_range_of
 from clinical_drug_discovery.graph.read import read_graph
+from clinical_drug_discovery.graph.vocabulary import PRIMEKG
 from clinical_drug_discovery.lib._run.start import begin_run
 from clinical_drug_discovery.lib.evaluate import MODELS, SPLITS, settings_of
 from clinical_drug_discovery.models.inference import embed_nodes
@@ -80,7 +81,7 @@ def rankers_of(
     for name, baseline in BASELINES.items():
         yield name, partial(baseline, graph)
     if not arguments.no_paths:
-        first = node_range_of(graph, DISEASE)[0]
+        first = node_range_of(graph, PRIMEKG.disease_type)[0]
         features = MetapathFeatures(graph)
         for name, fit in (("paths", fit_path_ranker), ("paths, boosted", fit_boosted)):
             yield name, partial(score_by_node, fit(features, seed=seed).scores, features, first)

@@ -21,15 +21,13 @@ import numpy as np
 import polars as pl
 
 from clinical_drug_discovery.graph.knowledge_graph import (
-    DISEASE,
-    DRUG,
     EdgeType,
     IntArray,
     KnowledgeGraph,
     node_range_of,
 )
+from clinical_drug_discovery.graph.vocabulary import PRIMEKG
 from clinical_drug_discovery.ranking.bilinear_score import Scores
-from clinical_drug_discovery.ranking.treatments import INDICATION
 
 
 def export_split(place: Path, graph: KnowledgeGraph, diseases: IntArray) -> None:
@@ -39,8 +37,9 @@ def export_split(place: Path, graph: KnowledgeGraph, diseases: IntArray) -> None
     table = pl.DataFrame({name: values.numpy() for name, values in columns.items()})
     table.write_parquet(place / "train.parquet")
     pl.DataFrame({"disease": diseases}).write_parquet(place / "asked.parquet")
-    first, stop = node_range_of(graph, DRUG)
-    forth = graph.edge_types.index(EdgeType(DRUG, INDICATION, DISEASE))
+    first, stop = node_range_of(graph, PRIMEKG.drug_type)
+    indication = EdgeType(PRIMEKG.drug_type, PRIMEKG.indication, PRIMEKG.disease_type)
+    forth = graph.edge_types.index(indication)
     record = {
         "num_nodes": graph.num_nodes,
         "first_drug": first,

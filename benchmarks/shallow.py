@@ -17,15 +17,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clinical_drug_discovery.graph.knowledge_graph import (
-    DISEASE,
-    DRUG,
     EdgeType,
     IntArray,
     KnowledgeGraph,
     node_range_of,
 )
+from clinical_drug_discovery.graph.vocabulary import PRIMEKG
 from clinical_drug_discovery.ranking.bilinear_score import Scores
-from clinical_drug_discovery.ranking.treatments import INDICATION
 from clinical_drug_discovery.training.edge_sampler import divide_equally
 
 BATCH, NEGATIVES = 8192, 1024
@@ -80,8 +78,9 @@ def train_shallow(
     print(
         f"{'ComplEx' if is_complex else 'DistMult'}: {steps} steps in {seconds:.0f} s", flush=True
     )
-    forth = graph.edge_types.index(EdgeType(DRUG, INDICATION, DISEASE))
-    span = node_range_of(graph, DRUG)
+    indication = EdgeType(PRIMEKG.drug_type, PRIMEKG.indication, PRIMEKG.disease_type)
+    forth = graph.edge_types.index(indication)
+    span = node_range_of(graph, PRIMEKG.drug_type)
 
     @torch.no_grad()
     def scores_of(diseases: IntArray) -> Scores:

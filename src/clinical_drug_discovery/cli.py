@@ -145,12 +145,20 @@ def _command(module: str, name: str, show: Callable[[Any], None], trains: bool =
 def _read_evaluate() -> tuple[str, list[Flag]]:
     """Return the summary and flags of `evaluate_model`, with one flag for each setting."""
     summary, flags = read_flags("lib.evaluate", "evaluate_model")
-    parts = {"settings": _evaluation_flags(), "model_settings": _model_flags()}
+    parts = {
+        "settings": _evaluation_flags(),
+        "model_settings": _model_flags(),
+        "vocabulary": _vocabulary_flags(),
+    }
     return summary, [one for flag in flags for one in parts.get(flag.name, [flag])]
 
 
 def _evaluation_flags() -> list[Flag]:
     return read_flags("lib.evaluate", "EvaluationSettings")[1]
+
+
+def _vocabulary_flags() -> list[Flag]:
+    return read_flags("graph.vocabulary", "VocabularyChoice")[1]
 
 
 def _model_flags() -> list[Flag]:
@@ -178,12 +186,17 @@ def _model_flags() -> list[Flag]:
 
 
 def _evaluate(**values: Any) -> Any:
+    from .graph.vocabulary import VocabularyChoice
     from .lib.evaluate import EvaluationSettings, evaluate_model
 
     settings = {flag.name: values.pop(flag.name) for flag in _evaluation_flags()}
     model_settings = {flag.name: values.pop(flag.name) for flag in _model_flags()}
+    words = {flag.name: values.pop(flag.name) for flag in _vocabulary_flags()}
     return evaluate_model(
-        **values, settings=EvaluationSettings(**settings), model_settings=model_settings
+        **values,
+        settings=EvaluationSettings(**settings),
+        model_settings=model_settings,
+        vocabulary=VocabularyChoice(**words),
     )
 
 

@@ -12,7 +12,7 @@ from graphs import Fact, node, read_facts
 
 from clinical_drug_discovery.evaluation.rankers import BASELINES, break_ties, popularity_scores
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph, node_range_of
-from clinical_drug_discovery.ranking.treatments import TREATS
+from clinical_drug_discovery.graph.vocabulary import PRIMEKG
 from clinical_drug_discovery.system.errors import InputError
 
 DRUGS, DISEASES = 15, 25
@@ -46,7 +46,7 @@ def facts(rng: np.random.Generator) -> list[Fact]:
 
 def expected(facts: list[Fact], name: str) -> np.ndarray:
     """Scores of all diseases and drugs, by their ids."""
-    treats = {(y.id, x.id) for x, r, y in facts if r in TREATS}
+    treats = {(y.id, x.id) for x, r, y in facts if r in PRIMEKG.treats}
     near: dict[str, set[str]] = defaultdict(set)
     traits: dict[str, set[tuple[str, str]]] = defaultdict(set)
     for x, r, y in facts:

@@ -10,8 +10,9 @@ from clinical_drug_discovery.evaluation.metrics import Metrics, ranking_metrics
 from clinical_drug_discovery.evaluation.rankers import BASELINES
 from clinical_drug_discovery.evaluation.split import known_drugs, ranking_task, split_pairs
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph, node_range_of
+from clinical_drug_discovery.graph.vocabulary import PRIMEKG
 from clinical_drug_discovery.ranking.bilinear_score import Scores
-from clinical_drug_discovery.ranking.treatments import TREATS, Pairs
+from clinical_drug_discovery.ranking.treatments import Pairs
 from clinical_drug_discovery.system.errors import InputError
 
 
@@ -20,7 +21,7 @@ def facts(rng: np.random.Generator) -> list[Fact]:
     """Drugs that treat diseases under several relations, and related diseases."""
     drugs, diseases = ([node(kind, i) for i in range(20)] for kind in ("drug", "disease"))
     found: set[Fact] = set()
-    for relation in (*TREATS, "contraindication"):
+    for relation in (*PRIMEKG.treats, "contraindication"):
         found |= {(drugs[i], relation, diseases[j]) for i, j in rng.integers(0, 20, (30, 2))}
     found |= {(diseases[i], "disease_disease", diseases[i + 1]) for i in range(19)}
     return sorted(found)
@@ -35,7 +36,7 @@ def test_known_drugs_are_in_the_training_graph_or_held_out(graph: KnowledgeGraph
     wanted = np.zeros_like(whole)
     for src, r, dst in edges:
         kind = graph.edge_types[r]
-        if kind.src_type == "drug" and kind.relation in TREATS:
+        if kind.src_type == "drug" and kind.relation in PRIMEKG.treats:
             wanted[dst - first_disease, src - first_drug] = True
     np.testing.assert_array_equal(whole, wanted)
     np.testing.assert_array_equal(known_drugs(split, diseases[3:9]), wanted[3:9])

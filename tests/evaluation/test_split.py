@@ -21,11 +21,12 @@ from clinical_drug_discovery.evaluation.split import (
 )
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph, without_edges
 from clinical_drug_discovery.graph.read import read_graph
-from clinical_drug_discovery.ranking.treatments import TREATS, Pairs, pairs_of
+from clinical_drug_discovery.graph.vocabulary import PRIMEKG
+from clinical_drug_discovery.ranking.treatments import Pairs, pairs_of
 from clinical_drug_discovery.system.errors import InputError
 
 Triple = tuple[tuple[str, ...], str, tuple[str, ...]]
-BETWEEN = (*TREATS, "contraindication", "off-label use")
+BETWEEN = (*PRIMEKG.treats, "contraindication", "off-label use")
 SPLITS: dict[str, Callable[[KnowledgeGraph, int], Split]] = {
     "pairs": lambda graph, seed: split_pairs(graph, share=0.3, seed=seed),
     "diseases": lambda graph, seed: split_diseases(
@@ -89,7 +90,7 @@ def test_held_out_pairs_are_gone_and_nothing_else(
     assert after == before - gone
     assert len(gone) == split.counts["num_removed_edges"]
     assert {relation for _, relation, _ in gone} == set(BETWEEN)
-    asked = ("indication",) if name == "pairs" else TREATS
+    asked = ("indication",) if name == "pairs" else PRIMEKG.treats
     other = sum(relation not in asked for _, relation, _ in gone)
     assert other == split.counts["num_removed_other_relation_edges"] > 0
     for pair in held_out:  # each is held out for a reason
@@ -237,7 +238,7 @@ def test_what_cannot_be_met(graph: KnowledgeGraph, tmp_path: Path) -> None:
             split_pairs(graph, share=0.5, seed=0, validation_share=wrong_share)
     indication = graph.edge_types.index(("drug", "indication", "disease"))
     without = without_edges(graph, (graph.edge_type == indication).numpy())
-    with pytest.raises(InputError, match="no 'indication'"):
+    with pytest.raises(InputError, match=r"relation indication; .*: contraind"):
         split_pairs(without, share=0.5, seed=0)
     lonely = read_facts(tmp_path, [(node("drug", 0), "indication", node("disease", 0))])
     with pytest.raises(InputError, match="no edges between diseases"):

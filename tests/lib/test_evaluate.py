@@ -176,11 +176,11 @@ def test_what_leaves_nothing_to_learn_is_refused_before_the_training(
     monkeypatch.setattr(module, "settings_of", lambda *_: (trained_with, pytest.fail))
     facts = planted_facts(2, num_drugs=20, num_diseases=12, num_genes=3)
     to_rows(facts).write_csv(tmp_path / "all.csv")
-    renamed = [(x, relation.replace("indication", "palliation"), y) for x, relation, y in facts]
-    to_rows(renamed).write_csv(tmp_path / "palliation.csv")
+    renamed = [(x, relation.replace("indication", "cures"), y) for x, relation, y in facts]
+    to_rows(renamed).write_csv(tmp_path / "cures.csv")
     for name, message in (
         ("all", r"split \(got 'disease'\) holds out every pair"),
-        ("palliation", "the graph lacks the relation 'indication'"),
+        ("cures", r"relation indication or palliation; relations between the two: cures \(see"),
     ):
         edges, output = tmp_path / f"{name}.csv", tmp_path / "out"
         settings = EvaluationSettings("disease", num_diseases=12, min_drugs=1)

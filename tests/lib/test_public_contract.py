@@ -239,6 +239,11 @@ def test_what_cannot_be_done_is_refused_and_leaves_nothing(
         ("hgt", {"similarity_threshold": 1.1}, r"similarity_threshold \(got 1.1\)"),
         ("hgt", {"temperature": 0}, r"temperature \(got 0\) must be a finite .* at least 0.001"),
         ("hgt", {"temperature": 10**400}, r"temperature \(got 1000"),
+        ("hgt", {"disease_gene_relation": "has_gene"}, r"disease_gene_relation \(got 'has_gene'\)"),
+        ("hgt", {"gene_type": "protein"}, r"gene_type \(got 'protein'\) must be a node type"),
+        ("graphsage", {"disease_type": "Disease"}, r"disease_type \(got 'Disease'\).*'disease'\?"),
+        ("graphsage", {"treats": "indication"}, r"treats \(got 'indication'\) must be a list"),
+        ("graphsage", {"treats": ["cures"]}, r"treats \(got 'cures'\) must be a relation between"),
     ],
 )
 def test_what_one_model_alone_refuses(
@@ -266,8 +271,6 @@ def test_the_loss_is_what_the_weight_says(edges: Path, tmp_path: Path, weight: f
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"disease_gene_relation": "has_gene"}, "lacks facts of disease_gene_relation 'has_gene'"),
-        ({"disease_type": "Disease"}, "between disease_type 'Disease'"),
         ({"include_node_types": ["drug", "disease"]}, "gene_type 'gene/protein'"),
         ({"edge_sample_size": 1}, "the contrastive loss lacks negatives"),
     ],

@@ -7,12 +7,8 @@ import pytest
 import torch
 from graphs import Fact, graph_of, node, planted_facts, random_facts
 
-from clinical_drug_discovery.graph.knowledge_graph import (
-    DISEASE,
-    DRUG,
-    KnowledgeGraph,
-    node_range_of,
-)
+from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph, node_range_of
+from clinical_drug_discovery.graph.vocabulary import PRIMEKG
 from clinical_drug_discovery.ranking.calibration import fit_weight
 from clinical_drug_discovery.ranking.propagation import Propagation
 from clinical_drug_discovery.ranking.treatment_decoder import (
@@ -21,6 +17,8 @@ from clinical_drug_discovery.ranking.treatment_decoder import (
     fit_decoders,
     fit_treatment_decoder,
 )
+
+DRUG, DISEASE = PRIMEKG.drug_type, PRIMEKG.disease_type
 
 NONE = np.array([], np.int64)
 

@@ -27,11 +27,11 @@ from clinical_drug_discovery.training.memory_plan import CHUNK_SIZES, GraphSizes
 from clinical_drug_discovery.training.settings import HgtSettings, SageSettings
 
 NODE_TYPES = dict.fromkeys("abc", 30_000) | dict.fromkeys("defg", 10_000)
-SIZES = GraphSizes(NODE_TYPES, {EdgeType(a, "r", b): 200_000 for a in "abcdef" for b in "abcdef"})
-SAGE_SETTINGS = SageSettings(512, 256, 3, 100, 0.01, 10_000, "full", None)
-HGT_SETTINGS = HgtSettings(
-    512, 256, 2, 8, 100, 0.001, 0.5, 1_000, "full", None, 0.1, 0.1, "a", "b", "r"
+SIZES = GraphSizes(
+    NODE_TYPES, {EdgeType(a, "r", b): 200_000 for a in "abcdef" for b in "abcdef"}, NODE_TYPES["a"]
 )
+SAGE_SETTINGS = SageSettings(512, 256, 3, 100, 0.01, 10_000, "full", None)
+HGT_SETTINGS = HgtSettings(512, 256, 2, 8, 100, 0.001, 0.5, 1_000, "full", None, 0.1, 0.1)
 SAGE = Plan(SIZES, SAGE_SETTINGS, KERNELS, chunk_size=4_096)
 HGT = Plan(SIZES, HGT_SETTINGS, KERNELS, num_sharing=500_000, chunk_size=4_096)
 
@@ -84,9 +84,9 @@ def test_the_ranker_counts_where_it_needs_the_most(plan: Plan) -> None:
         fit_plan(large, "8GiB", choose_chunk_size=False)
 
 
-FEWER_NODES = GraphSizes({**NODE_TYPES, "a": 10_000}, SIZES.edge_type_counts)
-FEWER_EDGE_TYPES = GraphSizes(
-    NODE_TYPES, {EdgeType(a, "r", b): 200_000 for a in "abc" for b in "abc"}
+FEWER_NODES = replace(SIZES, node_type_counts={**NODE_TYPES, "a": 10_000})
+FEWER_EDGE_TYPES = replace(
+    SIZES, edge_type_counts={EdgeType(a, "r", b): 200_000 for a in "abc" for b in "abc"}
 )
 
 
@@ -127,7 +127,7 @@ def test_an_endless_sample_needs_no_more_than_all_edges_do(graph: KnowledgeGraph
     sizes = GraphSizes.of(graph)
     assert (sizes.num_nodes, sizes.num_edges) == (graph.num_nodes, graph.num_edges)
     plan = change(
-        HGT, graph=sizes, num_sharing=0, disease_type="disease",
+        HGT, graph=sizes, num_sharing=0,
         edge_sample_size=max(sizes.edge_type_counts.values()),
     )  # fmt: skip
     assert change(plan, edge_sample_size=10**12).bytes_needed() == plan.bytes_needed() < GIB

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ..graph.knowledge_graph import IntArray, KnowledgeGraph, without_edges
 from ..ranking.bilinear_score import Scores
-from ..ranking.treatments import TREATS, Pairs, drug_disease_types, pair_keys, pairs_of
+from ..ranking.treatments import Pairs, drug_disease_types, pair_keys, pairs_of
 from .metrics import filtered_ranks, pair_metrics
 from .split import edges_between
 
@@ -37,7 +37,7 @@ class HeldOutFacts:
 def hold_out_facts(
     graph: KnowledgeGraph, *, share: float, max_facts: int, seed: int
 ) -> tuple[KnowledgeGraph, HeldOutFacts]:
-    """Hold out a few facts of each relation that is not in `treatments.TREATS`.
+    """Hold out a few facts of each relation that does not mean a treatment.
 
     All edges between the two nodes of a held-out fact are removed, whatever their relation.
 
@@ -55,7 +55,7 @@ def hold_out_facts(
     treated = pair_keys(graph, treats.drug, treats.disease)
     edges, kinds = [np.empty((0, 2), np.int64)], [np.empty(0, np.int64)]
     for r, reverse in enumerate(graph.reverse_edge_type):
-        if reverse < r or graph.edge_types[r].relation in TREATS:
+        if reverse < r or graph.edge_types[r].relation in graph.vocabulary.treats:
             continue
         src, dst = graph.src_of(r).numpy(), graph.dst_of(r).numpy()
         eligible = np.ones(len(src), bool) if reverse != r else src < dst
@@ -83,7 +83,7 @@ def held_out_pairs(graph: KnowledgeGraph, pairs: Pairs) -> HeldOutFacts:
     none: IntArray = np.empty(0, np.int64)
     kinds, src, dst = [none], [none], [none]
     for r in drug_disease_types(graph):
-        if graph.edge_types[r].relation in TREATS:
+        if graph.edge_types[r].relation in graph.vocabulary.treats:
             has = graph.has_edges(pairs.drug, np.full(len(pairs), r), pairs.disease)
             drug, disease = pairs.drug[has], pairs.disease[has]
             kinds += [np.full(len(drug), r), np.full(len(drug), graph.reverse_edge_type[r])]

@@ -14,15 +14,14 @@ import numpy.typing as npt
 from scipy.sparse import csr_array, hstack
 
 from ..graph.adjacency import Floats, adjacency_between
-from ..graph.knowledge_graph import DISEASE, DRUG, IntArray, KnowledgeGraph, node_range_of
+from ..graph.knowledge_graph import IntArray, KnowledgeGraph, node_range_of
 from ..ranking.bilinear_score import GnnScores, Scores
 from ..ranking.drug_ranker import fit_drug_ranker
 from ..ranking.metapath_features import MetapathFeatures
-from ..ranking.treatments import INDICATION, TREATS
 
 Baseline = Callable[[KnowledgeGraph, IntArray], Floats]
 _MAX_HOPS, _DAMPING = 3, 0.5  # see `relatives_scores`
-_TRAIT_TYPES = ("effect/phenotype", "gene/protein")  # node types that `shared_scores` compares
+_PHENOTYPE = "effect/phenotype"  # node type that `shared_scores` compares, as well as genes
 _ABSENT = ("disease_phenotype_negative",)  # relations which state that a phenotype is absent
 
 
@@ -33,7 +32,7 @@ def popularity_scores(graph: KnowledgeGraph, diseases: IntArray) -> Floats:
 
 def degree_scores(graph: KnowledgeGraph, diseases: IntArray) -> Floats:
     """Score each drug by the number of its edges of all types; all rows of scores are equal."""
-    first, stop = node_range_of(graph, DRUG)
+    first, stop = node_range_of(graph, graph.vocabulary.drug_type)
     return _repeat(graph.degree[first:stop].numpy(), len(diseases))
 
 
@@ -43,8 +42,9 @@ def relatives_scores(graph: KnowledgeGraph, diseases: IntArray) -> Floats:
     score = sum over h = 1, 2, 3 of 0.5^h * (number of diseases at distance h that the drug treats).
     The distance counts edges between diseases. A disease without such edges has scores of 0.
     """
-    related, treats = adjacency_between(graph, DISEASE, DISEASE), _treatments(graph)
-    n, start = len(diseases), diseases - node_range_of(graph, DISEASE)[0]
+    disease = graph.vocabulary.disease_type
+    related, treats = adjacency_between(graph, disease, disease), _treatments(graph)
+    n, start = len(diseases), diseases - node_range_of(graph, disease)[0]
     entries = (np.ones(n, np.float32), start, np.arange(n + 1))
     seen = frontier = csr_array(entries, shape=(n, related.shape[0]))
     scores = np.zeros((n, treats.shape[1]), np.float32)
@@ -68,7 +68,7 @@ def shared_scores(graph: KnowledgeGraph, diseases: IntArray) -> Floats:
     """
     treats, traits = _treatments(graph), _trait_vectors(graph)
     treated = np.flatnonzero(np.diff(treats.indptr))
-    rows = diseases - node_range_of(graph, DISEASE)[0]
+    rows = diseases - node_range_of(graph, graph.vocabulary.disease_type)[0]
     cosine = (traits[rows] @ traits[treated].T).tocoo()
     i, j = cosine.coords
     cosine.data[rows[i] == treated[j]] = 0  # the disease itself
@@ -114,16 +114,19 @@ BASELINES: dict[str, Baseline] = {
 
 def _treatments(graph: KnowledgeGraph) -> csr_array:
     """Return a 0/1 matrix, shape (diseases, drugs): 1 if the drug treats the disease."""
-    return adjacency_between(graph, DISEASE, DRUG, TREATS)
+    words = graph.vocabulary
+    return adjacency_between(graph, words.disease_type, words.drug_type, words.treats)
 
 
 def _trait_vectors(graph: KnowledgeGraph) -> csr_array:
     """Return the vectors of `shared_scores`, one row per disease, scaled to length 1 (or 0)."""
     relations = set(graph.relations) - set(_ABSENT)
-    first, stop = node_range_of(graph, DISEASE)
+    disease = graph.vocabulary.disease_type
+    first, stop = node_range_of(graph, disease)
     parts = [csr_array((stop - first, 0), dtype=np.float32)]
-    kinds = [kind for kind in _TRAIT_TYPES if kind in graph.node_type_names]
-    parts += [adjacency_between(graph, DISEASE, kind, relations) for kind in kinds]
+    types = (_PHENOTYPE, graph.vocabulary.gene_type)
+    kinds = [kind for kind in types if kind in graph.node_type_names]
+    parts += [adjacency_between(graph, disease, kind, relations) for kind in kinds]
     traits = csr_array(hstack(parts, format="csr"))
     num_with_any = max(np.count_nonzero(np.diff(traits.indptr)), 1)
     num_with = np.bincount(traits.indices, minlength=1)
@@ -160,8 +163,11 @@ def drug_rankers(
     Raises:
         InputError: the graph lacks drugs, diseases, or a drug that treats a disease.
     """
-    drugs, first_disease = node_range_of(graph, DRUG), node_range_of(graph, DISEASE)[0]
-    indication = graph.relations.index(INDICATION)
+    words = graph.vocabulary
+    drugs, first_disease = (
+        node_range_of(graph, words.drug_type), node_range_of(graph, words.disease_type)[0]
+    )  # fmt: skip
+    indication = graph.relations.index(words.indication)
     yield "gnn", lambda diseases: gnn(diseases, indication, drugs)
 
     ranker = fit_drug_ranker(graph, gnn=gnn, seed=seed)

@@ -13,15 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..graph.adjacency import adjacency_between
-from ..graph.knowledge_graph import (
-    DISEASE,
-    DRUG,
-    IntArray,
-    KnowledgeGraph,
-    node_range_of,
-    without_edges,
-)
-from ..ranking.treatments import INDICATION, TREATS, Pairs, pairs_of
+from ..graph.knowledge_graph import IntArray, KnowledgeGraph, node_range_of, without_edges
+from ..ranking.treatments import Pairs, lacks_treatments, pairs_of
 from ..system.errors import InputError, check_at_least
 
 
@@ -51,9 +44,8 @@ def split_pairs(
     Raises:
         InputError: the graph lacks indications, or a fraction is invalid.
     """
-    pairs = pairs_of(graph, (INDICATION,))
-    if not len(pairs):
-        raise InputError(f"the graph contains no {INDICATION!r} edges between drugs and diseases")
+    indication = (graph.vocabulary.indication,)
+    pairs = _treatment_pairs(graph, indication)
     number = round(share * len(pairs)) if 0 < share < 1 else 0
     if not 0 < number < len(pairs):
         raise InputError(
@@ -64,7 +56,7 @@ def split_pairs(
     group = np.full(len(pairs), -1)
     group[rng.choice(len(pairs), number, replace=False)] = np.arange(number)
     chosen = group >= 0
-    return _hold_out(graph, pairs.select(chosen), group[chosen], validation_share, (INDICATION,))
+    return _hold_out(graph, pairs.select(chosen), group[chosen], validation_share, indication)
 
 
 def split_diseases(
@@ -93,7 +85,7 @@ def split_diseases(
     check_at_least("min_drugs", min_drugs, 1)
     if max_drugs < min_drugs:
         raise InputError(f"max_drugs (got {max_drugs}) must be at least min_drugs ({min_drugs})")
-    pairs = pairs_of(graph)
+    pairs = _treatment_pairs(graph, graph.vocabulary.treats)
     diseases, num_drugs = np.unique(pairs.disease, return_counts=True)
     eligible = diseases[(num_drugs >= min_drugs) & (num_drugs <= max_drugs)]
     if not 0 < num_diseases <= len(eligible):
@@ -141,7 +133,7 @@ def split_areas(
     check_at_least("min_drugs", min_drugs, 1)
     check_at_least("max_hops", max_hops, 1)
     check_at_least("max_diseases", max_diseases, 1)
-    pairs = pairs_of(graph)
+    pairs = _treatment_pairs(graph, graph.vocabulary.treats)
     diseases, num_drugs = np.unique(pairs.disease, return_counts=True)
     centres = np.random.default_rng(seed).permutation(diseases[num_drugs >= min_drugs])
     areas = _disease_areas(graph, centres, num_areas, max_hops, max_diseases)
@@ -164,7 +156,17 @@ def _hold_out_diseases(
         group_of_node[diseases] = number
     group = group_of_node[pairs.disease]
     chosen = group >= 0
-    return _hold_out(graph, pairs.select(chosen), group[chosen], validation_share, TREATS)
+    return _hold_out(
+        graph, pairs.select(chosen), group[chosen], validation_share, graph.vocabulary.treats
+    )
+
+
+def _treatment_pairs(graph: KnowledgeGraph, relations: tuple[str, ...]) -> Pairs:
+    """Return the drug-disease pairs of `relations`; refuse a graph that has none."""
+    pairs = pairs_of(graph, relations)
+    if not len(pairs):
+        raise InputError(lacks_treatments(graph, relations))
+    return pairs
 
 
 def _hold_out(
@@ -174,10 +176,11 @@ def _hold_out(
     validation_share: float,
     relations: tuple[str, ...],
 ) -> Split:
-    """Remove all edges between the two nodes of each of K pairs, which `relations` join.
+    """Hold out K pairs: remove all edges between the two nodes of each pair.
 
     `group`, shape (K,), has the random group number of each pair. The first groups are used for
-    validation. Removed edges of relations outside `relations` are also counted separately.
+    validation. `relations` made these nodes a pair; removed edges of other relations are
+    counted separately.
     """
     if not 0 <= validation_share < 1:
         raise InputError(
@@ -223,8 +226,8 @@ def _disease_areas(
 
     The areas are disjoint. The node numbers of an area are in the order of their distances.
     """
-    first, _ = node_range_of(graph, DISEASE)
-    related = adjacency_between(graph, DISEASE, DISEASE)
+    first, _ = node_range_of(graph, graph.vocabulary.disease_type)
+    related = adjacency_between(graph, *[graph.vocabulary.disease_type] * 2)
     if not related.nnz:
         raise InputError("the graph contains no edges between diseases; split 'area' needs them")
     taken = np.zeros(related.shape[0], bool)
@@ -290,7 +293,7 @@ def ranking_task(split: Split, pairs: Pairs) -> RankingTask:
         raise InputError("pairs (got none) must hold at least 1 held-out pair to find")
     diseases = pairs.diseases
     row = np.searchsorted(diseases, pairs.disease)
-    candidate = pairs.drug - node_range_of(split.graph, DRUG)[0]
+    candidate = pairs.drug - node_range_of(split.graph, split.graph.vocabulary.drug_type)[0]
     return RankingTask(diseases, known_drugs(split, diseases), row, candidate)
 
 
@@ -304,7 +307,7 @@ def known_drugs(split: Split, diseases: IntArray) -> npt.NDArray[np.bool_]:
     Returns:
         shape (n, number of drugs), True for drugs that treat the disease.
     """
-    first, stop = node_range_of(split.graph, DRUG)
+    first, stop = node_range_of(split.graph, split.graph.vocabulary.drug_type)
     known = np.zeros((len(diseases), stop - first), bool)
     for pairs in (pairs_of(split.graph), split.held_out):
         found = pairs.select(np.isin(pairs.disease, diseases))

@@ -16,6 +16,7 @@ import torch
 
 from ..system.errors import InputError
 from .knowledge_graph import EdgeType, IntArray, KnowledgeGraph, ReadReport
+from .vocabulary import recognize_vocabulary
 
 Keys = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
@@ -178,7 +179,7 @@ def build_graph(
             f"the graph has {len(codes):,} edge types (source type, relation, target type); "
             f"at most {_MAX_EDGE_TYPES:,} are allowed"
         )
-    # Sorting one integer per edge is several times faster than a lexsort of three columns.
+    # Sorting one integer per edge is faster than a lexsort of three columns.
     bits = node_bits(nodes.height)
     key = (np.cumsum(present) - 1)[edge_type]
     del edge_type
@@ -190,27 +191,30 @@ def build_graph(
     edge_src = (key & ((1 << bits) - 1)).astype(np.int32)
     key >>= bits  # (edge type, target)
     type_ptr = np.searchsorted(node_type, np.arange(num_types + 1))
-    # For each edge type, the keys (edge type, target) of all n nodes of its target type, then the
-    # key after the last one.
+    # For each edge type, the keys of all nodes of its target type, then the key after the last one.
     starts = [
         (r << bits) + np.arange(type_ptr[code % num_types], type_ptr[code % num_types + 1] + 1)
         for r, code in enumerate(codes.tolist())
     ]
+    edge_types = tuple(
+        EdgeType(
+            type_names[code // (num_types * num_relations)],
+            relation_names[code // num_types % num_relations],
+            type_names[code % num_types],
+        )
+        for code in codes.tolist()
+    )
+    edge_type_ptr = np.searchsorted(key, np.arange(len(codes) + 1) << bits)
+    counts = dict(zip(edge_types, np.diff(edge_type_ptr).tolist(), strict=True))
     return KnowledgeGraph(
         node_type=torch.from_numpy(node_type.astype(np.int32)),
         src=torch.from_numpy(edge_src),
         indptr=torch.from_numpy(np.searchsorted(key, np.concatenate(starts))),
-        edge_type_ptr=torch.from_numpy(np.searchsorted(key, np.arange(len(codes) + 1) << bits)),
+        edge_type_ptr=torch.from_numpy(edge_type_ptr),
         type_ptr=torch.from_numpy(type_ptr),
         node_type_names=type_names,
-        edge_types=tuple(
-            EdgeType(
-                type_names[code // (num_types * num_relations)],
-                relation_names[code // num_types % num_relations],
-                type_names[code % num_types],
-            )
-            for code in codes.tolist()
-        ),
+        edge_types=edge_types,
         nodes=nodes,
         report=report,
+        vocabulary=recognize_vocabulary(counts),
     )

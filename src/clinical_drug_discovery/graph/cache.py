@@ -31,9 +31,10 @@ from ..system.files import (
 )
 from .knowledge_graph import EdgeType, KnowledgeGraph, ReadReport
 from .read import check_edges_file, check_filters, read_graph
+from .vocabulary import Vocabulary
 
 #: Increase this number whenever a code change gives a new graph or edge order for the same file.
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 SUFFIX = ".graph"
 _TABLE = ".arrow"  # end of the name of a tensor that holds the bytes of a table
 # A file that changes twice within 2 s may keep its time stamps, because some file systems (FAT)
@@ -197,7 +198,8 @@ def save_graph(path: Path, graph: KnowledgeGraph, about: Mapping[str, Any]) -> N
             value.write_ipc(buffer)
             tensors[field.name + _TABLE] = torch.frombuffer(buffer.getbuffer(), dtype=torch.uint8)
         else:
-            record[field.name] = asdict(value) if isinstance(value, ReadReport) else value
+            is_record = isinstance(value, ReadReport | Vocabulary)
+            record[field.name] = asdict(value) if is_record else value
     save_checksummed(path, FORMAT_VERSION, {"graph": record, "about": about}, tensors)
 
 
@@ -222,5 +224,12 @@ def load_graph(path: Path) -> tuple[KnowledgeGraph, dict[str, Any]]:
         "node_type_names": tuple(values["node_type_names"]),
         "edge_types": tuple(EdgeType(*row) for row in values["edge_types"]),
         "report": ReadReport(**values["report"]),
+        "vocabulary": _vocabulary(values["vocabulary"]),
     }
     return KnowledgeGraph(**values), record["about"]
+
+
+def _vocabulary(record: Mapping[str, Any]) -> Vocabulary:
+    """Return the words from a JSON record, which has lists instead of tuples."""
+    words: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in record.items()}
+    return Vocabulary(**words)

@@ -21,9 +21,8 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from ..system.errors import InputError
+from .vocabulary import Vocabulary, VocabularyChoice, recognize_vocabulary
 
-#: The node types that drug ranking needs, as PrimeKG names them.
-DRUG, DISEASE = "drug", "disease"
 IntArray = npt.NDArray[np.integer]
 
 
@@ -88,6 +87,7 @@ class KnowledgeGraph:
     edge_types: tuple[EdgeType, ...]  #: sorted
     nodes: pl.DataFrame  #: columns node_index, node_id, node_type, node_name, node_source
     report: ReadReport
+    vocabulary: Vocabulary  #: the node types and relations that drug ranking needs
 
     @property
     def num_nodes(self) -> int:
@@ -280,6 +280,12 @@ def without_edges(graph: KnowledgeGraph, removed: npt.NDArray[np.bool_]) -> Know
         indptr=torch.from_numpy(kept[graph.indptr.numpy()]),
         edge_type_ptr=torch.from_numpy(kept[graph.edge_type_ptr.numpy()]),
     )
+
+
+def with_vocabulary(graph: KnowledgeGraph, choice: VocabularyChoice) -> KnowledgeGraph:
+    """Return the graph with the words that a user has chosen; see `recognize_vocabulary`."""
+    counts = dict(zip(graph.edge_types, graph.edge_type_counts.tolist(), strict=True))
+    return replace(graph, vocabulary=recognize_vocabulary(counts, choice))
 
 
 def node_range_of(graph: KnowledgeGraph, node_type: str) -> tuple[int, int]:

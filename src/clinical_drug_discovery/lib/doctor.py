@@ -122,7 +122,7 @@ def plan_models(
     import torch
 
     from ..graph.cache import read_cached
-    from ..training.disease_pairs import most_sharing_pairs
+    from ..training.disease_pairs import compared_by_genes, most_sharing_pairs
     from ..training.memory_plan import GraphSizes, plan_for
 
     target = choose_device(None).device if device is None else torch.device(device)
@@ -130,7 +130,7 @@ def plan_models(
     sizes = GraphSizes.of(graph)
     sage_settings, hgt_settings = _all_default_settings()
     sage, hgt = (plan_for(sizes, settings, target) for settings in (sage_settings, hgt_settings))
-    num_sharing = most_sharing_pairs(graph, **hgt_settings.shared_neighbors)
+    num_sharing = most_sharing_pairs(graph, **compared_by_genes(graph))
     return {
         "graphsage": {"device": target.type, **_fit(sage, memory_budget)},
         "hgt": {

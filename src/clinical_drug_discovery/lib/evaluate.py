@@ -29,11 +29,12 @@ from ..evaluation.split import (
     split_diseases,
     split_pairs,
 )
-from ..graph.knowledge_graph import DRUG, KnowledgeGraph, node_range_of
+from ..graph.knowledge_graph import KnowledgeGraph, node_range_of
+from ..graph.vocabulary import VocabularyChoice
 from ..models.inference import embed_nodes
 from ..ranking.bilinear_score import GnnScores
 from ..ranking.drug_ranker import rank_fit_bytes
-from ..ranking.treatments import INDICATION, pairs_of
+from ..ranking.treatments import lacks_treatments, pairs_of
 from ..system.errors import InputError, check_at_least, check_between
 from ..system.files import atomic_path, check_writable
 from ..system.machine import GIB, one_thread, peak_memory_bytes
@@ -97,6 +98,7 @@ def evaluate_model(
     model: str,
     settings: EvaluationSettings,
     model_settings: Mapping[str, Any] | None = None,
+    vocabulary: VocabularyChoice | None = None,
     seed: int = 0,
     device: str | None = None,
     memory_budget: str | int | None = None,
@@ -116,6 +118,7 @@ def evaluate_model(
         settings: the pairs and facts to hold out.
         model_settings: settings of the model by name, such as `{"num_epochs": 50}`. Settings that
             are missing or None have the defaults of `cdd embed`.
+        vocabulary: the graph's names for drugs, diseases and treatments (default: recognized).
         seed: seed of the split, the initial weights, all sampling and the bootstrap.
         device: cuda, mps or cpu; by default the first of these that is available.
         memory_budget: maximum memory of training, such as 4GiB (default: 70% of the free memory).
@@ -139,8 +142,10 @@ def evaluate_model(
     """
     make_split, split_settings = _split_of(settings)
     trained_with, train = settings_of(model, model_settings or {})
+    words = vocabulary or VocabularyChoice()
+    words.check()
     run = _start(edges_csv, output_dir, device, trained_with.learning_rate, chunk_size, seed)
-    graph = read_edges(run, None, None, cache, cache_dir)
+    graph = read_edges(run, words, None, None, cache, cache_dir)
     num_edges = graph.num_edges
     split, facts, num_leaks = _hold_out(run, graph, make_split, settings, seed)
     graph = split.graph  # frees the memory of the whole graph
@@ -174,7 +179,7 @@ def evaluate_model(
 
 def _counts(split: Split, num_edges: int) -> dict[str, Any]:
     """Return the sizes of the whole graph and of the training graph, for the report."""
-    first_drug, stop_drug = node_range_of(split.graph, DRUG)
+    first_drug, stop_drug = node_range_of(split.graph, split.graph.vocabulary.drug_type)
     return {
         "num_nodes": split.graph.num_nodes,
         "num_edges": num_edges,
@@ -301,11 +306,8 @@ def _hold_out(
 
 def _check_learnable(graph: KnowledgeGraph, split: str) -> None:
     """Check that the training graph still has drugs that treat a disease."""
-    if INDICATION not in graph.relations:
-        raise InputError(
-            f"the graph lacks the relation {INDICATION!r}, which ranking needs; "
-            f"its relations are {', '.join(graph.relations)}"
-        )
+    if graph.vocabulary.indication not in graph.relations:
+        raise InputError(lacks_treatments(graph))
     if not len(pairs_of(graph)):
         raise InputError(
             f"split (got {split!r}) holds out every pair of a drug and a disease that the drug "

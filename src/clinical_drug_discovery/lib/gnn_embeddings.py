@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..graph.vocabulary import VocabularyChoice
 from ..models.inference import embed_nodes
 from ..ranking.drug_ranker import rank_fit_bytes
 from ..system.machine import one_thread
@@ -30,6 +31,10 @@ def generate_gnn_embeddings(
     *,
     training: str = "full",
     subgraph_size: int | None = None,
+    drug_type: str | None = None,
+    disease_type: str | None = None,
+    treats: Sequence[str] | None = None,
+    contraindicates: Sequence[str] | None = None,
     limit_nodes: int | None = None,
     include_node_types: Sequence[str] | None = None,
     seed: int = 0,
@@ -64,6 +69,12 @@ def generate_gnn_embeddings(
             sampled: each step uses a subgraph around the positives, without the positives' edges.
         subgraph_size: only for training sampled: number of nodes in each subgraph (default 20,000).
             An epoch has num_nodes / subgraph_size steps.
+        drug_type: node type of the drugs (default: recognized, if the graph has the words of
+            PrimeKG, OptimusKG, Hetionet, DRKG or Biolink).
+        disease_type: node type of the diseases.
+        treats: relations between drugs and diseases that mean a treatment; the first one means a
+            recorded indication.
+        contraindicates: relations between drugs and diseases that mean a contraindication.
         limit_nodes: keep at most this many nodes: of each node type those with the most edges.
         include_node_types: keep only nodes of these types.
         seed: seed of the initial weights and of all sampling.
@@ -101,10 +112,17 @@ def generate_gnn_embeddings(
         subgraph_size=subgraph_size,
     )
     settings.check()
+    words = VocabularyChoice(
+        drug_type=drug_type,
+        disease_type=disease_type,
+        treats=treats,
+        contraindicates=contraindicates,
+    )
+    words.check()
     run = start_run(
         edges_csv, output_csv, model_dir, device, learning_rate, chunk_size=chunk_size, seed=seed
     )
-    graph = read_edges(run, include_node_types, limit_nodes, cache, cache_dir)
+    graph = read_edges(run, words, include_node_types, limit_nodes, cache, cache_dir)
     rank_fit = rank_fit_bytes(graph) if ranker else 0
     plan = plan_training(run, graph, settings, memory_budget, chunk_size, rank_fit)
     compile_kernels(run, plan.backend)

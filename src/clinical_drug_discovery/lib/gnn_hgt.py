@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..graph.vocabulary import VocabularyChoice
 from ..models.inference import embed_nodes
 from ..ranking.drug_ranker import rank_fit_bytes
 from ..system.machine import one_thread
@@ -34,9 +35,12 @@ def generate_hgt_embeddings(
     subgraph_size: int | None = None,
     similarity_threshold: float = 0.1,
     temperature: float = 0.1,
-    disease_type: str = "disease",
-    gene_type: str = "gene/protein",
-    disease_gene_relation: str = "disease_protein",
+    drug_type: str | None = None,
+    disease_type: str | None = None,
+    treats: Sequence[str] | None = None,
+    contraindicates: Sequence[str] | None = None,
+    gene_type: str | None = None,
+    disease_gene_relation: str | None = None,
     limit_nodes: int | None = None,
     include_node_types: Sequence[str] | None = None,
     seed: int = 0,
@@ -81,7 +85,12 @@ def generate_hgt_embeddings(
         similarity_threshold: two diseases are similar if the Jaccard index of their sets of genes
             is at least this number, above 0 and at most 1.
         temperature: divisor of the cosines in the contrastive loss; at least 0.001.
-        disease_type: node type of the diseases in the contrastive loss.
+        drug_type: node type of the drugs (default: recognized, if the graph has the words of
+            PrimeKG, OptimusKG, Hetionet, DRKG or Biolink).
+        disease_type: node type of the diseases, also in the contrastive loss.
+        treats: relations between drugs and diseases that mean a treatment; the first one means a
+            recorded indication.
+        contraindicates: relations between drugs and diseases that mean a contraindication.
         gene_type: node type of the genes by which diseases are compared.
         disease_gene_relation: relation between disease_type and gene_type.
         limit_nodes: keep at most this many nodes: of each node type those with the most edges.
@@ -123,15 +132,21 @@ def generate_hgt_embeddings(
         subgraph_size=subgraph_size,
         similarity_threshold=similarity_threshold,
         temperature=temperature,
+    )
+    settings.check()
+    words = VocabularyChoice(
+        drug_type=drug_type,
         disease_type=disease_type,
+        treats=treats,
+        contraindicates=contraindicates,
         gene_type=gene_type,
         disease_gene_relation=disease_gene_relation,
     )
-    settings.check()
+    words.check()
     run = start_run(
         edges_csv, output_csv, model_dir, device, learning_rate, chunk_size=chunk_size, seed=seed
     )
-    graph = read_edges(run, include_node_types, limit_nodes, cache, cache_dir)
+    graph = read_edges(run, words, include_node_types, limit_nodes, cache, cache_dir)
     rank_fit = rank_fit_bytes(graph) if ranker else 0
     plan = plan_training(run, graph, settings, memory_budget, chunk_size, rank_fit)
     compile_kernels(run, plan.backend)

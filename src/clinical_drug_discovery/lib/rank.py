@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ..graph.knowledge_graph import DISEASE, DRUG, IntArray, KnowledgeGraph, node_range_of
+from ..graph.knowledge_graph import IntArray, KnowledgeGraph, node_range_of
 from ..graph.node_lookup import Synonym, find_node, find_nodes
 from ..graph.synonyms import read_synonyms
 from ..models.embeddings_file import check_table_output, write_tables
@@ -86,9 +86,8 @@ def rank_drugs(
             f"top (got {top}) must be at most {ranking.drugs.height}, the number of drugs"
         )
     if disease is not None:
-        found = find_node(
-            ranking.diseases, disease, type=DISEASE, parameter="disease", synonyms=names
-        )
+        kind = ranking.graph.vocabulary.disease_type
+        found = find_node(ranking.diseases, disease, type=kind, parameter="disease", synonyms=names)
         asked = np.array([found])
         rows = ranking.table(asked, top, include_known).to_dicts()
         for row in rows:  # further digits are not meaningful
@@ -151,7 +150,8 @@ class Ranking:
                 "version of the package computes; run cdd embed again"
             )
         drugs, diseases = (
-            graph.nodes[slice(*node_range_of(graph, name))] for name in (DRUG, DISEASE)
+            graph.nodes[slice(*node_range_of(graph, name))]
+            for name in (graph.vocabulary.drug_type, graph.vocabulary.disease_type)
         )
         return Ranking(graph, features, ranker, drugs, diseases)
 
@@ -177,7 +177,9 @@ class Ranking:
             raise InputError(f"diseases (got {diseases}) is empty")
         queries = [(f"diseases, line {i} of {diseases}", lines[i - 1]) for i in numbers]
         seen: dict[int, int] = {}
-        found = find_nodes(self.diseases, queries, type=DISEASE, synonyms=synonyms)
+        found = find_nodes(
+            self.diseases, queries, type=self.graph.vocabulary.disease_type, synonyms=synonyms
+        )
         for number, (where, line), row in zip(numbers, queries, found, strict=True):
             if row in seen:
                 raise InputError(f"{where} (got {line!r}) is the same disease as line {seen[row]}")
@@ -207,9 +209,10 @@ class Ranking:
     def explained(self, disease: int, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return the rows of one disease, extended by the evidence for each drug."""
         explainer = Explainer(self.graph)
-        disease += node_range_of(self.graph, DISEASE)[0]
+        words = self.graph.vocabulary
+        disease += node_range_of(self.graph, words.disease_type)[0]
         indices = self.drugs["node_index"].to_list()
-        drugs = dict(zip(indices, range(*node_range_of(self.graph, DRUG)), strict=True))
+        drugs = dict(zip(indices, range(*node_range_of(self.graph, words.drug_type)), strict=True))
         return [row | explainer.drug_for_disease(drugs[row["drug_index"]], disease) for row in rows]
 
 

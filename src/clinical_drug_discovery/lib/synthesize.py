@@ -21,8 +21,8 @@ import numpy.typing as npt
 import polars as pl
 from polars.io.plugins import register_io_source
 
-from ..graph.knowledge_graph import DISEASE, DRUG
 from ..graph.read import SUFFIXES
+from ..graph.vocabulary import PRIMEKG
 from ..system.errors import InputError, check_at_least, check_between
 from ..system.files import atomic_path, check_writable
 
@@ -30,7 +30,7 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 #: A function that samples one neighbor of each node; -1 if the node is -1 or without neighbors.
 Hop = Callable[[Ints], Ints]
-
+DRUG, DISEASE = PRIMEKG.drug_type, PRIMEKG.disease_type
 INDICATION_NOISE = 0.1  # fraction of the indications that do not follow the mechanism
 MIN_NODES = 10  # minimum number of nodes of each type, at any scale
 MAX_SCALE = 64.0

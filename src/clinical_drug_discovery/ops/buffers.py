@@ -21,7 +21,8 @@ from torch import Tensor
 _LEAST_BYTES = 8 << 20  # bytes; torch allocates smaller buffers, and the C heap reuses them
 _STEP = 2 << 20  # bytes; sizes are multiples of it, so that similar batches share buffers
 _MOST_SPARE = 1.125  # largest ratio of a reused buffer's size to the requested size
-#: Most bytes of kept buffers. Three times as many saved no time and raised the peak by 3%.
+#: Largest total size of the kept buffers. Three times this size saved no time and raised the
+#: peak memory by 3%.
 MOST_IDLE_BYTES = 64 << 20
 _NUMPY = {torch.float32: np.float32, torch.float64: np.float64, torch.bfloat16: np.uint16}
 Block = npt.NDArray[np.uint8]

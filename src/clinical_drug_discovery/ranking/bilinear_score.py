@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from ..graph.adjacency import Floats
-from ..graph.knowledge_graph import DISEASE, DRUG, EdgeType, IntArray, KnowledgeGraph, node_range_of
+from ..graph.knowledge_graph import EdgeType, IntArray, KnowledgeGraph, node_range_of
 from ..models.layers import DistMult
-from .treatments import TREATS
 
 Scores = npt.NDArray[np.floating]
 _NO_PAIRS, _NO_SCORES = torch.zeros(0, dtype=torch.int64), torch.zeros(0)
@@ -99,10 +98,11 @@ class GnnScores:
         return np.asarray((weighted @ self.embeddings[slice(*candidates)].T).numpy())
 
     def of_treatments(self, graph: KnowledgeGraph) -> BilinearScore:
-        """Return all drug-disease scores for the relation of `TREATS` with the most edges."""
+        """Return all drug-disease scores for the treating relation with the most edges."""
+        words = graph.vocabulary
+        ends = (words.drug_type, words.disease_type)
         counts = dict(zip(graph.edge_types, graph.edge_type_counts.tolist(), strict=True))
-        relation = max(TREATS, key=lambda name: counts.get(EdgeType(DRUG, name, DISEASE), 0))
-        drugs, diseases = (
-            self.embeddings[slice(*node_range_of(graph, kind))] for kind in (DRUG, DISEASE)
-        )
+        kinds = {name: EdgeType(ends[0], name, ends[1]) for name in words.treats}
+        relation = max(kinds, key=lambda name: counts.get(kinds[name], 0))
+        drugs, diseases = (self.embeddings[slice(*node_range_of(graph, kind))] for kind in ends)
         return BilinearScore(drugs, diseases * self._weight[graph.relations.index(relation)])

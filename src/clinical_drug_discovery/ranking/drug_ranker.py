@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..graph.adjacency import Floats
-from ..graph.knowledge_graph import DISEASE, DRUG, EdgeType, IntArray, KnowledgeGraph, node_range_of
+from ..graph.knowledge_graph import EdgeType, IntArray, KnowledgeGraph, node_range_of
 from ..system.errors import InputError
 from .bilinear_score import BilinearScore, GnnScores
 from .calibration import Calibration, ImputedScore, fit_calibration, fit_imputed_score, fit_weight
@@ -27,7 +27,7 @@ from .metapath_features import MetapathFeatures
 from .path_ranker import PathRanker, fit_path_ranker
 from .propagation import MAX_EDGES
 from .treatment_decoder import DIM, MAX_DISEASES, NUM_STEPS, fit_decoders
-from .treatments import TREATS, treatments
+from .treatments import treatments
 
 # The fitted weight of the treatment decoder is multiplied by this factor. The decoder was not
 # trained on the left-out diseases, but it starts from embeddings of a GNN that was. So the fit
@@ -159,7 +159,7 @@ def fit_drug_ranker(
 
     treatment_decoder, gnn_decoder, decoded, decoded_unknown, lifts = None, None, None, None, None
     if gnn is not None:
-        drugs = gnn.embeddings[slice(*node_range_of(graph, DRUG))]
+        drugs = gnn.embeddings[slice(*node_range_of(graph, graph.vocabulary.drug_type))]
         decoders = fit_decoders(graph, drugs, left_out=paths.left_out, asked=asked, seed=seed)
         decoded, decoded_unknown = decoders.with_known, decoders.without_known
         treatment_decoder, gnn_decoder = decoders.score, gnn.of_treatments(graph)
@@ -201,23 +201,25 @@ def rank_fit_bytes(graph: KnowledgeGraph) -> int:
     Args:
         graph: on the CPU.
     """
-    known = [k for k in graph.edge_types if k in {EdgeType(DRUG, r, DISEASE) for r in TREATS}]
+    drug, disease = graph.vocabulary.drug_type, graph.vocabulary.disease_type
+    treats = {EdgeType(drug, relation, disease) for relation in graph.vocabulary.treats}
+    known = [kind for kind in graph.edge_types if kind in treats]
     if not known:
         return 0
     num_pairs = int(sum(_degrees(graph, k).sum() for k in known))
-    num_drugs, num_diseases = _size(graph, DRUG), _size(graph, DISEASE)
+    num_drugs, num_diseases = _size(graph, drug), _size(graph, disease)
     treated = int(np.count_nonzero(sum(_degrees(graph, k.reverse) for k in known)))
-    drugs, diseases = (_path_entries(graph, kind) for kind in (DRUG, DISEASE))
+    drugs, diseases = (_path_entries(graph, kind) for kind in (drug, disease))
     matrices = 4 * sum(drugs.values()) + 3 * sum(diseases.values())
-    within = [k for k in graph.edge_types if k.src_type == k.dst_type == DISEASE]
+    within = [k for k in graph.edge_types if k.src_type == k.dst_type == disease]
     for kind in within:
         third = _neighbor_sum(graph, kind, _neighbor_sum(graph, kind, _degrees(graph, kind)))
         matrices += min(float(third.sum()), num_diseases**2)
     connecting = sum(meet(a, b) for a in drugs for b in diseases)
-    of_drugs = len(drugs) + 1 + 2 * sum(k.src_type == k.dst_type == DRUG for k in graph.edge_types)
+    of_drugs = len(drugs) + 1 + 2 * sum(k.src_type == k.dst_type == drug for k in graph.edge_types)
     of_diseases = len(diseases) + 1 + 4 * len(within)
     num_base = connecting + 3 * of_diseases + 2 * of_drugs
-    num_base += len(steps_from(graph.edge_types, DRUG)) + 4
+    num_base += len(steps_from(graph, drug)) + 4
     fraction = min(1.0, MAX_EXAMPLES / max(treated, 1))
     candidates = min(num_drugs, NUM_HARD + NUM_EASY)
     examples = 2 * candidates * fraction * (treated * num_base + num_pairs * (of_drugs + 5))
@@ -233,21 +235,22 @@ def _decoder_bytes(graph: KnowledgeGraph) -> int:
     steps, the sum of: 4 N C (L + 8) for one array of vectors per step and eight more; six arrays
     with the scores of one training step; and the sparse matrices in both directions.
     """
-    near = [k for k in graph.edge_types if {k.src_type, k.dst_type} & {DRUG, DISEASE}]
+    ends = {graph.vocabulary.drug_type, graph.vocabulary.disease_type}
+    near = [k for k in graph.edge_types if {k.src_type, k.dst_type} & ends]
     counts = dict(zip(graph.edge_types, graph.edge_type_counts.tolist(), strict=True))
     types = {t for k in near for t in (k.src_type, k.dst_type)}
     vectors = 4 * DIM * (NUM_STEPS + 8) * sum(_size(graph, t) for t in types)
     edges = 2 * _ENTRY * sum(counts[k] for k in near if counts[k] <= MAX_EDGES)
-    return int(vectors + edges + 6 * 4 * MAX_DISEASES * _size(graph, DRUG))
+    return int(vectors + edges + 6 * 4 * MAX_DISEASES * _size(graph, graph.vocabulary.drug_type))
 
 
 def _path_entries(graph: KnowledgeGraph, start: str) -> dict[Metapath, float]:
     """Return an upper bound of the number of nonzeros of each matrix in `path_counts`."""
     entries: dict[Metapath, float] = {}
-    for first in steps_from(graph.edge_types, start):
+    for first in steps_from(graph, start):
         degrees = _degrees(graph, first.reverse)
         entries[(first,)] = float(degrees.sum())
-        for second in steps_from(graph.edge_types, first.dst_type):
+        for second in steps_from(graph, first.dst_type):
             most = _size(graph, start) * _size(graph, second.dst_type)
             entries[first, second] = min(float(degrees @ _degrees(graph, second)), most)
     return entries

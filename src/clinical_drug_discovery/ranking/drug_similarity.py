@@ -17,7 +17,7 @@ import scipy.sparse
 from scipy.sparse import csr_array
 
 from ..graph.adjacency import Floats, adjacency, damped, ones, power, rare_columns, scale, unit_rows
-from ..graph.knowledge_graph import DISEASE, DRUG, EdgeType, IntArray, KnowledgeGraph
+from ..graph.knowledge_graph import EdgeType, IntArray, KnowledgeGraph
 
 # Factor per step of a random walk; number of steps. Eight steps rank better than three: the drugs
 # of a distantly related disease are better evidence than none.
@@ -63,10 +63,10 @@ def path_counts(graph: KnowledgeGraph, start: str) -> dict[Metapath, csr_array]:
         One matrix of counts per metapath, shape (nodes of `start`, nodes of the end's type).
     """
     counts: dict[Metapath, csr_array] = {}
-    for first in steps_from(graph.edge_types, start):
+    for first in steps_from(graph, start):
         one = damped(adjacency(graph, first))
         counts[(first,)] = one
-        for second in steps_from(graph.edge_types, first.dst_type):
+        for second in steps_from(graph, first.dst_type):
             counts[(first, second)] = csr_array(one @ damped(adjacency(graph, second)))
     return counts
 
@@ -107,7 +107,7 @@ def similarities(
         one, shared = damped(matrix), rare_columns(matrix)
         found.append(Similarity(metapath_name([kind]), one, identity))
         found.append(Similarity(metapath_name([kind] * 2), shared, shared))
-        if node_type == DISEASE:
+        if node_type == graph.vocabulary.disease_type:
             found.append(Similarity(metapath_name([kind] * 3), csr_array(one @ one), one))
     return found
 
@@ -148,10 +148,10 @@ def _relations_within(graph: KnowledgeGraph, node_type: str) -> list[EdgeType]:
     return [kind for kind in graph.edge_types if kind.src_type == kind.dst_type == node_type]
 
 
-def steps_from(edge_types: Sequence[EdgeType], start: str) -> list[EdgeType]:
+def steps_from(graph: KnowledgeGraph, start: str) -> list[EdgeType]:
     """Return the edge types out of a node type, except those to drugs and diseases."""
-    ends = (DRUG, DISEASE)
-    return [k for k in edge_types if k.src_type == start and k.dst_type not in ends]
+    ends = (graph.vocabulary.drug_type, graph.vocabulary.disease_type)
+    return [k for k in graph.edge_types if k.src_type == start and k.dst_type not in ends]
 
 
 def meet(a: Metapath, b: Metapath) -> bool:

@@ -18,9 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..graph.adjacency import DAMPING
-from ..graph.knowledge_graph import DISEASE, DRUG, EdgeType, IntArray, KnowledgeGraph
+from ..graph.knowledge_graph import EdgeType, IntArray, KnowledgeGraph
 from .drug_similarity import Metapath, reverse_metapath, steps_from
-from .treatments import TREATS
 
 #: The kinds of evidence, from the most to the least convincing.
 KINDS = ("mechanism", "similar drug", "related disease", "side effect")
@@ -37,7 +36,7 @@ class Explainer:
     """Find the best paths between two nodes of a graph, and describe them."""
 
     def __init__(self, graph: KnowledgeGraph) -> None:
-        self._graph = graph
+        self._graph, self._words = graph, graph.vocabulary
         self._kinds = [k for k in graph.edge_types if k.relation not in _NEGATIVE]
         self._search = PathSearch(graph)
         self._paths_from = cache(self._search.paths_from)
@@ -73,34 +72,38 @@ class Explainer:
 
     def _drug_metapaths(self) -> Iterable[tuple[str, Metapath, Metapath]]:
         """Yield a kind of evidence, and metapaths from drug and disease to the same node type."""
-        of_drug, of_disease = (steps_from(self._kinds, name) for name in (DRUG, DISEASE))
+        drug, disease = self._words.drug_type, self._words.disease_type
+        of_drug, of_disease = self._steps_from(drug), self._steps_from(disease)
         for a, b in product(of_drug, of_disease):
             kind = "side effect" if a.relation == "drug_effect" else "mechanism"
             if a.dst_type == b.dst_type:
                 yield kind, (a,), (b,)
             for c in self._kinds:
-                if c.src_type != a.dst_type or c.dst_type in (DRUG, DISEASE) or kind != "mechanism":
+                if c.src_type != a.dst_type or c.dst_type in (drug, disease) or kind != "mechanism":
                     continue
                 if c.dst_type == b.dst_type:
                     yield kind, (a, c), (b,)
                 same = EdgeType(b.dst_type, c.relation, c.dst_type)
                 if same in self._kinds and a.dst_type == b.dst_type and c.dst_type != c.src_type:
                     yield kind, (a, c), (b, same)
-        for last in self._kinds:
-            if last.relation in TREATS and (last.src_type, last.dst_type) == (DISEASE, DRUG):
-                yield from (("similar drug", a, (last,)) for a in self._to_same_type(DRUG))
-            if last.relation in TREATS and (last.src_type, last.dst_type) == (DRUG, DISEASE):
-                yield from (("related disease", (last,), b) for b in self._to_same_type(DISEASE))
+        for last in (kind for kind in self._kinds if kind.relation in self._words.treats):
+            if (last.src_type, last.dst_type) == (disease, drug):
+                yield from (("similar drug", a, (last,)) for a in self._to_same_type(drug))
+            if (last.src_type, last.dst_type) == (drug, disease):
+                yield from (("related disease", (last,), b) for b in self._to_same_type(disease))
 
     def _to_same_type(self, node_type: str) -> Iterable[Metapath]:
         """Yield the metapaths from a type to itself: a relation, or through a shared neighbor."""
         for kind in self._kinds:
             if kind.src_type == kind.dst_type == node_type:
                 yield (kind,)
-                if node_type == DISEASE:
+                if node_type == self._words.disease_type:
                     yield (kind, kind)
-        for kind in steps_from(self._kinds, node_type):
+        for kind in self._steps_from(node_type):
             yield (kind, kind.reverse)
+
+    def _steps_from(self, node_type: str) -> list[EdgeType]:
+        return [k for k in steps_from(self._graph, node_type) if k.relation not in _NEGATIVE]
 
     def _best(
         self, start: int, end: int, kind: str, metapaths: Iterable[tuple[Metapath, Metapath]]

@@ -6,8 +6,8 @@ types, through other diseases that the drug treats, through other drugs that tre
 
 All features follow one rule: **the features of a pair do not depend on edges between the drug and
 the disease of this pair.** Paths through other diseases do not visit the disease of the pair, and
-degrees do not count the edges of the pair. Paths through known drugs of the disease always lead to
-a different drug. The features thus do not reveal whether their own pair is known, and
+degrees do not count the edges of the pair. A path from a known drug of the disease never
+leads back to this same drug. The features thus do not reveal whether their own pair is known, and
 cross-validation does not have to compute them again. In training, a known drug to be predicted must
 not affect the features of other drugs either: see `co_indicated_features_without`.
 """
@@ -21,7 +21,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from ..graph.adjacency import Floats, adjacency, power, scale
-from ..graph.knowledge_graph import DISEASE, DRUG, IntArray, KnowledgeGraph
+from ..graph.knowledge_graph import IntArray, KnowledgeGraph
 from .drug_similarity import (
     Similarity,
     connecting_metapaths,
@@ -31,7 +31,7 @@ from .drug_similarity import (
     stem_vectors,
     word_vectors,
 )
-from .treatments import TREATS, drug_disease_matrices, treatments
+from .treatments import drug_disease_matrices, treatments
 
 _FEW_DISEASES = 4  # `_products` is used only for more diseases than this in one call
 _MAX_PRODUCT_BYTES = 2**28  # `_products` is not used if it would take more bytes than this
@@ -67,21 +67,23 @@ class MetapathFeatures:
         #: shape (T,), the diseases with a known drug, ascending
         self.treated = np.flatnonzero(self.known.sum(axis=0))
         self._known_by_disease = csr_array(self.known.T)
-        self._others = {r: m for r, m in matrices.items() if r not in TREATS and m.nnz}
+        treats = graph.vocabulary.treats
+        self._others = {r: m for r, m in matrices.items() if r not in treats and m.nnz}
+        drug, disease = graph.vocabulary.drug_type, graph.vocabulary.disease_type
         self._for_many = for_many
-        drugs, diseases = path_counts(graph, DRUG), path_counts(graph, DISEASE)
+        drugs, diseases = path_counts(graph, drug), path_counts(graph, disease)
         self._connecting = connecting_metapaths(drugs, diseases)
-        stems, words = stem_vectors(_names(graph, DRUG)), word_vectors(_names(graph, DISEASE))
+        stems, words = stem_vectors(_names(graph, drug)), word_vectors(_names(graph, disease))
         by_stem = Similarity("drug - name shares stem - drug", stems, stems)
         by_word = Similarity("disease - shares words - disease", words, words)
-        self._drug_similarities = [*similarities(graph, DRUG, drugs), by_stem]
-        self._disease_similarities = [*similarities(graph, DISEASE, diseases), by_word]
-        self._drug_degrees = _degrees(graph, DRUG, DISEASE)
-        self._disease_degrees = _degrees(graph, DISEASE, DRUG)
-        self._walks = random_walks(graph, DISEASE, self.treated)
+        self._drug_similarities = [*similarities(graph, drug, drugs), by_stem]
+        self._disease_similarities = [*similarities(graph, disease, diseases), by_word]
+        self._drug_degrees = _degrees(graph, drug, disease)
+        self._disease_degrees = _degrees(graph, disease, drug)
+        self._walks = random_walks(graph, disease, self.treated)
         self._disease_similarity_names = [s.name for s in self._disease_similarities]
         self._disease_similarity_names += [name for name, _ in self._walks]
-        # Shape (D, T). Entries stay 1: a drug with many indications should have larger features.
+        # Shape (D, T). Entries are 1, not damped: many indications give larger features.
         self._treats = csr_array(self.known[:, self.treated])
         self._treats_t = csr_array(self._treats.T)
         self._num_indications = np.diff(self.known.indptr)
@@ -236,8 +238,8 @@ class MetapathFeatures:
     def _products(self) -> list[tuple[IntArray, Floats]]:
         """The product similarity @ `_treats` for each drug similarity; 0.16 GB in total on PrimeKG.
 
-        Each item has the drugs with a nonzero row, and their rows as columns of a matrix with shape
-        (T, number of these drugs). The similarity of a drug to itself counts as 0.
+        Each item has the drugs whose row of the product is not 0, and the transpose of these rows,
+        shape (T, number of these drugs). The similarity of a drug to itself counts as 0.
         """
         found: list[tuple[IntArray, Floats]] = []
         for similarity in self._drug_similarities:
@@ -284,7 +286,11 @@ class MetapathFeatures:
             yield np.ascontiguousarray((total - treated * similarity.diagonal[:, None]).T)
 
     def _similarity_to_treated(self, diseases: IntArray) -> list[Floats]:
-        """Return similarities and walk visits of n diseases to treated diseases, each (n, T)."""
+        """Return one array (n, T) for each disease similarity and each random walk.
+
+        The array has the similarity of each of n diseases to each treated disease, or the expected
+        visits of walks from the treated disease to the disease.
+        """
         pairs = zip(self._disease_similarities, self._right_treated, strict=True)
         blocks = [(similarity.left[diseases] @ right_t).toarray() for similarity, right_t in pairs]
         blocks += [np.ascontiguousarray(visits[:, diseases].T) for _, visits in self._walks]

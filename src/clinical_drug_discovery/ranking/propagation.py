@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..graph.adjacency import Floats, adjacency, power, scale
-from ..graph.knowledge_graph import DISEASE, DRUG, EdgeType, IntArray, KnowledgeGraph
-from .treatments import TREATS, drug_disease_matrices, treatments
+from ..graph.knowledge_graph import EdgeType, IntArray, KnowledgeGraph
+from .treatments import drug_disease_matrices, treatments
 
 #: Edge types with more edges are not used, except those between drugs and diseases. In PrimeKG this
 #: leaves out drug interactions: with them, a step takes 50% longer, for the same ranking quality.
@@ -62,15 +62,17 @@ class Propagation:
         self.disease: IntArray = np.repeat(
             np.arange(self.num_diseases), np.diff(by_disease.indptr)
         ).astype(np.int64)
+        words = graph.vocabulary
+        self._ends = (words.drug_type, words.disease_type)
         matrices = drug_disease_matrices(graph, None)
-        others = [csr_array(m.T) for r, m in matrices.items() if r not in TREATS and m.nnz]
-        self._between = [by_disease, *others]  # all relations of TREATS in one matrix
+        others = [csr_array(m.T) for r, m in matrices.items() if r not in words.treats and m.nnz]
+        self._between = [by_disease, *others]  # all treating relations in one matrix
         self._known_at = [self._positions(matrix) for matrix in self._between]
         self._fixed = _fixed_adjacencies(graph)
         ends = [(a.src_type, a.dst_type) for a in self._fixed]
-        ends += [(DRUG, DISEASE), (DISEASE, DRUG)] * len(self._between)
+        ends += [self._ends, self._ends[::-1]] * len(self._between)
         self.node_types = sorted({node_type for pair in ends for node_type in pair})
-        self._needed = _needed_types(ends, num_steps)
+        self._needed = _needed_types(*self._ends, ends, num_steps)
         self.num_steps, self.num_edge_types = num_steps, len(ends)
 
     def adjacencies(self, hidden: Mask | None = None) -> list[NormalizedAdjacency]:
@@ -85,8 +87,9 @@ class Propagation:
                 left = csr_array(parts, shape=matrix.shape, copy=True)  # eliminate_zeros changes it
                 left.eliminate_zeros()
             forward, backward = _normalize(left)
-            found.append(NormalizedAdjacency(DRUG, DISEASE, forward, backward))
-            found.append(NormalizedAdjacency(DISEASE, DRUG, backward, forward))
+            drug, disease = self._ends
+            found.append(NormalizedAdjacency(drug, disease, forward, backward))
+            found.append(NormalizedAdjacency(disease, drug, backward, forward))
         return found
 
     def propagate(
@@ -107,7 +110,7 @@ class Propagation:
         Returns:
             Shape (diseases, C), one vector per disease.
         """
-        vectors: dict[str, Tensor] = {DRUG: x}
+        vectors: dict[str, Tensor] = {self._ends[0]: x}
         for step, needed in enumerate(self._needed):
             after = {
                 t: vector * self_weights[step, self.node_types.index(t)]
@@ -120,7 +123,7 @@ class Propagation:
                     before = after.get(adjacency_.dst_type)
                     after[adjacency_.dst_type] = message if before is None else before + message
             vectors = after
-        return vectors[DISEASE]
+        return vectors[self._ends[1]]
 
     def _positions(self, matrix: csr_array) -> IntArray:
         """Return the index of each entry (disease, drug) among the known pairs; -1: not known."""
@@ -133,7 +136,7 @@ class Propagation:
 
 def _fixed_adjacencies(graph: KnowledgeGraph) -> list[NormalizedAdjacency]:
     """Build the matrices of edge types that touch drugs or diseases, but do not join the two."""
-    ends = {DRUG, DISEASE}
+    ends = {graph.vocabulary.drug_type, graph.vocabulary.disease_type}
     matrices: dict[EdgeType, Tensor] = {}
     for r, kind in enumerate(graph.edge_types):
         pair, backward = {kind.src_type, kind.dst_type}, kind.reverse
@@ -168,9 +171,11 @@ def _to_torch(matrix: csr_array) -> Tensor:
         )
 
 
-def _needed_types(ends: list[tuple[str, str]], num_steps: int) -> list[set[str]]:
+def _needed_types(
+    drug: str, disease: str, ends: list[tuple[str, str]], num_steps: int
+) -> list[set[str]]:
     """Return for each step the node types that lie on a path from drugs to diseases."""
-    reached, needed = [{DRUG}], [{DISEASE}]
+    reached, needed = [{drug}], [{disease}]
     for _ in range(num_steps):
         reached.append(reached[-1] | {dst for src, dst in ends if src in reached[-1]})
         needed.append(needed[-1] | {src for src, dst in ends if dst in needed[-1]})

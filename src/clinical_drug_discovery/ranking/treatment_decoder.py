@@ -32,7 +32,8 @@ MAX_DISEASES = 512  #: limit of diseases in a training step, for graphs with ver
 # fraction of pairs that are hidden in the second group.
 _HIDE_ALL, _HIDE_PART, _PART = 0.15, 0.3, 0.3
 _DROPOUT = 0.3  # fraction of the channels of diseases that a training step drops
-_FIRST_STD, _FIRST_WEIGHT, _FACTOR = 0.1, 1 / 3, 5.0  # initial values: map; edge weights; factor
+_FIRST_STD, _FIRST_WEIGHT = 0.1, 1 / 3  # initial standard deviation of the map; edge weights
+_FACTOR = 5.0  # constant that multiplies the learned factor, which starts at 1
 _DISCOUNT = 0.3  # the loss of a disease with k hidden drugs has the weight k^(1 - 0.3)
 _LEARNING_RATE, _WARM_UP_STEPS = 0.02, 10
 _ROUNDS = 10  # known pairs are scored in ten rounds; each round hides a different tenth

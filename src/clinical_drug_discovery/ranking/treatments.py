@@ -13,11 +13,8 @@ import numpy.typing as npt
 from scipy.sparse import csr_array
 
 from ..graph.adjacency import adjacency, adjacency_between
-from ..graph.knowledge_graph import DISEASE, DRUG, IntArray, KnowledgeGraph, edges_of
+from ..graph.knowledge_graph import IntArray, KnowledgeGraph, edges_of
 from ..system.errors import InputError
-
-INDICATION = "indication"
-TREATS = (INDICATION, "palliation")  #: relations that mean that a drug helps against a disease
 
 
 @dataclass(frozen=True)
@@ -42,12 +39,15 @@ class Pairs:
 
 def drug_disease_types(graph: KnowledgeGraph) -> list[int]:
     """Return the edge types from drugs to diseases, as indices into `graph.edge_types`."""
+    words = graph.vocabulary
+    ends = (words.drug_type, words.disease_type)
     kinds = enumerate(graph.edge_types)
-    return [r for r, kind in kinds if (kind.src_type, kind.dst_type) == (DRUG, DISEASE)]
+    return [r for r, kind in kinds if (kind.src_type, kind.dst_type) == ends]
 
 
-def pairs_of(graph: KnowledgeGraph, relations: Collection[str] = TREATS) -> Pairs:
-    """Return the distinct drug-disease pairs of `relations`; the graph may lack some of these."""
+def pairs_of(graph: KnowledgeGraph, relations: Collection[str] | None = None) -> Pairs:
+    """Return the distinct drug-disease pairs of `relations` (default: those that treat)."""
+    relations = graph.vocabulary.treats if relations is None else relations
     kinds = [r for r in drug_disease_types(graph) if graph.edge_types[r].relation in relations]
     distinct = np.unique(pair_keys(graph, *edges_of(graph, kinds)))
     return Pairs(drug=distinct % graph.num_nodes, disease=distinct // graph.num_nodes)
@@ -71,13 +71,24 @@ def treatments(graph: KnowledgeGraph, hidden: IntArray | None = None) -> csr_arr
     Raises:
         InputError: the graph lacks drugs, diseases, or drugs that treat a disease.
     """
-    known = _without(adjacency_between(graph, DRUG, DISEASE, TREATS), hidden)
+    words = graph.vocabulary
+    joined = adjacency_between(graph, words.drug_type, words.disease_type, words.treats)
+    known = _without(joined, hidden)
     if not known.nnz:
-        raise InputError(
-            f"the graph contains no edges between {DRUG} and {DISEASE} with the relation "
-            f"{' or '.join(TREATS)}"
-        )
+        raise InputError(lacks_treatments(graph))
     return known
+
+
+def lacks_treatments(graph: KnowledgeGraph, relations: Collection[str] | None = None) -> str:
+    """Return the message that the graph lacks edges of `relations` (default: those that treat)."""
+    words, counts = graph.vocabulary, graph.edge_type_counts
+    present = sorted({graph.edge_types[r].relation for r in drug_disease_types(graph) if counts[r]})
+    others = f"relations between the two: {', '.join(present)}" if present else "nothing joins them"
+    return (
+        f"the graph contains no edges between {words.drug_type} and {words.disease_type} with the "
+        f"relation {' or '.join(relations or words.treats)}; {others} (see the parameters "
+        "drug_type, disease_type and treats)"
+    )
 
 
 def drug_disease_matrices(graph: KnowledgeGraph, hidden: IntArray | None) -> dict[str, csr_array]:

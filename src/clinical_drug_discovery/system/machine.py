@@ -1,4 +1,4 @@
-"""Memory of the process and the GPU (peak, free, budget), and one thread for small work.
+"""Memory of the process and the GPU (peak, free, budget), and small work on one thread.
 
 On Apple silicon the GPU uses the main memory of the machine. A CUDA card has separate memory.
 """

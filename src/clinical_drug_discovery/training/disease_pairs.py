@@ -26,6 +26,16 @@ _HELD_OUT_FRACTION = 0.1  # held-out nodes / nodes that share a neighbor with an
 _ROUNDS = 16  # largest number of attempts to draw a node without common neighbors
 
 
+def compared_by_genes(graph: KnowledgeGraph) -> dict[str, str]:
+    """Return the arguments of `shared_neighbor_jaccard` that compare diseases by their genes."""
+    words = graph.vocabulary
+    return {
+        "node_type": words.disease_type,
+        "neighbor_type": words.gene_type,
+        "relation": words.disease_gene_relation,
+    }
+
+
 def shared_neighbor_jaccard(
     graph: KnowledgeGraph, *, node_type: str, neighbor_type: str, relation: str
 ) -> scipy.sparse.csr_array | None:

@@ -24,7 +24,7 @@ from ..system.errors import DoesNotFitError, InputError
 from ..system.machine import GIB, limit_memory, parse_memory, peak_memory_bytes
 from ..system.progress import Run
 from .batches import max_positives
-from .disease_pairs import most_sharing_pairs
+from .disease_pairs import compared_by_genes, most_sharing_pairs
 from .edge_sampler import NUM_CANDIDATES, divide_equally
 from .settings import FULL, SAMPLED, SUBGRAPH_SIZE, HgtSettings, SageSettings, Settings
 
@@ -45,13 +45,14 @@ class GraphSizes:
 
     node_type_counts: Mapping[str, int]
     edge_type_counts: Mapping[EdgeType, int]
+    num_diseases: int = 0  #: number of nodes of the disease type
 
     @staticmethod
     def of(graph: KnowledgeGraph) -> GraphSizes:
         """Return the sizes of `graph`."""
         nodes = dict(zip(graph.node_type_names, graph.type_ptr.diff().tolist(), strict=True))
         edges = dict(zip(graph.edge_types, graph.edge_type_counts.tolist(), strict=True))
-        return GraphSizes(nodes, edges)
+        return GraphSizes(nodes, edges, nodes.get(graph.vocabulary.disease_type, 0))
 
     @property
     def num_nodes(self) -> int:
@@ -141,8 +142,7 @@ class Plan:
         settings = self.settings
         if isinstance(settings, SageSettings) or not settings.contrastive_weight:
             return 0
-        num_diseases = self.graph.node_type_counts.get(settings.disease_type, 0)
-        return min(-(-settings.edge_sample_size // self.num_steps), num_diseases)
+        return min(-(-settings.edge_sample_size // self.num_steps), self.graph.num_diseases)
 
     @property
     def num_rows(self) -> int:
@@ -192,7 +192,7 @@ def plan_training(
     _check_subgraph_size(plan)
     plan = replace(plan, chunk_size=chunk_size or plan.chunk_size, rank_fit=rank_fit)
     if isinstance(settings, HgtSettings):
-        sharing = most_sharing_pairs(graph, **settings.shared_neighbors)
+        sharing = most_sharing_pairs(graph, **compared_by_genes(graph))
         plan = replace(plan, num_sharing=sharing)
     plan = fit_plan(plan, memory_budget, choose_chunk_size=chunk_size is None)
     if memory_budget is not None:

@@ -53,9 +53,6 @@ class HgtSettings:
     subgraph_size: int | None
     similarity_threshold: float
     temperature: float
-    disease_type: str
-    gene_type: str
-    disease_gene_relation: str
 
     def check(self) -> None:
         """Check every setting.
@@ -74,15 +71,6 @@ class HgtSettings:
         check_between("contrastive_weight", self.contrastive_weight, 0, 1, low_allowed=True)
         check_between("similarity_threshold", self.similarity_threshold, 0, 1)
         check_between("temperature", self.temperature, 0.001, math.inf, low_allowed=True)
-
-    @property
-    def shared_neighbors(self) -> dict[str, str]:
-        """Arguments of `shared_neighbor_jaccard`: the node types and the relation to compare by."""
-        return {
-            "node_type": self.disease_type,
-            "neighbor_type": self.gene_type,
-            "relation": self.disease_gene_relation,
-        }
 
 
 Settings = SageSettings | HgtSettings

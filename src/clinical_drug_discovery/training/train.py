@@ -23,7 +23,7 @@ from ..system.errors import InputError
 from ..system.machine import empty_cache
 from ..system.progress import Run
 from .batches import FullBatch, HostBatch, SubgraphBatches, make_batches
-from .disease_pairs import PairBatch, PairSampler, shared_neighbor_jaccard
+from .disease_pairs import PairBatch, PairSampler, compared_by_genes, shared_neighbor_jaccard
 from .edge_sampler import EdgeSampler
 from .losses import contrastive_loss, link_prediction_loss
 from .memory_plan import Plan
@@ -251,7 +251,7 @@ def _similar_diseases(
     run: Run, graph: KnowledgeGraph, settings: HgtSettings, seed: int
 ) -> PairSampler | None:
     """Return the pairs of similar diseases; if the graph lacks the edges, warn and return None."""
-    names, threshold = settings.shared_neighbors, settings.similarity_threshold
+    names, threshold = compared_by_genes(graph), settings.similarity_threshold
     jaccard = shared_neighbor_jaccard(graph, **names)
     if jaccard is None:
         run.warn(

@@ -84,6 +84,7 @@ def write_results(
     parameters = {
         "model": plan.settings.model,
         **asdict(plan.settings),
+        **asdict(graph.vocabulary),
         "limit_nodes": limit_nodes,
         "include_node_types": include_node_types and list(include_node_types),
         "seed": seed,

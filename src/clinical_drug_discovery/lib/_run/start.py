@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ...graph.cache import cache_path, read_cached
-from ...graph.knowledge_graph import KnowledgeGraph
+from ...graph.knowledge_graph import KnowledgeGraph, with_vocabulary
 from ...graph.read import read_graph
+from ...graph.vocabulary import VocabularyChoice
 from ...models.embeddings_file import check_output, output_files
 from ...system.devices import choose_device
 from ...system.errors import InputError, check_at_least
@@ -76,6 +77,7 @@ def begin_run(
 
 def read_edges(
     run: Run,
+    words: VocabularyChoice,
     include_node_types: Sequence[str] | None,
     limit_nodes: int | None,
     cache: bool,
@@ -85,6 +87,7 @@ def read_edges(
 
     Args:
         run: provides the path of the edges file; receives the time and warnings.
+        words: the node types and relations that the user has named.
         include_node_types: see `read_graph`.
         limit_nodes: see `read_graph`.
         cache: True: read the cache, or write it after reading the edges file.
@@ -113,4 +116,6 @@ def read_edges(
         f"Read {graph.num_nodes:,} nodes and {graph.num_edges:,} edges of {len(graph.relations)} "
         f"relations in {run.seconds['seconds_read']:.1f} s: {graph.report.spelling}"
     )
+    graph = with_vocabulary(graph, words)
+    run.progress.milestone(f"Vocabulary: {graph.vocabulary}")
     return graph

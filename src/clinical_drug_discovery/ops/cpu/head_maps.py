@@ -71,14 +71,14 @@ def _in_pairs(rows: Tensor) -> bool:
 
 
 @numba.njit(parallel=True, cache=True, nogil=True, fastmath=FAST)
-def _map(nodes, heads, matrix, out, accumulate):  # type: ignore[no-untyped-def]  # numba infers its types  # s0 to s5, because arrays cannot hold vectors
+def _map(nodes, heads, matrix, out, accumulate):  # type: ignore[no-untyped-def]  # numba infers its types
     num_heads, dim = matrix.shape[:2]
     width = num_heads * dim
     weights = matrix.reshape(-1)
     zero = matrix.dtype.type(0)
     num_groups = -(-len(nodes) // _GROUP)
     for part in numba.prange(_PARTS):
-        own = np.empty(_GROUP * width, matrix.dtype)  # float32 copies, read number by number
+        own = np.empty(_GROUP * width, matrix.dtype)  # converted once, read number by number
         at = np.empty(_GROUP, np.int64)
         for group in range(part * num_groups // _PARTS, (part + 1) * num_groups // _PARTS):
             count = _places(nodes, group, width, at)
@@ -87,6 +87,7 @@ def _map(nodes, heads, matrix, out, accumulate):  # type: ignore[no-untyped-def]
                     store(own, i * width + c, load(heads, at[i] + c))
             for column in range(0, width, LANES):  # columns of the output
                 h = column // dim
+                # Six variables, because a numba array cannot hold SIMD vectors.
                 s0 = s1 = s2 = s3 = s4 = s5 = splat(zero)
                 for c in range(h * dim, (h + 1) * dim):
                     w = load(weights, c * dim + column - h * dim)
