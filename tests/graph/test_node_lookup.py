@@ -222,6 +222,17 @@ def test_a_misspelt_name_is_suggested_among_short_names(query: str) -> None:
         find_node(table([*genes, *PRIMEKG]), query)
 
 
+def test_each_choice_is_an_identifier_that_finds_the_node() -> None:
+    nodes = [*BIOLINK[:2], *OPEN_TARGETS[1:3], *HETIONET[:1], *STRIPPED_HETIONET[:1]]
+    nodes += [("X", "1", "drug", ""), ("X", "1", "disease", "")]  # allowed if nodes are numbered
+    graph = table([(source, id_, type, "same") for source, id_, type, _ in nodes])
+    with pytest.raises(InputError, match="ambiguous") as raised:
+        find_node(graph, "same")
+    choices = str(raised.value).split("choose one of ")[1].split(", ")
+    assert choices[0] == "MONDO:0005180 (biolink:Disease 'same')"
+    assert [find_node(graph, choice.split(" ")[0]) for choice in choices] == list(range(8))
+
+
 def test_long_choices_are_cut() -> None:
     many = pl.concat(
         [NODES.filter(node_id="5").with_columns(node_id=pl.lit(str(i))) for i in range(11)]
@@ -287,7 +298,7 @@ def slow_search(graph: pl.DataFrame, query: str, type: str | None) -> list[int]:
         return local in locals_ and (not prefix or prefix == kind or namespace == own)
 
     rules: list[Callable[[str, str, str, str], bool]] = [
-        lambda source, id_, kind, name: f"{source}:{id_}" == query,
+        lambda source, id_, kind, name: query in (f"{source}:{id_}", f"{kind}:{id_}"),
         lambda source, id_, kind, name: (
             query in (id_, name) or (query.isdigit() and has_identifier(source, id_, kind))
         ),

@@ -39,11 +39,11 @@ def find_node(
 
     The rules are, the strictest first:
 
-    1. source:id, exactly as in the graph.
+    1. source:id or type:id, exactly as in the graph.
     2. An id or a name, exactly as in the graph. A number also fits ids with leading zeros or with
        a prefix, and members of groups.
     3. Another spelling of an identifier (prefix, case, leading zeros; member of a group;
-       node type:id), or another spelling of a name (case, blanks, apostrophes, hyphens, Unicode).
+       type:id), or another spelling of a name (case, blanks, apostrophes, hyphens, Unicode).
     4. A synonym, in any spelling.
 
     A rule applies only if no stricter rule finds a node.
@@ -151,11 +151,11 @@ class NodeIndex:
         yield _union(self._by_synonym.at(plain), [])
 
     def _exactly(self, text: str) -> list[int]:
-        """Return the positions of source:id; either may contain colons."""
+        """Return the positions of source:id and type:id; each part may contain colons."""
         cuts = [cut for cut, character in enumerate(text) if character == ":"]
         return [
             at for cut in cuts for at in self._by_id.at(text[cut + 1 :])
-            if self._sources[at] == text[:cut]
+            if text[:cut] in (self._sources[at], self._types[at])
         ]  # fmt: skip
 
     def _with_id(self, text: str) -> list[int]:
@@ -220,14 +220,22 @@ class NodeIndex:
         return _Positions(self._synonyms)
 
     def _choices(self, found: Sequence[int], notes: Sequence[str] = ()) -> str:
-        notes = notes or [""] * len(found)
-        shown = [
-            f"{self._sources[at]}{':' if self._sources[at] else ''}{self._ids[at]} "
+        shown = found[:_MAX_CHOICES]
+        labels = [self._label(at) for at in shown]
+        texts = [
+            f"{label if labels.count(label) == 1 else f'{self._types[at]}:{self._ids[at]}'} "
             f"({self._types[at]} {self._names[at]!r}{note})"
-            for at, note in list(zip(found, notes, strict=True))[:_MAX_CHOICES]
+            for label, at, note in zip(labels, shown, notes or [""] * len(shown), strict=False)
         ]
         more = len(found) - len(shown)
-        return ", ".join(shown) + (f" and {more} more" if more else "")
+        return ", ".join(texts) + (f" and {more} more" if more else "")
+
+    def _label(self, at: int) -> str:
+        """Return an identifier that finds the node: source:id, prefixed id or type:id."""
+        source, id_ = self._sources[at], self._ids[at]
+        if parse_identifier(id_).prefix and (not source or id_.startswith(source)):
+            return id_
+        return f"{source or self._types[at]}:{id_}"
 
     def _suggest(self, plain: str) -> str:
         """Return a hint with names that contain the text, or else with similar names."""
