@@ -17,6 +17,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import platformdirs
+
 from .errors import InputError
 
 if TYPE_CHECKING:
@@ -119,9 +121,8 @@ def _has_cuda_driver() -> bool:
 
 def trials_file() -> Path:
     """Return the path of the record of passed trials."""
-    default = "Library/Caches" if sys.platform == "darwin" else ".cache"
-    directory = os.environ.get("XDG_CACHE_HOME") or Path.home() / default
-    return Path(directory) / "clinical-drug-discovery" / "tried_devices.json"
+    directory = platformdirs.user_state_path("clinical-drug-discovery", appauthor=False)
+    return directory / "tried_devices.json"
 
 
 def device_name(device: str) -> str:
