@@ -23,7 +23,7 @@ Known = npt.NDArray[np.bool_]
 Counts = npt.NDArray[np.float64]
 _TOP = 50  # number of best candidates of each row whose entropy is measured
 _NUM_SAMPLES, _QUANTILES = 1000, ((1 - 0.95) / 2, (1 + 0.95) / 2)  # bootstrap: samples, interval
-#: Name of a metric: k for the fraction of pairs with rank <= k, None for the mean of 1 / rank.
+#: Maps a metric to k (the fraction of pairs with rank <= k) or to None (the mean of 1 / rank).
 PAIR_METRICS = {"mrr": None, "hits@10": 10, "recall@50": 50, "recall@100": 100}
 
 

@@ -71,9 +71,9 @@ class KnowledgeGraph:
     """A typed multigraph in which every edge has a reverse edge.
 
     Nodes are numbered by (node type, node_index), so a node type is a contiguous range. Edges are
-    distinct and sorted by (edge_type, dst, src). Neither order depends on the order of rows in the
-    file. Edges of one type therefore read the features of one node type, which stay in the CPU's
-    cache. The type and target of each edge follow from the pointers and are not stored.
+    distinct and sorted by (edge_type, dst, src). Edges of one type therefore read the features of
+    one node type, which stay in the CPU's cache. Neither order depends on the order of rows in the
+    file. The type and target of each edge follow from the pointers and are not stored.
     """
 
     node_type: Tensor  #: shape (N,), int32: index into `node_type_names`
@@ -263,8 +263,8 @@ def without_edges(graph: KnowledgeGraph, removed: npt.NDArray[np.bool_]) -> Know
     """Return the graph without some edges and their reverse edges.
 
     The nodes, the order of the remaining edges and the list of edge types do not change, even if an
-    edge type loses all edges. A model of the new graph therefore fits the old graph. Both graphs
-    share unchanged tensors, and `report` still describes the file.
+    edge type loses all edges. A model that was trained on the new graph can therefore also be used
+    with the old graph. Both graphs share unchanged tensors, and `report` still describes the file.
 
     Args:
         graph: on the CPU.

@@ -69,13 +69,14 @@ def generate_gnn_embeddings(
             sampled: each step uses a subgraph around the positives, without the positives' edges.
         subgraph_size: only for training sampled: number of nodes in each subgraph (default 20,000).
             An epoch has num_nodes / subgraph_size steps.
-        drug_type: node type of the drugs (default: recognized, if the graph has the words of
-            PrimeKG, OptimusKG, Hetionet, DRKG or Biolink).
+        drug_type: node type of the drugs. This and the next words are recognized by default, if
+            the graph has the names of PrimeKG, OptimusKG, Hetionet, DRKG or Biolink.
         disease_type: node type of the diseases.
         treats: relations between drugs and diseases that mean a treatment; the first one means a
             recorded indication.
         contraindicates: relations between drugs and diseases that mean a contraindication.
-        limit_nodes: keep at most this many nodes: of each node type those with the most edges.
+        limit_nodes: keep at most this many nodes in all: the same fraction of every node type,
+            namely the nodes with the most edges.
         include_node_types: keep only nodes of these types.
         seed: seed of the initial weights and of all sampling.
         memory_budget: largest peak memory of the process, such as 4GiB (default: 70% of the free
@@ -93,7 +94,8 @@ def generate_gnn_embeddings(
         paths of the files.
 
     Raises:
-        InputError: a parameter or the file is invalid. Then only the cached graph may be written.
+        InputError: a parameter or the file is invalid. No file has been written in this case,
+            except possibly the cached graph.
 
     Example:
         >>> from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings

@@ -85,15 +85,16 @@ def generate_hgt_embeddings(
         similarity_threshold: two diseases are similar if the Jaccard index of their sets of genes
             is at least this number, above 0 and at most 1.
         temperature: divisor of the cosines in the contrastive loss; at least 0.001.
-        drug_type: node type of the drugs (default: recognized, if the graph has the words of
-            PrimeKG, OptimusKG, Hetionet, DRKG or Biolink).
+        drug_type: node type of the drugs. This and the next words are recognized by default, if
+            the graph has the names of PrimeKG, OptimusKG, Hetionet, DRKG or Biolink.
         disease_type: node type of the diseases, also in the contrastive loss.
         treats: relations between drugs and diseases that mean a treatment; the first one means a
             recorded indication.
         contraindicates: relations between drugs and diseases that mean a contraindication.
         gene_type: node type of the genes by which diseases are compared.
         disease_gene_relation: relation between disease_type and gene_type.
-        limit_nodes: keep at most this many nodes: of each node type those with the most edges.
+        limit_nodes: keep at most this many nodes in all: the same fraction of every node type,
+            namely the nodes with the most edges.
         include_node_types: keep only nodes of these types.
         seed: seed of the initial weights and of all sampling.
         memory_budget: largest peak memory of the process, such as 4GiB (default: 70% of the free
@@ -111,7 +112,8 @@ def generate_hgt_embeddings(
         paths of the files.
 
     Raises:
-        InputError: a parameter or the file is invalid. Then only the cached graph may be written.
+        InputError: a parameter or the file is invalid. No file has been written in this case,
+            except possibly the cached graph.
 
     Example:
         >>> from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings

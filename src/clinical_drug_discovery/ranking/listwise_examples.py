@@ -20,7 +20,10 @@ _NUM_SCALED = 32  # number of diseases from which `feature_scales` computes the 
 
 @dataclass(frozen=True)
 class ListwiseExample:
-    """The C candidate drugs of a disease: k known drugs, then hard negatives, then easy ones."""
+    """The C candidate drugs of a disease: k known drugs, then hard negatives, then easy ones.
+
+    B is the number of base features, W the number of similarities between drugs.
+    """
 
     disease: int
     num_positives: int  #: k

@@ -22,7 +22,8 @@ Degrees = npt.NDArray[np.int64]
 _TABLE_BYTES = 8 * 2**20  # bytes per range of `tables`
 AHEAD = 6  # edges between the prefetch of a row and its use
 _LINE = 64  # bytes per cache line
-# With fewer edges per row and table, another pass over the rows costs more than it saves.
+# `tables` cuts the source nodes into ranges; each range is one pass over the rows. With fewer
+# edges per row and range than this, another pass costs more than it saves.
 _FEW_EDGES = 8
 
 
@@ -97,7 +98,7 @@ def balanced_parts(degree: Degrees) -> npt.NDArray[np.int64]:
 
 @numba.njit(inline="always")
 def edges_between(entries, begin, end, low, high):  # type: ignore[no-untyped-def]  # numba infers its types
-    """Return the range within entries[begin:end], which ascends, of values in low:high."""
+    """Return the begin and end of the entries in low:high; entries[begin:end] must be sorted."""
     if begin < end and entries[begin] < low:
         begin = _first(entries, begin, end, low)
     if begin < end and entries[end - 1] >= high:
