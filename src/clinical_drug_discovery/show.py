@@ -5,10 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+_LABEL = 19  # width of the labels of evidence
+_NARROW = 20  # least width of a wrapped text
 
 
 def make_console() -> Console:
@@ -32,49 +36,120 @@ def show_record(result: dict[str, Any]) -> None:
 
 def show_neighbors(result: list[dict[str, Any]]) -> None:
     """Print similar nodes as a table, then the evidence for each node."""
-    table = Table(box=None)
-    for column in ("rank", "cosine", "name", "type", "id"):
-        table.add_column(column, justify="right" if column in ("rank", "cosine") else "left")
+    console, flagged = make_console(), any(row["no_facts"] for row in result)
+    columns = ["rank", "cosine", "name", "type", "id", "stated", *["no facts"] * flagged]
+    table = _table(columns)
     for row in result:
-        cells = str(row["rank"]), f"{row['cosine']:.3f}", row["node_name"], row["node_type"]
-        table.add_row(*cells, f"{row['node_source']}:{row['node_id']}")
-    make_console().print(table)
-    _print_evidence(result, "node_name")
+        cells = [str(row["rank"]), f"{row['cosine']:.3f}", row["node_name"], row["node_type"]]
+        cells += [f"{row['node_source']}:{row['node_id']}", row["stated"] or ""]
+        cells += [_yes(row["no_facts"])] * flagged
+        table.add_row(*cells, style="red" if row["contraindicated"] else None)
+    console.print(table)
+    if any(row["stated"] is None for row in result):
+        console.print(
+            "No graph lies beside the embeddings, so contraindications are not marked (--model-dir "
+            "names the directory of the graph)."
+        )
+    _print_contraindicated(sum(bool(row["contraindicated"]) for row in result), len(result))
+    if any("evidence" in row for row in result):
+        from .ranking.explanations import notes_on  # not before: this imports torch
+
+        _print_evidence(result, "node_name", notes_on(result))
 
 
-def show_ranking(result: list[dict[str, Any]] | dict[str, Any]) -> None:
-    """Print ranked drugs as a table, then the evidence for each drug."""
-    if isinstance(result, dict):
+def show_ranking(result: dict[str, Any]) -> None:
+    """Print ranked drugs or diseases as a table with its counts, then the evidence for each row."""
+    if "num_rows" in result:
         show_record(result)
         return
-    table = Table(box=None)
-    for column in ("rank", "score", "probability", "drug", "id", "known"):
-        numeric = column in ("rank", "score", "probability")
-        table.add_column(column, justify="right" if numeric else "left")
-    for row in result:
-        cells = str(row["rank"]), f"{row['score']:.2f}", f"{row['probability']:.3f}"
-        table.add_row(*cells, row["drug_name"], row["drug_id"], "yes" if row["known"] else "")
-    make_console().print(table)
-    _print_evidence(result, "drug_name")
-
-
-def _print_evidence(rows: list[dict[str, Any]], name: str) -> None:
-    """For each row, print the facts between its node and the asked node, then paths by kind."""
-    console = make_console()
+    console, of = make_console(), "drugs" if "drugs" in result else "diseases"
+    one, asked, rows = of[:-1], "disease" if of == "drugs" else "drug", result[of]
+    name, source, id_ = (result[f"{asked}_{field}"] for field in ("name", "source", "id"))
+    console.print(f"{of.capitalize()} for {name} ({source}:{id_}):\n")
+    numbers = ["score", "probability"] if of == "drugs" else ["probability", "score"]
+    table = _table(["rank", *numbers, one, "id", "known", "stated"])
     for row in rows:
-        if "evidence" not in row:
-            continue
+        values = {"score": f"{row['score']:.2f}", "probability": f"{row['probability']:.3f}"}
+        cells = [str(row["rank"]), *(values[number] for number in numbers), row[f"{one}_name"]]
+        cells += [row[f"{one}_id"], _yes(row["known"]), row["stated"]]
+        table.add_row(*cells, style="red" if row["contraindicated"] else None)
+    console.print(table if rows else f"The list is empty: none of the {of} is left.")
+    console.print()
+    _print_contraindicated(result["num_contraindicated"], len(rows))
+    _print_left_out(result, of)
+    if result["output"] is not None:
+        console.print(f"Written to {result['output']}", soft_wrap=True)
+    if "notes" in result:
+        _print_evidence(rows, f"{one}_name", result["notes"])
+
+
+def _print_left_out(result: dict[str, Any], of: str) -> None:
+    """Print how many drugs or diseases a list leaves out, and the words that it relies on."""
+    from .graph.vocabulary import Vocabulary  # not before: this imports polars
+
+    known, harmful = result["num_known_hidden"], result["num_contraindicated_hidden"]
+    missing = result[f"num_{of}_without_facts"]
+    what = "treatments of the disease" if of == "drugs" else "treated by the drug"
+    lines = [f"{result['num_candidates']:,} {of} were ranked."]
+    if known:
+        lines += [f"Hidden: {known:,} that the graph lists as {what} (see --include-known)."]
+    if harmful:
+        lines += [f"Hidden: {harmful:,} that the graph lists as contraindicated."]
+    if missing:
+        lines += [f"Not ranked: {missing:,} without facts in the graph."]
+    lines += [f"In this graph, {Vocabulary(**result['vocabulary'])}."]
+    for line in lines:
+        make_console().print(line)
+
+
+def _print_contraindicated(count: int, length: int) -> None:
+    if count:
+        verb = "is" if count == 1 else "are"
+        text = f"{count} of these {length} {verb} contraindicated according to the graph."
+        make_console().print(text, style="red")
+
+
+def _table(columns: Sequence[str]) -> Table:
+    table, numeric = Table(box=None), ("rank", "cosine", "score", "probability")
+    for column in columns:
+        # "fold" breaks a long word where others would end it with an ellipsis.
+        justify: Literal["left", "right"] = "right" if column in numeric else "left"
+        table.add_column(column, justify=justify, overflow="fold")
+    return table
+
+
+def _yes(value: bool | None) -> str:
+    return "yes" if value else ""
+
+
+def _print_evidence(rows: Sequence[dict[str, Any]], name: str, notes: Sequence[str]) -> None:
+    """Print the notes; then, for each row, the facts about the pair, and its paths by kind.
+
+    The texts wrap at words, behind their labels.
+    """
+    console = make_console()
+    for note in notes:
+        console.print(f"\n{note}")
+    for row in rows:
         console.print(f"\n{row['rank']}. {row[name]}")
-        for text in row["stated"]:
-            console.print(f"   in the graph: {text}", soft_wrap=True)
+        for fact in row["stated_facts"]:
+            style = "red" if fact["contraindicated"] else None
+            _print_labelled(console, "in the graph", fact["text"], style)
         kind = ""
         for path in row["evidence"]:
             label = path["kind"] if path["kind"] != kind else ""
             kind = path["kind"]
-            text = f"{path['text']} ({path['path_score']:.2g})"
-            console.print(f"   {label:>16}  {text}", soft_wrap=True)
+            _print_labelled(console, label, f"{path['text']} ({path['path_score']:.2g})")
         if not row["evidence"]:
-            console.print("   the graph contains no path that explains this row")
+            _print_labelled(console, "", "the graph contains no path that explains this row")
+
+
+def _print_labelled(console: Console, label: str, text: str, style: str | None = None) -> None:
+    """Print a text behind its label; further lines start at the column of the text."""
+    width = max(console.width - _LABEL - 2, _NARROW)
+    for line in Text(text).wrap(console, width):
+        console.print(f"{label:>{_LABEL}}  {line.plain.rstrip()}", style=style, soft_wrap=True)
+        label = ""
 
 
 def show_demo(result: dict[str, Any]) -> None:
@@ -99,8 +174,7 @@ def show_demo(result: dict[str, Any]) -> None:
         table.add_row(name, *map("\n".join, lines), end_section=True)
     console.print(table)
     ranking = result["hgt"]["ranking"]
-    disease = ranking[0]["disease_name"]
-    console.print(f"\nDrugs for {disease} that the graph does not list, and why:\n")
+    console.print()
     show_ranking(ranking)
     stats = result["hgt"]["stats"]
     for command in (

@@ -21,7 +21,7 @@ from clinical_drug_discovery.system.errors import InputError
 SMALL: dict[str, Any] = {"embedding_dim": 8, "hidden_dim": 8, "num_layers": 1, "num_epochs": 1}
 COLUMNS = [
     "disease_index", "disease_id", "disease_name", "rank", "drug_index", "drug_id", "drug_name",
-    "score", "probability", "known",
+    "score", "probability", "known", "contraindicated", "stated",
 ]  # fmt: skip
 HIDDEN = 6  # diseases of which nothing is said to treat them
 
@@ -59,8 +59,7 @@ def model(planted: tuple[list[Fact], Path]) -> Path:
 
 
 def ranked(model: Path, disease: str, **options: Any) -> list[dict[str, Any]]:
-    rows = rank_drugs(model, disease=disease, **options)
-    assert isinstance(rows, list)
+    rows: list[dict[str, Any]] = rank_drugs(model, disease=disease, **options)["drugs"]
     return rows
 
 
@@ -100,7 +99,6 @@ def test_a_batch_equals_single_questions(model: Path, tmp_path: Path, suffix: st
     (tmp_path / "asked.txt").write_text("\n".join(names))
     output = tmp_path / f"new/ranks{suffix}"
     record = rank_drugs(model, diseases=tmp_path / "asked.txt", output=output, top=4)
-    assert isinstance(record, dict)
     assert record["num_rows"] == 12
     if suffix == ".csv":
         read = pl.read_csv(output, schema_overrides={"disease_id": pl.String, "drug_id": pl.String})
@@ -113,7 +111,6 @@ def test_a_batch_equals_single_questions(model: Path, tmp_path: Path, suffix: st
         assert [got[n] for n in numbers] == pytest.approx([expected[n] for n in numbers], abs=2e-4)
         assert all(got[c] == expected[c] for c in COLUMNS if c not in numbers)
     everything = rank_drugs(model, diseases="all", output=output, top=60, include_known=True)
-    assert isinstance(everything, dict)
     assert everything["num_rows"] == everything["num_diseases"] * 60
 
 
@@ -169,11 +166,12 @@ def cdd(*arguments: object) -> Any:
 
 def test_json_and_table_of_the_command(model: Path) -> None:
     asked = ["--model-dir", model, "--disease", "disease 1", "--top", 2, "--explain"]
-    rows = json.loads(cdd(*asked, "--json").stdout)
+    record = json.loads(cdd(*asked, "--json").stdout)
+    rows = record["drugs"]
     assert [row["rank"] for row in rows] == [1, 2]
-    assert list(rows[0]) == [*COLUMNS, "stated", "evidence"]
+    assert list(rows[0]) == [*COLUMNS, "stated_facts", "evidence"]
     path = rows[0]["evidence"][0]
-    assert list(path) == ["kind", "text", "path_score", "nodes", "relations"]
+    assert list(path) == ["kind", "text", "path_score", "through_target", "nodes", "relations"]
     assert list(path["nodes"][0]) == ["node_index", "node_id", "node_name", "node_type"]
     assert len(path["nodes"]) == len(path["relations"]) + 1
     shown = cdd(*asked).stdout
@@ -184,16 +182,20 @@ def test_json_and_table_of_the_command(model: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "exactly one of disease and diseases"),
-        (["--disease", "1", "--diseases", "all"], "exactly one of disease and diseases"),
+        ([], "exactly one of disease, diseases and drug"),
+        (["--disease", "1", "--diseases", "all"], "exactly one of disease, diseases and drug"),
         (["--diseases", "all"], "diseases and output must be given together"),
-        (["--disease", "1", "--output", "r.csv"], "diseases and output must be given together"),
         (
             ["--diseases", "all", "--output", "r.csv", "--explain"],
-            "explain works with one disease only",
+            "explain works with one disease or one drug",
         ),
+        (["--disease", "1", "--explain", "--output", "r.csv"], "explain does not work with output"),
+        (["--disease", "1", "--drug", "1"], "exactly one of disease, diseases and drug"),
+        (["--drug", "1", "--drugs", "ids.txt"], "drugs names the drugs to rank for a disease"),
+        (["--drug", "disease 1"], "drug (got 'disease 1') must be the name or id of a node"),
+        (["--disease", "1", "--drugs", "ids.txt"], "drugs, line 1 of ids.txt (got 'disease 1')"),
+        (["--disease", "1", "--drugs", "all"], "drugs (got all) must be a file of names or ids: "),
         (["--disease", "1", "--top", "0"], "top (got 0)"),
-        (["--disease", "1", "--top", "61"], "top (got 61) must be at most 60"),
         (["--disease", "diseas 1"], "disease (got 'diseas 1') must be the name or id of a node"),
         (["--disease", "drug 1"], "disease (got 'drug 1') must be the name or id of a node"),
         (["--diseases", "all", "--output", "r.npy"], "output (got r.npy) must end in one of .csv"),
@@ -272,8 +274,9 @@ def test_tiny_graphs_have_a_ranker(tmp_path: Path) -> None:
 
 
 def test_names_are_shown_as_they_are(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = ranked(model, "disease 1", top=1)
-    show_ranking([{**rows[0], "drug_name": "[red] acid"}])
+    record = rank_drugs(model, disease="disease 1", top=1)
+    record["drugs"][0]["drug_name"] = "[red] acid"
+    show_ranking(record)
     assert "[red] acid" in capsys.readouterr().out
 
 

@@ -53,7 +53,7 @@ def test_every_step_of_every_path_is_an_edge(graph: KnowledgeGraph) -> None:
             assert len(nodes) > 2
             seen.add((path["kind"], len(nodes)))
     assert {("mechanism", n) for n in (3, 4, 5)} <= seen
-    assert {kind for kind, _ in seen} == set(KINDS) - {"side effect"}
+    assert {kind for kind, _ in seen} == set(KINDS)
 
 
 def test_the_best_path_is_that_of_counting_one_by_one(
@@ -95,9 +95,32 @@ def test_a_hub_says_less_than_a_gene_of_its_own(tmp_path: Path) -> None:
     assert [path["text"] for path in found["evidence"]] == [
         f"drug 0 binds gene/protein {i}, which is linked to disease 0" for i in (1, 0)
     ]
-    assert found["stated"] == ["drug 0 is contraindicated in disease 0"]
+    (stated,) = found["stated_facts"]
+    assert stated["text"] == "drug 0 is contraindicated in disease 0"
+    assert stated["contraindicated"]
+    assert all(path["through_target"] for path in found["evidence"])
     shared = Explainer(graph).shared(names.index("drug 1"), names.index("drug 2"))
     assert shared["evidence"][0]["text"] == "drug 1 binds gene/protein 0, as does drug 2"
+
+
+def test_a_shared_side_effect_is_not_evidence(tmp_path: Path) -> None:
+    drug, other, disease = node("drug", 0), node("drug", 1), node("disease", 0)
+    effect = node("effect/phenotype", 0)
+    facts: list[Fact] = [
+        (drug, "drug_effect", effect),
+        (other, "drug_effect", effect),
+        (other, "indication", disease),
+        (disease, "disease_phenotype_positive", effect),
+    ]
+    graph = read_facts(tmp_path, facts)
+    names = graph.nodes["node_name"].to_list()
+    asked, first, second = (names.index(x.name) for x in (disease, drug, other))
+    explainer = Explainer(graph)
+    assert explainer.drug_for_disease(first, asked) == {"stated_facts": [], "evidence": []}
+    assert explainer.shared(asked, first)["evidence"] == []
+    (path,) = explainer.shared(first, second)["evidence"]  # says why the drugs are similar
+    assert path["text"] == "drug 0 has the side effect effect/phenotype 0, as does drug 1"
+    assert not path["through_target"]
 
 
 def test_sentences() -> None:

@@ -1,30 +1,29 @@
-"""Rank all drugs for one disease or for many, with the ranker that `cdd embed` has saved."""
+"""Rank drugs for one disease or for many, or diseases for a drug, with the saved ranker."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
-from ..graph.knowledge_graph import IntArray, KnowledgeGraph, node_range_of
+from ..graph.knowledge_graph import IntArray
 from ..graph.node_lookup import Synonym, find_node, find_nodes
 from ..graph.synonyms import read_synonyms
 from ..models.embeddings_file import check_table_output, write_tables
-from ..ops.backend import MIN_KERNEL_EDGES
-from ..ranking.drug_ranker import DrugRanker
-from ..ranking.explanations import Explainer
-from ..ranking.metapath_features import MetapathFeatures
+from ..ranking.explanations import notes_on
 from ..system.errors import InputError, check_at_least
-from ..system.machine import one_thread
-from ._run.model_dir import MODEL_FILES, model_dir_of, read_model_graph, read_model_ranker
+from ..system.progress import Progress
+from ._run.model_dir import MODEL_FILES, model_dir_of
+from ._run.ranked_list import Counts, ListRules, Ranking
 
 ALL = "all"  #: value of `diseases` that stands for every disease of the graph
-_CHUNK = 128  # diseases ranked at a time; their scores take 6 MB on PrimeKG
 
 
 def rank_drugs(
@@ -32,91 +31,99 @@ def rank_drugs(
     *,
     disease: str | None = None,
     diseases: str | Path | None = None,
+    drug: str | None = None,
+    drugs: str | Path | None = None,
     output: str | Path | None = None,
     top: int = 10,
     include_known: bool = False,
+    hide_contraindicated: bool = False,
     explain: bool = False,
     synonyms: str | Path | None = None,
-) -> list[dict[str, Any]] | dict[str, Any]:
-    """Rank the drugs for one disease or for many diseases, the most promising drugs first.
+) -> dict[str, Any]:
+    """Rank the drugs for one disease or for many diseases, or the diseases for one drug.
 
     Args:
         model_dir: model directory that `cdd embed` has written, with its graph and its ranker.
         disease: one disease, given by name or identifier in any spelling, such as MONDO:0005148.
         diseases: many diseases: a text file with one name or id per line, or "all".
-        output: file for the table of many diseases, .csv or .parquet.
-        top: number of drugs to list for each disease.
+        drug: one drug; lists the diseases with the highest probabilities for this drug.
+        drugs: text file with one name or id per line; only these drugs are ranked.
+        output: file for the table, .csv or .parquet; many diseases need it.
+        top: largest number of drugs to list for each disease, or of diseases for the drug.
         include_known: also list the drugs that already treat the disease in the graph.
-        explain: add the evidence in the graph for each drug. Works for one disease only.
+        hide_contraindicated: leave out drugs that are contraindicated according to the graph.
+        explain: add the evidence in the graph for each row. Works without diseases and output.
         synonyms: file with other names of nodes: .csv or .tsv with the columns name and id.
 
     Returns:
-        For one disease: a list with one dict per drug, the best drug first. The keys are
-        disease_index, disease_id, disease_name, rank, drug_index, drug_id, drug_name, score
-        (comparable within a disease only), probability (of a recorded indication) and known (true
-        if the graph says that the drug treats the disease). With `explain` there are also stated
-        and evidence, see `Explainer.drug_for_disease`. The list is shorter than `top` if the graph
-        has too few drugs to list. For many diseases: a dict with output, num_diseases, num_drugs,
-        num_rows and seconds. The columns of the table are the keys above.
+        For one disease, a dict with disease_index, disease_id, disease_name and disease_source;
+        num_candidates (ranked drugs), num_drugs_without_facts (left out), num_known_hidden,
+        num_contraindicated (in the list) and num_contraindicated_hidden; vocabulary (the graph's
+        words for drugs, diseases and their relations); output; and drugs. "drugs" is a list with
+        one dict per row of the table, the best drug first. The keys are disease_index, disease_id,
+        disease_name, rank, drug_index, drug_id, drug_name, score (comparable within a disease
+        only), probability (of a recorded indication), known (true if the graph says that the drug
+        treats the disease), contraindicated, and stated (the relations between the two in the
+        graph, joined by "; "). `explain` adds stated_facts and evidence to each row (see
+        `Explainer.drug_for_disease`), and notes to the record. For one drug, drug and disease
+        change places: "diseases" is a list of the same rows. For many diseases, the dict also has
+        num_diseases, num_diseases_without_facts (left out of "all"), num_rows and seconds, but not
+        the rows.
 
     Raises:
-        InputError: a parameter is invalid, a file is missing or damaged, or a disease does not
-            exist or is ambiguous. Nothing is written in this case.
+        InputError: a parameter is invalid, a file is missing or damaged, or a disease or drug does
+            not exist, is ambiguous or does not have facts. Nothing is written in this case.
 
     Example:
         >>> from clinical_drug_discovery.lib.rank import rank_drugs
-        >>> rows = rank_drugs("embeddings_model", disease="asthma", top=3)
-        >>> [(row["rank"], row["disease_name"]) for row in rows]
-        [(1, 'asthma'), (2, 'asthma'), (3, 'asthma')]
+        >>> record = rank_drugs("embeddings_model", disease="asthma", top=3)
+        >>> record["disease_name"], [row["rank"] for row in record["drugs"]]
+        ('asthma', [1, 2, 3])
     """
-    start = time.perf_counter()
+    _check_question(disease, diseases, drug, drugs, output, explain)
     check_at_least("top", top, 1)
-    if (disease is None) == (diseases is None):
-        raise InputError("exactly one of disease and diseases must be given")
-    if (diseases is None) != (output is None):
-        raise InputError("diseases and output must be given together")
-    if explain and disease is None:
-        raise InputError("explain works with one disease only, not with diseases")
     directory = Path(model_dir)
-    table = None if output is None else _check_output(Path(output), directory, diseases, synonyms)
+    inputs = (diseases, drugs, synonyms)
+    table = None if output is None else _check_output(Path(output), directory, *inputs)
+    rules = ListRules(top, include_known, hide_contraindicated)
     ranking = Ranking.of(directory)
     names = read_synonyms(synonyms, ranking.graph.nodes)
-    if top > ranking.drugs.height:
+    if drugs is not None:
+        ranking = ranking.among(_listed(ranking, "drugs", drugs, names))
+    if diseases is not None:
+        return _rank_many(ranking, diseases, rules, table, names)
+    asked = ("disease", disease) if drug is None else ("drug", drug)
+    at = _find(ranking, *asked, names)
+    return _rank_one(ranking, asked[0], at, rules, table, explain)
+
+
+def _check_question(
+    disease: str | None,
+    diseases: str | Path | None,
+    drug: str | None,
+    drugs: str | Path | None,
+    output: str | Path | None,
+    explain: bool,
+) -> None:
+    if sum(asked is not None for asked in (disease, diseases, drug)) != 1:
+        raise InputError("exactly one of disease, diseases and drug must be given")
+    if drug is not None and drugs is not None:
+        raise InputError("drugs names the drugs to rank for a disease; it does not work with drug")
+    if diseases is not None and output is None:
+        raise InputError("diseases and output must be given together")
+    if explain and diseases is not None:
+        raise InputError("explain works with one disease or one drug, not with diseases")
+    if explain and output is not None:
         raise InputError(
-            f"top (got {top}) must be at most {ranking.drugs.height}, the number of drugs"
+            "explain does not work with output, because a table cannot hold paths; leave output "
+            "out and print the result as JSON (--json)"
         )
-    if disease is not None:
-        kind = ranking.graph.vocabulary.disease_type
-        found = find_node(ranking.diseases, disease, type=kind, parameter="disease", synonyms=names)
-        asked = np.array([found])
-        rows = ranking.table(asked, top, include_known).to_dicts()
-        for row in rows:  # further digits are not meaningful
-            row["score"] = round(row["score"], 4)
-            row["probability"] = float(f"{row['probability']:.4g}")
-        return ranking.explained(int(asked[0]), rows) if explain else rows
-    assert diseases is not None
-    assert table is not None
-    asked = ranking.find(diseases, names)
-    chunks = (asked[start : start + _CHUNK] for start in range(0, len(asked), _CHUNK))
-    num_rows = write_tables(table, (ranking.table(part, top, include_known) for part in chunks))
-    return {
-        "output": str(table),
-        "num_diseases": len(asked),
-        "num_drugs": ranking.drugs.height,
-        "num_rows": num_rows,
-        "seconds": time.perf_counter() - start,
-    }
 
 
-def _check_output(
-    output: Path, model_dir: Path, diseases: str | Path | None, synonyms: str | Path | None
-) -> Path:
+def _check_output(output: Path, model_dir: Path, *inputs: str | Path | None) -> Path:
     check_table_output(output)
     taken = [model_dir / name for name in MODEL_FILES]
-    if diseases is not None and str(diseases) != ALL:
-        taken.append(Path(diseases))
-    if synonyms is not None:
-        taken.append(Path(synonyms))
+    taken += [Path(path) for path in inputs if path is not None and str(path) != ALL]
     if output.resolve() in [path.resolve() for path in taken]:
         raise InputError(f"output (got {output}) would overwrite an input of this command")
     if model_dir_of(output).resolve() == model_dir.resolve():
@@ -124,101 +131,148 @@ def _check_output(
     return output
 
 
-@dataclass(frozen=True)
-class Ranking:
-    """A graph with the metapath features and the ranker."""
+def _rank_one(
+    ranking: Ranking, one: str, at: int, rules: ListRules, output: Path | None, explain: bool
+) -> dict[str, Any]:
+    """Return the record of one "disease" or of one "drug", numbered within its type."""
+    if one == "disease":
+        others, nodes = "drugs", ranking.diseases
+        found, counts = ranking.drugs_for(np.array([at]), rules)
+    else:
+        others, nodes = "diseases", ranking.drugs
+        found, counts = ranking.diseases_for(at, rules, Progress())
+    asked = nodes.row(at, named=True)
+    fields = ("index", "id", "name", "source")
+    rows = found.to_dicts()
+    if explain:
+        rows = ranking.explain(rows)
+    if output is not None:
+        write_tables(output, iter([found]))
+    return {
+        **{f"{one}_{field}": asked[f"node_{field}"] for field in fields},
+        **_counts(ranking, counts, of=others),
+        "vocabulary": asdict(ranking.graph.vocabulary),
+        **({"notes": notes_on(rows)} if explain else {}),
+        "output": None if output is None else str(output),
+        others: rows,
+    }
 
-    graph: KnowledgeGraph
-    features: MetapathFeatures
-    ranker: DrugRanker
-    drugs: pl.DataFrame  #: the part of the graph's node table with the drugs
-    diseases: pl.DataFrame  #: the part of the graph's node table with the diseases
 
-    @staticmethod
-    def of(model_dir: Path) -> Ranking:
-        """Read the graph and the ranker from a model directory, and prepare the features.
+def _rank_many(
+    ranking: Ranking,
+    diseases: str | Path,
+    rules: ListRules,
+    output: Path | None,
+    synonyms: Sequence[Synonym],
+) -> dict[str, Any]:
+    """Write the lists of many diseases to a table, and return the record."""
+    assert output is not None
+    start = time.perf_counter()
+    num_without_facts = 0
+    asked: IntArray = np.flatnonzero(ranking.disease_has_facts)
+    if str(diseases) == ALL:
+        num_without_facts = ranking.diseases.height - len(asked)
+    else:
+        asked = _listed(ranking, "diseases", diseases, synonyms)
+    counts: Counts = Counter()
 
-        Raises:
-            InputError: a file is missing or damaged, or the files do not belong together.
-        """
-        ranker, graph_sha256 = read_model_ranker(model_dir)
-        graph = read_model_graph(model_dir, graph_sha256)
-        features = MetapathFeatures(graph)
-        if features.feature_names != ranker.feature_names:
-            raise InputError(
-                f"model_dir (got {model_dir}) contains a ranker for other features than this "
-                "version of the package computes; run cdd embed again"
-            )
-        drugs, diseases = (
-            graph.nodes[slice(*node_range_of(graph, name))]
-            for name in (graph.vocabulary.drug_type, graph.vocabulary.disease_type)
+    def tables() -> Iterator[pl.DataFrame]:
+        for part in ranking.chunks(asked, Progress()):
+            found, more = ranking.drugs_for(part, rules)
+            counts.update(more)
+            yield found
+
+    num_rows = write_tables(output, tables())
+    return {
+        "output": str(output),
+        "num_diseases": len(asked),
+        "num_diseases_without_facts": num_without_facts,
+        "num_rows": num_rows,
+        **_counts(ranking, counts, of="drugs"),
+        "vocabulary": asdict(ranking.graph.vocabulary),
+        "seconds": time.perf_counter() - start,
+    }
+
+
+def _counts(ranking: Ranking, counts: Counts, *, of: str) -> dict[str, int]:
+    """Return the number of ranked nodes, and what a list leaves out or marks."""
+    if of == "drugs":
+        candidates, has_facts = ranking.candidates, ranking.drug_has_facts
+    else:
+        candidates = has_facts = ranking.disease_has_facts
+    names = ("num_known_hidden", "num_contraindicated", "num_contraindicated_hidden")
+    return {
+        "num_candidates": int(candidates.sum()),
+        f"num_{of}_without_facts": int((~has_facts).sum()),
+        **{name: counts[name] for name in names},
+    }
+
+
+def _find(ranking: Ranking, one: str, query: str | None, synonyms: Sequence[Synonym]) -> int:
+    """Return the "disease" or "drug" that a query names, numbered within its type."""
+    assert query is not None
+    nodes, has_facts, kind = _nodes(ranking, one)
+    at = find_node(nodes, query, type=kind, parameter=one, synonyms=synonyms)
+    _check_facts(has_facts[at], f"{one} (got {query!r})")
+    return at
+
+
+def _nodes(ranking: Ranking, one: str) -> tuple[pl.DataFrame, npt.NDArray[np.bool_], str]:
+    """Return the nodes that a "disease" or a "drug" can be, which have facts, and their type."""
+    words = ranking.graph.vocabulary
+    if one == "disease":
+        return ranking.diseases, ranking.disease_has_facts, words.disease_type
+    return ranking.drugs, ranking.drug_has_facts, words.drug_type
+
+
+def _check_facts(has_facts: bool | np.bool_, asked: str) -> None:
+    if not has_facts:
+        raise InputError(
+            f"{asked} does not have facts in the graph, so nothing can be ranked for it"
         )
-        return Ranking(graph, features, ranker, drugs, diseases)
-
-    def find(self, diseases: str | Path, synonyms: Sequence[Synonym] = ()) -> IntArray:
-        """Return the diseases that a file lists, or all diseases, numbered within their type.
-
-        Raises:
-            InputError: the file is missing or empty, or a line does not name exactly one disease.
-        """
-        if str(diseases) == ALL:
-            return np.arange(self.diseases.height)
-        try:  # utf-8-sig skips a byte order mark; read_text accepts any line ending
-            lines = Path(diseases).read_text(encoding="utf-8-sig").split("\n")
-        except OSError as error:
-            raise InputError(
-                f"diseases (got {diseases}) must be a file of names or ids, or {ALL}: "
-                f"{error.strerror}"
-            ) from None
-        except UnicodeError as error:
-            raise InputError(f"diseases (got {diseases}) must be UTF-8: {error}") from None
-        numbers = [i for i, line in enumerate(lines, start=1) if line.strip()]
-        if not numbers:
-            raise InputError(f"diseases (got {diseases}) is empty")
-        queries = [(f"diseases, line {i} of {diseases}", lines[i - 1]) for i in numbers]
-        seen: dict[int, int] = {}
-        found = find_nodes(
-            self.diseases, queries, type=self.graph.vocabulary.disease_type, synonyms=synonyms
-        )
-        for number, (where, line), row in zip(numbers, queries, found, strict=True):
-            if row in seen:
-                raise InputError(f"{where} (got {line!r}) is the same disease as line {seen[row]}")
-            seen[row] = number
-        return np.array(list(seen))
-
-    def table(self, diseases: IntArray, top: int, include_known: bool) -> pl.DataFrame:
-        """Return the best `top` drugs for each of n diseases, numbered within their type."""
-        with one_thread(self.graph.num_edges < MIN_KERNEL_EDGES):  # as in training
-            scores = self.ranker.scores(self.features, diseases)
-        probabilities = self.ranker.probabilities(self.features, diseases, scores)
-        known = self.features.known[:, diseases].toarray().T > 0
-        listed = ~known | include_known
-        order = np.argsort(-scores, axis=1, kind="stable")  # equal scores: lower number first
-        best = [drugs[i[drugs]][:top] for drugs, i in zip(order, listed, strict=True)]
-        count = [len(drugs) for drugs in best]
-        row, drug = np.repeat(np.arange(len(diseases)), count), np.concatenate(best)
-        rank = np.concatenate([np.arange(1, n + 1) for n in count])
-        return _named(self.diseases, diseases[row], "disease").with_columns(
-            pl.Series("rank", rank),
-            *_named(self.drugs, drug, "drug"),
-            pl.Series("score", scores[row, drug]),
-            pl.Series("probability", probabilities[row, drug]),
-            pl.Series("known", known[row, drug]),
-        )
-
-    def explained(self, disease: int, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return the rows of one disease, extended by the evidence for each drug."""
-        explainer = Explainer(self.graph)
-        words = self.graph.vocabulary
-        disease += node_range_of(self.graph, words.disease_type)[0]
-        indices = self.drugs["node_index"].to_list()
-        drugs = dict(zip(indices, range(*node_range_of(self.graph, words.drug_type)), strict=True))
-        return [row | explainer.drug_for_disease(drugs[row["drug_index"]], disease) for row in rows]
 
 
-def _named(nodes: pl.DataFrame, rows: IntArray, name: str) -> pl.DataFrame:
-    return nodes[rows].select(
-        pl.col("node_index").alias(f"{name}_index"),
-        pl.col("node_id").alias(f"{name}_id"),
-        pl.col("node_name").alias(f"{name}_name"),
-    )
+def _listed(
+    ranking: Ranking, parameter: str, path: str | Path, synonyms: Sequence[Synonym]
+) -> IntArray:
+    """Return the drugs or diseases that a file lists, numbered within their type.
+
+    Args:
+        ranking: provides the nodes.
+        parameter: "drugs" or "diseases".
+        path: text file with one name or id per line.
+        synonyms: other names of nodes.
+
+    Raises:
+        InputError: the file is missing or empty, a line does not name exactly one node, or the node
+            does not have facts.
+    """
+    one = parameter.removesuffix("s")
+    nodes, has_facts, kind = _nodes(ranking, one)
+    lines = _read_lines(parameter, path)
+    queries = [(f"{parameter}, line {i} of {path}", line) for i, line in lines]
+    seen: dict[int, int] = {}
+    found = find_nodes(nodes, queries, type=kind, synonyms=synonyms)
+    for (number, _), (where, line), row in zip(lines, queries, found, strict=True):
+        _check_facts(has_facts[row], f"{where} (got {line!r})")
+        if row in seen:
+            raise InputError(f"{where} (got {line!r}) is the same {one} as line {seen[row]}")
+        seen[row] = number
+    return np.array(list(seen))
+
+
+def _read_lines(parameter: str, path: str | Path) -> list[tuple[int, str]]:
+    """Return the numbers and the texts of the lines of a file that are not blank."""
+    choice = f", or {ALL}" if parameter == "diseases" else ""
+    try:  # utf-8-sig skips a byte order mark; read_text accepts any line ending
+        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
+    except OSError as error:
+        raise InputError(
+            f"{parameter} (got {path}) must be a file of names or ids{choice}: {error.strerror}"
+        ) from None
+    except UnicodeError as error:
+        raise InputError(f"{parameter} (got {path}) must be UTF-8: {error}") from None
+    numbered = [(i, line) for i, line in enumerate(lines, start=1) if line.strip()]
+    if not numbered:
+        raise InputError(f"{parameter} (got {path}) is empty")
+    return numbered

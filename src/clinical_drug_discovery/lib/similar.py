@@ -8,12 +8,16 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from ..graph.knowledge_graph import KnowledgeGraph
 from ..graph.node_lookup import did_you_mean, find_node
 from ..graph.synonyms import read_synonyms
 from ..models.embeddings_file import read_embeddings
 from ..ranking.explanations import Explainer
+from ..ranking.stated_relations import stated_relations
 from ..system.errors import InputError, check_at_least
-from ._run.model_dir import model_dir_of, read_model_graph
+from ._run.model_dir import GRAPH_FILE, model_dir_of, read_model_graph
+
+_NODE = ("node_name", "node_type", "node_id", "node_source")
 
 
 def similar_nodes(
@@ -34,17 +38,21 @@ def similar_nodes(
         type: node type to list (default: the type of `node`).
         top: number of nodes to list.
         explain: add the neighbors in the graph that each listed node shares with `node`.
-        model_dir: model directory with the graph for `explain` (default: beside the embeddings).
+        model_dir: model directory with the graph of the embeddings (default: beside them).
         synonyms: file with other names of nodes: .csv or .tsv with the columns name and id.
 
     Returns:
         A list with one dict per node, the most similar node first. The keys are rank, cosine,
-        node_name, node_type, node_id, node_source and node_index. With `explain`, each dict also
-        has the keys "stated" and "evidence", see `Explainer.shared`.
+        node_name, node_type, node_id, node_source, node_index, contraindicated (true if the graph
+        says so of a drug and a disease), stated (the relations between the two nodes in the graph,
+        joined by "; ") and no_facts (true if the listed node does not have edges, so that its
+        embedding says nothing). The last three are None if no graph lies beside the embeddings.
+        With `explain`, each dict also has "stated_facts" and "evidence", see `Explainer.shared`.
 
     Raises:
-        InputError: the file, node, type or graph does not exist, the node is ambiguous, or the file
-            of synonyms is invalid.
+        InputError: the file, node, type or graph does not exist; the node is ambiguous or does not
+            have facts; the graph has other nodes than the embeddings; or the file of synonyms is
+            invalid.
 
     Example:
         >>> from clinical_drug_discovery.lib.similar import similar_nodes
@@ -53,23 +61,78 @@ def similar_nodes(
         [(1, 'drug'), (2, 'drug'), (3, 'drug')]
     """
     check_at_least("top", top, 1)
-    if model_dir is not None and not explain:
-        raise InputError(f"model_dir (got {model_dir}) can only be used with explain")
     nodes, values = read_embeddings(embeddings)
     at = find_node(nodes, node, synonyms=read_synonyms(synonyms, nodes))
     found = nearest(nodes, values, at, type=type, top=top)
-    if not explain:
-        return found
-    graph = read_model_graph(model_dir_of(embeddings) if model_dir is None else Path(model_dir))
-    rows = {index: row for row, index in enumerate(graph.nodes["node_index"].to_list())}
-    asked = nodes["node_index"][at]
-    if missing := {asked, *(record["node_index"] for record in found)} - rows.keys():
+    directory = model_dir_of(embeddings) if model_dir is None else Path(model_dir)
+    needed = explain or model_dir is not None
+    if not needed and not (directory / GRAPH_FILE).exists():
+        unknown = dict.fromkeys(("contraindicated", "stated", "no_facts"))
+        return [record | unknown for record in found]
+    graph = read_model_graph(directory)
+    _check_same_nodes(nodes, graph, Path(embeddings), directory)
+    number = {index: i for i, index in enumerate(graph.nodes["node_index"].to_list())}
+    asked = number[nodes["node_index"][at]]
+    if not graph.degree[asked]:
         raise InputError(
-            f"model_dir contains a different graph: it lacks the node_index {min(missing)}"
+            f"node (got {node!r}) does not have facts in the graph, so its embedding says nothing "
+            "about it"
         )
+    others = np.array([number[record["node_index"]] for record in found], np.int64)
+    records = _stated(graph, asked, others, found)
+    if not explain:
+        return records
     explainer = Explainer(graph)
     return [
-        {**record, **explainer.shared(rows[asked], rows[record["node_index"]])} for record in found
+        record | explainer.shared(asked, int(other))
+        for record, other in zip(records, others, strict=True)
+    ]
+
+
+def _check_same_nodes(
+    nodes: pl.DataFrame, graph: KnowledgeGraph, embeddings: Path, directory: Path
+) -> None:
+    """Check that embeddings and graph have the same nodes, with the same ids, names and types."""
+    columns = [pl.col("node_index").cast(pl.Int64), *(pl.col(c).cast(pl.String) for c in _NODE)]
+    one, other = (
+        table.select(columns).sort("node_index").with_columns(pl.col(_NODE).fill_null(""))
+        for table in (nodes, graph.nodes)
+    )
+    if one.equals(other):
+        return
+    if len(one) != len(other):
+        difference = f"they have {len(one):,} and {len(other):,} nodes"
+    else:
+        differs = pl.any_horizontal(pl.col(c) != other[c] for c in one.columns)
+        first = one.with_row_index("row").filter(differs).row(0, named=True)
+        texts = (
+            "node {node_index} is {node_type} {node_name!r} ({node_source}:{node_id})".format(**row)
+            for row in (first, other.row(first["row"], named=True))
+        )
+        difference = " and ".join(texts)
+    raise InputError(
+        f"embeddings (got {embeddings}) and the graph in {directory} belong to different runs: "
+        f"{difference}; model_dir must be the directory that was written with the embeddings"
+    )
+
+
+def _stated(
+    graph: KnowledgeGraph, asked: int, others: np.ndarray, found: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return the records, extended by what the graph says about the asked and each listed node."""
+    words, types = graph.vocabulary, graph.nodes["node_type"]
+    stated = stated_relations(graph, np.full(len(others), asked), others)
+    facts = (graph.degree[others] > 0).tolist()
+    return [
+        record
+        | {
+            "contraindicated": {types[asked], record["node_type"]}
+            == {words.drug_type, words.disease_type}
+            and not set(words.contraindicates).isdisjoint(relations),
+            "stated": "; ".join(relations),
+            "no_facts": not has_facts,
+        }
+        for record, relations, has_facts in zip(found, stated, facts, strict=True)
     ]
 
 

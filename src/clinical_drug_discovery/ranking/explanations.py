@@ -3,12 +3,15 @@
 path score = product over the steps of (degree of the start * degree of the end)^-0.4. A degree
 counts only edges of the step's type (Himmelstein et al., eLife 2017;6:e26726). A path through a
 protein that a hundred drugs bind thus scores low. Edges that join the two nodes directly are listed
-apart from the evidence, as "stated". Explanations use the graph alone, not a model.
+apart from the evidence, as "stated_facts". Explanations use the graph alone, not a model.
+
+A side effect that a drug shares with a disease or with a treatment is not evidence that the drug
+helps. Paths from a drug to its side effects are therefore left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -22,14 +25,30 @@ from ..graph.knowledge_graph import EdgeType, IntArray, KnowledgeGraph
 from .drug_similarity import Metapath, reverse_metapath, steps_from
 
 #: The kinds of evidence, from the most to the least convincing.
-KINDS = ("mechanism", "similar drug", "related disease", "side effect")
+KINDS = ("mechanism", "similar drug", "related disease")
+#: The note for a list with a path from a drug to its target.
+NO_DIRECTION = (
+    "A shared target has no direction: these paths do not tell agonists from antagonists, so a "
+    "drug that binds a protein of the disease may help or harm."
+)
 _MAX_PATHS = 2  # largest number of paths for each kind of evidence
 _MAX_SHARED = 5  # largest number of paths that `Explainer.shared` returns
 _NEGATIVE = ("disease_phenotype_negative", "anatomy_protein_absent")  # relations that deny a link
+#: Relations from drugs to their side effects: PrimeKG, Hetionet, DRKG, Biolink.
+_SIDE_EFFECTS = (
+    "drug_effect", "causes", "CcSE", "Hetionet::CcSE::Compound:Side Effect", "biolink:causes",
+    "biolink:causes_adverse_event", "biolink:has_adverse_event", "biolink:has_side_effect",
+)  # fmt: skip
 _KEPT = 3  # paths from each side to a meeting node that `join_paths` tries
 
 Path = tuple[tuple[int, ...], float]  #: the nodes and the score of a path
 Explanation = dict[str, Any]
+
+
+def notes_on(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return what a reader of explained rows must know, once for the whole list."""
+    paths = (path for row in rows for path in row["evidence"])
+    return [NO_DIRECTION] if any(path["through_target"] for path in paths) else []
 
 
 class Explainer:
@@ -45,15 +64,17 @@ class Explainer:
         """Explain a drug for a disease; both are node numbers.
 
         Returns:
-            A dict. "stated" has one sentence for each edge between the two nodes. "evidence" has
-            the best paths, sorted by kind and then by falling path_score. Each path is a dict with
-            kind, text, path_score, nodes and relations.
+            A dict. "stated_facts" has one dict for each edge between the two nodes, with text,
+            relation and contraindicated; contraindications come first. "evidence" has the best
+            paths, sorted by kind and then by falling path_score. Each path is a dict with kind,
+            text, path_score, through_target (true if a step joins a drug to a gene), nodes and
+            relations.
         """
         evidence = []
         for kind in KINDS:
             metapaths = [(a, b) for name, a, b in self._drug_metapaths() if name == kind]
             evidence += self._best(drug, disease, kind, metapaths)
-        return {"stated": self._stated(drug, disease), "evidence": evidence}
+        return {"stated_facts": self._stated_facts(drug, disease), "evidence": evidence}
 
     def shared(self, one: int, other: int) -> Explanation:
         """Explain the similarity of two nodes by the neighbors that both have.
@@ -63,29 +84,30 @@ class Explainer:
         """
         types = [str(self._graph.nodes["node_type"][node]) for node in (one, other)]
         out = [[k for k in self._kinds if k.src_type == name] for name in types]
+        if set(types) == {self._words.drug_type, self._words.disease_type}:
+            out = [[k for k in kinds if not self._is_side_effect(k)] for kinds in out]
         evidence: list[Explanation] = []
         for kind in out[0]:  # a few paths per edge type, so that one type cannot fill the list
             metapaths = [((kind,), (b,)) for b in out[1] if b.dst_type == kind.dst_type]
             evidence += self._best(one, other, "shared", metapaths)
         evidence.sort(key=lambda path: -path["path_score"])
-        return {"stated": self._stated(one, other), "evidence": evidence[:_MAX_SHARED]}
+        stated = self._stated_facts(one, other)
+        return {"stated_facts": stated, "evidence": evidence[:_MAX_SHARED]}
 
     def _drug_metapaths(self) -> Iterable[tuple[str, Metapath, Metapath]]:
         """Yield a kind of evidence, and metapaths from drug and disease to the same node type."""
         drug, disease = self._words.drug_type, self._words.disease_type
-        of_drug, of_disease = self._steps_from(drug), self._steps_from(disease)
-        for a, b in product(of_drug, of_disease):
-            kind = "side effect" if a.relation == "drug_effect" else "mechanism"
+        for a, b in product(self._steps_from(drug), self._steps_from(disease)):
             if a.dst_type == b.dst_type:
-                yield kind, (a,), (b,)
+                yield "mechanism", (a,), (b,)
             for c in self._kinds:
-                if c.src_type != a.dst_type or c.dst_type in (drug, disease) or kind != "mechanism":
+                if c.src_type != a.dst_type or c.dst_type in (drug, disease):
                     continue
                 if c.dst_type == b.dst_type:
-                    yield kind, (a, c), (b,)
+                    yield "mechanism", (a, c), (b,)
                 same = EdgeType(b.dst_type, c.relation, c.dst_type)
                 if same in self._kinds and a.dst_type == b.dst_type and c.dst_type != c.src_type:
-                    yield kind, (a, c), (b, same)
+                    yield "mechanism", (a, c), (b, same)
         for last in (kind for kind in self._kinds if kind.relation in self._words.treats):
             if (last.src_type, last.dst_type) == (disease, drug):
                 yield from (("similar drug", a, (last,)) for a in self._to_same_type(drug))
@@ -103,7 +125,12 @@ class Explainer:
             yield (kind, kind.reverse)
 
     def _steps_from(self, node_type: str) -> list[EdgeType]:
-        return [k for k in steps_from(self._graph, node_type) if k.relation not in _NEGATIVE]
+        """Return the edge types out of a type that may be part of the evidence for a drug."""
+        kinds = steps_from(self._graph, node_type)
+        return [k for k in kinds if k.relation not in _NEGATIVE and not self._is_side_effect(k)]
+
+    def _is_side_effect(self, kind: EdgeType) -> bool:
+        return kind.src_type == self._words.drug_type and kind.relation in _SIDE_EFFECTS
 
     def _best(
         self, start: int, end: int, kind: str, metapaths: Iterable[tuple[Metapath, Metapath]]
@@ -129,22 +156,51 @@ class Explainer:
         named = self._graph.nodes.select(columns)[list(nodes)].to_dicts()
         return {
             "kind": kind,
-            "text": sentence([row["node_name"] for row in named], metapath),
+            "text": sentence([row["node_name"] for row in named], [*map(self._spoken, metapath)]),
             "path_score": float(f"{score:.4g}"),
+            "through_target": any(self._is_target(kind) for kind in metapath),
             "nodes": named,
             "relations": [k.relation for k in metapath],
         }
 
-    def _stated(self, one: int, other: int) -> list[str]:
-        """Return one sentence for each edge between two nodes; its subject is `one`."""
+    def _spoken(self, kind: EdgeType) -> EdgeType:
+        """Return the edge type with PrimeKG's words, for which `_PHRASES` has phrases."""
+        words = self._words
+        types = {
+            words.drug_type: "drug",
+            words.disease_type: "disease",
+            words.gene_type: "gene/protein",
+        }
+        relations = {
+            **dict.fromkeys(words.contraindicates, "contraindication"),
+            words.indication: "indication",
+            words.disease_gene_relation: "disease_protein",
+        }
+        relation = kind.relation
+        if relation not in _PHRASES:
+            relation = relations.get(relation, relation)
+        src_type, dst_type = (types.get(name, name) for name in (kind.src_type, kind.dst_type))
+        return EdgeType(src_type, relation, dst_type)
+
+    def _is_target(self, kind: EdgeType) -> bool:
+        return {kind.src_type, kind.dst_type} == {self._words.drug_type, self._words.gene_type}
+
+    def _stated_facts(self, one: int, other: int) -> list[dict[str, Any]]:
+        """Return one record for each edge between two nodes; its sentence has the subject `one`."""
         types = [str(self._graph.nodes["node_type"][node]) for node in (one, other)]
         names = [str(self._graph.nodes["node_name"][node]) for node in (one, other)]
-        kinds = [k for k in self._graph.edge_types if [k.src_type, k.dst_type] == types]
-        return [
-            f"{names[0]} {phrase(kind)} {names[1]}"
-            for kind in kinds
-            if other in self._search.paths_from(one, (kind,)).ends
+        of_drug = set(types) == {self._words.drug_type, self._words.disease_type}
+        facts = [
+            {
+                "text": sentence(names, [self._spoken(kind)]),
+                "relation": kind.relation,
+                "contraindicated": of_drug and kind.relation in self._words.contraindicates,
+            }
+            for kind in self._graph.edge_types
+            if [kind.src_type, kind.dst_type] == types
+            and other in self._search.paths_from(one, (kind,)).ends
         ]
+        return sorted(facts, key=lambda fact: not fact["contraindicated"])
 
 
 # Path search: find paths from both ends, and join them at the nodes where they meet.

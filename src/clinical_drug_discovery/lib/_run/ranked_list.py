@@ -1,0 +1,246 @@
+"""Ranked lists as tables: drugs for diseases, or diseases for a drug."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from scipy.sparse import csr_array
+
+from ...graph.adjacency import Floats, adjacency_between
+from ...graph.knowledge_graph import IntArray, KnowledgeGraph, node_range_of
+from ...ops.backend import MIN_KERNEL_EDGES
+from ...ranking.drug_ranker import DrugRanker
+from ...ranking.explanations import Explainer
+from ...ranking.metapath_features import MetapathFeatures
+from ...ranking.stated_relations import stated_relations
+from ...system.errors import InputError
+from ...system.machine import one_thread
+from ...system.progress import Progress
+from .model_dir import read_model_graph, read_model_ranker
+
+CHUNK = 128  #: diseases ranked at a time; their scores take 6 MB on PrimeKG
+_DIGITS = 4  # further digits of scores and probabilities are not meaningful
+#: num_known_hidden, num_contraindicated_hidden, num_contraindicated (in the list)
+Counts = Counter[str]
+_Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class ListRules:
+    """Which of the ranked pairs a list shows.
+
+    Attributes:
+        top: largest number of rows of a list.
+        include_known: also show pairs that the graph lists as treatments.
+        hide_contraindicated: leave out pairs that the graph lists as contraindicated.
+    """
+
+    top: int
+    include_known: bool = False
+    hide_contraindicated: bool = False
+
+    def shown(self, candidate: _Mask, known: _Mask, contraindicated: _Mask) -> tuple[_Mask, Counts]:
+        """Return which pairs may be listed, and count the hidden ones; all masks have one shape.
+
+        A pair that is known and contraindicated counts as known if both would hide it.
+        """
+        hidden = candidate & known & (not self.include_known)
+        harmful = candidate & ~hidden & contraindicated & self.hide_contraindicated
+        counts = {
+            "num_known_hidden": int(hidden.sum()),
+            "num_contraindicated_hidden": int(harmful.sum()),
+        }
+        return candidate & ~hidden & ~harmful, Counter(counts)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """A graph with the metapath features and the ranker.
+
+    Drugs and diseases are numbered within their types.
+    """
+
+    graph: KnowledgeGraph
+    features: MetapathFeatures
+    ranker: DrugRanker
+    drugs: pl.DataFrame  #: the part of the graph's node table with the drugs
+    diseases: pl.DataFrame  #: the part of the graph's node table with the diseases
+    drug_has_facts: _Mask  #: shape (drugs,)
+    disease_has_facts: _Mask  #: shape (diseases,)
+    contraindicated: csr_array  #: shape (drugs, diseases), 1 for contraindications
+    candidates: _Mask  #: shape (drugs,): the drugs that are ranked
+
+    @staticmethod
+    def of(model_dir: Path) -> Ranking:
+        """Read the graph and the ranker from a model directory, and prepare the features.
+
+        Raises:
+            InputError: a file is missing or damaged, or the files do not belong together.
+        """
+        ranker, graph_sha256 = read_model_ranker(model_dir)
+        graph = read_model_graph(model_dir, graph_sha256)
+        features = MetapathFeatures(graph)
+        if features.feature_names != ranker.feature_names:
+            raise InputError(
+                f"model_dir (got {model_dir}) contains a ranker for other features than this "
+                "version of the package computes; run cdd embed again"
+            )
+        words = graph.vocabulary
+        types = words.drug_type, words.disease_type
+        drug, disease = (slice(*node_range_of(graph, name)) for name in types)
+        has_facts = graph.degree.numpy() > 0
+        return Ranking(
+            graph,
+            features,
+            ranker,
+            graph.nodes[drug],
+            graph.nodes[disease],
+            has_facts[drug],
+            has_facts[disease],
+            adjacency_between(graph, *types, words.contraindicates),
+            has_facts[drug],
+        )
+
+    def among(self, drugs: IntArray) -> Ranking:
+        """Return the ranking that lists these drugs only; scores and probabilities stay."""
+        candidates = np.zeros(self.drugs.height, bool)
+        candidates[drugs] = True
+        return replace(self, candidates=candidates)
+
+    def drugs_for(self, diseases: IntArray, rules: ListRules) -> tuple[pl.DataFrame, Counts]:
+        """Return the best drugs for each of n diseases by score, and counts over all of them.
+
+        Of equal scores, the drug with the lower number comes first.
+        """
+        scores, probabilities = self._scores(diseases)
+        known = _dense(self.features.known, diseases)
+        harmful = _dense(self.contraindicated, diseases)
+        candidate = np.broadcast_to(self.candidates, scores.shape)
+        shown, counts = rules.shown(candidate, known, harmful)
+        order = np.argsort(-scores, axis=1, kind="stable")
+        best = [drugs[i[drugs]][: rules.top] for drugs, i in zip(order, shown, strict=True)]
+        length = [len(drugs) for drugs in best]
+        row, drug = np.repeat(np.arange(len(diseases)), length), np.concatenate(best)
+        pairs = _Pairs(
+            diseases[row],
+            drug,
+            np.concatenate([np.arange(1, n + 1) for n in length]),
+            scores[row, drug],
+            probabilities[row, drug],
+            known[row, drug],
+            harmful[row, drug],
+        )
+        counts["num_contraindicated"] = int(pairs.contraindicated.sum())
+        return self._table(pairs), counts
+
+    def diseases_for(
+        self, drug: int, rules: ListRules, progress: Progress
+    ) -> tuple[pl.DataFrame, Counts]:
+        """Return the best diseases for a drug by probability, and counts.
+
+        The score of one drug depends on all drugs, so this takes as long as ranking all drugs for
+        all diseases. Only one chunk of scores is in memory at a time. Of equal probabilities, the
+        disease with the lower number comes first.
+        """
+        diseases = np.flatnonzero(self.disease_has_facts)
+        scores, probabilities = np.empty((2, len(diseases)), np.float32)
+        for part in self.chunks(np.arange(len(diseases)), progress):
+            by_disease = self._scores(diseases[part])
+            scores[part], probabilities[part] = (values[:, drug] for values in by_disease)
+        known, harmful = (
+            matrix[[drug]].toarray()[0, diseases] > 0
+            for matrix in (self.features.known, self.contraindicated)
+        )
+        shown, counts = rules.shown(np.ones(len(diseases), bool), known, harmful)
+        order = np.argsort(-probabilities, kind="stable")
+        best = order[shown[order]][: rules.top]
+        pairs = _Pairs(
+            diseases[best],
+            np.full(len(best), drug),
+            np.arange(1, len(best) + 1),
+            scores[best],
+            probabilities[best],
+            known[best],
+            harmful[best],
+        )
+        counts["num_contraindicated"] = int(pairs.contraindicated.sum())
+        return self._table(pairs), counts
+
+    def chunks(self, diseases: IntArray, progress: Progress) -> Iterator[IntArray]:
+        """Yield the diseases in chunks, and show the progress."""
+        starts = range(0, len(diseases), CHUNK)
+        with progress.bar("Ranking", len(starts)) as advance:
+            for start in starts:
+                yield diseases[start : start + CHUNK]
+                advance(f"{min(start + CHUNK, len(diseases)):,} of {len(diseases):,} diseases")
+
+    def explain(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return rows of a table, extended by the evidence for each pair."""
+        explainer = Explainer(self.graph)
+        number = {index: i for i, index in enumerate(self.graph.nodes["node_index"].to_list())}
+        pairs = ((number[row["drug_index"]], number[row["disease_index"]]) for row in rows)
+        return [
+            row | explainer.drug_for_disease(*pair) for row, pair in zip(rows, pairs, strict=True)
+        ]
+
+    def _scores(self, diseases: IntArray) -> tuple[Floats, Floats]:
+        """Return scores and probabilities, shape (n, drugs)."""
+        with one_thread(self.graph.num_edges < MIN_KERNEL_EDGES):  # as in training
+            scores = self.ranker.scores(self.features, diseases)
+        return scores, self.ranker.probabilities(self.features, diseases, scores)
+
+    def _table(self, pairs: _Pairs) -> pl.DataFrame:
+        words = self.graph.vocabulary
+        drug, disease = (
+            node_range_of(self.graph, name)[0] + numbers
+            for name, numbers in (
+                (words.drug_type, pairs.drug),
+                (words.disease_type, pairs.disease),
+            )
+        )
+        stated = ["; ".join(names) for names in stated_relations(self.graph, drug, disease)]
+        score = np.round(pairs.score.astype(np.float64), _DIGITS)
+        probability = [float(f"{p:.{_DIGITS}g}") for p in pairs.probability.tolist()]
+        return _named(self.diseases, pairs.disease, "disease").with_columns(
+            pl.Series("rank", pairs.rank, pl.Int64),
+            *_named(self.drugs, pairs.drug, "drug"),
+            pl.Series("score", score, pl.Float64),
+            pl.Series("probability", probability, pl.Float64),
+            pl.Series("known", pairs.known, pl.Boolean),
+            pl.Series("contraindicated", pairs.contraindicated, pl.Boolean),
+            pl.Series("stated", stated, pl.String),
+        )
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """K listed pairs of a disease and a drug; each array has the shape (K,)."""
+
+    disease: IntArray
+    drug: IntArray
+    rank: IntArray
+    score: Floats
+    probability: Floats
+    known: _Mask
+    contraindicated: _Mask
+
+
+def _dense(matrix: csr_array, diseases: IntArray) -> _Mask:
+    """Return the columns of n diseases as a mask of shape (n, drugs)."""
+    mask: _Mask = matrix[:, diseases].toarray().T > 0
+    return mask
+
+
+def _named(nodes: pl.DataFrame, rows: IntArray, name: str) -> pl.DataFrame:
+    return nodes[rows].select(
+        pl.col("node_index").alias(f"{name}_index"),
+        pl.col("node_id").alias(f"{name}_id"),
+        pl.col("node_name").alias(f"{name}_name"),
+    )
