@@ -49,11 +49,68 @@ OPTIMUSKG = counts(
     ("DRG", "CONTRAINDICATION", "DIS", 10),
     ("DIS", "ASSOCIATED_WITH", "GEN", 10),
 )
+HETIONET_JSON = counts(
+    ("Compound", "treats", "Disease", 755),
+    ("Compound", "palliates", "Disease", 390),
+    ("Compound", "resembles", "Compound", 6_486),
+    ("Disease", "associates", "Gene", 12_623),
+    ("Disease", "downregulates", "Gene", 7_623),
+)
+HETIONET_NEO4J = counts(
+    ("Compound", "TREATS_CtD", "Disease", 755),
+    ("Compound", "PALLIATES_CpD", "Disease", 390),
+    ("Disease", "ASSOCIATES_DaG", "Gene", 12_623),
+    ("Disease", "UPREGULATES_DuG", "Gene", 7_731),
+)
+DRKG = counts(
+    ("Compound", "GNBR::T::Compound:Disease", "Disease", 54_020),
+    ("Compound", "GNBR::Sa::Compound:Disease", "Disease", 16_923),
+    ("Compound", "DRUGBANK::treats::Compound:Disease", "Disease", 4_968),
+    ("Compound", "Hetionet::CtD::Compound:Disease", "Disease", 755),
+    ("Compound", "Hetionet::CpD::Compound:Disease", "Disease", 390),
+    ("Gene", "GNBR::L::Gene:Disease", "Disease", 48_384),
+    ("Disease", "Hetionet::DaG::Disease:Gene", "Gene", 12_623),
+)
+#: Predicates of older Biolink versions, without the prefix where KGX leaves it out.
+OLDER_BIOLINK = counts(
+    ("SmallMolecule", "biolink:treated_by", "Disease", 9),
+    ("SmallMolecule", "biolink:has_contraindication", "Disease", 3),
+    ("Protein", "biolink:genetically_associated_with", "Disease", 10),
+)
 
 
 @pytest.mark.parametrize(
     ("edges", "wanted"),
     [
+        (
+            HETIONET_JSON,
+            ("Compound", "Disease", "Gene", ("treats", "palliates"), (), "associates"),
+        ),
+        (
+            HETIONET_NEO4J,
+            (
+                "Compound", "Disease", "Gene", ("TREATS_CtD", "PALLIATES_CpD"), (),
+                "ASSOCIATES_DaG",
+            ),
+        ),
+        (
+            DRKG,
+            (
+                "Compound", "Disease", "Gene",
+                (
+                    "DRUGBANK::treats::Compound:Disease", "Hetionet::CtD::Compound:Disease",
+                    "GNBR::T::Compound:Disease", "Hetionet::CpD::Compound:Disease",
+                ),
+                (), "Hetionet::DaG::Disease:Gene",
+            ),
+        ),
+        (
+            OLDER_BIOLINK,
+            (
+                "SmallMolecule", "Disease", "Protein", ("biolink:treated_by",),
+                ("biolink:has_contraindication",), "biolink:genetically_associated_with",
+            ),
+        ),
         (HETIONET, ("Compound", "Disease", "Gene", ("CtD", "CpD"), (), "DaG")),
         (
             OPTIMUSKG,

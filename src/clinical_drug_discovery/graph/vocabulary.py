@@ -16,27 +16,34 @@ from .node_lookup import did_you_mean
 
 _DRUG_TYPES = (
     "drug", "Drug", "DRG", "Compound", "compound", "biolink:Drug", "biolink:SmallMolecule",
-    "biolink:ChemicalEntity", "biolink:MolecularMixture",
+    "biolink:ChemicalEntity", "biolink:MolecularMixture", "SmallMolecule", "ChemicalEntity",
 )  # fmt: skip
 _DISEASE_TYPES = (
     "disease", "Disease", "DIS", "biolink:Disease", "biolink:DiseaseOrPhenotypicFeature",
+    "DiseaseOrPhenotypicFeature",
 )  # fmt: skip
-_GENE_TYPES = ("gene/protein", "gene", "Gene", "GEN", "biolink:Gene", "biolink:Protein")
-#: The relation that stands for a recorded indication comes before palliation and trials.
+_GENE_TYPES = (
+    "gene/protein", "gene", "Gene", "GEN", "biolink:Gene", "biolink:Protein", "protein", "Protein",
+)  # fmt: skip
+#: The relation that stands for a recorded indication comes before palliation and trials. The
+#: largest curated source of DRKG comes before its others.
 _TREATS = (
-    "indication", "INDICATION", "treats", "CtD", "Hetionet::CtD::Compound:Disease",
-    "DRUGBANK::treats::Compound:Disease", "GNBR::T::Compound:Disease", "biolink:treats",
-    "palliation", "palliates", "CpD", "Hetionet::CpD::Compound:Disease",
+    "indication", "INDICATION", "treats", "CtD", "DRUGBANK::treats::Compound:Disease",
+    "Hetionet::CtD::Compound:Disease", "GNBR::T::Compound:Disease", "biolink:treats",
+    "biolink:treated_by", "biolink:approved_to_treat", "treated_by", "TREATS", "TREATS_CtD",
+    "palliation", "palliates", "CpD", "Hetionet::CpD::Compound:Disease", "PALLIATES_CpD",
     "biolink:ameliorates_condition",
 )  # fmt: skip
 _CONTRAINDICATES = (
     "contraindication", "CONTRAINDICATION", "contraindicates", "biolink:contraindicated_in",
-    "biolink:contraindicated_for",
+    "biolink:contraindicated_for", "biolink:has_contraindication", "contraindicated_in",
+    "CONTRAINDICATES",
 )  # fmt: skip
 _DISEASE_GENE = (
     "disease_protein", "ASSOCIATED_WITH", "associates", "DaG", "DISEASE_GENE",
     "Hetionet::DaG::Disease:Gene", "biolink:gene_associated_with_condition",
-    "biolink:condition_associated_with_gene",
+    "biolink:condition_associated_with_gene", "biolink:genetically_associated_with",
+    "ASSOCIATES_DaG",
 )  # fmt: skip
 
 
