@@ -13,7 +13,6 @@ import inspect
 import json
 import re
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from functools import partial
@@ -27,7 +26,10 @@ import typer
 from . import show
 from .system.devices import check_device
 from .system.errors import InputError
+from .system.interrupts import Stopped, catch_signals, end_loading
+from .system.log import log_to_stderr, part
 
+LOADING = "Loading the libraries"  #: the first line of each command
 #: Parameters whose flags have another name: name of the parameter, name of the flag.
 FLAG_NAMES = {
     "edges_csv": "edges",
@@ -137,7 +139,11 @@ def _command(module: str, name: str, show: Callable[[Any], None], trains: bool =
     """Return the command whose flags are the parameters of one function."""
 
     def call(**values: Any) -> Any:
-        return getattr(import_module(f"{__package__}.{module}"), name)(**values)
+        with part(LOADING, announce=True):
+            function = getattr(import_module(f"{__package__}.{module}"), name)
+        end_loading()
+        with part(name.replace("_", " ").capitalize()):
+            return function(**values)
 
     return Command(partial(read_flags, module, name), call, show, trains)
 
@@ -225,6 +231,8 @@ def make_command(command: Command) -> Callable[..., None]:
         except InputError as error:
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(2) from None
+        except KeyboardInterrupt:  # polars catches Ctrl-C itself
+            raise Stopped(signal.SIGINT) from None
         record = asdict(result) if is_dataclass(result) and not isinstance(result, type) else result
         if as_json:
             typer.echo(json.dumps(record, allow_nan=False))
@@ -283,7 +291,11 @@ def make_app() -> typer.Typer:
 
 
 def main() -> None:
-    """Run the command line; the entry point of the console script `cdd`."""
-    # SIGTERM then raises SystemExit, so that the run removes its unfinished files.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    make_app()()
+    """Run the command line; `__main__` is the entry point of the console script `cdd`."""
+    catch_signals()
+    log_to_stderr()
+    try:
+        make_app()()
+    except Stopped as stop:
+        typer.echo(stop.line(), err=True)
+        raise SystemExit(stop.code) from None

@@ -152,7 +152,7 @@ def generate_hgt_embeddings(
     rank_fit = rank_fit_bytes(graph) if ranker else 0
     plan = plan_training(run, graph, settings, memory_budget, chunk_size, rank_fit)
     compile_kernels(run, plan.backend)
-    with one_thread(plan.is_small):
+    with one_thread(plan.is_small), run.history.growing(run.model_dir):
         trained = train_hgt(run, graph, settings, plan, seed)
         embeddings, collapse = embed_nodes(run, trained.model, graph, plan.chunk_size, plan.backend)
         fitted = fit_ranker(run, graph, trained, embeddings, ranker, seed)

@@ -19,6 +19,7 @@ from ..graph.synonyms import read_synonyms
 from ..models.embeddings_file import check_table_output, write_tables
 from ..ranking.explanations import notes_on
 from ..system.errors import InputError, check_at_least
+from ..system.processes import use_threads
 from ..system.progress import Progress
 from ._run.model_dir import MODEL_FILES, model_dir_of
 from ._run.ranked_list import Counts, ListRules, Ranking
@@ -80,6 +81,7 @@ def rank_drugs(
         >>> record["disease_name"], [row["rank"] for row in record["drugs"]]
         ('asthma', [1, 2, 3])
     """
+    use_threads()
     _check_question(disease, diseases, drug, drugs, output, explain)
     check_at_least("top", top, 1)
     directory = Path(model_dir)

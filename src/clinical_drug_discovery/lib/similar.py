@@ -15,6 +15,7 @@ from ..models.embeddings_file import read_embeddings
 from ..ranking.explanations import Explainer
 from ..ranking.stated_relations import stated_relations
 from ..system.errors import InputError, check_at_least
+from ..system.processes import use_threads
 from ._run.model_dir import GRAPH_FILE, model_dir_of, read_model_graph
 
 _NODE = ("node_name", "node_type", "node_id", "node_source")
@@ -60,6 +61,7 @@ def similar_nodes(
         >>> [(row["rank"], row["node_type"]) for row in rows]
         [(1, 'drug'), (2, 'drug'), (3, 'drug')]
     """
+    use_threads()
     check_at_least("top", top, 1)
     nodes, values = read_embeddings(embeddings)
     at = find_node(nodes, node, synonyms=read_synonyms(synonyms, nodes))

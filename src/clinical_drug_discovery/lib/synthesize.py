@@ -25,6 +25,7 @@ from ..graph.read import SUFFIXES
 from ..graph.vocabulary import PRIMEKG
 from ..system.errors import InputError, check_at_least, check_between
 from ..system.files import atomic_path, check_writable
+from ..system.processes import use_threads
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -33,8 +34,7 @@ Hop = Callable[[Ints], Ints]
 DRUG, DISEASE = PRIMEKG.drug_type, PRIMEKG.disease_type
 INDICATION_NOISE = 0.1  # fraction of the indications that do not follow the mechanism
 MIN_NODES = 10  # minimum number of nodes of each type, at any scale
-MAX_SCALE = 64.0
-MAX_DENSITY = 0.5  # largest fraction of all node pairs that one relation may join
+MAX_SCALE, MAX_DENSITY = 64.0, 0.5  # of `scale`; of node pairs that one relation may join
 _CHUNK_ROWS = 65_536  # rows per chunk; a chunk takes about 10 MB
 _COMPRESSIONS: dict[str, Literal["gzip", "zstd"]] = {".gz": "gzip", ".zst": "zstd"}
 
@@ -157,8 +157,8 @@ def synthesize_graph(
         >>> synthesize_graph("kg.csv", scale=0.01).num_nodes
         1296
     """
-    began = time.perf_counter()
-    path = Path(output)
+    use_threads()
+    began, path = time.perf_counter(), Path(output)
     _check_parameters(path, preset, scale, seed)
     counts = {name: max(MIN_NODES, round(row[0] * scale)) for name, row in _NODE_TYPES.items()}
     asked = {name: round(relation.rows * scale / 2) for name, relation in _RELATIONS.items()}

@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from ..graph.adjacency import Floats
 from ..graph.knowledge_graph import IntArray
+from ..system.log import part
 from ..training.optimizer import Adam
 from .drug_similarity import co_indicated_features, co_indicated_features_without
 from .listwise_examples import ListwiseExample, feature_scales, sample_examples, squash
@@ -224,8 +225,9 @@ def fit_path_ranker(
         seed: seed of all sampling.
     """
     start = perf_counter()
-    base_scale, co_indicated_scale = feature_scales(features)
-    examples = sample_examples(features, base_scale, seed=seed)
+    with part("Fitting the drug ranker: sampling examples"):
+        base_scale, co_indicated_scale = feature_scales(features)
+        examples = sample_examples(features, base_scale, seed=seed)
     sampled = perf_counter()
     mean, std = _moments(examples, co_indicated_scale)
     # The folds are disjoint if there are enough examples. A single example is not left out.
@@ -256,17 +258,19 @@ def _train(
     weights = list(mlp.parameters())
     optimizer = Adam(weights, _LEARNING_RATE)
     num_steps, step = num_epochs * -(-len(examples) // _BATCH), 0
-    for _ in range(num_epochs):
-        order = torch.randperm(len(examples), generator=generator)
-        for batch in order.split(_BATCH):
-            losses = [_loss(mlp, examples[i], co_indicated_scale, generator) for i in batch]
-            torch.autograd.backward(torch.stack(losses).sum() / (_BATCH * 3))
-            fraction = _one_cycle(step / num_steps)
-            with torch.no_grad():  # decoupled weight decay: arXiv:1711.05101
-                for weight in weights:
-                    weight.mul_(1 - fraction * _LEARNING_RATE * _WEIGHT_DECAY)
-            optimizer.step(fraction)
-            step += 1
+    with part("Fitting the drug ranker: path ranker", num_steps) as advance:
+        for _ in range(num_epochs):
+            order = torch.randperm(len(examples), generator=generator)
+            for batch in order.split(_BATCH):
+                losses = [_loss(mlp, examples[i], co_indicated_scale, generator) for i in batch]
+                torch.autograd.backward(torch.stack(losses).sum() / (_BATCH * 3))
+                fraction = _one_cycle(step / num_steps)
+                with torch.no_grad():  # decoupled weight decay: arXiv:1711.05101
+                    for weight in weights:
+                        weight.mul_(1 - fraction * _LEARNING_RATE * _WEIGHT_DECAY)
+                optimizer.step(fraction)
+                step += 1
+                advance()
 
 
 def _one_cycle(progress: float) -> float:

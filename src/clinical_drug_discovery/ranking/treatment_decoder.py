@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from ..graph.adjacency import Floats
 from ..graph.knowledge_graph import IntArray, KnowledgeGraph
+from ..system.log import part
 from ..training.optimizer import Adam
 from ..training.schedule import cosine_decay
 from .bilinear_score import BilinearScore, mean_score
@@ -94,14 +95,18 @@ def fit_treatment_decoder(
     decoder = TreatmentDecoder(propagation, embeddings, dim, generator)
     optimizer = Adam(decoder.parameters(), _LEARNING_RATE)
     never_seen = np.isin(propagation.disease, left_out)
-    for epoch in range(num_epochs):
-        positive = _sample_positives(propagation, never_seen, rng)
-        kept = torch.rand(dim, generator=generator) > _DROPOUT
-        loss = _loss(decoder, propagation, positive, positive | never_seen, kept / (1 - _DROPOUT))
-        loss = loss + decoder.offset.square().sum(dim=1).mean()  # keeps the offsets small
-        torch.autograd.backward(loss)
-        warm_up = min(1.0, (epoch + 1) / _WARM_UP_STEPS)
-        optimizer.step(warm_up * cosine_decay(epoch, num_epochs))
+    with part("Fitting the drug ranker: treatment decoder", num_epochs, "epoch") as advance:
+        for epoch in range(num_epochs):
+            positive = _sample_positives(propagation, never_seen, rng)
+            kept = torch.rand(dim, generator=generator) > _DROPOUT
+            loss = _loss(
+                decoder, propagation, positive, positive | never_seen, kept / (1 - _DROPOUT)
+            )
+            loss = loss + decoder.offset.square().sum(dim=1).mean()  # keeps the offsets small
+            torch.autograd.backward(loss)
+            warm_up = min(1.0, (epoch + 1) / _WARM_UP_STEPS)
+            optimizer.step(warm_up * cosine_decay(epoch, num_epochs))
+            advance()
     return decoder
 
 

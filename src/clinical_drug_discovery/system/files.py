@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .errors import InputError
+from .interrupts import note_written
 
 
 @contextmanager
@@ -41,6 +42,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         os.replace(temporary, path)
+        note_written(path)
     finally:
         temporary.unlink(missing_ok=True)
 

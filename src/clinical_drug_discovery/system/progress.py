@@ -1,62 +1,120 @@
-"""Progress of a run: milestones and bars on stderr, timings and warnings.
-
-When stderr is not a terminal, only warnings are shown.
-"""
+"""The progress of a run: its milestones, parts, times and warnings, and its growing history."""
 
 from __future__ import annotations
 
-import sys
+import csv
+import io
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import rich.progress
-import torch
-from rich.console import Console
-from rich.text import Text
+from . import log
+from .interrupts import note_written
 
-from .machine import PeakMemory
+if TYPE_CHECKING:
+    import torch  # not imported at run time: the first line comes before torch is loaded
+
+    from .machine import PeakMemory
+
+#: Part of a run, as in `Run.timed`: its text in the log.
+PARTS = {
+    "read": "Reading the graph",
+    "split": "Holding out pairs and facts",
+    "compile": "Compiling the CPU kernels",
+    "train": "Preparing the training",
+    "inference": "Embedding all nodes",
+    "collapse": "Checking the embeddings for collapse",
+    "relations": "Measuring link prediction",
+    "rank_fit": "Fitting the drug ranker",
+    "write": "Writing the results",
+}
 
 
 class Progress:
-    """Writes milestone lines, and shows one bar at a time."""
-
-    def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False, markup=False)
-        self._visible = sys.stderr.isatty()
+    """Shows the milestones and warnings of a run, and its current part; see `log`."""
 
     def milestone(self, text: str) -> None:
-        """Write one line that stays on the screen."""
-        if self._visible:
-            self._console.print(Text.assemble(("✓ ", "green"), text), soft_wrap=True)
+        """Write one line about what the run has reached."""
+        log.milestone(text)
 
     def detail(self, text: str) -> None:
         """Write one indented line below a milestone."""
-        if self._visible:
-            self._console.print(f"  {text}", soft_wrap=True)
+        log.detail(text)
 
     def warning(self, text: str) -> None:
-        """Write a warning, even if stderr is not a terminal."""
-        self._console.print(Text.assemble(("warning: ", "yellow"), text), soft_wrap=True)
+        """Write a warning."""
+        log.warning(text)
 
     @contextmanager
-    def bar(self, description: str, total: int) -> Iterator[Callable[[str], None]]:
-        """Show a bar in the `with` block; yield a function that advances it and shows a note."""
-        columns = (
-            rich.progress.TextColumn("  {task.description}"),
-            rich.progress.BarColumn(),
-            rich.progress.MofNCompleteColumn(),
-            rich.progress.TimeElapsedColumn(),
-            rich.progress.TimeRemainingColumn(),
-            rich.progress.TextColumn("{task.fields[note]}"),
-        )
-        with rich.progress.Progress(
-            *columns, console=self._console, transient=True, disable=not self._visible
-        ) as display:
-            task = display.add_task(description, total=total, note="")
-            yield lambda note: display.update(task, advance=1, note=note)
+    def bar(
+        self, description: str, total: int, unit: str = "step"
+    ) -> Iterator[Callable[..., None]]:
+        """Show a part with some steps; yield a function that counts one step, with a note."""
+        with log.part(description, total, unit) as advance:
+            yield advance
+
+
+class HistoryFile:
+    """The file history.csv of a model directory while the model is trained: a row per epoch."""
+
+    def __init__(self) -> None:
+        self._path: Path | None = None
+        self._columns: list[str] = []
+
+    @contextmanager
+    def growing(self, model_dir: Path) -> Iterator[None]:
+        """Let the file grow within the `with` block; if the block fails, remove the file.
+
+        The file is history.csv if the directory does not hold a model yet. Otherwise it is
+        history.csv.part, so that the finished model stays whole, and is removed at the end.
+        Directories that were made for the file are removed with it.
+        """
+        finished = (model_dir / "config.json").exists()
+        self._path = model_dir / ("history.csv.part" if finished else "history.csv")
+        self._columns = []
+        missing = [path for path in (model_dir, *model_dir.parents) if not path.exists()]
+        try:
+            yield
+        except BaseException:
+            self._path.unlink(missing_ok=True)
+            with suppress(OSError):  # the directory is missing, or holds other files
+                for path in missing:
+                    path.rmdir()
+            raise
+        else:
+            if finished:
+                self._path.unlink(missing_ok=True)
+            elif self._columns:
+                note_written(self._path)
+        finally:
+            self._path = None
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Append one row; the first record sets the columns. Does nothing outside of `growing`.
+
+        The row is written in one piece, so a reader never sees a part of it.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        if self._path is None:
+            return
+        if not self._columns:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.unlink(missing_ok=True)
+            self._columns = list(record)
+            self._write(self._columns)
+        self._write([record.get(name) for name in self._columns])
+
+    def _write(self, values: list[Any]) -> None:
+        assert self._path is not None
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerow(values)
+        with self._path.open("ab", buffering=0) as file:
+            file.write(text.getvalue().encode())
 
 
 @dataclass(frozen=True)
@@ -72,13 +130,15 @@ class Run:
     progress: Progress = field(default_factory=Progress)
     seconds: dict[str, float] = field(default_factory=dict)  #: time by name `seconds_<part>`
     warnings: list[str] = field(default_factory=list)
+    history: HistoryFile = field(default_factory=HistoryFile)
 
     @contextmanager
-    def timed(self, part: str) -> Iterator[None]:
-        """Measure the time that the `with` block takes, as a part of the run."""
+    def timed(self, name: str) -> Iterator[None]:
+        """Measure and show the time that the `with` block takes, as a part of the run."""
         start = time.perf_counter()
-        yield
-        self.seconds[f"seconds_{part}"] = time.perf_counter() - start
+        with log.part(PARTS.get(name, name)):
+            yield
+        self.seconds[f"seconds_{name}"] = time.perf_counter() - start
 
     def warn(self, text: str) -> None:
         """Show a warning now, and store it for the stats."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -19,7 +20,7 @@ from ..graph.knowledge_graph import KnowledgeGraph, ReadReport
 from ..models.hgt import Hgt
 from ..models.layers import DistMult
 from ..models.sage import GraphSage
-from ..ops.backend import Backend
+from ..ops.backend import Backend, has_bfloat16_products
 from ..ops.cpu import attention as cpu_attention
 from ..ops.cpu import head_maps as cpu_heads
 from ..ops.cpu import neighbors as cpu
@@ -30,6 +31,15 @@ from .optimizer import ModelOptimizer
 from .train import training_step
 
 _MODULES = (cpu, cpu_attention, cpu_heads)
+_ONLY_BFLOAT16 = {"_map_pairs", "_outer_pairs"}  # kernels of CPUs with AVX512_BF16 or AMX
+# Runs in the other process. The folder of this package comes last: it only serves a package that
+# was found through the working directory.
+_SCRIPT = f"""
+import sys
+sys.path.append(sys.argv[1])
+from {__name__} import train_tiny_models
+train_tiny_models()
+"""
 
 
 def compile_kernels(run: Run, backend: Backend) -> None:
@@ -38,16 +48,40 @@ def compile_kernels(run: Run, backend: Backend) -> None:
     If nothing was compiled, `run.seconds["seconds_compile"]` is 0.
     """
     run.seconds["seconds_compile"] = 0.0
-    if not backend.kernels:
-        return
-    if all(_is_cached(kernel) for module in _MODULES for kernel in _kernels(module)):
+    if not backend.kernels or not missing_kernels():
         return
     run.progress.milestone(
-        "Compiling the CPU kernels (about half a minute, once per machine; later runs reuse them)"
+        "Compiling the CPU kernels: 1 to 2 minutes of one CPU core, once on this machine; "
+        "later runs reuse them"
     )
     with run.timed("compile"):
-        # If this process fails, each kernel is compiled in the run itself at its first call.
-        subprocess.run([sys.executable, "-m", __name__], check=False, stdin=subprocess.DEVNULL)
+        # -P: a file random.py in the working directory must not replace a module of Python.
+        # A session of its own: Ctrl-C reaches only this process, which then ends the other one.
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", _SCRIPT, str(Path(__file__).parents[2])],
+            check=False,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+    if missing := missing_kernels():
+        why = (done.stderr.strip() or "numba's cache directory may be read-only").splitlines()[-1]
+        run.warn(
+            f"{len(missing)} CPU kernels are not in numba's cache ({why}), so this run and later "
+            "runs compile them during the training, which takes 0.1 GiB of memory"
+        )
+
+
+def missing_kernels() -> list[str]:
+    """Return the names of the kernels for this CPU that numba's cache does not hold."""
+    return [
+        kernel.py_func.__name__
+        for module in _MODULES
+        for kernel in _kernels(module)
+        if not _is_cached(kernel)
+    ]
 
 
 def train_tiny_models() -> None:
@@ -75,18 +109,19 @@ def _tiny_graph() -> KnowledgeGraph:
     return build_graph(nodes, src, relation, dst, ("r",), report)
 
 
-def _kernels(module: object) -> list[object]:
-    """Return the numba kernels of a module that run in parallel."""
-    found = (value for name, value in vars(module).items() if name.startswith("_"))
+def _kernels(module: object) -> list[Any]:
+    """Return the numba kernels of a module that run in parallel and that this CPU uses."""
+    unused = set() if has_bfloat16_products() else _ONLY_BFLOAT16
+    found = (v for name, v in vars(module).items() if name.startswith("_") and name not in unused)
     return [kernel for kernel in found if getattr(kernel, "targetoptions", {}).get("parallel")]
 
 
-def _is_cached(kernel: object) -> bool:
-    function = kernel.py_func  # type: ignore[attr-defined]  # numba has no types
-    directory = Path(kernel.stats.cache_path)  # type: ignore[attr-defined]  # as above
-    file = Path(function.__code__.co_filename).stem
-    return any(directory.glob(f"{file}.{function.__name__}-*.nbi"))
+def _is_cached(kernel: Any) -> bool:
+    """Return whether the cache holds a kernel for this CPU, from its present source code.
 
-
-if __name__ == "__main__":
-    train_tiny_models()
+    numba does not offer this, so its index is read as numba itself reads it. The index is empty if
+    the source code or the version of numba has changed.
+    """
+    index = kernel._cache._cache_file._load_index()
+    target = kernel.targetctx.codegen().magic_tuple()
+    return any(key[1] == target for key in index)

@@ -77,7 +77,7 @@ def train_sage(
             run, graph, settings, plan, model, generator, seed
         )
         history: History = []
-        with run.progress.bar("Training", settings.num_epochs) as advance:
+        with run.progress.bar("Training", settings.num_epochs, "epoch") as advance:
             for epoch in range(1, settings.num_epochs + 1):
                 record = EpochRecord(run, graph, epoch, settings.num_epochs)
                 for _ in range(batches.num_steps):
@@ -86,6 +86,7 @@ def train_sage(
                     del batch  # free the memory before the next subgraph is sampled
                     empty_cache(run.device)
                 history.append(record.finish())
+                run.history.append(history[-1])
                 advance(f"loss {history[-1]['loss']:.4f}")
     return Trained(model, decoder, history, None)
 
@@ -117,7 +118,7 @@ def train_hgt(
             run, graph, settings, plan, model, generator, seed
         )
         history: History = []
-        with run.progress.bar("Training", settings.num_epochs) as advance:
+        with run.progress.bar("Training", settings.num_epochs, "epoch") as advance:
             for epoch in range(1, settings.num_epochs + 1):
                 record = EpochRecord(run, graph, epoch, settings.num_epochs)
                 for _ in range(batches.num_steps):
@@ -131,6 +132,7 @@ def train_hgt(
                     del batch  # free the memory before the next subgraph is sampled
                     empty_cache(run.device)
                 history.append(record.finish())
+                run.history.append(history[-1])
                 advance(f"loss {history[-1]['loss']:.4f}")
     return Trained(model, decoder, history, pairs)
 

@@ -15,6 +15,7 @@ from ...system.devices import choose_device
 from ...system.errors import InputError, check_at_least
 from ...system.files import check_writable
 from ...system.machine import PeakMemory, empty_cache, return_large_buffers
+from ...system.processes import use_threads
 from ...system.progress import Run
 from .model_dir import check_targets, model_dir_of
 
@@ -64,6 +65,7 @@ def begin_run(
         InputError: chunk_size or seed is invalid, the device is not available, or an output would
             overwrite the edges file or another output.
     """
+    use_threads()
     if chunk_size is not None:
         check_at_least("chunk_size", chunk_size, 1)
     check_at_least("seed", seed, 0)

@@ -1,0 +1,17 @@
+"""The entry point of the console script `cdd` and of `python -m clinical_drug_discovery`."""
+
+from __future__ import annotations
+
+from .system.interrupts import catch_signals
+
+
+def main() -> None:
+    """Run the command line. Signals are caught before the command line is imported."""
+    catch_signals()
+    from .cli import main as run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""A stopped command: one line, no traceback, the exit code of the signal, no unfinished files."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from graphs import Fact, to_rows
+
+EMBED = ["embed", "graphsage", "--edges", "kg.csv", "--output", "out/e.parquet"]
+EMBED += ["--embedding-dim", "8", "--hidden-dim", "8", "--num-layers", "2", "--device", "cpu"]
+SECONDS = 120  # until a waiting test fails
+
+#: A script that runs the command line, stops in one part of the run and reports this in a file.
+WAITING = """
+import contextlib, pathlib, sys, time
+from clinical_drug_discovery.system import log, progress
+log._MOST_SILENT = 0.05
+real = progress.Run.timed
+@contextlib.contextmanager
+def timed(run, name):
+    with real(run, name):
+        if name == {part!r}:
+            pathlib.Path("reached").touch()
+            time.sleep(600)
+        yield
+progress.Run.timed = timed
+assert "torch" not in sys.modules
+from clinical_drug_discovery.__main__ import main
+main()
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, facts: list[Fact]) -> Iterator[Path]:
+    to_rows(facts).write_csv(tmp_path / "kg.csv")
+    yield tmp_path
+    assert not list(tmp_path.rglob(".part-*"))
+
+
+def wait_until(reached: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    end = time.monotonic() + SECONDS
+    while not reached():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def start(folder: Path, *command: str, path: str = "") -> subprocess.Popen[str]:
+    before = [path, os.environ.get("PYTHONPATH", "")]
+    return subprocess.Popen(
+        [sys.executable, *command],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, before))},
+    )
+
+
+def end(process: subprocess.Popen[str], how: signal.Signals) -> list[str]:
+    """Send a signal; return the lines on stderr."""
+    process.send_signal(how)
+    stdout, stderr = process.communicate(timeout=SECONDS)
+    assert process.returncode == 128 + how, stderr
+    assert stdout == ""
+    assert "Traceback" not in stderr
+    return stderr.splitlines()
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=lambda how: how.name)
+def test_a_signal_while_torch_is_imported(folder: Path, how: signal.Signals) -> None:
+    (folder / "fake").mkdir()
+    slow = "import pathlib, time\npathlib.Path('reached').touch()\n"
+    # An import may swallow what a signal handler raises.
+    slow += (
+        "while True:\n    try:\n        time.sleep(600)\n    except BaseException:\n        pass\n"
+    )
+    (folder / "fake" / "torch.py").write_text(slow)
+    process = start(folder, "-m", "clinical_drug_discovery", *EMBED, path=str(folder / "fake"))
+    wait_until((folder / "reached").exists, process)
+    first, last = end(process, how)
+    assert first.endswith(" Loading the libraries")  # written before torch was imported
+    name = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}[how]
+    assert last == f"stopped by {name} while the program was loading; nothing was written"
+    assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("part", "how", "text"),
+    [
+        ("read", signal.SIGINT, "Reading the graph"),
+        ("train", signal.SIGTERM, "Preparing the training"),
+        ("rank_fit", signal.SIGINT, "Fitting the drug ranker"),
+    ],
+)
+def test_a_signal_in_a_part_of_the_run(
+    folder: Path, part: str, how: signal.Signals, text: str
+) -> None:
+    command = [*EMBED, "--num-epochs", "2", "--no-cache"]
+    process = start(folder, "-c", WAITING.format(part=part), *command)
+    wait_until((folder / "reached").exists, process)
+    assert process.stderr is not None
+    while f" {text}, " not in process.stderr.readline():  # a line of the timer thread
+        assert process.poll() is None
+    last = end(process, how)[-1]
+    name = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}[how]
+    assert last.startswith(f"stopped by {name} ({text}, ")
+    assert last.endswith("so far); nothing was written")
+    assert not (folder / "out").exists()
+
+
+def test_a_signal_before_the_results_are_written_names_what_is_kept(folder: Path) -> None:
+    command = [*EMBED, "--num-epochs", "2"]
+    process = start(folder, "-c", WAITING.format(part="write"), *command)
+    wait_until((folder / "reached").exists, process)
+    last = end(process, signal.SIGINT)[-1]
+    (cached,) = folder.glob("kg.csv.*")
+    kept = f"{cached.name}, {Path('out', 'e_model', 'history.csv')}"
+    assert last.endswith(f" before all results were written; kept, complete: {kept}")
+    assert (folder / "out" / "e_model" / "history.csv").read_text().count("\n") == 3
+
+
+def test_a_signal_in_an_epoch_while_the_history_grows(folder: Path) -> None:
+    process = start(
+        folder, "-m", "clinical_drug_discovery", *EMBED, "--num-epochs", "1000000", "--no-cache"
+    )
+    history = folder / "out" / "e_model" / "history.csv"
+    wait_until(history.exists, process)
+    sizes = set()
+    end_of_wait = time.monotonic() + SECONDS
+    while len(sizes) < 5 and time.monotonic() < end_of_wait:
+        text = history.read_text()
+        header, *rows = text.splitlines()
+        assert header.startswith("epoch,loss,link_loss,seconds")
+        assert [int(row.split(",")[0]) for row in rows] == list(range(1, len(rows) + 1))
+        sizes.add(len(rows))
+    assert len(sizes) == 5
+    lines = end(process, signal.SIGINT)
+    assert lines[-1].startswith("stopped by Ctrl-C (Training: epoch ")
+    assert lines[-1].endswith("left); nothing was written")
+    for milestone in ("Device: cpu", "Full-batch training with edge sampling"):
+        assert any(f" {milestone}" in line for line in lines)
+    assert not (folder / "out").exists()
+
+
+def test_python_gets_a_keyboard_interrupt(folder: Path) -> None:
+    script = (
+        "from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings\n"
+        "try:\n"
+        "    generate_gnn_embeddings('kg.csv', 'out/e.csv', 8, 8, 2, 10**6, device='cpu')\n"
+        "except KeyboardInterrupt:\n"
+        "    print('interrupted')\n"
+    )
+    process = start(folder, "-c", script)
+    wait_until((folder / "out" / "e_model" / "history.csv").exists, process)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=SECONDS)
+    assert (process.returncode, stdout) == (0, "interrupted\n"), stderr
+    assert not (folder / "out").exists()
+
+
+def test_an_ignored_signal_stays_ignored() -> None:
+    script = (
+        "import signal\n"
+        "from clinical_drug_discovery.system.interrupts import catch_signals\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "catch_signals()\n"
+        "signal.raise_signal(signal.SIGINT)\n"  # as in a job that a shell runs in the background
+        "print('alive', flush=True)\n"
+        "signal.raise_signal(signal.SIGTERM)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "alive\n"
+    assert done.returncode == 143
+    assert done.stderr.startswith("stopped by SIGTERM ")

@@ -1,0 +1,75 @@
+"""The growing history of a run, and its timed parts."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+
+from clinical_drug_discovery.system.machine import PeakMemory
+from clinical_drug_discovery.system.progress import HistoryFile, Run
+
+RECORDS = [
+    {"epoch": 1, "loss": 0.1 + 0.2, "mean_cosine.drug": 0.5, "mean_cosine.a,b": None},
+    {"epoch": 2, "loss": 1e-30},
+]
+
+
+def test_the_history_grows_by_whole_rows(tmp_path: Path) -> None:
+    directory, history = tmp_path / "new" / "model", HistoryFile()
+    history.append(RECORDS[0])  # outside of `growing`: nothing to write to
+    with history.growing(directory):
+        assert list(tmp_path.iterdir()) == []
+        for number, record in enumerate(RECORDS, start=1):
+            history.append(record)
+            text = (directory / "history.csv").read_text()
+            assert text.count("\n") == number + 1
+            assert text.endswith("\n")
+    table = pl.read_csv(directory / "history.csv")
+    assert table.to_dicts() == [RECORDS[0], {**dict.fromkeys(RECORDS[0]), **RECORDS[1]}]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ValueError])
+def test_a_failed_run_removes_its_history_and_directories(
+    tmp_path: Path, error: type[BaseException]
+) -> None:
+    def fail(directory: Path) -> None:
+        history = HistoryFile()
+        with history.growing(directory):
+            history.append(RECORDS[0])
+            raise error
+
+    with pytest.raises(error):
+        fail(tmp_path / "new" / "model")
+    assert list(tmp_path.iterdir()) == []
+    kept = tmp_path / "model" / "notes.txt"
+    kept.parent.mkdir()
+    kept.write_text("of the user")
+    with pytest.raises(error):
+        fail(kept.parent)
+    assert os.listdir(kept.parent) == ["notes.txt"]
+
+
+def test_the_history_of_a_finished_model_stays_until_the_new_model_is_written(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "history.csv").write_text("epoch\n1\n")
+    (tmp_path / "config.json").write_text("{}")
+    history = HistoryFile()
+    with history.growing(tmp_path):
+        history.append(RECORDS[0])
+        assert (tmp_path / "history.csv.part").read_text().startswith("epoch,loss,")
+        assert (tmp_path / "history.csv").read_text() == "epoch\n1\n"
+    assert sorted(os.listdir(tmp_path)) == ["config.json", "history.csv"]
+
+
+def test_a_timed_part_is_measured_and_warnings_are_kept(tmp_path: Path) -> None:
+    device = torch.device("cpu")
+    run = Run(tmp_path, tmp_path, tmp_path, device, 0.1, PeakMemory(device))
+    with run.timed("read"):
+        run.warn("careful")
+    assert list(run.seconds) == ["seconds_read"]
+    assert run.warnings == ["careful"]

@@ -1,0 +1,106 @@
+"""The compilation of the kernels: what is missing in the cache, and the process that compiles."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from clinical_drug_discovery.lib.synthesize import synthesize_graph
+from clinical_drug_discovery.ops.backend import Backend
+from clinical_drug_discovery.system.machine import PeakMemory
+from clinical_drug_discovery.system.progress import Run
+from clinical_drug_discovery.training import compile_kernels
+
+CPU = torch.device("cpu")
+KERNELS = Backend(CPU, kernels=True)
+PAIRS = {"_map_pairs", "_outer_pairs"}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run(tmp_path, tmp_path, tmp_path, CPU, 0.1, PeakMemory(CPU))
+
+
+@pytest.mark.parametrize("products", [False, True])
+def test_only_kernels_that_this_cpu_uses_can_be_missing(
+    products: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compile_kernels, "has_bfloat16_products", lambda: products)
+    monkeypatch.setattr(compile_kernels, "_is_cached", lambda kernel: False)
+    missing = set(compile_kernels.missing_kernels())
+    assert missing >= {"_add_neighbors", "_attend", "_map", "_outer"}
+    assert missing & PAIRS == (PAIRS if products else set())
+
+
+def test_a_file_in_the_working_directory_cannot_break_the_compilation(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("random", "numpy", "clinical_drug_discovery"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('a file of the user')\n")
+    monkeypatch.chdir(tmp_path)
+    first, second = iter([["_map"], []]), iter([["_map"], ["_map", "_outer"]])
+    monkeypatch.setattr(compile_kernels, "missing_kernels", lambda: next(first))
+    compile_kernels.compile_kernels(run, KERNELS)
+    assert run.warnings == []
+    assert run.seconds["seconds_compile"] > 0
+    # The same process fails if it looks for modules in this directory.
+    monkeypatch.setattr(compile_kernels, "missing_kernels", lambda: next(second))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    compile_kernels.compile_kernels(run, KERNELS)
+    (warning,) = run.warnings
+    assert warning.startswith("2 CPU kernels are not in numba's cache (a file of the user)")
+
+
+def test_nothing_is_compiled_without_kernels(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compile_kernels, "subprocess", None)
+    compile_kernels.compile_kernels(run, Backend(CPU, kernels=False))
+    monkeypatch.setattr(compile_kernels, "missing_kernels", list)
+    compile_kernels.compile_kernels(run, KERNELS)
+    assert run.seconds == {"seconds_compile": 0.0}
+
+
+#: The variables of `make test-avx2`.
+AVX2 = {
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+    "NUMBA_CPU_NAME": "haswell",
+    "NUMBA_CPU_FEATURES": "+avx,+avx2,+bmi,+bmi2,+f16c,+fma,+lzcnt,+movbe,+popcnt,+sse4.2",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variables", [{}, AVX2], ids=["this CPU", "AVX2"])
+def test_later_runs_compile_nothing(tmp_path: Path, variables: dict[str, str]) -> None:
+    if variables and not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
+        pytest.skip("needs an x86-64 CPU with AVX2")
+    synthesize_graph(tmp_path / "kg.csv", scale=0.02)
+    cache = tmp_path / "numba"
+    environment = {**os.environ, **variables, "NUMBA_CACHE_DIR": str(cache)}
+    compiled: set[Path] = set()
+    for model in ("hgt", "graphsage", "hgt"):
+        for training in ("full", "sampled"):
+            flags = f"--edges kg.csv --output {model}-{training}-{len(compiled)}.npy --device cpu"
+            flags += f" --num-epochs 1 --no-ranker --json --training {training}"
+            done = subprocess.run(
+                [sys.executable, "-m", "clinical_drug_discovery", "embed", model, *flags.split()],
+                cwd=tmp_path,
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            stats = json.loads(done.stdout)
+            now = {path.relative_to(cache) for path in cache.rglob("*.nbc")}
+            assert stats["warnings"] == []
+            assert ("Compiling" in done.stderr) == (not compiled)
+            assert (stats["seconds_compile"] > 0) == (not compiled)
+            assert now == (compiled or now)
+            compiled = now
+    assert compiled
