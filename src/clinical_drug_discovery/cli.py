@@ -192,18 +192,21 @@ def _model_flags() -> list[Flag]:
 
 
 def _evaluate(**values: Any) -> Any:
-    from .graph.vocabulary import VocabularyChoice
-    from .lib.evaluate import EvaluationSettings, evaluate_model
+    with part(LOADING, announce=True):
+        from .graph.vocabulary import VocabularyChoice
+        from .lib.evaluate import EvaluationSettings, evaluate_model
+    end_loading()
 
     settings = {flag.name: values.pop(flag.name) for flag in _evaluation_flags()}
     model_settings = {flag.name: values.pop(flag.name) for flag in _model_flags()}
     words = {flag.name: values.pop(flag.name) for flag in _vocabulary_flags()}
-    return evaluate_model(
-        **values,
-        settings=EvaluationSettings(**settings),
-        model_settings=model_settings,
-        vocabulary=VocabularyChoice(**words),
-    )
+    with part("Evaluate model"):
+        return evaluate_model(
+            **values,
+            settings=EvaluationSettings(**settings),
+            model_settings=model_settings,
+            vocabulary=VocabularyChoice(**words),
+        )
 
 
 COMMANDS: dict[tuple[str, ...], Command] = {
