@@ -22,6 +22,7 @@ from clinical_drug_discovery.graph import cache
 from clinical_drug_discovery.graph.cache import CacheOutcome, cache_path, read_cached
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.graph.read import read_graph
+from clinical_drug_discovery.graph.source import ReadSettings, Source
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.system.errors import InputError
 
@@ -59,9 +60,10 @@ def _items(value: Any) -> Sequence[Any]:
 
 def read_fresh(path: Path, **options: Any) -> tuple[KnowledgeGraph, CacheOutcome]:
     """Read through the cache, and compare the graph with one read from the file."""
-    graph, outcome = read_cached(path, **options)
-    options.pop("cache_dir", None)
-    assert_equal(graph, read_graph(path, **options))
+    cache_dir = options.pop("cache_dir", None)
+    settings = ReadSettings(**options)
+    graph, outcome = read_cached(path, settings, cache_dir)
+    assert_equal(graph, read_graph(path, settings))
     return graph, outcome
 
 
@@ -123,7 +125,7 @@ def test_bad_options_are_refused_before_anything_is_cached(edges: Path, tmp_path
     ]
     for options in every:
         with pytest.raises(InputError, match=r"(limit_nodes|include_node_types) \(got"):
-            read_cached(edges, **options)
+            read_cached(edges, ReadSettings(**options))
     assert list(tmp_path.iterdir()) == [edges]
 
 
@@ -134,8 +136,10 @@ def test_a_change_is_seen_though_size_and_time_stay(
     os.utime(edges, ns=(LONG_AGO, LONG_AGO))
     if racy:  # as on a file system whose ctime is too coarse to tell the two contents apart
         monkeypatch.setattr(cache, "_RACY_NS", 10**10)
-        found = cache._stamp(edges)
-        monkeypatch.setattr(cache, "_stamp", lambda path: [path.stat().st_size, *found[1:]])
+        found = cache._stamp(Source.of(edges))
+        monkeypatch.setattr(
+            cache, "_stamp", lambda source: [[source.edges[0].stat().st_size, *found[0][1:]]]
+        )
     assert not read_fresh(edges)[1].hit
     content = edges.read_text()
     changed = content.replace("drug 1,", "drug X,")
@@ -213,9 +217,9 @@ def test_a_cache_that_cannot_be_written_is_a_warning(
         (text,) = outcome.warnings
         assert "the graph could not be cached as" in text
         assert "not cached" in outcome.message
-    cache_path(edges, None, None, None).mkdir()  # its very place is taken
+    cache_path(Source.of(edges), ReadSettings(), None).mkdir()  # its very place is taken
     assert any("could not be cached" in text for text in read_fresh(edges)[1].warnings)
-    cache_path(edges, None, None, None).rmdir()
+    cache_path(Source.of(edges), ReadSettings(), None).rmdir()
     monkeypatch.setattr(cache, "save_graph", _disk_full)
     assert "No space left" in read_fresh(edges)[1].warnings[0]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "kg.csv"]
@@ -239,9 +243,9 @@ def test_a_directory_without_permission_is_a_warning(edges: Path) -> None:
 def test_a_file_that_changes_while_it_is_read_is_not_cached(
     edges: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def read_and_touch(path: Path, **options: Any) -> KnowledgeGraph:
-        graph = read_graph(path, **options)
-        os.utime(path, ns=(LONG_AGO, LONG_AGO))
+    def read_and_touch(source: Source, settings: ReadSettings) -> KnowledgeGraph:
+        graph = read_graph(source, settings)
+        os.utime(source.edges[0], ns=(LONG_AGO, LONG_AGO))
         return graph
 
     monkeypatch.setattr(cache, "read_graph", read_and_touch)
@@ -273,7 +277,7 @@ def test_runs_with_the_cache_are_those_without(edges: Path, tmp_path: Path) -> N
         assert len(list(tmp_path.glob("*.graph"))) == (name != "a")
     assert contents[0] == contents[1] == contents[2]
     assert reports[0] == reports[1] == reports[2]
-    place = cache_path(edges, None, 30, None)
+    place = cache_path(Source.of(edges), ReadSettings(limit_nodes=30), None)
     with pytest.raises(InputError, match="it is the cached graph"):
         generate_gnn_embeddings(edges, tmp_path / "d.npy", model_dir=place, limit_nodes=30, **small)
     with pytest.raises(InputError, match=r"cache_dir .* must be left out"):

@@ -18,6 +18,7 @@ from torch_geometric.nn import HGTConv
 
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.graph.read import read_graph
+from clinical_drug_discovery.graph.source import ReadSettings
 from clinical_drug_discovery.ops import reference
 from clinical_drug_discovery.ops.backend import Backend
 from clinical_drug_discovery.ops.blocks import Block, full_block, range_block, row_block
@@ -262,8 +263,12 @@ def test_isolated_nodes_get_zero_and_a_single_node_type_works(tmp_path: Path) ->
     facts.append((node("drug", 0), "drug_protein", node("gene/protein", 0)))
     rows = to_rows(facts)
     rows.write_csv(tmp_path / "kg.csv")
-    graph = read_graph(tmp_path / "kg.csv", include_node_types=["drug", "disease", "gene/protein"])
-    lonely = read_graph(tmp_path / "kg.csv", include_node_types=["drug", "gene/protein"])
+    graph = read_graph(
+        tmp_path / "kg.csv", ReadSettings(include_node_types=["drug", "disease", "gene/protein"])
+    )
+    lonely = read_graph(
+        tmp_path / "kg.csv", ReadSettings(include_node_types=["drug", "gene/protein"])
+    )
     assert (lonely.degree == 0).any()
     for g in (graph, lonely):
         given = parameters(g, torch.float64)

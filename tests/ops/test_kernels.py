@@ -21,6 +21,7 @@ from torch import Tensor
 
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.graph.read import read_graph
+from clinical_drug_discovery.graph.source import ReadSettings
 from clinical_drug_discovery.ops import reference
 from clinical_drug_discovery.ops.backend import has_bfloat16_products, padded
 from clinical_drug_discovery.ops.blocks import Block, full_block, range_block, row_block
@@ -43,7 +44,9 @@ def make_graph(directory: Path) -> KnowledgeGraph:
     lonely = [node(kind, 500) for kind in ("drug", "disease", "gene/protein")]
     facts += [(end, "other", Node("other", "other", "0", "other")) for end in lonely]
     to_rows(dict.fromkeys(facts)).write_csv(directory / "kg.csv")
-    return read_graph(directory / "kg.csv", include_node_types=["drug", "disease", "gene/protein"])
+    return read_graph(
+        directory / "kg.csv", ReadSettings(include_node_types=["drug", "disease", "gene/protein"])
+    )
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,7 @@
-"""The cache of a graph: a file that is valid as long as the edges file has the same content.
+"""The cache of a graph: a file that is valid as long as the graph's files have the same content.
 
-Like git's index, the cache stores the size, the time stamps and the SHA-256 of the edges file. If
-size and time stamps are equal, the cache is valid. If the time stamps differ, the SHA-256 decides.
+Like git's index, the cache stores the size, the time stamps and the SHA-256 of each file. If sizes
+and time stamps are equal, the cache is valid. If the time stamps differ, the SHA-256 decides.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -30,7 +30,8 @@ from ..system.files import (
     save_checksummed,
 )
 from .knowledge_graph import EdgeType, KnowledgeGraph, ReadReport
-from .read import check_edges_file, check_filters, read_graph
+from .read import read_graph
+from .source import EdgesPath, ReadSettings, Source
 from .vocabulary import Vocabulary
 
 #: Increase this number whenever a code change gives a new graph or edge order for the same file.
@@ -42,7 +43,7 @@ _TABLE = ".arrow"  # end of the name of a tensor that holds the bytes of a table
 _RACY_NS = 2 * 10**9
 _BLOCK = 2**20  # bytes hashed at a time
 
-Stamp = list[int]  #: size, mtime_ns, ctime_ns
+Stamp = list[list[int]]  #: for each file: size, mtime_ns, ctime_ns
 
 
 @dataclass(frozen=True)
@@ -55,57 +56,50 @@ class CacheOutcome:
     warnings: tuple[str, ...] = ()
 
 
-def cache_path(
-    path: Path,
-    include_node_types: Sequence[str] | None,
-    limit_nodes: int | None,
-    cache_dir: str | Path | None,
-) -> Path:
-    """Return the path of the cached graph for an edges file and filters.
+def cache_path(source: Source, settings: ReadSettings, cache_dir: str | Path | None) -> Path:
+    """Return the path of the cached graph: beside the first edges file, or in `cache_dir`.
 
-    Args:
-        path: the edges file.
-        include_node_types: see `read_graph`; the order of the types does not matter.
-        limit_nodes: see `read_graph`.
-        cache_dir: directory of the cache; None for the directory of the edges file.
+    The name is the name of the first edges file and a key, which stands for the settings and the
+    other files.
     """
-    check_filters(include_node_types, limit_nodes)
-    types = None if include_node_types is None else sorted(set(include_node_types))
-    options: list[Any] = [types, limit_nodes]
+    settings.check()
+    first, *others = source.files
+    options: list[Any] = settings.key()
     if cache_dir is not None:  # edges files of the same name may share this directory
-        options.append(str(path.absolute().parent))
+        options.append(str(first.absolute().parent))
+    if others:
+        nodes = source.nodes is not None
+        options.append([nodes, *(str(path.absolute()) for path in others)])
     key = hashlib.sha256(json.dumps(options).encode()).hexdigest()[:12]
-    directory = path.parent if cache_dir is None else Path(cache_dir)
-    return directory / f"{path.name}.{key}{SUFFIX}"
+    directory = first.parent if cache_dir is None else Path(cache_dir)
+    return directory / f"{first.name}.{key}{SUFFIX}"
 
 
 def read_cached(
-    path: str | Path,
-    *,
-    include_node_types: Sequence[str] | None = None,
-    limit_nodes: int | None = None,
+    source: EdgesPath | Source,
+    settings: ReadSettings | None = None,
     cache_dir: str | Path | None = None,
 ) -> tuple[KnowledgeGraph, CacheOutcome]:
-    """Load a graph from its cache, or read the edges file and cache the graph.
+    """Load a graph from its cache, or read the edges files and cache the graph.
 
-    The cached graph is replaced if it is damaged or of another version, or if the edges file has
-    changed. If the cache cannot be written, the outcome has a warning. See `cache_path` for
-    `cache_dir`, and `read_graph` for the other parameters and the errors.
+    The cached graph is replaced if it is damaged or of another version, or if a file has changed.
+    If the cache cannot be written, the outcome has a warning. See `cache_path` for `cache_dir`, and
+    `read_graph` for the other parameters and the errors. The standard input cannot be cached.
 
     Returns:
         The graph, equal in every field to the result of `read_graph`, and the outcome.
     """
-    path = Path(path)
-    check_edges_file(path)
-    cached = cache_path(path, include_node_types, limit_nodes, cache_dir)
-    stamp, warnings, why = _stamp(path), [], ""
+    source = source if isinstance(source, Source) else Source.of(source)
+    settings = ReadSettings() if settings is None else settings
+    cached = cache_path(source, settings, cache_dir)
+    stamp, warnings, why = _stamp(source), [], ""
     try:
-        graph, source = load_graph(cached)
-        if source["stamp"] == stamp:
+        graph, about = load_graph(cached)
+        if about["stamp"] == stamp:
             return graph, CacheOutcome(cached, True, f"Graph from cache {cached}")
-        if source["size"] == stamp[0] and source["sha256"] == _content_hash(path, Event()):
+        if about["size"] == _size(stamp) and about["sha256"] == _content_hash(source, Event()):
             # If the new stamp cannot be saved, the next run compares the content again.
-            failure = _save(cached, graph, stamp, source["sha256"])
+            failure = _save(cached, graph, stamp, about["sha256"])
             message = f"Graph from cache {cached} (the edges file has the same content)"
             return graph, CacheOutcome(cached, True, message, failure)
         del graph  # reading the file needs the memory
@@ -118,64 +112,71 @@ def read_cached(
         warnings.append(f"the cached graph {cached} is damaged, so the file is read again: {error}")
     except OSError as error:
         warnings.append(f"the cached graph {cached} cannot be read: {error.strerror or error}")
-    with _hashing(path) as content:
-        graph = read_graph(path, include_node_types=include_node_types, limit_nodes=limit_nodes)
-        failure = _save_read(cached, graph, path, stamp, content)
+    with _hashing(source) as content:
+        graph = read_graph(source, settings)
+        failure = _save_read(cached, graph, source, stamp, content)
     message = f"Graph read, not cached{why}" if failure else f"Graph cached as {cached}{why}"
     return graph, CacheOutcome(cached, False, message, (*warnings, *failure))
 
 
-def _stamp(path: Path) -> Stamp:
-    """Return the size and time stamps of a file. A program can set mtime, but not ctime."""
-    found = path.stat()
-    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+def _stamp(source: Source) -> Stamp:
+    """Return the sizes and time stamps of the files. A program can set mtime, but not ctime."""
+    found = [path.stat() for path in source.files]
+    return [[one.st_size, one.st_mtime_ns, one.st_ctime_ns] for one in found]
+
+
+def _size(stamp: Stamp) -> list[int]:
+    return [size for size, _, _ in stamp]
 
 
 def _save(cached: Path, graph: KnowledgeGraph, stamp: Stamp, sha256: str) -> tuple[str, ...]:
     """Cache the graph of an edges file with this stamp and hash; return a warning on failure."""
-    racy = time.time_ns() - max(stamp[1:]) < _RACY_NS
-    source = {"stamp": None if racy else stamp, "size": stamp[0], "sha256": sha256}
+    racy = time.time_ns() - max(t for _, *times in stamp for t in times) < _RACY_NS
+    about = {"stamp": None if racy else stamp, "size": _size(stamp), "sha256": sha256}
     try:
         with atomic_path(cached) as temporary:
-            save_graph(temporary, graph, source)
+            save_graph(temporary, graph, about)
     except OSError as error:
         return (f"the graph could not be cached as {cached}: {error.strerror or error}",)
     return ()
 
 
 def _save_read(
-    cached: Path, graph: KnowledgeGraph, path: Path, stamp: Stamp, content: Future[str]
+    cached: Path, graph: KnowledgeGraph, source: Source, stamp: Stamp, content: Future[str]
 ) -> tuple[str, ...]:
-    """Cache a graph that was just read, unless the edges file `path` changed during reading.
+    """Cache a graph that was just read, unless a file of `source` changed during reading.
 
-    `stamp` was taken before reading. `content` gives the hash of the file. Returns warnings.
+    `stamp` was taken before reading. `content` gives the hash of the files. Returns warnings.
     """
     try:
-        sha256, after = content.result(), _stamp(path)
+        sha256, after = content.result(), _stamp(source)
     except OSError as error:
-        return (f"the graph is not cached: {path} cannot be read again: {error.strerror or error}",)
+        return (
+            f"the graph is not cached: {source} cannot be read again: {error.strerror or error}",
+        )
     if after != stamp:
-        return (f"the graph is not cached: {path} changed while it was read",)
+        return (f"the graph is not cached: {source} changed while it was read",)
     return _save(cached, graph, stamp, sha256)
 
 
 @contextmanager
-def _hashing(path: Path) -> Iterator[Future[str]]:
-    """Hash a file in a second thread, which stops at the end of the `with` block."""
+def _hashing(source: Source) -> Iterator[Future[str]]:
+    """Hash the files in a second thread, which stops at the end of the `with` block."""
     stop = Event()
     with ThreadPoolExecutor(1) as pool:
         try:
-            yield pool.submit(_content_hash, path, stop)
+            yield pool.submit(_content_hash, source, stop)
         finally:
             stop.set()
 
 
-def _content_hash(path: Path, stop: Event) -> str:
-    """Compute the SHA-256 of a file; return early once `stop` is set."""
+def _content_hash(source: Source, stop: Event) -> str:
+    """Compute the SHA-256 of the files, one after the other; return early once `stop` is set."""
     digest, buffer = hashlib.sha256(), bytearray(_BLOCK)
-    with path.open("rb", buffering=0) as file:
-        while (size := file.readinto(buffer)) and not stop.is_set():
-            digest.update(memoryview(buffer)[:size])
+    for path in source.files:
+        with path.open("rb", buffering=0) as file:
+            while (size := file.readinto(buffer)) and not stop.is_set():
+                digest.update(memoryview(buffer)[:size])
     return digest.hexdigest()
 
 
@@ -223,13 +224,12 @@ def load_graph(path: Path) -> tuple[KnowledgeGraph, dict[str, Any]]:
     values |= {  # JSON turns tuples into lists
         "node_type_names": tuple(values["node_type_names"]),
         "edge_types": tuple(EdgeType(*row) for row in values["edge_types"]),
-        "report": ReadReport(**values["report"]),
-        "vocabulary": _vocabulary(values["vocabulary"]),
+        "report": ReadReport(**_with_tuples(values["report"])),
+        "vocabulary": Vocabulary(**_with_tuples(values["vocabulary"])),
     }
     return KnowledgeGraph(**values), record["about"]
 
 
-def _vocabulary(record: Mapping[str, Any]) -> Vocabulary:
-    """Return the words from a JSON record, which has lists instead of tuples."""
-    words: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in record.items()}
-    return Vocabulary(**words)
+def _with_tuples(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a JSON record with tuples instead of lists."""
+    return {name: tuple(v) if isinstance(v, list) else v for name, v in record.items()}

@@ -48,8 +48,15 @@ class ReadReport:
     num_self_loops: int  #: dropped: x and y are the same node
     num_facts: int  #: distinct undirected facts among the remaining rows
     num_mirrored_facts: int  #: facts that the file has in both directions
-    num_excluded_facts: int  #: facts left out by include_node_types or limit_nodes
+    num_excluded_facts: int  #: facts left out by a filter (include_node_types, ...)
     num_excluded_nodes: int  #: nodes left out by include_node_types or limit_nodes
+    num_nodes_without_facts: int = 0  #: nodes that stay although no fact of theirs does
+    num_repeated_headers: int = 0  #: dropped: rows that repeat the header
+    num_incomplete_rows: int = 0  #: dropped: rows that lack a field (on_missing)
+    num_conflicting_nodes: int = 0  #: nodes with two names, types or numbers (on_conflict)
+    num_respelled_nodes: int = 0  #: nodes with names that differ in blanks or Unicode form
+    formats: tuple[str, ...] = ()  #: names of the formats of the files
+    warnings: tuple[str, ...] = ()  #: for the user
 
     @property
     def spelling(self) -> str:
@@ -62,8 +69,10 @@ class ReadReport:
         return f"mixed ({missing:,} of {self.num_facts:,} facts once, reverse edges added)"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the counts and the spelling for JSON."""
-        return {**asdict(self), "spelling": self.spelling}
+        """Return the counts, the formats and the spelling for JSON."""
+        record = {**asdict(self), "formats": list(self.formats), "spelling": self.spelling}
+        del record["warnings"]  # the stats have them, with the other warnings of a run
+        return record
 
 
 @dataclass(frozen=True)

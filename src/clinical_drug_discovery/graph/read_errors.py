@@ -14,18 +14,20 @@ from pathlib import Path
 import polars as pl
 
 _REPLACED = "\N{REPLACEMENT CHARACTER}"
-_WELL_FORMED = re.compile(r'([^",]*|"([^"]|"")*")(,([^",]*|"([^"]|"")*"))*')
 
 
-def explain_unreadable(path: Path, num_rows: int, error: Exception) -> str:
+def explain_unreadable(
+    path: Path, plain: Path, separator: str, num_rows: int, error: Exception
+) -> str:
     """Return one line that explains why `error` stopped the reading of `path` after `num_rows`.
 
-    The line states the file, the rule and, if the row can be found, the row.
+    The line states the file, the rule and, if the row can be found, the row. `plain` is the file
+    that was read, and `separator` stands between its fields.
     """
-    if path.stat().st_size == 0:
+    if plain.stat().st_size == 0:
         return f"{path} is empty"
     reason = str(error).strip().split("\n")[0] or type(error).__name__
-    if path.name.lower().endswith(".parquet"):
+    if _is_parquet(plain):
         return f"{path} is not a readable Parquet file: {reason}"
     if isinstance(error, PermissionError):
         return f"{path} cannot be read: permission denied"
@@ -34,29 +36,42 @@ def explain_unreadable(path: Path, num_rows: int, error: Exception) -> str:
     if isinstance(error, OSError):
         where = f"somewhere after row {num_rows}"
         return f"{path} is truncated or damaged {where}: {reason}; download it again"
-    return f"{path}{_find_fault(path) or f' is not a readable CSV file: {reason}'}"
+    return f"{path}{find_fault(plain, separator) or f' is not a readable CSV file: {reason}'}"
 
 
-def _find_fault(path: Path) -> str | None:
-    """Return text about the first invalid CSV row, to follow the path; None if none is found."""
-    latest, num_fields, row = "", 0, 0
+def _is_parquet(plain: Path) -> bool:
+    with plain.open("rb") as file:
+        return file.read(4) == b"PAR1"
+
+
+def find_fault(path: Path, separator: str, *, strict: bool = True) -> str | None:
+    """Return text about the first invalid CSV row, to follow the path; None if none is found.
+
+    Without `strict`, text must be valid, and quotes in a field without quotes around it are fine.
+    """
+    latest, num_fields, row, num_lines = "", 0, 0, 0
 
     def remembered() -> Iterator[str]:
         nonlocal latest
-        for latest in _lines(path):
+        for latest in text_lines(path):
             yield latest + "\n"
 
-    reader = csv.reader(remembered(), strict=True)
+    reader = csv.reader(remembered(), strict=True, delimiter=separator)
+    mark = re.escape(separator)
+    bare = rf'[^"{mark}]*' if strict else rf'([^"{mark}][^{mark}]*)?'
+    field = rf'({bare}|"([^"]|"")*")'
+    well_formed = re.compile(f"{field}({mark}{field})*")
     try:
         for row, fields in enumerate(reader, start=1):
             num_fields = num_fields or len(fields)
             fault = None
-            if _REPLACED in latest:
+            one_line, num_lines = reader.line_num == num_lines + 1, reader.line_num
+            if strict and _REPLACED in latest:
                 fault = "not valid UTF-8"
             elif fields and len(fields) != num_fields:
                 fault = f"{len(fields)} fields, but the header has {num_fields}"
-            elif reader.line_num == row and not _WELL_FORMED.fullmatch(latest):
-                fault = "a quote inside an unquoted field"
+            elif one_line and not well_formed.fullmatch(latest):
+                fault = "a quote inside a field must be doubled, and the field quoted"
             if fault:
                 return f", row {row}: {fault}: {latest[:80]!r}"
     except csv.Error as error:
@@ -66,7 +81,7 @@ def _find_fault(path: Path) -> str | None:
     return None
 
 
-def _lines(path: Path) -> Iterator[str]:
+def text_lines(path: Path) -> Iterator[str]:
     """Yield the lines of a file, decompressed; bytes that are not UTF-8 are replaced."""
     # No text contains the separator, and quoting is off, so each line is read as one column.
     frame = pl.scan_csv(

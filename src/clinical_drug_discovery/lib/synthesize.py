@@ -21,7 +21,6 @@ import numpy.typing as npt
 import polars as pl
 from polars.io.plugins import register_io_source
 
-from ..graph.read import SUFFIXES
 from ..graph.vocabulary import PRIMEKG
 from ..system.errors import InputError, check_at_least, check_between
 from ..system.files import atomic_path, check_writable
@@ -33,6 +32,7 @@ Floats = npt.NDArray[np.float64]
 Hop = Callable[[Ints], Ints]
 DRUG, DISEASE = PRIMEKG.drug_type, PRIMEKG.disease_type
 INDICATION_NOISE = 0.1  # fraction of the indications that do not follow the mechanism
+SUFFIXES = (".csv", ".csv.gz", ".csv.zst", ".parquet")  # of the output
 MIN_NODES = 10  # minimum number of nodes of each type, at any scale
 MAX_SCALE, MAX_DENSITY = 64.0, 0.5  # of `scale`; of node pairs that one relation may join
 _CHUNK_ROWS = 65_536  # rows per chunk; a chunk takes about 10 MB

@@ -46,7 +46,7 @@ class Head:
     def rows(self, separator: str | None = None) -> list[list[str]]:
         """Return the fields of each line, for `separator` or the recognized separator."""
         mark = self.separator if separator is None else separator
-        return [next(csv.reader([line], delimiter=mark), []) for line in self.lines]
+        return [_fields(line, mark) for line in self.lines]
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
@@ -74,6 +74,13 @@ class Head:
             infer_schema=False,
             glob=False,
         )
+
+
+def _fields(line: str, separator: str) -> list[str]:
+    try:
+        return next(csv.reader([line], delimiter=separator), [])
+    except csv.Error:  # no text, or too long a field
+        return line.split(separator)
 
 
 def read_head(path: Path, plain: Path) -> Head:

@@ -41,6 +41,8 @@ class Table:
     #: fields ("name", "source") that the format fills in, because the file lacks them. They may be
     #: empty text. If "source" is among them, nodes of two types may have the same id.
     filled: tuple[str, ...] = ()
+    #: separator of a text file whose fields may be quoted; the engine then checks the quotes
+    separator: str | None = None
     hint: str = ""  #: why a field may be missing, such as "the node is not in nodes.csv"
     #: number of nodes in the list of nodes, if the format has one; nodes without rows are left out
     num_nodes: int | None = None

@@ -1,0 +1,252 @@
+"""Read the rows of tables as integers, and their distinct nodes as text.
+
+Each table is streamed once, in batches. A row becomes three small integers. Text is kept only for
+distinct nodes, so the checks of text (`records`, `spellings`) cost nothing for each row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from ...system.errors import InputError
+from ..build import Hashes, Keys, Numbering, node_bits, pack_rows
+from ..formats.table import COLUMNS, FIELDS, INDEX, Table
+from ..knowledge_graph import IntArray
+
+Mask = npt.NDArray[np.bool_]
+ROW, TABLE = "#row", "#table"  # columns of the nodes: where each record was read first
+_RECORD = "#record"
+_BATCH_ROWS = 50_000  # rows per batch, about 6 MB of text
+_MAX_NODE_TABLES = 16  # when there are this many tables of nodes, they are joined into one
+_NULL = 2**32 - 1  # code of a missing relation; polars gives no relation this code
+_MAX_PLACES = 10  # rows that a message lists
+
+
+class Place(NamedTuple):
+    """A row, for a message."""
+
+    table: int  #: number of the table
+    row: int  #: number of the row in the file
+    x: int  #: record of the x node
+    y: int  #: record of the y node
+    relation: str | None
+
+
+class _Chunk(NamedTuple):
+    """Rows of one batch; 12 bytes per row."""
+
+    table: int
+    row: int | IntArray  #: number of the first row, or of each row if rows were removed
+    x: IntArray  #: record of each x node
+    y: IntArray  #: record of each y node
+    relation: pl.Series  #: categorical
+
+    def rows(self, at: IntArray) -> IntArray:
+        """Return the row numbers at some positions."""
+        return at + self.row if isinstance(self.row, int) else self.row[at]
+
+
+@dataclass
+class Rows:
+    """The rows of tables.
+
+    A record is a distinct combination of all fields of a node. Different records may be one node,
+    see `records.merge_records`.
+
+    Attributes:
+        tables: the tables that were read.
+        nodes: the fields of each record, and the table and row where it was read first.
+        num_rows: number of rows that were read and not removed.
+    """
+
+    tables: list[Table]
+    nodes: pl.DataFrame
+    num_rows: int
+    _chunks: list[_Chunk]
+
+    def relation_codes(self) -> dict[str, int]:
+        """Return the relations and polars' codes for them, sorted by name."""
+        # polars numbers relations in the order of first use; the graph numbers them by name.
+        none = pl.Series(dtype=pl.Categorical)
+        names = pl.concat([none, *(c.relation.unique() for c in self._chunks)]).unique()
+        names = names.drop_nulls().cast(pl.String).sort()
+        codes = names.cast(pl.Categorical).to_physical()
+        return dict(zip(names.to_list(), codes.to_list(), strict=True))
+
+    def count_relations(self, names: Sequence[str]) -> list[int]:
+        """Return the number of rows of some relations."""
+        codes = self.relation_codes()
+        counts = np.zeros(max(codes.values(), default=0) + 1, np.int64)
+        for chunk in self._chunks:
+            found = chunk.relation.drop_nulls().to_physical().to_numpy()
+            counts += np.bincount(found, minlength=len(counts))
+        return [int(counts[codes[name]]) for name in names]
+
+    def take_out(
+        self, x: Mask, y: Mask, relations: Sequence[str | None], *, every: bool
+    ) -> tuple[int, list[Place]]:
+        """Remove rows by their nodes and relation.
+
+        Args:
+            x: records, as a mask.
+            y: records, as a mask.
+            relations: names of relations; None stands for a missing relation.
+            every: remove rows whose x, y and relation are all among these; False: at least one.
+
+        Returns:
+            The number of removed rows, and the first ten.
+        """
+        codes = self.relation_codes()
+        wanted = np.array(
+            [_NULL if r is None else codes[r] for r in relations if r in {None, *codes}]
+        )
+        places: list[Place] = []
+        count = 0
+        for number, chunk in enumerate(self._chunks):
+            of_relation = np.isin(_codes(chunk.relation), wanted)
+            hits = (x[chunk.x], y[chunk.y], of_relation)
+            out = np.logical_and.reduce(hits) if every else np.logical_or.reduce(hits)
+            if not out.any():
+                continue
+            at = np.flatnonzero(out)
+            count += len(at)
+            for i in at[: _MAX_PLACES - len(places)].tolist():
+                row = int(chunk.rows(np.array([i]))[0])
+                ends = int(chunk.x[i]), int(chunk.y[i])
+                places.append(Place(chunk.table, row, *ends, chunk.relation[i]))
+            kept = np.flatnonzero(~out)
+            self._chunks[number] = _Chunk(
+                chunk.table, chunk.rows(kept), chunk.x[kept], chunk.y[kept],
+                chunk.relation.gather(kept),
+            )  # fmt: skip
+        self.num_rows -= count
+        return count, places
+
+    def used(self) -> Mask:
+        """Return a mask of the records that rows still use."""
+        used = np.zeros(len(self.nodes), bool)
+        for chunk in self._chunks:
+            used[chunk.x] = True
+            used[chunk.y] = True
+        return used
+
+    def last_row(self, table: int) -> int:
+        """Return the number of the last row of a table that was read and not removed, or 0."""
+        chunks = [c for c in self._chunks if c.table == table and len(c.x)]
+        return int(chunks[-1].rows(np.array([len(chunks[-1].x) - 1]))[0]) if chunks else 0
+
+    def keys(self, node_of: IntArray, relations: Sequence[str], num_nodes: int) -> tuple[Keys, int]:
+        """Pack all rows except self-loops into keys, and use up the rows.
+
+        Args:
+            node_of: the node of each record.
+            relations: the names of all relations, sorted.
+            num_nodes: number of nodes.
+
+        Returns:
+            The keys and the number of self-loops.
+        """
+        codes = self.relation_codes()
+        rank = np.zeros(max(codes.values()) + 1, np.int16)
+        rank[[codes[name] for name in relations]] = np.arange(len(relations))
+        bits = node_bits(num_nodes)
+        keys, end = np.empty(self.num_rows, np.int64), 0
+        while self._chunks:  # pop frees a chunk; the order is free, since keys are sorted later
+            chunk = self._chunks.pop()
+            x, y = node_of[chunk.x], node_of[chunk.y]
+            r = rank[chunk.relation.to_physical().to_numpy()]
+            loops = x == y
+            if loops.any():
+                x, r, y = x[~loops], r[~loops], y[~loops]
+            keys[end : end + len(x)] = pack_rows(x, r, y, bits)
+            end += len(x)
+        return keys[:end], self.num_rows - end
+
+
+def _codes(relation: pl.Series) -> IntArray:
+    codes: IntArray = relation.to_physical().fill_null(_NULL).to_numpy()
+    return codes
+
+
+class RowReader:
+    """Reads tables batch by batch; `num_rows` counts the rows so far, also after an error."""
+
+    def __init__(self) -> None:
+        self.num_rows = 0
+        self._tables: list[Table] = []
+        self._numbered = False
+        # A record's hash has 64 bits. For a million records, the probability that two of them have
+        # the same hash is 3e-8.
+        self._records = Numbering()
+        self._chunks: list[_Chunk] = []
+        self._nodes: list[pl.DataFrame] = []
+
+    def read(self, table: Table) -> None:
+        """Read one table. If it cannot be parsed, polars raises PolarsError or OSError."""
+        names = table.frame.collect_schema().names()
+        numbered = INDEX[0] in names
+        if self._tables and numbered != self._numbered:
+            rule = f"has {' and '.join(INDEX)}, as all edges files must if one has them"
+            first = self._tables[0].path
+            yes, no = (table.path, first) if numbered else (first, table.path)
+            raise InputError(f"{no} lacks node numbers, but {yes} {rule}")
+        self._numbered = numbered
+        self._tables.append(table)
+        columns = [*COLUMNS, *(INDEX if numbered else ())]
+        # Hashing inside polars' stream is twice as fast as hashing each batch.
+        # All columns are parsed, even unneeded ones. polars then checks the number of fields in
+        # each row, so an unquoted comma is an error and does not shift the fields.
+        sides = {s: [name for name in columns if name.startswith(s)] for s in ("x_", "y_")}
+        records = [pl.struct(names).hash(0).alias(s + _RECORD) for s, names in sides.items()]
+        frame = table.frame.with_columns(pl.col(columns).cast(pl.String))
+        frame = frame.with_columns(pl.col("relation").cast(pl.Categorical), *records)
+        frame = frame.with_row_index(ROW, offset=table.first_row)
+        for batch in frame.collect_batches(chunk_size=_BATCH_ROWS, maintain_order=True):
+            if not len(batch):
+                continue
+            x, y = self._number(batch, "x_"), self._number(batch, "y_")
+            first = int(batch[ROW][0])
+            self._chunks.append(_Chunk(len(self._tables) - 1, first, x, y, batch["relation"]))
+            self.num_rows += len(batch)
+
+    def _number(self, batch: pl.DataFrame, side: str) -> IntArray:
+        """Return the record of the x node ("x_") or y node ("y_") of each row; add new records."""
+        records = batch[side + _RECORD].to_numpy()
+        number = self._records.find(records)
+        unknown = number < 0
+        if unknown.any():
+            self._add_nodes(batch, side, np.flatnonzero(unknown), records[unknown])
+            number[unknown] = self._records.find(records[unknown])
+        return number
+
+    def _add_nodes(self, batch: pl.DataFrame, side: str, rows: IntArray, records: Hashes) -> None:
+        """Number new records, and keep the fields of each from its first row."""
+        new, first = np.unique(records, return_index=True)
+        self._records.add(new)
+        columns = {name: side + name for name in (*FIELDS, "index") if side + name in batch}
+        columns[ROW] = ROW
+        # batch.select would wait for polars' thread pool, which is busy with parsing the file.
+        kept = {n: batch[column].gather(rows[first]) for n, column in columns.items()}
+        kept[TABLE] = pl.Series(np.full(len(new), len(self._tables) - 1, np.int32))
+        self._nodes.append(pl.DataFrame(kept))
+        if len(self._nodes) == _MAX_NODE_TABLES:  # the joined copy lets polars free the batches
+            self._nodes = [pl.concat(self._nodes, rechunk=True)]
+
+    def finish(self) -> Rows:
+        """Return all rows that were read.
+
+        Raises:
+            InputError: a file has no rows.
+        """
+        with_rows = {chunk.table for chunk in self._chunks}
+        for number, table in enumerate(self._tables):
+            if number not in with_rows:
+                raise InputError(f"{table.path} has a header but no rows")
+        nodes = pl.concat(self._nodes, rechunk=True)
+        return Rows(self._tables, nodes, self.num_rows, self._chunks)

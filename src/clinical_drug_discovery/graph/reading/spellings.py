@@ -1,0 +1,217 @@
+"""Find nodes and names that are probably the same thing in two spellings.
+
+Only the user can know if they are. They stay apart, and the user gets a warning with a count and
+examples. One kind is certain, and refused: an id that a column of floats has changed.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import polars as pl
+
+from ...system.errors import InputError
+from ..formats.table import FIELDS, Table
+from .records import IDENTITY, files_of, listed, name_key, place_of
+from .rows import ROW, TABLE, Rows
+
+_EXAMPLES = 3
+#: "5000.0", "5e3": what a column of floats makes of "5000"
+_FLOAT = r"^[0-9]+\.0*$"
+_EXPONENT = r"^[0-9]+(\.[0-9]+)?[eE]\+?[0-9]{1,3}$"
+#: control characters and the replacement character, which stands for a lost character
+_UNUSUAL = "[\\x00-\\x1f\\x7f-\u009f\ufffd]"
+_PREFIX = re.compile(r"^([a-z][a-z0-9_.]*?)[:_ ]+(?=.)")
+_LOOSE_PREFIX = r"^[a-z][a-z0-9_.]*[:_ ]+"
+
+
+def spelling_key(text: str) -> str:
+    """Return the text without differences of case, blanks, `_`, `-` and Unicode form."""
+    plain = unicodedata.normalize("NFKC", text).casefold()
+    kinds = {"Zs", "Cc", "Cf", "Pd", "Pc"}
+    return "".join(char for char in plain if unicodedata.category(char) not in kinds)
+
+
+def check_spellings(rows: Rows, nodes: pl.DataFrame) -> list[str]:
+    """Return warnings about suspicious spellings; each has a count and up to three examples.
+
+    Args:
+        rows: provides the relations and their numbers of rows.
+        nodes: the fields of each node, and where it was read first.
+
+    Raises:
+        InputError: a node has two ids, one of which a column of floats has changed, or a field has
+            a NUL character.
+    """
+    tables = rows.tables
+    relations = list(rows.relation_codes())
+    found = [_unusual_characters(tables, nodes, relations), _float_ids(tables, nodes)]
+    if alike := _alike(relations):
+        names = [name for group in alike for name in group]
+        counts = dict(zip(names, rows.count_relations(names), strict=True))
+        found.append(_alike_text("relations", alike, counts, "rows"))
+    for column, what in (("type", "node types"), ("source", "node sources")):
+        table = nodes[column].value_counts()
+        if alike := _alike(table[column].to_list()):
+            found.append(_alike_text(what, alike, dict(table.rows()), "nodes"))
+    found.append(_two_ids(tables, nodes))
+    return [f"{files_of(tables)}: {text}" for text in found if text]
+
+
+def _alike(names: Iterable[str]) -> list[list[str]]:
+    """Return the groups of names that are spelled alike."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(names):
+        groups[spelling_key(name)].append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _alike_text(what: str, groups: list[list[str]], counts: dict[str, int], unit: str) -> str:
+    texts = (
+        " and ".join(f"{name!r} ({counts[name]:,} {unit})" for name in group) for group in groups
+    )
+    return (
+        f"some {what} differ only in case, blanks, _ or - and are kept apart; correct the file if "
+        f"they are the same: {listed(texts, _EXAMPLES)}"
+    )
+
+
+def _unusual_characters(
+    tables: Sequence[Table], nodes: pl.DataFrame, relations: Sequence[str]
+) -> str:
+    """Warn of control characters and lost characters; refuse NUL."""
+    odd = nodes.filter(pl.any_horizontal(pl.col(FIELDS).str.contains(_UNUSUAL)))
+    texts = [name for name in relations if re.search(_UNUSUAL, name)]
+    found = [f"relation {name!r}" for name in texts]
+    for record in odd.sort(TABLE, ROW).iter_rows(named=True):
+        value = next(record[one] for one in FIELDS if re.search(_UNUSUAL, record[one]))
+        found.append(f"{value!r} ({place_of(tables, record[TABLE], record[ROW])})")
+        texts.append(value)
+    if nul := [text for text, value in zip(found, texts, strict=True) if "\0" in value]:
+        raise InputError(
+            f"{files_of(tables)}: a field must not have NUL characters (is the file damaged?): "
+            f"{listed(nul)}"
+        )
+    if not found:
+        return ""
+    number = f"{len(found):,} {'name or id has' if len(found) == 1 else 'names or ids have'}"
+    return (
+        f"{number} control characters or characters that were lost (U+FFFD): "
+        f"{listed(found, _EXAMPLES)}"
+    )
+
+
+def _float_ids(tables: Sequence[Table], nodes: pl.DataFrame) -> str:
+    """Refuse ids that a column of floats changed where the true id is known; warn of others."""
+    ids = pl.col("id")
+    odd = nodes.filter(ids.str.contains(_FLOAT) | ids.str.contains(_EXPONENT))
+    if odd.is_empty():
+        return ""
+    odd = odd.with_columns(plain=odd["id"].map_elements(_whole, return_dtype=pl.String))
+    pairs = odd.join(nodes, left_on=("source", "type", "plain"), right_on=IDENTITY, suffix="_plain")
+    if len(pairs):
+        texts = [
+            f"{place_of(tables, one[TABLE], one[ROW])} has the {one['type']} {one['id']!r} of source "
+            f"{one['source']!r}, but {place_of(tables, one[TABLE + '_plain'], one[ROW + '_plain'])} "
+            f"has {one['plain']!r}"
+            for one in pairs.sort(TABLE, ROW).head(_EXAMPLES).iter_rows(named=True)
+        ]
+        number = "1 node has" if len(pairs) == 1 else f"{len(pairs):,} nodes have"
+        raise InputError(
+            f"{files_of(tables)}: {number} an id in two forms, because a column of ids was saved as "
+            f"floats: {listed(texts)}; write the ids as text"
+        )
+    whole = nodes.filter(ids.str.contains("^[0-9]+$")).select("source", "type").unique()
+    exponent = ids.str.contains(_EXPONENT)
+    odd = pl.concat(
+        [odd.filter(~exponent), odd.filter(exponent).join(whole, on=("source", "type"), how="semi")]
+    )
+    if odd.is_empty():
+        return ""
+    texts = [
+        f"{one['id']!r} ({one['type']}, {place_of(tables, one[TABLE], one[ROW])})"
+        for one in odd.sort(TABLE, ROW).head(_EXAMPLES).iter_rows(named=True)
+    ]
+    number = "1 id looks" if len(odd) == 1 else f"{len(odd):,} ids look"
+    return f"{number} like whole numbers from a column of floats: {listed(texts)}"
+
+
+def _whole(text: str) -> str:
+    """Return "5000" for "5000.0", "5e3" and "5000."; the text itself if it is not whole."""
+    digits, _, exponent = text.lower().partition("e")
+    whole, _, fraction = digits.partition(".")
+    shift = int(exponent or 0)
+    fraction = fraction.rstrip("0")
+    if len(fraction) > shift:
+        return text
+    return (whole + fraction.ljust(shift, "0")).lstrip("0") or "0"
+
+
+def _two_ids(tables: Sequence[Table], nodes: pl.DataFrame) -> str:
+    """Warn of nodes of one type whose ids differ only in spelling."""
+    plain = (
+        pl.col("id")
+        .str.normalize("NFKC")
+        .str.to_lowercase()
+        .str.replace_all(r"[\s\x{200b}\x{feff}]", "")
+    )
+    loose = plain.str.replace(_LOOSE_PREFIX, "").str.strip_chars_start("0")
+    kind = [
+        pl.col(one).str.to_lowercase().str.replace_all(r"[\s_-]", "") for one in ("source", "type")
+    ]
+    keys = nodes.select(loose.alias("id"), kind[0].alias("source"), kind[1].alias("type"))
+    groups: dict[Any, list[dict[str, Any]]] = defaultdict(list)
+    candidates = nodes.filter(keys.is_duplicated()).sort(TABLE, ROW)
+    for record in candidates.iter_rows(named=True):
+        groups[_id_key(record)].append(record)
+    texts = []
+    for group in groups.values():
+        seen: dict[Any, dict[str, Any]] = {}
+        for other in group:
+            keys_of = _node_keys(other)
+            pair = next((seen[key] for key in keys_of if key in seen), None)
+            if pair is not None:
+                places = [place_of(tables, one[TABLE], one[ROW]) for one in (pair, other)]
+                texts.append(
+                    f"{pair['type']} {pair['id']!r} ({places[0]}) and {other['id']!r} ({places[1]})"
+                )
+            for key in keys_of:
+                seen.setdefault(key, other)
+    if not texts:
+        return ""
+    number = "1 node has" if len(texts) == 1 else f"{len(texts):,} nodes have"
+    return (
+        f"{number} an id that differs from that of another node only in case, blanks, zeros or "
+        f"prefix; they are kept apart; correct the file if they are the same: "
+        f"{listed(texts, _EXAMPLES)}"
+    )
+
+
+def _bare(record: dict[str, Any]) -> tuple[str, str]:
+    """Return the prefix of an id, which is empty if it is the source, and the id without it."""
+    text = "".join(unicodedata.normalize("NFKC", record["id"]).casefold().split())
+    found = _PREFIX.match(text)
+    if not found:
+        return "", text
+    prefix = spelling_key(found[1])
+    return "" if prefix == spelling_key(record["source"]) else prefix, text[found.end() :]
+
+
+def _id_key(record: dict[str, Any]) -> tuple[str, ...]:
+    kind = spelling_key(record["source"]), spelling_key(record["type"])
+    return (*kind, _bare(record)[1].lstrip("0"))
+
+
+def _node_keys(record: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Return keys; two records of one `_id_key` are probably one node if they share a key."""
+    prefix, bare = _bare(record)
+    keys = [("id", prefix, bare)]  # differ only in case, blanks or the source as prefix
+    if record["name"] != record["id"]:
+        keys.append(("name", name_key(record["name"]).casefold()))
+    else:
+        keys.append(("prefix", prefix))
+    return keys
