@@ -37,6 +37,7 @@ from clinical_drug_discovery.evaluation.rankers import (
 from clinical_drug_discovery.evaluation.split import RankingTask, Split, ranking_task
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph, node_range_of
 from clinical_drug_discovery.graph.read import read_graph
+from clinical_drug_discovery.graph.source import Source
 from clinical_drug_discovery.graph.vocabulary import PRIMEKG
 from clinical_drug_discovery.lib._run.start import begin_run
 from clinical_drug_discovery.lib.evaluate import MODELS, SPLITS, settings_of
@@ -99,7 +100,13 @@ def trained_rankers(
     settings, train = settings_of(arguments.model, chosen)
     nowhere = Path("nothing-is-written-here.csv")
     run = begin_run(
-        arguments.edges, nowhere, Path("nor-here"), "cpu", settings.learning_rate, None, seed
+        Source.of(arguments.edges),
+        nowhere,
+        Path("nor-here"),
+        "cpu",
+        settings.learning_rate,
+        None,
+        seed,
     )
     plan = plan_training(run, graph, settings, None, None, 0)
     compile_kernels(run, plan.backend)

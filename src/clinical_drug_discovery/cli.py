@@ -33,6 +33,7 @@ LOADING = "Loading the libraries"  #: the first line of each command
 #: Parameters whose flags have another name: name of the parameter, name of the flag.
 FLAG_NAMES = {
     "edges_csv": "edges",
+    "exclude_relations": "exclude_relation",
     "output_csv": "output",
     "output_dir": "output",
     "try_device": "try",
@@ -53,6 +54,7 @@ TYPES: dict[str, Any] = {
     "str | None": str | None,
     "str | int | None": str | None,
     "str | Path": Path,
+    "EdgesPath": list[Path],
     "str | Path | None": Path | None,
     "Sequence[str] | None": list[str] | None,
 }
@@ -155,6 +157,7 @@ def _read_evaluate() -> tuple[str, list[Flag]]:
         "settings": _evaluation_flags(),
         "model_settings": _model_flags(),
         "vocabulary": _vocabulary_flags(),
+        "reading": _reading_flags(),
     }
     return summary, [one for flag in flags for one in parts.get(flag.name, [flag])]
 
@@ -165,6 +168,10 @@ def _evaluation_flags() -> list[Flag]:
 
 def _vocabulary_flags() -> list[Flag]:
     return read_flags("graph.vocabulary", "VocabularyChoice")[1]
+
+
+def _reading_flags() -> list[Flag]:
+    return read_flags("graph.source", "ReadSettings")[1]
 
 
 def _model_flags() -> list[Flag]:
@@ -193,6 +200,7 @@ def _model_flags() -> list[Flag]:
 
 def _evaluate(**values: Any) -> Any:
     with part(LOADING, announce=True):
+        from .graph.source import ReadSettings
         from .graph.vocabulary import VocabularyChoice
         from .lib.evaluate import EvaluationSettings, evaluate_model
     end_loading()
@@ -200,12 +208,14 @@ def _evaluate(**values: Any) -> Any:
     settings = {flag.name: values.pop(flag.name) for flag in _evaluation_flags()}
     model_settings = {flag.name: values.pop(flag.name) for flag in _model_flags()}
     words = {flag.name: values.pop(flag.name) for flag in _vocabulary_flags()}
+    reading = {flag.name: values.pop(flag.name) for flag in _reading_flags()}
     with part("Evaluate model"):
         return evaluate_model(
             **values,
             settings=EvaluationSettings(**settings),
             model_settings=model_settings,
             vocabulary=VocabularyChoice(**words),
+            reading=ReadSettings(**reading),
         )
 
 

@@ -247,7 +247,7 @@ def test_truncated_and_damaged_compressed_files(
 
 def test_paths_that_are_not_edges_files(tmp_path: Path) -> None:
     (tmp_path / "dir.csv").mkdir()
-    for name, message in (("no.csv", "No such"), ("dir.csv", "folder without")):
+    for name, message in (("no.csv", "No such"), ("dir.csv", "is a folder")):
         with pytest.raises(InputError, match=message):
             read_graph(tmp_path / name)
 

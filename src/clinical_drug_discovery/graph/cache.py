@@ -35,7 +35,7 @@ from .source import EdgesPath, ReadSettings, Source
 from .vocabulary import Vocabulary
 
 #: Increase this number whenever a code change gives a new graph or edge order for the same file.
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 SUFFIX = ".graph"
 _TABLE = ".arrow"  # end of the name of a tensor that holds the bytes of a table
 # A file that changes twice within 2 s may keep its time stamps, because some file systems (FAT)
@@ -64,7 +64,7 @@ def cache_path(source: Source, settings: ReadSettings, cache_dir: str | Path | N
     """
     settings.check()
     first, *others = source.files
-    options: list[Any] = settings.key()
+    options: list[Any] = [settings.record()]
     if cache_dir is not None:  # edges files of the same name may share this directory
         options.append(str(first.absolute().parent))
     if others:

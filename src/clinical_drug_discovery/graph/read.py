@@ -21,7 +21,7 @@ from .build import build_graph, distinct_facts, node_bits
 from .formats.head import Head, read_head
 from .formats.plain_file import lacks_final_newline, plain_file
 from .formats.registry import open_tables
-from .formats.table import FIELDS, Table
+from .formats.table import FIELDS, NodeRules, Table
 from .knowledge_graph import IntArray, KnowledgeGraph, ReadReport
 from .node_lookup import did_you_mean
 from .read_errors import explain_unreadable, find_fault
@@ -62,7 +62,7 @@ def read_graph(source: EdgesPath | Source, settings: ReadSettings | None = None)
     source = source if isinstance(source, Source) else Source.of(source)
     settings = ReadSettings() if settings is None else settings
     settings.check()
-    rows, findings = _read_rows(source)
+    rows, findings = _read_rows(source, settings)
     remove_blank_rows(rows)
     num_rows = rows.num_rows
     remove_repeated_headers(rows, findings)
@@ -75,11 +75,13 @@ def read_graph(source: EdgesPath | Source, settings: ReadSettings | None = None)
     relations = tuple(rows.relation_codes())
     keys, num_self_loops = rows.keys(node_of, relations, nodes.height)
     formats = tuple(dict.fromkeys(table.format for table in rows.tables))
+    num_listed = max(table.num_nodes or 0 for table in rows.tables)
     del rows
     src, relation, dst, counts = distinct_facts(keys, node_bits(nodes.height))
     del keys
     if not len(src):
         raise InputError(f"{source} is not a graph: every row joins a node to itself")
+    num_used = nodes.height
     kept, inside = _filtered(source, settings, nodes, relations, src, relation, dst)
     number = np.cumsum(kept) - 1
     src, relation, dst = number[src[inside]], relation[inside], number[dst[inside]]
@@ -94,6 +96,7 @@ def read_graph(source: EdgesPath | Source, settings: ReadSettings | None = None)
         num_excluded_facts=int((~inside).sum()),
         num_excluded_nodes=int((~kept).sum()),
         num_nodes_without_facts=int((~with_facts).sum()),
+        num_unused_nodes=max(num_listed - num_used, 0),
         formats=formats,
         warnings=tuple(findings.warnings),
         **counts,
@@ -102,7 +105,7 @@ def read_graph(source: EdgesPath | Source, settings: ReadSettings | None = None)
     return build_graph(nodes, src, relation, dst, relations, report)
 
 
-def _read_rows(source: Source) -> tuple[Rows, Findings]:
+def _read_rows(source: Source, settings: ReadSettings) -> tuple[Rows, Findings]:
     """Read all rows of all files; plain copies of the files are removed at the end."""
     reader, findings = RowReader(), Findings()
     with TemporaryDirectory(prefix="cdd-") as directory:
@@ -119,9 +122,11 @@ def _read_rows(source: Source) -> tuple[Rows, Findings]:
                 if not heads[current].columns:
                     raise InputError(f"{current} is empty")
             nodes = None if source.nodes is None else heads[source.nodes]
-            for table in open_tables([heads[path] for path in source.edges], nodes):
+            rules = NodeRules(settings.on_conflict, settings.on_missing)
+            for table in open_tables([heads[path] for path in source.edges], nodes, rules):
                 current, separator = table.path, table.separator or ","
                 before = reader.num_rows
+                findings.warnings += table.warnings
                 _read_table(reader, table, plain[current])
                 if lacks_final_newline(plain[current]):
                     findings.warnings.append(

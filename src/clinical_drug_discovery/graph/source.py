@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -109,8 +109,8 @@ class ReadSettings:
     include_node_types: Sequence[str] | None = None
     limit_nodes: int | None = None
     exclude_relations: Sequence[str] | None = None
-    on_conflict: str = ERROR
-    on_missing: str = ERROR
+    on_conflict: str = "error"
+    on_missing: str = "error"
 
     def check(self) -> None:
         """Check the settings as far as this is possible without the graph.
@@ -127,15 +127,16 @@ class ReadSettings:
             if value not in choices:
                 raise InputError(f"{name} (got {value!r}) must be {' or '.join(choices)}")
 
-    def key(self) -> list[Any]:
-        """Return a value for JSON that is equal for settings that give the same graph."""
-        return [
-            None if self.include_node_types is None else sorted(set(self.include_node_types)),
-            self.limit_nodes,
-            None if self.exclude_relations is None else sorted(set(self.exclude_relations)),
-            self.on_conflict,
-            self.on_missing,
-        ]
+    def record(self) -> dict[str, Any]:
+        """Return the settings for JSON; settings that give the same graph have equal records."""
+        names = {
+            name: None if value is None else sorted({str(one) for one in value})
+            for name, value in (
+                ("include_node_types", self.include_node_types),
+                ("exclude_relations", self.exclude_relations),
+            )
+        }
+        return {**asdict(self), **names}
 
 
 def _check_names(parameter: str, value: Sequence[str] | None, what: str) -> None:

@@ -30,6 +30,7 @@ from ..evaluation.split import (
     split_pairs,
 )
 from ..graph.knowledge_graph import KnowledgeGraph, node_range_of
+from ..graph.source import EdgesPath, ReadSettings, Source
 from ..graph.vocabulary import VocabularyChoice
 from ..models.inference import embed_nodes
 from ..ranking.bilinear_score import GnnScores
@@ -44,7 +45,7 @@ from ..training.memory_plan import plan_training
 from ..training.settings import HgtSettings, SageSettings
 from ..training.train import Trained, train_hgt, train_sage
 from ._run.model_dir import check_targets
-from ._run.start import begin_run, read_edges
+from ._run.start import begin_run, input_names, read_edges
 from .gnn_embeddings import generate_gnn_embeddings
 from .gnn_hgt import generate_hgt_embeddings
 
@@ -92,13 +93,15 @@ class EvaluationSettings:
 
 
 def evaluate_model(
-    edges_csv: str | Path,
+    edges_csv: EdgesPath,
     output_dir: str | Path,
     *,
+    nodes: str | Path | None = None,
     model: str,
     settings: EvaluationSettings,
     model_settings: Mapping[str, Any] | None = None,
     vocabulary: VocabularyChoice | None = None,
+    reading: ReadSettings | None = None,
     seed: int = 0,
     device: str | None = None,
     memory_budget: str | int | None = None,
@@ -112,13 +115,16 @@ def evaluate_model(
     baselines, all on the same training graph. The page "Evaluation" explains the metrics.
 
     Args:
-        edges_csv: knowledge graph with PrimeKG's columns: .csv, .csv.gz, .csv.zst or .parquet.
+        edges_csv: knowledge graph in any format of the page "Formats", such as PrimeKG's kg.csv; a
+            folder, or - for the standard input. Several files are read as parts of one graph.
         output_dir: directory for report.json and ranks.parquet.
+        nodes: node table, for formats that keep the nodes in a file of their own.
         model: graphsage or hgt.
         settings: the pairs and facts to hold out.
         model_settings: settings of the model by name, such as `{"num_epochs": 50}`. Settings that
             are missing or None have the defaults of `cdd embed`.
         vocabulary: the graph's names for drugs, diseases and treatments (default: recognized).
+        reading: filters of the graph, and what to do about faults in its files.
         seed: seed of the split, the initial weights, all sampling and the bootstrap.
         device: cuda, mps or cpu; by default the first of these that is available.
         memory_budget: maximum memory of training, such as 4GiB (default: 70% of the free memory).
@@ -142,10 +148,12 @@ def evaluate_model(
     """
     make_split, split_settings = _split_of(settings)
     trained_with, train = settings_of(model, model_settings or {})
-    words = vocabulary or VocabularyChoice()
+    words, reading = vocabulary or VocabularyChoice(), reading or ReadSettings()
     words.check()
-    run = _start(edges_csv, output_dir, device, trained_with.learning_rate, chunk_size, seed)
-    graph = read_edges(run, words, None, None, cache, cache_dir)
+    reading.check()
+    source = Source.of(edges_csv, nodes)
+    run = _start(source, output_dir, device, trained_with.learning_rate, chunk_size, seed)
+    graph = read_edges(run, source, reading, words, cache, cache_dir)
     num_edges = graph.num_edges
     split, facts, num_leaks = _hold_out(run, graph, make_split, settings, seed)
     graph = split.graph  # frees the memory of the whole graph
@@ -202,7 +210,7 @@ def _costs(run: Run, seconds: Mapping[str, float]) -> dict[str, Any]:
 
 
 def _start(
-    edges_csv: str | Path,
+    source: Source,
     output_dir: str | Path,
     device: str | None,
     learning_rate: float,
@@ -213,8 +221,8 @@ def _start(
     directory = Path(output_dir)
     check_writable("output_dir", directory)
     files = [directory / name for name in (REPORT, RANKS)]
-    check_targets({"the edges file": Path(edges_csv)}, files, directory)
-    return begin_run(Path(edges_csv), files[0], directory, device, learning_rate, chunk_size, seed)
+    check_targets(input_names(source), files, directory)
+    return begin_run(source, files[0], directory, device, learning_rate, chunk_size, seed)
 
 
 def _split_of(settings: EvaluationSettings) -> tuple[Callable[..., Split], dict[str, Any]]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..graph.source import EdgesPath, ReadSettings, Source
 from ..graph.vocabulary import VocabularyChoice
 from ..models.inference import embed_nodes
 from ..ranking.drug_ranker import rank_fit_bytes
@@ -19,7 +20,7 @@ from ._run.start import read_edges, start_run
 
 
 def generate_hgt_embeddings(
-    edges_csv: str | Path,
+    edges_csv: EdgesPath,
     output_csv: str | Path,
     embedding_dim: int = 512,
     hidden_dim: int = 256,
@@ -31,6 +32,7 @@ def generate_hgt_embeddings(
     contrastive_weight: float = 0.5,
     edge_sample_size: int = 1_000,
     *,
+    nodes: str | Path | None = None,
     training: str = "full",
     subgraph_size: int | None = None,
     similarity_threshold: float = 0.1,
@@ -43,6 +45,9 @@ def generate_hgt_embeddings(
     disease_gene_relation: str | None = None,
     limit_nodes: int | None = None,
     include_node_types: Sequence[str] | None = None,
+    exclude_relations: Sequence[str] | None = None,
+    on_conflict: str = "error",
+    on_missing: str = "error",
     seed: int = 0,
     memory_budget: str | int | None = None,
     model_dir: str | Path | None = None,
@@ -61,7 +66,8 @@ def generate_hgt_embeddings(
     losses.
 
     Args:
-        edges_csv: file with the edges, in PrimeKG's columns: .csv, .csv.gz, .csv.zst or .parquet.
+        edges_csv: knowledge graph in any format of the page "Formats", such as PrimeKG's kg.csv; a
+            folder, or - for the standard input. Several files are read as parts of one graph.
         output_csv: file to write the embeddings to: .csv, .parquet or .npy (with an index file
             in the same directory).
         embedding_dim: number of dimensions of an embedding.
@@ -78,6 +84,7 @@ def generate_hgt_embeddings(
             (1 - w) link + w contrastive.
         edge_sample_size: number of positives of each edge type in an epoch, and number of disease
             pairs in the contrastive loss of an epoch.
+        nodes: node table, for formats that keep the nodes in a file of their own.
         training: full or sampled. full: each step uses the whole graph, and an epoch is one step.
             sampled: each step uses a subgraph around the positives, without the positives' edges.
         subgraph_size: only for training sampled: number of nodes in each subgraph (default 20,000).
@@ -96,6 +103,11 @@ def generate_hgt_embeddings(
         limit_nodes: keep at most this many nodes in all: the same fraction of every node type,
             namely the nodes with the most edges.
         include_node_types: keep only nodes of these types.
+        exclude_relations: leave out the facts of these relations.
+        on_conflict: error or first: what to do if a node has two names, types or numbers. error:
+            stop and list such nodes. first: keep those of the node's first row.
+        on_missing: error or drop: what to do if a row lacks a field. error: stop and list such
+            rows. drop: leave them out, and count them.
         seed: seed of the initial weights and of all sampling.
         memory_budget: largest peak memory of the process, such as 4GiB (default: 70% of the free
             memory).
@@ -145,10 +157,19 @@ def generate_hgt_embeddings(
         disease_gene_relation=disease_gene_relation,
     )
     words.check()
-    run = start_run(
-        edges_csv, output_csv, model_dir, device, learning_rate, chunk_size=chunk_size, seed=seed
+    reading = ReadSettings(
+        include_node_types=include_node_types,
+        limit_nodes=limit_nodes,
+        exclude_relations=exclude_relations,
+        on_conflict=on_conflict,
+        on_missing=on_missing,
     )
-    graph = read_edges(run, words, include_node_types, limit_nodes, cache, cache_dir)
+    reading.check()
+    source = Source.of(edges_csv, nodes)
+    run = start_run(
+        source, output_csv, model_dir, device, learning_rate, chunk_size=chunk_size, seed=seed
+    )
+    graph = read_edges(run, source, reading, words, cache, cache_dir)
     rank_fit = rank_fit_bytes(graph) if ranker else 0
     plan = plan_training(run, graph, settings, memory_budget, chunk_size, rank_fit)
     compile_kernels(run, plan.backend)
@@ -158,5 +179,5 @@ def generate_hgt_embeddings(
         fitted = fit_ranker(run, graph, trained, embeddings, ranker, seed)
     return write_results(
         run, graph, plan, trained, embeddings, collapse, fitted,
-        seed=seed, limit_nodes=limit_nodes, include_node_types=include_node_types,
+        seed=seed, reading=reading,
     )  # fmt: skip

@@ -121,7 +121,7 @@ class HistoryFile:
 class Run:
     """The files and the device of one run, and the timings and warnings so far."""
 
-    edges: Path
+    edges: tuple[Path, ...]  #: the files of the graph
     output: Path
     model_dir: Path
     device: torch.device

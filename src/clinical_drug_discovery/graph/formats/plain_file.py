@@ -24,9 +24,10 @@ STDIN = Path("-")  #: the path that stands for the standard input
 _BLOCK = 2**20
 _HEAD = 2**16
 _MAX_DEPTH = 4  # such as a .bz2 in a .zip
-_BZ2, _XZ, _ZIP = b"BZh", b"\xfd7zXZ\x00", b"PK\x03\x04"
-#: Encodings by their byte order mark; the longer mark of UTF-32 comes first.
-_ENCODINGS = (
+_LONE_CR = "lone CR"
+#: The conversion that a file needs, by its first bytes; the longer mark of UTF-32 comes first.
+_STEPS = (
+    (b"BZh", "bz2"), (b"\xfd7zXZ\x00", "xz"), (b"PK\x03\x04", "zip"),
     (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
 )  # fmt: skip
@@ -83,34 +84,32 @@ def _next_step(shown: Path, current: Path) -> str | None:
     if is_gzip:
         with gzip.open(current) as inner:
             head = inner.read(_HEAD)
-    for magic, what in _REFUSED:
-        if head.startswith(magic):
-            raise InputError(f"{shown} is {what}")
+    _refuse(shown, head)
+    step = next((name for magic, name in _STEPS if head.startswith(magic)), None)
+    if step is None and b"\r" in head and b"\n" not in head:
+        step = _LONE_CR
+    if is_gzip and (step or head.startswith((GZIP_MAGIC, ZSTD_MAGIC, PARQUET_MAGIC))):
+        return "gzip"  # polars decompresses only once, and only text
+    return step
+
+
+def _refuse(shown: Path, head: bytes) -> None:
+    """Refuse archives, documents and databases by their first bytes."""
+    what = next((name for magic, name in _REFUSED if head.startswith(magic)), None)
     if head[257:262] == b"ustar":
-        raise InputError(f"{shown} is a tar archive; unpack it and name the file in it")
-    for magic, name in ((_BZ2, "bz2"), (_XZ, "xz"), (_ZIP, "zip")):
-        if head.startswith(magic):
-            return "gzip" if is_gzip else name
-    if is_gzip and head.startswith((GZIP_MAGIC, ZSTD_MAGIC, PARQUET_MAGIC)):
-        return "gzip"
-    encoding = next((name for mark, name in _ENCODINGS if head.startswith(mark)), None)
-    if encoding is not None:
-        return "gzip" if is_gzip else encoding
-    if head.count(b"\0") > len(head) // 4:
-        raise InputError(
-            f"{shown} is not text in UTF-8: it has many NUL bytes (is it UTF-16 without a byte "
-            "order mark? save it as UTF-8)"
-        )
-    if b"\r" in head and b"\n" not in head:
-        return "gzip" if is_gzip else "lone CR"
-    return None
+        what = "a tar archive; unpack it, and name the file in it"
+    encoded = head.startswith(tuple(magic for magic, _ in _STEPS))
+    if what is None and not encoded and head.count(b"\0") > len(head) // 4:
+        what = "not UTF-8: it has many NUL bytes (is it UTF-16 without a byte order mark?)"
+    if what is not None:
+        raise InputError(f"{shown} is {what}")
 
 
 def _convert(step: str, current: Path, target: Path, shown: Path) -> Path:
     """Write the next form of a file to `target`, and return `target`."""
     if step.startswith("utf"):
         return _decoded(step, current, target, shown)
-    if step == "lone CR":
+    if step == _LONE_CR:
         with current.open("rb") as source, target.open("wb") as plain:
             while block := source.read(_BLOCK):
                 plain.write(block.replace(b"\r", b"\n"))
@@ -128,9 +127,9 @@ def _convert(step: str, current: Path, target: Path, shown: Path) -> Path:
                 )
             with archive.open(names[0]) as member:
                 return _copied(member, target)
-    opened = {"gzip": gzip.open, "bz2": bz2.open, "xz": lzma.open}[step](current)
-    with opened as source:
-        return _copied(source, target)  # type: ignore[arg-type]  # opened for bytes
+    kind = {"gzip": gzip.GzipFile, "bz2": bz2.BZ2File, "xz": lzma.LZMAFile}[step]
+    with kind(current) as source:
+        return _copied(source, target)
 
 
 def _copied(source: IO[bytes], target: Path) -> Path:

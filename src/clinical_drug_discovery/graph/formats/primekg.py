@@ -45,12 +45,11 @@ class PrimeKG:
             # polars would rename the second column
             raise InputError(f"{edges.path}: the header has {', '.join(twice)} more than once")
         filled = tuple(field for field in _OPTIONAL if f"x_{field}" not in present)
-        fill = {"name": pl.col, "source": lambda _: pl.lit("")}
         yield Table(
             path=edges.path,
             format=self.name + edges.separator_note,
             frame=edges.scan().with_columns(
-                fill[field](f"{side}_id").alias(f"{side}_{field}")
+                (pl.col(f"{side}_id") if field == "name" else pl.lit("")).alias(f"{side}_{field}")
                 for field in filled
                 for side in "xy"
             ),

@@ -193,8 +193,8 @@ class RowReader:
         numbered = INDEX[0] in names
         if self._tables and numbered != self._numbered:
             rule = f"has {' and '.join(INDEX)}, as all edges files must if one has them"
-            first = self._tables[0].path
-            yes, no = (table.path, first) if numbered else (first, table.path)
+            earlier = self._tables[0].path
+            yes, no = (table.path, earlier) if numbered else (earlier, table.path)
             raise InputError(f"{no} lacks node numbers, but {yes} {rule}")
         self._numbered = numbered
         self._tables.append(table)

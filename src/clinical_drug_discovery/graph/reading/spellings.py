@@ -115,15 +115,14 @@ def _float_ids(tables: Sequence[Table], nodes: pl.DataFrame) -> str:
     pairs = odd.join(nodes, left_on=("source", "type", "plain"), right_on=IDENTITY, suffix="_plain")
     if len(pairs):
         texts = [
-            f"{place_of(tables, one[TABLE], one[ROW])} has the {one['type']} {one['id']!r} of source "
-            f"{one['source']!r}, but {place_of(tables, one[TABLE + '_plain'], one[ROW + '_plain'])} "
-            f"has {one['plain']!r}"
+            f"{place_of(tables, one[TABLE], one[ROW])} has the {one['type']} {one['id']!r}, but "
+            f"{place_of(tables, one[f'{TABLE}_plain'], one[f'{ROW}_plain'])} has {one['plain']!r}"
             for one in pairs.sort(TABLE, ROW).head(_EXAMPLES).iter_rows(named=True)
         ]
         number = "1 node has" if len(pairs) == 1 else f"{len(pairs):,} nodes have"
         raise InputError(
-            f"{files_of(tables)}: {number} an id in two forms, because a column of ids was saved as "
-            f"floats: {listed(texts)}; write the ids as text"
+            f"{files_of(tables)}: {number} an id in two forms, because a column of ids was saved "
+            f"as floats: {listed(texts)}; write the ids as text"
         )
     whole = nodes.filter(ids.str.contains("^[0-9]+$")).select("source", "type").unique()
     exponent = ids.str.contains(_EXPONENT)
@@ -209,7 +208,8 @@ def _id_key(record: dict[str, Any]) -> tuple[str, ...]:
 def _node_keys(record: dict[str, Any]) -> list[tuple[str, ...]]:
     """Return keys; two records of one `_id_key` are probably one node if they share a key."""
     prefix, bare = _bare(record)
-    keys = [("id", prefix, bare)]  # differ only in case, blanks or the source as prefix
+    # The first key is shared by ids that differ only in case, in blanks or in the source as prefix.
+    keys: list[tuple[str, ...]] = [("id", prefix, bare)]
     if record["name"] != record["id"]:
         keys.append(("name", name_key(record["name"]).casefold()))
     else:

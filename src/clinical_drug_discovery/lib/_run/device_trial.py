@@ -123,7 +123,7 @@ def _results(
 ) -> dict[str, list[Tensor]]:
     """Train a model on a device; return the losses of all epochs, its weights and embeddings."""
     nowhere = Path()  # this run does not read or write files
-    run = Run(nowhere, nowhere, nowhere, device, settings.learning_rate, PeakMemory(device))
+    run = Run((), nowhere, nowhere, device, settings.learning_rate, PeakMemory(device))
     plan = plan_for(GraphSizes.of(graph), settings, device)
     with one_thread(plan.is_small):
         if isinstance(settings, HgtSettings):

@@ -234,7 +234,7 @@ def save_model(
     config = {
         "format_version": MODEL_VERSION,
         **parameters,
-        "edges_file": str(run.edges),
+        "edges_files": [str(path) for path in run.edges],
         "num_nodes": graph.num_nodes,
         "node_types": graph.node_type_names,
         "type_ptr": graph.type_ptr.tolist(),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import Tensor
 
 from ...graph.knowledge_graph import KnowledgeGraph
+from ...graph.source import ReadSettings
 from ...models.collapse import Collapse
 from ...models.embeddings_file import write_embeddings
 from ...ranking.bilinear_score import GnnScores
@@ -64,8 +64,7 @@ def write_results(
     ranker: DrugRanker | None,
     *,
     seed: int,
-    limit_nodes: int | None,
-    include_node_types: Sequence[str] | None,
+    reading: ReadSettings,
 ) -> dict[str, Any]:
     """Write the model, the embeddings and the record of the run; return the record.
 
@@ -78,15 +77,13 @@ def write_results(
         collapse: collapse figures of these embeddings by node type.
         ranker: the result of `fit_ranker`.
         seed: seed of the run.
-        limit_nodes: filter of the graph, as in `read_edges`.
-        include_node_types: filter of the graph, as in `read_edges`.
+        reading: settings with which the graph was read.
     """
     parameters = {
         "model": plan.settings.model,
         **asdict(plan.settings),
         **asdict(graph.vocabulary),
-        "limit_nodes": limit_nodes,
-        "include_node_types": include_node_types and list(include_node_types),
+        **reading.record(),
         "seed": seed,
     }
     with run.timed("write"):

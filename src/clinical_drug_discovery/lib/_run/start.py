@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ...graph.cache import cache_path, read_cached
 from ...graph.knowledge_graph import KnowledgeGraph, with_vocabulary
 from ...graph.read import read_graph
+from ...graph.source import ReadSettings, Source
 from ...graph.vocabulary import VocabularyChoice
 from ...models.embeddings_file import check_output, output_files
 from ...system.devices import choose_device
@@ -21,7 +20,7 @@ from .model_dir import check_targets, model_dir_of
 
 
 def start_run(
-    edges_csv: str | Path,
+    source: Source,
     output_csv: str | Path,
     model_dir: str | Path | None,
     device: str | None,
@@ -32,7 +31,7 @@ def start_run(
     """Start a run that writes embeddings: check parameters, paths and device; choose the device.
 
     Args:
-        edges_csv: the edges file of the graph.
+        source: the files of the graph.
         output_csv: the embeddings file to write.
         model_dir: directory to write the model to; None: `model_dir_of` the embeddings file.
         device: see `choose_device`.
@@ -47,11 +46,11 @@ def start_run(
     check_output(output)
     directory = model_dir_of(output) if model_dir is None else Path(model_dir)
     check_writable("model_dir", directory)
-    return begin_run(Path(edges_csv), output, directory, device, learning_rate, chunk_size, seed)
+    return begin_run(source, output, directory, device, learning_rate, chunk_size, seed)
 
 
 def begin_run(
-    edges: Path,
+    source: Source,
     output: Path,
     model_dir: Path,
     device: str | None,
@@ -63,61 +62,73 @@ def begin_run(
 
     Raises:
         InputError: chunk_size or seed is invalid, the device is not available, or an output would
-            overwrite the edges file or another output.
+            overwrite an input file or another output.
     """
     use_threads()
     if chunk_size is not None:
         check_at_least("chunk_size", chunk_size, 1)
     check_at_least("seed", seed, 0)
     place, reason = choose_device(device)
-    check_targets({"the edges file": edges}, output_files(output), model_dir)
+    check_targets(input_names(source), output_files(output), model_dir)
     return_large_buffers()
-    run = Run(edges, output, model_dir, place, learning_rate, PeakMemory(place))
+    run = Run(source.files, output, model_dir, place, learning_rate, PeakMemory(place))
     run.progress.milestone(f"Device: {run.device} ({reason})")
     return run
 
 
+def input_names(source: Source) -> dict[str, Path]:
+    """Return the files of a graph by their names in error messages."""
+    names = {f"the edges file {path}": path for path in source.edges}
+    return names if source.nodes is None else {**names, "the node table": source.nodes}
+
+
 def read_edges(
     run: Run,
+    source: Source,
+    settings: ReadSettings,
     words: VocabularyChoice,
-    include_node_types: Sequence[str] | None,
-    limit_nodes: int | None,
     cache: bool,
     cache_dir: str | Path | None,
 ) -> KnowledgeGraph:
-    """Read the graph from the edges file or from the cache.
+    """Read the graph from its files or from the cache.
 
     Args:
-        run: provides the path of the edges file; receives the time and warnings.
+        run: receives the time and warnings.
+        source: the files of the graph.
+        settings: filters, and what to do about conflicts and missing fields.
         words: the node types and relations that the user has named.
-        include_node_types: see `read_graph`.
-        limit_nodes: see `read_graph`.
-        cache: True: read the cache, or write it after reading the edges file.
+        cache: True: read the cache, or write it after reading the files. The standard input is
+            never cached.
         cache_dir: see `cache_path`.
 
     Raises:
-        InputError: the file, a filter or the cache directory is invalid.
+        InputError: a file, a setting or the cache directory is invalid.
     """
-    filters: dict[str, Any] = {
-        "include_node_types": include_node_types, "limit_nodes": limit_nodes
-    }  # fmt: skip
     if cache_dir is not None and not cache:
         raise InputError(f"cache_dir (got {cache_dir}) must be left out if the cache is off")
     with run.timed("read"):
-        if cache:
-            place = cache_path(run.edges, **filters, cache_dir=cache_dir)
+        if cache and not source.has_stdin:
+            place = cache_path(source, settings, cache_dir)
             check_targets({"the cached graph": place}, output_files(run.output), run.model_dir)
-            graph, outcome = read_cached(run.edges, **filters, cache_dir=cache_dir)
+            graph, outcome = read_cached(source, settings, cache_dir)
+            run.progress.milestone(outcome.message)
             for text in outcome.warnings:
                 run.warn(text)
-            run.progress.milestone(outcome.message)
         else:
-            graph = read_graph(run.edges, **filters)
+            graph = read_graph(source, settings)
+        for text in graph.report.warnings:
+            run.warn(text)
         empty_cache(run.device)  # the training can then use the memory of the reader
     run.progress.milestone(
         f"Read {graph.num_nodes:,} nodes and {graph.num_edges:,} edges of {len(graph.relations)} "
         f"relations in {run.seconds['seconds_read']:.1f} s: {graph.report.spelling}"
+        f"{_without_facts(graph)}; format: {', '.join(graph.report.formats)}"
     )
     graph = with_vocabulary(graph, words)
     run.progress.milestone(f"Vocabulary: {graph.vocabulary}")
     return graph
+
+
+def _without_facts(graph: KnowledgeGraph) -> str:
+    number = graph.report.num_nodes_without_facts
+    return f"; {number:,} nodes have no facts" if number else ""
