@@ -115,10 +115,9 @@ def evaluate_model(
     baselines, all on the same training graph. The page "Evaluation" explains the metrics.
 
     Args:
-        edges_csv: knowledge graph in any format of the page "Formats", such as PrimeKG's kg.csv; a
-            folder, or - for the standard input. Several files are read as parts of one graph.
+        edges_csv: knowledge graph, one file or several; see `cdd embed`.
         output_dir: directory for report.json and ranks.parquet.
-        nodes: node table, for formats that keep the nodes in a file of their own.
+        nodes: node table of formats that have one.
         model: graphsage or hgt.
         settings: the pairs and facts to hold out.
         model_settings: settings of the model by name, such as `{"num_epochs": 50}`. Settings that
