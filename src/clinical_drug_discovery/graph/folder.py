@@ -24,19 +24,18 @@ def find_files(folder: Path) -> tuple[tuple[Path, ...], Path | None]:
         InputError: the folder does not hold a graph, or the choice of files would be a guess.
     """
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.name[0] != ".")
+    found = ", ".join(path.name for path in files[:_SHOWN]) or "no files"
     nodes, edges = (_named(files, pattern) for pattern in (_NODES, _EDGES))
     if len(nodes) == 1 and len(edges) == 1:
         return tuple(edges), nodes[0]
     if nodes or edges:
-        found = ", ".join(path.name for path in (nodes + edges)[:_SHOWN])
         raise InputError(
             f"edges file (got {folder}) is a folder, which must hold one table of nodes and one of "
-            f"edges; it has {len(nodes)} and {len(edges)}: {found}; name the files with edges and "
-            "nodes (--edges, --nodes)"
+            f"edges; {len(nodes)} and {len(edges)} names end so: {found}; name the files with edges "
+            "and nodes (--edges, --nodes)"
         )
     shards = tuple(path for path in files if path.name.lower().endswith(".parquet"))
     if not shards:
-        found = ", ".join(path.name for path in files[:_SHOWN]) or "no files"
         raise InputError(
             f"edges file (got {folder}) is a folder, which must hold .parquet files of one table, "
             f"or a table of nodes and a table of edges; it has {found}"

@@ -19,6 +19,7 @@ from .table import NodeRules, Table
 _ENDS = ("source", "metaedge", "target")
 _BLOCK = 2**20
 _SPACE = " \t\r\n"
+_AFTER = "},]" + _SPACE  # characters that end a number
 
 
 class HetionetTables:
@@ -210,11 +211,17 @@ class _Text:
         while True:
             try:
                 value, end = self._decoder.raw_decode(self._text, self._at)
-            except json.JSONDecodeError:
+            except json.JSONDecodeError as error:
                 if self._ended:
-                    raise self._error("a JSON value must follow", found) from None
+                    rest = len(self._text) - error.pos
+                    cut = rest < len("false") or error.msg.startswith("Unterminated string")
+                    raise self._error("a JSON value must follow", "" if cut else found) from None
             else:
-                if end < len(self._text) or self._ended:  # a number may go on in the next block
+                after = self._text[end : end + 1]
+                # A number may go on in the next block, such as 1 as 1.5.
+                if isinstance(value, int | float) and after not in _AFTER:
+                    after = ""
+                if after or self._ended:
                     self._at = end
                     return value
             self._more()
