@@ -31,8 +31,8 @@ def find_files(folder: Path) -> tuple[tuple[Path, ...], Path | None]:
     if nodes or edges:
         raise InputError(
             f"edges file (got {folder}) is a folder, which must hold one table of nodes and one of "
-            f"edges; {len(nodes)} and {len(edges)} names end so: {found}; name the files with edges "
-            "and nodes (--edges, --nodes)"
+            f"edges; {len(nodes)} and {len(edges)} names end so: {found}; name the files with "
+            "edges and nodes (--edges, --nodes)"
         )
     shards = tuple(path for path in files if path.name.lower().endswith(".parquet"))
     if not shards:
