@@ -51,7 +51,7 @@ def test_repeated_rows_of_a_node_are_one_node(tmp_path: Path) -> None:
 def test_contradictions_are_named_at_once_and_the_first_row_can_win(tmp_path: Path) -> None:
     nodes = [*GOOD, "1,7,disease,sieben,MONDO", "0,DB1,drug,eins,DrugBank"]
     with pytest.raises(
-        InputError, match=r"nodes\.csv: 2 nodes .*row 2 .*row 6 .*'sieben'"
+        InputError, match=r"nodes\.csv: 2 nodes .*row 2 .*'eins'.*row 3 .*'sieben'"
     ) as error:
         read(tmp_path, ["0,1", "0,2"], nodes)
     assert "--on-conflict first" in str(error.value)

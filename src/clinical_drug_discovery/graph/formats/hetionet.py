@@ -52,8 +52,8 @@ class HetionetTables:
 class HetionetJSON:
     """`hetionet-v1.0.json`: an object with a list of nodes and a list of edges.
 
-    The file is parsed object by object. An edge takes 12 bytes of memory until it is joined to its
-    nodes. The "row" of an edge or node in messages is its position in its list, from 1.
+    The file is parsed object by object, and an edge takes 12 bytes of memory. The "row" of an edge
+    or node in messages is its position in its list, from 1.
     """
 
     name = "Hetionet JSON"
@@ -69,16 +69,16 @@ class HetionetJSON:
         """Return the table of the file; see `Format.tables`."""
         found = _Parsed(edges)
         table = distinct_nodes(edges, rules, found.nodes())
-        frame = table.join(found.edges().lazy(), pl.col("x"), pl.col("relation"), pl.col("y"))
         hint = f"the node is not in the list of nodes of {edges.path.name}"
         yield Table(
             path=edges.path,
             format=self.name,
-            frame=frame,
+            frame=found.edges().lazy(),
             first_row=1,
+            is_lines=False,
             filled=("name", "source"),
             hint=hint,
-            num_nodes=len(table.frame),
+            nodes=table.frame,
             warnings=table.warnings,
         )
 
@@ -128,12 +128,15 @@ class _Parsed:
         )
 
     def edges(self) -> pl.DataFrame:
-        """Return the edges, with the columns x, relation and y."""
+        """Return the edges, with the columns x_key, relation and y_key."""
         names = pl.Series(list(self._relations), dtype=pl.String)
         relation = np.frombuffer(self._relation, np.int32)
         categories = pl.Enum(names.drop_nulls())
         column = names.cast(categories).gather(relation) if len(names) else names.cast(categories)
-        ends = {"x": np.frombuffer(self._x, np.int32), "y": np.frombuffer(self._y, np.int32)}
+        ends = {
+            f"x_{KEY}": np.frombuffer(self._x, np.int32),
+            f"y_{KEY}": np.frombuffer(self._y, np.int32),
+        }
         return pl.DataFrame(ends).with_columns(relation=column)
 
 

@@ -1,18 +1,22 @@
-"""The nodes of formats that keep them apart from the edges, and their join to the edges.
+"""The nodes of formats that keep them apart from the edges.
 
-The table of nodes is held in memory, at about 100 bytes a node. The edges are not: polars joins
-each batch of rows while it reads the file, so memory does not grow with the number of edges.
+The table of nodes is held in memory, at about 100 bytes a node. The edges are read in batches, as
+those of other formats are. The engine looks up each distinct key once, not once for each edge.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from threading import Event
 
 import polars as pl
 
 from ...system.errors import InputError
+from ..read_errors import explain_unreadable, find_fault
+from ..reading.quotes import has_odd_quotes
 from .head import Head
+from .plain_file import lacks_final_newline
 from .table import HEADER_ROWS, NodeRules, Table
 
 KEY, ROW = "key", "row"  # the text by which edges name a node; the row of a node in its file
@@ -39,25 +43,14 @@ class Nodes:
     hint: str  #: why an edge may name a node that is not among them
     warnings: tuple[str, ...] = ()
 
-    def join(self, edges: pl.LazyFrame, x: pl.Expr, relation: pl.Expr, y: pl.Expr) -> pl.LazyFrame:
-        """Return the edges with all fields of both nodes, in the same order.
-
-        A node that is not in the table keeps its key as its id; its other fields are null.
-        """
-        frame = edges.select(relation=relation, x_key=x, y_key=y)
-        for side in "xy":
-            key, names = f"{side}_key", {n: f"{side}_{n}" for n in self.frame.columns if n != KEY}
-            nodes = self.frame.lazy().rename(names)
-            frame = frame.join(
-                nodes, left_on=key, right_on=KEY, how="left", maintain_order="left"
-            ).with_columns(
-                pl.coalesce(f"{side}_id", pl.col(key).cast(pl.String)).alias(f"{side}_id")
-            )
-        return frame.drop("x_key", "y_key")
-
 
 def read_nodes(
-    head: Head, rules: NodeRules, columns: Mapping[str, pl.Expr], frame: pl.LazyFrame
+    head: Head,
+    rules: NodeRules,
+    columns: Mapping[str, pl.Expr],
+    frame: pl.LazyFrame,
+    *,
+    quoted: bool = True,
 ) -> Nodes:
     """Read a table of nodes.
 
@@ -67,19 +60,35 @@ def read_nodes(
         columns: expressions of key, id, type and name, and optionally of source and index. A null
             or empty name is replaced by the id, a missing source by the prefix of the id.
         frame: the rows of the file, in its order; with a column row if they are not all rows.
+        quoted: the fields of a text file may be quoted.
 
     Raises:
-        InputError: a row lacks its id or type, or two rows of one node differ.
+        InputError: the file cannot be parsed, a row lacks its id or type, or two rows of a node
+            differ.
     """
-    first = 1 if head.is_parquet else HEADER_ROWS + 1
-    if ROW not in frame.collect_schema().names():
-        frame = frame.with_row_index(ROW, offset=first)
-    table = (
-        frame.select(ROW, *(value.cast(pl.String).alias(name) for name, value in columns.items()))
-        .filter(pl.any_horizontal(pl.exclude(ROW).is_not_null()))  # blank lines
-        .collect(engine="streaming")
-    )
-    return distinct_nodes(head, rules, table)
+    whole = ROW not in frame.collect_schema().names()
+    if whole:
+        frame = frame.with_row_index(ROW, offset=1 if head.is_parquet else HEADER_ROWS + 1)
+    frame = frame.select(ROW, *(value.cast(pl.String).alias(n) for n, value in columns.items()))
+    frame = frame.filter(pl.any_horizontal(pl.exclude(ROW).is_not_null()))  # blank lines
+    try:
+        table = frame.collect(engine="streaming")
+    except (pl.exceptions.PolarsError, OSError, EOFError) as error:
+        text = explain_unreadable(head.path, head.plain, head.separator, 0, error)
+        raise InputError(text) from error
+    nodes = distinct_nodes(head, rules, table)
+    warnings = _check_text(head, quoted) if whole and not head.is_parquet else ()
+    return replace(nodes, warnings=nodes.warnings + warnings)
+
+
+def _check_text(head: Head, quoted: bool) -> tuple[str, ...]:
+    """Check the quotes of a text file, and return a warning if its end may be missing."""
+    odd = quoted and has_odd_quotes(head.plain, head.separator, Event())
+    if odd and (fault := find_fault(head.plain, head.separator, strict=False)):
+        raise InputError(f"{head.path}{fault}")
+    if lacks_final_newline(head.plain):
+        return (f"{head.path}: the last row does not end with a line break; is it cut short?",)
+    return ()
 
 
 def distinct_nodes(head: Head, rules: NodeRules, table: pl.DataFrame) -> Nodes:
@@ -151,19 +160,40 @@ def _label(labels: list[str]) -> str:
 
 
 def joined_table(
-    format_name: str, edges: Head, nodes: Nodes, columns: tuple[str, str, str], frame: pl.LazyFrame
+    format_name: str,
+    edges: Head,
+    nodes: Nodes,
+    columns: tuple[str, str, str],
+    frame: pl.LazyFrame,
+    *,
+    quoted: bool = True,
+    filled: tuple[str, ...] = ("name", "source"),
 ) -> Iterator[Table]:
-    """Yield the table of an edges file whose columns (x, relation, y) name nodes by their keys."""
+    """Yield the table of an edges file whose columns (x, relation, y) name nodes by their keys.
+
+    Args:
+        format_name: see `Format.name`.
+        edges: the edges file.
+        nodes: its nodes.
+        columns: columns of `frame`.
+        frame: the rows of the edges file.
+        quoted: the fields of a text file may be quoted.
+        filled: see `Table`.
+    """
     x, relation, y = columns
     yield Table(
         path=edges.path,
         format=format_name + edges.separator_note,
-        frame=nodes.join(frame, *(pl.col(name).cast(pl.String) for name in columns)),
+        frame=frame.select(
+            pl.col(name).cast(pl.String).alias(alias)
+            for name, alias in zip(columns, (f"x_{KEY}", "relation", f"y_{KEY}"), strict=True)
+        ),
         first_row=1 if edges.is_parquet else HEADER_ROWS + 1,
         header={} if edges.is_parquet else {"x_id": x, "relation": relation, "y_id": y},
-        filled=("name", "source"),
+        filled=filled,
+        separator=edges.separator if quoted and not edges.is_parquet else None,
         hint=nodes.hint,
-        num_nodes=len(nodes.frame),
+        nodes=nodes.frame,
         warnings=nodes.warnings,
     )
 

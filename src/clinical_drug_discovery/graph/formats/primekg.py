@@ -86,6 +86,6 @@ class PrimeKGTables:
         columns.setdefault("name", pl.lit(None))
         columns.setdefault("source", pl.lit(""))
         table = read_nodes(nodes, rules, columns, nodes.scan())
-        yield from joined_table(
-            self.name, edges, table, ("x_index", "relation", "y_index"), edges.scan()
-        )
+        ends = ("x_index", "relation", "y_index")
+        filled = ("name", *(field for field in ("source",) if field not in given))
+        yield from joined_table(self.name, edges, table, ends, edges.scan(), filled=filled)

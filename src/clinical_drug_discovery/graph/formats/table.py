@@ -44,8 +44,11 @@ class Table:
     #: separator of a text file whose fields may be quoted; the engine then checks the quotes
     separator: str | None = None
     hint: str = ""  #: why a field may be missing, such as "the node is not in nodes.csv"
-    #: number of nodes in the list of nodes, if the format has one; nodes without rows are left out
-    num_nodes: int | None = None
+    #: the nodes, if the format keeps them apart from the edges: the columns key, id, type, name,
+    #: source and perhaps index. The frame then has the columns relation, x_key and y_key instead of
+    #: `COLUMNS`, and the engine looks up each distinct key once. Nodes without rows are left out.
+    nodes: pl.DataFrame | None = None
+    is_lines: bool = True  #: False if the rows are not lines, so that a file may end without one
     warnings: tuple[str, ...] = ()  #: texts for the user about the list of nodes
 
 

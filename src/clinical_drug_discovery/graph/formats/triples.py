@@ -70,6 +70,7 @@ class Triples:
             first_row=1 if edges.is_parquet or not names else HEADER_ROWS + 1,
             header=header if names and not edges.is_parquet else {},
             filled=("name", "source"),
+            separator=None if edges.is_parquet else edges.separator,
         )
 
 

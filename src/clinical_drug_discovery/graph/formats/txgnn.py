@@ -60,4 +60,5 @@ class TxGNN:
             first_row=1 if edges.is_parquet else HEADER_ROWS + 1,
             header={} if edges.is_parquet else {name: name for name in _COLUMNS},
             filled=("name", "source"),
+            separator=None if edges.is_parquet else edges.separator,
         )
