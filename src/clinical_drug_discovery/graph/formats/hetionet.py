@@ -13,8 +13,8 @@ import polars as pl
 
 from ...system.errors import InputError
 from .head import GZIP_MAGIC, ZSTD_MAGIC, Head
-from .node_table import KEY, ROW, distinct_nodes, joined_table, read_nodes, require
-from .table import NodeRules, Table
+from .node_table import ROW, distinct_nodes, joined_table, read_nodes, require
+from .table import KEY, NodeRules, Table
 
 _ENDS = ("source", "metaedge", "target")
 _BLOCK = 2**20

@@ -17,9 +17,9 @@ from ..read_errors import explain_unreadable, find_fault
 from ..reading.quotes import has_odd_quotes
 from .head import Head
 from .plain_file import lacks_final_newline
-from .table import HEADER_ROWS, NodeRules, Table
+from .table import HEADER_ROWS, KEY, NodeRules, Table
 
-KEY, ROW = "key", "row"  # the text by which edges name a node; the row of a node in its file
+ROW = "row"  # the column with the number of a node's row in its file
 _SHOWN = 10
 _PREFIX = r"^([A-Za-z][A-Za-z0-9.\-]*):."
 #: Labels and Biolink classes that say little about a node, from the most general to the least.

@@ -20,6 +20,7 @@ FIELDS = ("source", "type", "id", "name")
 #: The columns of a table. `x_index` and `y_index`, the numbers of the nodes, are optional.
 COLUMNS = ("relation", *(f"{side}_{field}" for side in "xy" for field in FIELDS))
 INDEX = ("x_index", "y_index")
+KEY = "key"  #: the column by which edges name nodes that a format keeps apart
 HEADER_ROWS = 1  # the header of a text file is row 1, as in a text editor
 
 
@@ -50,6 +51,18 @@ class Table:
     nodes: pl.DataFrame | None = None
     is_lines: bool = True  #: False if the rows are not lines, so that a file may end without one
     warnings: tuple[str, ...] = ()  #: texts for the user about the list of nodes
+
+    @property
+    def num_nodes(self) -> int | None:
+        """The number of nodes that the format lists apart from the edges, or None."""
+        return None if self.nodes is None else len(self.nodes)
+
+    @property
+    def has_numbers(self) -> bool:
+        """True if the nodes are numbered."""
+        if self.nodes is not None:
+            return "index" in self.nodes.columns
+        return INDEX[0] in self.frame.collect_schema().names()
 
 
 @dataclass(frozen=True)

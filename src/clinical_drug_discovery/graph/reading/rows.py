@@ -16,7 +16,7 @@ import polars as pl
 
 from ...system.errors import InputError
 from ..build import Hashes, Keys, Numbering, node_bits, pack_rows
-from ..formats.table import COLUMNS, FIELDS, INDEX, Table
+from ..formats.table import COLUMNS, FIELDS, INDEX, KEY, Table
 from ..knowledge_graph import IntArray
 
 Mask = npt.NDArray[np.bool_]
@@ -189,8 +189,7 @@ class RowReader:
 
     def read(self, table: Table) -> None:
         """Read one table. If it cannot be parsed, polars raises PolarsError or OSError."""
-        names = table.frame.collect_schema().names()
-        numbered = INDEX[0] in names
+        numbered = table.has_numbers
         if self._tables and numbered != self._numbered:
             rule = f"has {' and '.join(INDEX)}, as all edges files must if one has them"
             earlier = self._tables[0].path
@@ -198,14 +197,7 @@ class RowReader:
             raise InputError(f"{no} lacks node numbers, but {yes} {rule}")
         self._numbered = numbered
         self._tables.append(table)
-        columns = [*COLUMNS, *(INDEX if numbered else ())]
-        # Hashing inside polars' stream is twice as fast as hashing each batch.
-        # All columns are parsed, even unneeded ones. polars then checks the number of fields in
-        # each row, so an unquoted comma is an error and does not shift the fields.
-        sides = {s: [name for name in columns if name.startswith(s)] for s in ("x_", "y_")}
-        records = [pl.struct(names).hash(0).alias(s + _RECORD) for s, names in sides.items()]
-        frame = table.frame.with_columns(pl.col(columns).cast(pl.String))
-        frame = frame.with_columns(pl.col("relation").cast(pl.Categorical), *records)
+        frame = _with_hashes(table, len(self._tables))
         frame = frame.with_row_index(ROW, offset=table.first_row)
         for batch in frame.collect_batches(chunk_size=_BATCH_ROWS, maintain_order=True):
             if not len(batch):
@@ -229,10 +221,14 @@ class RowReader:
         """Number new records, and keep the fields of each from its first row."""
         new, first = np.unique(records, return_index=True)
         self._records.add(new)
-        columns = {name: side + name for name in (*FIELDS, "index") if side + name in batch}
-        columns[ROW] = ROW
         # batch.select would wait for polars' thread pool, which is busy with parsing the file.
-        kept = {n: batch[column].gather(rows[first]) for n, column in columns.items()}
+        nodes = self._tables[-1].nodes
+        if nodes is None:
+            names = [name for name in (*FIELDS, "index") if side + name in batch]
+            kept = {name: batch[side + name].gather(rows[first]) for name in names}
+        else:
+            kept = _look_up(nodes, batch[f"{side}{KEY}"].gather(rows[first]))
+        kept[ROW] = batch[ROW].gather(rows[first])
         kept[TABLE] = pl.Series(np.full(len(new), len(self._tables) - 1, np.int32))
         self._nodes.append(pl.DataFrame(kept))
         if len(self._nodes) == _MAX_NODE_TABLES:  # the joined copy lets polars free the batches
@@ -250,3 +246,33 @@ class RowReader:
                 raise InputError(f"{table.path} has a header but no rows")
         nodes = pl.concat(self._nodes, rechunk=True)
         return Rows(self._tables, nodes, self.num_rows, self._chunks)
+
+
+def _with_hashes(table: Table, number: int) -> pl.LazyFrame:
+    """Return the rows of a table as text, with a hash of each node.
+
+    Hashing inside polars' stream is twice as fast as hashing each batch. All columns are parsed,
+    even unneeded ones: polars then checks the number of fields in each row, so an unquoted comma
+    is an error and does not shift the fields.
+    """
+    sides = ("x_", "y_")
+    if table.nodes is None:
+        columns = [*COLUMNS, *(INDEX if table.has_numbers else ())]
+        hashes = [pl.struct([n for n in columns if n.startswith(s)]).hash(0) for s in sides]
+    else:  # a key may stand for other nodes in other tables, so its hash has a seed
+        columns = ["relation"]
+        hashes = [pl.col(f"{side}{KEY}").hash(number) for side in sides]
+    frame = table.frame.with_columns(pl.col(columns).cast(pl.String))
+    named = [one.alias(side + _RECORD) for one, side in zip(hashes, sides, strict=True)]
+    return frame.with_columns(pl.col("relation").cast(pl.Categorical), *named)
+
+
+def _look_up(nodes: pl.DataFrame, keys: pl.Series) -> dict[str, pl.Series]:
+    """Return the fields of the nodes with some keys.
+
+    The fields of an unknown key are null, but its id is the key. The join waits for polars' thread
+    pool; few batches have new keys.
+    """
+    found = keys.alias(KEY).to_frame().join(nodes, on=KEY, how="left", maintain_order="left")
+    found = found.with_columns(pl.coalesce("id", pl.col(KEY).cast(pl.String)).alias("id"))
+    return {name: found[name] for name in (*FIELDS, "index") if name in found.columns}
