@@ -156,7 +156,7 @@ def hetionet_json(folder: Path, facts: Sequence[Fact]) -> Paths:
         ],
     }
     path = folder / "hetionet-v1.0.json"
-    path.write_text(json.dumps(record, indent=2), "utf-8")
+    path.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
     return path, None
 
 

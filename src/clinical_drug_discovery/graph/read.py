@@ -128,7 +128,7 @@ def _read_rows(source: Source, settings: ReadSettings) -> tuple[Rows, Findings]:
                 before = reader.num_rows
                 findings.warnings += table.warnings
                 _read_table(reader, table, plain[current])
-                if table.is_lines and lacks_final_newline(plain[current]):
+                if lacks_final_newline(plain[current]):
                     findings.warnings.append(
                         f"{current}: the last row (number {reader.num_rows - before:,}) does not "
                         "end with a line break; if the file was cut short, its last value is "

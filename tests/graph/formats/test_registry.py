@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -94,6 +95,32 @@ def test_a_folder_with_two_tables_is_a_graph(tmp_path: Path, layout: str) -> Non
     paths = LAYOUTS[layout](tmp_path, FACTS)
     (tmp_path / "README.md").write_text("about")
     assert to_triples(read((tmp_path, None))) == to_triples(read(paths))
+
+
+def spoilt(path: Path, row: int) -> None:
+    """Add a field to the end of a row of a text file."""
+    content = path.read_bytes()
+    packed = content.startswith(b"\x1f\x8b")
+    lines = (gzip.decompress(content) if packed else content).splitlines(keepends=True)
+    separator = max(b",\t", key=lambda mark: lines[0].count(mark))
+    lines[row - 1] = lines[row - 1].rstrip(b"\n") + bytes([separator]) + b"more\n"
+    path.write_bytes(gzip.compress(b"".join(lines)) if packed else b"".join(lines))
+
+
+@pytest.mark.parametrize("layout", sorted({*LAYOUTS} - {"OptimusKG", "Hetionet JSON"}))
+def test_a_row_with_too_many_fields_is_refused(tmp_path: Path, layout: str) -> None:
+    """An unquoted comma must not shift the fields, not even those that are not needed."""
+    for i in range(2):
+        (tmp_path / str(i)).mkdir()
+        facts = expressed(FACTS, layout)
+        paths = LAYOUTS[layout](tmp_path / str(i), facts)
+        path = paths[i]
+        if path is None:
+            return
+        spoilt(path, 5)
+        with pytest.raises(InputError, match=r"row \d+: \d+ fields") as error:
+            read(paths)
+        assert path.name in str(error.value)
 
 
 REFUSED = {

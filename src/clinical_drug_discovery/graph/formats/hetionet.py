@@ -75,7 +75,6 @@ class HetionetJSON:
             format=self.name,
             frame=found.edges().lazy(),
             first_row=1,
-            is_lines=False,
             filled=("name", "source"),
             hint=hint,
             nodes=table.frame,

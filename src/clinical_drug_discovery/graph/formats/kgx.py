@@ -39,7 +39,7 @@ class KGX:
         name = pl.col("name") if "name" in nodes.columns else pl.lit(None)
         columns = {"key": pl.col("id"), "id": pl.col("id"), "name": name}
         columns["type"] = most_specific(frame, "category", "|")
-        table = read_nodes(nodes, rules, columns, frame, quoted=_quoted(nodes))
+        table = read_nodes(nodes, rules, columns, frame)
         rows = _scan(edges)
         if "negated" in edges.columns:
             denied = pl.col("negated").cast(pl.String).str.to_lowercase().is_in(_YES)
@@ -50,12 +50,8 @@ class KGX:
                 .otherwise(predicate)
                 .alias("predicate")
             )
-        yield from joined_table(self.name, edges, table, _ENDS, rows, quoted=_quoted(edges))
+        yield from joined_table(self.name, edges, table, _ENDS, rows)
 
 
 def _scan(head: Head) -> pl.LazyFrame:
-    return head.scan(quoted=_quoted(head))
-
-
-def _quoted(head: Head) -> bool:
-    return head.is_parquet or '"' in head.lines[0]
+    return head.scan(quoted=head.is_parquet or '"' in head.lines[0])

@@ -6,21 +6,18 @@ those of other formats are. The engine looks up each distinct key once, not once
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from threading import Event
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import polars as pl
 
 from ...system.errors import InputError
-from ..read_errors import explain_unreadable, find_fault
-from ..reading.quotes import has_odd_quotes
 from .head import Head
-from .plain_file import lacks_final_newline
 from .table import HEADER_ROWS, KEY, NodeRules, Table
 
 ROW = "row"  # the column with the number of a node's row in its file
 _SHOWN = 10
+_MAX_BATCHES = 16  # when there are this many batches of nodes, they are joined into one
 _PREFIX = r"^([A-Za-z][A-Za-z0-9.\-]*):."
 #: Labels and Biolink classes that say little about a node, from the most general to the least.
 _GENERAL = (
@@ -45,12 +42,7 @@ class Nodes:
 
 
 def read_nodes(
-    head: Head,
-    rules: NodeRules,
-    columns: Mapping[str, pl.Expr],
-    frame: pl.LazyFrame,
-    *,
-    quoted: bool = True,
+    head: Head, rules: NodeRules, columns: Mapping[str, pl.Expr], frame: pl.LazyFrame
 ) -> Nodes:
     """Read a table of nodes.
 
@@ -60,35 +52,25 @@ def read_nodes(
         columns: expressions of key, id, type and name, and optionally of source and index. A null
             or empty name is replaced by the id, a missing source by the prefix of the id.
         frame: the rows of the file, in its order; with a column row if they are not all rows.
-        quoted: the fields of a text file may be quoted.
 
     Raises:
-        InputError: the file cannot be parsed, a row lacks its id or type, or two rows of a node
-            differ.
+        InputError: a row lacks its id or type, or two rows of a node differ.
+        PolarsError, OSError: the file cannot be parsed.
     """
-    whole = ROW not in frame.collect_schema().names()
-    if whole:
+    if ROW not in frame.collect_schema().names():
         frame = frame.with_row_index(ROW, offset=1 if head.is_parquet else HEADER_ROWS + 1)
-    frame = frame.select(ROW, *(value.cast(pl.String).alias(n) for n, value in columns.items()))
-    frame = frame.filter(pl.any_horizontal(pl.exclude(ROW).is_not_null()))  # blank lines
-    try:
-        table = frame.collect(engine="streaming")
-    except (pl.exceptions.PolarsError, OSError, EOFError) as error:
-        text = explain_unreadable(head.path, head.plain, head.separator, 0, error)
-        raise InputError(text) from error
-    nodes = distinct_nodes(head, rules, table)
-    warnings = _check_text(head, quoted) if whole and not head.is_parquet else ()
-    return replace(nodes, warnings=nodes.warnings + warnings)
-
-
-def _check_text(head: Head, quoted: bool) -> tuple[str, ...]:
-    """Check the quotes of a text file, and return a warning if its end may be missing."""
-    odd = quoted and has_odd_quotes(head.plain, head.separator, Event())
-    if odd and (fault := find_fault(head.plain, head.separator, strict=False)):
-        raise InputError(f"{head.path}{fault}")
-    if lacks_final_newline(head.plain):
-        return (f"{head.path}: the last row does not end with a line break; is it cut short?",)
-    return ()
+    fields = [value.cast(pl.String).alias(f"#{name}") for name, value in columns.items()]
+    named = [ROW, *(pl.col(f"#{name}").alias(name) for name in columns)]
+    kept: list[pl.DataFrame] = []
+    for batch in all_columns(head, frame, [pl.col(ROW), *fields]).collect_batches():
+        kept.append(batch.select(named))
+        if len(kept) == _MAX_BATCHES:  # the joined copy lets polars free the batches
+            kept = [pl.concat(kept, rechunk=True)]
+    if not sum(map(len, kept)):
+        raise InputError(f"{head.path} has a header but no rows")
+    table = pl.concat(kept, rechunk=True).sort(ROW)
+    table = table.filter(pl.any_horizontal(pl.exclude(ROW).is_not_null()))  # blank lines
+    return distinct_nodes(head, rules, table)
 
 
 def distinct_nodes(head: Head, rules: NodeRules, table: pl.DataFrame) -> Nodes:
@@ -132,6 +114,19 @@ def distinct_nodes(head: Head, rules: NodeRules, table: pl.DataFrame) -> Nodes:
     return Nodes(table.drop(ROW), hint, tuple(warnings))
 
 
+def all_columns(head: Head, frame: pl.LazyFrame, fields: Sequence[pl.Expr]) -> pl.LazyFrame:
+    """Return a frame with some fields, for which polars parses all columns of a text file.
+
+    polars then checks the number of fields in each row, so an unquoted comma is an error and does
+    not shift the fields. The unneeded columns stay in the frame, a batch at a time.
+    """
+    if head.is_parquet:
+        return frame.select(fields)
+    # polars would not parse a column that a field replaces.
+    names = {one.meta.output_name() for one in fields} & {*frame.collect_schema().names()}
+    return frame.with_columns(*fields, *(pl.col(name).alias(f"#{name}") for name in names))
+
+
 def prefix_of(id_: pl.Expr) -> pl.Expr:
     """Return the prefix of a CURIE, such as MONDO of MONDO:0005148, or empty text."""
     return id_.str.extract(_PREFIX, 1).fill_null("")
@@ -166,7 +161,6 @@ def joined_table(
     columns: tuple[str, str, str],
     frame: pl.LazyFrame,
     *,
-    quoted: bool = True,
     filled: tuple[str, ...] = ("name", "source"),
 ) -> Iterator[Table]:
     """Yield the table of an edges file whose columns (x, relation, y) name nodes by their keys.
@@ -177,21 +171,24 @@ def joined_table(
         nodes: its nodes.
         columns: columns of `frame`.
         frame: the rows of the edges file.
-        quoted: the fields of a text file may be quoted.
         filled: see `Table`.
     """
     x, relation, y = columns
     yield Table(
         path=edges.path,
         format=format_name + edges.separator_note,
-        frame=frame.select(
-            pl.col(name).cast(pl.String).alias(alias)
-            for name, alias in zip(columns, (f"x_{KEY}", "relation", f"y_{KEY}"), strict=True)
+        frame=all_columns(
+            edges,
+            frame,
+            [
+                pl.col(name).cast(pl.String).alias(alias)
+                for name, alias in zip(columns, (f"x_{KEY}", "relation", f"y_{KEY}"), strict=True)
+            ],
         ),
         first_row=1 if edges.is_parquet else HEADER_ROWS + 1,
         header={} if edges.is_parquet else {"x_id": x, "relation": relation, "y_id": y},
         filled=filled,
-        separator=edges.separator if quoted and not edges.is_parquet else None,
+        separator=None if edges.is_parquet else edges.separator,
         hint=nodes.hint,
         nodes=nodes.frame,
         warnings=nodes.warnings,

@@ -49,7 +49,6 @@ class Table:
     #: source and perhaps index. The frame then has the columns relation, x_key and y_key instead of
     #: `COLUMNS`, and the engine looks up each distinct key once. Nodes without rows are left out.
     nodes: pl.DataFrame | None = None
-    is_lines: bool = True  #: False if the rows are not lines, so that a file may end without one
     warnings: tuple[str, ...] = ()  #: texts for the user about the list of nodes
 
     @property

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import polars as pl
 
 from .head import Head
-from .node_table import prefix_of, require
+from .node_table import all_columns, prefix_of, require
 from .table import HEADER_ROWS, NodeRules, Table
 
 ENTITY = "entity"  #: the type of a node whose id does not name a type
@@ -38,10 +38,11 @@ class Triples:
             return False
         if _known_header(head.columns):
             return True
-        words = {name.strip().lower() for name in head.columns}
+        if {name.strip().lower() for name in head.columns} & _HEADER_WORDS:
+            return False
         rows = [] if head.is_parquet else [row for row in head.rows() if row]
-        whole = all(len(row) == 3 and all(field.strip() for field in row) for row in rows)
-        return bool(rows) and whole and not words & _HEADER_WORDS
+        whole = sum(len(row) == 3 and all(map(str.strip, row)) for row in rows)
+        return 2 * whole > len(rows)
 
     def tables(self, edges: Head, nodes: Head | None, rules: NodeRules) -> Iterator[Table]:
         """Return the table of the file; see `Format.tables`."""
@@ -66,7 +67,7 @@ class Triples:
         yield Table(
             path=edges.path,
             format=self.name + edges.separator_note,
-            frame=frame.select(fields),
+            frame=all_columns(edges, frame, fields),
             first_row=1 if edges.is_parquet or not names else HEADER_ROWS + 1,
             header=header if names and not edges.is_parquet else {},
             filled=("name", "source"),

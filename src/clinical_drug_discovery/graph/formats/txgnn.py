@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import polars as pl
 
 from .head import Head
-from .node_table import require
+from .node_table import all_columns, require
 from .table import HEADER_ROWS, NodeRules, Table
 
 _COLUMNS = ("relation", "x_type", "x_id", "y_type", "y_id")
@@ -56,7 +56,7 @@ class TxGNN:
         yield Table(
             path=edges.path,
             format=self.name + edges.separator_note,
-            frame=edges.scan().select(fields),
+            frame=all_columns(edges, edges.scan(), fields),
             first_row=1 if edges.is_parquet else HEADER_ROWS + 1,
             header={} if edges.is_parquet else {name: name for name in _COLUMNS},
             filled=("name", "source"),
