@@ -168,9 +168,10 @@ def test_demo_answers_for_three_drugs_and_three_diseases(
     assert "GraphSAGE on the sample graph: 820 nodes" in shown
     (line,) = (line for line in shown.splitlines() if line.strip().startswith("Atorvastatin"))
     for answer in answers.values():
-        assert [row["rank"] for row in answer["ranking"]] == [1, 2, 3]
-        assert all(row["evidence"] for row in answer["ranking"])
-    assert answers["hgt"]["ranking"][0]["evidence"][0]["text"] in shown
+        drugs = answer["ranking"]["drugs"]
+        assert [row["rank"] for row in drugs] == [1, 2, 3]
+        assert all(row["evidence"] for row in drugs)
+    assert answers["hgt"]["ranking"]["drugs"][0]["evidence"][0]["text"] in shown
     for answer in answers.values():  # side by side: both models' nearest in one line
         assert answer["neighbors"]["Atorvastatin"][0]["node_name"] in line
 
