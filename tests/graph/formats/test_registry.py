@@ -11,6 +11,7 @@ import pytest
 from graphs import Fact, Node, to_triples
 from layouts import FACTS, LAYOUTS, Paths, primekg_without_numbers
 
+from clinical_drug_discovery.graph.formats.head import read_head
 from clinical_drug_discovery.graph.formats.registry import FORMATS
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.graph.read import read_graph
@@ -154,6 +155,9 @@ def test_known_formats_that_are_not_read_are_named_with_advice(tmp_path: Path, n
         "one,two\nx,y\n",
         "a\tr\tb\t0.5\nb\tr\tc\t0.7\n",
         "drug,disease\nx,y\n",
+        "drug,disease,known\nx,y,1\n",
+        "node_index,node_id,node_type\n0,1,a\n",
+        "gene_id,disease_id,r\n1,2,3\n",
     ],
 )
 def test_an_unknown_format_is_refused_with_what_was_seen(tmp_path: Path, text: str) -> None:
@@ -163,3 +167,28 @@ def test_an_unknown_format_is_refused_with_what_was_seen(tmp_path: Path, text: s
     assert "format is not known" in str(error.value)
     assert all(form.name in str(error.value) for form in FORMATS)
     assert text[0] in str(error.value).partition("first line has")[2].partition(";")[0]
+
+
+@pytest.mark.parametrize(
+    ("header", "formats"),
+    [
+        ("relation,x_id,x_type,y_id,y_type", ["PrimeKG kg.csv"]),
+        ("relation,x_index,y_index", ["PrimeKG edges.csv and nodes.csv"]),
+        ("x_type,x_id,relation,y_type,y_id,x_idx,y_idx", ["TxGNN kg_directed.csv"]),
+        ("from,to,relation,label", ["OptimusKG"]),
+        ("source\tmetaedge\ttarget", ["Hetionet edges and nodes"]),
+        ("subject\tpredicate\tobject\tnegated", ["KGX"]),
+        ("subject\tpredicate\tobject", ["KGX", "triples (DRKG, PyKEEN)"]),
+        (":START_ID,:END_ID,:TYPE", ["Neo4j import CSV"]),
+        ("_id,_labels,_start,_end,_type", ["Neo4j APOC CSV"]),
+        ("head,relation,tail", ["triples (DRKG, PyKEEN)"]),
+        ("node_index,node_id,node_type", []),
+        ("head,relation,tail,head_type", []),
+    ],
+)
+def test_a_header_is_of_one_format(tmp_path: Path, header: str, formats: list[str]) -> None:
+    """Only with and without a table of nodes may a file be of two formats."""
+    path = tmp_path / "kg.csv"
+    path.write_text(header + "\n")
+    head = read_head(path, path)
+    assert [form.name for form in FORMATS if form.recognizes(head)] == formats

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import polars as pl
@@ -13,11 +14,16 @@ from .table import HEADER_ROWS, NodeRules, Table
 ENTITY = "entity"  #: the type of a node whose id does not name a type
 _ENDS = (("head", "tail"), ("subject", "object"), ("source", "target"), ("h", "t"))
 _RELATIONS = ("relation", "predicate", "r", "rel", "relation_type")
-#: Words of headers; a first line with one of them is not a triple.
+#: Words of headers. A first line with one of them as a field is not a triple.
 _HEADER_WORDS = {
     "id", "ids", "name", "type", "types", "kind", "label", "labels", "category", "head", "tail",
     "subject", "object", "source", "target", "relation", "relations", "predicate", "from", "to",
-    "weight", "node", "entity", "edge", "metaedge", "x", "y", "start", "end",
+    "weight", "node", "entity", "edge", "metaedge", "x", "y", "start", "end", "index", "idx",
+    "score", "value", "count",
+}  # fmt: skip
+#: Words that name a column if two of them are fields of the first line.
+_KINDS = {
+    "drug", "disease", "gene", "protein", "compound", "chemical", "phenotype", "pathway", "symptom",
 }  # fmt: skip
 _SPLIT = r"(?s)^(.+?)::(.+)$"
 
@@ -38,7 +44,7 @@ class Triples:
             return False
         if _known_header(head.columns):
             return True
-        if {name.strip().lower() for name in head.columns} & _HEADER_WORDS:
+        if _looks_like_header(head.columns):
             return False
         rows = [] if head.is_parquet else [row for row in head.rows() if row]
         whole = sum(len(row) == 3 and all(map(str.strip, row)) for row in rows)
@@ -82,3 +88,11 @@ def _known_header(columns: tuple[str, ...]) -> tuple[str, str, str] | None:
         if relation is not None and x in columns and y in columns:
             return x, relation, y
     return None
+
+
+def _looks_like_header(fields: tuple[str, ...]) -> bool:
+    """Return True for names of columns, such as (id, name, kind) or (:START_ID, :END_ID, :TYPE)."""
+    words = {field.strip().lower() for field in fields}
+    parts = [{*re.split(r"[\W_]+", word)} - {""} for word in words]
+    made_of_words = sum(bool(part) and part <= _HEADER_WORDS | _KINDS for part in parts)
+    return bool(words & _HEADER_WORDS) or len(words & _KINDS) > 1 or made_of_words > 1
