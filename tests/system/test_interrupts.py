@@ -133,7 +133,7 @@ def test_a_signal_in_an_epoch_while_the_history_grows(folder: Path) -> None:
     )
     history = folder / "out" / "e_model" / "history.csv"
     wait_until(history.exists, process)
-    sizes = set()
+    sizes: set[int] = set()
     end_of_wait = time.monotonic() + SECONDS
     while len(sizes) < 5 and time.monotonic() < end_of_wait:
         text = history.read_text()

@@ -70,9 +70,9 @@ def test_lines_of_milestones_keep_the_timer_silent(
 def test_a_part_tells_its_step_note_time_and_remaining_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    now = 100.0
     clock = SimpleNamespace(monotonic=lambda: now)
     monkeypatch.setattr(log, "time", clock)
-    now = 100.0
     this = Part("Training", 100, "epoch", start=now, last=now)
     now += 50
     assert this.describe() == "Training: epoch 1/100, 50 s so far"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -12,7 +13,7 @@ import torch
 from clinical_drug_discovery.system.machine import PeakMemory
 from clinical_drug_discovery.system.progress import HistoryFile, Run
 
-RECORDS = [
+RECORDS: list[dict[str, Any]] = [
     {"epoch": 1, "loss": 0.1 + 0.2, "mean_cosine.drug": 0.5, "mean_cosine.a,b": None},
     {"epoch": 2, "loss": 1e-30},
 ]
@@ -68,7 +69,7 @@ def test_the_history_of_a_finished_model_stays_until_the_new_model_is_written(
 
 def test_a_timed_part_is_measured_and_warnings_are_kept(tmp_path: Path) -> None:
     device = torch.device("cpu")
-    run = Run(tmp_path, tmp_path, tmp_path, device, 0.1, PeakMemory(device))
+    run = Run((tmp_path,), tmp_path, tmp_path, device, 0.1, PeakMemory(device))
     with run.timed("read"):
         run.warn("careful")
     assert list(run.seconds) == ["seconds_read"]

@@ -24,7 +24,7 @@ PAIRS, SINGLE = {"_map_pairs", "_outer_pairs"}, {"_map", "_outer"}
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    return Run(tmp_path, tmp_path, tmp_path, CPU, 0.1, PeakMemory(CPU))
+    return Run((tmp_path,), tmp_path, tmp_path, CPU, 0.1, PeakMemory(CPU))
 
 
 @pytest.mark.parametrize("products", [False, True])

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from types import FrameType
 
-_NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+_NAMES: dict[int, str] = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 _MOST_PATHS = 3  # files that the line names; further files are counted
 _written: list[Path] = []  # files that this process has written completely
 _state = {"loading": True, "stopped": False}
@@ -73,5 +73,5 @@ def _stop(number: int, frame: FrameType | None) -> None:
 def _end(number: int, what: str) -> None:
     """Write one line and end the process without any further Python code."""
     clear = "\r\x1b[K" if sys.stderr is not None and sys.stderr.isatty() else ""
-    os.write(2, f"{clear}stopped by {_NAMES[signal.Signals(number)]} {what}\n".encode())
+    os.write(2, f"{clear}stopped by {_NAMES[number]} {what}\n".encode())
     os._exit(128 + number)
