@@ -123,6 +123,34 @@ def test_a_shared_side_effect_is_not_evidence(tmp_path: Path) -> None:
     assert not path["through_target"]
 
 
+def test_words_of_other_graphs_give_the_same_sentences(tmp_path: Path) -> None:
+    drug, other, disease, gene = (
+        node("Compound", 0), node("Compound", 1), node("Disease", 0), node("Gene", 0)
+    )  # fmt: skip
+    facts: list[Fact] = [
+        (drug, "contraindicates", disease),
+        (drug, "binds", gene),
+        (other, "binds", gene),
+        (other, "treats", disease),
+        (disease, "associates", gene),
+    ]
+    graph = read_facts(tmp_path, facts)
+    names = graph.nodes["node_name"].to_list()
+    found = Explainer(graph).drug_for_disease(names.index(drug.name), names.index(disease.name))
+    assert found["stated_facts"] == [
+        {
+            "text": "Compound 0 is contraindicated in Disease 0",
+            "relation": "contraindicates",
+            "contraindicated": True,
+        }
+    ]
+    mechanism, similar = found["evidence"]
+    assert mechanism["text"].endswith("Gene 0, which is linked to Disease 0")
+    assert similar["text"].endswith("Compound 1, which treats Disease 0")
+    assert mechanism["through_target"]
+    assert similar["through_target"]
+
+
 def test_sentences() -> None:
     binds = EdgeType("drug", "drug_protein", "gene/protein")
     bound = EdgeType("gene/protein", "drug_protein", "drug")

@@ -20,7 +20,6 @@ from ..models.embeddings_file import check_table_output, write_tables
 from ..ranking.explanations import notes_on
 from ..system.errors import InputError, check_at_least
 from ..system.processes import use_threads
-from ..system.progress import Progress
 from ._run.model_dir import MODEL_FILES, model_dir_of
 from ._run.ranked_list import Counts, ListRules, Ranking
 
@@ -142,7 +141,7 @@ def _rank_one(
         found, counts = ranking.drugs_for(np.array([at]), rules)
     else:
         others, nodes = "diseases", ranking.drugs
-        found, counts = ranking.diseases_for(at, rules, Progress())
+        found, counts = ranking.diseases_for(at, rules)
     asked = nodes.row(at, named=True)
     fields = ("index", "id", "name", "source")
     rows = found.to_dicts()
@@ -179,7 +178,7 @@ def _rank_many(
     counts: Counts = Counter()
 
     def tables() -> Iterator[pl.DataFrame]:
-        for part in ranking.chunks(asked, Progress()):
+        for part in ranking.chunks(asked):
             found, more = ranking.drugs_for(part, rules)
             counts.update(more)
             yield found

@@ -20,9 +20,9 @@ from ...ranking.drug_ranker import DrugRanker
 from ...ranking.explanations import Explainer
 from ...ranking.metapath_features import MetapathFeatures
 from ...ranking.stated_relations import stated_relations
+from ...system import log
 from ...system.errors import InputError
 from ...system.machine import one_thread
-from ...system.progress import Progress
 from .model_dir import read_model_graph, read_model_ranker
 
 CHUNK = 128  #: diseases ranked at a time; their scores take 6 MB on PrimeKG
@@ -84,9 +84,11 @@ class Ranking:
         Raises:
             InputError: a file is missing or damaged, or the files do not belong together.
         """
-        ranker, graph_sha256 = read_model_ranker(model_dir)
-        graph = read_model_graph(model_dir, graph_sha256)
-        features = MetapathFeatures(graph)
+        with log.part("Reading the graph and the ranker"):
+            ranker, graph_sha256 = read_model_ranker(model_dir)
+            graph = read_model_graph(model_dir, graph_sha256)
+        with log.part("Following metapaths"):
+            features = MetapathFeatures(graph)
         if features.feature_names != ranker.feature_names:
             raise InputError(
                 f"model_dir (got {model_dir}) contains a ranker for other features than this "
@@ -140,9 +142,7 @@ class Ranking:
         counts["num_contraindicated"] = int(pairs.contraindicated.sum())
         return self._table(pairs), counts
 
-    def diseases_for(
-        self, drug: int, rules: ListRules, progress: Progress
-    ) -> tuple[pl.DataFrame, Counts]:
+    def diseases_for(self, drug: int, rules: ListRules) -> tuple[pl.DataFrame, Counts]:
         """Return the best diseases for a drug by probability, and counts.
 
         The score of one drug depends on all drugs, so this takes as long as ranking all drugs for
@@ -151,7 +151,7 @@ class Ranking:
         """
         diseases = np.flatnonzero(self.disease_has_facts)
         scores, probabilities = np.empty((2, len(diseases)), np.float32)
-        for part in self.chunks(np.arange(len(diseases)), progress):
+        for part in self.chunks(np.arange(len(diseases))):
             by_disease = self._scores(diseases[part])
             scores[part], probabilities[part] = (values[:, drug] for values in by_disease)
         known, harmful = (
@@ -173,10 +173,10 @@ class Ranking:
         counts["num_contraindicated"] = int(pairs.contraindicated.sum())
         return self._table(pairs), counts
 
-    def chunks(self, diseases: IntArray, progress: Progress) -> Iterator[IntArray]:
+    def chunks(self, diseases: IntArray) -> Iterator[IntArray]:
         """Yield the diseases in chunks, and show the progress."""
         starts = range(0, len(diseases), CHUNK)
-        with progress.bar("Ranking", len(starts)) as advance:
+        with log.part("Ranking all drugs for each disease", len(starts), "chunk") as advance:
             for start in starts:
                 yield diseases[start : start + CHUNK]
                 advance(f"{min(start + CHUNK, len(diseases)):,} of {len(diseases):,} diseases")
