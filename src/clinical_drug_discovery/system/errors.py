@@ -7,6 +7,7 @@ exception is a bug and keeps its traceback.
 from __future__ import annotations
 
 import math
+import numbers
 import sys
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ def check_between(
     name: str, value: float, low: float, high: float, *, low_allowed: bool = False
 ) -> None:
     """Check that low < value <= high, or low <= value <= high if `low_allowed`."""
-    fits = isinstance(value, int | float) and not isinstance(value, bool)
+    fits = isinstance(value, numbers.Real) and not isinstance(value, bool)
     fits = fits and low <= value <= min(high, sys.float_info.max)
     if not fits or (value == low and not low_allowed):
         lowest = f"of at least {low:g}" if low_allowed else f"above {low:g}"
@@ -36,7 +37,8 @@ def check_between(
 
 def check_at_least(name: str, value: int, least: int) -> None:
     """Check that a parameter is a whole number of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**63:
+    fits = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not fits or not least <= value < 2**63:
         raise InputError(f"{name} (got {value!r}) must be a whole number of at least {least}")
 
 

@@ -1,0 +1,51 @@
+"""Arguments of the public functions: plain Python values instead of those of numpy and others.
+
+People read settings from tables, so numbers arrive as `np.int64(16)` and lists as arrays, pandas
+Index objects or polars Series. The checks, the arithmetic and the JSON files expect plain values.
+"""
+
+from __future__ import annotations
+
+import functools
+import numbers
+from collections.abc import Callable, Collection, Mapping, Set
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, ParamSpec, TypeVar
+
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
+
+
+def plain_arguments(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
+    """Return a function that passes every argument through `plain` and calls `function`."""
+
+    @functools.wraps(function)
+    def call(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
+        return function(*map(plain, args), **{name: plain(v) for name, v in kwargs.items()})
+
+    return call
+
+
+def plain(value: Any) -> Any:
+    """Return a value as plain Python.
+
+    Numbers and arrays of other packages are recognized by their attribute `dtype`, so that no
+    package is imported. They become numbers and lists. Other collections also become lists, and a
+    set becomes a sorted list. Dataclasses and mappings keep their names and get plain values. Any
+    other value, such as a path, is returned unchanged.
+    """
+    if hasattr(value, "dtype"):
+        to_list = getattr(value, "to_list", None) or getattr(value, "tolist", None)
+        value = value if to_list is None else to_list()
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, numbers.Real) and not isinstance(value, int | float):
+        return float(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{f.name: plain(getattr(value, f.name)) for f in fields(value)})
+    if isinstance(value, Mapping):
+        return {plain(key): plain(item) for key, item in value.items()}
+    if isinstance(value, Collection) and not isinstance(value, bytes):
+        items = [plain(item) for item in value]
+        return sorted(items, key=str) if isinstance(value, Set) else items
+    return value
