@@ -14,7 +14,7 @@ from .edge_sampler import EdgeBatch
 
 # Weight of the centring term, which keeps the mean embedding of a node type small. With a weight of
 # 10, the ranking of drugs is worse. With 0, the mean embedding grows during training.
-_CENTRING = 3.0
+CENTRING = 3.0
 
 
 def link_prediction_loss(decoder: DistMult, z: Tensor, batch: EdgeBatch) -> Tensor:
@@ -34,7 +34,7 @@ def link_prediction_loss(decoder: DistMult, z: Tensor, batch: EdgeBatch) -> Tens
     """
     facts = batch.src, batch.relation, batch.dst
     return listwise_loss(
-        z, decoder.relation, facts, batch.fact_ptr, batch.candidates, batch.excluded, _CENTRING
+        z, decoder.relation, facts, batch.fact_ptr, batch.candidates, batch.excluded, CENTRING
     )
 
 

@@ -10,6 +10,8 @@ from ..system.errors import InputError, check_at_least, check_between
 
 FULL, SAMPLED = "full", "sampled"  #: the two values of `training`
 SUBGRAPH_SIZE = 20_000  #: default number of nodes in a subgraph
+# Adam moves each weight by about the learning rate, and float32 cannot hold the squares of more.
+_MOST_LEARNING_RATE = 1e18
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def _check_common(settings: Settings) -> None:
     least = {"embedding_dim": 2, "hidden_dim": 2, "num_layers": 1, "num_epochs": 1}
     for name, minimum in least.items():
         check_at_least(name, getattr(settings, name), minimum)
-    check_between("learning_rate", settings.learning_rate, 0, math.inf)
+    check_between("learning_rate", settings.learning_rate, 0, _MOST_LEARNING_RATE)
     if settings.training not in (FULL, SAMPLED):
         raise InputError(f"training (got {settings.training!r}) must be {FULL!r} or {SAMPLED!r}")
     if settings.subgraph_size is not None:

@@ -24,13 +24,16 @@ from ..system.machine import empty_cache
 from ..system.progress import Run
 from .batches import FullBatch, HostBatch, SubgraphBatches, make_batches
 from .disease_pairs import PairBatch, PairSampler, compared_by_genes, shared_neighbor_jaccard
-from .edge_sampler import EdgeSampler
-from .losses import contrastive_loss, link_prediction_loss
+from .edge_sampler import NUM_CANDIDATES, EdgeSampler
+from .losses import CENTRING, contrastive_loss, link_prediction_loss
 from .memory_plan import Plan
 from .optimizer import ModelOptimizer
 from .settings import SAMPLED, HgtSettings, SageSettings, Settings
 
 History = list[dict[str, Any]]  #: one record per epoch, from `EpochRecord.finish`
+# The largest link loss of a model that knows nothing: all scores are equal, and all embeddings of a
+# type are equal. Good runs stay below it; when a run diverges, its loss rises far above.
+_KNOWS_NOTHING = math.log(1 + NUM_CANDIDATES) + CENTRING
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ def train_sage(
         seed: seed of the initial weights and of all sampling.
 
     Raises:
-        InputError: the loss becomes NaN or infinite, because the learning rate is too high.
+        InputError: the loss diverges, because the learning rate is too high.
     """
     with run.timed("train"):
         generator = torch.Generator().manual_seed(seed)
@@ -104,7 +107,7 @@ def train_hgt(
         seed: seed of the initial weights and of all sampling.
 
     Raises:
-        InputError: the loss becomes NaN or infinite, because the learning rate is too high.
+        InputError: the loss diverges, because the learning rate is too high.
     """
     with run.timed("train"):
         pairs = _similar_diseases(run, graph, settings, seed)
@@ -220,8 +223,20 @@ class EpochRecord:
             self._losses[name].append(value)
 
     def finish(self) -> dict[str, Any]:
-        """Return the number, the mean losses, the seconds and the collapse figures of the epoch."""
+        """Return the number, the mean losses, the seconds and the collapse figures of the epoch.
+
+        Raises:
+            InputError: the mean link loss is more than twice that of a model that knows nothing.
+        """
         means = {name: fmean(values) for name, values in self._losses.items()}
+        # With a contrastive weight of 1, the training ignores the link loss.
+        is_linked = means["loss"] != means.get("contrastive_loss")
+        if is_linked and means["link_loss"] > 2 * _KNOWS_NOTHING:
+            raise InputError(
+                f"learning_rate (got {self._run.learning_rate}) is too high: the link loss of "
+                f"epoch {self._epoch} is {means['link_loss']:.3g}; a model that knows nothing has "
+                f"at most {_KNOWS_NOTHING:.2g}"
+            )
         seconds = time.perf_counter() - self._start
         return {"epoch": self._epoch, **means, "seconds": seconds, **self._collapse}
 
