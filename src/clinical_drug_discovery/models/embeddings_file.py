@@ -178,7 +178,10 @@ def _as_json(column: str) -> pl.Expr:
 
 
 def read_embeddings(path: str | Path) -> tuple[pl.DataFrame, npt.NDArray[np.float32]]:
-    """Read a file that `write_embeddings` wrote.
+    """Read a file that `write_embeddings` wrote, or that another program has read and saved again.
+
+    Further columns are ignored, other number types are converted, and the numbers of an embedding
+    may be separated by commas, blanks or line breaks.
 
     Args:
         path: a .csv, .parquet or .npy file; .npy needs its index beside it.
@@ -187,54 +190,138 @@ def read_embeddings(path: str | Path) -> tuple[pl.DataFrame, npt.NDArray[np.floa
         The nodes, N rows, and their embeddings, shape (N, D).
 
     Raises:
-        InputError: the file is missing or damaged, or does not hold embeddings.
+        InputError: the file is missing or damaged, or does not hold embeddings; the message names
+            the first such row (row 1 of a CSV file is its header).
     """
     path = Path(path)
-    if path.suffix.lower() not in SUFFIXES:
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
         raise InputError(f"embeddings (got {path}) must end in one of {', '.join(SUFFIXES)}")
     if not path.is_file():
         raise InputError(f"embeddings (got {path}) is not a file")
+    first_row = 1 if suffix == ".parquet" else 2
     try:
-        if path.suffix.lower() == ".npy":
+        if suffix == ".npy":
             nodes = pl.read_csv(index_path(path), infer_schema=False, glob=False)
-            nodes = nodes.with_columns(pl.col("node_index").cast(pl.Int64))
-            values = np.load(path)
-        elif path.suffix.lower() == ".parquet":
+            values = np.asarray(np.load(path), np.float32)
+        elif suffix == ".parquet":
             table = pl.read_parquet(path, glob=False)
-            nodes, values = table.drop("embedding"), table["embedding"].to_numpy()
+            values = _numbers(path, table["embedding"], first_row)
+            nodes = table.drop("embedding")
         else:
-            nodes, values = _read_csv(path)
-    except (pl.exceptions.PolarsError, OSError, ValueError, TypeError, EOFError) as error:
-        reason = str(error).split("\n")[0]
-        raise InputError(
-            f"embeddings (got {path}) cannot be read as embeddings: {reason}"
-        ) from error
+            nodes, values = _read_csv(path, first_row)
+    except (pl.exceptions.PolarsError, OSError, TypeError, EOFError) as error:
+        raise _unreadable(path, str(error)) from error
+    except InputError:
+        raise
+    except ValueError as error:
+        raise _unreadable(path, str(error)) from error
     missing = set(COLUMNS) - {"embedding", *nodes.columns}
-    if missing or values.ndim != 2 or len(values) != nodes.height or values.dtype != np.float32:
+    if missing or values.ndim != 2 or len(values) != nodes.height:
         raise InputError(
             f"embeddings (got {path}) must have the columns {', '.join(COLUMNS)}, with lists of "
-            f"float32 of one length; it has {', '.join(nodes.columns)} and {values.dtype} "
-            f"of shape {values.shape}"
+            f"numbers of one length; it has {', '.join(nodes.columns)} and numbers of shape "
+            f"{values.shape}"
         )
-    if not np.isfinite(values).all():
-        raise InputError(
-            f"embeddings (got {path}) must be finite numbers; it has NaN, infinity or gaps"
-        )
-    return nodes, values
+    if not (finite := np.isfinite(values).all(axis=1)).all():
+        row = first_row + int(np.flatnonzero(~finite)[0])
+        raise InputError(f"embeddings (got {path}), row {row}: NaN, infinity or a gap")
+    return plain_nodes(path, nodes, first_row), values
 
 
-def _read_csv(path: Path) -> tuple[pl.DataFrame, npt.NDArray[np.float32]]:
+def _unreadable(path: Path, reason: str) -> InputError:
+    first_line = reason.split("\n")[0]
+    return InputError(f"embeddings (got {path}) cannot be read as embeddings: {first_line}")
+
+
+def _read_csv(path: Path, first_row: int) -> tuple[pl.DataFrame, npt.NDArray[np.float32]]:
     frame = pl.scan_csv(path, infer_schema=False, glob=False)
-    tables, parts = [], []
+    tables: list[pl.DataFrame] = []
+    parts: list[npt.NDArray[np.float32]] = []
+    row = first_row
     for batch in frame.collect_batches(chunk_size=_READ_ROWS, maintain_order=True):
-        floats = (
-            batch["embedding"]
-            .str.strip_chars("[]")
-            .str.split(",")
-            .list.eval(pl.element().cast(pl.Float32))
-        )
-        width = floats.list.len()
-        parts.append(floats.list.to_array(int(width[0])).to_numpy())
+        width = parts[0].shape[1] if parts else None
+        parts.append(_numbers(path, batch["embedding"], row, width))
         tables.append(batch.drop("embedding"))
-    nodes = pl.concat(tables).with_columns(pl.col("node_index").cast(pl.Int64))
-    return nodes, np.concatenate(parts)
+        row += batch.height
+    return pl.concat(tables), np.concatenate(parts)
+
+
+def _numbers(
+    path: Path, column: pl.Series, first_row: int, width: int | None = None
+) -> npt.NDArray[np.float32]:
+    """Return a column of embeddings, which has lists of numbers or text, as an array (N, D).
+
+    Raises:
+        InputError: a row does not hold numbers, or not as many as the first row (or `width`).
+    """
+    if not len(column):
+        raise InputError(f"embeddings (got {path}) has no rows")
+    if column.dtype == pl.String:
+        column = _parsed(column)
+    if isinstance(column.dtype, pl.Array):
+        if column.dtype.inner == pl.Float32:  # as written; gaps become NaN
+            return column.to_numpy()
+        column = column.arr.to_list()
+    lists = column.cast(pl.List(pl.Float32), strict=False)
+    lengths = lists.list.len().fill_null(0)
+    width = int(lengths[0]) if width is None else width
+    wrong = (lengths != width) | (lengths == 0)
+    wrong |= lists.list.eval(pl.element().is_null()).list.any().fill_null(True)
+    if wrong.any():
+        at = int(wrong.arg_true()[0])
+        raise InputError(
+            f"embeddings (got {path}), row {first_row + at}: embedding must be a list of {width} "
+            f"numbers, as in the first row"
+        )
+    values: npt.NDArray[np.float32] = lists.list.to_array(width).to_numpy()
+    return values
+
+
+def _parsed(text: pl.Series) -> pl.Series:
+    """Return lists of numbers from text; a word that is not a number becomes null."""
+    number = pl.element().cast(pl.Float32)
+    try:  # the form that `write_embeddings` writes; 3 times as fast as the other forms
+        return text.str.strip_chars("[]").str.split(",").list.eval(number)
+    except pl.exceptions.PolarsError:
+        words = text.str.replace_all(r"[\[\],;\s]+", " ").str.strip_chars().str.split(" ")
+        return words.list.eval(pl.element().cast(pl.Float32, strict=False))
+
+
+def plain_nodes(path: Path, table: pl.DataFrame, first_row: int) -> pl.DataFrame:
+    """Return the columns of the nodes as this package writes them.
+
+    Raises:
+        InputError: a value is missing, a number is not whole, or a node_index occurs twice.
+    """
+    columns = [name for name in COLUMNS if name != "embedding"]
+    nodes = table.select(_as_text(table[name]) for name in columns)
+    if nodes["node_source"].is_null().all():  # pandas saves an empty text as a gap
+        nodes = nodes.with_columns(node_source=pl.lit(""))
+    index = nodes["node_index"].cast(pl.Int64, strict=False)
+    wrong = {name: nodes[name].is_null() for name in columns}
+    wrong["node_index"] = index.is_null() | ~index.is_first_distinct()
+    for name, rows in wrong.items():
+        if rows.any():
+            at = int(rows.arg_true()[0])
+            rule = "a whole number that no other row has" if name == "node_index" else "text"
+            raise InputError(
+                f"embeddings (got {path}), row {first_row + at}: {name} (got "
+                f"{table[name][at]!r}) must be {rule}. pandas reads names such as NA as missing; "
+                "read the file with dtype=str and keep_default_na=False"
+            )
+    return nodes.with_columns(node_index=index)
+
+
+def _as_text(column: pl.Series) -> pl.Series:
+    """Return a column as text, with whole numbers that became floats ("5000.0") as "5000".
+
+    A column is changed only if all of its values are such numbers, as after pandas has read it.
+    """
+    if column.dtype.is_float():
+        whole = (column == column.floor()).all() and column.is_finite().all()
+        column = column.cast(pl.Int64) if whole else column
+    text = column.cast(pl.String)
+    if len(text) and text.str.contains(r"^\d+\.0$").fill_null(False).all():
+        text = text.str.strip_suffix(".0")
+    return text
