@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
 from collections.abc import Callable, Mapping
@@ -21,6 +22,8 @@ from clinical_drug_discovery.graph.read import read_graph
 from clinical_drug_discovery.lib._run.results import EmbeddingStats
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
+from clinical_drug_discovery.lib.rank import rank_drugs
+from clinical_drug_discovery.lib.similar import similar_nodes
 from clinical_drug_discovery.models import inference
 from clinical_drug_discovery.models.embeddings_file import read_embeddings
 from clinical_drug_discovery.models.hgt import Hgt
@@ -102,6 +105,7 @@ def test_record_and_files(model: str, edges: Path, tmp_path: Path) -> None:
         "seed": 5,
         "read_report": graph.report.to_dict(),
         "warnings": [],
+        "has_ranker": True,
         "output_file": str(output),
         "model_dir": str(tmp_path / "new" / "e_model"),
         **SMALL,
@@ -118,7 +122,14 @@ def test_record_and_files(model: str, edges: Path, tmp_path: Path) -> None:
         "weights.safetensors", "config.json", "nodes.parquet", "history.csv", "stats.json",
         "graph.safetensors", "ranker.safetensors",
     }  # fmt: skip
-    assert json.loads((model_dir / "stats.json").read_text()) == stats
+    # The files can be published: they have no path of this machine.
+    saved = {**stats, "output_file": "e.csv", "model_dir": "e_model"}
+    assert json.loads((model_dir / "stats.json").read_text()) == saved
+    for name in ("stats.json", "config.json"):
+        assert str(tmp_path) not in (model_dir / name).read_text()
+    config = json.loads((model_dir / "config.json").read_text())
+    assert config["edges_files"] == ["kg.csv"]
+    assert config["edges_sha256"] == hashlib.sha256(edges.read_bytes()).hexdigest()
     history = pl.read_csv(model_dir / "history.csv")
     assert history["epoch"].to_list() == [1, 2, 3]
     assert history["loss"][-1] == stats["final_loss"]
@@ -182,6 +193,62 @@ def test_same_seed_same_bytes_whatever_the_order_of_rows(
     assert torch.get_num_threads() == threads
 
 
+def test_numbers_and_lists_of_other_packages_give_the_same_files(
+    generate: Generate, edges: Path, tmp_path: Path
+) -> None:
+    plain = {**SMALL, "learning_rate": 0.25, "seed": 3, "include_node_types": ["drug", "disease"]}
+    odd = {
+        **{name: np.int64(value) for name, value in SMALL.items()},
+        "learning_rate": np.float32(0.25),
+        "seed": np.uint8(3),
+        "cache": np.bool_(False),
+    }
+    generate(edges, tmp_path / "plain" / "e.npy", **plain)
+    for name, types in (
+        ("array", np.array(["drug", "disease"], dtype=object)),
+        ("series", pl.Series(["drug", "disease"])),
+        ("tuple", ("drug", "disease")),
+    ):
+        generate(edges, tmp_path / name / "e.npy", **{**odd, "include_node_types": types})
+        for file in ("e.npy", "e_model/config.json"):
+            saved = [(tmp_path / place / file).read_bytes() for place in ("plain", name)]
+            assert saved[0] == saved[1]
+
+
+def test_a_finished_run_is_not_replaced_silently(
+    generate: Generate, edges: Path, tmp_path: Path
+) -> None:
+    def files() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()}
+
+    generate(edges, tmp_path / "e.csv", **SMALL)
+    before = files()
+    for output, options, named in (
+        ("e.csv", {}, "e.csv"),
+        ("other.csv", {"model_dir": tmp_path / "e_model"}, "e_model/weights.safetensors"),
+    ):
+        with pytest.raises(InputError, match=rf"{named} exists already.*--overwrite"):
+            generate(edges, tmp_path / output, **{**SMALL, **options, "num_epochs": 2})
+    assert files() == before
+    (tmp_path / "new_model").mkdir()
+    (tmp_path / "new_model" / "history.csv").write_text("of a run that was stopped")
+    generate(edges, tmp_path / "new.csv", **SMALL)
+    stats = generate(edges, tmp_path / "e.csv", overwrite=True, **{**SMALL, "num_epochs": 2})
+    assert json.loads((tmp_path / "e_model" / "stats.json").read_text())["num_epochs"] == 2
+    assert stats["num_epochs"] == 2
+
+
+def test_the_example_of_a_run_is_found_by_its_name(
+    generate: Generate, edges: Path, tmp_path: Path
+) -> None:
+    with_ranker = generate(edges, tmp_path / "a.csv", **SMALL)
+    row = rank_drugs(with_ranker["model_dir"], disease=with_ranker["example_node"], top=1)
+    assert row
+    without = generate(edges, tmp_path / "b.csv", ranker=False, **SMALL)
+    assert not without["has_ranker"]
+    assert similar_nodes(without["output_file"], without["example_node"], top=1)
+
+
 def test_nothing_global_is_touched(generate: Generate, edges: Path, tmp_path: Path) -> None:
     torch.manual_seed(123)
     expected = torch.rand(3)
@@ -200,13 +267,19 @@ def test_nothing_global_is_touched(generate: Generate, edges: Path, tmp_path: Pa
         ({"embedding_dim": 1.5}, r"embedding_dim \(got 1.5\)"),
         ({"learning_rate": 0.0}, r"learning_rate \(got 0.0\)"),
         ({"learning_rate": float("nan")}, r"learning_rate \(got nan\)"),
-        ({"learning_rate": 1e30}, r"learning_rate \(got 1e\+30\) is too high: the loss of epoch"),
-        ({"learning_rate": 1e30, "num_epochs": 1}, r"learning_rate .*NaN or infinity"),
+        ({"learning_rate": 100}, r"learning_rate \(got 100\) is too high: the .*loss of epoch"),
+        ({"learning_rate": 1e8}, r"learning_rate \(got 100000000.0\) is too high: the .*loss of"),
+        ({"learning_rate": 1e17}, r"learning_rate \(got 1e\+17\) is too high: the loss of epoch"),
+        ({"learning_rate": 1e18, "num_epochs": 1}, r"learning_rate .*NaN or infinity"),
+        ({"learning_rate": 3e38}, r"learning_rate \(got 3e\+38\) must be .* at most 1e\+18"),
         ({"seed": -1}, r"seed \(got -1\)"),
         ({"device": "tpu"}, r"device \(got 'tpu'\) must be one of cuda, mps, cpu"),
         ({"memory_budget": "1MiB"}, r"memory_budget .*too small"),
         ({"memory_budget": "lots"}, r"memory_budget \(got 'lots'\)"),
         ({"include_node_types": ["Drug"]}, r"include_node_types .*did you mean 'drug'"),
+        ({"include_node_types": [1]}, r"include_node_types \(got \[1\]\) must be a list of"),
+        ({"embedding_dim": np.float64(16)}, r"embedding_dim \(got 16.0\) must be a whole number"),
+        ({"embedding_dim": np.bool_(True)}, r"embedding_dim \(got True\) must be a whole number"),
         ({"include_node_types": "drug"}, r"include_node_types \(got 'drug'\) must be a list"),
         ({"limit_nodes": 1.5}, r"limit_nodes \(got 1.5\)"),
         ({"seed": 2**64}, r"seed"),
@@ -304,7 +377,13 @@ def test_odd_graphs_go_through(
     facts += [(gene, "protein_protein", node("gene/protein", 1))]
     to_rows(facts).write_csv(tmp_path / "kg.csv")
     for types in (None, ["disease", "gene/protein", "pathway"], ["gene/protein"]):
-        stats = generate(tmp_path / "kg.csv", tmp_path / "e.npy", include_node_types=types, **SMALL)
+        stats = generate(
+            tmp_path / "kg.csv",
+            tmp_path / "e.npy",
+            include_node_types=types,
+            overwrite=True,
+            **SMALL,
+        )
         assert json.loads(json.dumps(stats, allow_nan=False)) == stats
         assert np.isfinite(read_embeddings(tmp_path / "e.npy")[1]).all()
         if stats["model"] == "hgt":

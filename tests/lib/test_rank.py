@@ -37,7 +37,11 @@ def embed(facts: list[Fact], directory: Path, name: str, *, shuffle: int | None 
         rows = rows.sample(fraction=1, shuffle=True, seed=shuffle)
     rows.write_csv(directory / f"{name}.csv")
     stats = generate_gnn_embeddings(
-        directory / f"{name}.csv", directory / f"{name}.parquet", cache=False, **SMALL
+        directory / f"{name}.csv",
+        directory / f"{name}.parquet",
+        cache=False,
+        overwrite=True,
+        **SMALL,
     )
     assert stats["warnings"] == []
     assert stats["seconds_rank_fit"] > 0

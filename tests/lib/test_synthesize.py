@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from clinical_drug_discovery.lib import synthesize as synthetic
+from clinical_drug_discovery.lib._run.primekg_shape import INDICATION_NOISE, NODE_TYPES, RELATIONS
 from clinical_drug_discovery.lib.synthesize import SynthesisReport, synthesize_graph
 from clinical_drug_discovery.system.errors import InputError
 
@@ -83,8 +84,8 @@ def test_counts_follow_primekg(made: tuple[SynthesisReport, pl.DataFrame]) -> No
 
 
 def test_tables_are_primekg_at_scale_1() -> None:
-    assert {name: row[0] for name, row in synthetic._NODE_TYPES.items()} == NODES
-    rows = "; ".join(f"{name} {relation.rows}" for name, relation in synthetic._RELATIONS.items())
+    assert {name: row[0] for name, row in NODE_TYPES.items()} == NODES
+    rows = "; ".join(f"{name} {relation.rows}" for name, relation in RELATIONS.items())
     assert sorted(rows.split("; ")) == sorted(ROWS.replace("\n", " ").split("; "))
 
 
@@ -175,7 +176,7 @@ def test_indications_follow_targets_to_disease_genes(tmp_path: Path, scale: floa
     assert share(chance) < found / 3
     planted, noise = report.num_mechanistic_indications, report.num_noise_indications
     assert planted + noise == len(drawn)
-    assert noise / len(drawn) == pytest.approx(synthetic.INDICATION_NOISE, abs=0.01)
+    assert noise / len(drawn) == pytest.approx(INDICATION_NOISE, abs=0.01)
 
 
 def test_the_seed_alone_decides_the_bytes(tmp_path: Path) -> None:
@@ -227,8 +228,10 @@ def test_a_failed_write_keeps_the_old_file_and_no_other(
 
     path = tmp_path / "kg.csv"
     path.write_text("old")
+    with pytest.raises(InputError, match=r"kg\.csv exists already.*--overwrite"):
+        synthesize_graph(path, scale=0.001)
     monkeypatch.setattr("os.replace", full_disk)
     with pytest.raises(OSError, match="No space left"):
-        synthesize_graph(path, scale=0.001)
+        synthesize_graph(path, scale=0.001, overwrite=True)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]

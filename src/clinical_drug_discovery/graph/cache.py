@@ -54,6 +54,7 @@ class CacheOutcome:
     hit: bool  #: True if the graph was loaded from this file
     message: str  #: one line for the user
     warnings: tuple[str, ...] = ()
+    sha256: str | None = None  #: of the graph's files, one after the other; None if unreadable
 
 
 def cache_path(source: Source, settings: ReadSettings, cache_dir: str | Path | None) -> Path:
@@ -96,12 +97,13 @@ def read_cached(
     try:
         graph, about = load_graph(cached)
         if about["stamp"] == stamp:
-            return graph, CacheOutcome(cached, True, f"Graph from cache {cached}")
+            message = f"Graph from cache {cached}"
+            return graph, CacheOutcome(cached, True, message, sha256=about["sha256"])
         if about["size"] == _size(stamp) and about["sha256"] == _content_hash(source, Event()):
             # If the new stamp cannot be saved, the next run compares the content again.
             failure = _save(cached, graph, stamp, about["sha256"])
             message = f"Graph from cache {cached} (the edges file has the same content)"
-            return graph, CacheOutcome(cached, True, message, failure)
+            return graph, CacheOutcome(cached, True, message, failure, about["sha256"])
         del graph  # reading the file needs the memory
         why = " (the edges file has changed)"
     except (FileNotFoundError, NotADirectoryError):
@@ -112,11 +114,12 @@ def read_cached(
         warnings.append(f"the cached graph {cached} is damaged, so the file is read again: {error}")
     except OSError as error:
         warnings.append(f"the cached graph {cached} cannot be read: {error.strerror or error}")
-    with _hashing(source) as content:
+    with hashing(source) as content:
         graph = read_graph(source, settings)
         failure = _save_read(cached, graph, source, stamp, content)
+        sha256 = None if content.exception() else content.result()
     message = f"Graph read, not cached{why}" if failure else f"Graph cached as {cached}{why}"
-    return graph, CacheOutcome(cached, False, message, (*warnings, *failure))
+    return graph, CacheOutcome(cached, False, message, (*warnings, *failure), sha256)
 
 
 def _stamp(source: Source) -> Stamp:
@@ -160,7 +163,7 @@ def _save_read(
 
 
 @contextmanager
-def _hashing(source: Source) -> Iterator[Future[str]]:
+def hashing(source: Source) -> Iterator[Future[str]]:
     """Hash the files in a second thread, which stops at the end of the `with` block."""
     stop = Event()
     with ThreadPoolExecutor(1) as pool:

@@ -8,7 +8,9 @@ from typing import Any
 
 from ..graph.node_lookup import find_node
 from ..models.embeddings_file import read_embeddings
-from ..system.errors import check_at_least
+from ..system.arguments import plain_arguments
+from ..system.errors import InputError, check_at_least
+from ..system.files import atomic_path, check_writable
 from .gnn_embeddings import generate_gnn_embeddings
 from .gnn_hgt import generate_hgt_embeddings
 from .rank import rank_drugs
@@ -23,15 +25,18 @@ NODES = (
     "major depressive disorder",
 )
 RANKED = "generalized anxiety disorder"
+#: File by which a demo recognizes a directory that a demo has made, so that it may replace it.
+MARK = "made_by_cdd_demo.txt"
 
 
+@plain_arguments
 def run_demo(
     output_dir: str | Path = "demo", *, num_epochs: int = 100, seed: int = 0, top: int = 5
 ) -> dict[str, Any]:
     """Embed the sample graph with both models, list similar nodes and rank drugs for a disease.
 
     Args:
-        output_dir: directory for the embeddings and the models.
+        output_dir: directory for the embeddings and the models; new, empty or of an earlier demo.
         num_epochs: number of epochs of each model.
         seed: seed of the initial weights and of all sampling.
         top: number of similar nodes to list for each of three drugs and three diseases.
@@ -42,23 +47,29 @@ def run_demo(
         `rank.rank_drugs`: three drugs for one disease, with explanations.
 
     Raises:
-        InputError: a parameter is invalid, or output_dir cannot be written.
+        InputError: a parameter is invalid, or output_dir cannot be written or has other files.
 
     Example:
         >>> from clinical_drug_discovery.lib.demo import run_demo
         >>> answers = run_demo("demo", num_epochs=50)
         >>> [row["node_name"] for row in answers["hgt"]["neighbors"]["Atorvastatin"]]
     """
-    check_at_least("top", top, 1)
+    for name, value, least in (("top", top, 1), ("num_epochs", num_epochs, 1), ("seed", seed, 0)):
+        check_at_least(name, value, least)
+    directory = Path(output_dir)
+    check_writable("output_dir", directory)
+    _mark(directory)
     answers: dict[str, Any] = {}
     for model, generate in (
         ("graphsage", generate_gnn_embeddings),
         ("hgt", generate_hgt_embeddings),
     ):
-        output = Path(output_dir) / f"{model}.parquet"
+        output = directory / f"{model}.parquet"
         with as_file(files("clinical_drug_discovery") / "data" / "sample_kg.csv") as edges:
             # With cache=True, the cached graph would be written into the installed package.
-            stats = generate(edges, output, num_epochs=num_epochs, seed=seed, cache=False)
+            stats = generate(
+                edges, output, num_epochs=num_epochs, seed=seed, cache=False, overwrite=True
+            )
         nodes, values = read_embeddings(output)
         neighbors = {
             name: nearest(nodes, values, find_node(nodes, name), top=top) for name in NODES
@@ -66,3 +77,25 @@ def run_demo(
         ranking = rank_drugs(stats["model_dir"], disease=RANKED, top=3, explain=True)
         answers[model] = {"stats": stats, "neighbors": neighbors, "ranking": ranking}
     return answers
+
+
+def _mark(directory: Path) -> None:
+    """Mark a new or empty directory as made by a demo, before a stopped demo can leave files.
+
+    Raises:
+        InputError: the directory has files and no mark: the demo would replace files of others.
+    """
+    mark = directory / MARK
+    if mark.is_file():
+        return
+    if directory.is_dir() and any(directory.iterdir()):
+        raise InputError(
+            f"output_dir (got {directory}) must be new, empty or made by cdd demo (with the file "
+            f"{MARK}): the demo would replace files in it"
+        )
+    with atomic_path(mark) as path:
+        path.write_text(
+            "cdd demo made this directory and replaces its files when it runs again.\n"
+            "Remove this file to prevent that.\n",
+            encoding="utf-8",
+        )

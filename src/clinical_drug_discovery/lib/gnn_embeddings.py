@@ -10,6 +10,7 @@ from ..graph.source import EdgesPath, ReadSettings, Source
 from ..graph.vocabulary import VocabularyChoice
 from ..models.inference import embed_nodes
 from ..ranking.drug_ranker import rank_fit_bytes
+from ..system.arguments import plain_arguments
 from ..system.machine import one_thread
 from ..training.compile_kernels import compile_kernels
 from ..training.memory_plan import plan_training
@@ -19,6 +20,7 @@ from ._run.results import fit_ranker, write_results
 from ._run.start import read_edges, start_run
 
 
+@plain_arguments
 def generate_gnn_embeddings(
     edges_csv: EdgesPath,
     output_csv: str | Path,
@@ -49,6 +51,7 @@ def generate_gnn_embeddings(
     cache: bool = True,
     cache_dir: str | Path | None = None,
     ranker: bool = True,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Embed all nodes of a knowledge graph with GraphSAGE.
 
@@ -100,6 +103,7 @@ def generate_gnn_embeddings(
         cache: save the graph in a file that later runs read faster, until the edges file changes.
         cache_dir: directory of this file (default: the directory of the edges file).
         ranker: fit the drug ranker for `cdd rank`, if the graph has known treatments.
+        overwrite: replace the files of an earlier run; without it, such files are an error.
 
     Returns:
         The fields of `EmbeddingStats`: sizes, settings, times, memory, final loss, warnings and the
@@ -143,8 +147,9 @@ def generate_gnn_embeddings(
     reading.check()
     source = Source.of(edges_csv, nodes)
     run = start_run(
-        source, output_csv, model_dir, device, learning_rate, chunk_size=chunk_size, seed=seed
-    )
+        source, output_csv, model_dir, device, learning_rate, chunk_size=chunk_size, seed=seed,
+        overwrite=overwrite,
+    )  # fmt: skip
     graph = read_edges(run, source, reading, words, cache, cache_dir)
     rank_fit = rank_fit_bytes(graph) if ranker else 0
     plan = plan_training(run, graph, settings, memory_budget, chunk_size, rank_fit)

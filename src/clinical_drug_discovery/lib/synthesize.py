@@ -14,110 +14,43 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 from polars.io.plugins import register_io_source
 
-from ..graph.vocabulary import PRIMEKG
+from ..system.arguments import plain_arguments
 from ..system.errors import InputError, check_at_least, check_between
-from ..system.files import atomic_path, check_writable
+from ..system.files import atomic_path, check_new, check_writable
 from ..system.processes import use_threads
+from ._run.primekg_shape import (
+    COMPONENT,
+    COVERING,
+    FUNCTION,
+    INDICATION_NOISE,
+    LISTS,
+    NODE_TYPES,
+    NOISE,
+    PROCESS,
+    RELATIONS,
+    STEMS,
+    TREE,
+    Relation,
+)
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 #: A function that samples one neighbor of each node; -1 if the node is -1 or without neighbors.
 Hop = Callable[[Ints], Ints]
-DRUG, DISEASE = PRIMEKG.drug_type, PRIMEKG.disease_type
-INDICATION_NOISE = 0.1  # fraction of the indications that do not follow the mechanism
 SUFFIXES = (".csv", ".csv.gz", ".csv.zst", ".parquet")  # of the output
 MIN_NODES = 10  # minimum number of nodes of each type, at any scale
 MAX_SCALE, MAX_DENSITY = 64.0, 0.5  # of `scale`; of node pairs that one relation may join
 _CHUNK_ROWS = 65_536  # rows per chunk; a chunk takes about 10 MB
 _COMPRESSIONS: dict[str, Literal["gzip", "zstd"]] = {".gz": "gzip", ".zst": "zstd"}
 
-GENE, EFFECT = "gene/protein", "effect/phenotype"
-PROCESS, FUNCTION, COMPONENT = "biological_process", "molecular_function", "cellular_component"
-ANATOMY, PATHWAY, EXPOSURE = "anatomy", "pathway", "exposure"
-_TREE = "parent-child"  # for relations of an ontology; their facts join all nodes of a type
-_LINK, _SHOWN, _EXPRESSED = "interacts with", "phenotype present", "expression present"
-
-
-class _Relation(NamedTuple):
-    display: str  # text of the column display_relation
-    x_type: str
-    y_type: str
-    rows: int  # number of rows at scale 1; each fact has two rows
-    x_tail: float  # standard deviation of log(popularity) of the x nodes
-    y_tail: float  # standard deviation of log(popularity) of the y nodes
-    module: float = 0.0  # fraction of the facts in which y is in the main module of x
-    listed: float = 0.0  # fraction of the facts in which y is on the list of x's group (see _LISTS)
-
-
-#: Node type: number of nodes at scale 1, source, id format, name formats. Every hundredth node has
-#: the last name format, so that some diseases and phenotypes have the same name, as in PrimeKG.
-_NODE_TYPES = {
-    GENE: (27_671, "NCBI", "{}", ("{stem}{n}", "LOC{n}")),
-    DRUG: (7_957, "DrugBank", "DB{:05d}", ("{stem}inib {n}", "N,N-dimethyl-{stem}amine {n}")),
-    EFFECT: (15_311, "HPO", "{}", ("Abnormal {stem}, {n}", "{stem}algia {n}", "deafness {n}")),
-    DISEASE: (17_080, "MONDO", "{}", ("{stem} disease, {n}", '"{stem}itis" {n}', "deafness {n}")),
-    PROCESS: (28_642, "GO", "{}", ("regulation of {stem} {n}", "{stem} repair, early {n}")),
-    FUNCTION: (11_169, "GO", "{}", ("{stem} binding {n}", "{stem} 3',5'-kinase activity {n}")),
-    COMPONENT: (4_176, "GO", "{}", ("{stem} complex {n}", "{stem} membrane, basal {n}")),
-    ANATOMY: (14_035, "UBERON", "{}", ("lateral {stem} {n}", "layer of {stem} {n}")),
-    PATHWAY: (2_516, "REACTOME", "R-HSA-{}", ("Signaling by {stem} {n}", '"{stem}" loss, {n}')),
-    EXPOSURE: (818, "CTD", "D{:06d}", ("{stem} dust {n}", "{stem}ic acid, salts {n}")),
-}
-_STEMS = ("abel", "brax", "cort", "derm", "fibr", "glut", "kerat", "lys", "myel", "nephr", "orex")
-#: The relations in the order of sampling: the mechanism uses facts of relations sampled earlier.
-_RELATIONS = {
-    "protein_protein": _Relation("ppi", GENE, GENE, 642_150, 1.9, 1.9, 0.7),
-    "drug_protein": _Relation("target", DRUG, GENE, 51_306, 0.9, 1.3, 0.3, 0.65),
-    "pathway_protein": _Relation(_LINK, PATHWAY, GENE, 85_292, 0.9, 0.8, 0.96),
-    "disease_protein": _Relation("associated with", DISEASE, GENE, 160_822, 1.2, 1.0, 0.27, 0.7),
-    "disease_phenotype_positive": _Relation(_SHOWN, DISEASE, EFFECT, 300_634, 1.5, 1.7, 0.2, 0.6),
-    "drug_effect": _Relation("side effect", DRUG, EFFECT, 129_568, 1.9, 1.7, 0.0, 0.7),
-    "indication": _Relation("indication", DRUG, DISEASE, 18_776, 1.8, 2.3),
-    "off-label use": _Relation("off-label use", DRUG, DISEASE, 5_136, 1.8, 2.3),
-    "contraindication": _Relation("contraindication", DRUG, DISEASE, 61_350, 1.8, 2.3),
-    "drug_drug": _Relation("synergistic interaction", DRUG, DRUG, 2_672_628, 1, 1, 0.05, 0.6),
-    "anatomy_protein_present": _Relation(_EXPRESSED, GENE, ANATOMY, 3_036_406, 0.7, 2.6, 0.1),
-    "anatomy_protein_absent": _Relation("expression absent", GENE, ANATOMY, 39_774, 1.0, 2.6),
-    "bioprocess_protein": _Relation(_LINK, GENE, PROCESS, 289_610, 1.0, 1.8, 0.6),
-    "molfunc_protein": _Relation(_LINK, GENE, FUNCTION, 139_060, 0.7, 2.4, 0.5),
-    "cellcomp_protein": _Relation(_LINK, GENE, COMPONENT, 166_804, 0.7, 2.4, 0.4),
-    "phenotype_protein": _Relation("associated with", EFFECT, GENE, 6_660, 1.2, 1.2, 0.7),
-    "disease_phenotype_negative": _Relation("phenotype absent", DISEASE, EFFECT, 2_386, 2.0, 1.7),
-    "exposure_disease": _Relation("linked to", EXPOSURE, DISEASE, 4_608, 1.5, 1.5, 0.6),
-    "exposure_protein": _Relation(_LINK, EXPOSURE, GENE, 2_424, 1.5, 1.3, 0.6),
-    "exposure_bioprocess": _Relation(_LINK, EXPOSURE, PROCESS, 3_250, 1.5, 1.5, 0.6),
-    "exposure_molfunc": _Relation(_LINK, EXPOSURE, FUNCTION, 90, 1.5, 1.5),
-    "exposure_cellcomp": _Relation(_LINK, EXPOSURE, COMPONENT, 20, 1.5, 1.5),
-    "bioprocess_bioprocess": _Relation(_TREE, PROCESS, PROCESS, 105_772, 1.5, 1.5, 0.9),
-    "molfunc_molfunc": _Relation(_TREE, FUNCTION, FUNCTION, 27_148, 1.5, 1.5, 0.9),
-    "cellcomp_cellcomp": _Relation(_TREE, COMPONENT, COMPONENT, 9_690, 1.5, 1.5, 0.9),
-    "phenotype_phenotype": _Relation(_TREE, EFFECT, EFFECT, 37_472, 1.5, 1.5, 0.9),
-    "disease_disease": _Relation(_TREE, DISEASE, DISEASE, 64_388, 1.5, 1.5, 0.9),
-    "anatomy_anatomy": _Relation(_TREE, ANATOMY, ANATOMY, 28_064, 1.5, 1.5, 0.9),
-    "pathway_pathway": _Relation(_TREE, PATHWAY, PATHWAY, 5_070, 1.5, 1.5, 0.9),
-    "exposure_exposure": _Relation(_TREE, EXPOSURE, EXPOSURE, 4_140, 1.5, 1.5, 0.9),
-}
-#: Relation: number of y nodes on the list that a group of x nodes shares, fraction of the list from
-#: the group's main module, and fraction from the group's second module.
-_LISTS = {
-    "drug_protein": (3, 1.0, 0.0),
-    "disease_protein": (18, 0.85, 0.15),
-    "disease_phenotype_positive": (60, 0.6, 0.2),
-    "drug_effect": (90, 0.0, 0.7),
-    "drug_drug": (400, 0.2, 0.0),
-}
-#: Relations that follow the mechanism: fraction of facts that is sampled by popularity instead.
-_NOISE = {"indication": INDICATION_NOISE, "off-label use": 0.3, "contraindication": 0.2}
-#: Relations with a fact for every x node, so that no drug or gene is left without edges.
-_COVERING = ("drug_protein", "anatomy_protein_present")
-_PRESETS = ("primekg",)  # name of the tables above
+_PRESETS = ("primekg",)  # name of the tables in _run/primekg_shape.py
 
 
 @dataclass(frozen=True)
@@ -137,8 +70,14 @@ class SynthesisReport:
     seconds: float  #: wall time, including writing
 
 
+@plain_arguments
 def synthesize_graph(
-    output: str | Path, *, preset: str = "primekg", scale: float = 1.0, seed: int = 0
+    output: str | Path,
+    *,
+    preset: str = "primekg",
+    scale: float = 1.0,
+    seed: int = 0,
+    overwrite: bool = False,
 ) -> SynthesisReport:
     """Write a synthetic graph with PrimeKG's node types and relations.
 
@@ -148,6 +87,7 @@ def synthesize_graph(
         scale: the numbers of nodes and rows of PrimeKG are multiplied by this. In small graphs,
             relations with too few distinct pairs get fewer rows: see `capped_relations`.
         seed: random seed. The same preset, scale and seed give the same bytes.
+        overwrite: replace the file if it exists.
 
     Raises:
         InputError: a parameter is invalid, or `output` cannot be written.
@@ -160,8 +100,9 @@ def synthesize_graph(
     use_threads()
     began, path = time.perf_counter(), Path(output)
     _check_parameters(path, preset, scale, seed)
-    counts = {name: max(MIN_NODES, round(row[0] * scale)) for name, row in _NODE_TYPES.items()}
-    asked = {name: round(relation.rows * scale / 2) for name, relation in _RELATIONS.items()}
+    check_new([path], overwrite)
+    counts = {name: max(MIN_NODES, round(row[0] * scale)) for name, row in NODE_TYPES.items()}
+    asked = {name: round(relation.rows * scale / 2) for name, relation in RELATIONS.items()}
     rng = np.random.default_rng(seed)
     sampler = _Sampler(rng, counts, scale)
     planted = {name: sampler.draw(name, num_facts) for name, num_facts in asked.items()}
@@ -261,22 +202,22 @@ class _Sampler:
 
     def draw(self, name: str, asked: int) -> int:
         """Sample about `asked` facts; return how many were not sampled by popularity alone."""
-        relation = _RELATIONS[name]
+        relation = RELATIONS[name]
         num_x, num_y = self.counts[relation.x_type], self.counts[relation.y_type]
         pairs = num_x * num_y if relation.x_type != relation.y_type else num_x * (num_x - 1) // 2
-        least = num_x if name in _COVERING else num_x - 1 if relation.display == _TREE else 1
+        least = num_x if name in COVERING else num_x - 1 if relation.display == TREE else 1
         goal = min(max(asked, least), int(MAX_DENSITY * pairs))
         pick_x, even_x = (self._picker(relation.x_type, tail) for tail in (relation.x_tail, 0.0))
         pick_y, even_y = (self._picker(relation.y_type, tail) for tail in (relation.y_tail, 0.0))
         found = np.empty(0, dtype=np.int64)
-        if name in _NOISE:
+        if name in NOISE:
             ways = self._walks(name, pick_x, pick_y)
         else:
             x = self.latents[relation.x_type]
-            listed = self._draw_lists(name, x, pick_y) if name in _LISTS else pick_y.jump
-            if relation.display == _TREE:
+            listed = self._draw_lists(name, x, pick_y) if name in LISTS else pick_y.jump
+            if relation.display == TREE:
                 found = self._encode(relation, *self._draw_tree(x))
-            elif name in _COVERING:
+            elif name in COVERING:
                 found = self._encode(relation, np.arange(num_x), listed(np.arange(num_x)))
             stop = relation.listed + relation.module
             ways = [
@@ -293,7 +234,7 @@ class _Sampler:
 
     def _walks(self, name: str, drugs: _Picker, diseases: _Picker) -> list[_Way]:
         """Return the ways to sample drug-disease pairs that follow the mechanism."""
-        stop = 1 - _NOISE[name]
+        stop = 1 - NOISE[name]
         if name == "contraindication":
             phenotype_of = self._hop("disease_phenotype_positive", True, diseases.weight)
             return [(stop, drugs, [self._hop("drug_effect"), phenotype_of])]
@@ -319,7 +260,7 @@ class _Sampler:
 
     def _draw_lists(self, name: str, x: _Latent, pick_y: _Picker) -> Hop:
         """Sample a list of y nodes for each group of x; return the hop from x to an entry."""
-        length, in_module, in_second = _LISTS[name]
+        length, in_module, in_second = LISTS[name]
         owner = np.repeat(np.arange(len(x.module)), length)
         uniform = self.rng.random(len(owner))
         module = np.where(uniform < in_module, x.module[owner], x.second[owner])
@@ -340,7 +281,7 @@ class _Sampler:
         parent = np.where(rank == 0, first[before], parent)
         return order[1:], order[parent[1:]]
 
-    def _collect(self, relation: _Relation, found: Ints, goal: int, ways: list[_Way]) -> Ints:
+    def _collect(self, relation: Relation, found: Ints, goal: int, ways: list[_Way]) -> Ints:
         """Add facts to the sorted keys `found`, one way after the other, up to `goal` keys."""
         start, missing = len(found), goal - len(found)
         for stop, picker, hops in ways:
@@ -355,7 +296,7 @@ class _Sampler:
                     break
         return found
 
-    def _encode(self, relation: _Relation, x: Ints, y: Ints) -> Ints:
+    def _encode(self, relation: Relation, x: Ints, y: Ints) -> Ints:
         """Return distinct, sorted keys, without self-loops and -1; x < y if the types are equal."""
         real = (x >= 0) & (y >= 0)
         if relation.x_type == relation.y_type:
@@ -368,12 +309,12 @@ def _name_nodes(rng: np.random.Generator, counts: dict[str, int]) -> pl.DataFram
     """Return one row per node; nodes of different sources or types may share an id or a name."""
     # Twice as many numbers as the largest source needs, so that sources often share a number.
     pool = 2 * sum(counts[name] for name in (PROCESS, FUNCTION, COMPONENT))
-    numbers = {source: rng.permutation(pool) + 1 for _, source, _, _ in _NODE_TYPES.values()}
+    numbers = {source: rng.permutation(pool) + 1 for _, source, _, _ in NODE_TYPES.values()}
     frames = []
-    for name, (_, source, id_format, own) in _NODE_TYPES.items():
+    for name, (_, source, id_format, own) in NODE_TYPES.items():
         number, numbers[source] = np.split(numbers[source], [counts[name]])
         kinds = (own[n % 2 if n % 100 else -1] for n in range(counts[name]))
-        names = [kind.format(stem=_STEMS[n % len(_STEMS)], n=n) for n, kind in enumerate(kinds)]
+        names = [kind.format(stem=STEMS[n % len(STEMS)], n=n) for n, kind in enumerate(kinds)]
         frame = pl.DataFrame({"id": [id_format.format(n) for n in number], "name": names})
         frames.append(frame.select("id", pl.lit(name).alias("type"), "name", source=pl.lit(source)))
     return pl.concat(frames).select(pl.int_range(pl.len()).alias("index"), pl.all())
@@ -387,7 +328,7 @@ def _stream_rows(nodes: pl.DataFrame, sampler: _Sampler) -> pl.LazyFrame:
     def batches(*_: Any) -> Iterator[pl.DataFrame]:
         # polars passes the columns and rows that it needs. To write a file, it needs them all.
         for name, (x, y) in sampler.facts.items():
-            relation = _RELATIONS[name]
+            relation = RELATIONS[name]
             display = pl.lit(relation.display).alias("display_relation")
             x, y = x + first[relation.x_type], y + first[relation.y_type]
             for source, target in ((x, y), (y, x)):

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,20 @@ def check_writable(name: str, directory: Path) -> None:
     if not os.access(existing, os.W_OK | os.X_OK):
         why = f"cannot be written to: no permission in {existing}"
         raise InputError(f"{name} (got {directory}) {why}")
+
+
+def check_new(paths: Iterable[Path], overwrite: bool) -> None:
+    """Check that a run does not replace a file of an earlier run, unless `overwrite` is true.
+
+    Raises:
+        InputError: a path exists; the message names the path and the flag.
+    """
+    for path in paths:
+        if not overwrite and path.exists():
+            raise InputError(
+                f"{path} exists already: choose another output, or replace the earlier files with "
+                "overwrite (--overwrite)"
+            )
 
 
 def save_record(path: Path, record: Mapping[str, Any]) -> None:

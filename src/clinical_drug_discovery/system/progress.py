@@ -130,6 +130,8 @@ class Run:
     progress: Progress = field(default_factory=Progress)
     seconds: dict[str, float] = field(default_factory=dict)  #: time by name `seconds_<part>`
     warnings: list[str] = field(default_factory=list)
+    #: SHA-256 of the files of the graph, once they are read; empty for the standard input
+    edges_sha256: list[str | None] = field(default_factory=list)
     history: HistoryFile = field(default_factory=HistoryFile)
 
     @contextmanager

@@ -234,7 +234,9 @@ def save_model(
     config = {
         "format_version": MODEL_VERSION,
         **parameters,
-        "edges_files": [str(path) for path in run.edges],
+        # Names and a hash instead of paths: a model may be published.
+        "edges_files": [path.name for path in run.edges],
+        "edges_sha256": next(iter(run.edges_sha256), None),
         "num_nodes": graph.num_nodes,
         "node_types": graph.node_type_names,
         "type_ptr": graph.type_ptr.tolist(),

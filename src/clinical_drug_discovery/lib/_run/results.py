@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import Tensor
 
-from ...graph.knowledge_graph import KnowledgeGraph
+from ...graph.knowledge_graph import KnowledgeGraph, node_range_of
 from ...graph.source import ReadSettings
 from ...models.collapse import Collapse
 from ...models.embeddings_file import write_embeddings
@@ -114,13 +115,39 @@ def write_results(
         predicted_memory_gib=plan.predicted_bytes / GIB,
         collapse=collapse,
         similarity=_similarity(trained.pairs, embeddings),
+        has_ranker=ranker is not None,
+        example_node=_example_node(graph, of_diseases=ranker is not None),
     )
     record = asdict(stats)
-    save_record(run.model_dir / "stats.json", record)
+    save_record(run.model_dir / "stats.json", _without_paths(run, record))
     run.progress.milestone(
         f"Wrote {saved_nodes:,} nodes to {run.output} and the model to {run.model_dir}"
     )
     return record
+
+
+def _example_node(graph: KnowledgeGraph, *, of_diseases: bool) -> str:
+    """Return the node with the most edges, of all nodes or of the diseases, for a first question.
+
+    The node is given as `find_node` takes it: by its name or, if the name is ambiguous, as
+    source:id.
+    """
+    disease = graph.vocabulary.disease_type
+    first, stop = node_range_of(graph, disease) if of_diseases else (0, graph.num_nodes)
+    node = graph.nodes.row(first + int(graph.degree[first:stop].argmax()), named=True)
+    names = graph.nodes["node_name"].str.to_lowercase()
+    is_unique = (names == node["node_name"].lower()).sum() == 1
+    return str(node["node_name"] if is_unique else f"{node['node_source']}:{node['node_id']}")
+
+
+def _without_paths(run: Run, record: dict[str, Any]) -> dict[str, Any]:
+    """Return the record without directories of this machine: it may be published with the model."""
+    folders = {str(path.parent) for path in (*run.edges, run.output, run.model_dir)} - {"."}
+    warnings = record["warnings"]
+    for folder in sorted(folders, key=len, reverse=True):
+        warnings = [text.replace(folder + os.sep, "") for text in warnings]
+    names = {"output_file": run.output.name, "model_dir": run.model_dir.resolve().name}
+    return {**record, **names, "warnings": warnings}
 
 
 def _similarity(
@@ -176,3 +203,5 @@ class EmbeddingStats:
     collapse: dict[str, dict[str, float | None]]  #: per node type: mean_cosine, effective_rank
     warnings: list[str]  #: all warnings of the run
     read_report: dict[str, Any]  #: see `graph.knowledge_graph.ReadReport`
+    has_ranker: bool  #: True if the model directory has a drug ranker
+    example_node: str  #: name (or source:id) of the disease, or node, with the most edges

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...graph.cache import cache_path, read_cached
+from ...graph.cache import cache_path, hashing, read_cached
 from ...graph.knowledge_graph import KnowledgeGraph, with_vocabulary
 from ...graph.read import read_graph
 from ...graph.source import ReadSettings, Source
@@ -12,11 +12,11 @@ from ...graph.vocabulary import VocabularyChoice
 from ...models.embeddings_file import check_output, output_files
 from ...system.devices import choose_device
 from ...system.errors import InputError, check_at_least
-from ...system.files import check_writable
+from ...system.files import check_new, check_writable
 from ...system.machine import PeakMemory, empty_cache, return_large_buffers
 from ...system.processes import use_threads
 from ...system.progress import Run
-from .model_dir import check_targets, model_dir_of
+from .model_dir import MODEL_FILES, check_targets, model_dir_of
 
 
 def start_run(
@@ -27,6 +27,7 @@ def start_run(
     learning_rate: float,
     chunk_size: int | None,
     seed: int,
+    overwrite: bool,
 ) -> Run:
     """Start a run that writes embeddings: check parameters, paths and device; choose the device.
 
@@ -38,6 +39,7 @@ def start_run(
         learning_rate: already checked; for error messages.
         chunk_size: number of nodes that inference embeds at a time, or None.
         seed: seed of the run.
+        overwrite: replace the files of an earlier run.
 
     Raises:
         InputError: a parameter or a path is invalid, or the device is not available.
@@ -46,7 +48,11 @@ def start_run(
     check_output(output)
     directory = model_dir_of(output) if model_dir is None else Path(model_dir)
     check_writable("model_dir", directory)
-    return begin_run(source, output, directory, device, learning_rate, chunk_size, seed)
+    run = begin_run(source, output, directory, device, learning_rate, chunk_size, seed)
+    # A run that was stopped leaves only history.csv.
+    model_files = (directory / name for name in MODEL_FILES if name != "history.csv")
+    check_new([*output_files(output), *model_files], overwrite)
+    return run
 
 
 def begin_run(
@@ -114,8 +120,13 @@ def read_edges(
             run.progress.milestone(outcome.message)
             for text in outcome.warnings:
                 run.warn(text)
-        else:
+            run.edges_sha256.append(outcome.sha256)
+        elif source.has_stdin:
             graph = read_graph(source, settings)
+        else:
+            with hashing(source) as content:
+                graph = read_graph(source, settings)
+                run.edges_sha256.append(None if content.exception() else content.result())
         for text in graph.report.warnings:
             run.warn(text)
         empty_cache(run.device)  # the training can then use the memory of the reader
