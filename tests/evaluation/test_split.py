@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -223,9 +224,8 @@ def test_what_cannot_be_met(graph: KnowledgeGraph, tmp_path: Path) -> None:
     limits = {"min_drugs": 2, "max_drugs": 4, "seed": 0}
     split = split_diseases(graph, num_diseases=eligible, **limits)
     assert split.counts["num_held_out_diseases"] == eligible
-    for wrong in (0, eligible + 1):
-        with pytest.raises(InputError, match=rf"num_diseases \(got {wrong}\).* at most {eligible}"):
-            split_diseases(graph, num_diseases=wrong, **limits)
+    with pytest.raises(InputError, match=r"num_diseases \(got 0\) must be .* at least 1"):
+        split_diseases(graph, num_diseases=0, **limits)
     with pytest.raises(InputError, match=r"min_drugs \(got 0\)"):
         split_diseases(graph, num_diseases=1, min_drugs=0, max_drugs=3, seed=0)
     with pytest.raises(InputError, match=r"max_drugs \(got 1\)"):
@@ -238,9 +238,11 @@ def test_what_cannot_be_met(graph: KnowledgeGraph, tmp_path: Path) -> None:
             split_pairs(graph, share=0.5, seed=0, validation_share=wrong_share)
     indication = graph.edge_types.index(("drug", "indication", "disease"))
     without = without_edges(graph, (graph.edge_type == indication).numpy())
-    with pytest.raises(InputError, match=r"relation indication; .*: contraind"):
+    with pytest.raises(InputError, match=r"no edges between .* indication; .*: contraind"):
         split_pairs(without, share=0.5, seed=0)
-    lonely = read_facts(tmp_path, [(node("drug", 0), "indication", node("disease", 0))])
+    lonely = read_facts(
+        tmp_path, [(node("drug", 0), "indication", node("disease", i)) for i in range(2)]
+    )
     with pytest.raises(InputError, match="no edges between diseases"):
         split_areas(lonely, num_areas=1, min_drugs=1, seed=0)
 
@@ -249,3 +251,44 @@ def test_all_may_be_for_the_test(graph: KnowledgeGraph) -> None:
     split = split_pairs(graph, share=0.3, seed=0, validation_share=0)
     assert len(split.validation) == 0
     assert triples_of(graph, split.test) == triples_of(graph, split.held_out)
+
+
+def test_a_small_graph_is_told_what_is_possible(tmp_path: Path) -> None:
+    """Three diseases with 1, 2 and 2 drugs; a fourth disease has a contraindication only."""
+    facts: list[Fact] = [
+        (node("drug", drug), "indication", node("disease", disease))
+        for disease, number in enumerate((1, 2, 2))
+        for drug in range(number)
+    ]
+    facts += [(node("drug", 5), "contraindication", node("disease", 3))]
+    facts += [(node("disease", i), "disease_disease", node("disease", i + 1)) for i in range(3)]
+    graph = read_facts(tmp_path, facts)
+
+    def refused(make_split: Callable[..., Split], graph: KnowledgeGraph, **limits: Any) -> str:
+        with pytest.raises(InputError) as error:
+            make_split(graph, seed=0, **limits)
+        return str(error.value)
+
+    some, every = {"min_drugs": 2, "max_drugs": 40}, {"min_drugs": 1, "max_drugs": 40}
+    text = refused(split_diseases, graph, num_diseases=60, **some)
+    assert text.startswith("num_diseases (default 60) must be at most 2: 2 diseases have 2 to 40")
+    assert "give --num-diseases 2 or a lower --min-drugs" in text
+    split_diseases(graph, num_diseases=2, seed=0, **some)  # as the message says
+    text = refused(split_diseases, graph, num_diseases=3, **every)
+    assert text.startswith("num_diseases (got 3) must be at most 2: 3 diseases have 1 to 40 drugs")
+    assert text.endswith("training needs one treated disease; give --num-diseases 2")
+    text = refused(split_diseases, graph, num_diseases=1, min_drugs=3, max_drugs=40)
+    assert text.startswith("no disease has 3 to 40 drugs")
+    assert "the 3 treated diseases of the graph have 1 to 2" in text
+    text = refused(split_areas, graph, num_areas=20, min_drugs=1)
+    assert text.startswith("num_areas (default 20) must be at most")
+    other = read_facts(tmp_path, [*facts[-4:], (node("drug", 1), "treatz", node("disease", 1))])
+    for make_split, limits in (
+        (split_diseases, {"num_diseases": 60, **some}),
+        (split_areas, {"num_areas": 20, "min_drugs": 3}),
+        (split_pairs, {"share": 0.5}),
+    ):
+        text = refused(make_split, other, **limits)
+        assert "relations between the two: contraindication, treatz" in text
+    lonely = read_facts(tmp_path, [*facts[:1], *facts[-4:]])
+    assert "only one disease" in refused(split_diseases, lonely, num_diseases=1, **every)

@@ -92,6 +92,26 @@ def held_out_pairs(graph: KnowledgeGraph, pairs: Pairs) -> HeldOutFacts:
     return HeldOutFacts(np.concatenate(kinds), np.concatenate(src), np.concatenate(dst))
 
 
+def part_of(
+    facts: HeldOutFacts, *, validation: bool, validation_share: float, seed: int
+) -> HeldOutFacts:
+    """Return the validation part or the test part of held-out facts.
+
+    Both directions of a fact are in the same part, and so are all facts with the same two nodes.
+
+    Args:
+        facts: held-out facts.
+        validation: True returns the validation part, False the test part.
+        validation_share: fraction of the facts in the validation part.
+        seed: seed of the sample.
+    """
+    ends = np.sort(np.stack([facts.src, facts.dst]), axis=0)
+    distinct, fact = np.unique(ends, axis=1, return_inverse=True)
+    is_validation = np.random.default_rng(seed).random(distinct.shape[1]) < validation_share
+    chosen = is_validation[fact.ravel()] == validation
+    return HeldOutFacts(facts.edge_type[chosen], facts.src[chosen], facts.dst[chosen])
+
+
 def relation_metrics(
     graph: KnowledgeGraph, facts: Sequence[HeldOutFacts], scores_of: Scorer, *, seed: int = 0
 ) -> list[dict[str, Any]]:

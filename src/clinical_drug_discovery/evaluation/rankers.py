@@ -6,7 +6,7 @@ A ranker maps node numbers of diseases, shape (n,), to scores of all drugs in gr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -15,9 +15,11 @@ from scipy.sparse import csr_array, hstack
 
 from ..graph.adjacency import Floats, adjacency_between
 from ..graph.knowledge_graph import IntArray, KnowledgeGraph, node_range_of
+from ..graph.node_lookup import did_you_mean
 from ..ranking.bilinear_score import GnnScores, Scores
 from ..ranking.drug_ranker import fit_drug_ranker
 from ..ranking.metapath_features import MetapathFeatures
+from ..system.errors import InputError
 
 Baseline = Callable[[KnowledgeGraph, IntArray], Floats]
 _MAX_HOPS, _DAMPING = 3, 0.5  # see `relatives_scores`
@@ -110,6 +112,9 @@ BASELINES: dict[str, Baseline] = {
     "shared": shared_scores,
     "shared+popularity": _with_popularity(shared_scores),
 }
+_FITTED = ("gnn, treatment decoder", "gnn, both decoders", "ranker", "paths")
+#: Names of all rankers that an evaluation can compare.
+RANKERS = ("gnn", *_FITTED, *BASELINES)
 
 
 def _treatments(graph: KnowledgeGraph) -> csr_array:
@@ -146,7 +151,7 @@ Ranker = Callable[[IntArray], Scores]
 
 
 def drug_rankers(
-    graph: KnowledgeGraph, gnn: GnnScores, *, seed: int
+    graph: KnowledgeGraph, gnn: GnnScores, *, seed: int, names: Collection[str] = RANKERS
 ) -> Iterator[tuple[str, Ranker]]:
     """Yield the name of each ranker and the ranker. Each is fitted when needed, for timing.
 
@@ -159,6 +164,7 @@ def drug_rankers(
         graph: the training graph, on the CPU.
         gnn: scores of a model that was trained on this graph.
         seed: seed of fitting the drug ranker.
+        names: rankers to yield, of `RANKERS`. The drug ranker is fitted only if a part is needed.
 
     Raises:
         InputError: the graph lacks drugs, diseases, or a drug that treats a disease.
@@ -168,22 +174,51 @@ def drug_rankers(
         node_range_of(graph, words.drug_type), node_range_of(graph, words.disease_type)[0]
     )  # fmt: skip
     indication = graph.relations.index(words.indication)
-    yield "gnn", lambda diseases: gnn(diseases, indication, drugs)
+    if "gnn" in names:
+        yield "gnn", lambda diseases: gnn(diseases, indication, drugs)
 
-    ranker = fit_drug_ranker(graph, gnn=gnn, seed=seed)
-    decoder = ranker.treatment_decoder
-    assert decoder is not None
-    features = MetapathFeatures(graph)  # after the fit, which frees the features that it computed
-    for name, scores in (
-        ("gnn, treatment decoder", lambda _, diseases: decoder.log_softmax(diseases)),
-        ("gnn, both decoders", ranker.decoder_scores),
-        ("ranker", ranker.scores),
-        ("paths", ranker.paths.scores),
-    ):
-        yield name, partial(score_by_node, scores, features, first_disease)
+    if needs_fit(names):
+        ranker = fit_drug_ranker(graph, gnn=gnn, seed=seed)
+        decoder = ranker.treatment_decoder
+        assert decoder is not None
+        features = MetapathFeatures(graph)  # after the fit, which frees the features it computed
+        parts = (
+            lambda _, diseases: decoder.log_softmax(diseases),
+            ranker.decoder_scores,
+            ranker.scores,
+            ranker.paths.scores,
+        )
+        for name, scores in zip(_FITTED, parts, strict=True):
+            if name in names:
+                yield name, partial(score_by_node, scores, features, first_disease)
 
     for name, baseline in BASELINES.items():
-        yield name, partial(baseline, graph)
+        if name in names:
+            yield name, partial(baseline, graph)
+
+
+def check_rankers(rankers: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the names of the rankers to compare, in the order of `RANKERS`; None means all.
+
+    Raises:
+        InputError: the list is empty, or a name is not the name of a ranker.
+    """
+    if rankers is None:
+        return RANKERS
+    if isinstance(rankers, str) or not rankers:
+        raise InputError(f"rankers (got {rankers!r}) must be a list of names of rankers")
+    for name in rankers:
+        if name not in RANKERS:
+            raise InputError(
+                f"rankers (got {name!r}) must be among {'; '.join(RANKERS)}"
+                f"{did_you_mean(str(name), list(RANKERS))}"
+            )
+    return tuple(name for name in RANKERS if name in rankers)
+
+
+def needs_fit(names: Collection[str]) -> bool:
+    """Return whether one of these rankers is a part of the fitted drug ranker."""
+    return not set(names).isdisjoint(_FITTED)
 
 
 def score_by_node(

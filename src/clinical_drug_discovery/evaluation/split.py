@@ -17,6 +17,9 @@ from ..graph.knowledge_graph import IntArray, KnowledgeGraph, node_range_of, wit
 from ..ranking.treatments import Pairs, lacks_treatments, pairs_of
 from ..system.errors import InputError, check_at_least
 
+#: Defaults of `num_diseases` and `num_areas`, for the messages.
+NUM_DISEASES, NUM_AREAS = 60, 20
+
 
 @dataclass(frozen=True)
 class Split:
@@ -85,13 +88,17 @@ def split_diseases(
     check_at_least("min_drugs", min_drugs, 1)
     if max_drugs < min_drugs:
         raise InputError(f"max_drugs (got {max_drugs}) must be at least min_drugs ({min_drugs})")
-    pairs = _treatment_pairs(graph, graph.vocabulary.treats)
-    diseases, num_drugs = np.unique(pairs.disease, return_counts=True)
-    eligible = diseases[(num_drugs >= min_drugs) & (num_drugs <= max_drugs)]
-    if not 0 < num_diseases <= len(eligible):
+    check_at_least("num_diseases", num_diseases, 1)
+    pairs, eligible, num_treated = _eligible_diseases(graph, min_drugs, max_drugs)
+    most = min(len(eligible), num_treated - 1)  # training needs a disease that keeps its drugs
+    if num_diseases > most:
+        hint, why = "", ", and training needs one treated disease"
+        if most == len(eligible):
+            hint, why = " or a lower --min-drugs or a higher --max-drugs", ""
         raise InputError(
-            f"num_diseases (got {num_diseases}) must be at least 1 and at most {len(eligible):,}, "
-            f"the number of diseases with {min_drugs} to {max_drugs} drugs"
+            f"{_asked('num_diseases', num_diseases, NUM_DISEASES)} must be at most {most:,}: "
+            f"{len(eligible):,} diseases have {_span(min_drugs, max_drugs)}{why}; "
+            f"give --num-diseases {most}{hint}"
         )
     chosen = np.random.default_rng(seed).choice(eligible, num_diseases, replace=False)
     return _hold_out_diseases(graph, pairs, list(chosen[:, None]), validation_share)
@@ -133,18 +140,56 @@ def split_areas(
     check_at_least("min_drugs", min_drugs, 1)
     check_at_least("max_hops", max_hops, 1)
     check_at_least("max_diseases", max_diseases, 1)
-    pairs = _treatment_pairs(graph, graph.vocabulary.treats)
-    diseases, num_drugs = np.unique(pairs.disease, return_counts=True)
-    centres = np.random.default_rng(seed).permutation(diseases[num_drugs >= min_drugs])
+    pairs, eligible, _ = _eligible_diseases(graph, min_drugs, None)
+    centres = np.random.default_rng(seed).permutation(eligible)
     areas = _disease_areas(graph, centres, num_areas, max_hops, max_diseases)
     if len(areas) < num_areas:
         raise InputError(
-            f"num_areas (got {num_areas}) must be at most {len(areas):,}, the number of areas that "
-            f"were found around the {len(centres):,} diseases with at least {min_drugs} drugs"
+            f"{_asked('num_areas', num_areas, NUM_AREAS)} must be at most {len(areas):,}, the "
+            f"number of areas that were found around the {len(centres):,} diseases with "
+            f"{_span(min_drugs, None)}; give --num-areas {len(areas)}"
         )
     split = _hold_out_diseases(graph, pairs, areas, validation_share)
     split.counts["num_area_diseases"] = sum(map(len, areas))
     return split
+
+
+def _eligible_diseases(
+    graph: KnowledgeGraph, min_drugs: int, max_drugs: int | None
+) -> tuple[Pairs, IntArray, int]:
+    """Return all treatments, the diseases with these numbers of drugs, and a number.
+
+    The number counts all diseases that a drug treats.
+
+    Raises:
+        InputError: the graph lacks treatments, or no disease has these numbers of drugs.
+    """
+    pairs = _treatment_pairs(graph, graph.vocabulary.treats)
+    diseases, num_drugs = np.unique(pairs.disease, return_counts=True)
+    most = num_drugs.max() if max_drugs is None else max_drugs
+    eligible = diseases[(num_drugs >= min_drugs) & (num_drugs <= most)]
+    if len(diseases) < 2:
+        raise InputError(
+            "the graph contains only one disease with a treatment; splits 'disease' and 'area' "
+            "hold out whole diseases and need another one for training"
+        )
+    if not len(eligible):
+        raise InputError(
+            f"no disease has {_span(min_drugs, max_drugs)} (min_drugs, max_drugs): the "
+            f"{len(diseases):,} treated diseases of the graph have {num_drugs.min():,} to "
+            f"{num_drugs.max():,}; change --min-drugs or --max-drugs"
+        )
+    return pairs, eligible, len(diseases)
+
+
+def _span(min_drugs: int, max_drugs: int | None) -> str:
+    """Return the allowed numbers of drugs in words."""
+    return f"{min_drugs} to {max_drugs} drugs" if max_drugs else f"at least {min_drugs} drugs"
+
+
+def _asked(name: str, value: int, default: int) -> str:
+    """Return the name and the value of a parameter, for a message."""
+    return f"{name} ({'default' if value == default else 'got'} {value})"
 
 
 def _hold_out_diseases(

@@ -5,25 +5,23 @@ from __future__ import annotations
 import inspect
 import json
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from ..evaluation.link_prediction import (
-    HeldOutFacts,
-    held_out_pairs,
-    hold_out_facts,
-    relation_metrics,
-)
+from ..evaluation.contraindications import contraindicated_drugs, contraindication_metrics
+from ..evaluation.held_out import TEST, VALIDATION, HeldOut, hold_out
+from ..evaluation.link_prediction import relation_metrics
 from ..evaluation.metrics import Metrics, filtered_ranks, ranking_metrics
-from ..evaluation.rankers import drug_rankers
+from ..evaluation.rankers import check_rankers, drug_rankers, needs_fit
 from ..evaluation.split import (
+    NUM_AREAS,
+    NUM_DISEASES,
     Split,
-    leak_count,
     ranking_task,
     split_areas,
     split_diseases,
@@ -35,9 +33,9 @@ from ..graph.vocabulary import VocabularyChoice
 from ..models.inference import embed_nodes
 from ..ranking.bilinear_score import GnnScores
 from ..ranking.drug_ranker import rank_fit_bytes
-from ..ranking.treatments import lacks_treatments, pairs_of
+from ..system.arguments import plain_arguments
 from ..system.errors import InputError, check_at_least, check_between
-from ..system.files import atomic_path, check_writable
+from ..system.files import atomic_path, check_new, check_writable
 from ..system.machine import GIB, one_thread, peak_memory_bytes
 from ..system.progress import Run
 from ..training.compile_kernels import compile_kernels
@@ -58,10 +56,9 @@ MODELS = {
 #: Split: the function that makes it, and the defaults of its settings.
 SPLITS: dict[str, tuple[Callable[..., Split], dict[str, float]]] = {
     "pair": (split_pairs, {"share": 0.1}),
-    "disease": (split_diseases, {"num_diseases": 60, "min_drugs": 3, "max_drugs": 40}),
-    "area": (split_areas, {"num_areas": 20, "min_drugs": 3}),
+    "disease": (split_diseases, {"num_diseases": NUM_DISEASES, "min_drugs": 3, "max_drugs": 40}),
+    "area": (split_areas, {"num_areas": NUM_AREAS, "min_drugs": 3}),
 }
-_MAX_FACTS = 500  # held out per relation: enough to compare models, too few to weaken training
 REPORT, RANKS = "report.json", "ranks.parquet"
 
 
@@ -81,6 +78,10 @@ class EvaluationSettings:
         max_drugs: for split disease: maximum number of drugs per held-out disease (default 40).
         relation_share: fraction of the facts of every other relation to hold out for link
             prediction, at most 500 facts per relation; 0 holds out no such facts.
+        validation_share: fraction of the held-out pairs (of the diseases or areas for the other
+            splits) and facts that is only for choosing settings, at least 0 and below 1.
+        on: the held-out pairs and facts to rank: test, or validation, which needs
+            validation_share. Choose settings on validation, and rank test once at the end.
     """
 
     split: str
@@ -90,8 +91,11 @@ class EvaluationSettings:
     min_drugs: int | None = None
     max_drugs: int | None = None
     relation_share: float = 0.01
+    validation_share: float = 0.0
+    on: str = "test"
 
 
+@plain_arguments
 def evaluate_model(
     edges_csv: EdgesPath,
     output_dir: str | Path,
@@ -102,12 +106,14 @@ def evaluate_model(
     model_settings: Mapping[str, Any] | None = None,
     vocabulary: VocabularyChoice | None = None,
     reading: ReadSettings | None = None,
+    rankers: Sequence[str] | None = None,
     seed: int = 0,
     device: str | None = None,
     memory_budget: str | int | None = None,
     chunk_size: int | None = None,
     cache: bool = True,
     cache_dir: str | Path | None = None,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Hold out drug-disease pairs, train a model without them, and rank all drugs for the diseases.
 
@@ -124,6 +130,7 @@ def evaluate_model(
             are missing or None have the defaults of `cdd embed`.
         vocabulary: the graph's names for drugs, diseases and treatments (default: recognized).
         reading: filters of the graph, and what to do about faults in its files.
+        rankers: names of the rankers to compare, such as gnn, ranker or popularity (default: all).
         seed: seed of the split, the initial weights, all sampling and the bootstrap.
         device: cuda, mps or cpu; by default the first of these that is available.
         memory_budget: maximum memory of training, such as 4GiB (default: 70% of the free memory).
@@ -131,6 +138,7 @@ def evaluate_model(
         chunk_size: number of nodes embedded at a time (default: as many as the budget allows).
         cache: keep a copy of the graph; later runs load it faster if the edges file is unchanged.
         cache_dir: directory of the cached graph (default: beside the edges file).
+        overwrite: replace the files of an earlier evaluation in output_dir.
 
     Returns:
         The contents of report.json.
@@ -150,95 +158,135 @@ def evaluate_model(
     words, reading = vocabulary or VocabularyChoice(), reading or ReadSettings()
     words.check()
     reading.check()
+    names = check_rankers(rankers)
     source = Source.of(edges_csv, nodes)
-    run = _start(source, output_dir, device, trained_with.learning_rate, chunk_size, seed)
+    run = _start(source, output_dir, device, trained_with, chunk_size, seed, overwrite)
     graph = read_edges(run, source, reading, words, cache, cache_dir)
-    num_edges = graph.num_edges
-    split, facts, num_leaks = _hold_out(run, graph, make_split, settings, seed)
-    graph = split.graph  # frees the memory of the whole graph
-    plan = plan_training(run, graph, trained_with, memory_budget, chunk_size, rank_fit_bytes(graph))
+    held_out = _hold_out(run, graph, make_split, settings, seed)
+    del graph  # frees the memory of the whole graph
+    found, ranks = _train_and_rank(
+        run, held_out, trained_with, train, names, memory_budget, chunk_size, seed
+    )
+    report = {
+        "model": model,
+        "split": settings.split,
+        "on": settings.on,
+        "seed": seed,
+        **found,
+        "parameters": {"model": model, **asdict(trained_with), **split_settings},
+    }
+    return _write(run, report, ranks)
+
+
+def _train_and_rank(
+    run: Run,
+    held_out: HeldOut,
+    settings: SageSettings | HgtSettings,
+    train: Callable[..., Trained],
+    names: Sequence[str],
+    memory_budget: str | int | None,
+    chunk_size: int | None,
+    seed: int,
+) -> tuple[dict[str, Any], pl.DataFrame]:
+    """Train the model on the training graph, and rank the held-out pairs with each ranker.
+
+    Returns:
+        The entries of the report about sizes, metrics, times and memory; and the ranks.
+    """
+    graph = held_out.split.graph
+    rank_fit = rank_fit_bytes(graph) if needs_fit(names) else 0
+    plan = plan_training(run, graph, settings, memory_budget, chunk_size, rank_fit)
     compile_kernels(run, plan.backend)
     with one_thread(plan.is_small):
-        trained = train(run, graph, trained_with, plan, seed)
+        trained = train(run, graph, settings, plan, seed)
         embeddings, collapse = embed_nodes(run, trained.model, graph, plan.chunk_size, plan.backend)
         gnn, final_loss = GnnScores(embeddings, trained.decoder), trained.history[-1]["loss"]
         del trained
         with run.timed("relations"):
-            relations = relation_metrics(graph, facts, gnn, seed=seed)
-        rankers, ranks, seconds = _rank(run, split, gnn, seed)
-    report = {
-        "model": model,
-        "split": settings.split,
-        "seed": seed,
-        **_counts(split, num_edges),
-        "num_leaks": num_leaks,
+            relations = relation_metrics(graph, held_out.facts, gnn, seed=seed)
+        rankers, ranks, seconds = _rank(run, held_out, gnn, names, seed)
+    first_drug, stop_drug = node_range_of(graph, graph.vocabulary.drug_type)
+    parts = {part.removeprefix("seconds_"): value for part, value in run.seconds.items()}
+    found = {
+        "num_nodes": graph.num_nodes,
+        "num_edges": held_out.num_edges,
+        "num_training_edges": graph.num_edges,
+        "split_counts": held_out.split.counts,
+        "num_leaks": held_out.num_leaks,
+        "num_candidates": stop_drug - first_drug,
         "rankers": rankers,
         "relations": relations,
         "final_loss": final_loss,
         "collapse": collapse,
-        "parameters": {"model": model, **asdict(trained_with), **split_settings},
         "predicted_memory_gib": plan.predicted_bytes / GIB,
-        **_costs(run, seconds),
-    }
-    _write(run, report, ranks)
-    return report
-
-
-def _counts(split: Split, num_edges: int) -> dict[str, Any]:
-    """Return the sizes of the whole graph and of the training graph, for the report."""
-    first_drug, stop_drug = node_range_of(split.graph, split.graph.vocabulary.drug_type)
-    return {
-        "num_nodes": split.graph.num_nodes,
-        "num_edges": num_edges,
-        "num_training_edges": split.graph.num_edges,
-        "split_counts": split.counts,
-        "num_candidates": stop_drug - first_drug,
-    }
-
-
-def _costs(run: Run, seconds: Mapping[str, float]) -> dict[str, Any]:
-    """Return the device, times, memory and warnings of the run, for the report."""
-    parts = {part.removeprefix("seconds_"): value for part, value in run.seconds.items()}
-    return {
         "device": str(run.device),
         "seconds": {**parts, **seconds},
-        "peak_memory_gib": peak_memory_bytes() / GIB,
-        "warnings": run.warnings,
-        "output_dir": str(run.model_dir),
     }
+    return found, ranks
+
+
+def _hold_out(
+    run: Run,
+    graph: KnowledgeGraph,
+    make_split: Callable[..., Split],
+    settings: EvaluationSettings,
+    seed: int,
+) -> HeldOut:
+    """Hold out pairs and facts, and log the numbers."""
+    with run.timed("split"):
+        held_out = hold_out(
+            graph, make_split, part=settings.on, validation_share=settings.validation_share,
+            relation_share=settings.relation_share, seed=seed,
+        )  # fmt: skip
+    counts, pairs = held_out.split.counts, held_out.pairs
+    run.progress.milestone(
+        f"Held out {counts['num_held_out_pairs']:,} pairs and {counts['num_held_out_facts']:,} "
+        f"facts of other relations; {settings.on} has {len(pairs):,} pairs of "
+        f"{len(pairs.diseases):,} diseases; {held_out.num_leaks} leaks"
+    )
+    return held_out
 
 
 def _start(
     source: Source,
     output_dir: str | Path,
     device: str | None,
-    learning_rate: float,
+    settings: SageSettings | HgtSettings,
     chunk_size: int | None,
     seed: int,
+    overwrite: bool,
 ) -> Run:
     """Check parameters and files before the graph is read, and return the run; write nothing."""
     directory = Path(output_dir)
     check_writable("output_dir", directory)
     files = [directory / name for name in (REPORT, RANKS)]
     check_targets(input_names(source), files, directory)
-    return begin_run(source, files[0], directory, device, learning_rate, chunk_size, seed)
+    check_new(files, overwrite)
+    return begin_run(source, files[0], directory, device, settings.learning_rate, chunk_size, seed)
 
 
 def _split_of(settings: EvaluationSettings) -> tuple[Callable[..., Split], dict[str, Any]]:
     """Check the settings; return the function that makes the split, and the report's settings."""
     chosen = asdict(settings)
     split, relation_share = chosen.pop("split"), chosen.pop("relation_share")
+    validation_share, on = chosen.pop("validation_share"), chosen.pop("on")
     if split not in SPLITS:
         raise InputError(f"split (got {split!r}) must be one of {', '.join(SPLITS)}")
     make_split, defaults = SPLITS[split]
     check_between("relation_share", relation_share, 0, 1, low_allowed=True)
+    check_between("validation_share", validation_share, 0, 1, low_allowed=True)
+    if on not in (TEST, VALIDATION):
+        raise InputError(f"on (got {on!r}) must be {TEST!r} or {VALIDATION!r}")
+    if on == VALIDATION and not validation_share:
+        raise InputError(f"on (got {on!r}) needs validation_share (got {validation_share}) above 0")
     filled = _fill(f"split {split!r}", defaults, chosen)
     for name, value in filled.items():
         if name == "share":
             check_between(name, value, 0, 1)
         else:
             check_at_least(name, value, 1)
-    report = {"split": split, **filled, "relation_share": relation_share}
+    shares = {"relation_share": relation_share, "validation_share": validation_share}
+    report = {"split": split, **filled, **shares}
     return partial(make_split, **filled), report
 
 
@@ -274,83 +322,47 @@ def _fill(what: str, defaults: Mapping[str, Any], chosen: Mapping[str, Any]) -> 
     return {**defaults, **given}
 
 
-def _hold_out(
-    run: Run,
-    whole: KnowledgeGraph,
-    make_split: Callable[..., Split],
-    settings: EvaluationSettings,
-    seed: int,
-) -> tuple[Split, list[HeldOutFacts], int]:
-    """Remove drug-disease pairs and facts of the other relations from a graph.
-
-    Returns:
-        The split, whose graph also lacks the held-out facts; the held-out edges, first of the
-        pairs, then of the other relations; and the number of leaks (0).
-    """
-    with run.timed("split"):
-        split = make_split(whole, seed=seed, validation_share=0)
-        _check_learnable(split.graph, settings.split)
-        graph, facts = hold_out_facts(
-            split.graph, share=settings.relation_share, max_facts=_MAX_FACTS, seed=seed
-        )
-        counts = {
-            **split.counts,
-            "num_held_out_facts": len(facts.src) // 2,
-            "num_removed_fact_edges": split.graph.num_edges - graph.num_edges,
-        }
-        split = replace(split, graph=graph, counts=counts)
-        num_leaks = leak_count(graph, split.held_out.drug, split.held_out.disease)
-        num_leaks += leak_count(graph, facts.src, facts.dst)
-        if num_leaks:  # possible only through a bug in this package
-            raise RuntimeError(f"{num_leaks} edges of the training graph join held-out nodes")
-        every_fact = [held_out_pairs(whole, split.held_out), facts]
-    run.progress.milestone(
-        f"Held out {len(split.test):,} pairs of {len(split.test.diseases):,} diseases and "
-        f"{len(facts.src) // 2:,} facts of other relations; {num_leaks} leaks"
-    )
-    return split, every_fact, num_leaks
-
-
-def _check_learnable(graph: KnowledgeGraph, split: str) -> None:
-    """Check that the training graph still has drugs that treat a disease."""
-    if graph.vocabulary.indication not in graph.relations:
-        raise InputError(lacks_treatments(graph))
-    if not len(pairs_of(graph)):
-        raise InputError(
-            f"split (got {split!r}) holds out every pair of a drug and a disease that the drug "
-            "treats; training needs at least one such pair"
-        )
-
-
 def _rank(
-    run: Run, split: Split, gnn: GnnScores, seed: int
+    run: Run, held_out: HeldOut, gnn: GnnScores, names: Sequence[str], seed: int
 ) -> tuple[dict[str, Metrics], pl.DataFrame, dict[str, float]]:
     """Return the metrics of each ranker, the rank of each test pair, and each ranker's seconds."""
-    task = ranking_task(split, split.test)
-    index = split.graph.nodes["node_index"].to_numpy()
-    pairs = {"disease_index": index[split.test.disease], "drug_index": index[split.test.drug]}
+    graph, asked = held_out.split.graph, held_out.pairs
+    task = ranking_task(held_out.split, asked)
+    harmful = contraindicated_drugs(graph, task)
+    index = graph.nodes["node_index"].to_numpy()
+    pairs = {"disease_index": index[asked.disease], "drug_index": index[asked.drug]}
     metrics: dict[str, Metrics] = {}
     tables, seconds = [], {}
     run.progress.milestone("Ranking all drugs with each ranker")
     start = time.perf_counter()
-    for name, ranker in drug_rankers(split.graph, gnn, seed=seed):
+    for name, ranker in drug_rankers(graph, gnn, seed=seed, names=names):
         run.progress.detail(f"{name}...")
-        ranking = (ranker(task.diseases), task.known, task.row, task.candidate)
+        scores = ranker(task.diseases)
+        ranking = (scores, task.known, task.row, task.candidate)
         metrics[name] = ranking_metrics(*ranking, seed=seed)
-        columns = {"ranker": [name] * len(split.test), **pairs, "rank": filtered_ranks(*ranking)}
+        metrics[name] |= contraindication_metrics(scores, task, *harmful)
+        columns = {"ranker": [name] * len(asked), **pairs, "rank": filtered_ranks(*ranking)}
         tables.append(pl.DataFrame(columns))
         seconds[f"rank, {name}"] = time.perf_counter() - start  # includes fitting the ranker
         start = time.perf_counter()
     return metrics, pl.concat(tables), seconds
 
 
-def _write(run: Run, report: Mapping[str, Any], ranks: pl.DataFrame) -> None:
-    """Write both files, or neither."""
+def _write(run: Run, entries: Mapping[str, Any], ranks: pl.DataFrame) -> dict[str, Any]:
+    """Write both files, or neither; return the whole report."""
+    report = {
+        **entries,
+        "peak_memory_gib": peak_memory_bytes() / GIB,
+        "warnings": run.warnings,
+        "output_dir": str(run.model_dir),
+    }
     with (
         atomic_path(run.model_dir / RANKS) as ranks_path,
         atomic_path(run.model_dir / REPORT) as report_path,
     ):
         ranks.write_parquet(ranks_path)
-        text = json.dumps(report, indent=2, allow_nan=False)
+        saved = {**report, "output_dir": run.model_dir.resolve().name}  # no path of this machine
+        text = json.dumps(saved, indent=2, allow_nan=False)
         report_path.write_text(text + "\n", encoding="utf-8")
     run.progress.milestone(f"Wrote {REPORT} and {RANKS} to {run.model_dir}")
+    return report
