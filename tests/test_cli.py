@@ -5,12 +5,15 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import fields
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +31,7 @@ from clinical_drug_discovery.lib.rank import rank_drugs
 from clinical_drug_discovery.lib.similar import similar_nodes
 from clinical_drug_discovery.lib.synthesize import synthesize_graph
 from clinical_drug_discovery.models.embeddings_file import read_embeddings
-from clinical_drug_discovery.show import show_demo
+from clinical_drug_discovery.show import program, show_demo
 from clinical_drug_discovery.training.settings import HgtSettings, SageSettings
 
 SMALL = ["--embedding-dim", "8", "--hidden-dim", "8", "--num-layers", "2", "--num-epochs", "2"]
@@ -174,6 +177,58 @@ def test_demo_answers_for_three_drugs_and_three_diseases(
     assert answers["hgt"]["ranking"]["drugs"][0]["evidence"][0]["text"] in shown
     for answer in answers.values():  # side by side: both models' nearest in one line
         assert answer["neighbors"]["Atorvastatin"][0]["node_name"] in line
+
+
+def test_version() -> None:
+    result = cdd("--version")
+    assert result.exit_code == 0
+    assert result.stdout.strip() == version("clinical-drug-discovery")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "flag"),
+    [
+        (["similar", "--embeddings", "a", "--embeddings", "b", "--node", "c"], "--embeddings"),
+        (["demo", "--output", "a", "--output-dir", "b"], "--output"),
+        (["demo", "--seed=1", "--seed", "1"], "--seed"),
+        (["embed", "hgt", "--edges=a", "--output=b", "--cache", "--no-cache"], "--cache"),
+    ],
+)
+def test_a_flag_given_twice_is_refused(arguments: list[str], flag: str) -> None:
+    result = cdd(*arguments)
+    assert result.exit_code == 2
+    assert f"{flag} is given twice" in result.stderr
+
+
+def test_a_run_ends_with_a_summary_and_a_command_that_works(edges: Path, tmp_path: Path) -> None:
+    output = tmp_path / "my run" / "e.csv"
+    result = cdd("embed", "graphsage", "--edges", edges, "--output", output, *SMALL)
+    assert result.exit_code == 0, result.output
+    for part in (str(output), "drug ranker", "2 epochs of GraphSAGE on cpu", "GiB"):
+        assert part in result.stdout
+    assert len(result.stdout.splitlines()) < 15
+    _, command = result.stdout.split("Try next: ")
+    program, *asked = shlex.split(command)
+    assert shutil.which(program) is not None or Path(program).is_file()
+    answer = cdd(*asked, "--json")
+    assert answer.exit_code == 0, answer.output
+    assert json.loads(answer.stdout)
+
+
+@pytest.mark.parametrize("place", ["on PATH", "below", "elsewhere"])
+def test_the_program_is_named_as_it_can_be_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    script = tmp_path / "my venv" / "bin" / "cdd"
+    script.parent.mkdir(parents=True)
+    script.write_text("#!/bin/sh\n")
+    script.chmod(0o755)
+    monkeypatch.setattr("sys.argv", [str(script)])
+    monkeypatch.setenv("PATH", str(script.parent) if place == "on PATH" else "")
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other" if place == "elsewhere" else tmp_path)
+    named = {"on PATH": "cdd", "below": "my venv/bin/cdd", "elsewhere": str(script)}[place]
+    assert shlex.split(program()) == [named]
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from functools import partial
 from importlib import import_module
+from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from . import show
 from .system.devices import check_device
@@ -36,6 +38,7 @@ FLAG_NAMES = {
     "exclude_relations": "exclude_relation",
     "output_csv": "output",
     "output_dir": "output",
+    "rankers": "ranker",
     "try_device": "try",
 }
 #: Model: module and name of the function that trains it, name of the dataclass of its settings.
@@ -220,8 +223,8 @@ def _evaluate(**values: Any) -> Any:
 
 
 COMMANDS: dict[tuple[str, ...], Command] = {
-    ("embed", "graphsage"): _command(*_MODELS["graphsage"][:2], show.show_record, trains=True),
-    ("embed", "hgt"): _command(*_MODELS["hgt"][:2], show.show_record, trains=True),
+    ("embed", "graphsage"): _command(*_MODELS["graphsage"][:2], show.show_embedding, trains=True),
+    ("embed", "hgt"): _command(*_MODELS["hgt"][:2], show.show_embedding, trains=True),
     ("evaluate",): Command(_read_evaluate, _evaluate, show.show_evaluation, trains=True),
     ("similar",): _command("lib.similar", "similar_nodes", show.show_neighbors),
     ("rank",): _command("lib.rank", "rank_drugs", show.show_ranking),
@@ -283,6 +286,27 @@ def _parameter(name: str, type: Any, default: Any, option: Any) -> inspect.Param
     )
 
 
+class OneValueCommand(TyperCommand):
+    """A command that refuses a flag which is given twice, unless the flag takes several values.
+
+    By default the last value counts, so a mistake in a long command line would not be noticed.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Check the flags, then parse them."""
+        _, _, given = self.make_parser(ctx).parse_args(args=list(args))
+        for parameter in given:
+            if not parameter.multiple and given.count(parameter) > 1:
+                ctx.fail(f"{parameter.opts[0]} is given twice, but takes one value")
+        return super().parse_args(ctx, args)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(version("clinical-drug-discovery"))
+        raise typer.Exit
+
+
 def make_app() -> typer.Typer:
     """Return the typer app with all commands."""
     app = typer.Typer(
@@ -291,6 +315,18 @@ def make_app() -> typer.Typer:
         add_completion=False,
         pretty_exceptions_enable=False,
     )
+
+    @app.callback()
+    def start(
+        version: Annotated[
+            bool,
+            typer.Option(
+                "--version", callback=_print_version, is_eager=True, help="Print the version."
+            ),
+        ] = False,
+    ) -> None:
+        """Node embeddings of biomedical knowledge graphs on one ordinary computer."""
+
     groups: dict[str, typer.Typer] = {}
     for (*group, name), command in COMMANDS.items():
         parent = app
@@ -299,7 +335,7 @@ def make_app() -> typer.Typer:
                 groups[word] = typer.Typer(no_args_is_help=True)
                 app.add_typer(groups[word], name=word, help="Train a model and embed all nodes.")
             parent = groups[word]
-        parent.command(name)(make_command(command))
+        parent.command(name, cls=OneValueCommand)(make_command(command))
     return app
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +25,60 @@ def make_console() -> Console:
     """
     width = None if sys.stdout.isatty() else 10_000
     return Console(markup=False, highlight=False, width=width)
+
+
+CONTRAINDICATION_COLUMNS = (
+    "contraindicated_rank_fraction", "contraindicated@50", "contraindicated_auroc"
+)  # fmt: skip
+MODEL_TITLES = {"graphsage": "GraphSAGE", "hgt": "HGT"}
+
+
+def program() -> str:
+    """Return the command that starts this program, as it can be typed in the current directory."""
+    started = Path(sys.argv[0])
+    if started.stem != "cdd":  # started from Python
+        started = Path(sys.executable).with_name("cdd")
+    found = shutil.which("cdd")
+    if not started.is_file() or (found and Path(found).resolve() == started.resolve()):
+        return "cdd"
+    relative = os.path.relpath(started)
+    return shlex.quote(str(started.absolute()) if relative.startswith("..") else relative)
+
+
+def show_embedding(stats: dict[str, Any]) -> None:
+    """Print what a run wrote, its time, memory and loss, and the command to type next."""
+    output, model_dir = Path(stats["output_file"]), Path(stats["model_dir"])
+    parts = "weights, history, graph" + (", drug ranker" if stats["has_ranker"] else "")
+    times = {n.removeprefix("seconds_"): s for n, s in stats.items() if n.startswith("seconds_")}
+    listed = ", ".join(f"{name.replace('_', ' ')} {value:.1f}" for name, value in times.items())
+    table = Table(show_header=False, box=None)
+    for name, text in (
+        ("embeddings", f"{output}: {stats['saved_nodes']:,} nodes, {stats['embedding_dim']} "
+         f"numbers each, {_size(output)}"),
+        ("model", f"{model_dir}: {parts}, {_size(*model_dir.iterdir())}"),
+        ("graph", f"{stats['num_nodes']:,} nodes, {stats['num_edges']:,} edges, "
+         f"{stats['num_relations']} relations"),
+        ("loss", f"{stats['final_loss']:.4g} after {stats['num_epochs']} epochs of "
+         f"{MODEL_TITLES[stats['model']]} on {stats['device']}"),
+        ("time", f"{sum(times.values()):.1f} s: {listed}"),
+        ("memory", f"peak {stats['peak_memory_gib']:.2f} GiB (predicted: "
+         f"{stats['predicted_memory_gib']:.2f} GiB)"),
+        *(("warning", text) for text in stats["warnings"]),
+    ):  # fmt: skip
+        table.add_row(name, text)
+    make_console().print(table)
+    node = shlex.quote(stats["example_node"])
+    if stats["has_ranker"]:
+        asked = f"rank --model-dir {shlex.quote(str(model_dir))} --disease {node} --explain"
+    else:
+        asked = f"similar --embeddings {shlex.quote(str(output))} --node {node}"
+    make_console().print(f"\nTry next: {program()} {asked}", soft_wrap=True)
+
+
+def _size(*paths: Path) -> str:
+    """Return the size of some files in words."""
+    num_bytes = sum(path.stat().st_size for path in paths)
+    return f"{num_bytes / 2**20:.1f} MiB" if num_bytes >= 2**20 else f"{num_bytes / 2**10:.1f} KiB"
 
 
 def show_record(result: dict[str, Any]) -> None:
@@ -154,7 +211,7 @@ def _print_labelled(console: Console, label: str, text: str, style: str | None =
 
 def show_demo(result: dict[str, Any]) -> None:
     """Print the answers of both models side by side, then commands to try next."""
-    console, titles = make_console(), {"graphsage": "GraphSAGE", "hgt": "HGT"}
+    console, titles = make_console(), MODEL_TITLES
     for model, answer in result.items():
         stats = answer["stats"]
         console.print(
@@ -177,20 +234,21 @@ def show_demo(result: dict[str, Any]) -> None:
     console.print()
     show_ranking(ranking)
     stats = result["hgt"]["stats"]
+    output, model_dir = (shlex.quote(stats[name]) for name in ("output_file", "model_dir"))
     for command in (
-        f"cdd similar --embeddings {stats['output_file']} --node Warfarin --explain",
-        f"cdd rank --model-dir {stats['model_dir']} --disease asthma --explain",
+        f"similar --embeddings {output} --node Warfarin --explain",
+        f"rank --model-dir {model_dir} --disease asthma --explain",
     ):
-        console.print(f"\nTry next: {command}", soft_wrap=True)
+        console.print(f"\nTry next: {program()} {command}", soft_wrap=True)
 
 
 def show_evaluation(result: dict[str, Any]) -> None:
     """Print the metrics of all rankers, then the metrics of link prediction for each relation."""
-    console, counts = make_console(), result["split_counts"]
+    console, counts, part = make_console(), result["split_counts"], result["on"]
     console.print(
-        f"{counts['num_test_pairs']:,} held-out pairs of {counts['num_test_diseases']:,} diseases "
-        f"(split {result['split']}), each ranked among {result['num_candidates']:,} drugs; "
-        f"{result['num_leaks']} leaks\n"
+        f"{counts[f'num_{part}_pairs']:,} held-out pairs of {counts[f'num_{part}_diseases']:,} "
+        f"diseases (split {result['split']}, {part}), each ranked among "
+        f"{result['num_candidates']:,} drugs; {result['num_leaks']} leaks\n"
     )
     names = ("mrr", "hits@10", "recall@50", "recall@100", "auroc", "auprc", "entropy@50")
     rankers = list(result["rankers"].items())
@@ -198,6 +256,7 @@ def show_evaluation(result: dict[str, Any]) -> None:
     title = "Balanced: one sampled drug for each pair (not comparable with the table above)"
     console.print(f"\n{title}:\n")
     _print_metrics("ranker", rankers, ("balanced_auroc", "balanced_auprc"))
+    _print_contraindications(rankers)
     if result["relations"]:
         title = f"Link prediction by {result['model']} among all nodes of the target's type"
         console.print(f"\n{title}:\n")
@@ -206,6 +265,21 @@ def show_evaluation(result: dict[str, Any]) -> None:
         shown = ("num_targets", "num_candidates", "mrr", "hits@10", "recall@50")
         _print_metrics("source - relation - target", rows, shown)
     console.print(f"\n95% intervals are in {Path(result['output_dir']) / 'report.json'}")
+
+
+def _print_contraindications(rankers: list[tuple[str, dict[str, Any]]]) -> None:
+    """Print where the rankers place the drugs that the graph lists as contraindicated."""
+    num_pairs, num_diseases = (
+        rankers[0][1][f"num_contraindicated_{name}"] for name in ("pairs", "diseases")
+    )
+    if not num_pairs:
+        make_console().print("\nThe graph lists no contraindicated drug for these diseases.")
+        return
+    make_console().print(
+        f"\nContraindicated drugs ({num_pairs:,} pairs of {num_diseases:,} diseases). Good rankers "
+        "place them last: rank fraction and AUROC near 1, few of them among the first 50:\n"
+    )
+    _print_metrics("ranker", rankers, CONTRAINDICATION_COLUMNS)
 
 
 def _print_metrics(

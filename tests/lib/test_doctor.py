@@ -48,6 +48,18 @@ def no_gpu_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"clinical_drug_discovery.{module}.device_name", lambda device: "a GPU")
 
 
+def test_the_cpu_is_described_and_its_products_follow_its_instructions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = describe_machine()
+    assert found["cpu"]
+    assert {"AVX2", "NEON"} & set(found["instruction_sets"])
+    has_products = "bfloat16" in found["kernels"].split("products in ")[1].split()[0]
+    assert has_products <= bool({"AVX512_BF16", "AMX"} & set(found["instruction_sets"]))
+    monkeypatch.setattr("clinical_drug_discovery.ops.backend.has_bfloat16_products", lambda: False)
+    assert "products in float32 (no AVX512_BF16 or AMX in use)" in describe_machine()["kernels"]
+
+
 def test_a_device_agrees_with_itself(graph: KnowledgeGraph, small: list[Settings]) -> None:
     found = compare_devices(graph, CPU, small)
     assert list(found) == TRIALS

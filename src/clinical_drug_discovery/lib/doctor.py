@@ -5,12 +5,16 @@ from __future__ import annotations
 import inspect
 import os
 import platform
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ..system.arguments import plain_arguments
 from ..system.devices import available_devices, check_device, check_device_name, choose_device
 from ..system.errors import DoesNotFitError, InputError
 
@@ -21,8 +25,17 @@ if TYPE_CHECKING:
 AnySettings = TypeVar("AnySettings", "SageSettings", "HgtSettings")
 _PACKAGES = ("clinical-drug-discovery", "torch", "numpy", "numba", "polars", "safetensors")
 _GIB = 2**30
+#: Usual name of an instruction set: name of the feature in LLVM.
+_INSTRUCTION_SETS = {
+    "AVX2": "avx2",
+    "AVX512": "avx512f",
+    "AVX512_BF16": "avx512bf16",
+    "AMX": "amx-bf16",
+    "NEON": "neon",
+}
 
 
+@plain_arguments
 def describe_machine(
     plan: bool = False,
     edges_csv: str | Path | None = None,
@@ -30,7 +43,7 @@ def describe_machine(
     device: str | None = None,
     try_device: str | None = None,
 ) -> dict[str, Any]:
-    """Describe this machine: versions, devices, memory and threads.
+    """Describe this machine: versions, devices, CPU, memory and threads.
 
     Args:
         plan: also predict the peak memory of both models with default settings for the graph of
@@ -44,8 +57,8 @@ def describe_machine(
             results with those of the CPU. mps becomes the default device only after it passes.
 
     Returns:
-        Versions, devices, memory and threads, each under a name such as "memory_total_gib". "plan"
-        has the result of `plan_models`, and "try" the result of `_run.device_trial.try_device`.
+        Versions, devices, CPU, memory and threads, each under a name such as "memory_total_gib".
+        "plan" has the result of `plan_models`, and "try" that of `_run.device_trial.try_device`.
 
     Raises:
         InputError: a parameter or the file is invalid, or the device to try is not available.
@@ -81,6 +94,9 @@ def describe_machine(
         "default_device": _default_device(),
         "memory_total_gib": round(memory.total / _GIB, 2),
         "memory_available_gib": round(memory.available / _GIB, 2),
+        "cpu": _cpu_name(),
+        "instruction_sets": _instruction_sets(),
+        "kernels": _kernels(),
         "num_cpus": os.cpu_count(),
         "num_threads": torch.get_num_threads(),
     }
@@ -89,6 +105,42 @@ def describe_machine(
     if trial is not None:
         described["try"] = trial
     return described
+
+
+def _cpu_name() -> str:
+    """Return the model of the CPU, such as "AMD EPYC 9B14", or at least its architecture."""
+    if sys.platform == "darwin":
+        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return done.stdout.strip() or platform.machine()
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    found = re.search(r"(?m)^(?:model name|Model|Hardware)\s*:\s*(.+)$", text)
+    return found[1] if found else platform.processor() or platform.machine()
+
+
+def _instruction_sets() -> list[str]:
+    """Return the vector instruction sets of the CPU, by their usual names."""
+    from llvmlite import binding
+
+    features = binding.get_host_cpu_features()
+    return [name for name, feature in _INSTRUCTION_SETS.items() if features.get(feature)]
+
+
+def _kernels() -> str:
+    """Return which CPU kernels a run uses, and the number type of its matrix products."""
+    import torch
+
+    from ..ops.backend import MIN_KERNEL_EDGES, has_bfloat16_products
+
+    capability = torch.backends.cpu.get_cpu_capability()
+    products = "bfloat16" if has_bfloat16_products() else "float32 (no AVX512_BF16 or AMX in use)"
+    return (
+        f"compiled kernels for graphs with at least {MIN_KERNEL_EDGES:,} edges, with matrix "
+        f"products in {products}; torch uses {capability}"
+    )
 
 
 def _default_device() -> str:
