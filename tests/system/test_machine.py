@@ -63,6 +63,8 @@ def test_the_peak_is_reported_or_sampled_and_says_which(monkeypatch: pytest.Monk
 
 
 def test_one_thread_ends_with_its_block() -> None:
+    import scipy.linalg  # noqa: F401  # its BLAS must be there before the first count
+
     def threads() -> tuple[int, ...]:
         blas = [pool["num_threads"] for pool in threadpoolctl.threadpool_info()]
         return (torch.get_num_threads(), *blas)

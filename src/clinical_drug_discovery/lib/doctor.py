@@ -174,10 +174,12 @@ def plan_models(
     import torch
 
     from ..graph.cache import read_cached
+    from ..system.processes import use_threads
     from ..training.disease_pairs import compared_by_genes, most_sharing_pairs
     from ..training.memory_plan import GraphSizes, plan_for
 
     target = choose_device(None).device if device is None else torch.device(device)
+    use_threads()
     graph, _ = read_cached(edges_csv)
     sizes = GraphSizes.of(graph)
     sage_settings, hgt_settings = _all_default_settings()
