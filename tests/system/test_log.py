@@ -82,7 +82,8 @@ def test_a_part_tells_its_step_note_time_and_remaining_time(
     now += 4
     expected = "Training: epoch 10/100, loss 0.25, 2 min 24 s so far, about 23 min 32 s left"
     assert this.describe() == expected
-    assert this.describe(bar=True) == expected.replace(": ", f": {'━' * 2}{'─' * 22} ", 1)
+    short = f"Training: ━{'─' * 11} epoch 10/100, loss 0.25, 2 min 24 s, 23 min 32 s left"
+    assert this.describe(live=True) == short
     now += 10_000
     assert this.describe().endswith("2 h 49 min so far, about 0 s left")
 
@@ -154,7 +155,7 @@ def test_a_notebook_is_recognized_without_importing_ipython(
             shown += capsys.readouterr().err
     log.milestone("done")
     shown += capsys.readouterr().err
-    assert f"\rTraining: {'─' * 24} epoch 1/2, 0 s so far" in shown
+    assert f"\rTraining: {'─' * 12} epoch 1/2, 0 s" in shown
     assert shown.endswith("\r✓ done\n")
     assert "\x1b" not in shown
 
@@ -189,5 +190,5 @@ def test_a_terminal_gets_a_live_line_that_disappears() -> None:
             pass
     os.close(ours)
     text = shown.decode()
-    assert f"\rTraining: {'━' * 8}{'─' * 16} epoch 2/3, loss xxx" in text
+    assert f"\rTraining: {'━' * 4}{'─' * 8} epoch 2/3, loss xxx" in text
     assert text.endswith(f"\r{' ' * 59}\r\x1b[32m✓ \x1b[0mdone\r\n")

@@ -27,7 +27,7 @@ _LINES, _TERMINAL, _JUPYTER = "lines", "terminal", "jupyter"  # kinds of display
 # libraries keep Python's lock during long calls.
 _MOST_SILENT = 8.0
 _REFRESH = {_TERMINAL: 0.25, _JUPYTER: 1.0}  # seconds between updates of the live line
-_BAR, _JUPYTER_WIDTH = 24, 110  # characters of the bar; characters of the live line in Jupyter
+_BAR, _JUPYTER_WIDTH = 12, 110  # characters of the bar; characters of the live line in Jupyter
 
 
 @dataclass
@@ -48,21 +48,26 @@ class Part:
         self.last = time.monotonic()
         self.note = note
 
-    def describe(self, bar: bool = False) -> str:
-        """Return the text, the current step, the note, the time so far and the remaining time."""
+    def describe(self, live: bool = False) -> str:
+        """Return the text, the current step, the note, the time so far and the remaining time.
+
+        Args:
+            live: return a shorter text with a bar, for a line that is rewritten.
+        """
         now = time.monotonic()
-        pieces = [f"{_duration(now - self.start)} so far"]
+        so_far, about = ("", "") if live else (" so far", "about ")
+        pieces = [f"{_duration(now - self.start)}{so_far}"]
         if self.total is None:
             return f"{self.text}, {pieces[0]}"
         if self.note:
             pieces.insert(0, self.note)
         if self.done:
             left = (self.last - self.start) / self.done * (self.total - self.done)
-            pieces.append(f"about {_duration(max(0.0, left - (now - self.last)))} left")
-        filled = _BAR * self.done // self.total if self.total else _BAR
-        drawn = f"{'━' * filled}{'─' * (_BAR - filled)} " if bar else ""
+            pieces.append(f"{about}{_duration(max(0.0, left - (now - self.last)))} left")
+        filled = _BAR * self.done // max(self.total, 1)
+        bar = f"{'━' * filled}{'─' * (_BAR - filled)} " if live else ""
         step = f"{self.unit} {min(self.done + 1, self.total)}/{self.total}"
-        return ", ".join([f"{self.text}: {drawn}{step}", *pieces])
+        return ", ".join([f"{self.text}: {bar}{step}", *pieces])
 
 
 # The parts that are open, the innermost last; and the time and the thread of the display.
@@ -195,7 +200,7 @@ def _keep_time(ended: threading.Event) -> None:
             if ended.is_set() or not _parts:
                 return
             if display != _LINES:
-                _draw(_parts[-1].describe(bar=True), display)
+                _draw(_parts[-1].describe(live=True), display)
                 wait = _REFRESH[display]
                 continue
             silent = time.monotonic() - _shown["line"]
