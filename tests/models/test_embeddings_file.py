@@ -6,7 +6,9 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -201,4 +203,130 @@ def test_files_that_are_no_embeddings(tmp_path: Path, name: str, content: bytes)
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(InputError, match=name):
+        outputs.read_embeddings(path)
+
+
+SMALL_NODES = pl.DataFrame(
+    {
+        "node_index": [3, 5, 8],
+        "node_id": ["5000", "12", "7"],
+        "node_type": ["disease", "drug", "drug"],
+        "node_name": ["asthma", "a, b", "c"],
+        "node_source": ["MONDO", "DrugBank", "DrugBank"],
+    }
+)
+SMALL_VALUES = np.array([[0.1, -2e-7], [3.0, 4.5], [1e20, 0.3]], np.float32)
+HEADER = "node_id,node_name,node_type,embedding,node_index,node_source\n"
+
+
+def saved_again(path: Path, change: Callable[[pl.DataFrame], pl.DataFrame]) -> Path:
+    """A file of embeddings that another program has changed, as CSV or Parquet."""
+    outputs.write_embeddings(path.with_suffix(".parquet"), SMALL_NODES, torch.tensor(SMALL_VALUES))
+    table = change(pl.read_parquet(path.with_suffix(".parquet")))
+    (table.write_parquet if path.suffix == ".parquet" else table.write_csv)(path)
+    return path
+
+
+def text(template: str, number: Callable[[float], str] = repr) -> Callable[[pl.DataFrame], Any]:
+    """Write each embedding as text, as `str` does for lists and arrays."""
+    cells = [template.format(*map(number, row.astype(float).tolist())) for row in SMALL_VALUES]
+    return lambda table: table.with_columns(embedding=pl.Series(cells))
+
+
+LISTS = pl.List(pl.Float64)
+FORMS: dict[str, tuple[str, Callable[[pl.DataFrame], pl.DataFrame]]] = {
+    "list": (".csv", text("[{}, {}]")),
+    "array": (".csv", text("[{}  {}]")),
+    "array over two lines": (".csv", text("[ {}\n  {}]")),
+    "semicolons": (".csv", text("{};{}")),
+    "column of row numbers": (
+        ".csv",
+        lambda table: text("[{},{}]")(table.with_row_index("Unnamed: 0")).with_columns(extra=1),
+    ),
+    "floats instead of whole numbers": (
+        ".csv",
+        lambda table: text("[{},{}]")(table).with_columns(
+            pl.col("node_index").cast(pl.Float64), pl.col("node_id").cast(pl.Float64)
+        ),
+    ),
+    "lists of float64": (".parquet", lambda table: table.cast({"embedding": LISTS})),
+    "arrays of float64": (
+        ".parquet",
+        lambda table: table.cast({"embedding": pl.Array(pl.Float64, 2)}),
+    ),
+    "text in Parquet": (".parquet", text("[{}, {}]")),
+    "numbers and categories": (
+        ".parquet",
+        lambda table: table.with_columns(
+            pl.col("node_id").cast(pl.Int32),
+            pl.col("node_index").cast(pl.Float64),
+            pl.col("node_type").cast(pl.Categorical),
+            __index_level_0__=pl.lit(1),
+        ),
+    ),
+    "another order of rows": (".parquet", lambda table: table.reverse()),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_embeddings_that_were_saved_again_are_read(tmp_path: Path, form: str) -> None:
+    suffix, change = FORMS[form]
+    nodes, values = outputs.read_embeddings(saved_again(tmp_path / f"again{suffix}", change))
+    order = nodes["node_index"].arg_sort()
+    assert nodes[order].equals(SMALL_NODES.select(nodes.columns))
+    assert values[order.to_numpy()].tobytes() == SMALL_VALUES.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("suffix", "change", "message"),
+    [
+        (
+            ".csv",
+            lambda table: text("[{},{}]")(table).with_columns(
+                node_name=pl.Series(["asthma", None, "c"])
+            ),
+            r"row 3: node_name .* pandas reads names such as NA as missing.*keep_default_na",
+        ),
+        (".csv", text("[{},...,{}]"), r"row 2: embedding must be a list of"),
+        (
+            ".csv",
+            lambda table: table.with_columns(embedding=pl.Series(["[1,2]", "[1,2]", "[1]"])),
+            r"row 4: embedding must be a list of 2",
+        ),
+        (
+            ".csv",
+            lambda table: table.with_columns(embedding=pl.Series(["[1,2]", "[1,nan]", "[1,2]"])),
+            r"row 3: NaN, infinity or a gap",
+        ),
+        (
+            ".parquet",
+            lambda table: table.with_columns(node_index=pl.Series([3, 5, 3])),
+            r"row 3: node_index \(got 3\) must be a whole number that no other row has",
+        ),
+        (
+            ".parquet",
+            lambda table: table.with_columns(node_index=pl.Series([3.0, 5.5, 8.0])),
+            r"row 2: node_index \(got 5.5\)",
+        ),
+        (".parquet", lambda table: table.head(0), "has no rows"),
+        (".parquet", lambda table: table.drop("node_type"), "must have the columns node_id"),
+        (".parquet", lambda table: table.with_columns(embedding=pl.lit(1.0)), "embedding"),
+    ],
+)
+def test_what_is_ambiguous_is_refused_with_its_row(
+    tmp_path: Path, suffix: str, change: Callable[[pl.DataFrame], pl.DataFrame], message: str
+) -> None:
+    path = saved_again(tmp_path / f"again{suffix}", change)
+    with pytest.raises(InputError, match=message):
+        outputs.read_embeddings(path)
+
+
+def test_an_empty_source_survives(tmp_path: Path) -> None:
+    """Sources are optional in some formats; pandas saves an empty text as a gap."""
+    path = tmp_path / "e.csv"
+    path.write_text(HEADER + '1,a,t,"[1.0]",1,\n2,b,t,"[2.0]",2,\n')
+    nodes, _ = outputs.read_embeddings(path)
+    assert nodes["node_source"].to_list() == ["", ""]
+    path.write_text(HEADER + '1,a,t,"[1.0]",1,s\n2,b,t,"[2.0]",2,\n')
+    with pytest.raises(InputError, match=r"row 3: node_source"):
         outputs.read_embeddings(path)

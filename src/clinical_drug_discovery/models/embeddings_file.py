@@ -298,7 +298,9 @@ def plain_nodes(path: Path, table: pl.DataFrame, first_row: int) -> pl.DataFrame
     nodes = table.select(_as_text(table[name]) for name in columns)
     if nodes["node_source"].is_null().all():  # pandas saves an empty text as a gap
         nodes = nodes.with_columns(node_source=pl.lit(""))
-    index = nodes["node_index"].cast(pl.Int64, strict=False)
+    number = table["node_index"].cast(pl.Float64, strict=False)  # exact up to 2^53
+    whole = pl.when(number == number.floor()).then(number).cast(pl.Int64, strict=False)
+    index = pl.select(node_index=whole).to_series()
     wrong = {name: nodes[name].is_null() for name in columns}
     wrong["node_index"] = index.is_null() | ~index.is_first_distinct()
     for name, rows in wrong.items():
