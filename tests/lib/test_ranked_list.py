@@ -141,7 +141,7 @@ def test_csv_parquet_and_json_hold_the_same_values(
 
 
 def test_diseases_for_a_drug_have_the_probabilities_of_the_drug_for_each_disease(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "all.parquet"
     rank_drugs(model, diseases="all", output=output, top=10_000, include_known=True)
@@ -166,6 +166,10 @@ def test_diseases_for_a_drug_have_the_probabilities_of_the_drug_for_each_disease
     names = [row["disease_name"] for row in rows if not row["known"]]
     assert [row["disease_name"] for row in unlisted["diseases"]] == names[:3]
     assert unlisted["num_known_hidden"] == sum(row["known"] for row in rows)
+    show.show_ranking(unlisted)
+    shown = capsys.readouterr().out
+    assert "Diseases for drug 3 (DrugBank:3)" in shown
+    assert all(name in shown for name in names[:3])
 
 
 def test_own_candidates_keep_their_scores(model: Path, tmp_path: Path) -> None:
