@@ -114,7 +114,12 @@ def test_a_batch_equals_single_questions(model: Path, tmp_path: Path, suffix: st
         numbers = ("score", "probability")
         assert [got[n] for n in numbers] == pytest.approx([expected[n] for n in numbers], abs=2e-4)
         assert all(got[c] == expected[c] for c in COLUMNS if c not in numbers)
-    everything = rank_drugs(model, diseases="all", output=output, top=60, include_known=True)
+    every: dict[str, Any] = {"diseases": "all", "output": output, "top": 60, "include_known": True}
+    content = output.read_bytes()
+    with pytest.raises(InputError, match=r"ranks\..* exists already.*--overwrite"):
+        rank_drugs(model, **every)
+    assert output.read_bytes() == content
+    everything = rank_drugs(model, overwrite=True, **every)
     assert everything["num_rows"] == everything["num_diseases"] * 60
 
 
@@ -258,12 +263,13 @@ def test_without_treatments_it_says_so_and_an_old_ranker_goes(tmp_path: Path) ->
     model = embed(facts, tmp_path, "kg")
     to_rows([f for f in facts if f[1] != "indication"]).write_csv(tmp_path / "kg.csv")
     edges, output = tmp_path / "kg.csv", tmp_path / "kg.parquet"
-    stats = generate_gnn_embeddings(edges, output, cache=False, ranker=False, **SMALL)
+    options: dict[str, Any] = {"cache": False, "overwrite": True, **SMALL}
+    stats = generate_gnn_embeddings(edges, output, ranker=False, **options)
     assert stats["warnings"] == []
     assert stats["seconds_rank_fit"] < 0.1
     with pytest.raises(InputError, match=r"must hold ranker\.safetensors"):
         rank_drugs(model, disease="disease 1")
-    (text,) = generate_gnn_embeddings(edges, output, cache=False, **SMALL)["warnings"]
+    (text,) = generate_gnn_embeddings(edges, output, **options)["warnings"]
     assert "no drug ranker was fitted" in text
     assert "no edges between drug and disease" in text
 

@@ -222,6 +222,6 @@ def test_a_disease_that_has_every_drug_gives_an_empty_list(
     assert "The list is empty" in shown
     assert f"Hidden: {NUM_DRUGS} that the graph lists as treatments of the disease" in shown
     assert rank_drugs(model, disease=FULL.name, explain=True)["notes"] == []
-    many = rank_drugs(model, diseases="all", output=output, top=2)
+    many = rank_drugs(model, diseases="all", output=output, top=2, overwrite=True)
     assert FULL.name not in pl.read_parquet(output)["disease_name"]
     assert many["num_rows"] == (NUM_DISEASES - 1) * 2

@@ -18,7 +18,9 @@ from ..graph.node_lookup import Synonym, find_node, find_nodes
 from ..graph.synonyms import read_synonyms
 from ..models.embeddings_file import check_table_output, write_tables
 from ..ranking.explanations import notes_on
+from ..system.arguments import plain_arguments
 from ..system.errors import InputError, check_at_least
+from ..system.files import check_new
 from ..system.processes import use_threads
 from ._run.model_dir import MODEL_FILES, model_dir_of
 from ._run.ranked_list import Counts, ListRules, Ranking
@@ -26,6 +28,7 @@ from ._run.ranked_list import Counts, ListRules, Ranking
 ALL = "all"  #: value of `diseases` that stands for every disease of the graph
 
 
+@plain_arguments
 def rank_drugs(
     model_dir: str | Path,
     *,
@@ -39,6 +42,7 @@ def rank_drugs(
     hide_contraindicated: bool = False,
     explain: bool = False,
     synonyms: str | Path | None = None,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Rank the drugs for one disease or for many diseases, or the diseases for one drug.
 
@@ -54,6 +58,7 @@ def rank_drugs(
         hide_contraindicated: leave out drugs that are contraindicated according to the graph.
         explain: add the evidence in the graph for each row. Works without diseases and output.
         synonyms: file with other names of nodes: .csv or .tsv with the columns name and id.
+        overwrite: replace the output if it exists.
 
     Returns:
         For one disease, a dict with disease_index, disease_id, disease_name and disease_source;
@@ -86,6 +91,7 @@ def rank_drugs(
     directory = Path(model_dir)
     inputs = (diseases, drugs, synonyms)
     table = None if output is None else _check_output(Path(output), directory, *inputs)
+    check_new([] if table is None else [table], overwrite)
     rules = ListRules(top, include_known, hide_contraindicated)
     ranking = Ranking.of(directory)
     names = read_synonyms(synonyms, ranking.graph.nodes)

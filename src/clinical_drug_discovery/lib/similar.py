@@ -14,6 +14,7 @@ from ..graph.synonyms import read_synonyms
 from ..models.embeddings_file import read_embeddings
 from ..ranking.explanations import Explainer
 from ..ranking.stated_relations import stated_relations
+from ..system.arguments import plain_arguments
 from ..system.errors import InputError, check_at_least
 from ..system.processes import use_threads
 from ._run.model_dir import GRAPH_FILE, model_dir_of, read_model_graph
@@ -21,6 +22,7 @@ from ._run.model_dir import GRAPH_FILE, model_dir_of, read_model_graph
 _NODE = ("node_name", "node_type", "node_id", "node_source")
 
 
+@plain_arguments
 def similar_nodes(
     embeddings: str | Path,
     node: str,
