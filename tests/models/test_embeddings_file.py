@@ -238,6 +238,7 @@ FORMS: dict[str, tuple[str, Callable[[pl.DataFrame], pl.DataFrame]]] = {
     "list": (".csv", text("[{}, {}]")),
     "array": (".csv", text("[{}  {}]")),
     "array over two lines": (".csv", text("[ {}\n  {}]")),
+    "list of numpy's numbers": (".csv", text("[np.float32({}), np.float32({})]")),
     "semicolons": (".csv", text("{};{}")),
     "column of row numbers": (
         ".csv",

@@ -107,8 +107,8 @@ def part_of(
     """
     ends = np.sort(np.stack([facts.src, facts.dst]), axis=0)
     distinct, fact = np.unique(ends, axis=1, return_inverse=True)
-    is_validation = np.random.default_rng(seed).random(distinct.shape[1]) < validation_share
-    chosen = is_validation[fact.ravel()] == validation
+    drawn = np.random.default_rng(seed).random(int(distinct.shape[1]))
+    chosen = (drawn[fact.ravel()] < validation_share) == validation
     return HeldOutFacts(facts.edge_type[chosen], facts.src[chosen], facts.dst[chosen])
 
 

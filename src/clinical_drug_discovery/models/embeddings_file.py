@@ -284,7 +284,11 @@ def _parsed(text: pl.Series) -> pl.Series:
     try:  # the form that `write_embeddings` writes; 3 times as fast as the other forms
         return text.str.strip_chars("[]").str.split(",").list.eval(number)
     except pl.exceptions.PolarsError:
-        words = text.str.replace_all(r"[\[\],;\s]+", " ").str.strip_chars().str.split(" ")
+        words = (
+            text.str.replace_all(r"(np\.float\d+\(|[\[\](),;\s])+", " ")
+            .str.strip_chars()
+            .str.split(" ")
+        )
         return words.list.eval(pl.element().cast(pl.Float32, strict=False))
 
 
