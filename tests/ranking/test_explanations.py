@@ -145,8 +145,10 @@ def test_words_of_other_graphs_give_the_same_sentences(tmp_path: Path) -> None:
         }
     ]
     mechanism, similar = found["evidence"]
-    assert mechanism["text"].endswith("Gene 0, which is linked to Disease 0")
-    assert similar["text"].endswith("Compound 1, which treats Disease 0")
+    assert mechanism["text"] == "Compound 0 binds Gene 0, which is linked to Disease 0"
+    assert similar["text"] == (
+        "Compound 0 binds Gene 0, as does Compound 1, which treats Disease 0"
+    )
     assert mechanism["through_target"]
     assert similar["through_target"]
 

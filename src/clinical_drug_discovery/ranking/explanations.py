@@ -175,6 +175,7 @@ class Explainer:
             **dict.fromkeys(words.contraindicates, "contraindication"),
             words.indication: "indication",
             words.disease_gene_relation: "disease_protein",
+            **_SAME_PHRASES,
         }
         relation = kind.relation
         if relation not in _PHRASES:
@@ -331,6 +332,17 @@ _PHRASES: dict[str, dict[str, str]] = {
     "anatomy_anatomy": {"": "is related to"},
     "exposure_disease": {"": "is linked to"},
     "exposure_protein": {"": "is linked to"},
+}
+
+#: Relations of Hetionet and DRKG that have the phrases of a relation of PrimeKG.
+_SAME_PHRASES = {
+    "binds": "drug_protein",
+    "CbG": "drug_protein",
+    "Hetionet::CbG::Compound:Gene": "drug_protein",
+    "DRUGBANK::target::Compound:Gene": "drug_protein",
+    "palliates": "palliation",
+    "CpD": "palliation",
+    "Hetionet::CpD::Compound:Disease": "palliation",
 }
 
 
