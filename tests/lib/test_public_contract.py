@@ -351,7 +351,7 @@ def test_the_loss_is_what_the_weight_says(edges: Path, tmp_path: Path, weight: f
 def test_without_similar_diseases_it_says_so_and_trains_on_links(
     edges: Path,
     tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
     options: dict[str, Any],
     reason: str,
 ) -> None:
@@ -359,7 +359,7 @@ def test_without_similar_diseases_it_says_so_and_trains_on_links(
     (text,) = stats["warnings"]
     assert reason in text
     assert "trained on links alone" in text
-    assert f"warning: {text}" in " ".join(capfd.readouterr().err.split())
+    assert text in caplog.messages
     assert (stats["similarity"] is None) == ("edge_sample_size" not in options)
     history = pl.read_csv(Path(stats["model_dir"]) / "history.csv")
     assert history["loss"].equals(history["link_loss"], check_names=False)
@@ -367,9 +367,7 @@ def test_without_similar_diseases_it_says_so_and_trains_on_links(
 
 
 @pytest.mark.parametrize("num_diseases", [1, 2, 9, 11])
-def test_odd_graphs_go_through(
-    generate: Generate, tmp_path: Path, num_diseases: int, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_odd_graphs_go_through(generate: Generate, tmp_path: Path, num_diseases: int) -> None:
     """Few diseases that are all alike, one drug, a type that its filter leaves without an edge."""
     gene, drug = node("gene/protein", 0), node("drug", 0)
     facts: list[Fact] = [(node("disease", i), "disease_protein", gene) for i in range(num_diseases)]
@@ -394,17 +392,16 @@ def test_a_collapse_is_warned_of(
     generate: Generate,
     edges: Path,
     tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     same = torch.ones(read_graph(edges).num_nodes, 12)
     monkeypatch.setattr(inference, "embed_all", lambda *args, **options: same)
     stats = generate(edges, tmp_path / "e.npy", **SMALL)
-    said = " ".join(capfd.readouterr().err.split())
     assert len(stats["warnings"]) == 3
     for text in stats["warnings"]:
         assert "have collapsed (mean_cosine 1.00" in text
-        assert f"warning: {text}" in said
+        assert text in caplog.messages
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the device is there")
