@@ -7,10 +7,8 @@ only for distinct nodes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Event
 
 import numpy as np
 import numpy.typing as npt
@@ -21,11 +19,11 @@ from .build import build_graph, distinct_facts, node_bits
 from .formats.head import Head, read_head
 from .formats.plain_file import lacks_final_newline, plain_file
 from .formats.registry import open_tables
-from .formats.table import FIELDS, NodeRules, Table
+from .formats.table import FIELDS, NodeRules
 from .knowledge_graph import IntArray, KnowledgeGraph, ReadReport
 from .node_lookup import did_you_mean
-from .read_errors import explain_unreadable, find_fault
-from .reading.quotes import has_odd_quotes
+from .read_errors import explain_unreadable
+from .reading.quotes import QuoteCheck
 from .reading.records import (
     Findings,
     check_numbers,
@@ -114,47 +112,32 @@ def _read_rows(source: Source, settings: ReadSettings) -> tuple[Rows, Findings]:
             place = Path(directory) / str(number)
             place.mkdir()
             plain[path] = plain_file(path, place)
-        current, separator = source.edges[0], ","
+        current, heads = source.edges[0], dict[Path, Head]()
         try:
-            heads: dict[Path, Head] = {}
             for current in source.files:
                 heads[current] = read_head(current, plain[current])
                 if not heads[current].columns:
                     raise InputError(f"{current} is empty")
-            nodes = None if source.nodes is None else heads[source.nodes]
-            rules = NodeRules(settings.on_conflict, settings.on_missing)
-            for table in open_tables([heads[path] for path in source.edges], nodes, rules):
-                current, separator = table.path, table.separator or ","
-                before = reader.num_rows
-                findings.warnings += table.warnings
-                _read_table(reader, table, plain[current])
-                if lacks_final_newline(plain[current]):
-                    findings.warnings.append(
-                        f"{current}: the last row (number {reader.num_rows - before:,}) does not "
-                        "end with a line break; if the file was cut short, its last value is "
-                        "incomplete"
-                    )
+            with QuoteCheck() as quotes:
+                nodes = None if source.nodes is None else heads[source.nodes]
+                rules = NodeRules(settings.on_conflict, settings.on_missing)
+                for table in open_tables([heads[path] for path in source.edges], nodes, rules):
+                    current = table.path
+                    quotes.start(heads.values())
+                    reader.read(table)
+                    findings.warnings += table.warnings
+                quotes.finish()
         except (pl.exceptions.PolarsError, OSError, EOFError) as error:
-            text = explain_unreadable(current, plain[current], separator, reader.num_rows, error)
+            faulty = heads.values() if current in heads else [Head(current, plain[current], False)]
+            text = explain_unreadable(current, list(faulty), reader.num_rows, error)
             raise InputError(text) from error
+        for path in source.files:
+            if lacks_final_newline(plain[path]) and not heads[path].is_json:
+                findings.warnings.append(
+                    f"{path}: the last row does not end with a line break; if the file was cut "
+                    "short, its last value is incomplete"
+                )
     return reader.finish(), findings
-
-
-def _read_table(reader: RowReader, table: Table, plain: Path) -> None:
-    """Read one table, and check the quotes of a text file at the same time."""
-    stop = Event()
-    with ThreadPoolExecutor(1) as pool:
-        odd = table.separator and pool.submit(has_odd_quotes, plain, table.separator, stop)
-        try:
-            reader.read(table)
-            if (
-                odd
-                and odd.result()
-                and (fault := find_fault(plain, table.separator or ",", strict=False))
-            ):
-                raise InputError(f"{table.path}{fault}")
-        finally:
-            stop.set()
 
 
 def _sorted_nodes(rows: Rows, merged: IntArray) -> tuple[pl.DataFrame, IntArray]:

@@ -8,22 +8,24 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import polars as pl
 
+from .formats.head import Head
+
 _REPLACED = "\N{REPLACEMENT CHARACTER}"
 
 
-def explain_unreadable(
-    path: Path, plain: Path, separator: str, num_rows: int, error: Exception
-) -> str:
-    """Return one line that explains why `error` stopped the reading of `path` after `num_rows`.
+def explain_unreadable(path: Path, heads: Sequence[Head], num_rows: int, error: Exception) -> str:
+    """Return one line that explains why `error` stopped the reading after `num_rows` rows.
 
-    The line states the file, the rule and, if the row can be found, the row. `plain` is the file
-    that was read, and `separator` stands between its fields.
+    The line states the file, the rule and, if the row can be found, the row. Any of the files of
+    `heads` may be at fault; `path` is the file that was read, or whose nodes were read.
     """
+    heads = sorted(heads, key=lambda head: head.path != path)
+    plain = heads[0].plain
     if plain.stat().st_size == 0:
         return f"{path} is empty"
     reason = str(error).strip().split("\n")[0] or type(error).__name__
@@ -36,7 +38,10 @@ def explain_unreadable(
     if isinstance(error, OSError):
         where = f"somewhere after row {num_rows}"
         return f"{path} is truncated or damaged {where}: {reason}; download it again"
-    return f"{path}{find_fault(plain, separator) or f' is not a readable CSV file: {reason}'}"
+    for head in heads:
+        if not head.is_parquet and (fault := find_fault(head.plain, head.separator)):
+            return f"{head.path}{fault}"
+    return f"{path} is not a readable CSV file: {reason}"
 
 
 def _is_parquet(plain: Path) -> bool:
@@ -75,7 +80,10 @@ def find_fault(path: Path, separator: str, *, strict: bool = True) -> str | None
             if fault:
                 return f", row {row}: {fault}: {latest[:80]!r}"
     except csv.Error as error:
-        return f", row {row + 1}: {error} (is a quote left open?)"
+        hint = "is a quote left open?"
+        if '\\"' in latest:
+            hint = "a quote must be escaped by another quote, not by a backslash"
+        return f", row {row + 1}: {error} ({hint}): {latest[:80]!r}"
     except (pl.exceptions.PolarsError, OSError):
         return None  # the lines cannot be read either
     return None

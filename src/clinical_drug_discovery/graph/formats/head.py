@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -26,17 +26,25 @@ class Head:
         plain: the file to read: the same file, or its decompressed and decoded copy.
         is_parquet: True for Parquet. `lines` is then empty.
         lines: the first 20 lines, without line ends; a file may have fewer lines.
+        quoted: the separators with which `scan` has read quoted fields; the engine then checks the
+            quotes of the file.
     """
 
     path: Path
     plain: Path
     is_parquet: bool
-    lines: tuple[str, ...]
+    lines: tuple[str, ...] = ()
+    quoted: set[str] = field(default_factory=set, compare=False)
 
     @cached_property
     def separator(self) -> str:
         """The separator that divides the first line into most fields; "," if several do."""
         return max(_SEPARATORS, key=lambda mark: len(self.rows(mark)[0]) if self.lines else 0)
+
+    @property
+    def is_json(self) -> bool:
+        """True if the first line starts with a brace, as JSON does."""
+        return bool(self.lines) and self.lines[0].lstrip()[:1] == "{"
 
     @property
     def separator_note(self) -> str:
@@ -66,9 +74,12 @@ class Head:
         """
         if self.is_parquet:
             return pl.scan_parquet(self.plain, glob=False)
+        mark = self.separator if separator is None else separator
+        if quoted:
+            self.quoted.add(mark)
         return pl.scan_csv(
             self.plain,
-            separator=self.separator if separator is None else separator,
+            separator=mark,
             has_header=has_header,
             quote_char='"' if quoted else None,
             infer_schema=False,

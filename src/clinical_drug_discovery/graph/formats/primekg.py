@@ -56,7 +56,6 @@ class PrimeKG:
             first_row=1 if edges.is_parquet else HEADER_ROWS + 1,
             header={} if edges.is_parquet else {name: name for name in given},
             filled=filled,
-            separator=None if edges.is_parquet else edges.separator,
         )
 
 

@@ -42,8 +42,6 @@ class Table:
     #: fields ("name", "source") that the format fills in, because the file lacks them. They may be
     #: empty text. If "source" is among them, nodes of two types may have the same id.
     filled: tuple[str, ...] = ()
-    #: separator of a text file whose fields may be quoted; the engine then checks the quotes
-    separator: str | None = None
     hint: str = ""  #: why a field may be missing, such as "the node is not in nodes.csv"
     #: the nodes, if the format keeps them apart from the edges: the columns key, id, type, name,
     #: source and perhaps index. The frame then has the columns relation, x_key and y_key instead of

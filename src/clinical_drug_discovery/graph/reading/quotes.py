@@ -8,17 +8,55 @@ takes about 0.3 s of CPU time per GB; it keeps 1 MiB in memory.
 from __future__ import annotations
 
 import gzip
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
 
 import numpy as np
 
-from ..formats.head import GZIP_MAGIC, ZSTD_MAGIC
-from ..read_errors import text_lines
+from ...system.errors import InputError
+from ..formats.head import GZIP_MAGIC, ZSTD_MAGIC, Head
+from ..read_errors import find_fault, text_lines
 
 _BLOCK = 2**20
 _QUOTE, _NEWLINE = ord('"'), ord("\n")
+
+
+class QuoteCheck:
+    """Checks the quotes of files in a second thread, which ends with the `with` block."""
+
+    def __init__(self) -> None:
+        self._stop = Event()
+        self._pool = ThreadPoolExecutor(1)
+        self._started: dict[tuple[Path, str], Future[bool]] = {}
+        self._plain: dict[Path, Path] = {}
+
+    def __enter__(self) -> QuoteCheck:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._pool.shutdown(cancel_futures=True)
+
+    def start(self, heads: Iterable[Head]) -> None:
+        """Start to check each file that is read with quoted fields, once."""
+        for head in heads:
+            for mark in head.quoted:
+                if (head.path, mark) not in self._started:
+                    task = self._pool.submit(has_odd_quotes, head.plain, mark, self._stop)
+                    self._started[head.path, mark] = task
+                    self._plain[head.path] = head.plain
+
+    def finish(self) -> None:
+        """Wait for the checks.
+
+        Raises:
+            InputError: the quotes of a file are malformed; the message states the first such row.
+        """
+        for (path, mark), odd in self._started.items():
+            if odd.result() and (fault := find_fault(self._plain[path], mark, strict=False)):
+                raise InputError(f"{path}{fault}")
 
 
 def has_odd_quotes(plain: Path, separator: str, stop: Event) -> bool:

@@ -1,0 +1,225 @@
+"""A damaged file never loses rows, or merges or splits nodes, without a word.
+
+Each file of a small graph is damaged in thousands of ways. The program must refuse the damaged
+file, warn, or read a graph that differs from the original only by the lines that differ.
+"""
+
+from __future__ import annotations
+
+import gzip
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from graphs import Fact, random_facts
+
+from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
+from clinical_drug_discovery.graph.read import read_graph
+from clinical_drug_discovery.graph.source import Source
+from clinical_drug_discovery.system.errors import InputError
+
+sys.path.insert(0, str(Path(__file__).parent / "formats"))
+from layouts import FACTS, LAYOUTS  # noqa: E402
+
+Rng = np.random.Generator
+Damage = Callable[[bytes, Rng], bytes]
+_SEPARATORS = (b",", b";", b"\t", b"|")
+
+
+def _lines(text: bytes) -> list[bytes]:
+    return text.splitlines(keepends=True)
+
+
+def _of_lines(change: Callable[[list[bytes], int, Rng], None]) -> Damage:
+    def damage(text: bytes, rng: Rng) -> bytes:
+        lines = _lines(text)
+        change(lines, int(rng.integers(len(lines))), rng)
+        return b"".join(lines)
+
+    return damage
+
+
+def flip(text: bytes, rng: Rng) -> bytes:
+    changed = bytearray(text)
+    changed[rng.integers(len(text))] ^= 1 << int(rng.integers(8))
+    return bytes(changed)
+
+
+def insert(text: bytes, rng: Rng) -> bytes:
+    at = int(rng.integers(len(text) + 1))
+    odd = [b'"', b'\\"', b"\n", b"\r", b"\0", b",", b"\t", b";", b" ", b"\xff", b"\xef\xbb\xbf"]
+    return text[:at] + odd[rng.integers(len(odd))] + text[at:]
+
+
+def cut(text: bytes, rng: Rng) -> bytes:
+    return text[: rng.integers(len(text))]
+
+
+def cut_out(text: bytes, rng: Rng) -> bytes:
+    start, end = sorted(rng.integers(len(text) + 1, size=2).tolist())
+    return text[:start] + text[end:]
+
+
+def _remove(lines: list[bytes], at: int, rng: Rng) -> None:
+    del lines[at]
+
+
+def _double(lines: list[bytes], at: int, rng: Rng) -> None:
+    lines.insert(int(rng.integers(len(lines) + 1)), lines[at])
+
+
+def _swap(lines: list[bytes], at: int, rng: Rng) -> None:
+    other = int(rng.integers(len(lines)))
+    lines[at], lines[other] = lines[other], lines[at]
+
+
+def _shorten(lines: list[bytes], at: int, rng: Rng) -> None:
+    lines[at] = lines[at][: rng.integers(len(lines[at]))] + b"\n"
+
+
+def _join(lines: list[bytes], at: int, rng: Rng) -> None:
+    lines[at] = lines[at].rstrip(b"\r\n")
+
+
+def _blank_field(lines: list[bytes], at: int, rng: Rng) -> None:
+    mark = max(_SEPARATORS, key=lines[at].count)
+    fields = lines[at].rstrip(b"\r\n").split(mark)
+    fields[rng.integers(len(fields))] = [b"", b" ", b'""', b"NA"][rng.integers(4)]
+    lines[at] = mark.join(fields) + b"\n"
+
+
+def _swap_fields(lines: list[bytes], at: int, rng: Rng) -> None:
+    mark = max(_SEPARATORS, key=lines[at].count)
+    fields = lines[at].rstrip(b"\r\n").split(mark)
+    i, j = rng.integers(len(fields), size=2).tolist()
+    fields[i], fields[j] = fields[j], fields[i]
+    lines[at] = mark.join(fields) + b"\n"
+
+
+def _other_mark(lines: list[bytes], at: int, rng: Rng) -> None:
+    mark = max(_SEPARATORS, key=lines[at].count)
+    lines[at] = lines[at].replace(mark, _SEPARATORS[rng.integers(len(_SEPARATORS))])
+
+
+def _quote_two(lines: list[bytes], at: int, rng: Rng) -> None:
+    """Insert a quote into a field of two lines, as where both are left open."""
+    for number in (at, int(rng.integers(len(lines)))):
+        place = int(rng.integers(len(lines[number]) + 1))
+        mark = lines[number].find(max(_SEPARATORS, key=lines[number].count), place) + 1
+        lines[number] = lines[number][:mark] + b'"' + lines[number][mark:]
+
+
+def append_again(text: bytes, rng: Rng) -> bytes:
+    """Join the file with itself or a part of itself, as `cat` does."""
+    lines = _lines(text)
+    return text + b"".join(lines[: rng.integers(1, len(lines) + 1)])
+
+
+DAMAGES: tuple[Damage, ...] = (
+    flip, insert, cut, cut_out, append_again,
+    *map(_of_lines, (
+        _remove, _double, _swap, _shorten, _join, _blank_field, _swap_fields, _other_mark,
+        _quote_two,
+    )),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Content:
+    """What matters of a graph: its nodes and directed edges as text, and the numbers of rows."""
+
+    nodes: frozenset[tuple[str, ...]]
+    edges: frozenset[tuple[tuple[str, ...], str, tuple[str, ...]]]
+    graph: KnowledgeGraph
+
+
+def content(paths: tuple[Path, Path | None]) -> Content:
+    graph = read_graph(Source.of(*paths))
+    rows = graph.nodes.select("node_source", "node_type", "node_id", "node_name").rows()
+    names = [graph.edge_types[kind].relation for kind in graph.edge_type.tolist()]
+    edges = zip(graph.src.tolist(), names, graph.dst.tolist(), strict=True)
+    return Content(
+        frozenset(rows), frozenset((rows[x][:3], r, rows[y][:3]) for x, r, y in edges), graph
+    )
+
+
+def unexplained(before: Content, after: Content, old: bytes, new: bytes, is_edges: bool) -> str:
+    """Return why a difference between two graphs is more than the lines that differ; or ""."""
+    was, now = (Counter(line.strip() for line in text.split(b"\n")) for text in (old, new))
+    gone, come = was - now, now - was
+    del gone[b""], come[b""]
+    num_gone, num_come = sum(gone.values()), sum(come.values())
+    lost, won = before.edges - after.edges, after.edges - before.edges
+    if is_edges:
+        change = after.graph.report.num_rows - before.graph.report.num_rows
+        if change != num_come - num_gone:
+            return f"{num_gone} lines gone, {num_come} come, but {change:+} rows"
+        if len(lost) > 2 * num_gone or len(won) > 2 * num_come:
+            return f"{len(lost)} edges lost by {num_gone} lines, {len(won)} won by {num_come}"
+        nodes = len(before.nodes - after.nodes), len(after.nodes - before.nodes)
+        if nodes[0] > 2 * num_gone or nodes[1] > 2 * num_come:
+            return f"{nodes[0]} nodes lost by {num_gone} lines, {nodes[1]} won by {num_come}"
+    else:
+        if after.graph.report.num_rows != before.graph.report.num_rows:
+            return "another number of rows, but the edges are the same"
+        nodes = len(before.nodes - after.nodes), len(after.nodes - before.nodes)
+        if nodes[0] > num_gone or nodes[1] > num_come:
+            return f"{nodes[0]} nodes lost by {num_gone} lines, {nodes[1]} won by {num_come}"
+        touched = before.nodes - after.nodes
+        keys = {node[:3] for node in touched}
+        if any(x not in keys and y not in keys for x, _, y in lost):
+            return "edges between unchanged nodes were lost"
+    return ""
+
+
+def outcomes(
+    folder: Path, paths: tuple[Path, Path | None], damages: Sequence[tuple[Damage, int]]
+) -> Counter[str]:
+    """Damage each file of a graph in every way; return the number of times of each outcome."""
+    before, counts = content(paths), Counter[str]()
+    for path in [one for one in paths if one is not None]:
+        raw = path.read_bytes()
+        packed = raw.startswith(b"\x1f\x8b")
+        old = gzip.decompress(raw) if packed else raw
+        for number, (damage, seed) in enumerate(damages):
+            new = damage(old, np.random.default_rng(seed))
+            path.write_bytes(gzip.compress(new, 1) if packed else new)
+            where = f"{path.name}, damage {number} (seed {seed})"
+            try:
+                after = content(paths)
+            except InputError as error:
+                assert "\n" not in str(error), where
+                counts["refused"] += 1
+                continue
+            if after.graph.report.warnings != before.graph.report.warnings:
+                counts["warned"] += 1
+                continue
+            text = unexplained(before, after, old, new, path == paths[0])
+            same = (before.nodes, before.edges) == (after.nodes, after.edges)
+            counts["same" if same else "explained"] += 1
+            (folder / "damaged").write_bytes(new)
+            assert not text, f"{where}: {text}; see {folder / 'damaged'}"
+        path.write_bytes(raw)
+    return counts
+
+
+TEXTS = [name for name in LAYOUTS if name not in ("OptimusKG", "Hetionet JSON")]
+
+
+def _damages(number: int) -> list[tuple[Damage, int]]:
+    return [(DAMAGES[i % len(DAMAGES)], i) for i in range(number)]
+
+
+@pytest.mark.parametrize("name", TEXTS)
+@pytest.mark.parametrize(
+    "number", [len(DAMAGES) * 2, pytest.param(2_000, marks=pytest.mark.slow)], ids=str
+)
+def test_no_damage_to_a_text_file_is_silent(tmp_path: Path, name: str, number: int) -> None:
+    counts = outcomes(tmp_path, LAYOUTS[name](tmp_path, FACTS), _damages(number))
+    assert counts["refused"] > 0
+    assert counts["same"] + counts["explained"] + counts["warned"] > 0
