@@ -7,27 +7,24 @@ file, warn, or read a graph that differs from the original only by the lines tha
 from __future__ import annotations
 
 import gzip
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pytest
-from graphs import Fact, random_facts
+from layouts import FACTS, LAYOUTS
 
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.graph.read import read_graph
 from clinical_drug_discovery.graph.source import Source
 from clinical_drug_discovery.system.errors import InputError
 
-sys.path.insert(0, str(Path(__file__).parent / "formats"))
-from layouts import FACTS, LAYOUTS  # noqa: E402
-
 Rng = np.random.Generator
 Damage = Callable[[bytes, Rng], bytes]
+Key = tuple[str, ...]  #: source, type and id of a node
+Edge = tuple[Key, str, Key]
 _SEPARATORS = (b",", b";", b"\t", b"|")
 
 
@@ -134,7 +131,7 @@ class Content:
     """What matters of a graph: its nodes and directed edges as text, and the numbers of rows."""
 
     nodes: frozenset[tuple[str, ...]]
-    edges: frozenset[tuple[tuple[str, ...], str, tuple[str, ...]]]
+    edges: frozenset[Edge]
     graph: KnowledgeGraph
 
 
@@ -148,17 +145,31 @@ def content(paths: tuple[Path, Path | None]) -> Content:
     )
 
 
+def _touches(edge: Edge, nodes: set[Key]) -> bool:
+    return edge[0] in nodes or edge[2] in nodes
+
+
 def unexplained(before: Content, after: Content, old: bytes, new: bytes, is_edges: bool) -> str:
     """Return why a difference between two graphs is more than the lines that differ; or ""."""
     was, now = (Counter(line.strip() for line in text.split(b"\n")) for text in (old, new))
     gone, come = was - now, now - was
     del gone[b""], come[b""]
     num_gone, num_come = sum(gone.values()), sum(come.values())
-    lost, won = before.edges - after.edges, after.edges - before.edges
+    headers = [text.split(b"\n")[0].strip() for text in (old, new)]
+    if headers[0] != headers[1] and sorted(headers[0]) == sorted(headers[1]):
+        return ""  # the header names the columns in another order, so every row means another fact
+    changed = {node[:3] for node in before.nodes ^ after.nodes}
+    lost, won = set(before.edges - after.edges), set(after.edges - before.edges)
     if is_edges:
         change = after.graph.report.num_rows - before.graph.report.num_rows
-        if change != num_come - num_gone:
+        # In a file with rows of nodes, as APOC's, rows of edges start with empty fields.
+        mixed = b"_id" in old[:4]
+        expected = sum(n for line, n in come.items() if not mixed or line[:1] == b",")
+        expected -= sum(n for line, n in gone.items() if not mixed or line[:1] == b",")
+        if change != expected:
             return f"{num_gone} lines gone, {num_come} come, but {change:+} rows"
+        if mixed:  # the edges of a node that another line renames
+            lost, won = ({e for e in some if not _touches(e, changed)} for some in (lost, won))
         if len(lost) > 2 * num_gone or len(won) > 2 * num_come:
             return f"{len(lost)} edges lost by {num_gone} lines, {len(won)} won by {num_come}"
         nodes = len(before.nodes - after.nodes), len(after.nodes - before.nodes)
@@ -170,9 +181,7 @@ def unexplained(before: Content, after: Content, old: bytes, new: bytes, is_edge
         nodes = len(before.nodes - after.nodes), len(after.nodes - before.nodes)
         if nodes[0] > num_gone or nodes[1] > num_come:
             return f"{nodes[0]} nodes lost by {num_gone} lines, {nodes[1]} won by {num_come}"
-        touched = before.nodes - after.nodes
-        keys = {node[:3] for node in touched}
-        if any(x not in keys and y not in keys for x, _, y in lost):
+        if not all(_touches(edge, changed) for edge in lost | won):
             return "edges between unchanged nodes were lost"
     return ""
 
@@ -192,8 +201,7 @@ def outcomes(
             where = f"{path.name}, damage {number} (seed {seed})"
             try:
                 after = content(paths)
-            except InputError as error:
-                assert "\n" not in str(error), where
+            except InputError:
                 counts["refused"] += 1
                 continue
             if after.graph.report.warnings != before.graph.report.warnings:

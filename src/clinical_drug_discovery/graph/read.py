@@ -28,7 +28,6 @@ from .reading.records import (
     Findings,
     check_numbers,
     merge_records,
-    remove_blank_rows,
     remove_incomplete_rows,
     remove_repeated_headers,
 )
@@ -61,7 +60,6 @@ def read_graph(source: EdgesPath | Source, settings: ReadSettings | None = None)
     settings = ReadSettings() if settings is None else settings
     settings.check()
     rows, findings = _read_rows(source, settings)
-    remove_blank_rows(rows)
     num_rows = rows.num_rows
     remove_repeated_headers(rows, findings)
     remove_incomplete_rows(rows, settings.on_missing, findings)

@@ -80,13 +80,16 @@ def find_fault(path: Path, separator: str, *, strict: bool = True) -> str | None
             if fault:
                 return f", row {row}: {fault}: {latest[:80]!r}"
     except csv.Error as error:
-        hint = "is a quote left open?"
-        if '\\"' in latest:
-            hint = "a quote must be escaped by another quote, not by a backslash"
-        return f", row {row + 1}: {error} ({hint}): {latest[:80]!r}"
+        return f", row {row + 1}: {error} ({_hint(latest)}): {latest[:80]!r}"
     except (pl.exceptions.PolarsError, OSError):
         return None  # the lines cannot be read either
     return None
+
+
+def _hint(line: str) -> str:
+    if '\\"' in line:
+        return "a quote must be escaped by another quote, not by a backslash"
+    return "is a quote left open?"
 
 
 def text_lines(path: Path) -> Iterator[str]:

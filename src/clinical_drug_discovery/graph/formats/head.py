@@ -63,6 +63,15 @@ class Head:
             return tuple(pl.scan_parquet(self.plain, glob=False).collect_schema().names())
         return tuple(self.rows()[0]) if self.lines else ()
 
+    @property
+    def is_blank(self) -> pl.Expr:
+        """True for a blank line; to be selected from `scan`.
+
+        The expression uses all columns, so polars parses them all. Only then does polars check the
+        number of fields in each row; an unquoted comma is then an error and does not shift fields.
+        """
+        return pl.lit(False) if self.is_parquet else pl.all_horizontal(pl.all().is_null())
+
     def scan(
         self, *, has_header: bool = True, separator: str | None = None, quoted: bool = True
     ) -> pl.LazyFrame:

@@ -14,7 +14,7 @@ import polars as pl
 from ...system.errors import InputError
 from .head import GZIP_MAGIC, ZSTD_MAGIC, Head
 from .node_table import ROW, distinct_nodes, joined_table, read_nodes, require
-from .table import KEY, NodeRules, Table
+from .table import KEY, SKIP, NodeRules, Table
 
 _ENDS = ("source", "metaedge", "target")
 _BLOCK = 2**20
@@ -73,7 +73,7 @@ class HetionetJSON:
         yield Table(
             path=edges.path,
             format=self.name,
-            frame=found.edges().lazy(),
+            frame=found.edges().lazy().with_columns(pl.lit(False).alias(SKIP)),
             first_row=1,
             filled=("name", "source"),
             hint=hint,

@@ -72,9 +72,10 @@ class Neo4jAPOC:
         fields["type"] = most_specific(found, "_labels", ":")
         table = read_nodes(edges, rules, fields, found)
         hint = f"the node does not have a row in {edges.path.name}"
-        # Rows of nodes become rows of nulls, so that the numbers of the other rows stay right.
+        ends = ("_start", "_type", "_end")
+        is_node = pl.col("_id").is_not_null() & pl.all_horizontal(pl.col(ends).is_null())
         yield from joined_table(
-            self.name, edges, replace(table, hint=hint), ("_start", "_type", "_end"), frame
+            self.name, edges, replace(table, hint=hint), ends, frame, skip=edges.is_blank | is_node
         )
 
 

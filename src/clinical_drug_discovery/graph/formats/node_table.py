@@ -13,7 +13,7 @@ import polars as pl
 
 from ...system.errors import InputError
 from .head import Head
-from .table import HEADER_ROWS, KEY, NodeRules, Table
+from .table import HEADER_ROWS, KEY, SKIP, NodeRules, Table
 
 ROW = "row"  # the column with the number of a node's row in its file
 _SHOWN = 10
@@ -58,7 +58,9 @@ def read_nodes(
         PolarsError, OSError: the file cannot be parsed.
     """
     if ROW not in frame.collect_schema().names():
+        frame = frame.with_columns(head.is_blank.alias(SKIP))
         frame = frame.with_row_index(ROW, offset=1 if head.is_parquet else HEADER_ROWS + 1)
+        frame = frame.filter(~pl.col(SKIP)).drop(SKIP)
     fields = [value.cast(pl.String).alias(f"#{name}") for name, value in columns.items()]
     named = [ROW, *(pl.col(f"#{name}").alias(name) for name in columns)]
     kept: list[pl.DataFrame] = []
@@ -69,7 +71,6 @@ def read_nodes(
     if not sum(map(len, kept)):
         raise InputError(f"{head.path} has a header but no rows")
     table = pl.concat(kept, rechunk=True).sort(ROW)
-    table = table.filter(pl.any_horizontal(pl.exclude(ROW).is_not_null()))  # blank lines
     return distinct_nodes(head, rules, table)
 
 
@@ -92,6 +93,8 @@ def distinct_nodes(head: Head, rules: NodeRules, table: pl.DataFrame) -> Nodes:
         warnings.append(f"{what} left out: {_rows(rows)}")
         table = table.filter(~empty)
     nameless = pl.col("name").fill_null("") == ""
+    if len(table) and table.select(nameless.all()).item():
+        warnings.append(f"{head.path}: no node has a name; the ids stand for the names")
     table = table.with_columns(pl.when(nameless).then("id").otherwise("name").alias("name"))
     table = table.unique([name for name in table.columns if name != ROW], keep="first")
     table = table.sort(ROW)
@@ -162,6 +165,7 @@ def joined_table(
     frame: pl.LazyFrame,
     *,
     filled: tuple[str, ...] = ("name", "source"),
+    skip: pl.Expr | None = None,
 ) -> Iterator[Table]:
     """Yield the table of an edges file whose columns (x, relation, y) name nodes by their keys.
 
@@ -172,6 +176,7 @@ def joined_table(
         columns: columns of `frame`.
         frame: the rows of the edges file.
         filled: see `Table`.
+        skip: True for rows that are not edges; None for `Head.is_blank`.
     """
     x, relation, y = columns
     yield Table(
@@ -181,14 +186,19 @@ def joined_table(
             edges,
             frame,
             [
-                pl.col(name).cast(pl.String).alias(alias)
-                for name, alias in zip(columns, (f"x_{KEY}", "relation", f"y_{KEY}"), strict=True)
+                (edges.is_blank if skip is None else skip).alias(SKIP),
+                *(
+                    pl.col(name).cast(pl.String).alias(alias)
+                    for name, alias in zip(
+                        columns, (f"x_{KEY}", "relation", f"y_{KEY}"), strict=True
+                    )
+                ),
             ],
         ),
         first_row=1 if edges.is_parquet else HEADER_ROWS + 1,
         header={} if edges.is_parquet else {"x_id": x, "relation": relation, "y_id": y},
+        header_words=edges.columns,
         filled=filled,
-        separator=None if edges.is_parquet else edges.separator,
         hint=nodes.hint,
         nodes=nodes.frame,
         warnings=nodes.warnings,

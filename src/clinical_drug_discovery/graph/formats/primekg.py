@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import polars as pl
 
 from ...system.errors import InputError
 from .head import Head
 from .node_table import joined_table, read_nodes, require
-from .table import COLUMNS, HEADER_ROWS, INDEX, NodeRules, Table
+from .table import COLUMNS, HEADER_ROWS, INDEX, SKIP, NodeRules, Table
 
 _OPTIONAL = ("name", "source")
 _REQUIRED = tuple(name for name in COLUMNS if not name.endswith(_OPTIONAL))
@@ -49,13 +50,24 @@ class PrimeKG:
             path=edges.path,
             format=self.name + edges.separator_note,
             frame=edges.scan().with_columns(
-                (pl.col(f"{side}_id") if field == "name" else pl.lit("")).alias(f"{side}_{field}")
-                for field in filled
-                for side in "xy"
+                edges.is_blank.alias(SKIP),
+                *(
+                    (pl.col(f"{side}_id") if field == "name" else pl.lit("")).alias(
+                        f"{side}_{field}"
+                    )
+                    for field in filled
+                    for side in "xy"
+                ),
             ),
             first_row=1 if edges.is_parquet else HEADER_ROWS + 1,
             header={} if edges.is_parquet else {name: name for name in given},
+            header_words=edges.columns,
             filled=filled,
+            warnings=tuple(
+                f"{edges.path}: there are no columns x_{field} and y_{field}; "
+                + ("the ids stand for the names" if field == "name" else "the sources are empty")
+                for field in filled
+            ),
         )
 
 
@@ -85,6 +97,9 @@ class PrimeKGTables:
         columns.setdefault("name", pl.lit(None))
         columns.setdefault("source", pl.lit(""))
         table = read_nodes(nodes, rules, columns, nodes.scan())
+        if "source" not in given:
+            text = f"{nodes.path}: there is no column node_source; the sources are empty"
+            table = replace(table, warnings=(*table.warnings, text))
         ends = ("x_index", "relation", "y_index")
         filled = ("name", *(field for field in ("source",) if field not in given))
         yield from joined_table(self.name, edges, table, ends, edges.scan(), filled=filled)

@@ -21,15 +21,16 @@ FIELDS = ("source", "type", "id", "name")
 COLUMNS = ("relation", *(f"{side}_{field}" for side in "xy" for field in FIELDS))
 INDEX = ("x_index", "y_index")
 KEY = "key"  #: the column by which edges name nodes that a format keeps apart
+SKIP = "#skip"  #: column of a table: True for rows that are not facts, such as blank lines
 HEADER_ROWS = 1  # the header of a text file is row 1, as in a text editor
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of facts in the columns `COLUMNS`.
+    """Rows of facts in the columns `COLUMNS` and `SKIP`.
 
-    The frame has one row for each row of the file, in the order of the file. A blank line is a row
-    of nulls, so that row numbers stay right. The engine casts all columns to text.
+    The frame has one row for each row of the file, in the order of the file, so that row numbers
+    are right. `SKIP` is usually `Head.is_blank`. The engine casts the other columns to text.
     """
 
     path: Path  #: the file that messages name
@@ -39,6 +40,8 @@ class Table:
     #: column of the table: its name in the header of the file; empty for a file without a header.
     #: The engine finds a header that is repeated in the middle by these names.
     header: Mapping[str, str] = field(default_factory=dict)
+    #: words of headers; a row that has only such words is a header in another order, and refused
+    header_words: tuple[str, ...] = ()
     #: fields ("name", "source") that the format fills in, because the file lacks them. They may be
     #: empty text. If "source" is among them, nodes of two types may have the same id.
     filled: tuple[str, ...] = ()

@@ -9,7 +9,7 @@ import polars as pl
 
 from .head import Head
 from .node_table import all_columns, prefix_of, require
-from .table import HEADER_ROWS, NodeRules, Table
+from .table import HEADER_ROWS, SKIP, NodeRules, Table
 
 ENTITY = "entity"  #: the type of a node whose id does not name a type
 _ENDS = (("head", "tail"), ("subject", "object"), ("source", "target"), ("h", "t"))
@@ -57,7 +57,7 @@ class Triples:
             require(edges, names)
         frame = edges.scan(has_header=bool(names))
         x, relation, y = names or frame.collect_schema().names()
-        fields = [pl.col(relation).cast(pl.String).alias("relation")]
+        fields = [edges.is_blank.alias(SKIP), pl.col(relation).cast(pl.String).alias("relation")]
         for side, column in (("x", x), ("y", y)):
             text = pl.col(column).cast(pl.String)
             kind = text.str.extract(_SPLIT, 1)
@@ -76,8 +76,8 @@ class Triples:
             frame=all_columns(edges, frame, fields),
             first_row=1 if edges.is_parquet or not names else HEADER_ROWS + 1,
             header=header if names and not edges.is_parquet else {},
+            header_words=(*_RELATIONS, *(word for ends in _ENDS for word in ends)),
             filled=("name", "source"),
-            separator=None if edges.is_parquet else edges.separator,
         )
 
 

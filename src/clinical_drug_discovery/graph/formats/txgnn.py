@@ -8,7 +8,7 @@ import polars as pl
 
 from .head import Head
 from .node_table import all_columns, require
-from .table import HEADER_ROWS, NodeRules, Table
+from .table import HEADER_ROWS, SKIP, NodeRules, Table
 
 _COLUMNS = ("relation", "x_type", "x_id", "y_type", "y_id")
 #: The source of each node type in PrimeKG, from which TxGNN makes its file.
@@ -38,13 +38,16 @@ class TxGNN:
     def tables(self, edges: Head, nodes: Head | None, rules: NodeRules) -> Iterator[Table]:
         """Return the table of the file; see `Format.tables`."""
         require(edges, _COLUMNS)
-        fields = [pl.col("relation").cast(pl.String).str.strip_prefix("rev_")]
+        fields = [
+            edges.is_blank.alias(SKIP),
+            pl.col("relation").cast(pl.String).str.strip_prefix("rev_"),
+        ]
         for side in "xy":
             kind = pl.col(f"{side}_type").cast(pl.String)
             number = pl.col(f"{side}_id").cast(pl.String).str.replace(r"^([0-9]+)\.0$", "$1")
             source = kind.replace_strict(_SOURCES, default="", return_dtype=pl.String)
             grouped = (kind == "disease") & number.str.contains("_", literal=True)
-            blank = number.is_null() & kind.is_null()  # a blank line stays a row of nulls
+            blank = number.is_null() & kind.is_null()
             fields += [
                 kind.alias(f"{side}_type"),
                 number.alias(f"{side}_id"),
@@ -59,6 +62,6 @@ class TxGNN:
             frame=all_columns(edges, edges.scan(), fields),
             first_row=1 if edges.is_parquet else HEADER_ROWS + 1,
             header={} if edges.is_parquet else {name: name for name in _COLUMNS},
+            header_words=edges.columns,
             filled=("name", "source"),
-            separator=None if edges.is_parquet else edges.separator,
         )

@@ -7,7 +7,7 @@ its message lists the first ten faults, so that one attempt shows all of them.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ from .rows import ROW, TABLE, Mask, Place, Rows
 IDENTITY = ("source", "type", "id")
 _MAX_LISTED = 10
 _BOM = "\ufeff"
+_ENDS = ("relation", "x_id", "y_id")
 _INDEX_RULE = r"^(0|[1-9][0-9]{0,17})$"
 
 
@@ -51,16 +52,13 @@ def files_of(tables: Sequence[Table]) -> str:
     return " and ".join(dict.fromkeys(str(table.path) for table in tables))
 
 
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
+
+
 def name_key(text: str) -> str:
     """Return the text without differences of Unicode form and of blanks."""
     return " ".join(unicodedata.normalize("NFKC", text).split())
-
-
-def remove_blank_rows(rows: Rows) -> None:
-    """Remove the rows of blank lines; they do not count as rows."""
-    empty = _mask(rows, pl.all_horizontal(pl.col("type", "id", "name").is_null()))
-    if empty.any():
-        rows.take_out(empty, empty, [None], every=True)
 
 
 def remove_repeated_headers(rows: Rows, findings: Findings) -> None:
@@ -69,45 +67,48 @@ def remove_repeated_headers(rows: Rows, findings: Findings) -> None:
     Raises:
         InputError: a row is a header with other columns, so that the rows below it are misread.
     """
-    findings.counts["num_repeated_headers"] = 0
-    for header in (table.header for table in rows.tables if table.header):
-        masks = [_mask(rows, _equals_header(header, side)) for side in "xy"]
-        names = [
-            name for name in rows.relation_codes() if name.strip(_BOM) == header.get("relation")
-        ]
-        if masks[0].any() and masks[1].any() and names:
-            count, places = rows.take_out(masks[0], masks[1], names, every=True)
-            findings.counts["num_repeated_headers"] += count
-            if count:
-                at = place_of(rows.tables, places[0].table, places[0].row)
-                many = (
-                    "1 row repeats the header and is"
-                    if count == 1
-                    else f"{count:,} rows repeat the header and are"
-                )
-                findings.warnings.append(f"{files_of(rows.tables)}: {many} left out (first: {at})")
-        _refuse_other_header(rows, list(header.values()))
-
-
-def _refuse_other_header(rows: Rows, words: list[str]) -> None:
-    """Check that no record has column names as its type and id."""
-    looks = [pl.col(one).str.strip_chars(_BOM).is_in(words) for one in ("type", "id")]
-    found = _mask(rows, pl.all_horizontal(looks)) & rows.used()
-    if found.any():
-        first = rows.nodes.filter(pl.Series(found)).select(TABLE, ROW).sort(TABLE, ROW).row(0)
-        raise InputError(
-            f"{rows.tables[first[0]].path}, row {first[1]}: a second header has other columns or "
-            "another order; every part of a file must have the same columns (name the parts one "
-            "by one: --edges A --edges B)"
+    count, places = 0, list[Place]()
+    for header in {tuple(table.header.items()): table.header for table in rows.tables}.values():
+        number, found = _take_out_headers(rows, {name: [word] for name, word in header.items()})
+        count, places = count + number, places + found
+    findings.counts["num_repeated_headers"] = count
+    if count:
+        at = place_of(rows.tables, places[0].table, places[0].row)
+        many = "1 row repeats" if count == 1 else f"{count:,} rows repeat"
+        findings.warnings.append(
+            f"{files_of(rows.tables)}: {many} the header and {_are(count)} left out (first: {at})"
         )
+    for words in {table.header_words for table in rows.tables}:
+        columns = next(table.header for table in rows.tables if table.header_words == words)
+        places = _take_out_headers(rows, dict.fromkeys(columns or _ENDS, words))[1]
+        if places:
+            raise InputError(
+                f"{rows.tables[places[0].table].path}, row {places[0].row}: this row is a header "
+                "with other columns, or in another order; every part of a file must have the same "
+                "columns (name the parts one by one: --edges A --edges B)"
+            )
 
 
-def _equals_header(header: Any, side: str) -> pl.Expr:
-    fields = [one for one in (*FIELDS, "index") if f"{side}_{one}" in header]
-    return pl.all_horizontal(
-        pl.lit(bool(fields)),
-        *(pl.col(one).str.strip_chars(_BOM) == header[f"{side}_{one}"] for one in fields),
-    )
+def _take_out_headers(rows: Rows, header: Mapping[str, Sequence[str]]) -> tuple[int, list[Place]]:
+    """Remove the rows of which each field is one of some words; see `Rows.take_out`.
+
+    Args:
+        rows: all rows.
+        header: the words of each column of a table; other columns may have any text.
+    """
+    relations = [r for r in rows.relation_codes() if r.strip(_BOM) in header.get("relation", ())]
+    masks = []
+    for side in "xy":
+        fields = {one: header.get(f"{side}_{one}") for one in (*FIELDS, "index")}
+        conditions = [
+            pl.col(one).str.strip_chars(_BOM).is_in(list(words))
+            for one, words in fields.items()
+            if words is not None and one in rows.nodes.columns
+        ]
+        masks.append(_mask(rows, pl.all_horizontal(pl.lit(bool(conditions)), *conditions)))
+    if not relations or not all(mask.any() for mask in masks):
+        return 0, []
+    return rows.take_out(masks[0], masks[1], relations, every=True)
 
 
 def _mask(rows: Rows, condition: pl.Expr) -> Mask:
@@ -153,7 +154,10 @@ def _lacking(rows: Rows) -> dict[str, Mask]:
         if name in rows.nodes.columns:
             empty = pl.col(name).is_null() | (pl.col(name).str.strip_chars() == "")
             filled = [n for n, table in enumerate(rows.tables) if name in table.filled]
-            masks[name] = _mask(rows, empty & ~pl.col(TABLE).is_in(filled) if filled else empty)
+            missing = pl.col(name).is_null() if filled else empty
+            if filled and len(filled) < len(rows.tables):
+                missing |= empty & ~pl.col(TABLE).is_in(filled)
+            masks[name] = _mask(rows, missing)
     return masks
 
 

@@ -16,7 +16,7 @@ import polars as pl
 
 from ...system.errors import InputError
 from ..build import Hashes, Keys, Numbering, node_bits, pack_rows
-from ..formats.table import COLUMNS, FIELDS, INDEX, KEY, Table
+from ..formats.table import COLUMNS, FIELDS, INDEX, KEY, SKIP, Table
 from ..knowledge_graph import IntArray
 
 Mask = npt.NDArray[np.bool_]
@@ -202,9 +202,12 @@ class RowReader:
         for batch in frame.collect_batches(chunk_size=_BATCH_ROWS, maintain_order=True):
             if not len(batch):
                 continue
+            row: int | IntArray = int(batch[ROW][0])
+            if batch[SKIP].any():
+                batch = batch.filter(~batch[SKIP])
+                row = batch[ROW].to_numpy()
             x, y = self._number(batch, "x_"), self._number(batch, "y_")
-            first = int(batch[ROW][0])
-            self._chunks.append(_Chunk(len(self._tables) - 1, first, x, y, batch["relation"]))
+            self._chunks.append(_Chunk(len(self._tables) - 1, row, x, y, batch["relation"]))
             self.num_rows += len(batch)
 
     def _number(self, batch: pl.DataFrame, side: str) -> IntArray:
@@ -240,7 +243,7 @@ class RowReader:
         Raises:
             InputError: a file has no rows.
         """
-        with_rows = {chunk.table for chunk in self._chunks}
+        with_rows = {chunk.table for chunk in self._chunks if len(chunk.x)}
         for number, table in enumerate(self._tables):
             if number not in with_rows:
                 raise InputError(f"{table.path} has a header but no rows")
