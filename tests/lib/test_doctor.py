@@ -42,7 +42,7 @@ def small() -> list[Settings]:
 
 @pytest.fixture
 def no_gpu_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.setattr(doctor, "check_device", lambda device: None)
     for module in ("lib._run.device_trial", "system.devices"):
         monkeypatch.setattr(f"clinical_drug_discovery.{module}.device_name", lambda device: "a GPU")
@@ -174,7 +174,7 @@ def test_a_record_that_cannot_be_written_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
     monkeypatch.setattr(device_trial, "compare_devices", lambda *given: {})
     assert describe_machine(try_device="mps")["try"]["recorded_in"].startswith("nowhere: ")
 
@@ -193,7 +193,7 @@ def test_a_device_that_cannot_be_tried_ends_with_2(device: str) -> None:
 def test_a_gpu_passes_its_trial(
     device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     if device not in available_devices():
         pytest.skip(f"{device} is not available here")
     trial = describe_machine(try_device=device)["try"]
