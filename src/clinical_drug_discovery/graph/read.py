@@ -124,7 +124,7 @@ def _read_rows(source: Source, settings: ReadSettings) -> tuple[Rows, Findings]:
                     quotes.start(heads.values())
                     reader.read(table)
                     findings.warnings += table.warnings
-                quotes.finish()
+                findings.warnings += quotes.finish()
         except (pl.exceptions.PolarsError, OSError, EOFError) as error:
             faulty = heads.values() if current in heads else [Head(current, plain[current], False)]
             text = explain_unreadable(current, list(faulty), reader.num_rows, error)

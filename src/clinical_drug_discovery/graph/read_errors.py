@@ -49,10 +49,13 @@ def _is_parquet(plain: Path) -> bool:
         return file.read(4) == b"PAR1"
 
 
-def find_fault(path: Path, separator: str, *, strict: bool = True) -> str | None:
+def find_fault(
+    path: Path, separator: str, *, strict: bool = True, several: list[int] | None = None
+) -> str | None:
     """Return text about the first invalid CSV row, to follow the path; None if none is found.
 
     Without `strict`, text must be valid, and quotes in a field without quotes around it are fine.
+    The numbers of rows of several lines are added to `several`.
     """
     latest, num_fields, row, num_lines = "", 0, 0, 0
 
@@ -62,15 +65,14 @@ def find_fault(path: Path, separator: str, *, strict: bool = True) -> str | None
             yield latest + "\n"
 
     reader = csv.reader(remembered(), strict=True, delimiter=separator)
-    mark = re.escape(separator)
-    bare = rf'[^"{mark}]*' if strict else rf'([^"{mark}][^{mark}]*)?'
-    field = rf'({bare}|"([^"]|"")*")'
-    well_formed = re.compile(f"{field}({mark}{field})*")
+    well_formed = _well_formed(separator, strict)
+    several = [] if several is None else several
     try:
         for row, fields in enumerate(reader, start=1):
             num_fields = num_fields or len(fields)
             fault = None
             one_line, num_lines = reader.line_num == num_lines + 1, reader.line_num
+            several += [] if one_line else [row]
             if strict and _REPLACED in latest:
                 fault = "not valid UTF-8"
             elif fields and len(fields) != num_fields:
@@ -84,6 +86,14 @@ def find_fault(path: Path, separator: str, *, strict: bool = True) -> str | None
     except (pl.exceptions.PolarsError, OSError):
         return None  # the lines cannot be read either
     return None
+
+
+def _well_formed(separator: str, strict: bool) -> re.Pattern[str]:
+    """Return a pattern of lines whose quotes are well-formed; see `find_fault`."""
+    mark = re.escape(separator)
+    bare = rf'[^"{mark}]*' if strict else rf'([^"{mark}][^{mark}]*)?'
+    field = rf'({bare}|"([^"]|"")*")'
+    return re.compile(f"{field}({mark}{field})*")
 
 
 def _hint(line: str) -> str:

@@ -48,15 +48,26 @@ class QuoteCheck:
                     self._started[head.path, mark] = task
                     self._plain[head.path] = head.plain
 
-    def finish(self) -> None:
-        """Wait for the checks.
+    def finish(self) -> list[str]:
+        """Wait for the checks, and return warnings about fields with line breaks.
 
         Raises:
             InputError: the quotes of a file are malformed; the message states the first such row.
         """
+        warnings = []
         for (path, mark), odd in self._started.items():
-            if odd.result() and (fault := find_fault(self._plain[path], mark, strict=False)):
+            if not odd.result():
+                continue
+            several: list[int] = []
+            if fault := find_fault(self._plain[path], mark, strict=False, several=several):
                 raise InputError(f"{path}{fault}")
+            if several:
+                number = "1 row has" if len(several) == 1 else f"{len(several):,} rows have"
+                warnings.append(
+                    f"{path}: {number} a line break between quotes (first: row {several[0]}); if a "
+                    "quote was left open there, the next rows were taken for text"
+                )
+        return warnings
 
 
 def has_odd_quotes(plain: Path, separator: str, stop: Event) -> bool:
@@ -96,7 +107,9 @@ def _is_odd(block: bytes, previous: int, following: int, edges: np.ndarray, is_o
         before[0] = previous
     if at[-1] == len(data) - 1:
         after[-1] = following
-    if not (edges[before] | edges[after]).all():
+    opens = slice(int(is_open), None, 2)  # every other quote opens a field or is the second of two
+    closes = slice(1 - int(is_open), None, 2)
+    if not (edges[before[opens]].all() and edges[after[closes]].all()):
         return True
     lines = np.searchsorted(np.flatnonzero(data == _NEWLINE), at)
     if is_open:

@@ -20,11 +20,12 @@ from .records import IDENTITY, files_of, listed, name_key, place_of
 from .rows import ROW, TABLE, Rows
 
 _EXAMPLES = 3
+_INVISIBLE = {"Zs", "Cc", "Cf"}  # categories of blanks, control and format characters
 #: "5000.0", "5e3": what a column of floats makes of "5000"
 _FLOAT = r"^[0-9]+\.0*$"
 _EXPONENT = r"^[0-9]+(\.[0-9]+)?[eE]\+?[0-9]{1,3}$"
-#: control characters and the replacement character, which stands for a lost character
-_UNUSUAL = "[\\x00-\\x1f\\x7f-\u009f\ufffd]"
+#: control characters except line breaks, which `quotes` looks at, and the character for a lost one
+_UNUSUAL = "[\\x00-\\x09\\x0b-\\x1f\\x7f-\u009f\ufffd]"
 _PREFIX = re.compile(r"^([a-z][a-z0-9_.]*?)[:_ ]+(?=.)")
 _LOOSE_PREFIX = r"^[a-z][a-z0-9_.]*[:_ ]+"
 
@@ -32,8 +33,8 @@ _LOOSE_PREFIX = r"^[a-z][a-z0-9_.]*[:_ ]+"
 def spelling_key(text: str) -> str:
     """Return the text without differences of case, blanks, `_`, `-` and Unicode form."""
     plain = unicodedata.normalize("NFKC", text).casefold()
-    kinds = {"Zs", "Cc", "Cf", "Pd", "Pc"}
-    return "".join(char for char in plain if unicodedata.category(char) not in kinds)
+    ignored = {*_INVISIBLE, "Pd", "Pc"}  # dashes and underscores
+    return "".join(char for char in plain if unicodedata.category(char) not in ignored)
 
 
 def check_spellings(rows: Rows, nodes: pl.DataFrame) -> list[str]:
@@ -192,7 +193,8 @@ def _two_ids(tables: Sequence[Table], nodes: pl.DataFrame) -> str:
 
 def _bare(record: dict[str, Any]) -> tuple[str, str]:
     """Return the prefix of an id, which is empty if it is the source, and the id without it."""
-    text = "".join(unicodedata.normalize("NFKC", record["id"]).casefold().split())
+    plain = unicodedata.normalize("NFKC", record["id"]).casefold()
+    text = "".join(char for char in plain if unicodedata.category(char) not in _INVISIBLE)
     found = _PREFIX.match(text)
     if not found:
         return "", text
