@@ -36,6 +36,7 @@ from ..ranking.drug_ranker import rank_fit_bytes
 from ..system.arguments import plain_arguments
 from ..system.errors import InputError, check_at_least, check_between
 from ..system.files import atomic_path, check_new, check_writable
+from ..system.log import part
 from ..system.machine import GIB, one_thread, peak_memory_bytes
 from ..system.progress import Run
 from ..training.compile_kernels import compile_kernels
@@ -96,6 +97,7 @@ class EvaluationSettings:
 
 
 @plain_arguments
+@part("Evaluating the model")
 def evaluate_model(
     edges_csv: EdgesPath,
     output_dir: str | Path,

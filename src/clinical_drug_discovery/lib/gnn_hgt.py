@@ -11,6 +11,7 @@ from ..graph.vocabulary import VocabularyChoice
 from ..models.inference import embed_nodes
 from ..ranking.drug_ranker import rank_fit_bytes
 from ..system.arguments import plain_arguments
+from ..system.log import part
 from ..system.machine import one_thread
 from ..training.compile_kernels import compile_kernels
 from ..training.memory_plan import plan_training
@@ -21,6 +22,7 @@ from ._run.start import read_edges, start_run
 
 
 @plain_arguments
+@part("Embedding with HGT")
 def generate_hgt_embeddings(
     edges_csv: EdgesPath,
     output_csv: str | Path,

@@ -21,6 +21,7 @@ from ..ranking.explanations import notes_on
 from ..system.arguments import plain_arguments
 from ..system.errors import InputError, check_at_least
 from ..system.files import check_new
+from ..system.log import part
 from ..system.processes import use_threads
 from ._run.model_dir import MODEL_FILES, model_dir_of
 from ._run.ranked_list import Counts, ListRules, Ranking
@@ -29,6 +30,7 @@ ALL = "all"  #: value of `diseases` that stands for every disease of the graph
 
 
 @plain_arguments
+@part("Ranking")
 def rank_drugs(
     model_dir: str | Path,
     *,
@@ -184,8 +186,8 @@ def _rank_many(
     counts: Counts = Counter()
 
     def tables() -> Iterator[pl.DataFrame]:
-        for part in ranking.chunks(asked):
-            found, more = ranking.drugs_for(part, rules)
+        for chunk in ranking.chunks(asked):
+            found, more = ranking.drugs_for(chunk, rules)
             counts.update(more)
             yield found
 

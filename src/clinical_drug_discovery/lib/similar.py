@@ -16,6 +16,7 @@ from ..ranking.explanations import Explainer
 from ..ranking.stated_relations import stated_relations
 from ..system.arguments import plain_arguments
 from ..system.errors import InputError, check_at_least
+from ..system.log import part
 from ..system.processes import use_threads
 from ._run.model_dir import GRAPH_FILE, model_dir_of, read_model_graph
 
@@ -23,6 +24,7 @@ _NODE = ("node_name", "node_type", "node_id", "node_source")
 
 
 @plain_arguments
+@part("Looking for similar nodes")
 def similar_nodes(
     embeddings: str | Path,
     node: str,

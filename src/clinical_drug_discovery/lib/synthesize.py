@@ -24,6 +24,7 @@ from polars.io.plugins import register_io_source
 from ..system.arguments import plain_arguments
 from ..system.errors import InputError, check_at_least, check_between
 from ..system.files import atomic_path, check_new, check_writable
+from ..system.log import part
 from ..system.processes import use_threads
 from ._run.primekg_shape import (
     COMPONENT,
@@ -71,6 +72,7 @@ class SynthesisReport:
 
 
 @plain_arguments
+@part("Writing a synthetic graph")
 def synthesize_graph(
     output: str | Path,
     *,
