@@ -238,6 +238,19 @@ def test_a_finished_run_is_not_replaced_silently(
     assert stats["num_epochs"] == 2
 
 
+def test_warnings_in_the_files_name_no_directory(
+    generate: Generate, edges: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    stats = generate(edges, tmp_path / "e.npy", cache_dir=tmp_path / "file", **SMALL)
+    (text,) = stats["warnings"]
+    assert "could not be cached" in text
+    assert str(tmp_path / "file") in text
+    saved = (tmp_path / "e_model" / "stats.json").read_text()
+    assert "could not be cached as file/kg.csv." in saved
+    assert str(tmp_path) not in saved
+
+
 def test_the_example_of_a_run_is_found_by_its_name(
     generate: Generate, edges: Path, tmp_path: Path
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,10 @@ import pytest
 import torch
 
 from clinical_drug_discovery.system.arguments import plain, plain_arguments
+
+
+class Word(str, Enum):  # noqa: UP042  # its str() is not its text
+    DRUG = "drug"
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,7 @@ class Index:
         (np.longdouble(0.5), 0.5),
         (np.bool_(True), True),
         (np.str_("drug"), "drug"),
+        (Word.DRUG, "drug"),
         (np.array(16), 16),
         (torch.tensor(16), 16),
         (np.array(["drug", "disease"]), ["drug", "disease"]),

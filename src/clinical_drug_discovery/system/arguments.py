@@ -38,7 +38,7 @@ def plain(value: Any) -> Any:
         to_list = getattr(value, "to_list", None) or getattr(value, "tolist", None)
         value = value if to_list is None else to_list()
     if isinstance(value, str):
-        return str(value)
+        return str.__str__(value)  # the text itself, also of a member of an Enum
     if isinstance(value, numbers.Real) and not isinstance(value, int | float):
         return float(value)
     if is_dataclass(value) and not isinstance(value, type):

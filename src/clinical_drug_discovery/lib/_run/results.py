@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -143,11 +144,13 @@ def _example_node(graph: KnowledgeGraph, *, of_diseases: bool) -> str:
 def _without_paths(run: Run, record: dict[str, Any]) -> dict[str, Any]:
     """Return the record without directories of this machine: it may be published with the model."""
     folders = {str(path.parent) for path in (*run.edges, run.output, run.model_dir)} - {"."}
-    warnings = record["warnings"]
+    texts = record["warnings"]
     for folder in sorted(folders, key=len, reverse=True):
-        warnings = [text.replace(folder + os.sep, "") for text in warnings]
+        texts = [text.replace(folder + os.sep, "") for text in texts]
+    # Other directories, such as that of the cache, if their names have no blanks.
+    texts = [re.sub(r"(?<![\w.])/(?:[^\s/]+/)+", "", text) for text in texts]
     names = {"output_file": run.output.name, "model_dir": run.model_dir.resolve().name}
-    return {**record, **names, "warnings": warnings}
+    return {**record, **names, "warnings": texts}
 
 
 def _similarity(
