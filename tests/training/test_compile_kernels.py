@@ -87,7 +87,7 @@ def test_later_runs_compile_nothing(tmp_path: Path, variables: dict[str, str]) -
     for model in ("hgt", "graphsage", "hgt"):
         for training in ("full", "sampled"):
             flags = f"--edges kg.csv --output {model}-{training}-{len(compiled)}.npy --device cpu"
-            flags += f" --num-epochs 1 --no-ranker --json --training {training}"
+            flags += f" --num-epochs 1 --no-ranker --json --overwrite --training {training}"
             done = subprocess.run(
                 [sys.executable, "-m", "clinical_drug_discovery", "embed", model, *flags.split()],
                 cwd=tmp_path,
