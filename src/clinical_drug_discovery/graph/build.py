@@ -22,6 +22,7 @@ Keys = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
 Numbers = npt.NDArray[np.int32]
 
+_MAX_TABLE = 2**24  # possible edge types in a table, 128 MB
 _MAX_EDGE_TYPES = 2**15 - 1  # the sort key has 15 bits for the edge type
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio; multiplying a hash by it mixes the bits
 _MIN_BITS = 18  # log2 of the smallest number of slots
@@ -170,10 +171,13 @@ def build_graph(
         code = node_type[a].astype(np.int64) * num_relations + relation
         return np.asarray(code * num_types + node_type[b], np.int64)
 
-    # A table of all possible edge types is faster than np.unique, which would sort E integers.
     edge_type = np.concatenate([type_code(src, dst), type_code(dst, src)])
-    present = np.bincount(edge_type, minlength=num_types * num_relations * num_types) > 0
-    codes = np.flatnonzero(present)
+    num_possible = num_types * num_relations * num_types
+    if num_possible <= _MAX_TABLE:  # a table is faster than np.unique, which sorts E integers
+        present = np.bincount(edge_type, minlength=num_possible) > 0
+        codes, edge_type = np.flatnonzero(present), (np.cumsum(present) - 1)[edge_type]
+    else:
+        codes, edge_type = np.unique(edge_type, return_inverse=True)
     if len(codes) > _MAX_EDGE_TYPES:
         raise InputError(
             f"the graph has {len(codes):,} edge types (source type, relation, target type); "
@@ -181,7 +185,7 @@ def build_graph(
         )
     # Sorting one integer per edge is faster than a lexsort of three columns.
     bits = node_bits(nodes.height)
-    key = (np.cumsum(present) - 1)[edge_type]
+    key = edge_type.astype(np.int64, copy=False)
     del edge_type
     key <<= bits
     key |= np.concatenate([dst, src])

@@ -10,16 +10,19 @@ from __future__ import annotations
 import gzip
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from threading import Event
 
 import numpy as np
+import numpy.typing as npt
 
 from ...system.errors import InputError
 from ..formats.head import GZIP_MAGIC, ZSTD_MAGIC, Head
 from ..read_errors import find_fault, text_lines
 
-_BLOCK = 2**20
+_BLOCK = 2**18  # fits in the cache of a CPU core
+Bytes = npt.NDArray[np.uint8]
 _QUOTE, _NEWLINE = ord('"'), ord("\n")
 
 
@@ -83,56 +86,45 @@ def has_odd_quotes(plain: Path, separator: str, stop: Event) -> bool:
     """
     edges = np.zeros(256, bool)
     edges[[ord(separator), _QUOTE, _NEWLINE, ord("\r")]] = True
-    previous, is_open = _NEWLINE, False
-    block = b""
-    for following in _blocks(plain):
+    before, is_open = _NEWLINE, False  # the byte before the block; is the block within quotes?
+    for data in _blocks(plain):
         if stop.is_set():
             return False
-        if _is_odd(block, previous, following[0], edges, is_open):
+        if before == _QUOTE and not is_open and not edges[data[0]]:
+            return True  # a closing quote at the end of the last block
+        marks = data == _QUOTE
+        np.logical_or(marks, data == _NEWLINE, out=marks)
+        at = np.flatnonzero(marks)
+        quotes = data[at] == _QUOTE
+        within = np.logical_xor.accumulate(quotes) ^ is_open  # is the text after a mark quoted?
+        if within[~quotes].any():
+            return True  # a line break between quotes
+        opening = at[quotes & within]
+        closing = at[quotes & ~within]
+        if len(opening) and opening[0] == 0:
+            if not edges[before]:
+                return True
+            opening = opening[1:]
+        if len(closing) and closing[-1] == len(data) - 1:
+            closing = closing[:-1]  # the next block follows
+        if not (edges[data[opening - 1]].all() and edges[data[closing + 1]].all()):
             return True
-        if block:
-            previous, is_open = block[-1], is_open ^ (block.count(b'"') % 2 == 1)
-        block = following
-    return bool(block) and _is_odd(block, previous, _NEWLINE, edges, is_open)
+        before = int(data[-1])
+        is_open = bool(within[-1]) if len(within) else is_open
+    return is_open
 
 
-def _is_odd(block: bytes, previous: int, following: int, edges: np.ndarray, is_open: bool) -> bool:
-    """Examine one block between two bytes; `is_open` tells if it starts within quotes."""
-    data = np.frombuffer(block, np.uint8)
-    at = np.flatnonzero(data == _QUOTE)
-    if not len(at):
-        return is_open and b"\n" in block
-    before, after = data[np.maximum(at - 1, 0)], data[np.minimum(at + 1, len(data) - 1)]
-    if at[0] == 0:
-        before[0] = previous
-    if at[-1] == len(data) - 1:
-        after[-1] = following
-    opens = slice(int(is_open), None, 2)  # every other quote opens a field or is the second of two
-    closes = slice(1 - int(is_open), None, 2)
-    if not (edges[before[opens]].all() and edges[after[closes]].all()):
-        return True
-    lines = np.searchsorted(np.flatnonzero(data == _NEWLINE), at)
-    if is_open:
-        lines = np.concatenate([[0], lines])
-    if len(lines) % 2:  # the last quote is still open at the end of the block
-        lines = np.append(lines, block.count(b"\n"))
-    return bool((lines[::2] != lines[1::2]).any())
-
-
-def _blocks(plain: Path) -> Iterator[bytes]:
-    """Yield the bytes of a text file, decompressed."""
+def _blocks(plain: Path) -> Iterator[Bytes]:
+    """Yield the bytes of a text file, decompressed; each block overwrites the one before."""
     with plain.open("rb") as file:
         magic = file.read(4)
     if magic.startswith(ZSTD_MAGIC):  # Python cannot decompress it, polars can
-        lines: list[str] = []
-        for line in text_lines(plain):
-            lines.append(line)
-            if len(lines) == 10_000:
-                yield ("\n".join(lines) + "\n").encode()
-                lines = []
-        if lines:
-            yield ("\n".join(lines) + "\n").encode()
+        lines = text_lines(plain)
+        while some := list(islice(lines, 10_000)):
+            yield np.frombuffer(("\n".join(some) + "\n").encode(), np.uint8)
         return
-    with gzip.open(plain) if magic.startswith(GZIP_MAGIC) else plain.open("rb") as source:
-        while block := source.read(_BLOCK):
-            yield block
+    is_gzip = magic.startswith(GZIP_MAGIC)
+    buffer = bytearray(_BLOCK)  # one buffer: the first write to a fresh page of memory is slow
+    with gzip.open(plain) if is_gzip else plain.open("rb", buffering=0) as source:
+        while size := source.readinto(buffer):
+            yield np.frombuffer(buffer, np.uint8)[:size]

@@ -126,6 +126,9 @@ def remove_incomplete_rows(rows: Rows, on_missing: str, findings: Findings) -> N
     lacking = _lacking(rows)
     bad = np.logical_or.reduce(list(lacking.values()))
     relations: list[str | None] = [name for name in rows.relation_codes() if not name.strip()]
+    findings.counts["num_incomplete_rows"] = 0
+    if not (bad.any() or relations or rows.lacks_relations()):
+        return
     count, places = rows.take_out(bad, bad, [None, *relations], every=False)
     findings.counts["num_incomplete_rows"] = count
     if not count:

@@ -69,15 +69,24 @@ class Rows:
     nodes: pl.DataFrame
     num_rows: int
     _chunks: list[_Chunk]
+    _codes: dict[str, int] | None = None  #: result of `relation_codes` until rows are removed
+    _is_whole: bool = True  #: no rows were removed
 
     def relation_codes(self) -> dict[str, int]:
         """Return the relations and polars' codes for them, sorted by name."""
+        if self._codes is not None:
+            return self._codes
         # polars numbers relations in the order of first use; the graph numbers them by name.
         none = pl.Series(dtype=pl.Categorical)
         names = pl.concat([none, *(c.relation.unique() for c in self._chunks)]).unique()
         names = names.drop_nulls().cast(pl.String).sort()
         codes = names.cast(pl.Categorical).to_physical()
-        return dict(zip(names.to_list(), codes.to_list(), strict=True))
+        self._codes = dict(zip(names.to_list(), codes.to_list(), strict=True))
+        return self._codes
+
+    def lacks_relations(self) -> bool:
+        """Return True if the relation of a row is missing."""
+        return any(chunk.relation.null_count() for chunk in self._chunks)
 
     def count_relations(self, names: Sequence[str]) -> list[int]:
         """Return the number of rows of some relations."""
@@ -126,10 +135,14 @@ class Rows:
                 chunk.relation.gather(kept),
             )  # fmt: skip
         self.num_rows -= count
+        if count:
+            self._codes, self._is_whole = None, False
         return count, places
 
     def used(self) -> Mask:
         """Return a mask of the records that rows still use."""
+        if self._is_whole:
+            return np.ones(len(self.nodes), bool)
         used = np.zeros(len(self.nodes), bool)
         for chunk in self._chunks:
             used[chunk.x] = True
