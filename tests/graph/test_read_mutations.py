@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from graphs import to_rows
 from layouts import FACTS, LAYOUTS
 
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
@@ -217,17 +218,54 @@ def outcomes(
 
 
 TEXTS = [name for name in LAYOUTS if name not in ("OptimusKG", "Hetionet JSON")]
-
-
-def _damages(number: int) -> list[tuple[Damage, int]]:
-    return [(DAMAGES[i % len(DAMAGES)], i) for i in range(number)]
-
-
-@pytest.mark.parametrize("name", TEXTS)
-@pytest.mark.parametrize(
+numbers = pytest.mark.parametrize(
     "number", [len(DAMAGES) * 2, pytest.param(2_000, marks=pytest.mark.slow)], ids=str
 )
+
+
+@numbers
+@pytest.mark.parametrize("name", TEXTS)
 def test_no_damage_to_a_text_file_is_silent(tmp_path: Path, name: str, number: int) -> None:
-    counts = outcomes(tmp_path, LAYOUTS[name](tmp_path, FACTS), _damages(number))
+    damages = [(DAMAGES[i % len(DAMAGES)], i) for i in range(number)]
+    counts = outcomes(tmp_path, LAYOUTS[name](tmp_path, FACTS), damages)
     assert counts["refused"] > 0
     assert counts["same"] + counts["explained"] + counts["warned"] > 0
+
+
+@numbers
+def test_no_damage_to_a_json_file_is_silent(tmp_path: Path, number: int) -> None:
+    """Each edge of the damaged file is a row, and only edges of damaged lines differ."""
+    paths = LAYOUTS["Hetionet JSON"](tmp_path, FACTS)
+    old, before, counts = paths[0].read_bytes(), content(paths), Counter[str]()
+    for seed in range(number):
+        new = DAMAGES[seed % len(DAMAGES)](old, np.random.default_rng(seed))
+        paths[0].write_bytes(new)
+        try:
+            after = content(paths)
+        except InputError:
+            counts["refused"] += 1
+            continue
+        counts["read"] += 1
+        if after.graph.report.warnings == before.graph.report.warnings:
+            assert after.graph.report.num_rows == new.count(b'"source_id"'), seed
+            was, now = (Counter(line.strip() for line in text.split(b"\n")) for text in (old, new))
+            changed = {node[:3] for node in before.nodes ^ after.nodes}
+            differ = [e for e in before.edges ^ after.edges if not _touches(e, changed)]
+            assert len(differ) <= 2 * sum(((was - now) + (now - was)).values()), seed
+    assert min(counts.values()) > 0
+    assert len(counts) == 2
+
+
+@numbers
+def test_damage_to_a_parquet_file_loses_no_rows(tmp_path: Path, number: int) -> None:
+    path = tmp_path / "kg.parquet"
+    to_rows(FACTS * 20).write_parquet(path)
+    old, counts = path.read_bytes(), Counter[str]()
+    for seed in range(number):
+        path.write_bytes((flip, cut, cut_out)[seed % 3](old, np.random.default_rng(seed)))
+        try:
+            assert content((path, None)).graph.report.num_rows == 20 * len(FACTS), seed
+            counts["read"] += 1
+        except InputError:
+            counts["refused"] += 1
+    assert counts["refused"] > counts["read"] > 0
