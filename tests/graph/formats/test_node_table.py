@@ -7,6 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from clinical_drug_discovery.graph.formats.head import Head
 from clinical_drug_discovery.graph.formats.node_table import most_specific
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.graph.read import read_graph
@@ -105,5 +106,7 @@ def test_a_table_of_nodes_without_its_columns_is_refused(tmp_path: Path) -> None
 )
 def test_the_most_specific_label_is_the_type(labels: str | None, chosen: str | None) -> None:
     frame = pl.LazyFrame({"category": [labels]}, schema={"category": pl.String})
-    found = frame.select(most_specific(frame, "category", "|")).collect()
-    assert found.to_series().to_list() == [chosen]
+    head = Head(Path("nodes.tsv"), Path("nodes.tsv"), False)
+    kind, warnings = most_specific(head, frame, "category", "|")
+    assert frame.select(kind).collect().to_series().to_list() == [chosen]
+    assert [("several labels" in text) for text in warnings] == [True] * (labels == "Other|Words")

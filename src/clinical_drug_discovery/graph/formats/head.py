@@ -78,19 +78,22 @@ class Head:
         """Return all rows as a lazy frame, in the order of the file; columns of text are strings.
 
         All columns are read as text: an id is a name even if it looks like a number. Without a
-        header, the columns have the names that polars gives them. If `quoted` is False, a quotation
-        mark is a character like any other.
+        header, the columns are column_1, column_2 and so on, as many as in the first line. If
+        `quoted` is False, a quotation mark is a character like any other.
         """
         if self.is_parquet:
             return pl.scan_parquet(self.plain, glob=False)
         mark = self.separator if separator is None else separator
         if quoted:
             self.quoted.add(mark)
+        names = [f"column_{i}" for i in range(1, len(self.columns) + 1)]
         return pl.scan_csv(
             self.plain,
             separator=mark,
             has_header=has_header,
             quote_char='"' if quoted else None,
+            # Without a header, polars would take the number of columns from any of the first rows.
+            schema=None if has_header else dict.fromkeys(names, pl.String),
             infer_schema=False,
             glob=False,
         )

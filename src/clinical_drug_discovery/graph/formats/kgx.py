@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import polars as pl
 
@@ -38,8 +39,9 @@ class KGX:
         frame = _scan(nodes)
         name = pl.col("name") if "name" in nodes.columns else pl.lit(None)
         columns = {"key": pl.col("id"), "id": pl.col("id"), "name": name}
-        columns["type"] = most_specific(frame, "category", "|")
+        columns["type"], warnings = most_specific(nodes, frame, "category", "|")
         table = read_nodes(nodes, rules, columns, frame)
+        table = replace(table, warnings=table.warnings + warnings)
         rows = _scan(edges)
         if "negated" in edges.columns:
             denied = pl.col("negated").cast(pl.String).str.to_lowercase().is_in(_YES)

@@ -36,9 +36,11 @@ class Neo4jImport:
         columns = tuple(_one(edges, mark) for mark in ("START_ID", "TYPE", "END_ID"))
         id_, frame = pl.col(_one(nodes, "ID")), nodes.scan()
         named = [name for name in nodes.columns if name.split(":")[0] == "name"]
-        fields = {"key": id_, "id": id_, "type": most_specific(frame, _one(nodes, "LABEL"), ";")}
+        kind, warnings = most_specific(nodes, frame, _one(nodes, "LABEL"), ";")
+        fields = {"key": id_, "id": id_, "type": kind}
         fields["name"] = pl.col(named[0]) if named else pl.lit(None)
         table = read_nodes(nodes, rules, fields, frame)
+        table = replace(table, warnings=table.warnings + warnings)
         yield from joined_table(self.name, edges, table, columns, edges.scan())  # type: ignore[arg-type]
 
 
@@ -69,13 +71,25 @@ class Neo4jAPOC:
         id_ = pl.coalesce(*(pl.when(one != "").then(one) for one in own), "_id")
         name = pl.col("name") if "name" in properties else pl.lit(None)
         fields = {"key": pl.col("_id"), "id": id_, "name": name}
-        fields["type"] = most_specific(found, "_labels", ":")
+        fields["type"], warnings = most_specific(edges, found, "_labels", ":")
         table = read_nodes(edges, rules, fields, found)
+        warnings += table.warnings
+        if not own:
+            text = "nodes have neither a property identifier nor id; the database's numbers stand"
+            warnings += (f"{edges.path}: the {text} for them",)
+        if empty := frame.filter(edges.is_blank).select(pl.len()).collect().item():
+            text = "without a node and a relationship are left out"
+            warnings += (f"{edges.path}: {empty:,} rows {text}",)
         hint = f"the node does not have a row in {edges.path.name}"
         ends = ("_start", "_type", "_end")
         is_node = pl.col("_id").is_not_null() & pl.all_horizontal(pl.col(ends).is_null())
         yield from joined_table(
-            self.name, edges, replace(table, hint=hint), ends, frame, skip=edges.is_blank | is_node
+            self.name,
+            edges,
+            replace(table, hint=hint, warnings=warnings),
+            ends,
+            frame,
+            skip=edges.is_blank | is_node,
         )
 
 

@@ -19,6 +19,7 @@ ROW = "row"  # the column with the number of a node's row in its file
 _SHOWN = 10
 _MAX_BATCHES = 16  # when there are this many batches of nodes, they are joined into one
 _PREFIX = r"^([A-Za-z][A-Za-z0-9.\-]*):."
+_SCHEMES = ("http", "https", "urn")  # beginnings of addresses, which are not prefixes
 #: Labels and Biolink classes that say little about a node, from the most general to the least.
 _GENERAL = (
     "Node", "Entity", "__Entity__", "NamedThing", "OntologyClass", "ThingWithTaxon",
@@ -132,29 +133,40 @@ def all_columns(head: Head, frame: pl.LazyFrame, fields: Sequence[pl.Expr]) -> p
 
 def prefix_of(id_: pl.Expr) -> pl.Expr:
     """Return the prefix of a CURIE, such as MONDO of MONDO:0005148, or empty text."""
-    return id_.str.extract(_PREFIX, 1).fill_null("")
+    prefix = id_.str.extract(_PREFIX, 1).fill_null("")
+    return pl.when(prefix.is_in(_SCHEMES)).then(pl.lit("")).otherwise(prefix)
 
 
-def most_specific(frame: pl.LazyFrame, column: str, separator: str) -> pl.Expr:
-    """Return the most specific label of each list of labels in a column of text.
+def most_specific(
+    head: Head, frame: pl.LazyFrame, column: str, separator: str
+) -> tuple[pl.Expr, tuple[str, ...]]:
+    """Return the most specific label of each list of labels in a column of text, and warnings.
 
     Labels that stand for nearly everything (Entity, NamedThing, ChemicalEntity, ...) count only if
-    a list has no others. Among the others the first label is the type.
+    a list has no others. Among the others the first label is the type, with a warning.
     """
     labels = pl.col(column).cast(pl.String)
-    texts = frame.select(labels.unique().drop_nulls()).collect().to_series().to_list()
-    chosen = {text: _label(text.split(separator)) for text in texts}
-    return labels.replace_strict(chosen, default=None, return_dtype=pl.String)
+    counts = frame.select(labels.alias("labels")).group_by("labels").len().drop_nulls()
+    numbers = dict(counts.collect().sort("labels").iter_rows())
+    ranked = {text: _by_rank(text.split(separator)) for text in numbers}
+    chosen = {text: found[0][1] if found else "" for text, found in ranked.items()}
+    unclear = [text for text, found in ranked.items() if len(found) > 1 and found[1][0] == 0]
+    warnings: tuple[str, ...] = ()
+    if unclear:
+        num_nodes = sum(numbers[text] for text in unclear)
+        warnings = (
+            f"{head.path}: several labels could be the type of {num_nodes:,} nodes, such as those "
+            f"of {unclear[0]!r}; the first one is taken",
+        )
+    return labels.replace_strict(chosen, default=None, return_dtype=pl.String), warnings
 
 
-def _label(labels: list[str]) -> str:
-    names = [label.strip() for label in labels if label.strip()]
-
-    def rank(name: str) -> int:
-        short = name.removeprefix("biolink:")
-        return _GENERAL.index(short) if short in _GENERAL else len(_GENERAL)
-
-    return max(names, key=rank, default="")
+def _by_rank(labels: list[str]) -> list[tuple[int, str]]:
+    """Return the labels after their ranks, sorted by rank; rank 0 is specific."""
+    names = [name.strip() for name in labels if name.strip()]
+    shorts = [name.removeprefix("biolink:") for name in names]
+    ranks = [len(_GENERAL) - _GENERAL.index(one) if one in _GENERAL else 0 for one in shorts]
+    return sorted(zip(ranks, names, strict=True), key=lambda pair: pair[0])
 
 
 def joined_table(
