@@ -52,6 +52,7 @@ class ReadReport:
     num_excluded_nodes: int  #: nodes left out by include_node_types or limit_nodes
     num_nodes_without_facts: int = 0  #: nodes that stay although no fact of theirs does
     num_unused_nodes: int = 0  #: left out: nodes of a list of nodes that no row names
+    num_skipped_rows: int = 0  #: not in num_rows: blank lines, and rows of nodes among the rows
     num_repeated_headers: int = 0  #: dropped: rows that repeat the header
     num_incomplete_rows: int = 0  #: dropped: rows that lack a field (on_missing)
     num_conflicting_nodes: int = 0  #: nodes with two names, types or numbers (on_conflict)

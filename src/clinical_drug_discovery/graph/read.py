@@ -71,6 +71,7 @@ def read_graph(source: EdgesPath | Source, settings: ReadSettings | None = None)
     relations = tuple(rows.relation_codes())
     keys, num_self_loops = rows.keys(node_of, relations, nodes.height)
     formats = tuple(dict.fromkeys(table.format for table in rows.tables))
+    num_skipped_rows = rows.num_skipped_rows
     num_listed = max(table.num_nodes or 0 for table in rows.tables)
     del rows
     src, relation, dst, counts = distinct_facts(keys, node_bits(nodes.height))
@@ -89,6 +90,7 @@ def read_graph(source: EdgesPath | Source, settings: ReadSettings | None = None)
     report = ReadReport(
         num_rows=num_rows,
         num_self_loops=num_self_loops,
+        num_skipped_rows=num_skipped_rows,
         num_excluded_facts=int((~inside).sum()),
         num_excluded_nodes=int((~kept).sum()),
         num_nodes_without_facts=int((~with_facts).sum()),

@@ -63,11 +63,13 @@ class Rows:
         tables: the tables that were read.
         nodes: the fields of each record, and the table and row where it was read first.
         num_rows: number of rows that were read and not removed.
+        num_skipped_rows: number of rows that are not facts.
     """
 
     tables: list[Table]
     nodes: pl.DataFrame
     num_rows: int
+    num_skipped_rows: int
     _chunks: list[_Chunk]
     _codes: dict[str, int] | None = None  #: result of `relation_codes` until rows are removed
     _is_whole: bool = True  #: no rows were removed
@@ -191,7 +193,7 @@ class RowReader:
     """Reads tables batch by batch; `num_rows` counts the rows so far, also after an error."""
 
     def __init__(self) -> None:
-        self.num_rows = 0
+        self.num_rows = self.num_skipped_rows = 0
         self._tables: list[Table] = []
         self._numbered = False
         # A record's hash has 64 bits. For a million records, the probability that two of them have
@@ -217,6 +219,7 @@ class RowReader:
                 continue
             row: int | IntArray = int(batch[ROW][0])
             if batch[SKIP].any():
+                self.num_skipped_rows += int(batch[SKIP].sum())
                 batch = batch.filter(~batch[SKIP])
                 row = batch[ROW].to_numpy()
             x, y = self._number(batch, "x_"), self._number(batch, "y_")
@@ -261,7 +264,7 @@ class RowReader:
             if number not in with_rows:
                 raise InputError(f"{table.path} has a header but no rows")
         nodes = pl.concat(self._nodes, rechunk=True)
-        return Rows(self._tables, nodes, self.num_rows, self._chunks)
+        return Rows(self._tables, nodes, self.num_rows, self.num_skipped_rows, self._chunks)
 
 
 def _with_hashes(table: Table, number: int) -> pl.LazyFrame:
