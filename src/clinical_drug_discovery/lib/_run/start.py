@@ -142,4 +142,5 @@ def read_edges(
 
 def _without_facts(graph: KnowledgeGraph) -> str:
     number = graph.report.num_nodes_without_facts
-    return f"; {number:,} nodes have no facts" if number else ""
+    have = "node has" if number == 1 else "nodes have"
+    return f"; {number:,} {have} no facts" if number else ""
