@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
+from graphs import random_facts, read_facts
 
+from clinical_drug_discovery.graph import build
 from clinical_drug_discovery.graph.build import Numbering, distinct_facts, node_bits, pack_rows
 
 
@@ -45,3 +50,15 @@ def test_distinct_facts_agree_with_sets(rng: np.random.Generator) -> None:
         assert len(found) == len(facts) == counts["num_facts"]
         assert counts["num_duplicate_rows"] == len(x) - len(rows)
         assert counts["num_mirrored_facts"] == len(rows) - len(facts)
+
+
+def test_many_possible_edge_types_give_the_same_graph(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = random_facts(rng)
+    by_table = read_facts(tmp_path, facts)
+    monkeypatch.setattr(build, "_MAX_TABLE", 0)
+    by_sorting = read_facts(tmp_path, facts)
+    assert by_table.edge_types == by_sorting.edge_types
+    for name in ("src", "indptr", "edge_type_ptr"):
+        assert torch.equal(getattr(by_table, name), getattr(by_sorting, name))

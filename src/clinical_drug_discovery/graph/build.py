@@ -172,12 +172,7 @@ def build_graph(
         return np.asarray(code * num_types + node_type[b], np.int64)
 
     edge_type = np.concatenate([type_code(src, dst), type_code(dst, src)])
-    num_possible = num_types * num_relations * num_types
-    if num_possible <= _MAX_TABLE:  # a table is faster than np.unique, which sorts E integers
-        present = np.bincount(edge_type, minlength=num_possible) > 0
-        codes, edge_type = np.flatnonzero(present), (np.cumsum(present) - 1)[edge_type]
-    else:
-        codes, edge_type = np.unique(edge_type, return_inverse=True)
+    codes, edge_type = _renumbered(edge_type, num_types * num_relations * num_types)
     if len(codes) > _MAX_EDGE_TYPES:
         raise InputError(
             f"the graph has {len(codes):,} edge types (source type, relation, target type); "
@@ -185,7 +180,7 @@ def build_graph(
         )
     # Sorting one integer per edge is faster than a lexsort of three columns.
     bits = node_bits(nodes.height)
-    key = edge_type.astype(np.int64, copy=False)
+    key = edge_type
     del edge_type
     key <<= bits
     key |= np.concatenate([dst, src])
@@ -222,3 +217,17 @@ def build_graph(
         report=report,
         vocabulary=recognize_vocabulary(counts),
     )
+
+
+def _renumbered(numbers: Keys, stop: int) -> tuple[Keys, Keys]:
+    """Return the distinct numbers, sorted, and for each number its position among these.
+
+    Args:
+        numbers: from 0 to `stop` - 1.
+        stop: up to `_MAX_TABLE`, a table is used; np.unique, which sorts, is slower.
+    """
+    if stop > _MAX_TABLE:
+        distinct, positions = np.unique(numbers, return_inverse=True)
+        return distinct, positions
+    present = np.bincount(numbers, minlength=stop) > 0
+    return np.flatnonzero(present), (np.cumsum(present) - 1)[numbers]
