@@ -68,6 +68,10 @@ def damaged(text: str) -> dict[str, tuple[str, str]]:
         "an edge to no node": (json.dumps(stranger), "row 11.*not in the list of nodes"),
         "an edge without a kind": (json.dumps(nameless), "row 1.*relation"),
         "a node with two names": (json.dumps(twice), r"1 node in rows that differ.*--on-conflict"),
+        "a name twice": (
+            text.replace('"kind": "treats"', '"kind": "binds", "kind": "treats"', 1),
+            "has 'kind' more than once",
+        ),
         "a list of texts": (json.dumps({**record, "edges": ["a"]}), "must hold JSON objects"),
     }
 

@@ -189,7 +189,16 @@ class _Text:
     def __init__(self, head: Head, file: IO[str]) -> None:
         self._path, self._file = head.path, file
         self._text, self._at, self._ended = "", 0, False
-        self._decoder = json.JSONDecoder()
+        self._decoder = json.JSONDecoder(object_pairs_hook=self._object)
+
+    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        """Return a JSON object; Python's parser would silently take the last of equal names."""
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise InputError(f"{self._path}: a JSON object has {twice!r} more than once: {found}")
+        return found
 
     def peek(self) -> str:
         """Skip blanks and return the next character; empty at the end."""
