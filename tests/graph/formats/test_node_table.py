@@ -29,7 +29,9 @@ def read(
 
 def test_an_edge_to_an_unknown_node_stops_the_reading_or_is_left_out(tmp_path: Path) -> None:
     edges = ["0,1", "0,5", "0,2", "6,1"]
-    with pytest.raises(InputError, match=r"edges\.csv.*row 3.*not in nodes\.csv.*--on-missing"):
+    with pytest.raises(
+        InputError, match=r"edges\.csv.*row 3: .*not in nodes\.csv \('5'\).*--on-missing"
+    ):
         read(tmp_path, edges, GOOD)
     graph = read(tmp_path, edges, GOOD, ReadSettings(on_missing="drop"))
     assert graph.report.num_facts == 2

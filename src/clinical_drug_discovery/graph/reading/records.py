@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from ...system.errors import InputError
-from ..formats.table import FIELDS, Table
+from ..formats.table import FIELDS, KEY, Table
 from ..knowledge_graph import IntArray
 from ..source import ERROR
 from .rows import ROW, TABLE, Mask, Place, Rows
@@ -169,8 +169,13 @@ def _lack(rows: Rows, place: Place, lacking: dict[str, Mask]) -> str:
     names = ["relation"] if not (place.relation or "").strip() else []
     for side, record in (("x", place.x), ("y", place.y)):
         names += [f"{side}_{name}" for name, mask in lacking.items() if mask[record]]
-    hint = rows.tables[place.table].hint
-    text = f"{place_of(rows.tables, place.table, place.row)}: {', '.join(names)} is missing"
+    table = rows.tables[place.table]
+    hint, where = table.hint, place_of(rows.tables, place.table, place.row)
+    if "relation" not in names and table.nodes is not None and table.nodes[KEY].dtype == pl.String:
+        unknown = [r for r in (place.x, place.y) if lacking["type"][r] and not lacking["id"][r]]
+        if unknown:  # the id of an unknown node is the text by which the edge names it
+            return f"{where}: {hint} ({', '.join(repr(rows.nodes['id'][r]) for r in unknown)})"
+    text = f"{where}: {', '.join(names)} is missing"
     return text + (f" ({hint})" if hint and names != ["relation"] else "")
 
 
