@@ -27,13 +27,9 @@ from boosting import fit_boosted
 from rivals import export_split, found_scores
 from shallow import train_shallow
 
+from clinical_drug_discovery.evaluation.baselines import BASELINES
 from clinical_drug_discovery.evaluation.metrics import Metrics, ranking_metrics
-from clinical_drug_discovery.evaluation.rankers import (
-    BASELINES,
-    Ranker,
-    drug_rankers,
-    score_by_node,
-)
+from clinical_drug_discovery.evaluation.rankers import Ranker, drug_rankers, score_by_node
 from clinical_drug_discovery.evaluation.split import RankingTask, Split, ranking_task
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph, node_range_of
 from clinical_drug_discovery.graph.read import read_graph

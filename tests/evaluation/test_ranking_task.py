@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from graphs import Fact, node
 
+from clinical_drug_discovery.evaluation.baselines import BASELINES
 from clinical_drug_discovery.evaluation.metrics import Metrics, ranking_metrics
-from clinical_drug_discovery.evaluation.rankers import BASELINES
 from clinical_drug_discovery.evaluation.split import known_drugs, ranking_task, split_pairs
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph, node_range_of
 from clinical_drug_discovery.graph.vocabulary import PRIMEKG

@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 from graphs import Fact, node, read_facts
 
-from clinical_drug_discovery.evaluation.rankers import BASELINES, break_ties, popularity_scores
+from clinical_drug_discovery.evaluation import baselines
+from clinical_drug_discovery.evaluation.baselines import (
+    BASELINES,
+    break_ties,
+    popularity_scores,
+    walk_scores,
+)
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph, node_range_of
 from clinical_drug_discovery.graph.vocabulary import PRIMEKG
 from clinical_drug_discovery.system.errors import InputError
@@ -44,15 +50,34 @@ def facts(rng: np.random.Generator) -> list[Fact]:
     return sorted(found)
 
 
+def relatives(facts: list[Fact]) -> dict[str, set[str]]:
+    near: dict[str, set[str]] = defaultdict(set)
+    for x, relation, y in facts:
+        if relation == "disease_disease":
+            near[x.id].add(y.id)
+            near[y.id].add(x.id)
+    return near
+
+
+def walked(near: dict[str, set[str]], start: str, end: str, steps: int) -> float:
+    """Sum of 0.7^k * P(a walk of k steps from start ends at end), for k = 1 ... steps."""
+    at, total = {start: 1.0}, 0.0
+    for k in range(1, steps + 1):
+        after: dict[str, float] = defaultdict(float)
+        for place, chance in at.items():
+            for other in near[place]:
+                after[other] += chance / len(near[place])
+        at = after
+        total += 0.7**k * at.get(end, 0)
+    return total
+
+
 def expected(facts: list[Fact], name: str) -> np.ndarray:
     """Scores of all diseases and drugs, by their ids."""
     treats = {(y.id, x.id) for x, r, y in facts if r in PRIMEKG.treats}
-    near: dict[str, set[str]] = defaultdict(set)
+    near = relatives(facts)
     traits: dict[str, set[tuple[str, str]]] = defaultdict(set)
     for x, r, y in facts:
-        if r == "disease_disease":
-            near[x.id].add(y.id)
-            near[y.id].add(x.id)
         if r in ("disease_protein", "disease_phenotype_positive"):
             traits[x.id].add((y.type, y.id))
     diseases = [str(i) for i in range(DISEASES)]
@@ -75,6 +100,8 @@ def expected(facts: list[Fact], name: str) -> np.ndarray:
                 seen |= rim
                 total += 0.5**hop * len(rim & helped)
             return total
+        if name == "walk":
+            return sum(walked(near, other, d, 8) for other in helped - {d})
         return sum(
             weight(traits[d] & traits[o]) / math.sqrt(weight(traits[d]) * weight(traits[o]))
             for o in helped - {d}
@@ -90,7 +117,7 @@ def numbers(graph: KnowledgeGraph, node_type: str) -> np.ndarray:
     return graph.nodes["node_id"][first:stop].cast(int).to_numpy()
 
 
-@pytest.mark.parametrize("name", ["popularity", "degree", "relatives", "shared"])
+@pytest.mark.parametrize("name", ["popularity", "degree", "relatives", "shared", "walk"])
 def test_scores_against_loops(name: str, facts: list[Fact], graph: KnowledgeGraph) -> None:
     first, stop = node_range_of(graph, "disease")
     order = np.random.default_rng(0).permutation(np.arange(first, stop))[:20]
@@ -102,7 +129,7 @@ def test_scores_against_loops(name: str, facts: list[Fact], graph: KnowledgeGrap
     assert len(np.unique(scores)) > 5
 
 
-@pytest.mark.parametrize("name", ["relatives", "shared"])
+@pytest.mark.parametrize("name", ["relatives", "shared", "walk"])
 def test_ties_fall_to_popularity(name: str, graph: KnowledgeGraph) -> None:
     diseases = np.arange(*node_range_of(graph, "disease"))
     plain, popular = BASELINES[name](graph, diseases), popularity_scores(graph, diseases)
@@ -114,6 +141,22 @@ def test_ties_fall_to_popularity(name: str, graph: KnowledgeGraph) -> None:
     )
     np.testing.assert_array_equal(broken[:, i] > broken[:, j], better)
     assert (plain == 0).mean() > 0.1
+
+
+def test_the_walk_depends_on_no_order_and_no_chunk(
+    facts: list[Fact], graph: KnowledgeGraph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, stop = node_range_of(graph, "disease")
+    order = np.random.default_rng(0).permutation(np.arange(first, stop))
+    scores = walk_scores(graph, order)
+    monkeypatch.setattr(baselines, "_WALK_CHUNK", 3)
+    turned = read_facts(tmp_path, [(y, relation, x) for x, relation, y in reversed(facts)])
+    again = walk_scores(turned, np.arange(first, stop))
+    rows, columns = (numbers(graph, kind) for kind in ("disease", "drug"))
+    back = [np.argsort(numbers(turned, kind)) for kind in ("disease", "drug")]
+    np.testing.assert_array_equal(
+        scores, again[back[0]][rows[order - first]][:, back[1]][:, columns]
+    )
 
 
 def test_a_graph_without_such_facts_gives_zeros(tmp_path: Path) -> None:
