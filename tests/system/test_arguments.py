@@ -60,7 +60,7 @@ class Index:
         (Path("kg.csv"), Path("kg.csv")),
         (None, None),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,  # the same name in each worker process
 )
 def test_a_value_becomes_plain(value: Any, expected: Any) -> None:
     found = plain(value)
