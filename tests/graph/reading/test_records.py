@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,26 @@ def test_a_repeated_header_is_skipped_and_counted(tmp_path: Path, bom: str) -> N
     assert graph.report.num_rows == 42
     (text,) = graph.report.warnings
     assert "2 rows repeat the header and are left out (first: row 22)" in text
+
+
+@pytest.mark.parametrize("form", ["{}", "\ufeff{}", '"{}"', '\ufeff"{}"', " {} ", "{} "])
+@pytest.mark.parametrize("change", [str.upper, str.title])
+def test_a_repeated_header_is_found_in_any_spelling(
+    tmp_path: Path, form: str, change: Callable[[str], str]
+) -> None:
+    header, *rows = lines()
+    names = [form.format(change(name)) for name in header.strip().split(",")]
+    graph = read_graph(write(tmp_path, [header, *rows[:20], ",".join(names) + "\n", *rows[20:]]))
+    assert graph.report.num_repeated_headers == 1
+    other = ",".join(reversed(names)) + "\n"
+    with pytest.raises(InputError, match=r"row 22: this row is a header with other"):
+        read_graph(write(tmp_path, [header, *rows[:20], other, *rows[20:]]))
+
+
+def test_a_file_of_headers_is_refused(tmp_path: Path) -> None:
+    header = lines()[0]
+    with pytest.raises(InputError, match=r"kg.csv: every row repeats the header"):
+        read_graph(write(tmp_path, [header, header]))
 
 
 def test_a_header_with_other_columns_is_refused(tmp_path: Path) -> None:

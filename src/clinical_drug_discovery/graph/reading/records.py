@@ -22,7 +22,7 @@ from .rows import ROW, TABLE, Mask, Place, Rows
 
 IDENTITY = ("source", "type", "id")
 _MAX_LISTED = 10
-_BOM = "\ufeff"
+_AROUND = "\ufeff\"' \t\r\xa0"  #: characters around a word of a repeated header
 _ENDS = ("relation", "x_id", "y_id")
 _INDEX_RULE = r"^(0|[1-9][0-9]{0,17})$"
 
@@ -64,8 +64,11 @@ def name_key(text: str) -> str:
 def remove_repeated_headers(rows: Rows, findings: Findings) -> None:
     """Remove rows that repeat the header, as in shards that were joined with `cat`.
 
+    Case, blanks, quotes and a byte order mark do not matter.
+
     Raises:
-        InputError: a row is a header with other columns, so that the rows below it are misread.
+        InputError: a row is a header with other columns, so that the rows below it are misread; or
+            no other rows are left.
     """
     count, places = 0, list[Place]()
     for header in {tuple(table.header.items()): table.header for table in rows.tables}.values():
@@ -78,6 +81,8 @@ def remove_repeated_headers(rows: Rows, findings: Findings) -> None:
         findings.warnings.append(
             f"{files_of(rows.tables)}: {many} the header and {_are(count)} left out (first: {at})"
         )
+    if not rows.num_rows:
+        raise InputError(f"{files_of(rows.tables)}: every row repeats the header")
     for words in {table.header_words for table in rows.tables}:
         columns = next(table.header for table in rows.tables if table.header_words == words)
         places = _take_out_headers(rows, dict.fromkeys(columns or _ENDS, words))[1]
@@ -96,19 +101,26 @@ def _take_out_headers(rows: Rows, header: Mapping[str, Sequence[str]]) -> tuple[
         rows: all rows.
         header: the words of each column of a table; other columns may have any text.
     """
-    relations = [r for r in rows.relation_codes() if r.strip(_BOM) in header.get("relation", ())]
+    plain = {name: {_header_word(word) for word in words} for name, words in header.items()}
+    relations = [r for r in rows.relation_codes() if _header_word(r) in plain.get("relation", ())]
+    if not relations:
+        return 0, []
     masks = []
     for side in "xy":
-        fields = {one: header.get(f"{side}_{one}") for one in (*FIELDS, "index")}
+        fields = {one: plain.get(f"{side}_{one}") for one in (*FIELDS, "index")}
         conditions = [
-            pl.col(one).str.strip_chars(_BOM).is_in(list(words))
+            pl.col(one).str.strip_chars(_AROUND).str.to_lowercase().is_in(list(words))
             for one, words in fields.items()
             if words is not None and one in rows.nodes.columns
         ]
         masks.append(_mask(rows, pl.all_horizontal(pl.lit(bool(conditions)), *conditions)))
-    if not relations or not all(mask.any() for mask in masks):
+    if not all(mask.any() for mask in masks):
         return 0, []
     return rows.take_out(masks[0], masks[1], relations, every=True)
+
+
+def _header_word(text: str) -> str:
+    return text.strip(_AROUND).lower()
 
 
 def _mask(rows: Rows, condition: pl.Expr) -> Mask:
