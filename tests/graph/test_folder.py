@@ -48,6 +48,8 @@ def test_files_are_found_by_name(
         ["edges.csv"],
         ["nodes.csv", "part-0.parquet"],
         ["a_edges.csv", "b_edges.csv", "nodes.csv"],
+        ["edges.csv", "edges_part2.csv", "nodes.csv"],
+        ["edges.csv", "nodes.csv", "nodes-2.tsv.gz"],
     ],
 )
 def test_a_choice_that_would_be_a_guess_is_refused(tmp_path: Path, names: list[str]) -> None:
@@ -56,3 +58,23 @@ def test_a_choice_that_would_be_a_guess_is_refused(tmp_path: Path, names: list[s
     with pytest.raises(InputError, match=r"edges file \(got .*\) is a folder") as error:
         find_files(tmp_path)
     assert all(name in str(error.value) for name in names)
+
+
+@pytest.mark.parametrize("name", ["c.csv", "c.pq", "c.parquet.gz", "part-00001", "sub/d.parquet"])
+def test_data_beside_shards_is_not_left_out_silently(tmp_path: Path, name: str) -> None:
+    for one in ("a.parquet", "b.parquet", "README.md", "_SUCCESS", "a.parquet.1f2e.graph", name):
+        path = tmp_path / one
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    with pytest.raises(InputError, match=r"nothing but \.parquet files") as error:
+        find_files(tmp_path)
+    assert name.split("/")[0] in str(error.value)
+    (tmp_path / name).unlink()
+    assert len(find_files(tmp_path)[0]) == 2
+
+
+def test_data_beside_two_tables_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("edges.csv", "nodes.csv", "kg.csv"):
+        (tmp_path / name).touch()
+    find_files(tmp_path)
+    assert "kg.csv are not read" in caplog.text

@@ -71,6 +71,12 @@ def read_graph(source: EdgesPath | Source, settings: ReadSettings | None = None)
     relations = tuple(rows.relation_codes())
     keys, num_self_loops = rows.keys(node_of, relations, nodes.height)
     formats = tuple(dict.fromkeys(table.format for table in rows.tables))
+    plain = tuple(dict.fromkeys(name.split(", separated")[0] for name in formats))
+    if len(plain) > 1:
+        findings.warnings.append(
+            f"{source}: the files have different formats ({', '.join(plain)}); nodes of two files "
+            "are one node only if their source, type and id are equal"
+        )
     num_skipped_rows = rows.num_skipped_rows
     num_listed = max(table.num_nodes or 0 for table in rows.tables)
     del rows
