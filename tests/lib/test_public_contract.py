@@ -112,6 +112,8 @@ def test_record_and_files(model: str, edges: Path, tmp_path: Path) -> None:
     }
     assert {name: stats[name] for name in expected} == expected
     assert stats["collapse"].keys() == set(graph.node_type_names)
+    figures = ["mrr", "recall@50", "walk_mrr", "walk_recall@50", "num_pairs"]
+    assert list(stats["probe"]) == figures
     assert 0 < stats["final_loss"] < 10
     assert 0 < stats["peak_memory_gib"] < 64
     nodes, values = read_embeddings(output)

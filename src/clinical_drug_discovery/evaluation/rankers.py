@@ -16,10 +16,12 @@ from ..ranking.drug_ranker import fit_drug_ranker
 from ..ranking.metapath_features import MetapathFeatures
 from ..system.errors import InputError
 from .baselines import BASELINES
+from .embedding_probe import neighbor_scores
 
 _FITTED = ("gnn, treatment decoder", "gnn, both decoders", "ranker", "paths")
+NEIGHBORS = "neighbors"  #: the probe of embeddings
 #: Names of all rankers that an evaluation can compare.
-RANKERS = ("gnn", *_FITTED, *BASELINES)
+RANKERS = ("gnn", *_FITTED, NEIGHBORS, *BASELINES)
 
 
 #: Maps node numbers of diseases, shape (n,), to scores of all drugs, shape (n, number of drugs).
@@ -34,7 +36,8 @@ def drug_rankers(
     `gnn` scores the relation "indication" with the decoder of the model. `gnn, treatment decoder`
     scores the same embeddings with the decoder of `treatment_decoder`. `gnn, both decoders` adds
     both scores. `ranker` is the drug ranker of `cdd rank`. `paths` is the part of the drug ranker
-    that uses only metapaths. The baselines of `BASELINES` follow.
+    that uses only metapaths. `neighbors` is the probe of `embedding_probe`. The baselines of
+    `BASELINES` follow.
 
     Args:
         graph: the training graph, on the CPU.
@@ -67,6 +70,9 @@ def drug_rankers(
         for name, scores in zip(_FITTED, parts, strict=True):
             if name in names:
                 yield name, partial(score_by_node, scores, features, first_disease)
+
+    if NEIGHBORS in names:
+        yield NEIGHBORS, partial(neighbor_scores, graph, gnn.embeddings)
 
     for name, baseline in BASELINES.items():
         if name in names:

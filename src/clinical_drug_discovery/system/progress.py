@@ -29,6 +29,7 @@ PARTS = {
     "collapse": "Checking the embeddings for collapse",
     "relations": "Measuring link prediction",
     "rank_fit": "Fitting the drug ranker",
+    "probe": "Probing the embeddings",
     "write": "Writing the results",
 }
 
