@@ -17,7 +17,7 @@ import polars as pl
 from ..system.errors import InputError
 from .build import build_graph, distinct_facts, node_bits
 from .formats.head import Head, read_head
-from .formats.plain_file import lacks_final_newline, plain_file
+from .formats.plain_file import LINE_ENDS, lacks_final_newline, plain_file
 from .formats.registry import open_tables
 from .formats.table import FIELDS, NodeRules
 from .knowledge_graph import IntArray, KnowledgeGraph, ReadReport
@@ -133,17 +133,27 @@ def _read_rows(source: Source, settings: ReadSettings) -> tuple[Rows, Findings]:
                     reader.read(table)
                     findings.warnings += table.warnings
                 findings.warnings += quotes.finish()
+                last = quotes.last_bytes()
+                cut = [
+                    path for path in source.files
+                    if not (heads[path].is_parquet or heads[path].is_json)
+                    and _lacks_final_newline(plain[path], last.get(plain[path]))
+                ]  # fmt: skip
         except (pl.exceptions.PolarsError, OSError, EOFError) as error:
             faulty = heads.values() if current in heads else [Head(current, plain[current], False)]
             text = explain_unreadable(current, list(faulty), reader.num_rows, error)
             raise InputError(text) from error
-        for path in source.files:
-            if lacks_final_newline(plain[path]) and not heads[path].is_json:
-                findings.warnings.append(
-                    f"{path}: the last row does not end with a line break; if the file was cut "
-                    "short, its last value is incomplete"
-                )
+        findings.warnings += [
+            f"{path}: the last row does not end with a line break; if the file was cut short, its "
+            "last value is incomplete"
+            for path in cut
+        ]
     return reader.finish(), findings
+
+
+def _lacks_final_newline(plain: Path, last: int | None) -> bool:
+    """Return True if a file does not end with a line break; `last` is its last byte, if known."""
+    return lacks_final_newline(plain) if last is None else bytes([last]) not in LINE_ENDS
 
 
 def _sorted_nodes(rows: Rows, merged: IntArray) -> tuple[pl.DataFrame, IntArray]:

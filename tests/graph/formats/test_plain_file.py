@@ -26,6 +26,12 @@ def zipped(*members: tuple[str, bytes]) -> bytes:
     return content.getvalue()
 
 
+def encrypted() -> bytes:
+    content = bytearray(zipped(("kg.csv", b"text")))
+    content[content.index(b"PK\x01\x02") + 8] |= 1  # the flag of the member
+    return bytes(content)
+
+
 ENCODE: dict[str, Callable[[bytes], bytes]] = {
     "gzip": gzip.compress,
     "bz2": bz2.compress,
@@ -84,16 +90,33 @@ def test_a_last_line_without_a_line_break_gives_a_warning(
     tmp_path: Path, facts: list[Fact]
 ) -> None:
     text = to_rows(facts).write_csv()
-    for content in (text[:-1].encode(), bz2.compress(text[:-1].encode())):
+    cut = text[:-1].encode()
+    for content in (cut, bz2.compress(cut), gzip.compress(cut)):
         (tmp_path / "kg.csv").write_bytes(content)
         (warning,) = read_graph(tmp_path / "kg.csv").report.warnings
         assert "the last row does not end with a line break" in warning
+
+
+@pytest.mark.parametrize("name", ["bz2", "xz"])
+def test_a_damaged_second_stream_is_refused(tmp_path: Path, facts: list[Fact], name: str) -> None:
+    text = to_rows(facts).write_csv().encode()
+    half = text.index(b"\n", len(text) // 2) + 1
+    first, second = ENCODE[name](text[:half]), ENCODE[name](text[half:])
+    path = tmp_path / "kg.csv"
+    path.write_bytes(first + b"\0" * 4 + second + b"\0" * 4)
+    assert read_graph(path).report.num_rows == len(facts)
+    for damaged in (first + b"x" + second[1:], first + second[:-9], first + b"text"):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"kg.csv is truncated or damaged"):
+            read_graph(path)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (zipped(("a.csv", b"a"), ("b.csv", b"b")), r"exactly one member; it has 2: a.csv, b.csv"),
+        (zipped(), r"exactly one member; it has 0: none"),
+        (encrypted(), "must not be encrypted"),
         (b"7z\xbc\xaf'\x1c....", "a 7z archive"),
         (b"\0" * 257 + b"ustar" + b"\0" * 100, "a tar archive"),
         ("relation,x_id".encode("utf-16-le"), "many NUL bytes"),

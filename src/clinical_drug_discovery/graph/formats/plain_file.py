@@ -14,6 +14,7 @@ import shutil
 import sys
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -21,13 +22,14 @@ from ...system.errors import InputError
 from .head import GZIP_MAGIC, PARQUET_MAGIC, ZSTD_MAGIC
 
 STDIN = Path("-")  #: the path that stands for the standard input
+LINE_ENDS = (b"\n", b"\r")
 _BLOCK = 2**20
 _HEAD = 2**16
 _MAX_DEPTH = 4  # such as a .bz2 in a .zip
 _LONE_CR = "lone CR"
 #: The conversion that a file needs, by its first bytes; the longer mark of UTF-32 comes first.
 _STEPS = (
-    (b"BZh", "bz2"), (b"\xfd7zXZ\x00", "xz"), (b"PK\x03\x04", "zip"),
+    (b"BZh", "bz2"), (b"\xfd7zXZ\x00", "xz"), (b"PK\x03\x04", "zip"), (b"PK\x05\x06", "zip"),
     (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
 )  # fmt: skip
@@ -123,13 +125,44 @@ def _convert(step: str, current: Path, target: Path, shown: Path) -> Path:
             if len(names) != 1:
                 found = ", ".join(one.filename for one in names[:5])
                 raise InputError(
-                    f"{shown} must have exactly one member; it has {len(names)}: {found}"
+                    f"{shown} must have exactly one member; it has {len(names)}: {found or 'none'}"
                 )
+            if names[0].flag_bits & 1:
+                raise InputError(f"{shown} must not be encrypted; unpack it")
             with archive.open(names[0]) as member:
                 return _copied(member, target)
-    kind = {"gzip": gzip.GzipFile, "bz2": bz2.BZ2File, "xz": lzma.LZMAFile}[step]
-    with kind(current) as source:
-        return _copied(source, target)
+    if step == "gzip":
+        with gzip.open(current) as source:
+            return _copied(source, target)
+    return _decompressed(bz2.BZ2Decompressor if step == "bz2" else _xz, current, target)
+
+
+def _xz() -> lzma.LZMADecompressor:
+    return lzma.LZMADecompressor(lzma.FORMAT_XZ)
+
+
+def _decompressed(
+    stream: Callable[[], bz2.BZ2Decompressor | lzma.LZMADecompressor], current: Path, target: Path
+) -> Path:
+    """Decompress all streams of a file.
+
+    The file classes of Python end without an error where a second stream is damaged, and lose it.
+    """
+    with current.open("rb") as source, target.open("wb") as plain:
+        decompressor, rest = stream(), source.read(_BLOCK)
+        while True:
+            plain.write(decompressor.decompress(rest, _BLOCK))
+            if decompressor.eof:  # zeros may follow a stream
+                rest = decompressor.unused_data.lstrip(b"\0")
+                while not rest and (block := source.read(_BLOCK)):
+                    rest = block.lstrip(b"\0")
+                if not rest:
+                    return target
+                decompressor = stream()
+            else:
+                rest = source.read(_BLOCK) if decompressor.needs_input else b""
+                if decompressor.needs_input and not rest:
+                    raise EOFError("the compressed data ends too early")
 
 
 def _copied(source: IO[bytes], target: Path) -> Path:
@@ -159,14 +192,19 @@ def _decoded(encoding: str, current: Path, target: Path, shown: Path) -> Path:
 
 
 def lacks_final_newline(plain: Path) -> bool:
-    """Return True if the last line of an uncompressed file has no line end.
+    """Return True if the last line of a text file has no line end.
 
-    gzip and zstd files are not decompressed for this; their checksums show that they are complete.
+    A gzip file is decompressed for this. A zstd file is not, so the answer for it is False.
     """
     with plain.open("rb") as file:
-        if file.read(4).startswith((GZIP_MAGIC, ZSTD_MAGIC, PARQUET_MAGIC)):
+        magic = file.read(4)
+        if magic.startswith((ZSTD_MAGIC, PARQUET_MAGIC)) or file.seek(0, 2) == 0:
             return False
-        if file.seek(0, 2) == 0:
-            return False
-        file.seek(-1, 2)
-        return file.read(1) not in (b"\n", b"\r")
+        if not magic.startswith(GZIP_MAGIC):
+            file.seek(-1, 2)
+            return file.read(1) not in LINE_ENDS
+    last = b"\n"
+    with gzip.open(plain) as source:
+        while block := source.read(_BLOCK):
+            last = block[-1:]
+    return last not in LINE_ENDS

@@ -32,7 +32,7 @@ class QuoteCheck:
     def __init__(self) -> None:
         self._stop = Event()
         self._pool = ThreadPoolExecutor(1)
-        self._started: dict[tuple[Path, str], Future[bool]] = {}
+        self._started: dict[tuple[Path, str], Future[tuple[bool, int | None]]] = {}
         self._plain: dict[Path, Path] = {}
 
     def __enter__(self) -> QuoteCheck:
@@ -47,7 +47,7 @@ class QuoteCheck:
         for head in heads:
             for mark in head.quoted:
                 if (head.path, mark) not in self._started:
-                    task = self._pool.submit(has_odd_quotes, head.plain, mark, self._stop)
+                    task = self._pool.submit(scan_quotes, head.plain, mark, self._stop)
                     self._started[head.path, mark] = task
                     self._plain[head.path] = head.plain
 
@@ -59,7 +59,7 @@ class QuoteCheck:
         """
         warnings = []
         for (path, mark), odd in self._started.items():
-            if not odd.result():
+            if not odd.result()[0]:
                 continue
             several: list[int] = []
             if fault := find_fault(self._plain[path], mark, strict=False, several=several):
@@ -72,12 +72,18 @@ class QuoteCheck:
                 )
         return warnings
 
+    def last_bytes(self) -> dict[Path, int]:
+        """Return the last byte of each file that a check has read to its end, by the plain file."""
+        found = ((self._plain[path], odd.result()[1]) for (path, _), odd in self._started.items())
+        return {plain: last for plain, last in found if last is not None}
 
-def has_odd_quotes(plain: Path, separator: str, stop: Event) -> bool:
-    """Return True if a quote stands inside of a field, or if a line break stands between quotes.
 
-    Both occur in valid files, so the caller must look closer. Compressed files are decompressed
-    once more.
+def scan_quotes(plain: Path, separator: str, stop: Event) -> tuple[bool, int | None]:
+    """Return if a file has unusual quotes, and the last byte of the file.
+
+    A quote inside of a field and a line break between quotes are unusual. Both occur in valid
+    files, so the caller must look closer. Compressed files are decompressed once more. The last
+    byte is None if the scan has ended early, or if the file is compressed with zstd.
 
     Args:
         plain: a text file, perhaps compressed with gzip or zstd.
@@ -89,41 +95,45 @@ def has_odd_quotes(plain: Path, separator: str, stop: Event) -> bool:
     before, is_open = _NEWLINE, False  # the byte before the block; is the block within quotes?
     for data in _blocks(plain):
         if stop.is_set():
-            return False
+            return False, None
         if before == _QUOTE and not is_open and not edges[data[0]]:
-            return True  # a closing quote at the end of the last block
+            return True, None  # a closing quote at the end of the last block
         marks = data == _QUOTE
         np.logical_or(marks, data == _NEWLINE, out=marks)
         at = np.flatnonzero(marks)
         quotes = data[at] == _QUOTE
         within = np.logical_xor.accumulate(quotes) ^ is_open  # is the text after a mark quoted?
         if within[~quotes].any():
-            return True  # a line break between quotes
+            return True, None  # a line break between quotes
         opening = at[quotes & within]
         closing = at[quotes & ~within]
         if len(opening) and opening[0] == 0:
             if not edges[before]:
-                return True
+                return True, None
             opening = opening[1:]
         if len(closing) and closing[-1] == len(data) - 1:
             closing = closing[:-1]  # the next block follows
         if not (edges[data[opening - 1]].all() and edges[data[closing + 1]].all()):
-            return True
+            return True, None
         before = int(data[-1])
         is_open = bool(within[-1]) if len(within) else is_open
-    return is_open
+    return is_open, None if _is_zstd(plain) else before
+
+
+def _is_zstd(plain: Path) -> bool:
+    with plain.open("rb") as file:
+        return file.read(4).startswith(ZSTD_MAGIC)
 
 
 def _blocks(plain: Path) -> Iterator[Bytes]:
     """Yield the bytes of a text file, decompressed; each block overwrites the one before."""
-    with plain.open("rb") as file:
-        magic = file.read(4)
-    if magic.startswith(ZSTD_MAGIC):  # Python cannot decompress it, polars can
+    if _is_zstd(plain):  # Python cannot decompress it, polars can
         lines = text_lines(plain)
         while some := list(islice(lines, 10_000)):
             yield np.frombuffer(("\n".join(some) + "\n").encode(), np.uint8)
         return
-    is_gzip = magic.startswith(GZIP_MAGIC)
+    with plain.open("rb") as file:
+        is_gzip = file.read(4).startswith(GZIP_MAGIC)
     buffer = bytearray(_BLOCK)  # one buffer: the first write to a fresh page of memory is slow
     with gzip.open(plain) if is_gzip else plain.open("rb", buffering=0) as source:
         while size := source.readinto(buffer):
