@@ -270,3 +270,23 @@ def test_leading_zeros_are_refused(tmp_path: Path) -> None:
     (tmp_path / "kg.csv").write_bytes(corrupt(20, "indication,indication,", "r,r,0"))
     with pytest.raises(InputError, match=r"row 20: .*without leading zeros"):
         read_graph(tmp_path / "kg.csv")
+
+
+def test_a_missing_number_in_a_column_of_floats_is_missing(
+    tmp_path: Path, facts: list[Fact]
+) -> None:
+    rows = to_rows(facts, numbered=False)
+    ids = pl.int_range(pl.len()).cast(pl.Float64)
+    for column in ("x_id", "y_id"):
+        gap = pl.when(ids == 2).then(float("nan")).otherwise(ids)
+        rows.with_columns(gap.alias(column)).write_parquet(tmp_path / "kg.parquet")
+        with pytest.raises(InputError, match=rf"row 3: {column} is missing"):
+            read_graph(tmp_path / "kg.parquet")
+
+
+def test_nested_columns_are_refused(tmp_path: Path, facts: list[Fact]) -> None:
+    rows = to_rows(facts)
+    for nested in (pl.struct("x_id"), pl.concat_list("x_id")):
+        rows.with_columns(nested.alias("x_name")).write_parquet(tmp_path / "kg.parquet")
+        with pytest.raises(InputError, match=r"the column x_name must hold text or numbers"):
+            read_graph(tmp_path / "kg.parquet")

@@ -82,7 +82,10 @@ class Head:
         `quoted` is False, a quotation mark is a character like any other.
         """
         if self.is_parquet:
-            return pl.scan_parquet(self.plain, glob=False)
+            frame = pl.scan_parquet(self.plain, glob=False)
+            floats = [n for n, kind in frame.collect_schema().items() if kind.is_float()]
+            # pandas makes floats of a column of whole numbers with missing values, which are NaN.
+            return frame.with_columns(pl.col(floats).fill_nan(None)) if floats else frame
         mark = self.separator if separator is None else separator
         if quoted:
             self.quoted.add(mark)

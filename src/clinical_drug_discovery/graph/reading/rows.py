@@ -281,6 +281,10 @@ def _with_hashes(table: Table, number: int) -> pl.LazyFrame:
     else:  # a key may stand for other nodes in other tables, so its hash has a seed
         columns = ["relation"]
         hashes = [pl.col(f"{side}{KEY}").hash(number) for side in sides]
+    kinds = table.frame.collect_schema()
+    if nested := [name for name in columns if kinds[name].is_nested()]:
+        rule = f"must hold text or numbers, not {kinds[nested[0]]}"
+        raise InputError(f"{table.path}: the column {nested[0]} {rule}")
     frame = table.frame.with_columns(pl.col(columns).cast(pl.String))
     named = [one.alias(side + _RECORD) for one, side in zip(hashes, sides, strict=True)]
     return frame.with_columns(pl.col("relation").cast(pl.Categorical), *named)
