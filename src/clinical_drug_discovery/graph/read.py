@@ -23,6 +23,7 @@ from .formats.table import FIELDS, NodeRules
 from .knowledge_graph import IntArray, KnowledgeGraph, ReadReport
 from .node_lookup import did_you_mean
 from .read_errors import explain_unreadable
+from .reading.odd_values import check_values
 from .reading.quotes import QuoteCheck
 from .reading.records import (
     Findings,
@@ -67,7 +68,7 @@ def read_graph(source: EdgesPath | Source, settings: ReadSettings | None = None)
     merged = merge_records(rows, settings.on_conflict, findings)
     nodes, node_of = _sorted_nodes(rows, merged)
     _check_number_of_names(source, rows, nodes)
-    findings.warnings += check_spellings(rows, nodes)
+    findings.warnings += [*check_spellings(rows, nodes), *check_values(rows, nodes)]
     relations = tuple(rows.relation_codes())
     keys, num_self_loops = rows.keys(node_of, relations, nodes.height)
     formats = tuple(dict.fromkeys(table.format for table in rows.tables))

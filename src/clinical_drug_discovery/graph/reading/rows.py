@@ -26,6 +26,7 @@ _BATCH_ROWS = 50_000  # rows per batch, about 6 MB of text
 _MAX_NODE_TABLES = 16  # when there are this many tables of nodes, they are joined into one
 _NULL = 2**32 - 1  # code of a missing relation; polars gives no relation this code
 _MAX_PLACES = 10  # rows that a message lists
+_MAX_EQUAL, _MAX_RARE = 1000, 5  # most rows of a rare relation; most rare relations to look at
 
 
 class Place(NamedTuple):
@@ -98,6 +99,49 @@ class Rows:
             found = chunk.relation.drop_nulls().to_physical().to_numpy()
             counts += np.bincount(found, minlength=len(counts))
         return [int(counts[codes[name]]) for name in names]
+
+    def count_distinct(self, table: int) -> tuple[int, int]:
+        """Return the numbers of different relations and of different y records of a table."""
+        chunks = [chunk for chunk in self._chunks if chunk.table == table]
+        used = np.zeros(len(self.nodes), bool)
+        for chunk in chunks:
+            used[chunk.y] = True
+        none = pl.Series(dtype=pl.Categorical)
+        relations = pl.concat([none, *(chunk.relation.unique() for chunk in chunks)])
+        return relations.n_unique(), int(used.sum())
+
+    def lone_rows(self) -> list[Place]:
+        """Return one row of each relation whose rows are equal and share no node with other rows.
+
+        Only the five rarest relations are looked at; a graph with one relation has no such row.
+        """
+        codes = self.relation_codes()
+        counts = dict(zip(codes, self.count_relations(list(codes)), strict=True))
+        rare = [name for name, count in counts.items() if count <= _MAX_EQUAL]
+        places = []
+        for name in sorted(rare, key=lambda one: counts[one])[:_MAX_RARE] if len(codes) > 1 else []:
+            place = self._only_ends(name, codes[name])
+            if place is not None:
+                ends = np.array([place.x, place.y])
+                of_x, of_y = (
+                    sum(int(np.isin(getattr(chunk, side), ends).sum()) for chunk in self._chunks)
+                    for side in "xy"
+                )
+                places += [place] if of_x + of_y == 2 * counts[name] else []
+        return places
+
+    def _only_ends(self, name: str, code: int) -> Place | None:
+        """Return the first row of a relation if all its rows have the same x and y."""
+        first: Place | None = None
+        for chunk in self._chunks:
+            for at in np.flatnonzero(_codes(chunk.relation) == code).tolist():
+                x, y = int(chunk.x[at]), int(chunk.y[at])
+                if first is None:
+                    row = int(chunk.rows(np.array([at]))[0])
+                    first = Place(chunk.table, row, x, y, name)
+                elif (x, y) != (first.x, first.y):
+                    return None
+        return first
 
     def take_out(
         self, x: Mask, y: Mask, relations: Sequence[str | None], *, every: bool
