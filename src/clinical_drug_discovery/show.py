@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from .graph.identifiers import shown_identifier
+
 _LABEL = 19  # width of the labels of evidence
 _NARROW = 20  # least width of a wrapped text
 
@@ -109,7 +111,8 @@ def show_neighbors(result: list[dict[str, Any]]) -> None:
     table = _table(columns)
     for row in result:
         cells = [str(row["rank"]), f"{row['cosine']:.3f}", row["node_name"], row["node_type"]]
-        cells += [f"{row['node_source']}:{row['node_id']}", row["stated"] or ""]
+        identifier = shown_identifier(row["node_id"], row["node_source"], row["node_type"])
+        cells += [identifier, row["stated"] or ""]
         cells += [_yes(row["no_facts"])] * flagged
         table.add_row(*cells, style="red" if row["contraindicated"] else None)
     console.print(table)
@@ -133,7 +136,8 @@ def show_ranking(result: dict[str, Any]) -> None:
     console, of = make_console(), "drugs" if "drugs" in result else "diseases"
     one, asked, rows = of[:-1], "disease" if of == "drugs" else "drug", result[of]
     name, source, id_ = (result[f"{asked}_{field}"] for field in ("name", "source", "id"))
-    console.print(f"{of.capitalize()} for {name} ({source}:{id_}):\n")
+    kind = result["vocabulary"][f"{asked}_type"]
+    console.print(f"{of.capitalize()} for {name} ({shown_identifier(id_, source, kind)}):\n")
     numbers = ["score", "probability"] if of == "drugs" else ["probability", "score"]
     table = _table(["rank", *numbers, one, "id", "known", "stated"])
     for row in rows:
@@ -165,7 +169,7 @@ def _print_left_out(result: dict[str, Any], of: str) -> None:
         lines += [f"Hidden: {harmful:,} that the graph lists as contraindicated."]
     if missing:
         lines += [f"Not ranked: {missing:,} without facts in the graph."]
-    lines += [f"In this graph, {Vocabulary(**result['vocabulary'])}."]
+    lines += [f"In this graph, {Vocabulary(**result['vocabulary']).describe()}."]
     for line in lines:
         make_console().print(line)
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import polars as pl
 import pytest
 
 from clinical_drug_discovery.graph.identifiers import (
     group_members,
     normalize_name,
     parse_identifier,
+    shown_identifier,
 )
+from clinical_drug_discovery.graph.node_lookup import find_node
 
 
 @pytest.mark.parametrize(
@@ -83,3 +86,22 @@ def test_unicode_forms_of_one_name(one: str, other: str) -> None:
 def test_different_names_stay_different() -> None:
     names = ["Crohn disease", "Crohn's disease", "beta blocker", "beta-blocker", "\u03b1", "alpha"]
     assert len({normalize_name(name) for name in names}) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("id_", "source", "shown"),
+    [
+        ("5180", "MONDO", "MONDO:5180"),
+        ("MONDO:0005180", "MONDO", "MONDO:0005180"),  # KGX
+        ("5180", "", "disease:5180"),  # DRKG
+        ("DOID:14330", "Disease Ontology", "Disease Ontology:DOID:14330"),  # Hetionet
+        ("12_34", "MONDO_grouped", "MONDO_grouped:12_34"),
+    ],
+)
+def test_a_shown_identifier_finds_its_node(id_: str, source: str, shown: str) -> None:
+    assert shown_identifier(id_, source, "disease") == shown
+    nodes = pl.DataFrame({
+        "node_source": [source, "other"], "node_type": ["disease", "gene"],
+        "node_id": [id_, "7"], "node_name": ["a", "b"],
+    })  # fmt: skip
+    assert find_node(nodes, shown) == 0

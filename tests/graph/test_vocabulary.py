@@ -136,6 +136,11 @@ def test_words_of_other_sources_are_recognized(
 def test_unknown_words_leave_the_words_of_primekg() -> None:
     found = recognize_vocabulary(counts(("person", "knows", "person", 3)))
     assert found == replace(PRIMEKG, contraindicates=())
+    assert found.describe({"person", "knows"}).count("not in the graph") == 4
+    assert found.describe({"drug", "indication"}) == (
+        "drugs are 'drug', diseases are not in the graph, treatments are 'indication', "
+        "contraindications are not in the graph"
+    )
 
 
 def test_chosen_words_win() -> None:

@@ -104,6 +104,23 @@ def parse_identifier(text: str, source: str = "", type: str = "") -> Identifier:
     return Identifier(prefix, namespace, _without_zeros(local))
 
 
+def shown_identifier(id_: str, source: str, type: str) -> str:
+    """Return an identifier of a node for messages and tables, in a form that finds the node.
+
+    This is source:id, or the id alone if it has the source as its prefix, or type:id for a node
+    without a source.
+
+    Example:
+        >>> shown_identifier("5180", "MONDO", "disease")
+        'MONDO:5180'
+        >>> shown_identifier("MONDO:5180", "MONDO", "disease"), shown_identifier("7", "", "Gene")
+        ('MONDO:5180', 'Gene:7')
+    """
+    if parse_identifier(id_).prefix and (not source or id_.startswith(source)):
+        return id_
+    return f"{source or type}:{id_}"
+
+
 def group_members(text: str, source: str, type: str) -> list[str]:
     """Return the local parts of the members of a group of diseases; [] for a single node.
 

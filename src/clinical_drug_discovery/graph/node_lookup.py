@@ -10,7 +10,13 @@ import polars as pl
 from rapidfuzz import fuzz, process
 
 from ..system.errors import InputError
-from .identifiers import group_members, is_number, normalize_name, parse_identifier
+from .identifiers import (
+    group_members,
+    is_number,
+    normalize_name,
+    parse_identifier,
+    shown_identifier,
+)
 
 _MAX_CHOICES = 8
 _MAX_SUGGESTIONS = 5
@@ -231,11 +237,7 @@ class NodeIndex:
         return ", ".join(texts) + (f" and {more} more" if more else "")
 
     def _label(self, at: int) -> str:
-        """Return an identifier that finds the node: source:id, prefixed id or type:id."""
-        source, id_ = self._sources[at], self._ids[at]
-        if parse_identifier(id_).prefix and (not source or id_.startswith(source)):
-            return id_
-        return f"{source or self._types[at]}:{id_}"
+        return shown_identifier(self._ids[at], self._sources[at], self._types[at])
 
     def _suggest(self, plain: str) -> str:
         """Return a hint with names that contain the text, or else with similar names."""

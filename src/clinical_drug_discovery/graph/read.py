@@ -20,6 +20,7 @@ from .formats.head import Head, read_head
 from .formats.plain_file import LINE_ENDS, lacks_final_newline, plain_file
 from .formats.registry import open_tables
 from .formats.table import FIELDS, NodeRules
+from .formats.triples import ENTITY, Triples
 from .knowledge_graph import IntArray, KnowledgeGraph, ReadReport
 from .node_lookup import did_you_mean
 from .read_errors import explain_unreadable
@@ -77,6 +78,11 @@ def read_graph(source: EdgesPath | Source, settings: ReadSettings | None = None)
         findings.warnings.append(
             f"{source}: the files have different formats ({', '.join(plain)}); nodes of two files "
             "are one node only if their source, type and id are equal"
+        )
+    if plain == (Triples.name,) and (nodes["type"] == ENTITY).all():
+        findings.warnings.append(
+            f"{source}: no id begins with a type, as Compound::DB00100 does, so all nodes have the "
+            f"type {ENTITY!r}; if a table of nodes belongs to these edges, add it with --nodes"
         )
     num_skipped_rows = rows.num_skipped_rows
     num_listed = max(table.num_nodes or 0 for table in rows.tables)

@@ -7,7 +7,7 @@ graph has several of these words, all relations count, and the node type with th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -64,12 +64,23 @@ class Vocabulary:
         """The relation that stands for a recorded indication."""
         return self.treats[0]
 
-    def __str__(self) -> str:
-        harmful = " or ".join(map(repr, self.contraindicates)) or "not in the graph"
-        return (
-            f"drugs are {self.drug_type!r}, diseases are {self.disease_type!r}, treatments are "
-            f"{' or '.join(map(repr, self.treats))}, contraindications are {harmful}"
-        )
+    def describe(self, present: Container[str] | None = None) -> str:
+        """Return what drugs, diseases, treatments and contraindications are in the graph.
+
+        Args:
+            present: the node types and relations of the graph, if it may lack some of the words.
+        """
+        words = {
+            "drugs": (self.drug_type,),
+            "diseases": (self.disease_type,),
+            "treatments": self.treats,
+            "contraindications": self.contraindicates,
+        }
+        texts = []
+        for kind, all_ in words.items():
+            found = [repr(word) for word in all_ if present is None or word in present]
+            texts.append(f"{kind} are {' or '.join(found) or 'not in the graph'}")
+        return ", ".join(texts)
 
 
 #: The words of PrimeKG.

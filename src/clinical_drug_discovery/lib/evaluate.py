@@ -134,7 +134,8 @@ def evaluate_model(
         reading: filters of the graph, and what to do about faults in its files.
         rankers: names of the rankers to compare, such as gnn, ranker or popularity (default: all).
         seed: seed of the split, the initial weights, all sampling and the bootstrap.
-        device: cuda, mps or cpu; by default the first of these that is available.
+        device: cuda, mps or cpu (default: cuda if available, else mps if `cdd doctor --try mps`
+            has passed on this machine, else cpu).
         memory_budget: maximum memory of training, such as 4GiB (default: 70% of the free memory).
             The drug ranker is fitted after training and takes 2 to 3 GiB on PrimeKG.
         chunk_size: number of nodes embedded at a time (default: as many as the budget allows).

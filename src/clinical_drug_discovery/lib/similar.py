@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from ..graph.identifiers import shown_identifier
 from ..graph.knowledge_graph import KnowledgeGraph
 from ..graph.node_lookup import did_you_mean, find_node
 from ..graph.synonyms import read_synonyms
@@ -112,7 +113,8 @@ def _check_same_nodes(
         differs = pl.any_horizontal(pl.col(c) != other[c] for c in one.columns)
         first = one.with_row_index("row").filter(differs).row(0, named=True)
         texts = (
-            "node {node_index} is {node_type} {node_name!r} ({node_source}:{node_id})".format(**row)
+            f"node {row['node_index']} is {row['node_type']} {row['node_name']!r} "
+            f"({shown_identifier(row['node_id'], row['node_source'], row['node_type'])})"
             for row in (first, other.row(first["row"], named=True))
         )
         difference = " and ".join(texts)

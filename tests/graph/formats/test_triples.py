@@ -51,6 +51,17 @@ def test_types_sources_and_ids_come_from_the_text(tmp_path: Path) -> None:
     assert graph.relations == ("GNBR::T::Compound:Disease", "r")
 
 
+def test_ids_without_types_are_warned_of(tmp_path: Path) -> None:
+    rows = [("subject", "predicate", "object"), ("MONDO:1", "r", "HP:2"), ("HP:2", "r", "HP:3")]
+    graph = read_graph(lines(tmp_path / "edges.tsv", rows, "\t"))
+    assert graph.node_type_names == ("entity",)
+    (warning,) = graph.report.warnings
+    assert "all nodes have the type 'entity'" in warning
+    assert "--nodes" in warning
+    typed = read_graph(lines(tmp_path / "typed.tsv", [*rows, ("HP:2", "r", "Gene::7")], "\t"))
+    assert not typed.report.warnings
+
+
 def test_one_id_of_two_types_is_two_nodes(tmp_path: Path) -> None:
     rows = [("Gene::7", "r", "Disease::7"), ("Gene::7", "r", "Gene::8")]
     assert read_graph(lines(tmp_path / "kg.tsv", rows, "\t")).num_nodes == 3

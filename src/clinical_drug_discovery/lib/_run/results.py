@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from ...evaluation.embedding_probe import Probe, probe_embeddings
+from ...graph.identifiers import shown_identifier
 from ...graph.knowledge_graph import KnowledgeGraph, node_range_of
 from ...graph.source import ReadSettings
 from ...models.collapse import Collapse
@@ -135,14 +136,15 @@ def _example_node(graph: KnowledgeGraph, *, of_diseases: bool) -> str:
     """Return the node with the most edges, of all nodes or of the diseases, for a first question.
 
     The node is given as `find_node` takes it: by its name or, if the name is ambiguous, as
-    source:id.
+    identifier.
     """
     disease = graph.vocabulary.disease_type
     first, stop = node_range_of(graph, disease) if of_diseases else (0, graph.num_nodes)
     node = graph.nodes.row(first + int(graph.degree[first:stop].argmax()), named=True)
     names = graph.nodes["node_name"].str.to_lowercase()
     is_unique = (names == node["node_name"].lower()).sum() == 1
-    return str(node["node_name"] if is_unique else f"{node['node_source']}:{node['node_id']}")
+    kind = ("node_id", "node_source", "node_type")
+    return str(node["node_name"]) if is_unique else shown_identifier(*(node[key] for key in kind))
 
 
 def _without_paths(run: Run, record: dict[str, Any]) -> dict[str, Any]:

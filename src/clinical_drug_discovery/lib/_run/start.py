@@ -136,7 +136,8 @@ def read_edges(
         f"{_without_facts(graph)}; format: {', '.join(graph.report.formats)}"
     )
     graph = with_vocabulary(graph, words)
-    run.progress.milestone(f"Vocabulary: {graph.vocabulary}")
+    present = {*graph.node_type_names, *graph.relations}
+    run.progress.milestone(f"Vocabulary: {graph.vocabulary.describe(present)}")
     return graph
 
 
