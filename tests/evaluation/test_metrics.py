@@ -10,8 +10,10 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from clinical_drug_discovery.evaluation.metrics import (
     Known,
+    average_precision,
     bootstrap_interval,
     filtered_ranks,
+    pair_metrics,
     pool_rows,
     ranking_metrics,
     top_entropy,
@@ -72,6 +74,25 @@ def test_ranks_depend_on_the_order_only(seed: int) -> None:
     np.testing.assert_array_equal(
         filtered_ranks(np.where(others, np.float32(99), scores), known, row, candidate), ranks
     )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_average_precision_without_ties_is_that_of_scikit_learn(seed: int) -> None:
+    _, known, row, candidate = random_case(seed)
+    scores = np.random.default_rng(seed).permutation(known.size).reshape(known.shape) / 7.0
+    case = scores, known, row, candidate
+    expected = []
+    for i in sorted(set(row.tolist())):
+        mine = scores[i, candidate[row == i]]
+        listed = np.concatenate([mine, scores[i, rivals(case, i)]])
+        expected.append(average_precision_score(np.arange(len(listed)) < len(mine), listed))
+    ranks = filtered_ranks(*case)
+    np.testing.assert_allclose(average_precision(ranks, row), expected)
+    metrics = pair_metrics(ranks, row)
+    assert metrics["map"] == pytest.approx(np.mean(expected))
+    # Two lists of one disease are two lists, and one sample of the bootstrap.
+    twice = pair_metrics(np.r_[ranks, ranks], np.r_[row, row], ranking=np.r_[row, row + 99])
+    assert twice == pytest.approx(metrics)
 
 
 def test_a_constant_score_is_chance() -> None:

@@ -16,15 +16,19 @@ from typer.testing import CliRunner
 
 from clinical_drug_discovery.cli import make_app
 from clinical_drug_discovery.evaluation import held_out
+from clinical_drug_discovery.evaluation.differences import differences
 from clinical_drug_discovery.evaluation.metrics import pair_metrics
 from clinical_drug_discovery.evaluation.rankers import RANKERS
+from clinical_drug_discovery.evaluation.strata import strata_metrics
 from clinical_drug_discovery.graph.knowledge_graph import IntArray
 from clinical_drug_discovery.lib import evaluate as module
+from clinical_drug_discovery.lib._run import held_out_ranking
 from clinical_drug_discovery.lib.evaluate import MODELS, EvaluationSettings, evaluate_model
 from clinical_drug_discovery.ranking.bilinear_score import Scores
 from clinical_drug_discovery.show import show_evaluation
 from clinical_drug_discovery.system.errors import InputError
 
+COLUMNS = ("ranker", "disease_index", "drug_index", "rank")
 SMALL: dict[str, Any] = {"embedding_dim": 16, "hidden_dim": 16, "num_layers": 2, "num_epochs": 3}
 
 
@@ -104,7 +108,7 @@ def test_the_figures_follow_from_the_ranks(report: dict[str, Any]) -> None:
     saved = {**report, "output_dir": directory.name}  # without the path on this machine
     assert json.loads((directory / "report.json").read_text()) == saved
     ranks = pl.read_parquet(directory / "ranks.parquet")
-    assert ranks.columns == ["ranker", "disease_index", "drug_index", "rank"]
+    assert ranks.columns == [*COLUMNS, "diseases_of_drug", "drugs_of_disease"]
     assert tuple(ranks["ranker"].unique(maintain_order=True)) == RANKERS
     indications = pl.read_csv(directory.parent / "kg.csv").filter(relation="indication")
     pairs = set(indications.select("x_index", "y_index").rows())
@@ -115,6 +119,9 @@ def test_the_figures_follow_from_the_ranks(report: dict[str, Any]) -> None:
         assert set(asked) <= pairs
         found = pair_metrics(own["rank"].to_numpy(), own["disease_index"].to_numpy())
         assert {key: figures[key] for key in found} == pytest.approx(found)
+    assert report["strata"] == strata_metrics(ranks)
+    assert report["differences"] == differences(ranks)
+    assert list(report["differences"]) == [name for name in RANKERS if name != "walk"]
 
 
 def test_the_same_seed_gives_the_same_report(report: dict[str, Any], tmp_path: Path) -> None:
@@ -208,6 +215,13 @@ def test_defaults_are_those_of_embed() -> None:
         ({"on": "validation"}, r"on \(got 'validation'\) needs validation_share"),
         ({"on": "validation", "validation_share": 0.001}, r"validation_share .*leaves no pairs"),
         ({"validation_share": 2}, r"validation_share \(got 2\)"),
+        ({"folds": 1}, r"folds \(got 1\)"),
+        ({"folds": 2, "share": 0.2}, r"share \(got 0.2\) must be left out with folds"),
+        (
+            {"folds": 2, "validation_share": 0.5},
+            r"validation_share \(got 0.5\) must be left out with folds",
+        ),
+        ({"split": "area", "folds": 50}, r"folds \(got 50\) must be at most \d+, .* of areas"),
         ({"num_epochs": 0}, r"num_epochs \(got 0\)"),
         ({"learning_rate": 1e30}, r"learning_rate \(got 1e\+30\)"),
         ({"seed": -1}, r"seed \(got -1\)"),
@@ -263,7 +277,9 @@ def test_scores_that_are_no_numbers_and_leaks_stop_the_run(
     def nothing(diseases: IntArray) -> Scores:
         return np.full((len(diseases), 60), np.nan)
 
-    monkeypatch.setattr(module, "drug_rankers", lambda *args, **options: [("none", nothing)])
+    monkeypatch.setattr(
+        held_out_ranking, "drug_rankers", lambda *args, **options: [("none", nothing)]
+    )
     with pytest.raises(InputError, match=r"scores \(got nan at row 0"):
         run()
     monkeypatch.setattr(held_out, "leak_count", lambda *arguments: 1)
@@ -279,6 +295,8 @@ def test_the_command_shows_a_table(
     shown = capsys.readouterr().out
     assert "each ranked among 60 drugs; 0 leaks" in shown
     assert "contraindicated@50" in shown
+    assert "Difference to the walk on the same pairs" in shown
+    assert "the number of drugs of the disease in the training graph" in shown
     for name, figures in report["rankers"].items():
         lines = [line for line in shown.splitlines() if line.startswith(f" {name}  ")]
         assert any(f"{figures['mrr']:.3f}" in line for line in lines)

@@ -193,7 +193,8 @@ def _rank_among(scores: Floats, drugs: IntArray, known: IntArray) -> Floats:
 def _unit(rows: Floats) -> Floats:
     """Center the rows, and scale each to length 1; a row of zeros stays."""
     rows = rows - rows.mean(axis=0)
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.float32(1e-30))
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.maximum(length, np.float32(1e-30)))
 
 
 def _similarity(a: Floats, b: Floats) -> Floats:
@@ -207,4 +208,4 @@ def _similarity(a: Floats, b: Floats) -> Floats:
 
 def _of_largest(rows: Floats) -> Floats:
     """Divide each row by its largest value; a row of zeros stays."""
-    return rows / np.maximum(rows.max(axis=1, keepdims=True), np.float32(1e-30))
+    return np.asarray(rows / np.maximum(rows.max(axis=1, keepdims=True), np.float32(1e-30)))

@@ -68,10 +68,11 @@ def ranking_metrics(
 
     Returns:
         `mrr`, `hits@10`, `recall@50` and `recall@100` are means over pairs, so a row with many
-        pairs counts more. `auroc` and `auprc` (average precision) compare the scores of all pairs
-        with the scores of all unknown candidates of all rows with pairs. `balanced_auroc` and
-        `balanced_auprc` compare them with one unknown candidate per pair, sampled from the same
-        row. These eight metrics have 95% intervals, `_low` and `_high`; see `bootstrap_interval`.
+        pairs counts more. `map` is the mean over rows of `average_precision`. `auroc` and `auprc`
+        (average precision) compare the scores of all pairs with the scores of all unknown
+        candidates of all rows with pairs. `balanced_auroc` and `balanced_auprc` compare them with
+        one unknown candidate per pair, sampled from the same row. These nine metrics have 95%
+        intervals, `_low` and `_high`; see `bootstrap_interval`.
         For `entropy@50` and `normalized_entropy@50` see `top_entropy`. `num_pairs`, `num_diseases`
         (rows with a pair) and `num_candidates` are counts. Areas without negatives are None.
 
@@ -95,23 +96,58 @@ def ranking_metrics(
     return {**metrics, "num_candidates": scores.shape[1]}
 
 
-def pair_metrics(ranks: npt.NDArray[np.floating], cluster: IntArray, *, seed: int = 0) -> Metrics:
+def pair_metrics(
+    ranks: npt.NDArray[np.floating],
+    cluster: IntArray,
+    *,
+    ranking: IntArray | None = None,
+    seed: int = 0,
+) -> Metrics:
     """Return the metrics that depend on ranks alone, each with a 95% interval.
 
     Args:
         ranks: shape (K,), the rank of each pair.
         cluster: shape (K,), the disease (or source node) of each pair.
+        ranking: shape (K,), number of the ranked list of each pair. None: one list per cluster.
         seed: seed of the bootstrap.
 
     Returns:
-        `mrr`, `hits@10`, `recall@50` and `recall@100`, and the interval `_low` to `_high` of each.
+        `mrr`, `hits@10`, `recall@50`, `recall@100` and `map` (the mean over ranked lists of
+        `average_precision`), and the interval `_low` to `_high` of each.
     """
     metrics: Metrics = {}
-    for name, most in PAIR_METRICS.items():
-        values = 1 / ranks if most is None else (ranks <= most).astype(float)
+    for name in PAIR_METRICS:
+        values = pair_values(name, ranks)
         low, high = bootstrap_interval(values, cluster, seed=seed)
         metrics |= {name: float(values.mean()), f"{name}_low": low, f"{name}_high": high}
-    return metrics
+    lists = cluster if ranking is None else ranking
+    precision = average_precision(ranks, lists)
+    owner = cluster[np.unique(lists, return_index=True)[1]]
+    low, high = bootstrap_interval(precision, owner, seed=seed)
+    return {**metrics, "map": float(precision.mean()), "map_low": low, "map_high": high}
+
+
+def pair_values(name: str, ranks: npt.NDArray[np.floating]) -> Counts:
+    """Return the value of each pair, shape (K,), whose mean is a metric of `PAIR_METRICS`."""
+    most = PAIR_METRICS[name]
+    return np.asarray(1 / ranks if most is None else ranks <= most, np.float64)
+
+
+def average_precision(ranks: npt.NDArray[np.floating], ranking: IntArray) -> Counts:
+    """Return the average precision of each ranked list, in the order of their numbers.
+
+    The list of a disease has its held-out drugs and the unknown drugs. The k-th best held-out drug
+    is at position rank + k - 1, because its rank does not count the other held-out drugs. The
+    average precision is the mean over k of k / position.
+
+    Args:
+        ranks: shape (K,), from `filtered_ranks`.
+        ranking: shape (K,), number of the ranked list of each pair.
+    """
+    order = np.lexsort((ranks, ranking))
+    _, first, size = np.unique(ranking[order], return_index=True, return_counts=True)
+    k = np.arange(len(ranks)) - np.repeat(first, size) + 1
+    return np.add.reduceat(k / (ranks[order] + k - 1), first) / size
 
 
 def top_entropy(

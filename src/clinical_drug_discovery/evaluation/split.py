@@ -16,6 +16,7 @@ from ..graph.adjacency import adjacency_between
 from ..graph.knowledge_graph import IntArray, KnowledgeGraph, node_range_of, without_edges
 from ..ranking.treatments import Pairs, lacks_treatments, pairs_of
 from ..system.errors import InputError, check_at_least
+from .folds import Fold
 
 #: Defaults of `num_diseases` and `num_areas`, for the messages.
 NUM_DISEASES, NUM_AREAS = 60, 20
@@ -33,7 +34,12 @@ class Split:
 
 
 def split_pairs(
-    graph: KnowledgeGraph, *, share: float, seed: int, validation_share: float = 0.5
+    graph: KnowledgeGraph,
+    *,
+    share: float = 0.1,
+    seed: int,
+    validation_share: float = 0.5,
+    fold: Fold | None = None,
 ) -> Split:
     """Hold out a random fraction of the indications; a disease may keep other indications.
 
@@ -43,21 +49,27 @@ def split_pairs(
         seed: seed of the sample. The sample does not depend on the order of rows in the file.
         validation_share: fraction of the held-out pairs to use for validation, at least 0 and
             below 1. The number of pairs is rounded down.
+        fold: hold out this part of all indications; `share` does not count then.
 
     Raises:
-        InputError: the graph lacks indications, or a fraction is invalid.
+        InputError: the graph lacks indications, or a fraction or the number of folds is invalid.
     """
     indication = (graph.vocabulary.indication,)
     pairs = _treatment_pairs(graph, indication)
     number = round(share * len(pairs)) if 0 < share < 1 else 0
-    if not 0 < number < len(pairs):
+    if fold is None and not 0 < number < len(pairs):
         raise InputError(
             f"share (got {share}) must be above 0 and below 1, and must hold out some but not "
             f"all of the {len(pairs):,} pairs"
         )
     rng = np.random.default_rng(seed)
     group = np.full(len(pairs), -1)
-    group[rng.choice(len(pairs), number, replace=False)] = np.arange(number)
+    drawn: IntArray = (
+        rng.choice(len(pairs), number, replace=False)
+        if fold is None
+        else fold.part(rng.permutation(len(pairs)), "indications")
+    )
+    group[drawn] = np.arange(len(drawn))
     chosen = group >= 0
     return _hold_out(graph, pairs.select(chosen), group[chosen], validation_share, indication)
 
@@ -65,11 +77,12 @@ def split_pairs(
 def split_diseases(
     graph: KnowledgeGraph,
     *,
-    num_diseases: int,
+    num_diseases: int = NUM_DISEASES,
     min_drugs: int,
     max_drugs: int,
     seed: int,
     validation_share: float = 0.5,
+    fold: Fold | None = None,
 ) -> Split:
     """Hold out all indications and palliations of random diseases.
 
@@ -81,6 +94,8 @@ def split_diseases(
         seed: seed of the sample.
         validation_share: fraction of the held-out diseases to use for validation, at least 0 and
             below 1. The number of diseases is rounded down.
+        fold: hold out this part of all diseases with min_drugs to max_drugs drugs; `num_diseases`
+            does not count then.
 
     Raises:
         InputError: too few diseases have min_drugs to max_drugs drugs, or a parameter is invalid.
@@ -90,6 +105,12 @@ def split_diseases(
         raise InputError(f"max_drugs (got {max_drugs}) must be at least min_drugs ({min_drugs})")
     check_at_least("num_diseases", num_diseases, 1)
     pairs, eligible, num_treated = _eligible_diseases(graph, min_drugs, max_drugs)
+    rng = np.random.default_rng(seed)
+    if fold is not None:
+        chosen = fold.part(
+            rng.permutation(eligible), f"diseases with {_span(min_drugs, max_drugs)}"
+        )
+        return _hold_out_diseases(graph, pairs, list(chosen[:, None]), validation_share)
     most = min(len(eligible), num_treated - 1)  # training needs a disease that keeps its drugs
     if num_diseases > most:
         hint, why = "", ", and training needs one treated disease"
@@ -100,19 +121,20 @@ def split_diseases(
             f"{len(eligible):,} diseases have {_span(min_drugs, max_drugs)}{why}; "
             f"give --num-diseases {most}{hint}"
         )
-    chosen = np.random.default_rng(seed).choice(eligible, num_diseases, replace=False)
+    chosen = rng.choice(eligible, num_diseases, replace=False)
     return _hold_out_diseases(graph, pairs, list(chosen[:, None]), validation_share)
 
 
 def split_areas(
     graph: KnowledgeGraph,
     *,
-    num_areas: int,
+    num_areas: int = NUM_AREAS,
     seed: int,
     min_drugs: int = 3,
     max_hops: int = 2,
     max_diseases: int = 30,
     validation_share: float = 0.5,
+    fold: Fold | None = None,
 ) -> Split:
     """Hold out all indications and palliations in areas of related diseases.
 
@@ -129,6 +151,7 @@ def split_areas(
             distances are equal, the diseases with the lowest node numbers.
         validation_share: fraction of the areas to use for validation, at least 0 and below 1. The
             number of areas is rounded down.
+        fold: hold out this part of all areas that are found; `num_areas` does not count then.
 
     Returns:
         The split. The count `num_area_diseases` is the number of diseases in all areas.
@@ -142,8 +165,12 @@ def split_areas(
     check_at_least("max_diseases", max_diseases, 1)
     pairs, eligible, _ = _eligible_diseases(graph, min_drugs, None)
     centres = np.random.default_rng(seed).permutation(eligible)
-    areas = _disease_areas(graph, centres, num_areas, max_hops, max_diseases)
-    if len(areas) < num_areas:
+    most = num_areas if fold is None else len(centres)
+    areas = _disease_areas(graph, centres, most, max_hops, max_diseases)
+    if fold is not None:
+        numbers = fold.part(np.arange(len(areas)), "areas")  # their order is random already
+        areas = [areas[i] for i in numbers.tolist()]
+    elif len(areas) < num_areas:
         raise InputError(
             f"{_asked('num_areas', num_areas, NUM_AREAS)} must be at most {len(areas):,}, the "
             f"number of areas that were found around the {len(centres):,} diseases with "

@@ -3,46 +3,37 @@
 from __future__ import annotations
 
 import inspect
-import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
-from ..evaluation.contraindications import contraindicated_drugs, contraindication_metrics
-from ..evaluation.held_out import TEST, VALIDATION, HeldOut, hold_out
-from ..evaluation.link_prediction import relation_metrics
-from ..evaluation.metrics import Metrics, filtered_ranks, ranking_metrics
-from ..evaluation.rankers import check_rankers, drug_rankers, needs_fit
+from ..evaluation.folds import graph_fingerprint
+from ..evaluation.held_out import TEST, VALIDATION
+from ..evaluation.rankers import check_rankers
 from ..evaluation.split import (
     NUM_AREAS,
     NUM_DISEASES,
     Split,
-    ranking_task,
     split_areas,
     split_diseases,
     split_pairs,
 )
-from ..graph.knowledge_graph import KnowledgeGraph, node_range_of
 from ..graph.source import EdgesPath, ReadSettings, Source
 from ..graph.vocabulary import VocabularyChoice
-from ..models.inference import embed_nodes
-from ..ranking.bilinear_score import GnnScores
-from ..ranking.drug_ranker import rank_fit_bytes
 from ..system.arguments import plain_arguments
 from ..system.errors import InputError, check_at_least, check_between
-from ..system.files import atomic_path, check_new, check_writable
+from ..system.files import check_new, check_writable
 from ..system.log import part
-from ..system.machine import GIB, one_thread, peak_memory_bytes
+from ..system.machine import GIB, peak_memory_bytes
 from ..system.progress import Run
-from ..training.compile_kernels import compile_kernels
-from ..training.memory_plan import plan_training
 from ..training.settings import HgtSettings, SageSettings
 from ..training.train import Trained, train_hgt, train_sage
+from ._run.evaluation import RANKS, REPORT, parts_and_differences, write_report
+from ._run.fold_files import FoldFiles, fold_paths, remove_evaluation, remove_folds
+from ._run.held_out_ranking import HeldOutRanking, hold_out_pairs, rank_folds, train_and_rank
 from ._run.model_dir import check_targets
 from ._run.start import begin_run, input_names, read_edges
 from .gnn_embeddings import generate_gnn_embeddings
@@ -60,7 +51,9 @@ SPLITS: dict[str, tuple[Callable[..., Split], dict[str, float]]] = {
     "disease": (split_diseases, {"num_diseases": NUM_DISEASES, "min_drugs": 3, "max_drugs": 40}),
     "area": (split_areas, {"num_areas": NUM_AREAS, "min_drugs": 3}),
 }
-REPORT, RANKS = "report.json", "ranks.parquet"
+_PACKAGE = "clinical-drug-discovery"
+#: Settings of the size of one draw, which folds replace.
+_OF_ONE_DRAW = ("share", "num_diseases", "num_areas", "validation_share")
 
 
 @dataclass(frozen=True)
@@ -83,6 +76,9 @@ class EvaluationSettings:
             splits) and facts that is only for choosing settings, at least 0 and below 1.
         on: the held-out pairs and facts to rank: test, or validation, which needs
             validation_share. Choose settings on validation, and rank test once at the end.
+        folds: hold out every eligible pair, disease or area once, in this many folds with a model
+            each, instead of one draw. Each fold is written when it is done, and the same command
+            continues where an earlier one stopped.
     """
 
     split: str
@@ -94,6 +90,7 @@ class EvaluationSettings:
     relation_share: float = 0.01
     validation_share: float = 0.0
     on: str = "test"
+    folds: int | None = None
 
 
 @plain_arguments
@@ -124,7 +121,7 @@ def evaluate_model(
 
     Args:
         edges_csv: knowledge graph, one file or several; see `cdd embed`.
-        output_dir: directory for report.json and ranks.parquet.
+        output_dir: directory for report.json, ranks.parquet and the files of finished folds.
         nodes: node table of formats that have one.
         model: graphsage or hgt.
         settings: the pairs and facts to hold out.
@@ -141,7 +138,7 @@ def evaluate_model(
         chunk_size: number of nodes embedded at a time (default: as many as the budget allows).
         cache: keep a copy of the graph; later runs load it faster if the edges file is unchanged.
         cache_dir: directory of the cached graph (default: beside the edges file).
-        overwrite: replace the files of an earlier evaluation in output_dir.
+        overwrite: replace the files of an earlier evaluation in output_dir; folds start again.
 
     Returns:
         The contents of report.json.
@@ -164,90 +161,38 @@ def evaluate_model(
     names = check_rankers(rankers)
     source = Source.of(edges_csv, nodes)
     run = _start(source, output_dir, device, trained_with, chunk_size, seed, overwrite)
+    if settings.folds is None and not overwrite:
+        check_new(fold_paths(run.model_dir), overwrite)
     graph = read_edges(run, source, reading, words, cache, cache_dir)
-    held_out = _hold_out(run, graph, make_split, settings, seed)
-    del graph  # frees the memory of the whole graph
-    found, ranks = _train_and_rank(
-        run, held_out, trained_with, train, names, memory_budget, chunk_size, seed
-    )
+    asked = HeldOutRanking(
+        make_split, settings.on, settings.validation_share, settings.relation_share,
+        trained_with, train, names, memory_budget, chunk_size, seed,
+    )  # fmt: skip
+    parameters = {"model": model, **asdict(trained_with), **split_settings}
+    of_report = {"model": model, "split": settings.split, "on": settings.on, "seed": seed}
+    if settings.folds is not None:
+        known_by = {**parameters, "seed": seed, "rankers": list(names), "device": str(run.device)}
+        known_by |= {"graph": graph_fingerprint(graph), "version": version(_PACKAGE)}
+        files = FoldFiles(run.model_dir, known_by)
+        if overwrite:
+            remove_evaluation(run.model_dir)
+        found, ranks = rank_folds(run, graph, asked, settings.folds, files)
+    else:
+        held_out = hold_out_pairs(run, graph, asked)
+        del graph  # frees the memory of the whole graph
+        found, ranks = train_and_rank(run, held_out, asked)
+        remove_folds(run.model_dir)  # of an earlier evaluation that is replaced
     report = {
-        "model": model,
-        "split": settings.split,
-        "on": settings.on,
-        "seed": seed,
+        **of_report,
         **found,
-        "parameters": {"model": model, **asdict(trained_with), **split_settings},
+        **parts_and_differences(ranks, seed=seed),
+        "parameters": parameters,
+        "peak_memory_gib": peak_memory_bytes() / GIB,
+        "warnings": run.warnings,
+        "output_dir": str(run.model_dir),
     }
-    return _write(run, report, ranks)
-
-
-def _train_and_rank(
-    run: Run,
-    held_out: HeldOut,
-    settings: SageSettings | HgtSettings,
-    train: Callable[..., Trained],
-    names: Sequence[str],
-    memory_budget: str | int | None,
-    chunk_size: int | None,
-    seed: int,
-) -> tuple[dict[str, Any], pl.DataFrame]:
-    """Train the model on the training graph, and rank the held-out pairs with each ranker.
-
-    Returns:
-        The entries of the report about sizes, metrics, times and memory; and the ranks.
-    """
-    graph = held_out.split.graph
-    rank_fit = rank_fit_bytes(graph) if needs_fit(names) else 0
-    plan = plan_training(run, graph, settings, memory_budget, chunk_size, rank_fit)
-    compile_kernels(run, plan.backend)
-    with one_thread(plan.is_small):
-        trained = train(run, graph, settings, plan, seed)
-        embeddings, collapse = embed_nodes(run, trained.model, graph, plan.chunk_size, plan.backend)
-        gnn, final_loss = GnnScores(embeddings, trained.decoder), trained.history[-1]["loss"]
-        del trained
-        with run.timed("relations"):
-            relations = relation_metrics(graph, held_out.facts, gnn, seed=seed)
-        rankers, ranks, seconds = _rank(run, held_out, gnn, names, seed)
-    first_drug, stop_drug = node_range_of(graph, graph.vocabulary.drug_type)
-    parts = {part.removeprefix("seconds_"): value for part, value in run.seconds.items()}
-    found = {
-        "num_nodes": graph.num_nodes,
-        "num_edges": held_out.num_edges,
-        "num_training_edges": graph.num_edges,
-        "split_counts": held_out.split.counts,
-        "num_leaks": held_out.num_leaks,
-        "num_candidates": stop_drug - first_drug,
-        "rankers": rankers,
-        "relations": relations,
-        "final_loss": final_loss,
-        "collapse": collapse,
-        "predicted_memory_gib": plan.predicted_bytes / GIB,
-        "device": str(run.device),
-        "seconds": {**parts, **seconds},
-    }
-    return found, ranks
-
-
-def _hold_out(
-    run: Run,
-    graph: KnowledgeGraph,
-    make_split: Callable[..., Split],
-    settings: EvaluationSettings,
-    seed: int,
-) -> HeldOut:
-    """Hold out pairs and facts, and log the numbers."""
-    with run.timed("split"):
-        held_out = hold_out(
-            graph, make_split, part=settings.on, validation_share=settings.validation_share,
-            relation_share=settings.relation_share, seed=seed,
-        )  # fmt: skip
-    counts, pairs = held_out.split.counts, held_out.pairs
-    run.progress.milestone(
-        f"Held out {counts['num_held_out_pairs']:,} pairs and {counts['num_held_out_facts']:,} "
-        f"facts of other relations; {settings.on} has {len(pairs):,} pairs of "
-        f"{len(pairs.diseases):,} diseases; {held_out.num_leaks} leaks"
-    )
-    return held_out
+    write_report(run.model_dir, report, {RANKS: ranks})
+    return report
 
 
 def _start(
@@ -273,6 +218,7 @@ def _split_of(settings: EvaluationSettings) -> tuple[Callable[..., Split], dict[
     chosen = asdict(settings)
     split, relation_share = chosen.pop("split"), chosen.pop("relation_share")
     validation_share, on = chosen.pop("validation_share"), chosen.pop("on")
+    folds = chosen.pop("folds")
     if split not in SPLITS:
         raise InputError(f"split (got {split!r}) must be one of {', '.join(SPLITS)}")
     make_split, defaults = SPLITS[split]
@@ -282,6 +228,15 @@ def _split_of(settings: EvaluationSettings) -> tuple[Callable[..., Split], dict[
         raise InputError(f"on (got {on!r}) must be {TEST!r} or {VALIDATION!r}")
     if on == VALIDATION and not validation_share:
         raise InputError(f"on (got {on!r}) needs validation_share (got {validation_share}) above 0")
+    if folds is not None:
+        check_at_least("folds", folds, 2)
+        for name in _OF_ONE_DRAW:
+            if value := getattr(settings, name):
+                raise InputError(
+                    f"{name} (got {value}) must be left out with folds (got {folds}), which hold "
+                    "out every eligible pair, disease or area once"
+                )
+        defaults = {name: n for name, n in defaults.items() if name not in _OF_ONE_DRAW}
     filled = _fill(f"split {split!r}", defaults, chosen)
     for name, value in filled.items():
         if name == "share":
@@ -289,7 +244,7 @@ def _split_of(settings: EvaluationSettings) -> tuple[Callable[..., Split], dict[
         else:
             check_at_least(name, value, 1)
     shares = {"relation_share": relation_share, "validation_share": validation_share}
-    report = {"split": split, **filled, **shares}
+    report = {"split": split, **filled, **shares, **({} if folds is None else {"folds": folds})}
     return partial(make_split, **filled), report
 
 
@@ -323,49 +278,3 @@ def _fill(what: str, defaults: Mapping[str, Any], chosen: Mapping[str, Any]) -> 
                 f"{', '.join(defaults)}"
             )
     return {**defaults, **given}
-
-
-def _rank(
-    run: Run, held_out: HeldOut, gnn: GnnScores, names: Sequence[str], seed: int
-) -> tuple[dict[str, Metrics], pl.DataFrame, dict[str, float]]:
-    """Return the metrics of each ranker, the rank of each test pair, and each ranker's seconds."""
-    graph, asked = held_out.split.graph, held_out.pairs
-    task = ranking_task(held_out.split, asked)
-    harmful = contraindicated_drugs(graph, task)
-    index = graph.nodes["node_index"].to_numpy()
-    pairs = {"disease_index": index[asked.disease], "drug_index": index[asked.drug]}
-    metrics: dict[str, Metrics] = {}
-    tables, seconds = [], {}
-    run.progress.milestone("Ranking all drugs with each ranker")
-    start = time.perf_counter()
-    for name, ranker in drug_rankers(graph, gnn, seed=seed, names=names):
-        run.progress.detail(f"{name}...")
-        scores = ranker(task.diseases)
-        ranking = (scores, task.known, task.row, task.candidate)
-        metrics[name] = ranking_metrics(*ranking, seed=seed)
-        metrics[name] |= contraindication_metrics(scores, task, *harmful)
-        columns = {"ranker": [name] * len(asked), **pairs, "rank": filtered_ranks(*ranking)}
-        tables.append(pl.DataFrame(columns))
-        seconds[f"rank, {name}"] = time.perf_counter() - start  # includes fitting the ranker
-        start = time.perf_counter()
-    return metrics, pl.concat(tables), seconds
-
-
-def _write(run: Run, entries: Mapping[str, Any], ranks: pl.DataFrame) -> dict[str, Any]:
-    """Write both files, or neither; return the whole report."""
-    report = {
-        **entries,
-        "peak_memory_gib": peak_memory_bytes() / GIB,
-        "warnings": run.warnings,
-        "output_dir": str(run.model_dir),
-    }
-    with (
-        atomic_path(run.model_dir / RANKS) as ranks_path,
-        atomic_path(run.model_dir / REPORT) as report_path,
-    ):
-        ranks.write_parquet(ranks_path)
-        saved = {**report, "output_dir": run.model_dir.resolve().name}  # no path of this machine
-        text = json.dumps(saved, indent=2, allow_nan=False)
-        report_path.write_text(text + "\n", encoding="utf-8")
-    run.progress.milestone(f"Wrote {REPORT} and {RANKS} to {run.model_dir}")
-    return report

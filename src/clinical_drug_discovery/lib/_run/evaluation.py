@@ -1,0 +1,112 @@
+"""Parts of an evaluation: rank pairs with several rankers, and write the report."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from ...evaluation.contraindications import contraindicated_drugs, contraindication_metrics
+from ...evaluation.differences import differences
+from ...evaluation.gold import above_metrics
+from ...evaluation.metrics import Metrics, filtered_ranks, ranking_metrics
+from ...evaluation.rankers import Ranker
+from ...evaluation.split import RankingTask
+from ...evaluation.strata import known_counts, strata_metrics
+from ...graph.knowledge_graph import IntArray, KnowledgeGraph
+from ...ranking.treatments import Pairs
+from ...system.files import atomic_path
+from ...system.log import detail, milestone
+
+REPORT, RANKS = "report.json", "ranks.parquet"
+
+
+class Ranked(NamedTuple):
+    """The ranks of some pairs by several rankers, and the metrics."""
+
+    metrics: dict[str, Metrics]  #: of each ranker
+    ranks: pl.DataFrame  #: one row per ranker and pair
+    seconds: dict[str, float]  #: of each ranker, with its fit
+
+
+def rank_pairs(
+    graph: KnowledgeGraph,
+    task: RankingTask,
+    pairs: Pairs,
+    rankers: Iterable[tuple[str, Ranker]],
+    *,
+    seed: int,
+    others: Mapping[str, tuple[IntArray, IntArray]] | None = None,
+) -> Ranked:
+    """Rank the drugs of some pairs among all drugs with each ranker.
+
+    Args:
+        graph: the graph that the rankers know, on the CPU; it does not list the pairs.
+        task: the diseases of the pairs, and the drugs to leave out.
+        pairs: the pairs to rank, in the order of the task.
+        rankers: name and ranker; each may be fitted when the iteration reaches it.
+        seed: seed of the sampled negatives and of the bootstrap.
+        others: pairs with which the held-out pairs of the same disease are compared, by label: the
+            rows (position in `task.diseases`) and the columns (drug); see `above_metrics`.
+
+    Raises:
+        InputError: a score is NaN or infinite.
+    """
+    harmful = contraindicated_drugs(graph, task)
+    index = graph.nodes["node_index"].to_numpy()
+    columns = {"disease_index": index[pairs.disease], "drug_index": index[pairs.drug]}
+    counts = known_counts(graph, pairs)
+    ranked = Ranked({}, pl.DataFrame(), {})
+    tables: list[pl.DataFrame] = []
+    milestone("Ranking all drugs with each ranker")
+    start = time.perf_counter()
+    for name, ranker in rankers:
+        detail(f"{name}...")
+        scores = ranker(task.diseases)
+        ranking = (scores, task.known, task.row, task.candidate)
+        ranked.metrics[name] = ranking_metrics(*ranking, seed=seed)
+        ranked.metrics[name] |= contraindication_metrics(scores, task, *harmful)
+        ranks = filtered_ranks(*ranking)
+        tables.append(
+            pl.DataFrame({"ranker": [name] * len(pairs), **columns, "rank": ranks, **counts})
+        )
+        for label, (row, column) in (others or {}).items():
+            ranked.metrics[name] |= above_metrics(label, scores, task, row, column, seed=seed)
+        ranked.seconds[f"rank, {name}"] = time.perf_counter() - start  # includes the fit
+        start = time.perf_counter()
+    return ranked._replace(ranks=pl.concat(tables))
+
+
+def parts_and_differences(ranks: pl.DataFrame, *, seed: int) -> dict[str, Any]:
+    """Return the entries of a report about strata, and about differences to the walk."""
+    return {
+        "strata": strata_metrics(ranks, seed=seed),
+        "differences": differences(ranks, seed=seed),
+    }
+
+
+def write_report(
+    directory: Path, report: Mapping[str, Any], tables: Mapping[str, pl.DataFrame]
+) -> None:
+    """Write the report and some tables (.parquet or .csv, by file name), or nothing.
+
+    The report gets its name last, so a directory with a report is complete.
+    """
+    with ExitStack() as stack:
+        paths = {
+            name: stack.enter_context(atomic_path(directory / name)) for name in (REPORT, *tables)
+        }
+        for name, table in tables.items():
+            if name.endswith(".csv"):
+                table.write_csv(paths[name])
+            else:
+                table.write_parquet(paths[name])
+        saved = {**report, "output_dir": directory.resolve().name}  # no path of this machine
+        text = json.dumps(saved, indent=2, allow_nan=False)
+        paths[REPORT].write_text(text + "\n", encoding="utf-8")
+    milestone(f"Wrote {REPORT} and {', '.join(tables)} to {directory}")
