@@ -32,7 +32,20 @@ def with_ids(side: str, old: str, new: str) -> pl.DataFrame:
     return to_rows(GOOD, numbered=False).with_columns(changed.alias(f"{side}_id"))
 
 
-@pytest.mark.parametrize("new", ["5000.0", "5000.00", "5e3", "5.0E+03"])
+@pytest.mark.parametrize(
+    "new",
+    [
+        "5000.0",
+        "5000.00",
+        "5e3",
+        "5.0E+03",
+        "5000,0",
+        "5,0e3",
+        "5,000",
+        "MONDO:5000.0",
+        "MONDO_5000.",
+    ],
+)
 def test_ids_that_a_column_of_floats_changed_are_refused(tmp_path: Path, new: str) -> None:
     with pytest.raises(InputError, match=rf"1 node has an id in two forms.* '{new[:3]}.*'5000'"):
         read(tmp_path, with_ids("y", "5000", new))
@@ -44,15 +57,32 @@ def test_a_side_of_floats_is_refused_with_the_number_of_nodes(tmp_path: Path) ->
         read(tmp_path, mirrored.with_columns(pl.col("x_id") + ".0"))
 
 
-def test_ids_that_are_all_floats_give_a_warning(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["{}.0", "{},0", "{}e6", "{},000"])
+def test_ids_that_are_all_floats_give_a_warning(tmp_path: Path, form: str) -> None:
     rows = to_rows(GOOD, numbered=False)
-    graph = read(tmp_path, rows.with_columns(pl.col("y_id") + ".0"))
+    graph = read(tmp_path, rows.with_columns(pl.format(form, pl.col("y_id").str.slice(1))))
     (text,) = graph.report.warnings
-    assert "4 ids look like whole numbers from a column of floats: '5000.0' (disease" in text
+    assert "4 ids look like whole numbers from a column of floats" in text
+    assert f"{form.format('000')!r} (disease" in text
 
 
 @pytest.mark.parametrize(
-    "new", ["05000", "MONDO:5000", "MONDO:0005000", "mondo_5000", " 5000", "5000 ", "5000\u200b"]
+    "new",
+    [
+        "05000",
+        "MONDO:5000",
+        "MONDO:0005000",
+        "mondo_5000",
+        "MONDO-5000",
+        "MONDO/5000",
+        " 5000",
+        "5000 ",
+        "5000\u200b",
+        "'5000",
+        "#5000",
+        "5000;",
+        "http://purl.obolibrary.org/obo/MONDO_0005000",
+    ],
 )
 def test_one_node_with_two_ids_gives_a_warning(tmp_path: Path, new: str) -> None:
     graph = read(tmp_path, with_ids("y", "5000", new))
@@ -66,6 +96,23 @@ def test_ids_that_differ_in_case_give_a_warning_whatever_the_names(tmp_path: Pat
     y = Node("DrugBank", "drug", "db01", "another")
     graph = read(tmp_path, to_rows([(x, "r", node("disease", 1)), (y, "r", node("disease", 2))]))
     assert "'DB01' (row 2) and 'db01' (row 3)" in graph.report.warnings[0]
+
+
+def test_two_versions_of_an_accession_give_a_warning(tmp_path: Path) -> None:
+    x, y = (Node("", "gene", f"ENSG00000141510{end}", f"TP53{end}") for end in ("", ".16"))
+    rows = to_rows([(x, "r", node("disease", 1)), (y, "r", node("disease", 2))])
+    rows = rows.drop("x_source", "y_source", "x_index", "y_index")
+    assert "'ENSG00000141510' (row 2) and 'ENSG00000141510.16' (row 3)" in str(
+        read(tmp_path, rows).report.warnings
+    )
+
+
+def test_one_node_of_two_sources_gives_a_warning(tmp_path: Path) -> None:
+    other = pl.when(pl.int_range(pl.len()) > 7).then(pl.lit("Orphanet")).otherwise("y_source")
+    rows = to_rows(GOOD, numbered=False).with_columns(other.alias("y_source"))
+    (text,) = read(tmp_path, rows).report.warnings
+    assert "4 nodes have the id and the name of another node, but another source" in text
+    assert "disease '5000' of 'MONDO' (row 2) and of 'Orphanet' (row 10)" in text
 
 
 def test_different_nodes_give_no_warning(tmp_path: Path) -> None:

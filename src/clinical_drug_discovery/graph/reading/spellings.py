@@ -21,20 +21,30 @@ from .rows import ROW, TABLE, Rows
 
 _EXAMPLES = 3
 _INVISIBLE = {"Zs", "Cc", "Cf"}  # categories of blanks, control and format characters
-#: "5000.0", "5e3": what a column of floats makes of "5000"
-_FLOAT = r"^[0-9]+\.0*$"
-_EXPONENT = r"^[0-9]+(\.[0-9]+)?[eE]\+?[0-9]{1,3}$"
+#: "5000.0", "5000,0", "MONDO:5000.0", "5e3": what a column of floats makes of "5000"
+_FLOAT = r"^([A-Za-z][A-Za-z0-9.]*[:_])?[0-9]+(\.0*|,0+)$"
+_EXPONENT = r"^[0-9]+([.,][0-9]+)?[eE]\+?[0-9]{1,3}$"
+#: "5,000", which a spreadsheet makes of "5000"
+_THOUSANDS = r"^[0-9]{1,3}(,[0-9]{3})+$"
 #: control characters except line breaks, which `quotes` looks at, and the character for a lost one
 _UNUSUAL = "[\\x00-\\x09\\x0b-\\x1f\\x7f-\u009f\ufffd]"
-_PREFIX = re.compile(r"^([a-z][a-z0-9_.]*?)[:_ ]+(?=.)")
-_LOOSE_PREFIX = r"^[a-z][a-z0-9_.]*[:_ ]+"
+_PREFIX = re.compile(r"^([a-z][a-z0-9_.]*?)[:_ /#-]+(?=.)")
+_LOOSE_PREFIX = r"^[a-z][a-z0-9_.]*[:_ /#-]+"
+_ADDRESS = r"^https?://.*[/#?=]"
+_AROUND = "'\"`#;,|"  # characters around an id that programs add or leave
+_VERSION = r"^([a-z].*[0-9]{4,})\.[0-9]{1,2}$"  # ENSG00000141510.16
+_BIOLINK = "biolink:"
 
 
 def spelling_key(text: str) -> str:
-    """Return the text without differences of case, blanks, `_`, `-` and Unicode form."""
-    plain = unicodedata.normalize("NFKC", text).casefold()
-    ignored = {*_INVISIBLE, "Pd", "Pc"}  # dashes and underscores
-    return "".join(char for char in plain if unicodedata.category(char) not in ignored)
+    """Return the text without differences of case, blanks, punctuation and Unicode form.
+
+    The prefix of the Biolink Model does not count. Symbols such as + do.
+    """
+    plain = unicodedata.normalize("NFKC", text).casefold().strip().removeprefix(_BIOLINK)
+    plain = plain.replace("\N{MINUS SIGN}", "-").replace("|", "/")
+    kept = (char for char in plain if unicodedata.category(char)[0] not in "PZC")
+    return "".join(kept) or plain
 
 
 def check_spellings(rows: Rows, nodes: pl.DataFrame) -> list[str]:
@@ -59,7 +69,7 @@ def check_spellings(rows: Rows, nodes: pl.DataFrame) -> list[str]:
         table = nodes[column].value_counts()
         if alike := _alike(table[column].to_list()):
             found.append(_alike_text(what, alike, dict(table.rows()), "nodes"))
-    found.append(_two_ids(tables, nodes))
+    found += [_two_ids(tables, nodes), _two_sources(tables, nodes)]
     return [f"{files_of(tables)}: {text}" for text in found if text]
 
 
@@ -76,8 +86,8 @@ def _alike_text(what: str, groups: list[list[str]], counts: dict[str, int], unit
         " and ".join(f"{name!r} ({counts[name]:,} {unit})" for name in group) for group in groups
     )
     return (
-        f"some {what} differ only in case, blanks, _ or - and are kept apart; correct the file if "
-        f"they are the same: {listed(texts, _EXAMPLES)}"
+        f"some {what} differ only in case, blanks or punctuation and are kept apart; correct the "
+        f"file if they are the same: {listed(texts, _EXAMPLES)}"
     )
 
 
@@ -109,11 +119,14 @@ def _unusual_characters(
 def _float_ids(tables: Sequence[Table], nodes: pl.DataFrame) -> str:
     """Refuse ids that a column of floats changed where the true id is known; warn of others."""
     ids = pl.col("id")
-    odd = nodes.filter(ids.str.contains(_FLOAT) | ids.str.contains(_EXPONENT))
+    odd = nodes.filter(ids.str.contains(f"{_FLOAT}|{_EXPONENT}|{_THOUSANDS}"))
     if odd.is_empty():
         return ""
-    odd = odd.with_columns(plain=odd["id"].map_elements(_whole, return_dtype=pl.String))
-    pairs = odd.join(nodes, left_on=("source", "type", "plain"), right_on=IDENTITY, suffix="_plain")
+    forms = pl.List(pl.String)
+    odd = odd.with_columns(plain=odd["id"].map_elements(_whole, return_dtype=forms))
+    pairs = odd.explode("plain").join(
+        nodes, left_on=("source", "type", "plain"), right_on=IDENTITY, suffix="_plain"
+    )
     if len(pairs):
         texts = [
             f"{place_of(tables, one[TABLE], one[ROW])} has the {one['type']} {one['id']!r}, but "
@@ -123,13 +136,15 @@ def _float_ids(tables: Sequence[Table], nodes: pl.DataFrame) -> str:
         number = "1 node has" if len(pairs) == 1 else f"{len(pairs):,} nodes have"
         raise InputError(
             f"{files_of(tables)}: {number} an id in two forms, because a column of ids was saved "
-            f"as floats: {listed(texts)}; write the ids as text"
+            f"as numbers: {listed(texts)}; write the ids as text"
         )
-    whole = nodes.filter(ids.str.contains("^[0-9]+$")).select("source", "type").unique()
-    exponent = ids.str.contains(_EXPONENT)
-    odd = pl.concat(
-        [odd.filter(~exponent), odd.filter(exponent).join(whole, on=("source", "type"), how="semi")]
-    )
+    # An exponent or a comma may belong to the id; not if the other ids of the kind are numbers.
+    kind = ("source", "type")
+    number = ids.str.contains(f"^[0-9]+$|{_FLOAT}|{_EXPONENT}|{_THOUSANDS}")
+    numbers = nodes.group_by(kind).agg(number.mean().alias("share")).filter(pl.col("share") > 0.9)
+    certain = ids.str.contains(_FLOAT)
+    odd = odd.drop("plain")
+    odd = pl.concat([odd.filter(certain), odd.filter(~certain).join(numbers, on=kind, how="semi")])
     if odd.is_empty():
         return ""
     texts = [
@@ -140,15 +155,23 @@ def _float_ids(tables: Sequence[Table], nodes: pl.DataFrame) -> str:
     return f"{number} like whole numbers from a column of floats: {listed(texts)}"
 
 
-def _whole(text: str) -> str:
-    """Return "5000" for "5000.0", "5e3" and "5000."; the text itself if it is not whole."""
-    digits, _, exponent = text.lower().partition("e")
+def _whole(text: str) -> list[str]:
+    """Return what "5000.0", "5000,0", "5,000", "5e3" and "5000." were: "5000".
+
+    The number of "MONDO:5000.0" may have had the prefix or not.
+    """
+    if re.fullmatch(_THOUSANDS, text):
+        return [text.replace(",", "")]
+    start = re.match(r"(?:[A-Za-z][A-Za-z0-9.]*[:_])?", text)
+    prefix = start[0] if start else ""
+    digits, _, exponent = text[len(prefix) :].lower().replace(",", ".").partition("e")
     whole, _, fraction = digits.partition(".")
     shift = int(exponent or 0)
     fraction = fraction.rstrip("0")
     if len(fraction) > shift:
-        return text
-    return (whole + fraction.ljust(shift, "0")).lstrip("0") or "0"
+        return [text]
+    number = (whole + fraction.ljust(shift, "0")).lstrip("0") or "0"
+    return list(dict.fromkeys([number, prefix + number, prefix + whole])) if prefix else [number]
 
 
 def _two_ids(tables: Sequence[Table], nodes: pl.DataFrame) -> str:
@@ -158,6 +181,9 @@ def _two_ids(tables: Sequence[Table], nodes: pl.DataFrame) -> str:
         .str.normalize("NFKC")
         .str.to_lowercase()
         .str.replace_all(r"[\s\x{200b}\x{feff}]", "")
+        .str.replace(_ADDRESS, "")
+        .str.strip_chars(_AROUND)
+        .str.replace(_VERSION, "$1")
     )
     loose = plain.str.replace(_LOOSE_PREFIX, "").str.strip_chars_start("0")
     kind = [
@@ -185,9 +211,31 @@ def _two_ids(tables: Sequence[Table], nodes: pl.DataFrame) -> str:
         return ""
     number = "1 node has" if len(texts) == 1 else f"{len(texts):,} nodes have"
     return (
-        f"{number} an id that differs from that of another node only in case, blanks, zeros or "
-        f"prefix; they are kept apart; correct the file if they are the same: "
+        f"{number} an id that differs from that of another node only in case, blanks, zeros, "
+        f"prefix or version; they are kept apart; correct the file if they are the same: "
         f"{listed(texts, _EXAMPLES)}"
+    )
+
+
+def _two_sources(tables: Sequence[Table], nodes: pl.DataFrame) -> str:
+    """Warn of nodes that differ in nothing but the source, such as NCBI and Entrez."""
+    keys = ("type", "id", "name")
+    named = nodes.filter(pl.col("name") != pl.col("id"))
+    groups = named.filter(named.select(keys).is_duplicated()).sort(TABLE, ROW)
+    texts = [
+        f"{first['type']} {first['id']!r} of {first['source']!r} "
+        f"({place_of(tables, first[TABLE], first[ROW])}) and of {other['source']!r} "
+        f"({place_of(tables, other[TABLE], other[ROW])})"
+        for group in groups.partition_by(keys, maintain_order=True)
+        for first, other in [group.head(2).to_dicts()]
+        if spelling_key(first["source"]) != spelling_key(other["source"])
+    ]
+    if not texts:
+        return ""
+    number = "1 node has" if len(texts) == 1 else f"{len(texts):,} nodes have"
+    return (
+        f"{number} the id and the name of another node, but another source; they are kept apart; "
+        f"correct the file if they are the same: {listed(texts, _EXAMPLES)}"
     )
 
 
@@ -195,6 +243,8 @@ def _bare(record: dict[str, Any]) -> tuple[str, str]:
     """Return the prefix of an id, which is empty if it is the source, and the id without it."""
     plain = unicodedata.normalize("NFKC", record["id"]).casefold()
     text = "".join(char for char in plain if unicodedata.category(char) not in _INVISIBLE)
+    text = re.sub(_ADDRESS, "", text).strip(_AROUND)
+    text = re.sub(_VERSION, r"\1", text)
     found = _PREFIX.match(text)
     if not found:
         return "", text
