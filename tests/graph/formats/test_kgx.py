@@ -34,13 +34,16 @@ def test_rows_may_lack_their_last_fields(tmp_path: Path) -> None:
 def test_a_negated_edge_has_a_relation_of_its_own(tmp_path: Path) -> None:
     edges, nodes = kgx(tmp_path, FACTS)
     rows = edges.read_text().splitlines()
-    marks = ["negated", "True", "False", *("" for _ in rows[3:])]
-    edges.write_text("".join(f"{row}\t{mark}\n" for row, mark in zip(rows, marks, strict=True)))
-    graph = read_graph(Source.of(edges, nodes))
-    assert "not treats" in graph.relations
-    counts = dict(zip(graph.edge_types, graph.edge_type_counts.tolist(), strict=True))
-    assert sum(n for kind, n in counts.items() if kind.relation == "not treats") == 2
-    assert graph.report.num_facts == len(FACTS)
+    for name, yes in (("negated", "True"), ("NEGATED ", " true "), ("negated", "1.0")):
+        marks = [name, yes, "False", *("" for _ in rows[3:])]
+        pairs = list(zip(rows, marks, strict=True))
+        lines = [f"{row}\t{mark}\n" for row, mark in [*pairs, pairs[0]]]  # the header, repeated
+        edges.write_text("".join(lines))
+        graph = read_graph(Source.of(edges, nodes))
+        assert "not treats" in graph.relations
+        counts = dict(zip(graph.edge_types, graph.edge_type_counts.tolist(), strict=True))
+        assert sum(n for kind, n in counts.items() if kind.relation == "not treats") == 2
+        assert graph.report.num_facts == len(FACTS)
 
 
 def test_names_are_optional(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -112,3 +113,33 @@ def test_the_most_specific_label_is_the_type(labels: str | None, chosen: str | N
     kind, warnings = most_specific(head, frame, "category", "|")
     assert frame.select(kind).collect().to_series().to_list() == [chosen]
     assert [("several labels" in text) for text in warnings] == [True] * (labels == "Other|Words")
+
+
+@pytest.mark.parametrize("change", [str, str.upper, lambda text: text.replace(",", " ,")])
+def test_a_repeated_header_is_left_out_and_another_one_is_refused(
+    tmp_path: Path, change: Callable[[str], str]
+) -> None:
+    header = NODES.strip()
+    graph = read(tmp_path, ["0,1", "0,2"], [*GOOD[:1], change(header), *GOOD[1:]])
+    assert graph.num_nodes == 3
+    assert graph.report.num_unused_nodes == 0
+    (text,) = graph.report.warnings
+    assert "nodes.csv: 1 row repeats the header and is left out (first: row 3)" in text
+    other = ",".join(reversed(header.split(",")))
+    with pytest.raises(InputError, match=r"nodes.csv, row 3: this row is a header with other col"):
+        read(tmp_path, ["0,1", "0,2"], [*GOOD[:1], change(other), *GOOD[1:]])
+
+
+def test_blank_fields_are_missing(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nodes.csv: 2 nodes without an id or a type: row 3"):
+        read(tmp_path, ["0,1"], [GOOD[0], "1,7, ,seven,MONDO", "2, ,disease,nine,MONDO"])
+    graph = read(tmp_path, ["0,1"], [GOOD[0], "1,7,disease, ,MONDO"])
+    assert graph.nodes["node_name"].to_list() == ["7", "one"]
+
+
+@pytest.mark.parametrize("labels", ["['A', 'B']", "A;B", "{A|B}"])
+def test_labels_with_another_separator_are_refused(tmp_path: Path, labels: str) -> None:
+    (tmp_path / "edges.tsv").write_text("subject\tpredicate\tobject\nX:1\tr\tX:2\n")
+    (tmp_path / "nodes.tsv").write_text(f"id\tcategory\nX:1\t{labels}\nX:2\tA|B\n")
+    with pytest.raises(InputError, match=r"nodes.tsv: the labels .* must be separated by '\|'"):
+        read_graph(Source.of(tmp_path))

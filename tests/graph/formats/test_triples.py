@@ -58,8 +58,11 @@ def test_ids_without_types_are_warned_of(tmp_path: Path) -> None:
     (warning,) = graph.report.warnings
     assert "all nodes have the type 'entity'" in warning
     assert "--nodes" in warning
-    typed = read_graph(lines(tmp_path / "typed.tsv", [*rows, ("HP:2", "r", "Gene::7")], "\t"))
-    assert not typed.report.warnings
+    some = read_graph(lines(tmp_path / "some.tsv", [*rows, ("HP:2", "r", "Gene::7")], "\t"))
+    (warning,) = some.report.warnings
+    assert "3 of 4 ids do not name a type with ::" in warning
+    every = read_graph(lines(tmp_path / "every.tsv", [("Gene::7", "r", "Gene::8")], "\t"))
+    assert not every.report.warnings
 
 
 def test_one_id_of_two_types_is_two_nodes(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from .node_table import joined_table, most_specific, read_nodes, require
 from .table import NodeRules, Table
 
 _ENDS = ("subject", "predicate", "object")
-_YES = ("true", "1", "yes", "t")
+#: Anything else in "negated" denies the fact. The word "negated" is in a repeated header.
+_NOT_DENIED = ("false", "0", "0.0", "no", "f", "n", "", "negated")
 
 
 class KGX:
@@ -43,8 +44,13 @@ class KGX:
         table = read_nodes(nodes, rules, columns, frame)
         table = replace(table, warnings=table.warnings + warnings)
         rows = _scan(edges)
-        if "negated" in edges.columns:
-            denied = pl.col("negated").cast(pl.String).str.to_lowercase().is_in(_YES)
+        for name in edges.columns:
+            if name.strip().lower() != "negated":
+                continue
+            denied = ~pl.col(name).cast(pl.String).str.strip_chars().str.to_lowercase().is_in(
+                _NOT_DENIED
+            )
+            denied = denied.fill_null(False)
             predicate = pl.col("predicate")
             rows = rows.with_columns(
                 pl.when(denied)

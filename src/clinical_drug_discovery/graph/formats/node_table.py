@@ -7,16 +7,17 @@ those of other formats are. The engine looks up each distinct key once, not once
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 
 from ...system.errors import InputError
 from .head import Head
-from .table import HEADER_ROWS, KEY, SKIP, NodeRules, Table
+from .table import AROUND_WORDS, HEADER_ROWS, KEY, SKIP, NodeRules, Table, header_word
 
 ROW = "row"  # the column with the number of a node's row in its file
 _SHOWN = 10
+_OTHER_SEPARATORS = ";|[]{}"  # of lists of labels in files of other programs
 _MAX_BATCHES = 16  # when there are this many batches of nodes, they are joined into one
 _PREFIX = r"^([A-Za-z][A-Za-z0-9.\-]*):."
 _SCHEMES = ("http", "https", "urn")  # beginnings of addresses, which are not prefixes
@@ -55,10 +56,12 @@ def read_nodes(
         frame: the rows of the file, in its order; with a column row if they are not all rows.
 
     Raises:
-        InputError: a row lacks its id or type, or two rows of a node differ.
+        InputError: a row lacks its id or type, two rows of a node differ, or a header in the middle
+            has other columns.
         PolarsError, OSError: the file cannot be parsed.
     """
-    if ROW not in frame.collect_schema().names():
+    names = frame.collect_schema().names()
+    if ROW not in names:
         frame = frame.with_columns(head.is_blank.alias(SKIP))
         frame = frame.with_row_index(ROW, offset=1 if head.is_parquet else HEADER_ROWS + 1)
         frame = frame.filter(~pl.col(SKIP)).drop(SKIP)
@@ -72,7 +75,38 @@ def read_nodes(
     if not sum(map(len, kept)):
         raise InputError(f"{head.path} has a header but no rows")
     table = pl.concat(kept, rechunk=True).sort(ROW)
-    return distinct_nodes(head, rules, table)
+    if head.is_parquet:
+        return distinct_nodes(head, rules, table)
+    words = [header_word(one) for one in names if one != ROW]
+    fields = pl.col(KEY, "id", "type").str.strip_chars(AROUND_WORDS).str.to_lowercase()
+    is_header = pl.all_horizontal(fields.is_in(words)).fill_null(False)
+    return _without_headers(head, rules, table, is_header, columns)
+
+
+def _without_headers(
+    head: Head,
+    rules: NodeRules,
+    table: pl.DataFrame,
+    is_header: pl.Expr,
+    columns: Mapping[str, pl.Expr],
+) -> Nodes:
+    """Remove repeated headers, and return the distinct nodes; see `read_nodes`."""
+    found = table.filter(is_header)
+    table = table.filter(~is_header)
+    if found.is_empty():
+        return distinct_nodes(head, rules, table)
+    for row in found.iter_rows(named=True):
+        for one in (KEY, "type"):
+            wanted = {header_word(name) for name in columns[one].meta.root_names()}
+            if header_word(row[one]) not in wanted:
+                raise InputError(
+                    f"{head.path}, row {row[ROW]}: this row is a header with other columns, or in "
+                    "another order; every part of a file must have the same columns"
+                )
+    number = "1 row repeats" if len(found) == 1 else f"{len(found):,} rows repeat"
+    text = f"{head.path}: {number} the header and {'is' if len(found) == 1 else 'are'} left out"
+    nodes = distinct_nodes(head, rules, table)
+    return replace(nodes, warnings=(*nodes.warnings, f"{text} (first: row {found[ROW][0]})"))
 
 
 def distinct_nodes(head: Head, rules: NodeRules, table: pl.DataFrame) -> Nodes:
@@ -86,14 +120,15 @@ def distinct_nodes(head: Head, rules: NodeRules, table: pl.DataFrame) -> Nodes:
     warnings: list[str] = []
     if "source" not in table.columns:
         table = table.with_columns(source=prefix_of(pl.col("id")))
-    empty = pl.any_horizontal(pl.col(KEY, "id", "type").cast(pl.String).fill_null("") == "")
+    given = pl.col(KEY, "id", "type").cast(pl.String).str.strip_chars()
+    empty = pl.any_horizontal(given.fill_null("") == "")
     if len(rows := table.filter(empty)):
         what = f"{head.path}: {_count(rows, 'node')} without an id or a type"
         if rules.on_missing == "error":
             raise InputError(f"{what}: {_rows(rows)} (--on-missing drop leaves them out)")
         warnings.append(f"{what} left out: {_rows(rows)}")
         table = table.filter(~empty)
-    nameless = pl.col("name").fill_null("") == ""
+    nameless = pl.col("name").str.strip_chars().fill_null("") == ""
     if len(table) and table.select(nameless.all()).item():
         warnings.append(f"{head.path}: no node has a name; the ids stand for the names")
     table = table.with_columns(pl.when(nameless).then("id").otherwise("name").alias("name"))
@@ -148,6 +183,12 @@ def most_specific(
     labels = pl.col(column).cast(pl.String)
     counts = frame.select(labels.alias("labels")).group_by("labels").len().drop_nulls()
     numbers = dict(counts.collect().sort("labels").iter_rows())
+    for text in numbers:
+        if odd := ({*_OTHER_SEPARATORS} - {separator}) & {*text}:
+            raise InputError(
+                f"{head.path}: the labels {text!r} have {min(odd)!r}; labels must be separated by "
+                f"{separator!r}"
+            )
     ranked = {text: _by_rank(text.split(separator)) for text in numbers}
     chosen = {text: found[0][1] if found else "" for text, found in ranked.items()}
     unclear = [text for text, found in ranked.items() if len(found) > 1 and found[1][0] == 0]

@@ -22,7 +22,13 @@ COLUMNS = ("relation", *(f"{side}_{field}" for side in "xy" for field in FIELDS)
 INDEX = ("x_index", "y_index")
 KEY = "key"  #: the column by which edges name nodes that a format keeps apart
 SKIP = "#skip"  #: column of a table: True for rows that are not facts, such as blank lines
+AROUND_WORDS = "\ufeff\"' \t\r\xa0"  #: characters around a word of a repeated header
 HEADER_ROWS = 1  # the header of a text file is row 1, as in a text editor
+
+
+def header_word(text: str) -> str:
+    """Return a word of a header in the form that is compared with repeated headers."""
+    return text.strip(AROUND_WORDS).lower()
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,13 @@ import numpy as np
 import polars as pl
 
 from ...system.errors import InputError
-from ..formats.table import FIELDS, KEY, Table
+from ..formats.table import AROUND_WORDS, FIELDS, KEY, Table, header_word
 from ..knowledge_graph import IntArray
 from ..source import ERROR
 from .rows import ROW, TABLE, Mask, Place, Rows
 
 IDENTITY = ("source", "type", "id")
 _MAX_LISTED = 10
-_AROUND = "\ufeff\"' \t\r\xa0"  #: characters around a word of a repeated header
 _ENDS = ("relation", "x_id", "y_id")
 _INDEX_RULE = r"^(0|[1-9][0-9]{0,17})$"
 
@@ -101,15 +100,15 @@ def _take_out_headers(rows: Rows, header: Mapping[str, Sequence[str]]) -> tuple[
         rows: all rows.
         header: the words of each column of a table; other columns may have any text.
     """
-    plain = {name: {_header_word(word) for word in words} for name, words in header.items()}
-    relations = [r for r in rows.relation_codes() if _header_word(r) in plain.get("relation", ())]
+    plain = {name: {header_word(word) for word in words} for name, words in header.items()}
+    relations = [r for r in rows.relation_codes() if header_word(r) in plain.get("relation", ())]
     if not relations:
         return 0, []
     masks = []
     for side in "xy":
         fields = {one: plain.get(f"{side}_{one}") for one in (*FIELDS, "index")}
         conditions = [
-            pl.col(one).str.strip_chars(_AROUND).str.to_lowercase().is_in(list(words))
+            pl.col(one).str.strip_chars(AROUND_WORDS).str.to_lowercase().is_in(list(words))
             for one, words in fields.items()
             if words is not None and one in rows.nodes.columns
         ]
@@ -117,10 +116,6 @@ def _take_out_headers(rows: Rows, header: Mapping[str, Sequence[str]]) -> tuple[
     if not all(mask.any() for mask in masks):
         return 0, []
     return rows.take_out(masks[0], masks[1], relations, every=True)
-
-
-def _header_word(text: str) -> str:
-    return text.strip(_AROUND).lower()
 
 
 def _mask(rows: Rows, condition: pl.Expr) -> Mask:
@@ -188,7 +183,8 @@ def _lack(rows: Rows, place: Place, lacking: dict[str, Mask]) -> str:
         if unknown:  # the id of an unknown node is the text by which the edge names it
             return f"{where}: {hint} ({', '.join(repr(rows.nodes['id'][r]) for r in unknown)})"
     text = f"{where}: {', '.join(names)} is missing"
-    return text + (f" ({hint})" if hint and names != ["relation"] else "")
+    unknown = any(lacking["type"][record] for record in (place.x, place.y))
+    return text + (f" ({hint})" if hint and unknown else "")
 
 
 def _ends_with(rows: Rows, places: list[Place], count: int) -> bool:
