@@ -10,6 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from ..evaluation.folds import graph_fingerprint
 from ..evaluation.held_out import TEST, VALIDATION
 from ..evaluation.rankers import check_rankers
@@ -21,6 +23,7 @@ from ..evaluation.split import (
     split_diseases,
     split_pairs,
 )
+from ..graph.knowledge_graph import KnowledgeGraph
 from ..graph.source import EdgesPath, ReadSettings, Source
 from ..graph.vocabulary import VocabularyChoice
 from ..system.arguments import plain_arguments
@@ -32,7 +35,7 @@ from ..system.progress import Run
 from ..training.settings import HgtSettings, SageSettings
 from ..training.train import Trained, train_hgt, train_sage
 from ._run.evaluation import RANKS, REPORT, parts_and_differences, write_report
-from ._run.fold_files import FoldFiles, fold_paths, remove_evaluation, remove_folds
+from ._run.fold_files import FoldFiles, fold_paths, remove_folds
 from ._run.held_out_ranking import HeldOutRanking, hold_out_pairs, rank_folds, train_and_rank
 from ._run.model_dir import check_targets
 from ._run.start import begin_run, input_names, read_edges
@@ -160,39 +163,56 @@ def evaluate_model(
     reading.check()
     names = check_rankers(rankers)
     source = Source.of(edges_csv, nodes)
-    run = _start(source, output_dir, device, trained_with, chunk_size, seed, overwrite)
-    if settings.folds is None and not overwrite:
-        check_new(fold_paths(run.model_dir), overwrite)
-    graph = read_edges(run, source, reading, words, cache, cache_dir)
+    earlier = fold_paths(Path(output_dir)) if settings.folds is None else []
+    run = _start(source, output_dir, device, trained_with, chunk_size, seed, overwrite, earlier)
     asked = HeldOutRanking(
         make_split, settings.on, settings.validation_share, settings.relation_share,
         trained_with, train, names, memory_budget, chunk_size, seed,
     )  # fmt: skip
+    entries = {"model": model, "split": settings.split, "on": settings.on, "seed": seed}
     parameters = {"model": model, **asdict(trained_with), **split_settings}
-    of_report = {"model": model, "split": settings.split, "on": settings.on, "seed": seed}
-    if settings.folds is not None:
-        known_by = {**parameters, "seed": seed, "rankers": list(names), "device": str(run.device)}
-        known_by |= {"graph": graph_fingerprint(graph), "version": version(_PACKAGE)}
-        files = FoldFiles(run.model_dir, known_by)
-        if overwrite:
-            remove_evaluation(run.model_dir)
-        found, ranks = rank_folds(run, graph, asked, settings.folds, files)
-    else:
-        held_out = hold_out_pairs(run, graph, asked)
-        del graph  # frees the memory of the whole graph
-        found, ranks = train_and_rank(run, held_out, asked)
-        remove_folds(run.model_dir)  # of an earlier evaluation that is replaced
-    report = {
-        **of_report,
-        **found,
+    found, ranks = _rank(
+        run, read_edges(run, source, reading, words, cache, cache_dir), asked, settings.folds,
+        {**parameters, **entries}, overwrite,
+    )  # fmt: skip
+    report = {**entries, **found, "parameters": parameters, **_ends(run, ranks, seed)}
+    write_report(run.model_dir, report, {RANKS: ranks})
+    return report
+
+
+def _ends(run: Run, ranks: pl.DataFrame, seed: int) -> dict[str, Any]:
+    """Return the last entries of a report."""
+    return {
         **parts_and_differences(ranks, seed=seed),
-        "parameters": parameters,
         "peak_memory_gib": peak_memory_bytes() / GIB,
         "warnings": run.warnings,
         "output_dir": str(run.model_dir),
     }
-    write_report(run.model_dir, report, {RANKS: ranks})
-    return report
+
+
+def _rank(
+    run: Run,
+    graph: KnowledgeGraph,
+    asked: HeldOutRanking,
+    folds: int | None,
+    parameters: Mapping[str, Any],
+    overwrite: bool,
+) -> tuple[dict[str, Any], pl.DataFrame]:
+    """Return the entries of the report about all ranked pairs, and their ranks."""
+    if folds is None:
+        held_out = hold_out_pairs(run, graph, asked)
+        del graph  # frees the memory of the whole graph, if the caller does not keep it
+        found, ranks = train_and_rank(run, held_out, asked)
+        remove_folds(run.model_dir)  # of an earlier evaluation that is replaced
+        return found, ranks
+    settings = {
+        **parameters,
+        "rankers": list(asked.names),
+        "device": str(run.device),
+        "graph": graph_fingerprint(graph),
+        "version": version(_PACKAGE),
+    }
+    return rank_folds(run, graph, asked, folds, FoldFiles(run.model_dir, settings), overwrite)
 
 
 def _start(
@@ -203,13 +223,14 @@ def _start(
     chunk_size: int | None,
     seed: int,
     overwrite: bool,
+    earlier: Sequence[Path],
 ) -> Run:
     """Check parameters and files before the graph is read, and return the run; write nothing."""
     directory = Path(output_dir)
     check_writable("output_dir", directory)
     files = [directory / name for name in (REPORT, RANKS)]
     check_targets(input_names(source), files, directory)
-    check_new(files, overwrite)
+    check_new([*files, *earlier], overwrite)
     return begin_run(source, files[0], directory, device, settings.learning_rate, chunk_size, seed)
 
 

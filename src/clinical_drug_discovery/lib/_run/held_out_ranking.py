@@ -25,7 +25,7 @@ from ...training.memory_plan import plan_training
 from ...training.settings import HgtSettings, SageSettings
 from ...training.train import Trained
 from .evaluation import rank_pairs
-from .fold_files import FoldFiles
+from .fold_files import FoldFiles, remove_evaluation
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,12 @@ class HeldOutRanking:
 
 
 def rank_folds(
-    run: Run, graph: KnowledgeGraph, asked: HeldOutRanking, folds: int, files: FoldFiles
+    run: Run,
+    graph: KnowledgeGraph,
+    asked: HeldOutRanking,
+    folds: int,
+    files: FoldFiles,
+    overwrite: bool,
 ) -> tuple[dict[str, Any], pl.DataFrame]:
     """Train and rank each fold that is not finished, and pool the ranks of all folds.
 
@@ -55,11 +60,13 @@ def rank_folds(
         asked: what each fold holds out, trains and compares.
         folds: number of folds.
         files: the files of the folds.
+        overwrite: train and rank all folds, and remove the files of an earlier evaluation when the
+            first fold is ready.
 
     Returns:
         The entries of the report about all folds; and the ranks, with the column `fold`.
     """
-    numbers, finished = range(1, folds + 1), files.finished()
+    numbers, finished = range(1, folds + 1), [] if overwrite else files.finished()
     if finished:
         run.progress.milestone(f"Continuing: folds {', '.join(map(str, finished))} are finished")
     for number in numbers:
@@ -69,6 +76,8 @@ def rank_folds(
             make_split = partial(asked.make_split, fold=Fold(number, folds))
             held_out = hold_out_pairs(of_fold, graph, replace(asked, make_split=make_split))
             found, ranks = train_and_rank(of_fold, held_out, asked)
+            if overwrite and number == 1:
+                remove_evaluation(files.directory)
             files.write(number, {**found, "warnings": of_fold.warnings}, ranks)
             del held_out
     reports, ranks = files.read(numbers)
