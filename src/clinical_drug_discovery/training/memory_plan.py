@@ -207,10 +207,10 @@ def plan_training(
 
 def _describe_backend(plan: Plan) -> str:
     """Return a line that names the operations of the run."""
+    size = f"graph ({plan.graph.num_edges:,} edges)"
     if plan.is_small:
-        operations = "torch's own operations on one thread, nothing to compile"
-        return f"Small graph ({plan.graph.num_edges:,} edges): {operations}"
-    return "Torch's own operations" if plan.edge_chunk else "CPU kernels"
+        return f"Small {size}: torch's own operations on one thread, nothing to compile"
+    return f"Large {size}: {'torch operations' if plan.edge_chunk else 'compiled CPU kernels'}"
 
 
 def plan_for(graph: GraphSizes, settings: Settings, device: torch.device) -> Plan:

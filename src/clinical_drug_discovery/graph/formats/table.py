@@ -46,7 +46,7 @@ class Table:
     #: column of the table: its name in the header of the file; empty for a file without a header.
     #: The engine finds a header that is repeated in the middle by these names.
     header: Mapping[str, str] = field(default_factory=dict)
-    #: words of headers; a row that has only such words is a header in another order, and refused
+    #: words of headers; a row of such words alone is a header in another order, and is refused
     header_words: tuple[str, ...] = ()
     #: fields ("name", "source") that the format fills in, because the file lacks them. They may be
     #: empty text. If "source" is among them, nodes of two types may have the same id.

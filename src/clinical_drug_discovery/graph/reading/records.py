@@ -94,7 +94,7 @@ def remove_repeated_headers(rows: Rows, findings: Findings) -> None:
 
 
 def _take_out_headers(rows: Rows, header: Mapping[str, Sequence[str]]) -> tuple[int, list[Place]]:
-    """Remove the rows of which each field is one of some words; see `Rows.take_out`.
+    """Remove the rows whose fields are all words of a header; see `Rows.take_out`.
 
     Args:
         rows: all rows.
@@ -301,7 +301,7 @@ class _Merge:
             raise InputError(f"{files_of(self.tables)}, {listed(texts)}")
 
     def _pairs(self, keys: Sequence[str]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-        """Return each record that is not the first with its keys, after the first of them."""
+        """Return pairs of records with equal keys: the first of them, and each further one."""
         repeated = self.table.filter(self.table.select(keys).is_duplicated())
         if "source" in keys and "type" not in keys and "index" not in keys:
             filled = [n for n, table in enumerate(self.tables) if "source" in table.filled]

@@ -26,7 +26,7 @@ _FLOAT = r"^([A-Za-z][A-Za-z0-9.]*[:_])?[0-9]+(\.0*|,0+)$"
 _EXPONENT = r"^[0-9]+([.,][0-9]+)?[eE]\+?[0-9]{1,3}$"
 #: "5,000", which a spreadsheet makes of "5000"
 _THOUSANDS = r"^[0-9]{1,3}(,[0-9]{3})+$"
-#: control characters except line breaks, which `quotes` looks at, and the character for a lost one
+#: control characters (`quotes` looks at line breaks), and U+FFFD, which replaces a lost character
 _UNUSUAL = "[\\x00-\\x09\\x0b-\\x1f\\x7f-\u009f\ufffd]"
 _PREFIX = re.compile(r"^([a-z][a-z0-9_.]*?)[:_ /#-]+(?=.)")
 _LOOSE_PREFIX = r"^[a-z][a-z0-9_.]*[:_ /#-]+"
@@ -39,7 +39,7 @@ _BIOLINK = "biolink:"
 def spelling_key(text: str) -> str:
     """Return the text without differences of case, blanks, punctuation and Unicode form.
 
-    The prefix of the Biolink Model does not count. Symbols such as + do.
+    The prefix of the Biolink Model is removed. Symbols such as + are kept.
     """
     plain = unicodedata.normalize("NFKC", text).casefold().strip().removeprefix(_BIOLINK)
     plain = plain.replace("\N{MINUS SIGN}", "-").replace("|", "/")
@@ -240,7 +240,7 @@ def _two_sources(tables: Sequence[Table], nodes: pl.DataFrame) -> str:
 
 
 def _bare(record: dict[str, Any]) -> tuple[str, str]:
-    """Return the prefix of an id, which is empty if it is the source, and the id without it."""
+    """Return the prefix of an id, and the id without it. A prefix that is the source is left out."""
     plain = unicodedata.normalize("NFKC", record["id"]).casefold()
     text = "".join(char for char in plain if unicodedata.category(char) not in _INVISIBLE)
     text = re.sub(_ADDRESS, "", text).strip(_AROUND)
