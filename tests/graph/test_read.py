@@ -290,3 +290,25 @@ def test_nested_columns_are_refused(tmp_path: Path, facts: list[Fact]) -> None:
         rows.with_columns(nested.alias("x_name")).write_parquet(tmp_path / "kg.parquet")
         with pytest.raises(InputError, match=r"the column x_name must hold text or numbers"):
             read_graph(tmp_path / "kg.parquet")
+
+
+def test_a_copy_of_a_part_gives_a_warning(tmp_path: Path, facts: list[Fact]) -> None:
+    paths = [tmp_path / name for name in ("a.csv", "b.csv")]
+    for path in paths:
+        to_rows(facts).write_csv(path)
+    graph = read_graph(paths)
+    assert "b.csv has the same content as" in graph.report.warnings[0]
+    assert graph.report.num_duplicate_rows == len(facts)
+
+
+def test_a_header_that_is_not_where_it_must_be_is_refused(
+    tmp_path: Path, facts: list[Fact]
+) -> None:
+    path = tmp_path / "kg.csv"
+    header, *rows = to_rows(facts).write_csv().splitlines(keepends=True)
+    path.write_text("".join(["\n", header, *rows]))
+    with pytest.raises(InputError, match=r"kg.csv: the first line is blank"):
+        read_graph(path)
+    path.write_text("".join([header.replace("\n", ", X_ID\n"), *rows]))
+    with pytest.raises(InputError, match=r"the header has x_id more than once"):
+        read_graph(path)

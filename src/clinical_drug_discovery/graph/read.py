@@ -7,6 +7,7 @@ only for distinct nodes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from filecmp import cmp
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,7 +18,7 @@ import polars as pl
 from ..system.errors import InputError
 from .build import build_graph, distinct_facts, node_bits
 from .formats.head import Head, read_head
-from .formats.plain_file import LINE_ENDS, lacks_final_newline, plain_file
+from .formats.plain_file import LINE_ENDS, STDIN, lacks_final_newline, plain_file
 from .formats.registry import open_tables
 from .formats.table import FIELDS, NodeRules
 from .formats.triples import ENTITY, Triples
@@ -119,6 +120,7 @@ def read_graph(source: EdgesPath | Source, settings: ReadSettings | None = None)
 def _read_rows(source: Source, settings: ReadSettings) -> tuple[Rows, Findings]:
     """Read all rows of all files; plain copies of the files are removed at the end."""
     reader, findings = RowReader(), Findings()
+    findings.warnings += _copies(source)
     with TemporaryDirectory(prefix="cdd-") as directory:
         plain: dict[Path, Path] = {}
         for number, path in enumerate(source.files):
@@ -130,7 +132,12 @@ def _read_rows(source: Source, settings: ReadSettings) -> tuple[Rows, Findings]:
             for current in source.files:
                 heads[current] = read_head(current, plain[current])
                 if not heads[current].columns:
-                    raise InputError(f"{current} is empty")
+                    blank = any(heads[current].lines)
+                    raise InputError(
+                        f"{current}: the first line is blank; it must be the header"
+                        if blank
+                        else f"{current} is empty"
+                    )
             with QuoteCheck() as quotes:
                 nodes = None if source.nodes is None else heads[source.nodes]
                 rules = NodeRules(settings.on_conflict, settings.on_missing)
@@ -156,6 +163,20 @@ def _read_rows(source: Source, settings: ReadSettings) -> tuple[Rows, Findings]:
             for path in cut
         ]
     return reader.finish(), findings
+
+
+def _copies(source: Source) -> list[str]:
+    """Return warnings about parts of the graph that are copies of other parts."""
+    by_size: dict[int, list[Path]] = {}
+    warnings = []
+    for path in source.edges:
+        if path == STDIN:
+            continue
+        others = by_size.setdefault(path.stat().st_size, [])
+        if same := next((one for one in others if cmp(one, path, shallow=False)), None):
+            warnings.append(f"{path} has the same content as {same}; all its rows are duplicates")
+        others.append(path)
+    return warnings
 
 
 def _lacks_final_newline(plain: Path, last: int | None) -> bool:

@@ -267,7 +267,8 @@ def require(head: Head, names: tuple[str, ...]) -> None:
     if missing := [name for name in names if name not in head.columns]:
         found = ", ".join(repr(name[:40]) for name in head.columns[:15])
         raise InputError(f"{head.path}: the header lacks {', '.join(missing)}; it has {found}")
-    if twice := [name for name in names if head.columns.count(name) > 1]:
+    words = [header_word(name) for name in head.columns]
+    if twice := [name for name in names if words.count(header_word(name)) > 1]:
         raise InputError(f"{head.path}: the header has {', '.join(twice)} more than once")
 
 

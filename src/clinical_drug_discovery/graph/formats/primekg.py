@@ -10,7 +10,7 @@ import polars as pl
 from ...system.errors import InputError
 from .head import Head
 from .node_table import joined_table, read_nodes, require
-from .table import COLUMNS, HEADER_ROWS, INDEX, SKIP, NodeRules, Table
+from .table import COLUMNS, HEADER_ROWS, INDEX, SKIP, NodeRules, Table, header_word
 
 _OPTIONAL = ("name", "source")
 _REQUIRED = tuple(name for name in COLUMNS if not name.endswith(_OPTIONAL))
@@ -42,7 +42,8 @@ class PrimeKG:
                 rule = f"it must have both or neither of {' and '.join(pair)}"
                 raise InputError(f"{edges.path}: the header has {found_names[0]}; {rule}")
         given = [name for name in (*COLUMNS, *INDEX) if name in present]
-        if twice := [name for name in given if present.count(name) > 1]:
+        words = [header_word(name) for name in present]
+        if twice := [name for name in given if words.count(name) > 1]:
             # polars would rename the second column
             raise InputError(f"{edges.path}: the header has {', '.join(twice)} more than once")
         filled = tuple(field for field in _OPTIONAL if f"x_{field}" not in present)
