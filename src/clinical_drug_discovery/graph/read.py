@@ -80,7 +80,8 @@ def read_graph(source: EdgesPath | Source, settings: ReadSettings | None = None)
             f"{source}: the files have different formats ({', '.join(plain)}); nodes of two files "
             "are one node only if their source, type and id are equal"
         )
-    if plain == (Triples.name,) and (nodes["type"] == ENTITY).all():
+    untyped = plain == (Triples.name,) and (nodes["type"] == ENTITY).all()
+    if untyped and (nodes["source"] != "").any():
         findings.warnings.append(
             f"{source}: no id begins with a type, as Compound::DB00100 does, so all nodes have the "
             f"type {ENTITY!r}; if a table of nodes belongs to these edges, add it with --nodes"

@@ -240,7 +240,7 @@ def _two_sources(tables: Sequence[Table], nodes: pl.DataFrame) -> str:
 
 
 def _bare(record: dict[str, Any]) -> tuple[str, str]:
-    """Return the prefix of an id, and the id without it. A prefix that is the source is left out."""
+    """Return the prefix of an id, and the id without it. The source does not count as a prefix."""
     plain = unicodedata.normalize("NFKC", record["id"]).casefold()
     text = "".join(char for char in plain if unicodedata.category(char) not in _INVISIBLE)
     text = re.sub(_ADDRESS, "", text).strip(_AROUND)
