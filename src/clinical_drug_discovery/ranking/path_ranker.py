@@ -236,11 +236,12 @@ def fit_path_ranker(
     left_out = [np.sort(folds[n % len(folds)][: len(order) - 1]) for n in range(num_mlps)]
     mlps = []
     for n, out in enumerate(left_out):
+        label = f"path ranker {n + 1} of {num_mlps}"
         generator = torch.Generator().manual_seed(seed * 1000 + n)
         mlp = ScoreMlp(mean, std, _HIDDEN)
         mlp.initialise(generator)
         learned = [examples[i] for i in np.setdiff1d(order, out)]
-        _train(mlp, learned, co_indicated_scale, num_epochs, generator)
+        _train(mlp, learned, co_indicated_scale, num_epochs, generator, label)
         mlps.append(mlp)
     seconds = {"features": sampled - start, "mlps": perf_counter() - sampled}
     diseases = np.array([example.disease for example in examples])
@@ -254,11 +255,12 @@ def _train(
     co_indicated_scale: Floats,
     num_epochs: int,
     generator: torch.Generator,
+    label: str,
 ) -> None:
     weights = list(mlp.parameters())
     optimizer = Adam(weights, _LEARNING_RATE)
     num_steps, step = num_epochs * -(-len(examples) // _BATCH), 0
-    with part("Fitting the drug ranker: path ranker", num_steps) as advance:
+    with part(f"Fitting the drug ranker: {label}", num_steps) as advance:
         for _ in range(num_epochs):
             order = torch.randperm(len(examples), generator=generator)
             for batch in order.split(_BATCH):

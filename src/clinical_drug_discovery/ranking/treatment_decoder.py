@@ -79,6 +79,7 @@ def fit_treatment_decoder(
     dim: int = DIM,
     num_epochs: int = 80,
     seed: int = 0,
+    label: str = "treatment decoder",
 ) -> TreatmentDecoder:
     """Train a decoder on the known pairs of a graph.
 
@@ -89,13 +90,14 @@ def fit_treatment_decoder(
         dim: channels of the propagated vectors.
         num_epochs: number of training steps, each over the whole graph.
         seed: seed of all sampling.
+        label: name of the decoder in the lines about the progress.
     """
     generator = torch.Generator().manual_seed(seed)
     rng = np.random.default_rng(seed)
     decoder = TreatmentDecoder(propagation, embeddings, dim, generator)
     optimizer = Adam(decoder.parameters(), _LEARNING_RATE)
     never_seen = np.isin(propagation.disease, left_out)
-    with part("Fitting the drug ranker: treatment decoder", num_epochs, "epoch") as advance:
+    with part(f"Fitting the drug ranker: {label}", num_epochs, "epoch") as advance:
         for epoch in range(num_epochs):
             positive = _sample_positives(propagation, never_seen, rng)
             kept = torch.rand(dim, generator=generator) > _DROPOUT
@@ -204,7 +206,11 @@ def fit_decoders(
     scores, with_known, without_known = [], [], []
     for n, (never_seen, diseases) in enumerate(zip(left_out, asked, strict=True)):
         decoder = fit_treatment_decoder(
-            propagation, embeddings, left_out=never_seen, seed=seed * 1000 + n
+            propagation,
+            embeddings,
+            left_out=never_seen,
+            seed=seed * 1000 + n,
+            label=f"treatment decoder {n + 1} of {len(left_out)}",
         )
         scores.append(decode(decoder, propagation))
         with_known.append(scores[-1].log_softmax(diseases))
