@@ -119,7 +119,7 @@ class Ranking:
     def drugs_for(self, diseases: IntArray, rules: ListRules) -> tuple[pl.DataFrame, Counts]:
         """Return the best drugs for each of n diseases by score, and counts over all of them.
 
-        Of equal scores, the drug with the lower number comes first.
+        If scores are equal, the drug with the lower number comes first.
         """
         scores, probabilities = self._scores(diseases)
         known = _dense(self.features.known, diseases)
@@ -146,8 +146,8 @@ class Ranking:
         """Return the best diseases for a drug by probability, and counts.
 
         The score of one drug depends on all drugs, so this takes as long as ranking all drugs for
-        all diseases. Only one chunk of scores is in memory at a time. Of equal probabilities, the
-        disease with the lower number comes first.
+        all diseases. Only one chunk of scores is in memory at a time. If probabilities are equal,
+        the disease with the lower number comes first.
         """
         diseases = np.flatnonzero(self.disease_has_facts)
         scores, probabilities = np.empty((2, len(diseases)), np.float32)
