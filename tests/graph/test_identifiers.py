@@ -20,6 +20,8 @@ from clinical_drug_discovery.graph.node_lookup import find_node
         ("MONDO", "5180", "mondo 5180"),
         ("", "MONDO:0005180", "mondo 5180"),
         ("", "MONDO_0005180", "mondo 5180"),
+        ("", "http://purl.obolibrary.org/obo/MONDO_0005180", "mondo 5180"),
+        ("", "https://identifiers.org/mondo:0005180", "mondo 5180"),
         ("MONDO", "MONDO:0005180", "mondo 5180"),
         ("", "mondo: 5180 ", "mondo 5180"),
         ("HPO", "1250", "hp 1250"),

@@ -156,8 +156,11 @@ def test_names_come_back_from_csv(tmp_path: Path) -> None:
 def test_the_embeddings_of_the_model_are_never_overwritten(model: Path) -> None:
     embeddings = model.with_name("kg.parquet")
     content = embeddings.read_bytes()
-    with pytest.raises(InputError, match=r"output \(got .*kg.parquet\) would overwrite"):
-        rank_drugs(model, diseases="all", output=embeddings)
+    link = model.with_name("link.parquet")
+    link.symlink_to(embeddings)
+    for output in (embeddings, link):
+        with pytest.raises(InputError, match=r"output \(got .*\) would overwrite the model's emb"):
+            rank_drugs(model, diseases="all", output=output, overwrite=True)
     assert embeddings.read_bytes() == content
 
 

@@ -47,6 +47,7 @@ _FORMS = {
 }
 _FORM = re.compile("|".join(f"(?P<{name}>{form})" for name, form in _FORMS.items()))
 _UNDERSCORE = re.compile(r"([a-z]+)_([^_]+)")
+_ADDRESS = re.compile(r"https?://.*[/#](?=.)")  # of http://purl.obolibrary.org/obo/MONDO_0005180
 _GROUP = re.compile(r"\d+(?:_\d+)+")
 
 #: Characters that `normalize_name` replaces or, if they are invisible, removes.
@@ -71,7 +72,8 @@ def parse_identifier(text: str, source: str = "", type: str = "") -> Identifier:
     The first of these tells the namespace: prefixes before a colon, or a known prefix before an
     underscore; a known source; the form of the local part, such as DB01235; the kind before two
     colons; an unknown source; the type. Two known prefixes that contradict each other form a
-    namespace of their own, so that the identifier equals no other.
+    namespace of their own, so that the identifier equals no other. A web address is reduced to its
+    last part.
 
     Args:
         text: an id, with or without a prefix.
@@ -84,7 +86,7 @@ def parse_identifier(text: str, source: str = "", type: str = "") -> Identifier:
         >>> parse_identifier("1813", source="NCBI")
         Identifier(prefix='', namespace='ncbigene', local='1813')
     """
-    kind, colons, local = text.strip().casefold().partition("::")
+    kind, colons, local = _ADDRESS.sub("", text.strip().casefold()).partition("::")
     kind, local = (kind.rpartition(":")[2], local) if colons else ("", kind)
     *prefixes, local = (part.strip() for part in local.split(":"))
     if (parts := _UNDERSCORE.fullmatch(local)) and parts[1] in _NAMESPACES:

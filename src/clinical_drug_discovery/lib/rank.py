@@ -135,7 +135,8 @@ def _check_output(output: Path, model_dir: Path, *inputs: str | Path | None) -> 
     taken += [Path(path) for path in inputs if path is not None and str(path) != ALL]
     if output.resolve() in [path.resolve() for path in taken]:
         raise InputError(f"output (got {output}) would overwrite an input of this command")
-    if model_dir_of(output).resolve() == model_dir.resolve():
+    # If the output is a symbolic link, the file behind it would be replaced.
+    if model_dir.resolve() in (model_dir_of(path).resolve() for path in (output, output.resolve())):
         raise InputError(f"output (got {output}) would overwrite the model's embeddings")
     return output
 
