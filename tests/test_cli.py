@@ -328,7 +328,9 @@ def test_a_killed_run_leaves_no_half_written_output(
     process = run_script(
         "embed", model, "--edges", edges, "--output", output, "--num-epochs", 10**6
     )
-    time.sleep(6)  # in training by then; anywhere earlier must leave nothing either
+    history = output.parent / "e_model" / "history.csv"
+    while process.poll() is None and not history.exists():  # until the first epoch has ended
+        time.sleep(0.1)
     assert process.poll() is None
     process.send_signal(how)
     process.communicate(timeout=60)

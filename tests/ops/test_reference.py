@@ -94,8 +94,9 @@ def test_the_public_functions_run_there(tmp_path: Path, facts: list[Fact], devic
     edges = tmp_path / "kg.csv"
     to_rows(facts).write_csv(edges)
     for generate in (generate_gnn_embeddings, generate_hgt_embeddings):
+        output = tmp_path / f"{generate.__name__}.npy"
         stats = generate(
-            edges, tmp_path / "e.npy", embedding_dim=16, hidden_dim=16, num_layers=2, num_epochs=3,
+            edges, output, embedding_dim=16, hidden_dim=16, num_layers=2, num_epochs=3,
             device=device, memory_budget="4GiB",
         )  # fmt: skip
         assert stats["device"] == device
@@ -115,8 +116,9 @@ def test_a_small_graph_waits_for_no_compiler(
             if hasattr(value, "py_func"):
                 monkeypatch.setattr(module, name, None)
     for generate in (generate_gnn_embeddings, generate_hgt_embeddings):
+        output = tmp_path / f"{generate.__name__}.npy"
         stats = generate(
-            edges, tmp_path / "e.npy", embedding_dim=16, hidden_dim=16, num_layers=2, num_epochs=2,
+            edges, output, embedding_dim=16, hidden_dim=16, num_layers=2, num_epochs=2,
             device="cpu",
         )  # fmt: skip
         assert stats["saved_nodes"] == stats["num_nodes"]
