@@ -44,10 +44,10 @@ class KGX:
         table = read_nodes(nodes, rules, columns, frame)
         table = replace(table, warnings=table.warnings + warnings)
         rows = _scan(edges)
-        for name in edges.columns:
-            if name.strip().lower() != "negated":
+        for column in edges.columns:
+            if column.strip().lower() != "negated":
                 continue
-            denied = ~pl.col(name).cast(pl.String).str.strip_chars().str.to_lowercase().is_in(
+            denied = ~pl.col(column).cast(pl.String).str.strip_chars().str.to_lowercase().is_in(
                 _NOT_DENIED
             )
             denied = denied.fill_null(False)

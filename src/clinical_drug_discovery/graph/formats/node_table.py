@@ -78,8 +78,8 @@ def read_nodes(
     if head.is_parquet:
         return distinct_nodes(head, rules, table)
     words = [header_word(one) for one in names if one != ROW]
-    fields = pl.col(KEY, "id", "type").str.strip_chars(AROUND_WORDS).str.to_lowercase()
-    is_header = pl.all_horizontal(fields.is_in(words)).fill_null(False)
+    shown = pl.col(KEY, "id", "type").str.strip_chars(AROUND_WORDS).str.to_lowercase()
+    is_header = pl.all_horizontal(shown.is_in(words)).fill_null(False)
     return _without_headers(head, rules, table, is_header, columns)
 
 

@@ -16,7 +16,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from ...system.errors import InputError
 from .head import GZIP_MAGIC, PARQUET_MAGIC, ZSTD_MAGIC
@@ -133,7 +133,7 @@ def _convert(step: str, current: Path, target: Path, shown: Path) -> Path:
                 return _copied(member, target)
     if step == "gzip":
         with gzip.open(current) as source:
-            return _copied(source, target)
+            return _copied(cast(IO[bytes], source), target)
     return _decompressed(bz2.BZ2Decompressor if step == "bz2" else _xz, current, target)
 
 

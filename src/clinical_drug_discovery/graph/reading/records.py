@@ -179,9 +179,9 @@ def _lack(rows: Rows, place: Place, lacking: dict[str, Mask]) -> str:
     table = rows.tables[place.table]
     hint, where = table.hint, place_of(rows.tables, place.table, place.row)
     if "relation" not in names and table.nodes is not None and table.nodes[KEY].dtype == pl.String:
-        unknown = [r for r in (place.x, place.y) if lacking["type"][r] and not lacking["id"][r]]
-        if unknown:  # the id of an unknown node is the text by which the edge names it
-            return f"{where}: {hint} ({', '.join(repr(rows.nodes['id'][r]) for r in unknown)})"
+        absent = [r for r in (place.x, place.y) if lacking["type"][r] and not lacking["id"][r]]
+        if absent:  # the id of an unknown node is the text by which the edge names it
+            return f"{where}: {hint} ({', '.join(repr(rows.nodes['id'][r]) for r in absent)})"
     text = f"{where}: {', '.join(names)} is missing"
     unknown = any(lacking["type"][record] for record in (place.x, place.y))
     return text + (f" ({hint})" if hint and unknown else "")

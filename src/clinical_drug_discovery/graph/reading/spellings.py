@@ -140,8 +140,8 @@ def _float_ids(tables: Sequence[Table], nodes: pl.DataFrame) -> str:
         )
     # An exponent or a comma may belong to the id; not if the other ids of the kind are numbers.
     kind = ("source", "type")
-    number = ids.str.contains(f"^[0-9]+$|{_FLOAT}|{_EXPONENT}|{_THOUSANDS}")
-    numbers = nodes.group_by(kind).agg(number.mean().alias("share")).filter(pl.col("share") > 0.9)
+    numeric = ids.str.contains(f"^[0-9]+$|{_FLOAT}|{_EXPONENT}|{_THOUSANDS}")
+    numbers = nodes.group_by(kind).agg(numeric.mean().alias("share")).filter(pl.col("share") > 0.9)
     certain = ids.str.contains(_FLOAT)
     odd = odd.drop("plain")
     odd = pl.concat([odd.filter(certain), odd.filter(~certain).join(numbers, on=kind, how="semi")])
