@@ -312,3 +312,14 @@ def test_a_header_that_is_not_where_it_must_be_is_refused(
     path.write_text("".join([header.replace("\n", ", X_ID\n"), *rows]))
     with pytest.raises(InputError, match=r"the header has x_id more than once"):
         read_graph(path)
+
+
+@pytest.mark.parametrize("field", ["name", "source"])
+def test_parts_with_and_without_a_field_are_refused(
+    tmp_path: Path, facts: list[Fact], field: str
+) -> None:
+    rows = to_rows(facts)
+    rows.write_csv(tmp_path / "a.csv")
+    rows.drop(f"x_{field}", f"y_{field}").write_csv(tmp_path / "b.csv", separator="\t")
+    with pytest.raises(InputError, match=rf"only one of them has {field} of nodes"):
+        read_graph([tmp_path / "a.csv", tmp_path / "b.csv"])

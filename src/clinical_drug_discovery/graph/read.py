@@ -20,7 +20,7 @@ from .build import build_graph, distinct_facts, node_bits
 from .formats.head import Head, read_head
 from .formats.plain_file import LINE_ENDS, STDIN, lacks_final_newline, plain_file
 from .formats.registry import open_tables
-from .formats.table import FIELDS, NodeRules
+from .formats.table import FIELDS, NodeRules, Table
 from .formats.triples import ENTITY, Triples
 from .knowledge_graph import IntArray, KnowledgeGraph, ReadReport
 from .node_lookup import did_you_mean
@@ -38,6 +38,7 @@ from .reading.rows import ROW, TABLE, RowReader, Rows
 from .reading.spellings import check_spellings
 from .source import EdgesPath, ReadSettings, Source
 
+_SEPARATED = ", separated"  # begins `Head.separator_note`
 _MAX_RELATIONS, _MAX_TYPES = 10_000, 1_000
 Mask = npt.NDArray[np.bool_]
 
@@ -64,6 +65,7 @@ def read_graph(source: EdgesPath | Source, settings: ReadSettings | None = None)
     settings.check()
     rows, findings = _read_rows(source, settings)
     num_rows = rows.num_rows
+    _check_same_fields(rows)
     remove_repeated_headers(rows, findings)
     remove_incomplete_rows(rows, settings.on_missing, findings)
     check_numbers(rows)
@@ -74,7 +76,7 @@ def read_graph(source: EdgesPath | Source, settings: ReadSettings | None = None)
     relations = tuple(rows.relation_codes())
     keys, num_self_loops = rows.keys(node_of, relations, nodes.height)
     formats = tuple(dict.fromkeys(table.format for table in rows.tables))
-    plain = tuple(dict.fromkeys(name.split(", separated")[0] for name in formats))
+    plain = tuple(dict.fromkeys(name.split(_SEPARATED)[0] for name in formats))
     if len(plain) > 1:
         findings.warnings.append(
             f"{source}: the files have different formats ({', '.join(plain)}); nodes of two files "
@@ -164,6 +166,18 @@ def _read_rows(source: Source, settings: ReadSettings) -> tuple[Rows, Findings]:
             for path in cut
         ]
     return reader.finish(), findings
+
+
+def _check_same_fields(rows: Rows) -> None:
+    """Check that all parts in one format have names and sources, or none; see `Table.filled`."""
+    firsts: dict[str, Table] = {}
+    for table in rows.tables:
+        first = firsts.setdefault(table.format.split(_SEPARATED)[0], table)
+        if differing := sorted({*first.filled} ^ {*table.filled}):
+            raise InputError(
+                f"{table.path} and {first.path}: only one of them has {' and '.join(differing)} of "
+                "nodes, so no node could be in both; all parts must have the same columns"
+            )
 
 
 def _copies(source: Source) -> list[str]:

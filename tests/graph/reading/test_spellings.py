@@ -115,6 +115,20 @@ def test_one_node_of_two_sources_gives_a_warning(tmp_path: Path) -> None:
     assert "disease '5000' of 'MONDO' (row 2) and of 'Orphanet' (row 10)" in text
 
 
+def test_one_name_and_a_shared_number_give_a_warning(tmp_path: Path) -> None:
+    (text,) = read(tmp_path, with_ids("y", "5000", "5113_5000")).report.warnings
+    assert "1 node has the name of another node, and an id with the same number" in text
+    assert "'5000' (row 2) and '5113_5000' (row 6)" in text
+
+
+def test_a_number_beside_an_id_with_a_prefix_gives_a_warning(tmp_path: Path) -> None:
+    rows = with_ids("y", "5000", "MONDO:0005000")
+    rows = rows.select("relation", "x_id", "x_type", "y_id", "y_type")
+    every = read(tmp_path, rows).report.warnings
+    assert "1 id is the number of another id with a prefix" in every[-1]
+    assert "'5000' (row 2) and 'MONDO:0005000' (row 6)" in every[-1]
+
+
 def test_different_nodes_give_no_warning(tmp_path: Path) -> None:
     x = Node("NCBI", "gene/protein", "007", "seven")
     y = Node("NCBI", "gene/protein", "7", "another seven")

@@ -70,6 +70,7 @@ def check_spellings(rows: Rows, nodes: pl.DataFrame) -> list[str]:
         if alike := _alike(table[column].to_list()):
             found.append(_alike_text(what, alike, dict(table.rows()), "nodes"))
     found += [_two_ids(tables, nodes), _two_sources(tables, nodes)]
+    found += [_same_names(tables, nodes), _numbers_without_prefix(tables, nodes)]
     return [f"{files_of(tables)}: {text}" for text in found if text]
 
 
@@ -236,6 +237,53 @@ def _two_sources(tables: Sequence[Table], nodes: pl.DataFrame) -> str:
     return (
         f"{number} the id and the name of another node, but another source; they are kept apart; "
         f"correct the file if they are the same: {listed(texts, _EXAMPLES)}"
+    )
+
+
+def _same_names(tables: Sequence[Table], nodes: pl.DataFrame) -> str:
+    """Warn of nodes of one name whose ids share a number, such as 5003_5113 and 5113_5003."""
+    keys = ("type", "source", "name")
+    named = nodes.filter(pl.col("name") != pl.col("id"))
+    groups = named.filter(named.select(keys).is_duplicated()).sort(TABLE, ROW)
+    texts = []
+    for group in groups.partition_by(keys, maintain_order=True):
+        first, *others = group.to_dicts()
+        numbers = {*re.findall(r"[1-9][0-9]{2,}", first["id"])}
+        for other in others:
+            shares = numbers & {*re.findall(r"[1-9][0-9]{2,}", other["id"])}
+            if shares and _id_key(first) != _id_key(other):  # else `_two_ids` has found them
+                places = [place_of(tables, one[TABLE], one[ROW]) for one in (first, other)]
+                texts.append(f"{first['id']!r} ({places[0]}) and {other['id']!r} ({places[1]})")
+    if not texts:
+        return ""
+    number = "1 node has" if len(texts) == 1 else f"{len(texts):,} nodes have"
+    return (
+        f"{number} the name of another node, and an id with the same number; they are kept apart; "
+        f"correct the file if they are the same: {listed(texts, _EXAMPLES)}"
+    )
+
+
+def _numbers_without_prefix(tables: Sequence[Table], nodes: pl.DataFrame) -> str:
+    """Warn of ids such as 5180 beside MONDO:0005180, if the nodes do not have sources."""
+    ids = pl.col("id")
+    bare = nodes.filter((pl.col("source") == "") & ids.str.contains("^[0-9]+$"))
+    if bare.is_empty():
+        return ""
+    number = ids.str.extract(r"^[A-Za-z][A-Za-z0-9.]*[:_]0*([0-9]+)$", 1).alias("number")
+    long = nodes.with_columns(number).filter(pl.col("number").is_not_null())
+    bare = bare.with_columns(ids.str.replace("^0+(.)", "$1").alias("number"))
+    pairs = bare.join(long, on=("type", "number"), suffix="_long").sort(TABLE, ROW)
+    if pairs.is_empty():
+        return ""
+    texts = [
+        f"{one['id']!r} ({place_of(tables, one[TABLE], one[ROW])}) and {one['id_long']!r} "
+        f"({place_of(tables, one[f'{TABLE}_long'], one[f'{ROW}_long'])})"
+        for one in pairs.head(_EXAMPLES).iter_rows(named=True)
+    ]
+    number_of = "1 id is" if len(pairs) == 1 else f"{len(pairs):,} ids are"
+    return (
+        f"{number_of} the number of another id with a prefix; they are kept apart; correct the "
+        f"file if they are the same: {listed(texts)}"
     )
 
 
