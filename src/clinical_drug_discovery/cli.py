@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from . import show
 from .system.devices import check_device
@@ -225,9 +225,9 @@ def _evaluate(**values: Any) -> Any:
 COMMANDS: dict[tuple[str, ...], Command] = {
     ("embed", "graphsage"): _command(*_MODELS["graphsage"][:2], show.show_embedding, trains=True),
     ("embed", "hgt"): _command(*_MODELS["hgt"][:2], show.show_embedding, trains=True),
-    ("evaluate",): Command(_read_evaluate, _evaluate, show.show_evaluation, trains=True),
     ("similar",): _command("lib.similar", "similar_nodes", show.show_neighbors),
     ("rank",): _command("lib.rank", "rank_drugs", show.show_ranking),
+    ("evaluate",): Command(_read_evaluate, _evaluate, show.show_evaluation, trains=True),
     ("synthesize",): _command("lib.synthesize", "synthesize_graph", show.show_record),
     ("demo",): _command("lib.demo", "run_demo", show.show_demo),
     ("doctor",): _command("lib.doctor", "describe_machine", show.show_doctor),
@@ -286,6 +286,15 @@ def _parameter(name: str, type: Any, default: Any, option: Any) -> inspect.Param
     )
 
 
+class OrderedGroup(TyperGroup):
+    """The commands in the order of `COMMANDS`, which is the order of the work."""
+
+    def list_commands(self, context: Any) -> list[str]:
+        """Return the names of the commands."""
+        order = list(dict.fromkeys(names[0] for names in COMMANDS))
+        return sorted(super().list_commands(context), key=order.index)
+
+
 class OneValueCommand(TyperCommand):
     """A command that refuses a flag which is given twice, unless the flag takes several values.
 
@@ -310,6 +319,7 @@ def _print_version(wanted: bool) -> None:
 def make_app() -> typer.Typer:
     """Return the typer app with all commands."""
     app = typer.Typer(
+        cls=OrderedGroup,
         help="Node embeddings of biomedical knowledge graphs on one ordinary computer.",
         no_args_is_help=True,
         add_completion=False,

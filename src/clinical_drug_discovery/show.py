@@ -89,9 +89,9 @@ def _probe(figures: dict[str, Any]) -> str:
     """Say what the probe of the embeddings has found."""
     found, by_walk = (f"{figures[name]:.0%}" for name in ("recall@50", "walk_recall@50"))
     return (
-        f"neighbors in the embeddings find {found} of {figures['num_pairs']:,} known treatments "
-        f"among the first 50 drugs, each as if it were unknown (a walk along related diseases: "
-        f"{by_walk}); too high for new treatments, because the training has seen these"
+        f"neighbors in the embeddings rank the drug of {found} of {figures['num_pairs']:,} known "
+        f"treatments among the first 50 (a walk along related diseases: {by_walk}); optimistic, "
+        f"because the training has seen these treatments"
     )
 
 

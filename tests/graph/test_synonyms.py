@@ -44,8 +44,8 @@ def test_ids_that_the_graph_lacks_are_counted_once(
     with caplog.at_level(logging.WARNING, "clinical_drug_discovery"):
         assert read_synonyms(file, NODES) == [ASA]  # the name of a node is not an id
     assert [record.getMessage() for record in caplog.records] == [
-        f"2 of 3 synonyms in {file} are skipped, because the graph lacks their ids; the first is "
-        "'DB77' in row 2"
+        f"synonyms (got {file}): 2 of 3 rows were skipped, because the graph lacks their ids; "
+        "the first is 'DB77' in row 2"
     ]
 
 

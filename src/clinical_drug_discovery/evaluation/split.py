@@ -211,6 +211,8 @@ def _eligible_diseases(
 
 def _span(min_drugs: int, max_drugs: int | None) -> str:
     """Return the allowed numbers of drugs in words."""
+    if max_drugs == min_drugs:
+        return f"{min_drugs} drugs"
     return f"{min_drugs} to {max_drugs} drugs" if max_drugs else f"at least {min_drugs} drugs"
 
 

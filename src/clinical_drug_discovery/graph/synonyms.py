@@ -55,8 +55,8 @@ def read_synonyms(path: str | Path | None, nodes: pl.DataFrame) -> list[Synonym]
     if missing:
         count, (row, id_) = len(missing), missing[0]
         _LOG.warning(
-            f"{count} of {count + len(found)} synonyms in {path} are skipped, because the graph "
-            f"lacks their ids; the first is {id_!r} in row {row}"
+            f"synonyms (got {path}): {count} of {count + len(found)} rows were skipped, because "
+            f"the graph lacks their ids; the first is {id_!r} in row {row}"
         )
     return found
 
