@@ -21,7 +21,8 @@ import pytest
 from graphs import Fact, to_rows
 from typer.testing import CliRunner
 
-from clinical_drug_discovery.cli import COMMANDS, FLAG_NAMES, make_app, read_flags
+from clinical_drug_discovery.cli import COMMANDS, make_app
+from clinical_drug_discovery.flags import FLAG_NAMES, read_flags
 from clinical_drug_discovery.lib.demo import run_demo
 from clinical_drug_discovery.lib.doctor import describe_machine
 from clinical_drug_discovery.lib.evaluate import EvaluationSettings, evaluate_model

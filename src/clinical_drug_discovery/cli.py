@@ -8,39 +8,28 @@ progress and errors go to stderr. If the user made a mistake, the exit code is 2
 
 from __future__ import annotations
 
-import ast
 import inspect
 import json
-import re
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from functools import partial
 from importlib import import_module
 from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from . import show
+from . import show, show_evaluation
+from .flags import Flag, flag_of, read_flags
 from .system.devices import check_device
 from .system.errors import InputError
 from .system.interrupts import Stopped, catch_signals, end_loading
 from .system.log import log_to_stderr, part
 
 LOADING = "Loading the libraries"  #: the first line of each command
-#: Parameters whose flags have another name: name of the parameter, name of the flag.
-FLAG_NAMES = {
-    "edges_csv": "edges",
-    "exclude_relations": "exclude_relation",
-    "output_csv": "output",
-    "output_dir": "output",
-    "rankers": "ranker",
-    "try_device": "try",
-}
 #: Model: module and name of the function that trains it, name of the dataclass of its settings.
 _MODELS = {
     "graphsage": ("lib.gnn_embeddings", "generate_gnn_embeddings", "SageSettings"),
@@ -58,76 +47,10 @@ TYPES: dict[str, Any] = {
     "str | int | None": str | None,
     "str | Path": Path,
     "EdgesPath": list[Path],
+    "EdgesPath | None": list[Path] | None,
     "str | Path | None": Path | None,
     "Sequence[str] | None": list[str] | None,
 }
-#: Name, annotation and default of a parameter or a field.
-_Given = tuple[str, ast.expr | None, ast.expr | None]
-
-
-@dataclass(frozen=True)
-class Flag:
-    """A parameter of a function, or a field of a dataclass, as written in the source code."""
-
-    name: str
-    annotation: str
-    default: Any  #: `...` for a required flag
-    help: str
-
-
-def read_flags(module: str, name: str) -> tuple[str, list[Flag]]:
-    """Read the flags of a function or dataclass from the source code.
-
-    Args:
-        module: dotted name within the package, such as "lib.rank".
-        name: name of the function or the dataclass.
-
-    Returns:
-        The summary (first paragraph of the docstring), and one flag for each parameter or field,
-        with the help text from the docstring's section `Args` or `Attributes`.
-    """
-    path = files("clinical_drug_discovery") / f"{module.replace('.', '/')}.py"
-    body = ast.parse(path.read_text(encoding="utf-8")).body
-    kinds = (ast.FunctionDef, ast.ClassDef)
-    (found,) = (node for node in body if isinstance(node, kinds) and node.name == name)
-    docstring = ast.get_docstring(found) or ""
-    helps = _argument_help(docstring)
-    given = _fields(found) if isinstance(found, ast.ClassDef) else _parameters(found.args)
-    flags = [
-        Flag(
-            name,
-            "" if annotation is None else ast.unparse(annotation),
-            ... if default is None else ast.literal_eval(default),
-            helps.get(name, ""),
-        )
-        for name, annotation, default in given
-    ]
-    return docstring.split("\n\n")[0], flags
-
-
-def _parameters(arguments: ast.arguments) -> Iterator[_Given]:
-    required = [None] * (len(arguments.args) - len(arguments.defaults))
-    defaults = [*required, *arguments.defaults, *arguments.kw_defaults]
-    for one, default in zip([*arguments.args, *arguments.kwonlyargs], defaults, strict=True):
-        yield one.arg, one.annotation, default
-
-
-def _fields(dataclass: ast.ClassDef) -> Iterator[_Given]:
-    for node in dataclass.body:
-        if (
-            isinstance(node, ast.AnnAssign)
-            and isinstance(node.target, ast.Name)
-            and not ast.unparse(node.annotation).startswith("ClassVar")
-        ):
-            yield node.target.id, node.annotation, node.value
-
-
-def _argument_help(docstring: str) -> dict[str, str]:
-    """Return the help text of each name in the section `Args` or `Attributes` of a docstring."""
-    section = re.search(r"(?m)^(?:Args|Attributes):\n((?:    .*\n?|\n)+)", docstring)
-    text = section[1] if section else ""
-    entries = re.findall(r"(?m)^    (\w+): ((?:.|\n(?!    \w+: ))+)", text)
-    return {name: " ".join(text.split()) for name, text in entries}
 
 
 @dataclass(frozen=True)
@@ -154,7 +77,10 @@ def _command(module: str, name: str, show: Callable[[Any], None], trains: bool =
 
 
 def _read_evaluate() -> tuple[str, list[Flag]]:
-    """Return the summary and flags of `evaluate_model`, with one flag for each setting."""
+    """Return the summary and flags of `evaluate_model`, with one flag for each setting.
+
+    The flags of `evaluate_model_dir` are among them. So no flag but the output is required.
+    """
     summary, flags = read_flags("lib.evaluate", "evaluate_model")
     parts = {
         "settings": _evaluation_flags(),
@@ -162,7 +88,26 @@ def _read_evaluate() -> tuple[str, list[Flag]]:
         "vocabulary": _vocabulary_flags(),
         "reading": _reading_flags(),
     }
-    return summary, [one for flag in flags for one in parts.get(flag.name, [flag])]
+    flags = [one for flag in flags for one in parts.get(flag.name, [flag])]
+    names = {flag.name for flag in flags}
+    more = [flag for flag in _gold_flags() if flag.name not in names]
+    one_of_two = [(flag, "without an outside list") for flag in flags]
+    one_of_two += [(flag, "with an outside list") for flag in more]
+    return summary, [
+        replace(
+            flag,
+            annotation=f"{flag.annotation} | None",
+            default=None,
+            help=f"{flag.help.removesuffix('.')}; {when}.",
+        )
+        if flag.default is ... and flag.name != "output_dir"
+        else flag
+        for flag, when in one_of_two
+    ]
+
+
+def _gold_flags() -> list[Flag]:
+    return read_flags("lib.evaluate", "evaluate_model_dir")[1]
 
 
 def _evaluation_flags() -> list[Flag]:
@@ -202,12 +147,16 @@ def _model_flags() -> list[Flag]:
 
 
 def _evaluate(**values: Any) -> Any:
+    gold = _split_by_gold(values)
     with part(LOADING, announce=True):
         from .graph.source import ReadSettings
         from .graph.vocabulary import VocabularyChoice
-        from .lib.evaluate import EvaluationSettings, evaluate_model
+        from .lib.evaluate import EvaluationSettings, evaluate_model, evaluate_model_dir
     end_loading()
 
+    if gold:
+        with part("Evaluate model"):
+            return evaluate_model_dir(**values)
     settings = {flag.name: values.pop(flag.name) for flag in _evaluation_flags()}
     model_settings = {flag.name: values.pop(flag.name) for flag in _model_flags()}
     words = {flag.name: values.pop(flag.name) for flag in _vocabulary_flags()}
@@ -222,12 +171,42 @@ def _evaluate(**values: Any) -> Any:
         )
 
 
+def _split_by_gold(values: dict[str, Any]) -> bool:
+    """Keep the flags of the form with --gold or of the form without; return if --gold is given.
+
+    Raises:
+        InputError: a flag is missing, or belongs to the other form.
+    """
+    flags = {flag.name: flag for flag in _read_evaluate()[1]}
+    given = [name for name, value in values.items() if value not in (None, [], flags[name].default)]
+    of_gold = {flag.name for flag in _gold_flags()}
+    both = {flag.name for flag in read_flags("lib.evaluate", "evaluate_model")[1]} & of_gold
+    gold = not (of_gold - both).isdisjoint(given)
+    needed = ("gold", "model_dir") if gold else ("edges_csv", "model", "split")
+    for name in needed:
+        if name not in given:
+            raise InputError(
+                f"{flag_of(name)} is missing: give {', '.join(map(flag_of, needed))}, or else "
+                + ("none of the flags of an outside list" if gold else "--gold and --model-dir")
+            )
+    for name in given:
+        if name not in (of_gold if gold else flags.keys() - (of_gold - both)):
+            raise InputError(
+                f"{flag_of(name)} (got {values[name]}) must be left out with --gold: the model "
+                "directory has the graph and the trained model"
+            )
+    for name in list(values):
+        if name not in of_gold if gold else name in of_gold - both:
+            del values[name]
+    return gold
+
+
 COMMANDS: dict[tuple[str, ...], Command] = {
     ("embed", "graphsage"): _command(*_MODELS["graphsage"][:2], show.show_embedding, trains=True),
     ("embed", "hgt"): _command(*_MODELS["hgt"][:2], show.show_embedding, trains=True),
     ("similar",): _command("lib.similar", "similar_nodes", show.show_neighbors),
     ("rank",): _command("lib.rank", "rank_drugs", show.show_ranking),
-    ("evaluate",): Command(_read_evaluate, _evaluate, show.show_evaluation, trains=True),
+    ("evaluate",): Command(_read_evaluate, _evaluate, show_evaluation.show, trains=True),
     ("synthesize",): _command("lib.synthesize", "synthesize_graph", show.show_record),
     ("demo",): _command("lib.demo", "run_demo", show.show_demo),
     ("doctor",): _command("lib.doctor", "describe_machine", show.show_doctor),
@@ -270,7 +249,7 @@ def make_command(command: Command) -> Callable[..., None]:
 
 
 def _option(flag: Flag) -> Any:
-    name = f"--{FLAG_NAMES.get(flag.name, flag.name).replace('_', '-')}"
+    name = flag_of(flag.name)
     if flag.default is True:
         name += f"/--no-{flag.name.replace('_', '-')}"
     names = [name, "--output-dir"] if flag.name == "output_dir" else [name]

@@ -29,16 +29,6 @@ def make_console() -> Console:
     return Console(markup=False, highlight=False, width=width)
 
 
-CONTRAINDICATION_COLUMNS = (
-    "contraindicated_rank_fraction", "contraindicated@50", "contraindicated_auroc"
-)  # fmt: skip
-EVALUATION_COLUMNS = (
-    "mrr", "map", "hits@10", "recall@50", "recall@100", "auroc", "auprc", "entropy@50"
-)  # fmt: skip
-STRATUM_TITLES = {
-    "diseases_of_drug": "the number of other diseases that the drug treats in the training graph",
-    "drugs_of_disease": "the number of drugs of the disease in the training graph",
-}
 MODEL_TITLES = {"graphsage": "GraphSAGE", "hgt": "HGT"}
 
 
@@ -262,92 +252,6 @@ def show_demo(result: dict[str, Any]) -> None:
         f"rank --model-dir {model_dir} --disease asthma --explain",
     ):
         console.print(f"\nTry next: {program()} {command}", soft_wrap=True)
-
-
-def show_evaluation(result: dict[str, Any]) -> None:
-    """Print the metrics of all rankers, then the metrics of link prediction for each relation."""
-    console, counts, part = make_console(), result["split_counts"], result["on"]
-    folds = f", {result['folds']} folds" if "folds" in result else ""
-    console.print(
-        f"{counts[f'num_{part}_pairs']:,} held-out pairs of {counts[f'num_{part}_diseases']:,} "
-        f"diseases (split {result['split']}, {part}{folds}), each ranked among "
-        f"{result['num_candidates']:,} drugs; {result['num_leaks']} leaks\n"
-    )
-    rankers = list(result["rankers"].items())
-    _print_metrics("ranker", rankers, EVALUATION_COLUMNS)
-    title = "Balanced: one sampled drug for each pair (not comparable with the table above)"
-    console.print(f"\n{title}:\n")
-    _print_metrics("ranker", rankers, ("balanced_auroc", "balanced_auprc"))
-    _print_strata(result)
-    _print_differences(result["differences"])
-    _print_contraindications(rankers)
-    if result["relations"]:
-        title = f"Link prediction by {result['model']} among all nodes of the target's type"
-        console.print(f"\n{title}:\n")
-        kind = ("source_type", "relation", "target_type")
-        rows = [(" - ".join(m[name] for name in kind), m) for m in result["relations"]]
-        shown = ("num_targets", "num_candidates", "mrr", "hits@10", "recall@50")
-        _print_metrics("source - relation - target", rows, shown)
-    console.print(f"\n95% intervals are in {Path(result['output_dir']) / 'report.json'}")
-
-
-def _print_strata(result: dict[str, Any]) -> None:
-    """Print MRR / recall@50 of each ranker for drugs and diseases with few or many treatments."""
-    strata = result["strata"]
-    for column, title in STRATUM_TITLES.items():
-        make_console().print(f"\nMRR / recall@50 by {title}:\n")
-        table, first = Table(box=None), next(iter(strata.values()))[column]
-        table.add_column("ranker")
-        filled = [name for name, figures in first.items() if figures["num_pairs"]]
-        for name in filled:
-            table.add_column(f"{name} ({first[name]['num_pairs']:,} pairs)", justify="right")
-        for ranker, by_column in strata.items():
-            figures = [by_column[column][name] for name in filled]
-            table.add_row(ranker, *(f"{m['mrr']:.3f} / {m['recall@50']:.2f}" for m in figures))
-        make_console().print(table)
-
-
-def _print_differences(differences: dict[str, dict[str, float]]) -> None:
-    """Print the metrics of each ranker minus those of the walk, with their intervals."""
-    if not differences:
-        return
-    make_console().print("\nDifference to the walk on the same pairs (95% interval):\n")
-    table, names = Table(box=None), ("mrr", "recall@50")
-    for title in ("ranker", *names):
-        table.add_column(title, justify="left" if title == "ranker" else "right")
-    for ranker, m in differences.items():
-        cells = (f"{m[n]:+.3f} ({m[f'{n}_low']:+.3f} to {m[f'{n}_high']:+.3f})" for n in names)
-        table.add_row(ranker, *cells)
-    make_console().print(table)
-
-
-def _print_contraindications(rankers: list[tuple[str, dict[str, Any]]]) -> None:
-    """Print where the rankers place the drugs that the graph lists as contraindicated."""
-    num_pairs, num_diseases = (
-        rankers[0][1][f"num_contraindicated_{name}"] for name in ("pairs", "diseases")
-    )
-    if not num_pairs:
-        make_console().print("\nThe graph lists no contraindicated drug for these diseases.")
-        return
-    make_console().print(
-        f"\nContraindicated drugs ({num_pairs:,} pairs of {num_diseases:,} diseases). Good rankers "
-        "place them last: rank fraction and AUROC near 1, few of them among the first 50:\n"
-    )
-    _print_metrics("ranker", rankers, CONTRAINDICATION_COLUMNS)
-
-
-def _print_metrics(
-    title: str, rows: list[tuple[str, dict[str, Any]]], names: Sequence[str]
-) -> None:
-    table = Table(box=None)
-    table.add_column(title)
-    for name in names:
-        table.add_column(name, justify="right")
-    for label, metrics in rows:
-        values = ("" if metrics[name] is None else metrics[name] for name in names)
-        cells = (f"{v:.3f}" if isinstance(v, float) else f"{v:,}" for v in values)
-        table.add_row(label, *cells)
-    make_console().print(table)
 
 
 def show_doctor(result: dict[str, Any]) -> None:

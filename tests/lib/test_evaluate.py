@@ -25,7 +25,7 @@ from clinical_drug_discovery.lib import evaluate as module
 from clinical_drug_discovery.lib._run import held_out_ranking
 from clinical_drug_discovery.lib.evaluate import MODELS, EvaluationSettings, evaluate_model
 from clinical_drug_discovery.ranking.bilinear_score import Scores
-from clinical_drug_discovery.show import show_evaluation
+from clinical_drug_discovery.show_evaluation import show as show_evaluation
 from clinical_drug_discovery.system.errors import InputError
 
 COLUMNS = ("ranker", "disease_index", "drug_index", "rank")

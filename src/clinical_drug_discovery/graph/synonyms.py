@@ -63,7 +63,7 @@ def read_synonyms(path: str | Path | None, nodes: pl.DataFrame) -> list[Synonym]
 
 def _names_and_ids(path: Path) -> Iterator[tuple[int, str, str]]:
     """Yield the number, the name and the id of each row; the header is row 1."""
-    rows = _rows(path)
+    rows = table_rows("synonyms", path)
     _, header = next(rows, (1, []))
     if any(header.count(column) != 1 for column in _COLUMNS):
         shown = ", ".join(map(repr, header)) or "no columns"
@@ -86,11 +86,19 @@ def _names_and_ids(path: Path) -> Iterator[tuple[int, str, str]]:
         raise InputError(f"synonyms (got {path}) must have at least one row below the header")
 
 
-def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield the number and the stripped fields of each row that is not empty."""
+def table_rows(parameter: str, path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield the number and the stripped fields of each row of a table that is not empty.
+
+    Args:
+        parameter: the parameter that holds the path, for error messages.
+        path: .csv or .tsv in UTF-8; the header is row 1.
+
+    Raises:
+        InputError: the file has another suffix, cannot be read, or is damaged.
+    """
     separator = _SEPARATORS.get(path.suffix.lower())
     if separator is None:
-        raise InputError(f"synonyms (got {path}) must be a .csv or .tsv file")
+        raise InputError(f"{parameter} (got {path}) must be a .csv or .tsv file")
     row = 0
     try:  # utf-8-sig skips a byte order mark
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -99,8 +107,8 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
                 if fields:
                     yield row, [field.strip() for field in fields]
     except OSError as error:
-        raise InputError(f"synonyms (got {path}) cannot be read: {error.strerror}") from None
+        raise InputError(f"{parameter} (got {path}) cannot be read: {error.strerror}") from None
     except UnicodeError as error:
-        raise InputError(f"synonyms (got {path}) must be UTF-8: {error}") from None
+        raise InputError(f"{parameter} (got {path}) must be UTF-8: {error}") from None
     except csv.Error as error:
-        raise InputError(f"synonyms, row {row + 1} of {path}: {error}") from None
+        raise InputError(f"{parameter}, row {row + 1} of {path}: {error}") from None

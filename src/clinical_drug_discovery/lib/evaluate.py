@@ -13,6 +13,14 @@ from typing import Any
 import polars as pl
 
 from ..evaluation.folds import graph_fingerprint
+from ..evaluation.gold import (
+    gold_counts,
+    gold_task,
+    match_gold,
+    outcome_table,
+    parse_date,
+    read_gold,
+)
 from ..evaluation.held_out import TEST, VALIDATION
 from ..evaluation.rankers import check_rankers
 from ..evaluation.split import (
@@ -25,20 +33,30 @@ from ..evaluation.split import (
 )
 from ..graph.knowledge_graph import KnowledgeGraph
 from ..graph.source import EdgesPath, ReadSettings, Source
+from ..graph.synonyms import read_synonyms
 from ..graph.vocabulary import VocabularyChoice
 from ..system.arguments import plain_arguments
 from ..system.errors import InputError, check_at_least, check_between
-from ..system.files import check_new, check_writable
 from ..system.log import part
 from ..system.machine import GIB, peak_memory_bytes
+from ..system.processes import use_threads
 from ..system.progress import Run
 from ..training.settings import HgtSettings, SageSettings
 from ..training.train import Trained, train_hgt, train_sage
-from ._run.evaluation import RANKS, REPORT, parts_and_differences, write_report
+from ._run.evaluation import (
+    GOLD_PAIRS,
+    RANKS,
+    REPORT,
+    check_outputs,
+    parts_and_differences,
+    rank_pairs,
+    start_evaluation,
+    write_report,
+)
 from ._run.fold_files import FoldFiles, fold_paths, remove_folds
 from ._run.held_out_ranking import HeldOutRanking, hold_out_pairs, rank_folds, train_and_rank
-from ._run.model_dir import check_targets
-from ._run.start import begin_run, input_names, read_edges
+from ._run.saved_model import SavedModel
+from ._run.start import read_edges
 from .gnn_embeddings import generate_gnn_embeddings
 from .gnn_hgt import generate_hgt_embeddings
 
@@ -158,16 +176,15 @@ def evaluate_model(
     """
     make_split, split_settings = _split_of(settings)
     trained_with, train = settings_of(model, model_settings or {})
-    words, reading = vocabulary or VocabularyChoice(), reading or ReadSettings()
-    words.check()
-    reading.check()
-    names = check_rankers(rankers)
-    source = Source.of(edges_csv, nodes)
-    earlier = fold_paths(Path(output_dir)) if settings.folds is None else []
-    run = _start(source, output_dir, device, trained_with, chunk_size, seed, overwrite, earlier)
+    words, reading = _checked(vocabulary, reading)
     asked = HeldOutRanking(
         make_split, settings.on, settings.validation_share, settings.relation_share,
-        trained_with, train, names, memory_budget, chunk_size, seed,
+        trained_with, train, check_rankers(rankers), memory_budget, chunk_size, seed,
+    )  # fmt: skip
+    source = Source.of(edges_csv, nodes)
+    run = start_evaluation(
+        source, output_dir, device, trained_with.learning_rate, chunk_size, seed, overwrite,
+        earlier=fold_paths(Path(output_dir)) if settings.folds is None else [],
     )  # fmt: skip
     entries = {"model": model, "split": settings.split, "on": settings.on, "seed": seed}
     parameters = {"model": model, **asdict(trained_with), **split_settings}
@@ -178,6 +195,16 @@ def evaluate_model(
     report = {**entries, **found, "parameters": parameters, **_ends(run, ranks, seed)}
     write_report(run.model_dir, report, {RANKS: ranks})
     return report
+
+
+def _checked(
+    vocabulary: VocabularyChoice | None, reading: ReadSettings | None
+) -> tuple[VocabularyChoice, ReadSettings]:
+    """Fill in defaults, and check both."""
+    words, reading = vocabulary or VocabularyChoice(), reading or ReadSettings()
+    words.check()
+    reading.check()
+    return words, reading
 
 
 def _ends(run: Run, ranks: pl.DataFrame, seed: int) -> dict[str, Any]:
@@ -215,23 +242,83 @@ def _rank(
     return rank_folds(run, graph, asked, folds, FoldFiles(run.model_dir, settings), overwrite)
 
 
-def _start(
-    source: Source,
+@plain_arguments
+@part("Evaluating the model")
+def evaluate_model_dir(
+    model_dir: str | Path,
+    gold: str | Path,
     output_dir: str | Path,
-    device: str | None,
-    settings: SageSettings | HgtSettings,
-    chunk_size: int | None,
-    seed: int,
-    overwrite: bool,
-    earlier: Sequence[Path],
-) -> Run:
-    """Check parameters and files before the graph is read, and return the run; write nothing."""
-    directory = Path(output_dir)
-    check_writable("output_dir", directory)
-    files = [directory / name for name in (REPORT, RANKS)]
-    check_targets(input_names(source), files, directory)
-    check_new([*files, *earlier], overwrite)
-    return begin_run(source, files[0], directory, device, settings.learning_rate, chunk_size, seed)
+    *,
+    rankers: Sequence[str] | None = None,
+    since: str | None = None,
+    synonyms: str | Path | None = None,
+    embeddings: str | Path | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Rank drug-disease pairs of an outside list with a model that was trained on the whole graph.
+
+    Pairs that the graph lists as treatments are not ranked. Each pair is ranked without the drugs
+    that the graph or the list knows for the disease.
+
+    Args:
+        model_dir: model directory that `cdd embed` has written.
+        gold: outside list of pairs, .csv or .tsv, with the columns drug_id or drug_name, disease_id
+            or disease_name, and optionally date and label (approved, failed or contraindicated).
+        output_dir: directory for report.json, ranks.parquet and gold_pairs.csv.
+        rankers: names of the rankers to compare (default: all that the model provides).
+        since: rank only approved pairs from this date on, such as 2015 or 2015-06-30.
+        synonyms: file with other names of nodes: .csv or .tsv with the columns name and id.
+        embeddings: file with the model's embeddings (default: the file that the model's run wrote,
+            beside the model directory).
+        seed: seed of the sampled negatives and of the bootstrap.
+        overwrite: replace the files of an earlier evaluation in output_dir.
+
+    Returns:
+        The contents of report.json.
+
+    Raises:
+        InputError: a parameter or a file is invalid, no pair can be ranked, or a score is NaN or
+            infinite. Nothing has been written then.
+
+    Example:
+        >>> from clinical_drug_discovery.lib.evaluate import evaluate_model_dir
+        >>> report = evaluate_model_dir("hgt_model", "approvals.tsv", "gold", since="2020")
+        >>> report["outcomes"]["ranked"], report["rankers"]["ranker"]["recall@50"]
+    """
+    use_threads()
+    check_at_least("seed", seed, 0)
+    asked = None if rankers is None else check_rankers(rankers)
+    directory, files = Path(output_dir), (REPORT, RANKS, GOLD_PAIRS)
+    inputs = {f"the input {path}": Path(path) for path in (gold, synonyms, embeddings) if path}
+    check_outputs(inputs, [directory / name for name in files], directory, overwrite)
+    rows = read_gold(Path(gold))
+    day = None if since is None else parse_date("since", since)
+    saved = SavedModel.read(Path(model_dir), embeddings)
+    table = match_gold(
+        saved.graph, rows, since=day, synonyms=read_synonyms(synonyms, saved.graph.nodes)
+    )
+    task = gold_task(saved.graph, table)
+    names, left_out = saved.choose(asked)
+    ranked = rank_pairs(
+        saved.graph, task.task, task.pairs, saved.rankers(names), seed=seed, others=task.others
+    )
+    report = {
+        "model": saved.model,
+        "gold": Path(gold).name,
+        "since": day,
+        "seed": seed,
+        **gold_counts(saved.graph, table, task),
+        "rankers": ranked.metrics,
+        "rankers_left_out": left_out,
+        **parts_and_differences(ranked.ranks, seed=seed),
+        "seconds": ranked.seconds,
+        "peak_memory_gib": peak_memory_bytes() / GIB,
+        "output_dir": str(directory),
+    }
+    tables = {RANKS: ranked.ranks, GOLD_PAIRS: outcome_table(saved.graph, table)}
+    write_report(directory, report, tables)
+    return report
 
 
 def _split_of(settings: EvaluationSettings) -> tuple[Callable[..., Split], dict[str, Any]]:

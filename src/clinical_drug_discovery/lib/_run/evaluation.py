@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,11 +19,15 @@ from ...evaluation.rankers import Ranker
 from ...evaluation.split import RankingTask
 from ...evaluation.strata import known_counts, strata_metrics
 from ...graph.knowledge_graph import IntArray, KnowledgeGraph
+from ...graph.source import Source
 from ...ranking.treatments import Pairs
-from ...system.files import atomic_path
+from ...system.files import atomic_path, check_new, check_writable
 from ...system.log import detail, milestone
+from ...system.progress import Run
+from .model_dir import check_targets
+from .start import begin_run, input_names
 
-REPORT, RANKS = "report.json", "ranks.parquet"
+REPORT, RANKS, GOLD_PAIRS = "report.json", "ranks.parquet", "gold_pairs.csv"
 
 
 class Ranked(NamedTuple):
@@ -110,3 +114,47 @@ def write_report(
         text = json.dumps(saved, indent=2, allow_nan=False)
         paths[REPORT].write_text(text + "\n", encoding="utf-8")
     milestone(f"Wrote {REPORT} and {', '.join(tables)} to {directory}")
+
+
+def check_outputs(
+    inputs: Mapping[str, Path], files: Sequence[Path], directory: Path, overwrite: bool
+) -> None:
+    """Check that files can be written, and that they replace nothing that they must not replace.
+
+    Args:
+        inputs: input files by their names in error messages.
+        files: the files to write, and files of earlier evaluations that must not exist.
+        directory: directory of the files.
+        overwrite: replace existing files that are not inputs.
+    """
+    check_writable("output_dir", directory)
+    check_targets(inputs, files, directory)
+    check_new(files, overwrite)
+
+
+def start_evaluation(
+    source: Source,
+    output_dir: str | Path,
+    device: str | None,
+    learning_rate: float,
+    chunk_size: int | None,
+    seed: int,
+    overwrite: bool,
+    earlier: Sequence[Path],
+) -> Run:
+    """Check parameters and files before the graph is read, and return the run; write nothing.
+
+    Args:
+        source: the files of the graph.
+        output_dir: directory to write to.
+        device: see `choose_device`.
+        learning_rate: already checked; for error messages.
+        chunk_size: number of nodes that inference embeds at a time, or None.
+        seed: seed of the run.
+        overwrite: replace the files of an earlier evaluation.
+        earlier: files of an earlier evaluation that are not written again.
+    """
+    directory = Path(output_dir)
+    files = [directory / name for name in (REPORT, RANKS)]
+    check_outputs(input_names(source), [*files, *earlier], directory, overwrite)
+    return begin_run(source, files[0], directory, device, learning_rate, chunk_size, seed)
