@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from clinical_drug_discovery.evaluation.differences import differences
-from clinical_drug_discovery.evaluation.metrics import pair_metrics
+from clinical_drug_discovery.evaluation.metrics import Metrics, pair_metrics
 
 
 def table(**ranks: np.ndarray) -> pl.DataFrame:
@@ -26,6 +26,12 @@ def table(**ranks: np.ndarray) -> pl.DataFrame:
     return pl.concat(parts)
 
 
+def value(figures: Metrics, name: str) -> float:
+    found = figures[name]
+    assert found is not None
+    return found
+
+
 def test_pairs_are_compared_with_themselves() -> None:
     rng = np.random.default_rng(0)
     walk = np.exp(rng.normal(2, 2, 30)).repeat(4) + rng.random(120) + 1
@@ -37,14 +43,14 @@ def test_pairs_are_compared_with_themselves() -> None:
         name: pair_metrics(values, np.arange(120) // 4)
         for name, values in (("better", 1 + (walk - 1) * 0.8), ("walk", walk))
     }
-    gain = found["better"]["mrr"]
+    gain = value(found["better"], "mrr")
     assert gain == pytest.approx((1 / (1 + (walk - 1) * 0.8)).mean() - (1 / walk).mean())
     # A small gain on each pair is certain, although each figure alone is not.
-    assert 0 < found["better"]["mrr_low"] < gain < found["better"]["mrr_high"]
-    assert mrr["better"]["mrr_low"] < mrr["walk"]["mrr"]
+    assert 0 < value(found["better"], "mrr_low") < gain < value(found["better"], "mrr_high")
+    assert value(mrr["better"], "mrr_low") < value(mrr["walk"], "mrr")
 
 
 def test_without_the_walk_nothing_is_subtracted() -> None:
     ranks = table(one=np.ones(120), two=np.arange(120) + 1.0)
     assert differences(ranks) == {}
-    assert differences(ranks, base="one")["two"]["mrr"] < 0
+    assert value(differences(ranks, base="one")["two"], "mrr") < 0

@@ -50,11 +50,11 @@ def by_loops(
     votes /= votes.max()
     own = np.flatnonzero(known[:, disease]).tolist()
     if not own:
-        return votes
+        return np.asarray(votes)
     n = range(len(drugs))
     near_own = np.array([sum(near(drugs[i], drugs[j]) for j in own if j != i) for i in n])
     near_votes = np.array([sum(votes[j] * near(drugs[i], drugs[j]) for j in n) for i in n])
-    return votes + near_own / near_own.max() + 0.3 * near_votes / near_votes.max()
+    return np.asarray(votes + near_own / near_own.max() + 0.3 * near_votes / near_votes.max())
 
 
 def test_scores_against_loops(

@@ -171,7 +171,7 @@ def test_an_area_is_a_disease_with_its_relatives(tmp_path: Path) -> None:
     facts += [(diseases[i], "disease_disease", diseases[i + 1]) for i in range(9)]
     graph = read_facts(tmp_path, facts)
 
-    def held_out(**limits: int) -> set[str]:
+    def held_out(**limits: Any) -> set[str]:
         split = split_areas(graph, num_areas=1, seed=0, **limits)
         assert split.counts["num_area_diseases"] == split.counts["num_held_out_diseases"]
         assert split.counts["num_validation_pairs"] == 0  # half of one area, rounded down
@@ -221,7 +221,7 @@ def test_what_cannot_be_met(graph: KnowledgeGraph, tmp_path: Path) -> None:
             split_pairs(graph, share=share, seed=0)
     number = Counter(pairs_of(graph).disease.tolist())
     eligible = sum(2 <= drugs <= 4 for drugs in number.values())
-    limits = {"min_drugs": 2, "max_drugs": 4, "seed": 0}
+    limits: dict[str, Any] = {"min_drugs": 2, "max_drugs": 4, "seed": 0}
     split = split_diseases(graph, num_diseases=eligible, **limits)
     assert split.counts["num_held_out_diseases"] == eligible
     with pytest.raises(InputError, match=r"num_diseases \(got 0\) must be .* at least 1"):
@@ -231,8 +231,9 @@ def test_what_cannot_be_met(graph: KnowledgeGraph, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"max_drugs \(got 1\)"):
         split_diseases(graph, num_diseases=1, min_drugs=2, max_drugs=1, seed=0)
     for name in ("num_areas", "max_hops", "max_diseases", "min_drugs"):
+        wrong: dict[str, Any] = {"num_areas": 1, "seed": 0, name: 0}
         with pytest.raises(InputError, match=rf"{name} \(got 0\)"):
-            split_areas(graph, **{"num_areas": 1, "seed": 0, name: 0})
+            split_areas(graph, **wrong)
     for wrong_share in (-0.1, 1.0):
         with pytest.raises(InputError, match="validation_share"):
             split_pairs(graph, share=0.5, seed=0, validation_share=wrong_share)
@@ -269,7 +270,8 @@ def test_a_small_graph_is_told_what_is_possible(tmp_path: Path) -> None:
             make_split(graph, seed=0, **limits)
         return str(error.value)
 
-    some, every = {"min_drugs": 2, "max_drugs": 40}, {"min_drugs": 1, "max_drugs": 40}
+    some: dict[str, Any] = {"min_drugs": 2, "max_drugs": 40}
+    every: dict[str, Any] = {"min_drugs": 1, "max_drugs": 40}
     text = refused(split_diseases, graph, num_diseases=60, **some)
     assert text.startswith("num_diseases (default 60) must be at most 2: 2 diseases have 2 to 40")
     assert "give --num-diseases 2 or a lower --min-drugs" in text

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import pytest
 from graphs import planted_facts, to_rows
@@ -114,7 +113,7 @@ def test_a_model_without_its_embeddings_leaves_their_ranker_out(
             )
         named = evaluate_model_dir(
             home / "e_model", home / "list.tsv", tmp_path / "named", embeddings=moved,
-            rankers=np.array(["neighbors"]),
+            rankers=("neighbors",),
         )  # fmt: skip
         assert named["rankers"]["neighbors"] == report["rankers"]["neighbors"]
         fewer = tmp_path / "fewer.parquet"
