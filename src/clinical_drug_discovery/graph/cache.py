@@ -35,7 +35,7 @@ from .source import EdgesPath, ReadSettings, Source
 from .vocabulary import Vocabulary
 
 #: Increase this number whenever a code change gives a new graph or edge order for the same file.
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 SUFFIX = ".graph"
 _TABLE = ".arrow"  # end of the name of a tensor that holds the bytes of a table
 # A file that changes twice within 2 s may keep its time stamps, because some file systems (FAT)

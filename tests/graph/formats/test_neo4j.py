@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import polars as pl
 import pytest
 from graphs import to_triples
 from layouts import FACTS, apoc, neo4j_admin
@@ -36,6 +37,17 @@ def test_apoc_without_own_ids_uses_those_of_the_database(tmp_path: Path) -> None
     graph = read_graph(path)
     assert sorted(map(int, graph.nodes["node_id"])) == list(range(graph.num_nodes))
     assert graph.report.num_facts == len(FACTS)
+
+
+def test_apoc_nodes_without_their_own_id_are_counted(tmp_path: Path) -> None:
+    path, _ = apoc(tmp_path, FACTS)
+    table = pl.read_csv(path, infer_schema=False)
+    some = pl.int_range(pl.len()) < 2
+    table.with_columns(
+        pl.when(some).then(pl.lit("")).otherwise("identifier").alias("identifier")
+    ).write_csv(path)
+    (warning,) = read_graph(path).report.warnings
+    assert "2 nodes lack the property identifier or id" in warning
 
 
 def test_rows_of_an_apoc_file_are_numbered_as_in_an_editor(tmp_path: Path) -> None:

@@ -78,3 +78,9 @@ def test_ids_of_triples_without_a_type_give_a_warning(tmp_path: Path) -> None:
     (warning,) = warnings_of(tmp_path, "\n".join([*facts, ""]))
     assert "3 of 17 ids do not name a type with ::, so that the type is 'entity'" in warning
     assert "'Disease:0' (row 1)" in warning
+
+
+def test_a_column_of_weights_gives_a_warning(tmp_path: Path) -> None:
+    lines = [f"drug{i},disease{i % 5},0.{i + 11}" for i in range(12)]
+    (warning,) = warnings_of(tmp_path, "\n".join([*lines, ""]))
+    assert "12 ids of triples are decimal numbers (0.11, 0.12, 0.13)" in warning

@@ -77,6 +77,11 @@ class Neo4jAPOC:
         if not own:
             text = "nodes have neither a property identifier nor id; the database's numbers stand"
             warnings += (f"{edges.path}: the {text} for them",)
+        given = pl.any_horizontal(pl.lit(False), *(one.fill_null("") != "" for one in own))
+        without = found.filter(~given).select(pl.len()).collect().item() if own else 0
+        if without:
+            text = "nodes lack the property identifier or id; the database's numbers stand for it"
+            warnings += (f"{edges.path}: {without:,} {text}",)
         if empty := frame.filter(edges.is_blank).select(pl.len()).collect().item():
             text = "without a node and a relationship are left out"
             warnings += (f"{edges.path}: {empty:,} rows {text}",)

@@ -36,6 +36,7 @@ def check_values(rows: Rows, nodes: pl.DataFrame) -> list[str]:
         _missing_words(rows.tables, nodes, relations),
         _quoted_values(rows.tables, nodes, relations),
         _nodes_without_types(rows.tables, nodes),
+        _decimal_ids(rows.tables, nodes),
     ]
     return [*(f"{files_of(rows.tables)}: {text}" for text in found if text), *_odd_rows(rows)]
 
@@ -94,6 +95,21 @@ def _nodes_without_types(tables: Sequence[Table], nodes: pl.DataFrame) -> str:
     return (
         f"{len(odd):,} of {len(found):,} ids do not name a type with ::, so that the type is "
         f"{ENTITY!r}: {listed(texts)}"
+    )
+
+
+def _decimal_ids(tables: Sequence[Table], nodes: pl.DataFrame) -> str:
+    """Warn of triples whose ids are decimal numbers, such as (head, tail, weight)."""
+    triples = [n for n, table in enumerate(tables) if table.format.startswith(Triples.name)]
+    odd = nodes.filter(
+        pl.col(TABLE).is_in(triples) & pl.col("id").str.contains(r"^-?[0-9]*\.[0-9]*[1-9][0-9]*$")
+    )
+    if len(odd) < _FEW_RELATIONS:
+        return ""
+    texts = odd.sort(TABLE, ROW)["id"].head(_EXAMPLES).to_list()
+    return (
+        f"{len(odd):,} ids of triples are decimal numbers ({', '.join(texts)}); the columns must "
+        "be head, relation and tail, without a weight"
     )
 
 

@@ -31,7 +31,7 @@ _UNUSUAL = "[\\x00-\\x09\\x0b-\\x1f\\x7f-\u009f\ufffd]"
 _PREFIX = re.compile(r"^([a-z][a-z0-9_.]*?)[:_ /#-]+(?=.)")
 _LOOSE_PREFIX = r"^[a-z][a-z0-9_.]*[:_ /#-]+"
 _ADDRESS = r"^https?://.*[/#?=]"
-_AROUND = "'\"`#;,|"  # characters around an id that programs add or leave
+_AROUND = "'\"`#;,|."  # characters around an id that programs add or leave
 _VERSION = r"^([a-z].*[0-9]{4,})\.[0-9]{1,2}$"  # ENSG00000141510.16
 _BIOLINK = "biolink:"
 
@@ -43,6 +43,7 @@ def spelling_key(text: str) -> str:
     """
     plain = unicodedata.normalize("NFKC", text).casefold().strip().removeprefix(_BIOLINK)
     plain = plain.replace("\N{MINUS SIGN}", "-").replace("|", "/")
+    plain = re.sub(r"^([0-9]+)\.0+$", r"\1", plain)  # a number in a column of floats
     kept = (char for char in plain if unicodedata.category(char)[0] not in "PZC")
     return "".join(kept) or plain
 
