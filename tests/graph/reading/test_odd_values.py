@@ -84,3 +84,15 @@ def test_a_column_of_weights_gives_a_warning(tmp_path: Path) -> None:
     lines = [f"drug{i},disease{i % 5},0.{i + 11}" for i in range(12)]
     (warning,) = warnings_of(tmp_path, "\n".join([*lines, ""]))
     assert "12 ids of triples are decimal numbers (0.11, 0.12, 0.13)" in warning
+
+
+def test_unusual_but_good_triples_give_no_warning(tmp_path: Path) -> None:
+    signs = [f"GNBR::{sign}::Compound:Gene" for sign in ("A+", "A-", "E+", "E-", "E")]
+    for lines in (
+        [f"Compound::DB{i},{name},Gene::{i % 7}" for i in range(20) for name in signs],
+        ["aspirin,treats,headache", "ibuprofen,relieves,fever"],
+        [f"/m/0{i}a,/film/x/{i % 4},/m/0{i}b" for i in range(1, 30)],
+        [f"0{i:07d},_hypernym,0{i + 3:07d}" for i in range(1, 30)],
+        [f"1.1.1.{i},catalyzes,R-HSA-{i + 1000}" for i in range(30)],
+    ):
+        assert warnings_of(tmp_path, "\n".join([*lines, ""])) == ()

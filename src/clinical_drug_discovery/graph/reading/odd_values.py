@@ -118,7 +118,10 @@ def _odd_rows(rows: Rows) -> list[str]:
     warnings = []
     counts = rows.nodes["type"].value_counts() if len(rows.nodes) else None
     lone = set() if counts is None else set(counts.filter(pl.col("count") == 1)["type"])
-    for place in rows.lone_rows():
+    places = rows.lone_rows()
+    if 2 * len(places) > len(rows.relation_codes()):
+        places = []  # a few facts that have nothing in common
+    for place in places:
         ends = [rows.nodes.row(one, named=True) for one in (place.x, place.y)]
         if all(one["type"] in lone or one["type"] == ENTITY for one in ends):
             shown = ", ".join(repr(text) for text in (ends[0]["id"], place.relation, ends[1]["id"]))

@@ -43,6 +43,7 @@ def spelling_key(text: str) -> str:
     """
     plain = unicodedata.normalize("NFKC", text).casefold().strip().removeprefix(_BIOLINK)
     plain = plain.replace("\N{MINUS SIGN}", "-").replace("|", "/")
+    plain = plain.replace("-::", "~::")  # DRKG's GNBR::E- is not GNBR::E
     plain = re.sub(r"^([0-9]+)\.0+$", r"\1", plain)  # a number in a column of floats
     kept = (char for char in plain if unicodedata.category(char)[0] not in "PZC")
     return "".join(kept) or plain
