@@ -94,16 +94,15 @@ def _read_evaluate() -> tuple[str, list[Flag]]:
     one_of_two = [(flag, "without an outside list") for flag in flags]
     one_of_two += [(flag, "with an outside list") for flag in more]
     return summary, [
-        replace(
-            flag,
-            annotation=f"{flag.annotation} | None",
-            default=None,
-            help=f"{flag.help.removesuffix('.')}; {when}.",
-        )
-        if flag.default is ... and flag.name != "output_dir"
-        else flag
+        _optional(flag, when) if flag.default is ... and flag.name != "output_dir" else flag
         for flag, when in one_of_two
     ]
+
+
+def _optional(flag: Flag, when: str) -> Flag:
+    """Return a required flag as an optional one whose help says when it is required."""
+    text = f"{flag.help.removesuffix('.')} (required {when})."
+    return replace(flag, annotation=f"{flag.annotation} | None", default=None, help=text)
 
 
 def _gold_flags() -> list[Flag]:

@@ -36,6 +36,8 @@ def show(result: dict[str, Any]) -> None:
     )
     rankers = list(result["rankers"].items())
     _print_metrics("ranker", rankers, EVALUATION_COLUMNS)
+    if folds:
+        console.print("\nAreas under curves and the entropy are means over the folds.")
     title = "Balanced: one sampled drug for each pair (not comparable with the table above)"
     console.print(f"\n{title}:\n")
     _print_metrics("ranker", rankers, ("balanced_auroc", "balanced_auprc"))

@@ -78,7 +78,8 @@ def test_each_known_pair_is_asked_as_if_unknown(
     graph: KnowledgeGraph, embeddings: torch.Tensor, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
     monkeypatch.setattr(embedding_probe, "MAX_PAIRS", most)
-    monkeypatch.setattr(embedding_probe, "_DISEASES", 3)
+    monkeypatch.setattr(embedding_probe, "_DISEASES", 5)
+    monkeypatch.setattr(embedding_probe, "_TOGETHER", 2)
     pairs = pairs_of(graph)
     if most < len(pairs):
         drawn = np.random.default_rng(5).choice(len(pairs), most, replace=False)

@@ -14,6 +14,7 @@ chosen on held-out pairs.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +31,7 @@ _NEAR_VOTES = 0.3  # weight of the part "near votes"
 _TOP = 50
 MAX_PAIRS = 2000  #: known pairs that `probe_embeddings` asks for; a few seconds on PrimeKG
 _DISEASES, _DRUGS = 256, 1024  # scored at a time: 40 MB on PrimeKG
+_TOGETHER = 32  # diseases whose known drugs are compared with all drugs at a time
 
 Probe = dict[str, float | int]  #: result of `probe_embeddings`
 
@@ -95,28 +97,34 @@ class Neighbors:
                 near_own[np.ix_(asked, columns)] = of_own @ nearness.T
         return votes, near_own, _of_largest(near_votes)
 
-    def scores_without(
-        self, drugs: IntArray, known: IntArray, votes: Floats, near_votes: Floats
-    ) -> Floats:
-        """Return the scores of all drugs as if one known drug of a disease were unknown.
+    def nearness(self, drugs: IntArray) -> Floats:
+        """Return the similarity of m drugs to all drugs, shape (m, D), 0 for a drug and itself."""
+        nearness = _similarity(self.drugs[drugs], self.drugs)
+        nearness[np.arange(len(drugs)), drugs] = 0
+        return nearness
 
-        The votes stay, because the disease itself does not vote.
 
-        Args:
-            drugs: shape (m,), known drugs of the disease; each is removed alone.
-            known: all known drugs of the disease.
-            votes: shape (D,), see `parts`.
-            near_votes: shape (D,), see `parts`.
+def _scores_without(
+    drugs: IntArray, known: IntArray, nearness: Floats, votes: Floats, near_votes: Floats
+) -> Floats:
+    """Return the scores of all drugs as if one known drug of a disease were unknown.
 
-        Returns:
-            shape (m, D), one row per removed drug.
-        """
-        if len(known) == 1:  # the form for diseases without known drugs
-            return np.tile(votes, (len(drugs), 1))
-        nearness = _similarity(self.drugs[known], self.drugs)
-        nearness[np.arange(len(known)), known] = 0  # a drug is not near itself
-        left = (drugs[:, None] != known).astype(np.float32)
-        return votes + _of_largest(left @ nearness) + np.float32(_NEAR_VOTES) * near_votes
+    The votes stay, because the disease itself does not vote.
+
+    Args:
+        drugs: shape (m,), known drugs of the disease; each is removed alone.
+        known: shape (k,), all known drugs of the disease.
+        nearness: shape (k, D), see `Neighbors.nearness`.
+        votes: shape (D,), see `Neighbors.parts`.
+        near_votes: shape (D,), see `Neighbors.parts`.
+
+    Returns:
+        shape (m, D), one row per removed drug.
+    """
+    if len(known) == 1:  # the form for diseases without known drugs
+        return np.tile(votes, (len(drugs), 1))
+    left = (drugs[:, None] != known).astype(np.float32)
+    return votes + _of_largest(left @ nearness) + np.float32(_NEAR_VOTES) * near_votes
 
 
 def neighbor_scores(graph: KnowledgeGraph, embeddings: Tensor, diseases: IntArray) -> Floats:
@@ -172,14 +180,29 @@ def _ranks(graph: KnowledgeGraph, neighbors: Neighbors, pairs: Pairs) -> Floats:
         chunk = asked[start : start + _DISEASES]
         votes, _, near_votes = neighbors.parts(chunk - first)
         walks = walk_scores(graph, chunk)
-        for i, disease in enumerate(chunk.tolist()):
-            at = slice(*neighbors.known.indptr[disease - first : disease - first + 2])
-            known = neighbors.known.indices[at]
-            drugs = pairs.drug[pairs.disease == disease] - first_drug
-            scores = neighbors.scores_without(drugs, known, votes[i], near_votes[i])
+        for i, (disease, known, nearness) in enumerate(_with_nearness(neighbors, chunk - first)):
+            drugs = pairs.drug[pairs.disease == disease + first] - first_drug
+            scores = _scores_without(drugs, known, nearness, votes[i], near_votes[i])
             both = scores, np.tile(walks[i], (len(drugs), 1))
             ranks.append(np.stack([_rank_among(s, drugs, known) for s in both], axis=1))
     return np.concatenate(ranks)
+
+
+def _with_nearness(
+    neighbors: Neighbors, diseases: IntArray
+) -> Iterator[tuple[int, IntArray, Floats]]:
+    """Yield each disease, its known drugs, and their nearness to all drugs.
+
+    The nearness is computed for some diseases together, which is several times as fast.
+    """
+    for start in range(0, len(diseases), _TOGETHER):
+        some = diseases[start : start + _TOGETHER]
+        used = np.unique(neighbors.known[some].indices)
+        nearness = neighbors.nearness(used)
+        for disease in some.tolist():
+            at = slice(*neighbors.known.indptr[disease : disease + 2])
+            known = neighbors.known.indices[at]
+            yield disease, known, nearness[np.searchsorted(used, known)]
 
 
 def _rank_among(scores: Floats, drugs: IntArray, known: IntArray) -> Floats:
