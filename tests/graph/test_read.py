@@ -323,3 +323,12 @@ def test_parts_with_and_without_a_field_are_refused(
     rows.drop(f"x_{field}", f"y_{field}").write_csv(tmp_path / "b.csv", separator="\t")
     with pytest.raises(InputError, match=rf"only one of them has {field} of nodes"):
         read_graph([tmp_path / "a.csv", tmp_path / "b.csv"])
+
+
+def test_lines_that_end_with_two_carriage_returns_are_refused(
+    tmp_path: Path, facts: list[Fact]
+) -> None:
+    text = to_rows(facts, numbered=False).write_csv().replace("\n", "\r\r\n")
+    (tmp_path / "kg.csv").write_bytes(text.encode())
+    with pytest.raises(InputError, match=r"kg.csv is not a readable CSV file"):
+        read_graph(tmp_path / "kg.csv")

@@ -338,7 +338,7 @@ def _with_hashes(table: Table, number: int) -> pl.LazyFrame:
         columns = ["relation"]
         hashes = [pl.col(f"{side}{KEY}").hash(number) for side in sides]
     kinds = table.frame.collect_schema()
-    if nested := [name for name in columns if kinds[name].is_nested()]:
+    if nested := [name for name in columns if name in kinds and kinds[name].is_nested()]:
         rule = f"must hold text or numbers, not {kinds[nested[0]]}"
         raise InputError(f"{table.path}: the column {nested[0]} {rule}")
     frame = table.frame.with_columns(pl.col(columns).cast(pl.String))
