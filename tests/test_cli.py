@@ -25,7 +25,11 @@ from clinical_drug_discovery.cli import COMMANDS, make_app
 from clinical_drug_discovery.flags import FLAG_NAMES, read_flags
 from clinical_drug_discovery.lib.demo import run_demo
 from clinical_drug_discovery.lib.doctor import describe_machine
-from clinical_drug_discovery.lib.evaluate import EvaluationSettings, evaluate_model
+from clinical_drug_discovery.lib.evaluate import (
+    EvaluationSettings,
+    evaluate_model,
+    evaluate_model_dir,
+)
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
 from clinical_drug_discovery.lib.rank import rank_drugs
@@ -65,6 +69,7 @@ FUNCTIONS: dict[Callable[..., Any], str] = {
     generate_gnn_embeddings: "lib.gnn_embeddings",
     generate_hgt_embeddings: "lib.gnn_hgt",
     evaluate_model: "lib.evaluate",
+    evaluate_model_dir: "lib.evaluate",
     EvaluationSettings: "lib.evaluate",
     similar_nodes: "lib.similar",
     rank_drugs: "lib.rank",

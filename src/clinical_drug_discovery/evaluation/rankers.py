@@ -117,6 +117,11 @@ def _parts(
     if wanted:
         first_disease, _ = node_range_of(graph, graph.vocabulary.disease_type)
         features = MetapathFeatures(graph)  # after the fit, which frees the features it computed
+        if features.feature_names != ranker.feature_names:
+            raise InputError(
+                "the drug ranker was fitted on other features than this version of the package "
+                "computes; run cdd embed again"
+            )
         for name in wanted:
             yield name, partial(score_by_node, scores[name], features, first_disease)
 
