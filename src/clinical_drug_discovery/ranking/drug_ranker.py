@@ -19,6 +19,7 @@ import numpy.typing as npt
 from ..graph.adjacency import Floats
 from ..graph.knowledge_graph import EdgeType, IntArray, KnowledgeGraph, node_range_of
 from ..system.errors import InputError
+from ..system.machine import one_thread
 from .bilinear_score import BilinearScore, GnnScores
 from .calibration import Calibration, ImputedScore, fit_calibration, fit_imputed_score, fit_weight
 from .drug_similarity import Metapath, meet, steps_from
@@ -131,6 +132,7 @@ def why_no_ranker(graph: KnowledgeGraph) -> str | None:
     return None if treated > 1 else "the graph has a known drug for one disease only"
 
 
+@one_thread(True)  # its products are small; beside a busy process, two threads take 6 times as long
 def fit_drug_ranker(
     graph: KnowledgeGraph, *, gnn: GnnScores | None = None, seed: int = 0
 ) -> DrugRanker:

@@ -15,7 +15,6 @@ from scipy.sparse import csr_array
 
 from ...graph.adjacency import Floats, adjacency_between
 from ...graph.knowledge_graph import IntArray, KnowledgeGraph, node_range_of
-from ...ops.backend import MIN_KERNEL_EDGES
 from ...ranking.drug_ranker import DrugRanker
 from ...ranking.explanations import Explainer
 from ...ranking.metapath_features import MetapathFeatures
@@ -192,7 +191,7 @@ class Ranking:
 
     def _scores(self, diseases: IntArray) -> tuple[Floats, Floats]:
         """Return scores and probabilities, shape (n, drugs)."""
-        with one_thread(self.graph.num_edges < MIN_KERNEL_EDGES):  # as in training
+        with one_thread(True):  # as in the fit
             scores = self.ranker.scores(self.features, diseases)
         return scores, self.ranker.probabilities(self.features, diseases, scores)
 
