@@ -65,6 +65,7 @@ class DrugRanker:
     without_known: Blend  #: for diseases without one
     feature_names: tuple[str, ...]  #: a graph to rank on must have the same features
 
+    @one_thread(True)  # as in the fit
     def scores(self, features: MetapathFeatures, diseases: IntArray) -> Floats:
         """Return the scores of all drugs, shape (n, D); they are comparable within a disease only.
 

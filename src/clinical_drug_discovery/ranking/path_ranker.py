@@ -22,6 +22,7 @@ from torch.nn import functional
 from ..graph.adjacency import Floats
 from ..graph.knowledge_graph import IntArray
 from ..system.log import part
+from ..system.machine import one_thread
 from ..training.optimizer import Adam
 from .drug_similarity import co_indicated_features, co_indicated_features_without
 from .listwise_examples import ListwiseExample, feature_scales, sample_examples, squash
@@ -163,6 +164,7 @@ class PathRanker:
     def _stacked(self) -> StackedMlps:
         return stack_mlps(self.mlps)
 
+    @one_thread(True)  # as in the fit of the drug ranker
     def scores(self, features: MetapathFeatures, diseases: IntArray) -> Floats:
         """Return the mean log-softmax of the MLPs over all drugs, shape (n, D).
 

@@ -21,7 +21,6 @@ from ...ranking.metapath_features import MetapathFeatures
 from ...ranking.stated_relations import stated_relations
 from ...system import log
 from ...system.errors import InputError
-from ...system.machine import one_thread
 from .model_dir import read_model_graph, read_model_ranker
 
 CHUNK = 128  #: diseases ranked at a time; their scores take 6 MB on PrimeKG
@@ -191,8 +190,7 @@ class Ranking:
 
     def _scores(self, diseases: IntArray) -> tuple[Floats, Floats]:
         """Return scores and probabilities, shape (n, drugs)."""
-        with one_thread(True):  # as in the fit
-            scores = self.ranker.scores(self.features, diseases)
+        scores = self.ranker.scores(self.features, diseases)
         return scores, self.ranker.probabilities(self.features, diseases, scores)
 
     def _table(self, pairs: _Pairs) -> pl.DataFrame:
