@@ -13,7 +13,7 @@ from pathlib import Path
 
 import polars as pl
 
-from .formats.head import Head
+from .formats.head import Head, text_lines
 
 _REPLACED = "\N{REPLACEMENT CHARACTER}"
 
@@ -100,21 +100,3 @@ def _hint(line: str) -> str:
     if '\\"' in line:
         return "a quote must be escaped by another quote, not by a backslash"
     return "is a quote left open?"
-
-
-def text_lines(path: Path) -> Iterator[str]:
-    """Yield the lines of a file, decompressed; bytes that are not UTF-8 are replaced."""
-    # No text contains the separator, and quoting is off, so each line is read as one column.
-    frame = pl.scan_csv(
-        path,
-        separator="\x1f",
-        quote_char=None,
-        has_header=False,
-        infer_schema=False,
-        encoding="utf8-lossy",
-        truncate_ragged_lines=True,
-        glob=False,
-    )
-    for batch in frame.collect_batches(chunk_size=100_000, maintain_order=True):
-        for line in batch.to_series(0):
-            yield line or ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -124,7 +125,8 @@ def read_head(path: Path, plain: Path) -> Head:
     if first.startswith(PARQUET_MAGIC):
         return Head(path, plain, True, ())
     if first.startswith(ZSTD_MAGIC):  # Python cannot decompress it, polars can
-        return Head(path, plain, False, tuple(_polars_lines(plain)))
+        lines = [line.removeprefix(_BOM) for line in text_lines(plain, _LINES)]
+        return Head(path, plain, False, tuple(lines))
     if first.startswith(GZIP_MAGIC):
         with gzip.open(plain) as file:
             first = file.read(_BYTES)
@@ -137,17 +139,23 @@ def read_head(path: Path, plain: Path) -> Head:
     return Head(path, plain, False, tuple(line.removesuffix("\r") for line in lines[:_LINES]))
 
 
-def _polars_lines(plain: Path) -> list[str]:
+def text_lines(path: Path, most: int | None = None) -> Iterator[str]:
+    """Yield the lines of a file, or the first `most`; bytes that are not UTF-8 are replaced.
+
+    The file may be compressed with gzip or zstd.
+    """
+    # No text contains the separator, and quoting is off, so each line is read as one column.
     frame = pl.scan_csv(
-        plain,
-        separator="\x1f",  # no text contains it, and quoting is off, so a line is one column
+        path,
+        separator="\x1f",
         quote_char=None,
         has_header=False,
         infer_schema=False,
         encoding="utf8-lossy",
         truncate_ragged_lines=True,
-        n_rows=_LINES,
+        n_rows=most,
         glob=False,
     )
-    lines = [line or "" for line in frame.collect().to_series(0)]
-    return [line.removeprefix(_BOM) for line in lines[:1]] + lines[1:]
+    for batch in frame.collect_batches(chunk_size=100_000, maintain_order=True):
+        for line in batch.to_series(0):
+            yield line or ""

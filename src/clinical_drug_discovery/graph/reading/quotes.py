@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ...system.errors import InputError
-from ..formats.head import GZIP_MAGIC, ZSTD_MAGIC, Head
-from ..read_errors import find_fault, text_lines
+from ..formats.head import GZIP_MAGIC, ZSTD_MAGIC, Head, text_lines
+from ..read_errors import find_fault
+from .records import counted
 
 _BLOCK = 2**18  # fits in the cache of a CPU core
 Bytes = npt.NDArray[np.uint8]
@@ -65,7 +66,7 @@ class QuoteCheck:
             if fault := find_fault(self._plain[path], mark, strict=False, several=several):
                 raise InputError(f"{path}{fault}")
             if several:
-                number = "1 row has" if len(several) == 1 else f"{len(several):,} rows have"
+                number = counted(len(several), "1 row has", "rows have")
                 warnings.append(
                     f"{path}: {number} a line break between quotes (first: row {several[0]}); if a "
                     "quote was left open there, the next rows were taken for text"

@@ -46,6 +46,11 @@ def listed(texts: Iterable[str], limit: int = _MAX_LISTED) -> str:
     return "; ".join(every[:limit]) + (f"; and {more:,} more" if more > 0 else "")
 
 
+def counted(number: int, one: str, many: str) -> str:
+    """Return `one`, such as "1 node has", or the number before `many`, such as "nodes have"."""
+    return one if number == 1 else f"{number:,} {many}"
+
+
 def files_of(tables: Sequence[Table]) -> str:
     """Return the names of the files of some tables."""
     return " and ".join(dict.fromkeys(str(table.path) for table in tables))

@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import polars as pl
 
 from ...system.errors import InputError
 from ..formats.table import FIELDS, Table
-from .records import IDENTITY, files_of, listed, name_key, place_of
+from .records import IDENTITY, counted, files_of, listed, name_key, place_of
 from .rows import ROW, TABLE, Rows
 
 _EXAMPLES = 3
@@ -136,7 +136,7 @@ def _float_ids(tables: Sequence[Table], nodes: pl.DataFrame) -> str:
             f"{place_of(tables, one[f'{TABLE}_plain'], one[f'{ROW}_plain'])} has {one['plain']!r}"
             for one in pairs.sort(TABLE, ROW).head(_EXAMPLES).iter_rows(named=True)
         ]
-        number = "1 node has" if len(pairs) == 1 else f"{len(pairs):,} nodes have"
+        number = counted(len(pairs), "1 node has", "nodes have")
         raise InputError(
             f"{files_of(tables)}: {number} an id in two forms, because a column of ids was saved "
             f"as numbers: {listed(texts)}; write the ids as text"
@@ -154,7 +154,7 @@ def _float_ids(tables: Sequence[Table], nodes: pl.DataFrame) -> str:
         f"{one['id']!r} ({one['type']}, {place_of(tables, one[TABLE], one[ROW])})"
         for one in odd.sort(TABLE, ROW).head(_EXAMPLES).iter_rows(named=True)
     ]
-    number = "1 id looks" if len(odd) == 1 else f"{len(odd):,} ids look"
+    number = counted(len(odd), "1 id looks", "ids look")
     return f"{number} like whole numbers from a column of floats: {listed(texts)}"
 
 
@@ -210,58 +210,53 @@ def _two_ids(tables: Sequence[Table], nodes: pl.DataFrame) -> str:
                 )
             for key in keys_of:
                 seen.setdefault(key, other)
-    if not texts:
-        return ""
-    number = "1 node has" if len(texts) == 1 else f"{len(texts):,} nodes have"
-    return (
-        f"{number} an id that differs from that of another node only in case, blanks, zeros, "
-        f"prefix or version; they are kept apart; correct the file if they are the same: "
-        f"{listed(texts, _EXAMPLES)}"
+    return _kept_apart(
+        texts,
+        "an id that differs from that of another node only in case, blanks, zeros, prefix or "
+        "version",
     )
 
 
 def _two_sources(tables: Sequence[Table], nodes: pl.DataFrame) -> str:
     """Warn of nodes that differ in nothing but the source, such as NCBI and Entrez."""
-    keys = ("type", "id", "name")
-    named = nodes.filter(pl.col("name") != pl.col("id"))
-    groups = named.filter(named.select(keys).is_duplicated()).sort(TABLE, ROW)
     texts = [
         f"{first['type']} {first['id']!r} of {first['source']!r} "
         f"({place_of(tables, first[TABLE], first[ROW])}) and of {other['source']!r} "
         f"({place_of(tables, other[TABLE], other[ROW])})"
-        for group in groups.partition_by(keys, maintain_order=True)
-        for first, other in [group.head(2).to_dicts()]
+        for first, other, *_ in _groups(nodes, ("type", "id", "name"))
         if spelling_key(first["source"]) != spelling_key(other["source"])
     ]
-    if not texts:
-        return ""
-    number = "1 node has" if len(texts) == 1 else f"{len(texts):,} nodes have"
-    return (
-        f"{number} the id and the name of another node, but another source; they are kept apart; "
-        f"correct the file if they are the same: {listed(texts, _EXAMPLES)}"
-    )
+    return _kept_apart(texts, "the id and the name of another node, but another source")
 
 
 def _same_names(tables: Sequence[Table], nodes: pl.DataFrame) -> str:
     """Warn of nodes of one name whose ids share a number, such as 5003_5113 and 5113_5003."""
-    keys = ("type", "source", "name")
-    named = nodes.filter(pl.col("name") != pl.col("id"))
-    groups = named.filter(named.select(keys).is_duplicated()).sort(TABLE, ROW)
     texts = []
-    for group in groups.partition_by(keys, maintain_order=True):
-        first, *others = group.to_dicts()
+    for first, *others in _groups(nodes, ("type", "source", "name")):
         numbers = {*re.findall(r"[1-9][0-9]{2,}", first["id"])}
         for other in others:
             shares = numbers & {*re.findall(r"[1-9][0-9]{2,}", other["id"])}
             if shares and _id_key(first) != _id_key(other):  # else `_two_ids` has found them
                 places = [place_of(tables, one[TABLE], one[ROW]) for one in (first, other)]
                 texts.append(f"{first['id']!r} ({places[0]}) and {other['id']!r} ({places[1]})")
+    return _kept_apart(texts, "the name of another node, and an id with the same number")
+
+
+def _groups(nodes: pl.DataFrame, keys: tuple[str, ...]) -> Iterator[list[dict[str, Any]]]:
+    """Yield the nodes that agree in `keys` with others, if they have names, group by group."""
+    named = nodes.filter(pl.col("name") != pl.col("id"))
+    groups = named.filter(named.select(keys).is_duplicated()).sort(TABLE, ROW)
+    for group in groups.partition_by(keys, maintain_order=True):
+        yield group.to_dicts()
+
+
+def _kept_apart(texts: Sequence[str], what: str) -> str:
+    """Return the warning about nodes that are probably the same; empty if there are no texts."""
     if not texts:
         return ""
-    number = "1 node has" if len(texts) == 1 else f"{len(texts):,} nodes have"
     return (
-        f"{number} the name of another node, and an id with the same number; they are kept apart; "
-        f"correct the file if they are the same: {listed(texts, _EXAMPLES)}"
+        f"{counted(len(texts), '1 node has', 'nodes have')} {what}; they are kept apart; correct "
+        f"the file if they are the same: {listed(texts, _EXAMPLES)}"
     )
 
 
@@ -282,7 +277,7 @@ def _numbers_without_prefix(tables: Sequence[Table], nodes: pl.DataFrame) -> str
         f"({place_of(tables, one[f'{TABLE}_long'], one[f'{ROW}_long'])})"
         for one in pairs.head(_EXAMPLES).iter_rows(named=True)
     ]
-    number_of = "1 id is" if len(pairs) == 1 else f"{len(pairs):,} ids are"
+    number_of = counted(len(pairs), "1 id is", "ids are")
     return (
         f"{number_of} the number of another id with a prefix; they are kept apart; correct the "
         f"file if they are the same: {listed(texts)}"
