@@ -129,7 +129,7 @@ def step(arguments: list[str]) -> dict[str, float]:
 
 
 def compare(arguments: list[str]) -> dict[str, float]:
-    """How far both outputs and both gradients by x are apart, relative to their mean size."""
+    """The distances of both outputs and both gradients, relative to their mean size."""
     import torch
 
     ours, theirs, path, directory = arguments

@@ -29,7 +29,7 @@ def embed_graph(arguments: list[str]) -> dict[str, float]:
 
 
 def launches(arguments: list[str]) -> dict[str, float]:
-    """Operations of one epoch, forward, backward and optimizer, that are no mere views."""
+    """Operations of one epoch, forward, backward and optimizer, that are more than views."""
     import numpy as np
     import torch
 

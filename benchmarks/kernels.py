@@ -38,7 +38,7 @@ TABLE_MIB = (1, 4, 8, 16, 32, 64, 128)
 
 @dataclass(frozen=True)
 class Work:
-    """What an operation did and must do at least."""
+    """The work that an operation did, and the least that it must do."""
 
     name: str
     seconds: float
@@ -48,7 +48,7 @@ class Work:
 
 
 class Machine:
-    """What the machine can do, per second."""
+    """The work that the machine can do per second."""
 
     def __init__(self) -> None:
         a = torch.randn(1 << 26)

@@ -1,4 +1,4 @@
-"""How far apart two results are, relative to the largest number and not to each."""
+"""The distance of two results, relative to the largest number and not to each."""
 
 from __future__ import annotations
 

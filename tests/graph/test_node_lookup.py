@@ -249,7 +249,7 @@ def test_errors_name_the_parameter_and_the_type() -> None:
     with pytest.raises(InputError, match=r"^line 2 \(got 'COLD'\) is ambiguous"):
         find_nodes(NODES, [("line 1", "cold"), ("line 2", "COLD")], type="disease")
     with pytest.raises(InputError, match=r"^node \(got 1234\) must be text"):
-        find_node(NODES, 1234)  # type: ignore[arg-type]
+        find_node(NODES, 1234)  # type: ignore[arg-type]  # a number is refused
 
 
 def test_names_that_share_only_a_common_word_are_not_suggested() -> None:

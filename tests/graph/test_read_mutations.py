@@ -129,7 +129,7 @@ DAMAGES: tuple[Damage, ...] = (
 
 @dataclass(frozen=True)
 class Content:
-    """What matters of a graph: its nodes and directed edges as text, and the numbers of rows."""
+    """The content of a graph: its nodes and directed edges as text, and the numbers of rows."""
 
     nodes: frozenset[tuple[str, ...]]
     edges: frozenset[Edge]

@@ -1,4 +1,4 @@
-"""What `cdd evaluate` promises: no leak, figures that follow from the ranks, clean refusals."""
+"""The promises of `cdd evaluate`: no leak, figures that follow from the ranks, clean refusals."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def test_groups_and_held_out_indications_are_found(
     group = nodes["node_id"].cast(pl.Int64).to_numpy() % NUM_GROUPS
     assert (group[cosine.argmax(axis=1)] == group).mean() > 0.8
 
-    # Held-out indications score above pairs that are no indications.
+    # Held-out indications score above other pairs.
     decoder = DistMult(3, 32, torch.Generator().manual_seed(0))
     weights = load_file(Path(stats["model_dir"]) / "weights.safetensors")
     decoder.load_state_dict({name: weights[f"decoder.{name}"] for name in decoder.state_dict()})

@@ -1,4 +1,4 @@
-"""What the public functions promise: signature, record, files, determinism, clean refusals."""
+"""The promises of the public functions: signature, record, files, determinism, clean refusals."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ def test_layer_and_all_its_gradients_equal_pyg_to_float32(
 
 
 def test_layer_and_all_its_gradients_equal_pyg_to_bfloat16(graph: KnowledgeGraph) -> None:
-    # Of the gradients of a whole layer: what they pass through is rounded four times.
+    # Gradients of a whole layer pass through numbers that are rounded four times.
     assert_layer_equals_pyg(graph, torch.float32, 3 * BFLOAT16, KERNELS)
 
 

@@ -18,7 +18,7 @@ _FALLS_BACK = {"embedding_renorm_", "linalg_svd", "linalg_svd.U", "upsample_near
 
 
 class Coverage(StrEnum):
-    """How an operation runs on MPS."""
+    """The way in which an operation runs on MPS."""
 
     NATIVE = "native"
     COMPOSITE = "composite"  #: composed of other operations, which are looked up themselves

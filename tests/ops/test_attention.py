@@ -170,7 +170,7 @@ def test_any_order_of_edge_types_gives_the_same(
     other = replace(
         graph,
         src=torch.cat([graph.src[cuts[r] : cuts[r + 1]] for r in order]),
-        # Of each type, the places of its edges move with them.
+        # The places of the edges of each type move with the edges.
         indptr=torch.cat(
             [
                 graph.indptr_of(r) - cuts[r] + int(graph.edge_type_counts[order[:at]].sum())

@@ -53,7 +53,7 @@ def model_of(name: str, graph: KnowledgeGraph) -> GraphSage | Hgt:
 
 
 def shapes_by_step(model_name: str, graph: KnowledgeGraph, *, whole: bool) -> list[int]:
-    """How many shapes of arguments and results operations have seen after each step."""
+    """The number of shapes that operations have seen after each step."""
     model, generator = model_of(model_name, graph), torch.Generator().manual_seed(0)
     decoder = DistMult(len(graph.relations), 12, generator)
     sampler = EdgeSampler(graph, [4] * len(graph.edge_types), 0)

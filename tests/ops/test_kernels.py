@@ -28,7 +28,7 @@ from clinical_drug_discovery.ops.blocks import Block, full_block, range_block, r
 from clinical_drug_discovery.ops.cpu import attention as cpu_attention
 from clinical_drug_discovery.ops.cpu import neighbors as cpu
 
-#: In what rows are stored, in what is computed, and how far from exact that may be.
+#: The type of stored rows, the type of the computation, and the allowed distance from exact.
 DTYPES = ((torch.float64, torch.float64, 1e-12), (torch.bfloat16, torch.float32, 1e-5))
 COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 31, 32, 33, 34, 65)  # of edges into one row
 
@@ -125,7 +125,7 @@ def check_sums(
     """`add_neighbors` and, where there is a backward pass, `add_neighbors_backward`."""
     (stored, computed), draw, graph = dtypes, Draw(), block.graph
     messages = draw(graph.num_nodes, padded(width), dtype=stored)
-    # Of the size of 1 / degree, as the means are: a hub's sum is no larger than others.
+    # Sizes are about 1 / degree, as for means, so the sum of a hub is not larger than others.
     scale = draw(block.num_rows, dtype=torch.float64) / graph.degree[block.rows].clamp(min=1)
     scale, out = scale.to(computed), draw(block.num_rows, width, dtype=computed)
     wanted, scale_64, messages_64 = double(out, scale, messages)
@@ -181,7 +181,7 @@ def test_few_edges_a_row_are_not_worth_several_tables() -> None:
 
 @dataclass(frozen=True)
 class Given:
-    """What the attention kernels take, for all edge types."""
+    """The arguments of the attention kernels, for all edge types."""
 
     block: Block
     qg: Tensor  #: shape (M, 2, P), queries and gradients
@@ -260,7 +260,7 @@ def check_attention(given: Given, tolerance: float, stored_tolerance: float = BF
     grad_q, by_scale, by_kv = given.backward(cpu_attention, log_total)
     exact_q, exact_scale, exact_kv = given.double().backward(reference, log_total)
     assert off(grad_q, exact_q) < tolerance
-    # What edges weigh, and the result, are stored as bfloat16 if the rows are.
+    # The weights of edges and the result are stored as bfloat16 if the rows are.
     rounded = given.qg.dtype == torch.bfloat16
     for at, (r, _) in enumerate(given.edge_types()):
         assert off(by_scale[at], exact_scale[at]) < 10 * tolerance  # of terms of both signs

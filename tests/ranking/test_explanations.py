@@ -49,7 +49,7 @@ def test_every_step_of_every_path_is_an_edge(graph: KnowledgeGraph) -> None:
             for x, relation, y in zip(nodes, path["relations"], nodes[1:], strict=False):
                 assert (x, relation, y) in triples
             assert all(row["node_name"] in path["text"] for row in path["nodes"])
-            # What the graph says of the pair is no evidence of it.
+            # An edge between the two nodes of the pair is not evidence for the pair.
             assert len(nodes) > 2
             seen.add((path["kind"], len(nodes)))
     assert {("mechanism", n) for n in (3, 4, 5)} <= seen

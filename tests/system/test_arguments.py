@@ -28,7 +28,7 @@ class Settings:
 
 
 class Index:
-    """What pandas' Index and Series offer; pandas itself is not a dependency."""
+    """A stand-in for the Index and Series of pandas, which is not a dependency."""
 
     dtype = "object"
 
@@ -80,5 +80,5 @@ def test_a_decorated_function_keeps_its_signature_and_gets_plain_arguments() -> 
     decorated = plain_arguments(function)
     assert inspect.signature(decorated) == inspect.signature(function)
     assert decorated.__doc__ == function.__doc__
-    a, b = decorated(np.int64(2), b=np.array(["x"]))  # type: ignore[arg-type]
+    a, b = decorated(np.int64(2), b=np.array(["x"]))  # type: ignore[arg-type]  # becomes plain
     assert (type(a), b) == (int, ["x"])

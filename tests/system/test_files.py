@@ -133,7 +133,7 @@ def test_every_flipped_byte_is_found(checksummed: Path) -> None:
             record, tensors = load_checksummed(checksummed, 3)
         except (DamagedFileError, OtherVersionError):
             continue
-        # What JSON and safetensors ignore, such as padding, may change; the content may not.
+        # Bytes that JSON and safetensors ignore, such as padding, may change; the content may not.
         assert record == RECORD, at
         assert tensors.keys() == TENSORS.keys(), at
         assert all(torch.equal(tensors[name], TENSORS[name]) for name in tensors), at

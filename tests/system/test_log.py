@@ -1,4 +1,4 @@
-"""What a process shows while it works: lines, the timer thread, the live line."""
+"""The output of a process while it works: lines, the timer thread, the live line."""
 
 from __future__ import annotations
 

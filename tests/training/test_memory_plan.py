@@ -68,7 +68,7 @@ def test_none_is_most_of_what_is_free() -> None:
 
 
 def needed(plan: Plan, budget: str | int) -> int:
-    """What a plan needs as it is, if the budget allows."""
+    """The bytes that a plan needs unchanged, if the budget allows it."""
     fitted = fit_plan(plan, budget, choose_chunk_size=False)
     assert replace(fitted, predicted_bytes=0) == plan
     return fitted.predicted_bytes
@@ -161,7 +161,7 @@ def test_the_rows_of_a_batch_are_foreseen(
 
 
 def test_what_is_said_to_help_is_allowed() -> None:
-    plan = change(HGT, hidden_dim=264)  # of which the half is no multiple of 8
+    plan = change(HGT, hidden_dim=264)  # half of it is not a multiple of 8
     with pytest.raises(InputError) as refused:
         fit_plan(plan, needed(plan, "64GiB") - 10**8, choose_chunk_size=False)
     said = re.findall(r"hidden_dim (\d+)", str(refused.value))

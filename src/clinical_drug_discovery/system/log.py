@@ -1,4 +1,4 @@
-"""What a process shows while it works: lines, and the current part with its progress.
+"""The lines that a process shows while it works, and the current part with its progress.
 
 If the user has configured `logging` to show lines of the logger `clinical_drug_discovery` of level
 INFO, all lines go there. Otherwise a terminal and Jupyter get marked lines above one live line,

@@ -33,7 +33,7 @@ class Neo4jImport:
     def tables(self, edges: Head, nodes: Head | None, rules: NodeRules) -> Iterator[Table]:
         """Return the table of the file; see `Format.tables`."""
         assert nodes is not None
-        columns = tuple(_one(edges, mark) for mark in ("START_ID", "TYPE", "END_ID"))
+        columns = _one(edges, "START_ID"), _one(edges, "TYPE"), _one(edges, "END_ID")
         id_, frame = pl.col(_one(nodes, "ID")), nodes.scan()
         named = [name for name in nodes.columns if name.split(":")[0] == "name"]
         kind, warnings = most_specific(nodes, frame, _one(nodes, "LABEL"), ";")
@@ -41,7 +41,7 @@ class Neo4jImport:
         fields["name"] = pl.col(named[0]) if named else pl.lit(None)
         table = read_nodes(nodes, rules, fields, frame)
         table = replace(table, warnings=table.warnings + warnings)
-        yield from joined_table(self.name, edges, table, columns, edges.scan())  # type: ignore[arg-type]
+        yield from joined_table(self.name, edges, table, columns, edges.scan())
 
 
 class Neo4jAPOC:

@@ -73,7 +73,7 @@ class Table:
 
 @dataclass(frozen=True)
 class NodeRules:
-    """What to do about faults in a list of nodes; see `graph.source.ReadSettings`."""
+    """Rules for faults in a list of nodes; see `graph.source.ReadSettings`."""
 
     on_conflict: str = "error"  #: error or first
     on_missing: str = "error"  #: error or drop

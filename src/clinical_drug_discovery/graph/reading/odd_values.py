@@ -16,7 +16,7 @@ from .records import counted, files_of, listed, place_of
 from .rows import ROW, TABLE, Rows
 
 _EXAMPLES = 3
-#: How programs write a missing value, in lower case.
+#: Words that programs write for a missing value, in lower case.
 _MISSING = (
     "na", "n/a", "#n/a", "<na>", "nan", "none", "null", "\\n", "nil", "-", "?", "#value!", "#ref!",
     "#name?", "#null!", "nat",
