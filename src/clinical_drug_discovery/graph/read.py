@@ -149,7 +149,7 @@ def _read_rows(source: Source, settings: ReadSettings) -> tuple[Rows, Findings]:
                     quotes.start(heads.values())
                     reader.read(table)
                     findings.warnings += table.warnings
-                findings.warnings += quotes.finish()
+                findings.warnings += quotes.finish(reader.last_line)
                 last = quotes.last_bytes()
                 cut = [
                     path for path in source.files

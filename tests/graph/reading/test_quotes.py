@@ -14,7 +14,7 @@ from graphs import Fact, Node, node, to_rows
 
 from clinical_drug_discovery.graph.read import read_graph
 from clinical_drug_discovery.graph.reading import quotes
-from clinical_drug_discovery.graph.reading.quotes import scan_quotes
+from clinical_drug_discovery.graph.reading.quotes import has_line_break_in_quotes, scan_quotes
 from clinical_drug_discovery.system.errors import InputError
 
 NAMES = ("dry lesion, called X", 'a "dry" lesion', "C:\\", 'ends with "quotes"', "two\nlines")
@@ -74,5 +74,6 @@ def test_the_scan_agrees_with_a_parser_of_quotes(
             broken = True
         if broken:
             found += 1
-            assert scan_quotes(path, ",", Event())[0], text
+            is_odd = scan_quotes(path, ",", Event()).is_odd
+            assert is_odd or has_line_break_in_quotes(path), text
     assert found > 100

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -250,6 +251,7 @@ class RowReader:
 
     def __init__(self) -> None:
         self.num_rows = self.num_skipped_rows = 0
+        self.last_line = dict[Path, int]()  #: number of the last line that was read, by file
         self._tables: list[Table] = []
         self._numbered = False
         # A record's hash has 64 bits. For a million records, the probability that two of them have
@@ -274,6 +276,7 @@ class RowReader:
             if not len(batch):
                 continue
             row: int | IntArray = int(batch[ROW][0])
+            self.last_line[table.path] = row + len(batch) - 1
             if batch[SKIP].any():
                 self.num_skipped_rows += int(batch[SKIP].sum())
                 batch = batch.filter(~batch[SKIP])
@@ -296,14 +299,15 @@ class RowReader:
         """Number new records, and keep the fields of each from its first row."""
         new, first = np.unique(records, return_index=True)
         self._records.add(new)
-        # batch.select would wait for polars' thread pool, which is busy with parsing the file.
-        nodes = self._tables[-1].nodes
+        # Select from each column by itself: batch.select, and also Series.gather, would wait for
+        # polars' thread pool, which is busy with parsing the file.
+        nodes, at = self._tables[-1].nodes, pl.Series(rows[first])
         if nodes is None:
             names = [name for name in (*FIELDS, "index") if side + name in batch]
-            kept = {name: batch[side + name].gather(rows[first]) for name in names}
+            kept = {name: batch[side + name][at] for name in names}
         else:
-            kept = _look_up(nodes, batch[f"{side}{KEY}"].gather(rows[first]))
-        kept[ROW] = batch[ROW].gather(rows[first])
+            kept = _look_up(nodes, batch[f"{side}{KEY}"][at])
+        kept[ROW] = batch[ROW][at]
         kept[TABLE] = pl.Series(np.full(len(new), len(self._tables) - 1, np.int32))
         self._nodes.append(pl.DataFrame(kept))
         if len(self._nodes) == _MAX_NODE_TABLES:  # the joined copy lets polars free the batches
