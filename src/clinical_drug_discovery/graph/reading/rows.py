@@ -276,7 +276,7 @@ class RowReader:
             if not len(batch):
                 continue
             row: int | IntArray = int(batch[ROW][0])
-            self.last_line[table.path] = row + len(batch) - 1
+            self.last_line[table.path] = int(batch[ROW][-1])
             if batch[SKIP].any():
                 self.num_skipped_rows += int(batch[SKIP].sum())
                 batch = batch.filter(~batch[SKIP])
