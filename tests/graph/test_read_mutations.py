@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from graphs import to_rows
 from layouts import FACTS, LAYOUTS
@@ -220,6 +221,19 @@ def outcomes(
     return counts
 
 
+def as_text(frame: pl.DataFrame) -> bytes:
+    """Return the rows of a table as lines of tabs."""
+    return frame.write_csv(separator="\t", include_header=False, quote_style="never").encode()
+
+
+def as_table(text: bytes, like: pl.DataFrame) -> pl.DataFrame:
+    """Return lines of tabs as a table; short lines have nulls at the end."""
+    width = len(like.columns)
+    lines = [line for line in text.decode(errors="replace").split("\n") if line.strip()]
+    rows = [([*line.split("\t"), *([None] * width)])[:width] for line in lines]
+    return pl.DataFrame(rows, like.columns, orient="row", schema_overrides=like.schema)
+
+
 TEXTS = [name for name in LAYOUTS if name not in ("OptimusKG", "Hetionet JSON")]
 numbers = pytest.mark.parametrize(
     "number", [len(DAMAGES) * 2, pytest.param(2_000, marks=pytest.mark.slow)], ids=str
@@ -258,6 +272,31 @@ def test_no_damage_to_a_json_file_is_silent(tmp_path: Path, number: int) -> None
             changed = {node[:3] for node in before.nodes ^ after.nodes}
             differ = [e for e in before.edges ^ after.edges if not _touches(e, changed)]
             assert len(differ) <= 4 * num_changed, seed  # a fact has two edges, before and after
+    assert min(counts.values()) > 0
+    assert len(counts) == 2
+
+
+@numbers
+def test_no_damage_to_the_values_of_optimuskg_is_silent(tmp_path: Path, number: int) -> None:
+    """The rows of its Parquet files are damaged like lines of text, and written again."""
+    paths = LAYOUTS["OptimusKG"](tmp_path, FACTS)
+    before, counts = content(paths), Counter[str]()
+    for path in [one for one in paths if one is not None]:
+        raw, frame = path.read_bytes(), pl.read_parquet(path).drop("undirected", strict=False)
+        old = as_text(frame)
+        for seed in range(number):
+            table = as_table(DAMAGES[seed % len(DAMAGES)](old, np.random.default_rng(seed)), frame)
+            table.write_parquet(path)
+            try:
+                after = content(paths)
+            except InputError:
+                counts["refused"] += 1
+                continue
+            counts["read"] += 1
+            if after.graph.report.warnings == before.graph.report.warnings:
+                text = unexplained(before, after, old, as_text(table), path == paths[0])
+                assert not text, f"{path.name}, seed {seed}: {text}"
+        path.write_bytes(raw)
     assert min(counts.values()) > 0
     assert len(counts) == 2
 
