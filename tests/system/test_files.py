@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -9,16 +10,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
+from clinical_drug_discovery.system import disk
 from clinical_drug_discovery.system.errors import InputError
 from clinical_drug_discovery.system.files import (
     DamagedFileError,
     OtherVersionError,
+    WriteError,
     atomic_path,
     check_writable,
     load_checksummed,
     save_checksummed,
     save_record,
+    save_tensors,
     stored_checksum,
 )
 
@@ -169,3 +174,53 @@ def test_the_checksum_is_that_of_the_content(checksummed: Path, tmp_path: Path) 
         save_checksummed(tmp_path / name, 3, RECORD, tensors)
     assert stored_checksum(tmp_path / "same") == stored_checksum(checksummed)
     assert stored_checksum(tmp_path / "other") != stored_checksum(checksummed)
+
+
+def test_a_safetensors_file_has_the_bytes_of_the_library(tmp_path: Path) -> None:
+    tensors = TENSORS | {
+        "é": torch.ones(5, dtype=torch.bfloat16),
+        "half": torch.ones(2, 0, dtype=torch.float16),
+        "number": torch.tensor(3.5, dtype=torch.float64),
+        "bytes": torch.arange(7, dtype=torch.uint8),
+        "yes": torch.tensor([True]),
+    }
+    save_file(tensors, tmp_path / "library", {"record": '{"a": "é"}'})
+    save_tensors(tmp_path / "own", tensors, {"record": '{"a": "é"}'})
+    assert (tmp_path / "own").read_bytes() == (tmp_path / "library").read_bytes()
+
+
+def test_a_file_is_flushed_before_it_gets_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    real_flush, real_replace = os.fsync, os.replace
+
+    def flush(handle: int) -> None:
+        name = os.readlink(f"/proc/self/fd/{handle}")
+        calls.append("directory" if Path(name).is_dir() else "file")
+        real_flush(handle)
+
+    def replace(source: Path, target: Path) -> None:
+        calls.append("rename")
+        real_replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", flush)
+    monkeypatch.setattr(os, "replace", replace)
+    save_record(tmp_path / "stats.json", RECORD)
+    assert calls == ["file", "rename", "directory"]
+
+
+def test_a_full_disk_is_one_line_with_the_file_and_the_free_space(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(disk, "flush", full)
+    monkeypatch.setattr(disk, "free_bytes", lambda directory: 1234)
+    path = tmp_path / "stats.json"
+    with pytest.raises(WriteError) as caught:
+        save_record(path, RECORD)
+    expected = f"{path} cannot be written: No space left on device (1,234 bytes are free)"
+    assert str(caught.value) == expected
+    assert os.listdir(tmp_path) == []

@@ -1,50 +1,105 @@
 """Atomic writes, and safetensors files with a version and a checksum.
 
-An atomic write leaves either the complete file or no file. A checksummed file holds a JSON record
-and tensors, without pickles. Loading the file verifies the checksum.
+An atomic write leaves either the complete file or the earlier file, also after a power failure. A
+checksummed file holds a JSON record and tensors, without pickles. Loading the file verifies the
+checksum.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from . import disk
 from .errors import InputError
 from .interrupts import note_written
+
+_DTYPES = {  # in the order in which safetensors stores them
+    torch.int64: "I64", torch.float64: "F64", torch.float32: "F32", torch.int32: "I32",
+    torch.bfloat16: "BF16", torch.float16: "F16", torch.int16: "I16", torch.int8: "I8",
+    torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
+
+
+class WriteError(InputError, OSError):
+    """A file cannot be written: the disk is full, or the directory is read-only or deleted."""
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path to write to, and rename it to `path` if the `with` block succeeds.
 
-    If the block fails, `path` stays as it was. Missing directories are created. If `path` is a
-    symbolic link, the target of the link is replaced.
+    The content is on the disk before the name is: after a power failure, `path` is complete or as
+    it was. If the block fails, `path` stays as it was. Missing directories are created. If `path`
+    is a symbolic link, the target of the link is replaced.
+
+    Raises:
+        WriteError: the file cannot be written.
     """
-    path = path.resolve() if path.is_symlink() else path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".part-", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    with _writing(path):
+        path = path.resolve() if path.is_symlink() else path
+        disk.make_directory(path.parent)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".part-", suffix=path.suffix)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            # mkstemp lets only the owner read the file; set the permissions that open() would set.
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)
+            disk.flush(temporary)
+            disk.rename(temporary, path)
+            note_written(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turn errors of the system within the `with` block into errors that name the file."""
     try:
-        yield temporary
-        # mkstemp lets only the owner read the file; set the permissions that open() would set.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        os.replace(temporary, path)
-        note_written(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # polars reports a full disk as a ComputeError
+        number = _error_number(error)
+        if number is None:
+            raise
+        why = f"{os.strerror(number)}{_room(path, number)}"
+        failure = WriteError(f"{path} cannot be written: {why}")
+        failure.strerror = why
+        raise failure from error
+
+
+def _error_number(error: Exception) -> int | None:
+    """Return the number of the system's error behind an exception of any library, or None."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    found = re.search(r"\[Errno (\d+)\]|\(os error (\d+)\)", str(error))
+    return int(found[1] or found[2]) if found else None
+
+
+def _room(path: Path, number: int) -> str:
+    """Return the free space of a full disk, for an error message."""
+    if number not in (errno.ENOSPC, errno.EDQUOT):
+        return ""
+    try:
+        return f" ({disk.free_bytes(path.absolute().parent):,} bytes are free)"
+    except OSError:
+        return ""
 
 
 def check_writable(name: str, directory: Path) -> None:
@@ -83,8 +138,8 @@ def check_new(paths: Iterable[Path], overwrite: bool) -> None:
 
 def save_record(path: Path, record: Mapping[str, Any]) -> None:
     """Write a record as JSON."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    with atomic_path(path) as temporary, disk.create(temporary) as file:
+        file.write((json.dumps(record, indent=2) + "\n").encode())
 
 
 class DamagedFileError(ValueError):
@@ -106,10 +161,40 @@ def save_checksummed(path: Path, version: int, record: Any, tensors: dict[str, T
     """
     text = json.dumps(record)
     metadata = {"version": str(version), "record": text, "sha256": _checksum(text, tensors)}
-    try:
-        save_file(tensors, path, metadata)
-    except SafetensorError as error:
-        raise OSError(str(error)) from error
+    save_tensors(path, tensors, metadata)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file, with the bytes of `safetensors.torch.save_file`.
+
+    The library writes to a path alone, or makes a second copy of all tensors in memory, and it
+    stores metadata in random order. This function writes through `disk`, tensor by tensor.
+
+    Args:
+        path: overwritten; see `atomic_path`.
+        tensors: contiguous tensors on the CPU that share no memory.
+        metadata: any texts, to be stored in the header.
+    """
+    rank = list(_DTYPES)
+    order = sorted(tensors, key=lambda name: (rank.index(tensors[name].dtype), name))
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    end = 0
+    for name in order:
+        begin, end = end, end + tensors[name].nbytes
+        shape = list(tensors[name].shape)
+        header[name] = {
+            "dtype": _DTYPES[tensors[name].dtype],
+            "shape": shape,
+            "data_offsets": [begin, end],
+        }
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with disk.create(path) as file:
+        file.write(len(text).to_bytes(8, "little"))
+        file.write(text)
+        for name in order:
+            if tensors[name].nbytes:
+                file.write(tensors[name].view(-1).view(torch.uint8).numpy().data)
 
 
 def load_checksummed(path: Path, version: int) -> tuple[Any, dict[str, Tensor]]:

@@ -1,0 +1,68 @@
+"""The few calls with which this package changes a disk.
+
+Everything that a run writes goes through these functions. Tests replace them one by one, to see
+what is left when the disk is full, or when a flush or a rename fails.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+from typing import BinaryIO
+
+# Some file systems (CIFS, FUSE) cannot flush a directory; they order renames by themselves.
+_CANNOT_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES)
+
+
+def create(path: Path) -> BinaryIO:
+    """Open a file for writing; an existing file is emptied."""
+    return path.open("wb")
+
+
+def append(path: Path, data: bytes) -> None:
+    """Append bytes to a file in one piece."""
+    with path.open("ab", buffering=0) as file:
+        file.write(data)
+
+
+def flush(path: Path) -> None:
+    """Wait until the content of a file, or the names in a directory, are on the disk (fsync)."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if not (path.is_dir() and error.errno in _CANNOT_FLUSH):
+            raise
+    finally:
+        os.close(handle)
+
+
+def rename(source: Path, target: Path) -> None:
+    """Give a file or a directory another name at once, and wait until the name is on the disk.
+
+    A file of that name is replaced.
+    """
+    os.replace(source, target)
+    flush(target.parent)
+    if source.parent != target.parent:
+        flush(source.parent)
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory and its parents, if they are missing."""
+    path.mkdir(parents=True, exist_ok=True)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link, or a directory with everything in it; it may be missing."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def free_bytes(directory: Path) -> int:
+    """Return the bytes that this user may still write to the file system of a directory."""
+    return shutil.disk_usage(directory).free
