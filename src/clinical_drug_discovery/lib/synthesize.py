@@ -21,6 +21,7 @@ import numpy.typing as npt
 import polars as pl
 from polars.io.plugins import register_io_source
 
+from ..system import disk
 from ..system.arguments import plain_arguments
 from ..system.errors import InputError, check_at_least, check_between
 from ..system.files import atomic_path, check_new, check_writable
@@ -110,11 +111,11 @@ def synthesize_graph(
     planted = {name: sampler.draw(name, num_facts) for name, num_facts in asked.items()}
     nodes = _name_nodes(rng, counts)
     rows = _stream_rows(nodes, sampler)
-    with atomic_path(path) as temporary:
+    with atomic_path(path) as temporary, disk.create(temporary) as file:
         if path.suffix == ".parquet":
-            rows.sink_parquet(temporary)
+            rows.sink_parquet(file)
         else:
-            rows.sink_csv(temporary, compression=_COMPRESSIONS.get(path.suffix, "uncompressed"))
+            rows.sink_csv(file, compression=_COMPRESSIONS.get(path.suffix, "uncompressed"))
     num_rows = {name: 2 * pairs.shape[1] for name, pairs in sampler.facts.items()}
     return SynthesisReport(
         num_nodes=len(nodes),

@@ -17,12 +17,14 @@ import torch
 from polars.io.plugins import register_io_source
 from torch import Tensor
 
+from ..system import disk
 from ..system.errors import InputError, check_shape
 from ..system.files import atomic_path, check_writable
 from ..system.machine import empty_cache
 
 SUFFIXES = (".csv", ".parquet", ".npy")
 COLUMNS = ("node_id", "node_name", "node_type", "embedding", "node_index", "node_source")
+RUN = "run"  #: key of the id of a run, in the metadata of files
 _CHUNK_FLOATS = 2**19  # numbers per chunk (2 MiB): 1024 rows of 512 dimensions
 _TABLE_ROWS = 65_536  # rows per Parquet row group in a table without embeddings
 _READ_ROWS = 4096  # CSV rows read at a time
@@ -69,13 +71,12 @@ def write_tables(path: Path, tables: Iterator[pl.DataFrame]) -> int:
             num_rows += table.height
             yield table
 
-    with atomic_path(path) as temporary:
+    with atomic_path(path) as temporary, disk.create(temporary) as file:
         if path.suffix.lower() == ".parquet":
-            _write_parquet(temporary, counted(), _TABLE_ROWS, "zstd")
+            _write_parquet(file, counted(), _TABLE_ROWS, "zstd")
         else:
-            with temporary.open("wb") as file:
-                for i, table in enumerate(counted()):
-                    table.write_csv(file, include_header=i == 0)
+            for i, table in enumerate(counted()):
+                table.write_csv(file, include_header=i == 0)
     return num_rows
 
 
@@ -89,7 +90,9 @@ def index_path(path: Path) -> Path:
     return path.with_name(f"{path.stem}_index.csv")
 
 
-def write_embeddings(path: Path, nodes: pl.DataFrame, embeddings: Tensor) -> int:
+def write_embeddings(
+    path: Path, nodes: pl.DataFrame, embeddings: Tensor, run: str | None = None
+) -> int:
     """Write one row per node, sorted by node_index.
 
     Only a few chunks of sorted rows are in memory at a time. The file appears once complete.
@@ -99,6 +102,7 @@ def write_embeddings(path: Path, nodes: pl.DataFrame, embeddings: Tensor) -> int
             (a fixed-size list of float32) or .npy (an (N, D) array, with `index_path` beside it).
         nodes: N rows: node_index, node_id, node_type, node_name, node_source.
         embeddings: shape (N, D), float32, on the CPU.
+        run: id of the run, for the metadata of a .parquet file.
 
     Returns:
         The number of rows written.
@@ -109,9 +113,9 @@ def write_embeddings(path: Path, nodes: pl.DataFrame, embeddings: Tensor) -> int
     size = chunk_rows(values.shape[1])
     chunks = (values[rows[start : start + size]] for start in range(0, len(rows), size))
     if path.suffix.lower() == ".npy":
-        with atomic_path(index_path(path)) as temporary:
-            nodes.select(name for name in COLUMNS if name != "embedding").write_csv(temporary)
-        with atomic_path(path) as temporary, temporary.open("wb") as file:
+        with atomic_path(index_path(path)) as temporary, disk.create(temporary) as file:
+            nodes.select(name for name in COLUMNS if name != "embedding").write_csv(file)
+        with atomic_path(path) as temporary, disk.create(temporary) as file:
             _write_numpy_header(file, values)
             for chunk in chunks:
                 file.write(chunk.data)
@@ -120,9 +124,11 @@ def write_embeddings(path: Path, nodes: pl.DataFrame, embeddings: Tensor) -> int
             nodes.slice(i * size, size).with_columns(embedding=_column(chunk)).select(COLUMNS)
             for i, chunk in enumerate(chunks)
         )
-        write = _write_parquet if path.suffix.lower() == ".parquet" else _write_csv
-        with atomic_path(path) as temporary:
-            write(temporary, tables, size)
+        with atomic_path(path) as temporary, disk.create(temporary) as file:
+            if path.suffix.lower() == ".parquet":
+                _write_parquet(file, tables, size, metadata=None if run is None else {RUN: run})
+            else:
+                _write_csv(file, tables)
     empty_cache(torch.device("cpu"))
     return nodes.height
 
@@ -143,10 +149,11 @@ def _write_numpy_header(file: BinaryIO, values: npt.NDArray[np.float32]) -> None
 
 
 def _write_parquet(
-    path: Path,
+    file: BinaryIO,
     tables: Iterator[pl.DataFrame],
     num_rows: int,
     compression: Literal["lz4", "zstd"] = "lz4",  # the fastest, because floats hardly shrink
+    metadata: dict[str, str] | None = None,
 ) -> None:
     """Write one row group per table. Polars' streaming engine takes the tables one by one."""
     first = next(tables)
@@ -156,15 +163,28 @@ def _write_parquet(
         yield from tables
 
     register_io_source(source, schema=first.schema).sink_parquet(
-        path, compression=compression, row_group_size=num_rows, maintain_order=True
+        file,
+        compression=compression,
+        row_group_size=num_rows,
+        maintain_order=True,
+        metadata=metadata,
     )
 
 
-def _write_csv(path: Path, tables: Iterator[pl.DataFrame], num_rows: int) -> None:
+def _write_csv(file: BinaryIO, tables: Iterator[pl.DataFrame]) -> None:
     """Write one table after the other. The text of a table takes about 24 bytes per number."""
-    with path.open("wb") as file:
-        for i, table in enumerate(tables):
-            table.with_columns(_as_json("embedding")).write_csv(file, include_header=i == 0)
+    for i, table in enumerate(tables):
+        table.with_columns(_as_json("embedding")).write_csv(file, include_header=i == 0)
+
+
+def run_of_embeddings(path: Path) -> str | None:
+    """Return the id of the run that wrote a .parquet file; None if the file does not carry one."""
+    if path.suffix.lower() != ".parquet":
+        return None
+    try:
+        return pl.read_parquet_metadata(path).get(RUN)
+    except (pl.exceptions.PolarsError, OSError):
+        return None
 
 
 def _column(values: npt.NDArray[np.float32]) -> pl.Series:
@@ -202,8 +222,11 @@ def read_embeddings(path: str | Path) -> tuple[pl.DataFrame, npt.NDArray[np.floa
     first_row = 1 if suffix == ".parquet" else 2
     try:
         if suffix == ".npy":
+            before = _stamp(index_path(path))
             nodes = pl.read_csv(index_path(path), infer_schema=False, glob=False)
             values = np.asarray(np.load(path), np.float32)
+            if _stamp(index_path(path)) != before:
+                raise InputError(f"embeddings (got {path}) were replaced while they were read")
         elif suffix == ".parquet":
             table = pl.read_parquet(path, glob=False)
             values = _numbers(path, table["embedding"], first_row)
@@ -227,6 +250,12 @@ def read_embeddings(path: str | Path) -> tuple[pl.DataFrame, npt.NDArray[np.floa
         row = first_row + int(np.flatnonzero(~finite)[0])
         raise InputError(f"embeddings (got {path}), row {row}: NaN, infinity or a gap")
     return plain_nodes(path, nodes, first_row), values
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    """Return numbers that change when another file gets the name `path`."""
+    found = path.stat()
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _unreadable(path: Path, reason: str) -> InputError:

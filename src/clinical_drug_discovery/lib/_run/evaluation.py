@@ -21,6 +21,7 @@ from ...evaluation.strata import known_counts, strata_metrics
 from ...graph.knowledge_graph import IntArray, KnowledgeGraph
 from ...graph.source import Source
 from ...ranking.treatments import Pairs
+from ...system import disk
 from ...system.files import atomic_path, check_new, check_writable
 from ...system.log import detail, milestone
 from ...system.progress import Run
@@ -106,13 +107,15 @@ def write_report(
             name: stack.enter_context(atomic_path(directory / name)) for name in (REPORT, *tables)
         }
         for name, table in tables.items():
-            if name.endswith(".csv"):
-                table.write_csv(paths[name])
-            else:
-                table.write_parquet(paths[name])
+            with disk.create(paths[name]) as file:
+                if name.endswith(".csv"):
+                    table.write_csv(file)
+                else:
+                    table.write_parquet(file)
         saved = {**report, "output_dir": directory.resolve().name}  # no path of this machine
         text = json.dumps(saved, indent=2, allow_nan=False)
-        paths[REPORT].write_text(text + "\n", encoding="utf-8")
+        with disk.create(paths[REPORT]) as file:
+            file.write((text + "\n").encode())
     milestone(f"Wrote {REPORT} and {', '.join(tables)} to {directory}")
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
+from ...system import disk
 from ...system.errors import InputError
 from ...system.files import atomic_path, save_record
 from ...system.log import milestone
@@ -41,8 +42,8 @@ class FoldFiles(NamedTuple):
 
     def write(self, number: int, report: Mapping[str, Any], ranks: pl.DataFrame) -> None:
         """Write the ranks of a fold, then its record, which marks the fold as finished."""
-        with atomic_path(self._ranks(number)) as path:
-            ranks.with_columns(fold=pl.lit(number, pl.Int64)).write_parquet(path)
+        with atomic_path(self._ranks(number)) as path, disk.create(path) as file:
+            ranks.with_columns(fold=pl.lit(number, pl.Int64)).write_parquet(file)
         save_record(self._record(number), {"settings": self.settings, "report": report})
         milestone(f"Wrote {self._record(number).name} and {self._ranks(number).name}")
 
