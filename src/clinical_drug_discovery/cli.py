@@ -28,6 +28,7 @@ from .system.devices import check_device
 from .system.errors import InputError
 from .system.interrupts import Stopped, catch_signals, end_loading
 from .system.log import log_to_stderr, part
+from .system.text import printable, printable_record
 
 LOADING = "Loading the libraries"  #: the first line of each command
 #: Model: module and name of the function that trains it, name of the dataclass of its settings.
@@ -223,7 +224,7 @@ def make_command(command: Command) -> Callable[..., None]:
                 check_device(values["device"])
             result = command.call(**values)
         except InputError as error:
-            typer.echo(f"error: {error}", err=True)
+            typer.echo(printable(f"error: {error}"), err=True)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:  # polars catches Ctrl-C itself
             raise Stopped(signal.SIGINT) from None
@@ -231,7 +232,7 @@ def make_command(command: Command) -> Callable[..., None]:
         if as_json:
             typer.echo(json.dumps(record, allow_nan=False))
         else:
-            command.show(record)
+            command.show(printable_record(record))
         if isinstance(record, dict) and record.get("try", {}).get("passed") is False:
             raise typer.Exit(1)
 

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .graph.identifiers import shown_identifier
+from .system.text import printable
 
 _LABEL = 19  # width of the labels of evidence
 _NARROW = 20  # least width of a wrapped text
@@ -46,15 +47,17 @@ def program() -> str:
 
 def show_embedding(stats: dict[str, Any]) -> None:
     """Print what a run wrote, its time, memory and loss, and the command to type next."""
-    output, model_dir = Path(stats["output_file"]), Path(stats["model_dir"])
+    paths = [stats[name] for name in ("output_file", "model_dir")]
+    size, size_of_model = _size(Path(paths[0])), _size(*Path(paths[1]).iterdir())
+    output, model_dir = map(printable, paths)
     parts = "weights, history, graph" + (", drug ranker" if stats["has_ranker"] else "")
     times = {n.removeprefix("seconds_"): s for n, s in stats.items() if n.startswith("seconds_")}
     listed = ", ".join(f"{name.replace('_', ' ')} {value:.1f}" for name, value in times.items())
     table = Table(show_header=False, box=None)
     for name, text in (
         ("embeddings", f"{output}: {stats['saved_nodes']:,} nodes, {stats['embedding_dim']} "
-         f"numbers each, {_size(output)}"),
-        ("model", f"{model_dir}: {parts}, {_size(*model_dir.iterdir())}"),
+         f"numbers each, {size}"),
+        ("model", f"{model_dir}: {parts}, {size_of_model}"),
         ("graph", f"{stats['num_nodes']:,} nodes, {stats['num_edges']:,} edges, "
          f"{stats['num_relations']} relations"),
         ("loss", f"{stats['final_loss']:.4g} after {stats['num_epochs']} epochs of "
@@ -69,9 +72,9 @@ def show_embedding(stats: dict[str, Any]) -> None:
     make_console().print(table)
     node = shlex.quote(stats["example_node"])
     if stats["has_ranker"]:
-        asked = f"rank --model-dir {shlex.quote(str(model_dir))} --disease {node} --explain"
+        asked = f"rank --model-dir {shlex.quote(model_dir)} --disease {node} --explain"
     else:
-        asked = f"similar --embeddings {shlex.quote(str(output))} --node {node}"
+        asked = f"similar --embeddings {shlex.quote(output)} --node {node}"
     make_console().print(f"\nTry next: {program()} {asked}", soft_wrap=True)
 
 
@@ -246,7 +249,9 @@ def show_demo(result: dict[str, Any]) -> None:
     console.print()
     show_ranking(ranking)
     stats = result["hgt"]["stats"]
-    output, model_dir = (shlex.quote(stats[name]) for name in ("output_file", "model_dir"))
+    output, model_dir = (
+        shlex.quote(printable(stats[name])) for name in ("output_file", "model_dir")
+    )
     for command in (
         f"similar --embeddings {output} --node Warfarin --explain",
         f"rank --model-dir {model_dir} --disease asthma --explain",

@@ -16,6 +16,7 @@ from ..graph.node_lookup import did_you_mean
 from ..ranking.bilinear_score import GnnScores, Scores
 from ..ranking.drug_ranker import DrugRanker, fit_drug_ranker
 from ..ranking.metapath_features import MetapathFeatures
+from ..ranking.stored.check_ranker import check_fits
 from ..system.errors import InputError
 from .baselines import BASELINES
 from .embedding_probe import neighbor_scores
@@ -117,11 +118,7 @@ def _parts(
     if wanted:
         first_disease, _ = node_range_of(graph, graph.vocabulary.disease_type)
         features = MetapathFeatures(graph)  # after the fit, which frees the features it computed
-        if features.feature_names != ranker.feature_names:
-            raise InputError(
-                "the drug ranker was fitted on other features than this version of the package "
-                "computes; run cdd embed again"
-            )
+        check_fits(ranker, features)
         for name in wanted:
             yield name, partial(score_by_node, scores[name], features, first_disease)
 

@@ -21,7 +21,7 @@ Hashes = npt.NDArray[np.uint64]
 Numbers = npt.NDArray[np.int32]
 
 _MAX_TABLE = 2**24  # possible edge types in a table, 128 MB
-_MAX_EDGE_TYPES = 2**15 - 1  # the sort key has 15 bits for the edge type
+MAX_EDGE_TYPES = 2**15 - 1  # the sort key has 15 bits for the edge type
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio; multiplying a hash by it mixes the bits
 _MIN_BITS = 18  # log2 of the smallest number of slots
 _SLOTS_PER_KEY = 8  # minimum; with 8, about one key in sixteen finds its slot taken by another key
@@ -169,10 +169,10 @@ def build_graph(
 
     edge_type = np.concatenate([type_code(src, dst), type_code(dst, src)])
     codes, edge_type = _renumbered(edge_type, num_types * num_relations * num_types)
-    if len(codes) > _MAX_EDGE_TYPES:
+    if len(codes) > MAX_EDGE_TYPES:
         raise InputError(
             f"the graph has {len(codes):,} edge types (source type, relation, target type); "
-            f"at most {_MAX_EDGE_TYPES:,} are allowed"
+            f"at most {MAX_EDGE_TYPES:,} are allowed"
         )
     # Sorting one integer per edge is faster than a lexsort of three columns.
     bits = node_bits(nodes.height)

@@ -7,37 +7,23 @@ and time stamps are equal, the cache is valid. If the time stamps differ, the SH
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 from typing import Any
 
-import polars as pl
-import torch
-from torch import Tensor
-
-from ..system.files import (
-    DamagedFileError,
-    OtherVersionError,
-    atomic_path,
-    load_checksummed,
-    save_checksummed,
-)
-from .knowledge_graph import EdgeType, KnowledgeGraph, ReadReport
+from ..system.files import DamagedFileError, OtherVersionError, atomic_path
+from .knowledge_graph import KnowledgeGraph
 from .read import read_graph
 from .source import EdgesPath, ReadSettings, Source
-from .vocabulary import Vocabulary
+from .stored.graph_file import load_graph, save_graph
 
-#: Increase this number whenever a code change gives a new graph or edge order for the same file.
-FORMAT_VERSION = 5
 SUFFIX = ".graph"
-_TABLE = ".arrow"  # end of the name of a tensor that holds the bytes of a table
 # A file that changes twice within 2 s may keep its time stamps, because some file systems (FAT)
 # round them to 2 s. Stamps younger than this are therefore not stored (git: "racily clean").
 _RACY_NS = 2 * 10**9
@@ -181,58 +167,3 @@ def _content_hash(source: Source, stop: Event) -> str:
             while (size := file.readinto(buffer)) and not stop.is_set():
                 digest.update(memoryview(buffer)[:size])
     return digest.hexdigest()
-
-
-def save_graph(path: Path, graph: KnowledgeGraph, about: Mapping[str, Any]) -> None:
-    """Write a graph to a checksummed safetensors file.
-
-    Args:
-        path: overwritten; see `files.atomic_path`.
-        graph: on the CPU.
-        about: a record to store with the graph, as JSON.
-    """
-    tensors: dict[str, Tensor] = {}
-    record: dict[str, Any] = {}
-    for field in fields(graph):
-        value = getattr(graph, field.name)
-        if isinstance(value, Tensor):
-            tensors[field.name] = value.contiguous()
-        elif isinstance(value, pl.DataFrame):
-            buffer = io.BytesIO()
-            value.write_ipc(buffer)
-            tensors[field.name + _TABLE] = torch.frombuffer(buffer.getbuffer(), dtype=torch.uint8)
-        else:
-            is_record = isinstance(value, ReadReport | Vocabulary)
-            record[field.name] = asdict(value) if is_record else value
-    save_checksummed(path, FORMAT_VERSION, {"graph": record, "about": about}, tensors)
-
-
-def load_graph(path: Path) -> tuple[KnowledgeGraph, dict[str, Any]]:
-    """Load a graph that `save_graph` wrote; this takes 0.1 s for 8 million edges.
-
-    Returns:
-        The graph, equal in every field to the saved graph, and the record `about`.
-
-    Raises:
-        DamagedFileError, OtherVersionError, OSError: see `load_checksummed`.
-    """
-    record, tensors = load_checksummed(path, FORMAT_VERSION)
-    values = record["graph"] | tensors
-    for name in tensors:
-        if name.endswith(_TABLE):
-            table = io.BytesIO(values.pop(name).numpy().data)
-            values[name.removesuffix(_TABLE)] = pl.read_ipc(table)
-    if values.keys() != {field.name for field in fields(KnowledgeGraph)}:
-        raise OtherVersionError("a version with other fields")
-    values |= {  # JSON turns tuples into lists
-        "node_type_names": tuple(values["node_type_names"]),
-        "edge_types": tuple(EdgeType(*row) for row in values["edge_types"]),
-        "report": ReadReport(**_with_tuples(values["report"])),
-        "vocabulary": Vocabulary(**_with_tuples(values["vocabulary"])),
-    }
-    return KnowledgeGraph(**values), record["about"]
-
-
-def _with_tuples(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a JSON record with tuples instead of lists."""
-    return {name: tuple(v) if isinstance(v, list) else v for name, v in record.items()}

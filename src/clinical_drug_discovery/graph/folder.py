@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from ..system.errors import InputError
+from ..system.text import printable
 
 _ENDINGS = r"(\.(csv|tsv|tab|txt|sif|parquet))(\.(gz|zst|bz2|xz|zip))?"
 _NODES = re.compile(rf"(.*[-_.])?nodes?{_ENDINGS}", re.IGNORECASE)
@@ -82,7 +83,7 @@ def _check_parts(folder: Path, others: list[Path]) -> None:
             "name all files with edges and nodes (--edges, --nodes)"
         )
     if data:
-        _LOG.warning(f"{folder}: {', '.join(data[:_SHOWN])} are not read")
+        _LOG.warning(printable(f"{folder}: {', '.join(data[:_SHOWN])} are not read"))
 
 
 def _named(files: list[Path], pattern: re.Pattern[str]) -> list[Path]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from ..system.errors import InputError
+from ..system.text import MAX_SHOWN, printable
 from .identifiers import normalize_name
 from .node_lookup import NodeIndex, Synonym
 
@@ -55,8 +56,9 @@ def read_synonyms(path: str | Path | None, nodes: pl.DataFrame) -> list[Synonym]
     if missing:
         count, (row, id_) = len(missing), missing[0]
         _LOG.warning(
-            f"synonyms (got {path}): {count} of {count + len(found)} rows were skipped, because "
-            f"the graph lacks their ids; the first is {id_!r} in row {row}"
+            f"synonyms (got {printable(str(path))}): {count} of {count + len(found)} rows were "
+            f"skipped, because the graph lacks their ids; the first is {id_[:MAX_SHOWN]!r} in "
+            f"row {row}"
         )
     return found
 

@@ -21,6 +21,7 @@ from ..system import disk
 from ..system.errors import InputError, check_shape
 from ..system.files import atomic_path, check_writable
 from ..system.machine import empty_cache
+from ..system.text import FORMULA
 
 SUFFIXES = (".csv", ".parquet", ".npy")
 COLUMNS = ("node_id", "node_name", "node_type", "embedding", "node_index", "node_source")
@@ -76,8 +77,19 @@ def write_tables(path: Path, tables: Iterator[pl.DataFrame]) -> int:
             _write_parquet(file, counted(), _TABLE_ROWS, "zstd")
         else:
             for i, table in enumerate(counted()):
-                table.write_csv(file, include_header=i == 0)
+                without_formulas(table).write_csv(file, include_header=i == 0)
     return num_rows
+
+
+def without_formulas(table: pl.DataFrame) -> pl.DataFrame:
+    """Return a table for CSV whose texts a spreadsheet does not compute.
+
+    A text that starts with =, +, -, @, a tab or a carriage return gets an apostrophe before it, by
+    which spreadsheets recognize text. Numbers stay.
+    """
+    text = pl.col(pl.String)
+    safe = pl.when(text.str.contains(FORMULA)).then(pl.lit("'") + text).otherwise(text)
+    return table.with_columns(safe.name.keep())
 
 
 def output_files(path: Path) -> list[Path]:

@@ -104,6 +104,11 @@ class MetapathFeatures:
             names += [f"{name} - treats - disease", f"{name} - treats - disease, nearest"]
         return (*names, "disease - treats - drug, how many")
 
+    @property
+    def num_base(self) -> int:
+        """The number of base features, which come before the features of co-indicated drugs."""
+        return len(self.feature_names) - 2 * len(self._co_indicated_names) - 1
+
     @cached_property
     def _pair_names(self) -> list[str]:
         """The names of the features that `_paths_to` yields, in the same order."""

@@ -11,12 +11,20 @@ import numbers
 import sys
 from typing import TYPE_CHECKING
 
+from .text import shortened
+
 if TYPE_CHECKING:
     from torch import Tensor  # not imported at run time, because that takes a second
 
 
 class InputError(ValueError):
-    """A parameter or file is invalid; the message states the name, the value and the rule."""
+    """A parameter or file is invalid; the message states the name, the value and the rule.
+
+    Values of more than 200 characters are cut, so that a message stays readable.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(shortened(message))
 
 
 class DoesNotFitError(InputError):

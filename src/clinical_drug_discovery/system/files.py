@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from torch import Tensor
 from . import disk
 from .errors import InputError
 from .interrupts import note_written
+from .untrusted import parse_json
 
 _DTYPES = {  # in the order in which safetensors stores them
     torch.int64: "I64", torch.float64: "F64", torch.float32: "F32", torch.int32: "I32",
@@ -206,20 +208,24 @@ def load_checksummed(path: Path, version: int) -> tuple[Any, dict[str, Tensor]]:
     Raises:
         DamagedFileError, OtherVersionError, OSError: the file cannot be used.
     """
+    if not stat.S_ISREG(path.stat().st_mode):  # a pipe would wait for ever
+        raise DamagedFileError("it is not a file")
     path.open("rb").close()  # raises OSError if the file is missing or may not be read
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             if metadata["version"] != str(version):
-                raise OtherVersionError(f"version {metadata['version']}, not {version}")
+                raise OtherVersionError(f"version {metadata['version'][:20]}, not {version}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
         if _checksum(metadata["record"], tensors) != metadata["sha256"]:
             raise DamagedFileError("its checksum is wrong")
+        return parse_json(metadata["record"]), tensors
     except KeyError as error:
         raise DamagedFileError(f"{error} is missing") from error
-    except (SafetensorError, TypeError, UnicodeError) as error:
+    except (DamagedFileError, OtherVersionError):
+        raise
+    except (SafetensorError, TypeError, ValueError, RuntimeError) as error:
         raise DamagedFileError(str(error).split("\n")[0]) from error
-    return json.loads(metadata["record"]), tensors
 
 
 def stored_checksum(path: Path) -> str:

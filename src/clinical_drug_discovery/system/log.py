@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from .interrupts import Stopped
+from .text import printable
 
 LOGGER = logging.getLogger("clinical_drug_discovery")
 _LINES, _TERMINAL, _JUPYTER = "lines", "terminal", "jupyter"  # kinds of display
@@ -143,7 +144,7 @@ def log_to_stderr() -> None:
 
 
 def _write(mark: str, color: str, text: str, level: int = logging.INFO) -> None:
-    display = _display()
+    display, text = _display(), printable(text)
     if display == _LINES:
         _log(level, text)
         return
@@ -212,6 +213,7 @@ def _keep_time(ended: threading.Event) -> None:
 
 
 def _draw(text: str, display: str) -> None:
+    text = printable(text)
     width = _JUPYTER_WIDTH if display == _JUPYTER else shutil.get_terminal_size().columns - 1
     text = text if len(text) <= width else f"{text[: width - 1]}…"
     blank = " " * int(_shown["width"] - len(text))  # covers the rest of a longer line

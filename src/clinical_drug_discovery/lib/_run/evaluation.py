@@ -20,6 +20,7 @@ from ...evaluation.split import RankingTask
 from ...evaluation.strata import known_counts, strata_metrics
 from ...graph.knowledge_graph import IntArray, KnowledgeGraph
 from ...graph.source import Source
+from ...models.embeddings_file import without_formulas
 from ...ranking.treatments import Pairs
 from ...system import disk
 from ...system.files import atomic_path, check_new, check_writable
@@ -109,7 +110,7 @@ def write_report(
         for name, table in tables.items():
             with disk.create(paths[name]) as file:
                 if name.endswith(".csv"):
-                    table.write_csv(file)
+                    without_formulas(table).write_csv(file)
                 else:
                     table.write_parquet(file)
         saved = {**report, "output_dir": directory.resolve().name}  # no path of this machine

@@ -12,12 +12,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ...graph.cache import load_graph, save_graph
 from ...graph.knowledge_graph import KnowledgeGraph
+from ...graph.stored.graph_file import load_graph, save_graph
 from ...ranking.bilinear_score import BilinearScore
 from ...ranking.calibration import Calibration, ImputedScore
 from ...ranking.drug_ranker import Blend, DrugRanker
 from ...ranking.path_ranker import PathRanker, ScoreMlp
+from ...ranking.stored.check_ranker import check_ranker, check_sizes
 from ...system.errors import InputError
 from ...system.files import (
     DamagedFileError,
@@ -155,7 +156,14 @@ def load_ranker(path: Path) -> tuple[DrugRanker, str]:
         OSError: the file cannot be read.
     """
     record, tensors = load_checksummed(path, RANKER_VERSION)
-    return _ranker(record, tensors), record["graph_sha256"]
+    check_sizes(record, tensors)
+    try:
+        ranker = _ranker(record, tensors)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).split("\n")[0]
+        raise DamagedFileError(f"it is not a ranker: {reason}") from error
+    check_ranker(ranker)
+    return ranker, record["graph_sha256"]
 
 
 def _ranker(record: dict[str, Any], tensors: dict[str, Tensor]) -> DrugRanker:

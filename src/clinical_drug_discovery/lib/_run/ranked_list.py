@@ -19,6 +19,7 @@ from ...ranking.drug_ranker import DrugRanker
 from ...ranking.explanations import Explainer
 from ...ranking.metapath_features import MetapathFeatures
 from ...ranking.stated_relations import stated_relations
+from ...ranking.stored.check_ranker import check_fits
 from ...system import log
 from ...system.errors import InputError
 from .model_dir import read_model_graph, read_model_ranker
@@ -87,11 +88,7 @@ class Ranking:
             graph = read_model_graph(model_dir, graph_sha256)
         with log.part("Following metapaths"):
             features = MetapathFeatures(graph)
-        if features.feature_names != ranker.feature_names:
-            raise InputError(
-                f"model_dir (got {model_dir}) contains a ranker for other features than this "
-                "version of the package computes; run cdd embed again"
-            )
+        check_fits(ranker, features)
         words = graph.vocabulary
         types = words.drug_type, words.disease_type
         drug, disease = (slice(*node_range_of(graph, name)) for name in types)
@@ -191,6 +188,10 @@ class Ranking:
     def _scores(self, diseases: IntArray) -> tuple[Floats, Floats]:
         """Return scores and probabilities, shape (n, drugs)."""
         scores = self.ranker.scores(self.features, diseases)
+        if not np.isfinite(scores).all():  # finite weights may still be huge
+            raise InputError(
+                "the drug ranker gives scores that are NaN or infinite; run cdd embed again"
+            )
         return scores, self.ranker.probabilities(self.features, diseases, scores)
 
     def _table(self, pairs: _Pairs) -> pl.DataFrame:

@@ -1,0 +1,162 @@
+"""Check that the content of a file is a graph, before compiled code computes with it.
+
+A checksum finds damage, but anybody can compute it. So a file from a stranger may hold any numbers.
+The checks follow from the definitions in `KnowledgeGraph`. They take one pass over the edges.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ...system.files import DamagedFileError
+from ..build import MAX_EDGE_TYPES
+from ..knowledge_graph import IntArray, KnowledgeGraph, ReadReport
+from ..vocabulary import Vocabulary
+
+#: The tensors of a graph.
+TENSORS = {
+    "node_type": torch.int32,
+    "src": torch.int32,
+    "indptr": torch.int64,
+    "edge_type_ptr": torch.int64,
+    "type_ptr": torch.int64,
+}
+NODE_TEXT = ("node_id", "node_type", "node_name", "node_source")  #: columns of text of the nodes
+MAX_TYPES = 1000  #: node types of a graph; more are a mistake in the columns of the file
+_BLOCK = 2**17  # edges checked at a time: they and the temporary arrays fit the CPU's cache
+
+
+def require(fits: bool | np.bool_, rule: str) -> None:
+    """Raise DamagedFileError with a rule unless the content of a file fits the rule."""
+    if not fits:
+        raise DamagedFileError(rule)
+
+
+def check_record(values: Any) -> None:
+    """Check the fields of a graph that are stored as JSON.
+
+    Raises:
+        DamagedFileError: a field is missing, or has another type.
+    """
+    names = {field.name for field in fields(KnowledgeGraph)} - {*TENSORS, "nodes"}
+    require(isinstance(values, dict) and values.keys() == names, "other fields of the graph")
+    types, edge_types = values["node_type_names"], values["edge_types"]
+    require(_are_texts(types) and 1 <= len(types) <= MAX_TYPES, "node_type_names must be texts")
+    require(types == sorted(set(types)), "node_type_names must be sorted")
+    is_list = isinstance(edge_types, list) and len(edge_types) <= MAX_EDGE_TYPES
+    require(is_list, "edge_types must be a list")
+    triples = all(_are_texts(one) and len(one) == 3 for one in edge_types)
+    require(triples, "edge_types must be triples of texts")
+    known = {tuple(one) for one in edge_types}
+    require(edge_types == sorted(map(list, known)), "edge_types must be sorted")
+    for source, relation, target in known:
+        require({source, target} <= {*types}, "an edge type has an unknown node type")
+        require((target, relation, source) in known, "an edge type lacks its reverse")
+    _check_fields(values["report"], ReadReport, "report")
+    _check_fields(values["vocabulary"], Vocabulary, "vocabulary")
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
+def _check_fields(record: Any, kind: type[ReadReport] | type[Vocabulary], name: str) -> None:
+    """Check that a record has the fields of a dataclass of numbers, texts and tuples of texts."""
+    types = {field.name: str(field.type) for field in fields(kind)}
+    require(isinstance(record, dict) and record.keys() == types.keys(), f"other fields of {name}")
+    for field, annotation in types.items():
+        value = record[field]
+        if annotation == "int":
+            fits = type(value) is int and 0 <= value < 2**63
+        elif annotation == "str":
+            fits = isinstance(value, str)
+        else:
+            fits = _are_texts(value)
+        require(fits, f"{field} of the {name} must be {annotation}")
+    if kind is Vocabulary:
+        require(record["treats"], "the vocabulary must have a word for treatments")
+
+
+def check_graph(graph: KnowledgeGraph) -> None:
+    """Check the tensors and the nodes of a graph whose record was checked.
+
+    Raises:
+        DamagedFileError: the graph breaks a rule of `KnowledgeGraph`.
+    """
+    for name, dtype in TENSORS.items():
+        tensor = getattr(graph, name)
+        require(tensor.dim() == 1 and tensor.dtype == dtype, f"{name} must be a list of {dtype}")
+    num_types = len(graph.node_type_names)
+    type_ptr, edge_type_ptr = graph.type_ptr.numpy(), graph.edge_type_ptr.numpy()
+    num_nodes, num_edges = graph.num_nodes, graph.num_edges
+    require(0 < num_nodes < 2**31 and num_edges > 0, "no nodes or no edges")
+    _check_pointers("type_ptr", type_ptr, num_types, num_nodes)
+    _check_pointers("edge_type_ptr", edge_type_ptr, len(graph.edge_types), num_edges)
+    of_node = np.repeat(np.arange(num_types, dtype=np.int32), np.diff(type_ptr))
+    require(np.array_equal(of_node, graph.node_type.numpy()), "node_type disagrees with type_ptr")
+    _check_nodes(graph)
+    _check_rows(graph, edge_type_ptr)
+    _check_edges(graph)
+
+
+def _check_pointers(name: str, pointers: IntArray, count: int, stop: int) -> None:
+    require(len(pointers) == count + 1, f"{name} has another length")
+    ends = pointers[0] == 0 and pointers[-1] == stop
+    require(ends and (np.diff(pointers) >= 0).all(), f"{name} must rise from 0 to {stop}")
+
+
+def _check_nodes(graph: KnowledgeGraph) -> None:
+    nodes = graph.nodes
+    require(nodes.height == graph.num_nodes, "nodes has another length")
+    index = nodes["node_index"].to_numpy()
+    starts = graph.type_ptr.numpy()[1:-1]
+    rises = np.diff(index) > 0
+    rises[starts[(starts > 0) & (starts < len(index))] - 1] = True
+    require(index.min() >= 0 and rises.all(), "node_index must rise within a type")
+    require(len(np.unique(index)) == len(index), "a node_index occurs twice")
+    names, ends = nodes["node_type"].rle().struct.unnest(), graph.type_ptr.diff().tolist()
+    wanted = [(n, name) for n, name in zip(ends, graph.node_type_names, strict=True) if n]
+    found = list(zip(names["len"].to_list(), names["value"].to_list(), strict=True))
+    require(found == wanted, "the types of the nodes disagree with type_ptr")
+
+
+def _check_rows(graph: KnowledgeGraph, edge_type_ptr: IntArray) -> None:
+    """Check `indptr`, whose parts must join the edges of each type and each target."""
+    indptr, starts = graph.indptr.numpy(), np.array(graph.indptr_ptr)
+    require(len(indptr) == starts[-1], "indptr has another length")
+    fits = np.array_equal(indptr[starts[:-1]], edge_type_ptr[:-1])
+    fits &= np.array_equal(indptr[starts[1:] - 1], edge_type_ptr[1:])
+    require(fits and (indptr[1:] >= indptr[:-1]).all(), "indptr must rise within an edge type")
+
+
+def _check_edges(graph: KnowledgeGraph) -> None:
+    """Check the sources: their types, their order, and that every edge has a reverse edge.
+
+    The last rule is checked by counts: each node has as many edges of a type as edges of the
+    reverse type lead into it. A comparison edge by edge would take longer than loading.
+    """
+    src, rises = graph.src.numpy(), np.empty(graph.num_edges, bool)
+    bounds = graph.edge_type_ptr.tolist()
+    for r, (kind, _) in enumerate(graph.endpoint_types):
+        first, stop = graph.node_range(kind)
+        wanted = graph.indptr_of(graph.reverse_edge_type[r]).diff().numpy()
+        found = np.zeros(stop - first, np.int64)
+        for start in range(bounds[r], bounds[r + 1], _BLOCK):
+            block = src[start : min(start + _BLOCK, bounds[r + 1])]
+            require(block.min() >= first and block.max() < stop, "src has a node of another type")
+            np.greater(block[1:], block[:-1], out=rises[start + 1 : start + len(block)])
+            rises[start] = start == bounds[r] or block[0] > src[start - 1]
+            found += _counts(block, first, stop)
+        require(np.array_equal(found, wanted), "an edge lacks its reverse edge")
+    indptr = graph.indptr.numpy()
+    rises[indptr[indptr < len(rises)]] = True  # the first source of each target
+    require(rises.all(), "the sources of a node must rise")
+
+
+def _counts(block: IntArray, first: int, stop: int) -> npt.NDArray[np.int64]:
+    return np.bincount(block - first, minlength=stop - first)

@@ -1,0 +1,114 @@
+"""Write a graph to one file, and load it again with all checks.
+
+The columns of text of the node table are stored as UTF-8, with NUL between two values. Parsers of
+table formats in native code are not made for files from strangers: a damaged length in an Arrow
+file ended the process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from ...system.files import DamagedFileError, load_checksummed, save_checksummed
+from ..knowledge_graph import EdgeType, KnowledgeGraph, ReadReport
+from ..vocabulary import Vocabulary
+from .check_graph import NODE_TEXT, TENSORS, check_graph, check_record, require
+
+#: Increase this number whenever a code change gives a new graph or edge order for the same file.
+FORMAT_VERSION = 6
+_NODES = "nodes."  # begins the name of a tensor that holds a column of the node table
+_INDEX = "node_index"
+_BETWEEN = "\0"  # between two texts; the reader refuses files with this character
+
+
+def save_graph(path: Path, graph: KnowledgeGraph, about: Mapping[str, Any]) -> None:
+    """Write a graph to a checksummed safetensors file.
+
+    Args:
+        path: overwritten; see `files.atomic_path`.
+        graph: on the CPU.
+        about: a record to store with the graph, as JSON.
+    """
+    tensors = {name: getattr(graph, name).contiguous() for name in TENSORS}
+    index = graph.nodes[_INDEX].cast(pl.Int64).to_numpy()
+    tensors[_NODES + _INDEX] = torch.from_numpy(index.copy())
+    for name in NODE_TEXT:
+        text = bytearray(_BETWEEN.join(graph.nodes[name].to_list()).encode())
+        # torch.frombuffer refuses an empty buffer, such as that of one node without a source.
+        empty = torch.zeros(0, dtype=torch.uint8)
+        tensors[_NODES + name] = torch.frombuffer(text, dtype=torch.uint8) if text else empty
+    record: dict[str, Any] = {}
+    for field in fields(graph):
+        value = getattr(graph, field.name)
+        if field.name not in tensors and not isinstance(value, pl.DataFrame):
+            is_record = isinstance(value, ReadReport | Vocabulary)
+            record[field.name] = asdict(value) if is_record else value
+    save_checksummed(path, FORMAT_VERSION, {"graph": record, "about": about}, tensors)
+
+
+def load_graph(path: Path) -> tuple[KnowledgeGraph, dict[str, Any]]:
+    """Load a graph that `save_graph` wrote, and check it; this takes 0.1 s for 8 million edges.
+
+    Returns:
+        The graph, equal in every field to the saved graph, and the record `about`.
+
+    Raises:
+        DamagedFileError, OtherVersionError, OSError: see `load_checksummed`. A file whose content
+            is not a graph is damaged, even if its checksum is right.
+    """
+    record, tensors = load_checksummed(path, FORMAT_VERSION)
+    columns = (_INDEX, *NODE_TEXT)
+    require(tensors.keys() == {*TENSORS, *(_NODES + name for name in columns)}, "other tensors")
+    require(isinstance(record, dict) and record.keys() == {"graph", "about"}, "another record")
+    values, about = record["graph"], record["about"]
+    require(isinstance(about, dict), "about must be a record")
+    check_record(values)
+    graph = KnowledgeGraph(
+        **{name: tensors[name] for name in TENSORS},
+        **values
+        | {  # JSON turns tuples into lists
+            "node_type_names": tuple(values["node_type_names"]),
+            "edge_types": tuple(EdgeType(*row) for row in values["edge_types"]),
+            "report": ReadReport(**_with_tuples(values["report"])),
+            "vocabulary": Vocabulary(**_with_tuples(values["vocabulary"])),
+        },
+        nodes=_nodes({name: tensors[_NODES + name] for name in columns}),
+    )
+    check_graph(graph)
+    return graph, about
+
+
+def _nodes(columns: Mapping[str, Tensor]) -> pl.DataFrame:
+    """Return the table of the nodes.
+
+    Raises:
+        DamagedFileError: the columns do not have one length, or are not text.
+    """
+    index = columns[_INDEX]
+    require(index.dtype == torch.int64 and index.dim() == 1, "node_index must be whole numbers")
+    table = {_INDEX: pl.Series(_INDEX, index.numpy().copy())}
+    for name in NODE_TEXT:
+        tensor = columns[name]
+        require(tensor.dtype == torch.uint8 and tensor.dim() == 1, f"{name} must be text")
+        data = tensor.numpy()
+        # Counted first: a file of NUL alone would otherwise give billions of empty texts.
+        require(np.count_nonzero(data == 0) + 1 == len(index), f"{name} has another length")
+        try:
+            text = data.tobytes().decode()
+        except UnicodeDecodeError:
+            raise DamagedFileError(f"{name} is not valid UTF-8") from None
+        table[name] = pl.Series(name, [text]).str.split(_BETWEEN).explode()
+    return pl.DataFrame(table)
+
+
+def _with_tuples(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a JSON record with tuples instead of lists."""
+    return {name: tuple(v) if isinstance(v, list) else v for name, v in record.items()}

@@ -1,0 +1,1 @@
+"""Checks on a drug ranker that was loaded from a file."""

@@ -1,0 +1,145 @@
+"""Check that the content of a file is a drug ranker, and that the ranker fits a graph.
+
+A checksum finds damage, but anybody can compute it. So a file from a stranger may hold any numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...system.errors import InputError
+from ...system.files import DamagedFileError
+from ..bilinear_score import BilinearScore
+from ..drug_ranker import Blend, DrugRanker
+from ..metapath_features import MetapathFeatures
+from ..path_ranker import PathRanker, ScoreMlp
+
+_MAX_MLPS = 1000
+
+
+def check_sizes(record: Any, tensors: Mapping[str, Tensor]) -> None:
+    """Check what decides the memory of the MLPs, before they are made.
+
+    Raises:
+        DamagedFileError: the record is not that of a ranker, or disagrees with the tensors.
+    """
+    is_record = isinstance(record, dict) and isinstance(record.get("graph_sha256"), str)
+    _require(is_record, "its record is not that of a ranker")
+    number, hidden, names = (record.get(name) for name in ("num_mlps", "hidden", "feature_names"))
+    _require(type(number) is int and 1 <= number <= _MAX_MLPS, "num_mlps must be a whole number")
+    is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    _require(is_list, "feature_names must be a list of texts")
+    _require(isinstance(record.get("seconds"), dict), "seconds must be a record")
+    for n in range(number):
+        first = tensors.get(f"mlp.{n}.first.weight")
+        fits = first is not None and first.dim() == 2 and type(hidden) is int
+        fits = fits and first is not None and first.shape == (hidden, len(names))
+        _require(fits, f"mlp.{n}.first.weight must have {hidden} rows and a column per feature")
+        for name in ("mean", "std"):
+            vector = tensors.get(f"mlp.{n}.{name}")
+            fits = vector is not None and vector.shape == (len(names),)
+            _require(fits, f"mlp.{n}.{name} must have a number for each feature")
+
+
+def check_ranker(ranker: DrugRanker) -> None:
+    """Check the numbers of a ranker: types, shapes, order and finiteness.
+
+    Raises:
+        DamagedFileError: a rule is broken; the message names the part.
+    """
+    _check_paths(ranker.paths, len(ranker.feature_names))
+    for name, score in (("treatment_decoder", ranker.treatment_decoder), ("gnn", ranker.gnn)):
+        if score is not None:
+            _check_score(name, score)
+    for name in ("with_known", "without_known"):
+        _check_blend(name, getattr(ranker, name))
+
+
+def _check_paths(paths: PathRanker, num_features: int) -> None:
+    for n, mlp in enumerate(paths.mlps):
+        _check_mlp(f"mlp.{n}", mlp)
+    for name in ("base_scale", "co_indicated_scale"):
+        scale = torch.from_numpy(getattr(paths, name))
+        _check_floats(name, scale, 1)
+        _require((scale > 0).all(), f"{name} must be positive")
+    total = len(paths.base_scale) + len(paths.co_indicated_scale)
+    _require(total == num_features, "the scales must have a number for each feature")
+    for n, diseases in enumerate(paths.left_out):
+        fits = diseases.ndim == 1 and diseases.dtype == np.int64 and (diseases >= 0).all()
+        _require(fits, f"left_out.{n} must be numbers of diseases")
+    seconds = all(type(value) in (int, float) for value in paths.seconds.values())
+    _require(seconds, "seconds must be numbers")
+
+
+def _check_mlp(name: str, mlp: ScoreMlp) -> None:
+    for part, tensor in mlp.state_dict().items():
+        _check_floats(f"{name}.{part}", tensor, tensor.dim())
+    _require((mlp.std > 0).all(), f"{name}.std must be positive")
+
+
+def _check_score(name: str, score: BilinearScore) -> None:
+    for part in ("drugs", "diseases"):
+        _check_floats(f"{name}.{part}", getattr(score, part), 2)
+    same = score.drugs.shape[1] == score.diseases.shape[1]
+    _require(same, f"{name}: drugs and diseases must have one dimension")
+    _check_floats(f"{name}.known_score", score.known_score, 1)
+    for part, size in (("known_disease", len(score.diseases)), ("known_drug", len(score.drugs))):
+        numbers = getattr(score, part)
+        fits = numbers.dtype == torch.int64 and numbers.shape == score.known_score.shape
+        fits = fits and bool(((numbers >= 0) & (numbers < size)).all())
+        _require(fits, f"{name}.{part} must be numbers below {size}")
+    _require((score.known_disease.diff() >= 0).all(), f"{name}.known_disease must rise")
+
+
+def _check_blend(name: str, blend: Blend) -> None:
+    numbers = [blend.weight, blend.calibration.slope, blend.calibration.intercept]
+    if blend.imputed is not None:
+        numbers += [blend.imputed.slope, blend.imputed.intercept]
+    for number in numbers:
+        is_number = type(number) in (int, float) and math.isfinite(number)
+        _require(is_number, f"{name} must hold finite numbers")
+    _require(blend.calibration.slope >= 0, f"the slope of {name} must be at least 0")
+
+
+def _check_floats(name: str, tensor: Tensor, dim: int) -> None:
+    _require(tensor.dtype == torch.float32 and tensor.dim() == dim, f"{name} must be float32")
+    _require(tensor.isfinite().all(), f"{name} holds NaN or infinity")
+
+
+def _require(fits: bool | np.bool_ | Tensor, rule: str) -> None:
+    if not fits:
+        raise DamagedFileError(rule)
+
+
+def check_fits(ranker: DrugRanker, features: MetapathFeatures) -> None:
+    """Check that a ranker can rank the drugs of a graph.
+
+    Raises:
+        InputError: the ranker has other features, drugs or diseases than the graph.
+    """
+    if (
+        features.feature_names != ranker.feature_names
+        or len(ranker.paths.base_scale) != features.num_base
+    ):
+        raise InputError(
+            "the drug ranker was fitted on other features than this version of the package "
+            "computes; run cdd embed again"
+        )
+    sizes = features.num_drugs, features.num_diseases
+    for score in (ranker.treatment_decoder, ranker.gnn):
+        if score is not None and (len(score.drugs), len(score.diseases)) != sizes:
+            raise InputError(
+                "the drug ranker was fitted on a graph with other drugs or diseases; run cdd embed "
+                "again"
+            )
+    left_out = ranker.paths.left_out
+    if any((diseases >= features.num_diseases).any() for diseases in left_out):
+        raise InputError(
+            "the drug ranker has left out diseases that the graph lacks; run cdd embed again"
+        )

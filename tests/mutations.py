@@ -1,0 +1,103 @@
+"""Random changes of the files of a model directory, with right checksums."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clinical_drug_discovery.graph.stored.graph_file import FORMAT_VERSION
+from clinical_drug_discovery.lib._run.model_dir import GRAPH_FILE, RANKER_FILE, RANKER_VERSION
+from clinical_drug_discovery.system.files import load_checksummed, save_checksummed, stored_checksum
+
+_NUMBERS: tuple[Any, ...] = (0, 1, -1, 2, 2**31 - 1, -(2**31), 2**63 - 1, 1e300, -0.5)
+_VALUES: tuple[Any, ...] = (None, True, "", "x", "\x00", "\x1b[2J", [], {}, [[]], [None], *_NUMBERS)
+_FLOATS = (float("nan"), float("inf"), -float("inf"), 3e38, -3e38, 1e-45, 0.0)
+
+
+def mutate(model_dir: Path, target: Path, seed: int) -> str:
+    """Copy a model directory with one to three changes; return the name of what was changed."""
+    chosen = random.Random(seed)
+    shutil.copytree(model_dir, target, dirs_exist_ok=True)
+    files = {GRAPH_FILE: FORMAT_VERSION, RANKER_FILE: RANKER_VERSION}
+    changed = chosen.choice(list(files))
+    record, tensors = load_checksummed(model_dir / changed, files[changed])
+    tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+    texts = []
+    for _ in range(chosen.choice((1, 1, 2, 3))):
+        if chosen.random() < 0.7:
+            texts.append(_change_tensor(tensors, chosen))
+        else:
+            texts.append(_change_record(record, chosen))
+    rewrite(target / changed, files[changed], record, tensors)
+    if changed == GRAPH_FILE:
+        reseal_ranker(target)
+    return f"{changed}: {'; '.join(texts)}"
+
+
+def rewrite(path: Path, version: int, record: Any, tensors: dict[str, Tensor]) -> None:
+    """Replace a file; the old one may still be mapped."""
+    path.unlink()
+    save_checksummed(path, version, record, tensors)
+
+
+def reseal_ranker(model_dir: Path) -> None:
+    """Write the checksum of the graph into the ranker, so that they belong together."""
+    path = model_dir / RANKER_FILE
+    record, tensors = load_checksummed(path, RANKER_VERSION)
+    record["graph_sha256"] = stored_checksum(model_dir / GRAPH_FILE)
+    rewrite(path, RANKER_VERSION, record, {name: t.clone() for name, t in tensors.items()})
+
+
+def _change_tensor(tensors: dict[str, Tensor], chosen: random.Random) -> str:
+    name = chosen.choice(sorted(tensors))
+    tensor, kind = tensors[name], chosen.random()
+    if kind < 0.7 and tensor.numel():
+        at = chosen.randrange(tensor.numel())
+        flat = tensor.view(-1)
+        if tensor.dtype.is_floating_point:
+            flat[at] = chosen.choice(_FLOATS)
+        else:
+            limits = torch.iinfo(tensor.dtype)
+            new = chosen.choice((int(flat[at]) + 1, int(flat[at]) - 1, *map(int, _NUMBERS)))
+            flat[at] = min(max(new, limits.min), limits.max)
+        return f"{name}[{at}] = {flat[at]}"
+    if kind < 0.75:
+        del tensors[name]
+        return f"{name} is missing"
+    changed = chosen.choice(
+        (
+            tensor[:-1],
+            torch.cat([tensor, tensor]) if tensor.dim() else tensor[None],
+            tensor.double(),
+            tensor[None],
+            tensor.flatten(),
+            tensor[:0] if tensor.dim() else tensor,
+            tensor.flip(0) if tensor.dim() else tensor,
+        )
+    )
+    tensors[name] = changed.clone().contiguous()
+    return f"{name} has shape {list(changed.shape)} and type {changed.dtype}"
+
+
+def _change_record(record: Any, chosen: random.Random) -> str:
+    """Change one value of a JSON record in place."""
+    place, path = record, []
+    while True:
+        keys: list[Any] = list(place) if isinstance(place, dict) else list(range(len(place)))
+        key = chosen.choice(keys)
+        path.append(str(key))
+        inner = place[key]
+        if isinstance(inner, dict | list) and inner and chosen.random() < 0.8:
+            place = inner
+            continue
+        if isinstance(place, dict) and chosen.random() < 0.1:
+            del place[key]
+            return f"{'.'.join(path)} is missing"
+        place[key] = chosen.choice(_VALUES)
+        return f"{'.'.join(path)} = {json.dumps(place[key])}"
