@@ -28,7 +28,7 @@ from .system.devices import check_device
 from .system.errors import InputError
 from .system.interrupts import Stopped, catch_signals, end_loading
 from .system.log import log_to_stderr, part
-from .system.text import printable, printable_record
+from .system.untrusted.text import printable, printable_record
 
 LOADING = "Loading the libraries"  #: the first line of each command
 #: Model: module and name of the function that trains it, name of the dataclass of its settings.

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .graph.identifiers import shown_identifier
-from .system.text import printable
+from .system.untrusted.text import printable
 
 _LABEL = 19  # width of the labels of evidence
 _NARROW = 20  # least width of a wrapped text

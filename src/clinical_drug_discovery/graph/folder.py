@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from ..system.errors import InputError
-from ..system.text import printable
+from ..system.untrusted.text import printable
 
 _ENDINGS = r"(\.(csv|tsv|tab|txt|sif|parquet))(\.(gz|zst|bz2|xz|zip))?"
 _NODES = re.compile(rf"(.*[-_.])?nodes?{_ENDINGS}", re.IGNORECASE)

@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from ..system.errors import InputError
-from ..system.text import MAX_SHOWN, printable
+from ..system.untrusted.text import MAX_SHOWN, printable
 from .identifiers import normalize_name
 from .node_lookup import NodeIndex, Synonym
 

@@ -21,7 +21,7 @@ from ..system import disk
 from ..system.errors import InputError, check_shape
 from ..system.files import atomic_path, check_writable
 from ..system.machine import empty_cache
-from ..system.text import FORMULA
+from ..system.untrusted.text import FORMULA
 
 SUFFIXES = (".csv", ".parquet", ".npy")
 COLUMNS = ("node_id", "node_name", "node_type", "embedding", "node_index", "node_source")

@@ -11,7 +11,7 @@ import numbers
 import sys
 from typing import TYPE_CHECKING
 
-from .text import shortened
+from .untrusted.text import shortened
 
 if TYPE_CHECKING:
     from torch import Tensor  # not imported at run time, because that takes a second

@@ -26,7 +26,7 @@ from torch import Tensor
 from . import disk
 from .errors import InputError
 from .interrupts import note_written
-from .untrusted import parse_json
+from .untrusted.inputs import parse_json
 
 _DTYPES = {  # in the order in which safetensors stores them
     torch.int64: "I64", torch.float64: "F64", torch.float32: "F32", torch.int32: "I32",

@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from .interrupts import Stopped
-from .text import printable
+from .untrusted.text import printable
 
 LOGGER = logging.getLogger("clinical_drug_discovery")
 _LINES, _TERMINAL, _JUPYTER = "lines", "terminal", "jupyter"  # kinds of display

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-from .errors import InputError
+from ..errors import InputError
 
 MAX_LINE = 2**20  #: characters of a line of a list of names; a longer line is not a list
 _MAX_JSON = 2**27  # bytes of a JSON file; parsed JSON takes ten times its size

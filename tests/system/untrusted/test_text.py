@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from clinical_drug_discovery.system.errors import InputError
-from clinical_drug_discovery.system.text import printable, printable_record
+from clinical_drug_discovery.system.untrusted.text import printable, printable_record
 
 
 def test_control_characters_are_escaped_and_other_text_stays() -> None:
@@ -22,7 +22,7 @@ def test_control_characters_are_escaped_and_other_text_stays() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("value", ["x" * 10**6, "it's " * 1000, "a, b; " * 99, '"' * 5000])
+@pytest.mark.parametrize("value", ["x" * 10**5, "it's " * 1000, "a, b; " * 99, '"' * 5000])
 def test_values_in_messages_are_cut(value: str) -> None:
     for message in (f"node (got {value!r}) must be {value!r}", f"output (got {value}) is bad"):
         shown = str(InputError(message))

@@ -27,7 +27,7 @@ def printable(text: str) -> str:
     r"""Return text whose control characters are escaped, such as \x1b for ESC.
 
     Example:
-        >>> from clinical_drug_discovery.system.text import printable
+        >>> from clinical_drug_discovery.system.untrusted.text import printable
         >>> print(printable("a\x1b[31mb"))
         a\x1b[31mb
     """
