@@ -96,13 +96,7 @@ def trained_rankers(
     settings, train = settings_of(arguments.model, chosen)
     nowhere = Path("nothing-is-written-here.csv")
     run = begin_run(
-        Source.of(arguments.edges),
-        nowhere,
-        Path("nor-here"),
-        "cpu",
-        settings.learning_rate,
-        None,
-        seed,
+        Source.of(arguments.edges), nowhere, Path("nor-here"), "cpu", settings.learning_rate
     )
     plan = plan_training(run, graph, settings, None, None, 0)
     compile_kernels(run, plan.backend)

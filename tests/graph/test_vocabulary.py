@@ -161,7 +161,7 @@ def test_chosen_words_win() -> None:
         (VocabularyChoice(disease_gene_relation="CbG"), "these are DaG, DuG"),
         (VocabularyChoice(treats="CtD"), "must be a list of relation names"),
         (VocabularyChoice(treats=[]), "must be a list of relation names"),
-        (VocabularyChoice(gene_type=3), "gene_type (got 3) must be a name"),  # type: ignore[arg-type]  # refused
+        (VocabularyChoice(gene_type=3), "gene_type (got 3) must be text"),  # type: ignore[arg-type]  # refused
     ],
 )
 def test_unknown_words_are_refused(choice: VocabularyChoice, message: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 from clinical_drug_discovery.system.arguments import plain, plain_arguments
+from clinical_drug_discovery.system.errors import InputError
 
 
 class Word(str, Enum):  # noqa: UP042  # its str() is not its text
@@ -73,12 +75,16 @@ def test_a_value_becomes_plain(value: Any, expected: Any) -> None:
 
 
 def test_a_decorated_function_keeps_its_signature_and_gets_plain_arguments() -> None:
-    def function(a: int, *, b: list[str] | None = None) -> tuple[int, list[str] | None]:
+    def function(top: int, *, treats: Sequence[str] | None = None) -> tuple[Any, Any]:
         """Return both arguments."""
-        return a, b
+        return top, treats
 
     decorated = plain_arguments(function)
     assert inspect.signature(decorated) == inspect.signature(function)
     assert decorated.__doc__ == function.__doc__
-    a, b = decorated(np.int64(2), b=np.array(["x"]))  # type: ignore[arg-type]  # becomes plain
-    assert (type(a), b) == (int, ["x"])
+    top, treats = decorated(np.int64(2), treats=np.array(["x"]))  # type: ignore[arg-type]  # plain
+    assert (type(top), treats) == (int, ["x"])
+    with pytest.raises(InputError, match=r"top \(got 0\) must be a whole number of at least 1"):
+        decorated(0)
+    with pytest.raises(TypeError, match="missing a required argument: 'top'"):
+        decorated()  # type: ignore[call-arg]  # refused

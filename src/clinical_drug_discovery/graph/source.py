@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..system.errors import InputError, check_at_least
+from ..system.errors import InputError
+from ..system.parameters import check_fields
 from .folder import find_files
 from .formats.plain_file import STDIN
 
@@ -118,14 +119,7 @@ class ReadSettings:
         Raises:
             InputError: a setting is invalid.
         """
-        if self.limit_nodes is not None:
-            check_at_least("limit_nodes", self.limit_nodes, 1)
-        _check_names("include_node_types", self.include_node_types, "node type names")
-        _check_names("exclude_relations", self.exclude_relations, "relation names")
-        for name, choices in (("on_conflict", (ERROR, FIRST)), ("on_missing", (ERROR, DROP))):
-            value = getattr(self, name)
-            if value not in choices:
-                raise InputError(f"{name} (got {value!r}) must be {' or '.join(choices)}")
+        check_fields(self)
 
     def record(self) -> dict[str, Any]:
         """Return the settings for JSON; settings that give the same graph have equal records."""
@@ -137,11 +131,3 @@ class ReadSettings:
             )
         }
         return {**asdict(self), **names}
-
-
-def _check_names(parameter: str, value: Sequence[str] | None, what: str) -> None:
-    if value is None:
-        return
-    names = [] if isinstance(value, str) else list(value)
-    if not names or not all(isinstance(name, str) for name in names):
-        raise InputError(f"{parameter} (got {value!r}) must be a list of {what}")

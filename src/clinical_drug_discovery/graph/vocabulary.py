@@ -8,10 +8,11 @@ graph has several of these words, all relations count, and the node type with th
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from ..system.errors import InputError
+from ..system.parameters import check_fields
 from .node_lookup import did_you_mean
 
 _DRUG_TYPES = (
@@ -116,17 +117,7 @@ class VocabularyChoice:
         Raises:
             InputError: a word is not text, or a list is empty.
         """
-        for field in fields(self):
-            value = getattr(self, field.name)
-            several = field.name in ("treats", "contraindicates")
-            words = [value] if not several or isinstance(value, str) else list(value or ())
-            if value is None:
-                continue
-            if several and (isinstance(value, str) or not words):
-                raise InputError(f"{field.name} (got {value!r}) must be a list of relation names")
-            if not all(isinstance(word, str) and word for word in words):
-                rule = "must be a name" if not several else "must be a list of relation names"
-                raise InputError(f"{field.name} (got {value!r}) {rule}")
+        check_fields(self)
 
 
 #: The number of edges of each edge type; a key is a triple (source type, relation, target type).

@@ -9,7 +9,7 @@ from typing import Any
 from ..graph.node_lookup import find_node
 from ..models.embeddings_file import read_embeddings
 from ..system.arguments import plain_arguments
-from ..system.errors import InputError, check_at_least
+from ..system.errors import InputError
 from ..system.files import atomic_path, check_writable
 from .gnn_embeddings import generate_gnn_embeddings
 from .gnn_hgt import generate_hgt_embeddings
@@ -54,8 +54,6 @@ def run_demo(
         >>> answers = run_demo("demo", num_epochs=50)
         >>> [row["node_name"] for row in answers["hgt"]["neighbors"]["Atorvastatin"]]
     """
-    for name, value, least in (("top", top, 1), ("num_epochs", num_epochs, 1), ("seed", seed, 0)):
-        check_at_least(name, value, least)
     directory = Path(output_dir)
     check_writable("output_dir", directory)
     _mark(directory)

@@ -36,9 +36,10 @@ from ..graph.source import EdgesPath, ReadSettings, Source
 from ..graph.synonyms import read_synonyms
 from ..graph.vocabulary import VocabularyChoice
 from ..system.arguments import plain_arguments
-from ..system.errors import InputError, check_at_least, check_between
+from ..system.errors import InputError
 from ..system.log import part
 from ..system.machine import GIB, peak_memory_bytes
+from ..system.parameters import check_fields
 from ..system.processes import use_threads
 from ..system.progress import Run
 from ..training.settings import HgtSettings, SageSettings
@@ -183,7 +184,7 @@ def evaluate_model(
     )  # fmt: skip
     source = Source.of(edges_csv, nodes)
     run = start_evaluation(
-        source, output_dir, device, trained_with.learning_rate, chunk_size, seed, overwrite,
+        source, output_dir, device, trained_with.learning_rate, overwrite,
         earlier=fold_paths(Path(output_dir)) if settings.folds is None else [],
     )  # fmt: skip
     entries = {"model": model, "split": settings.split, "on": settings.on, "seed": seed}
@@ -287,7 +288,6 @@ def evaluate_model_dir(
         >>> report["outcomes"]["ranked"], report["rankers"]["ranker"]["recall@50"]
     """
     use_threads()
-    check_at_least("seed", seed, 0)
     asked = None if rankers is None else check_rankers(rankers)
     directory, files = Path(output_dir), (REPORT, RANKS, GOLD_PAIRS)
     inputs = {f"the input {path}": Path(path) for path in (gold, synonyms, embeddings) if path}
@@ -323,6 +323,7 @@ def evaluate_model_dir(
 
 def _split_of(settings: EvaluationSettings) -> tuple[Callable[..., Split], dict[str, Any]]:
     """Check the settings; return the function that makes the split, and the report's settings."""
+    check_fields(settings)
     chosen = asdict(settings)
     split, relation_share = chosen.pop("split"), chosen.pop("relation_share")
     validation_share, on = chosen.pop("validation_share"), chosen.pop("on")
@@ -330,14 +331,11 @@ def _split_of(settings: EvaluationSettings) -> tuple[Callable[..., Split], dict[
     if split not in SPLITS:
         raise InputError(f"split (got {split!r}) must be one of {', '.join(SPLITS)}")
     make_split, defaults = SPLITS[split]
-    check_between("relation_share", relation_share, 0, 1, low_allowed=True)
-    check_between("validation_share", validation_share, 0, 1, low_allowed=True)
     if on not in (TEST, VALIDATION):
         raise InputError(f"on (got {on!r}) must be {TEST!r} or {VALIDATION!r}")
     if on == VALIDATION and not validation_share:
         raise InputError(f"on (got {on!r}) needs validation_share (got {validation_share}) above 0")
     if folds is not None:
-        check_at_least("folds", folds, 2)
         for name in _OF_ONE_DRAW:
             if value := getattr(settings, name):
                 raise InputError(
@@ -346,11 +344,6 @@ def _split_of(settings: EvaluationSettings) -> tuple[Callable[..., Split], dict[
                 )
         defaults = {name: n for name, n in defaults.items() if name not in _OF_ONE_DRAW}
     filled = _fill(f"split {split!r}", defaults, chosen)
-    for name, value in filled.items():
-        if name == "share":
-            check_between(name, value, 0, 1)
-        else:
-            check_at_least(name, value, 1)
     shares = {"relation_share": relation_share, "validation_share": validation_share}
     report = {"split": split, **filled, **shares, **({} if folds is None else {"folds": folds})}
     return partial(make_split, **filled), report

@@ -10,7 +10,7 @@ from ..graph.source import EdgesPath, ReadSettings, Source
 from ..graph.vocabulary import VocabularyChoice
 from ..models.inference import embed_nodes
 from ..ranking.drug_ranker import rank_fit_bytes
-from ..system.arguments import plain
+from ..system.arguments import plain_arguments
 from ..system.log import part
 from ..system.machine import one_thread
 from ..training.compile_kernels import compile_kernels
@@ -21,6 +21,7 @@ from ._run.results import fit_ranker, write_results
 from ._run.start import read_edges, start_run
 
 
+@plain_arguments
 @part("Embedding with HGT")
 def generate_hgt_embeddings(
     edges_csv: EdgesPath,
@@ -167,17 +168,11 @@ def generate_hgt_embeddings(
         on_conflict=on_conflict,
         on_missing=on_missing,
     )
-    # Numbers and lists of numpy, pandas or polars become those of Python.
-    settings, words, reading, seed, chunk_size, memory_budget = plain(
-        [settings, words, reading, seed, chunk_size, memory_budget]
-    )
-    for checked in (settings, words, reading):
-        checked.check()
-    source = Source.of(plain(edges_csv), nodes)
+    settings.check()
+    source = Source.of(edges_csv, nodes)
     run = start_run(
-        source, output_csv, model_dir, device, settings.learning_rate,
-        chunk_size=chunk_size, seed=seed, overwrite=overwrite,
-    )  # fmt: skip
+        source, output_csv, model_dir, device, settings.learning_rate, overwrite=overwrite
+    )
     graph = read_edges(run, source, reading, words, cache, cache_dir)
     rank_fit = rank_fit_bytes(graph) if ranker else 0
     plan = plan_training(run, graph, settings, memory_budget, chunk_size, rank_fit)

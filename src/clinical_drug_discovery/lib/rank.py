@@ -19,7 +19,7 @@ from ..graph.synonyms import read_synonyms
 from ..models.embeddings_file import check_table_output, write_tables
 from ..ranking.explanations import notes_on
 from ..system.arguments import plain_arguments
-from ..system.errors import InputError, check_at_least
+from ..system.errors import InputError
 from ..system.files import check_new
 from ..system.log import part
 from ..system.processes import use_threads
@@ -89,7 +89,6 @@ def rank_drugs(
     """
     use_threads()
     _check_question(disease, diseases, drug, drugs, output, explain)
-    check_at_least("top", top, 1)
     directory = Path(model_dir)
     inputs = (diseases, drugs, synonyms)
     table = None if output is None else _check_output(Path(output), directory, *inputs)

@@ -16,7 +16,7 @@ from ..models.embeddings_file import read_embeddings
 from ..ranking.explanations import Explainer
 from ..ranking.stated_relations import stated_relations
 from ..system.arguments import plain_arguments
-from ..system.errors import InputError, check_at_least
+from ..system.errors import InputError
 from ..system.log import part
 from ..system.processes import use_threads
 from ._run.model_dir import GRAPH_FILE, model_dir_of, read_model_graph
@@ -67,7 +67,6 @@ def similar_nodes(
         [(1, 'drug'), (2, 'drug'), (3, 'drug')]
     """
     use_threads()
-    check_at_least("top", top, 1)
     nodes, values = read_embeddings(embeddings)
     at = find_node(nodes, node, synonyms=read_synonyms(synonyms, nodes))
     found = nearest(nodes, values, at, type=type, top=top)

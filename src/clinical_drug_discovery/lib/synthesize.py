@@ -23,7 +23,7 @@ from polars.io.plugins import register_io_source
 
 from ..system import disk
 from ..system.arguments import plain_arguments
-from ..system.errors import InputError, check_at_least, check_between
+from ..system.errors import InputError
 from ..system.files import atomic_path, check_new, check_writable
 from ..system.log import part
 from ..system.processes import use_threads
@@ -48,7 +48,7 @@ Floats = npt.NDArray[np.float64]
 Hop = Callable[[Ints], Ints]
 SUFFIXES = (".csv", ".csv.gz", ".csv.zst", ".parquet")  # of the output
 MIN_NODES = 10  # minimum number of nodes of each type, at any scale
-MAX_SCALE, MAX_DENSITY = 64.0, 0.5  # of `scale`; of node pairs that one relation may join
+MAX_DENSITY = 0.5  # largest fraction of node pairs that one relation may join
 _CHUNK_ROWS = 65_536  # rows per chunk; a chunk takes about 10 MB
 _COMPRESSIONS: dict[str, Literal["gzip", "zstd"]] = {".gz": "gzip", ".zst": "zstd"}
 
@@ -102,7 +102,7 @@ def synthesize_graph(
     """
     use_threads()
     began, path = time.perf_counter(), Path(output)
-    _check_parameters(path, preset, scale, seed)
+    _check_parameters(path, preset)
     check_new([path], overwrite)
     counts = {name: max(MIN_NODES, round(row[0] * scale)) for name, row in NODE_TYPES.items()}
     asked = {name: round(relation.rows * scale / 2) for name, relation in RELATIONS.items()}
@@ -132,11 +132,9 @@ def synthesize_graph(
     )
 
 
-def _check_parameters(path: Path, preset: str, scale: float, seed: int) -> None:
+def _check_parameters(path: Path, preset: str) -> None:
     if preset not in _PRESETS:
         raise InputError(f"preset (got {preset!r}) must be one of {', '.join(_PRESETS)}")
-    check_between("scale", scale, 0, MAX_SCALE)
-    check_at_least("seed", seed, 0)
     if not path.name.endswith(SUFFIXES):
         raise InputError(f"output (got {str(path)!r}) must end in one of {', '.join(SUFFIXES)}")
     if path.is_dir():

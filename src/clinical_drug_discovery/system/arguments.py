@@ -7,21 +7,32 @@ Index objects or polars Series. The checks, the arithmetic and the JSON files ex
 from __future__ import annotations
 
 import functools
+import inspect
 import numbers
 from collections.abc import Callable, Collection, Mapping, Set
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, ParamSpec, TypeVar
+
+from .parameters import check_arguments
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
 
 
 def plain_arguments(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
-    """Return a function that passes every argument through `plain` and calls `function`."""
+    """Return a function that makes every argument plain, checks it and calls `function`.
+
+    See `plain` and `parameters.check_arguments`. A call with a missing or unknown parameter raises
+    Python's TypeError.
+    """
+    signature = inspect.signature(function)
 
     @functools.wraps(function)
     def call(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
-        return function(*map(plain, args), **{name: plain(v) for name, v in kwargs.items()})
+        bound = signature.bind(*args, **kwargs)
+        bound.arguments.update((name, plain(v)) for name, v in bound.arguments.items())
+        check_arguments(function, bound.arguments)
+        return function(*bound.args, **bound.kwargs)
 
     return call
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from torch import Tensor  # not imported at run time, because that takes a second
 
 
+_MOST = 2**63 - 1  # the largest whole number of numpy, polars and torch
+
+
 class InputError(ValueError):
     """A parameter or file is invalid; the message states the name, the value and the rule.
 
@@ -25,6 +28,18 @@ class InputError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(shortened(message))
+
+
+_LONGEST = 200  # characters of a value in a message
+
+
+def shown(value: object) -> str:
+    """Return a value as text for a message, cut at 200 characters."""
+    try:
+        text = repr(value)
+    except Exception:  # a value of the user may fail to show itself, such as a huge whole number
+        text = f"a value of type {type(value).__name__}"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 class DoesNotFitError(InputError):
@@ -40,14 +55,17 @@ def check_between(
     if not fits or (value == low and not low_allowed):
         lowest = f"of at least {low:g}" if low_allowed else f"above {low:g}"
         highest = f" and at most {high:g}" if math.isfinite(high) else ""
-        raise InputError(f"{name} (got {value!r}) must be a finite number {lowest}{highest}")
+        raise InputError(f"{name} (got {shown(value)}) must be a finite number {lowest}{highest}")
 
 
-def check_at_least(name: str, value: int, least: int) -> None:
-    """Check that a parameter is a whole number of at least `least`."""
+def check_at_least(name: str, value: int, least: int, most: int = _MOST) -> None:
+    """Check that a parameter is a whole number from `least` to `most`."""
     fits = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not fits or not least <= value < 2**63:
-        raise InputError(f"{name} (got {value!r}) must be a whole number of at least {least}")
+    if not fits or not least <= value <= most:
+        highest = "" if most == _MOST and (not fits or value < least) else f" and at most {most:,}"
+        raise InputError(
+            f"{name} (got {shown(value)}) must be a whole number of at least {least}{highest}"
+        )
 
 
 def check_shape(name: str, tensor: Tensor, *shape: int | None) -> None:

@@ -1,4 +1,4 @@
-"""Memory of the process and the GPU (peak, free, budget), and small work on one thread.
+"""Memory of the process and the GPU (peak, limit), and small work on one thread.
 
 On Apple silicon the GPU uses the main memory of the machine. A CUDA card has separate memory.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import re
 import resource
 import sys
 from collections.abc import Iterator
@@ -16,14 +15,8 @@ from pathlib import Path
 
 import torch
 
-from .errors import InputError
-from .memory_limits import available_memory_bytes
-
 GIB = 2**30
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # parameter numbers of mallopt, from malloc.h
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}  # bytes per unit
-_UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": GIB}
-_FREE_FRACTION = 0.7  # default budget / free memory; other programs may need the rest
 
 
 def return_large_buffers() -> None:
@@ -123,18 +116,3 @@ class PeakMemory:
         if self.source == "reported":
             return int(torch.accelerator.max_memory_allocated(self._device))
         return self._highest
-
-
-def parse_memory(budget: str | int | None) -> int:
-    """Return a memory budget in bytes.
-
-    Args:
-        budget: bytes, text such as "4GiB" or "5.33 GB", or None for 70% of the free memory.
-    """
-    if budget is None:
-        return int(available_memory_bytes() * _FREE_FRACTION)
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(budget))
-    if match is None or match[2].upper() not in _UNITS or not 0 < float(match[1]) < 1e30:
-        rule = "must be a positive number of bytes, or text such as '4GiB'"
-        raise InputError(f"memory_budget (got {budget!r}) {rule}")
-    return int(float(match[1]) * _UNITS[match[2].upper()])

@@ -15,6 +15,13 @@ from typing import NamedTuple
 
 import psutil
 
+from .errors import InputError, shown
+
+_GIB = 2**30
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}  # bytes per unit
+_UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": _GIB}
+_FREE_FRACTION = 0.7  # default budget / free memory; other programs may need the rest
+
 
 class Room(NamedTuple):
     """Bytes that a process can still take, and the limit that allows no more."""
@@ -23,9 +30,10 @@ class Room(NamedTuple):
     limit: str
 
 
+_Files = tuple[tuple[str, ...], str, str]
 #: Files of a control group: the limits, the bytes in use, and the pages that can be reclaimed.
-_VERSION_1 = (("memory.limit_in_bytes",), "memory.usage_in_bytes", "total_inactive_file")
-_VERSION_2 = (("memory.max", "memory.high"), "memory.current", "inactive_file")
+_VERSION_1: _Files = (("memory.limit_in_bytes",), "memory.usage_in_bytes", "total_inactive_file")
+_VERSION_2: _Files = (("memory.max", "memory.high"), "memory.current", "inactive_file")
 
 
 def available_memory() -> Room:
@@ -68,7 +76,7 @@ def _group_limits(root: Path) -> Iterator[Room]:
                 break
 
 
-def _groups(root: Path) -> Iterator[tuple[Path, Path, tuple[tuple[str, ...], str, str]]]:
+def _groups(root: Path) -> Iterator[tuple[Path, Path, _Files]]:
     """Yield the folder of each memory group, the folder where its hierarchy is mounted, its files.
 
     A line of /proc/self/cgroup is `0::/path` (version 2) or `5:memory:/path` (version 1). The mount
@@ -125,3 +133,19 @@ def _statistic(path: Path, name: str) -> int:
             if line.startswith(f"{name} "):
                 return int(line.split()[1])
     return 0
+
+
+def parse_memory(budget: str | int | None) -> int:
+    """Return a memory budget in bytes.
+
+    Args:
+        budget: bytes, text such as "4GiB" or "5.33 GB", or None for 70% of the free memory.
+    """
+    if budget is None:
+        return int(available_memory_bytes() * _FREE_FRACTION)
+    text = "" if isinstance(budget, int) and budget > 2**63 else str(budget)
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
+    if match is None or match[2].upper() not in _UNITS or not 0 < float(match[1]) < 1e30:
+        rule = "must be a positive number of bytes, or text such as '4GiB'"
+        raise InputError(f"memory_budget (got {shown(budget)}) {rule}")
+    return int(float(match[1]) * _UNITS[match[2].upper()])

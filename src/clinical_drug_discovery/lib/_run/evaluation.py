@@ -141,8 +141,6 @@ def start_evaluation(
     output_dir: str | Path,
     device: str | None,
     learning_rate: float,
-    chunk_size: int | None,
-    seed: int,
     overwrite: bool,
     earlier: Sequence[Path],
 ) -> Run:
@@ -153,12 +151,10 @@ def start_evaluation(
         output_dir: directory to write to.
         device: see `choose_device`.
         learning_rate: already checked; for error messages.
-        chunk_size: number of nodes that inference embeds at a time, or None.
-        seed: seed of the run.
         overwrite: replace the files of an earlier evaluation.
         earlier: files of an earlier evaluation that are not written again.
     """
     directory = Path(output_dir)
     files = [directory / name for name in (REPORT, RANKS)]
     check_outputs(input_names(source), [*files, *earlier], directory, overwrite)
-    return begin_run(source, files[0], directory, device, learning_rate, chunk_size, seed)
+    return begin_run(source, files[0], directory, device, learning_rate)

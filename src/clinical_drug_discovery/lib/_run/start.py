@@ -11,7 +11,7 @@ from ...graph.source import ReadSettings, Source
 from ...graph.vocabulary import VocabularyChoice
 from ...models.embeddings_file import check_output, output_files
 from ...system.devices import choose_device
-from ...system.errors import InputError, check_at_least
+from ...system.errors import InputError
 from ...system.files import check_new, check_writable
 from ...system.machine import PeakMemory, empty_cache, return_large_buffers
 from ...system.processes import use_threads
@@ -25,8 +25,6 @@ def start_run(
     model_dir: str | Path | None,
     device: str | None,
     learning_rate: float,
-    chunk_size: int | None,
-    seed: int,
     overwrite: bool,
 ) -> Run:
     """Start a run that writes embeddings: check parameters, paths and device; choose the device.
@@ -37,8 +35,6 @@ def start_run(
         model_dir: directory to write the model to; None: `model_dir_of` the embeddings file.
         device: see `choose_device`.
         learning_rate: already checked; for error messages.
-        chunk_size: number of nodes that inference embeds at a time, or None.
-        seed: seed of the run.
         overwrite: replace the files of an earlier run.
 
     Raises:
@@ -48,7 +44,7 @@ def start_run(
     check_output(output)
     directory = model_dir_of(output) if model_dir is None else Path(model_dir)
     check_writable("model_dir", directory)
-    run = begin_run(source, output, directory, device, learning_rate, chunk_size, seed)
+    run = begin_run(source, output, directory, device, learning_rate)
     # A run that was stopped leaves only history.csv.
     model_files = (directory / name for name in MODEL_FILES if name != "history.csv")
     check_new([*output_files(output), *model_files], overwrite)
@@ -56,24 +52,15 @@ def start_run(
 
 
 def begin_run(
-    source: Source,
-    output: Path,
-    model_dir: Path,
-    device: str | None,
-    learning_rate: float,
-    chunk_size: int | None,
-    seed: int,
+    source: Source, output: Path, model_dir: Path, device: str | None, learning_rate: float
 ) -> Run:
     """Start a run whose output paths were already checked; see `start_run`.
 
     Raises:
-        InputError: chunk_size or seed is invalid, the device is not available, or an output would
-            overwrite an input file or another output.
+        InputError: the device is not available, or an output would overwrite
+            an input file or another output.
     """
     use_threads()
-    if chunk_size is not None:
-        check_at_least("chunk_size", chunk_size, 1)
-    check_at_least("seed", seed, 0)
     place, reason = choose_device(device)
     check_targets(input_names(source), output_files(output), model_dir)
     return_large_buffers()
