@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numba
@@ -25,6 +26,19 @@ def facts(rng: np.random.Generator) -> list[Fact]:
 @pytest.fixture
 def graph(tmp_path: Path, facts: list[Fact]) -> KnowledgeGraph:
     return read_facts(tmp_path, facts)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A directory for cached graphs, also in other processes, instead of that of the user."""
+    directory = tmp_path_factory.mktemp("cache")
+    before = os.environ.get("CDD_CACHE_DIR")
+    os.environ["CDD_CACHE_DIR"] = str(directory)
+    yield directory
+    if before is None:
+        del os.environ["CDD_CACHE_DIR"]
+    else:
+        os.environ["CDD_CACHE_DIR"] = before
 
 
 # One thread for each worker of pytest-xdist: more would wait for those of the other worker. Tests

@@ -209,6 +209,7 @@ COMMANDS: dict[tuple[str, ...], Command] = {
     ("evaluate",): Command(_read_evaluate, _evaluate, show_evaluation.show, trains=True),
     ("synthesize",): _command("lib.synthesize", "synthesize_graph", show.show_record),
     ("demo",): _command("lib.demo", "run_demo", show.show_demo),
+    ("cache",): _command("lib.cache", "manage_cache", show.show_cache),
     ("doctor",): _command("lib.doctor", "describe_machine", show.show_doctor),
 }
 

@@ -272,6 +272,22 @@ def show_doctor(result: dict[str, Any]) -> None:
         make_console().print(f"largest relative difference allowed: {trial['tolerance']}")
 
 
+def show_cache(result: dict[str, Any]) -> None:
+    """Print the cached graphs, or what was removed."""
+    console, mb = make_console(), 10**6
+    if result["num_removed"]:
+        size = result["bytes_removed"] / mb
+        console.print(f"Removed {result['num_removed']} cached graphs ({size:,.1f} MB)")
+    table = _table(["last used (UTC)", "MB", "graph"])
+    for one in result["graphs"]:
+        table.add_row(one["last_used"], f"{one['num_bytes'] / mb:,.1f}", printable(one["name"]))
+    if result["graphs"]:
+        console.print(table)
+    total, limit = result["total_bytes"] / mb, result["limit_bytes"] / mb
+    where = printable(result["directory"])
+    console.print(f"{total:,.1f} of at most {limit:,.0f} MB in {where}", soft_wrap=True)
+
+
 def _short(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"

@@ -34,6 +34,7 @@ LONG_AGO = time.time_ns() - 3600 * 10**9
 def edges(tmp_path: Path, facts: list[Fact], monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file that counts as old. A test cannot set its ctime back, so the limit of age is 0."""
     monkeypatch.setattr(cache, "_RACY_NS", 0)
+    monkeypatch.setenv("CDD_CACHE_DIR", str(tmp_path))
     path = tmp_path / "kg.csv"
     to_rows(facts).write_csv(path)
     return path
@@ -228,6 +229,55 @@ def test_a_cache_that_cannot_be_written_is_a_warning(
 
 def _disk_full(*_: object) -> None:
     raise OSError(28, "No space left on device")
+
+
+def test_a_link_in_the_cache_is_replaced_and_not_followed(edges: Path, tmp_path: Path) -> None:
+    cached = read_cached(edges)[1].path
+    victim = tmp_path / "precious.graph"
+    cached.rename(victim)
+    content = victim.read_bytes()
+    cached.symlink_to(victim)
+    outcome = read_fresh(edges)[1]
+    assert not outcome.hit
+    assert "it is a link" in outcome.warnings[0]
+    assert victim.read_bytes() == content
+    assert not cached.is_symlink()
+    assert read_fresh(edges)[1].hit
+
+
+def test_a_graph_of_another_user_is_not_loaded(
+    edges: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached = read_cached(edges)[1].path
+    if os.geteuid() == 0:
+        os.chown(cached, 12345, -1)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    assert "belongs to another user" in read_cached(edges)[1].warnings[0]
+
+
+def test_the_least_recently_used_graphs_make_room(
+    edges: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = [ReadSettings(limit_nodes=n) for n in (30, 31, 32, 33)]
+    paths = [read_cached(edges, one)[1].path for one in settings[:3]]
+    for path, age in zip(paths, (30, 20, 10), strict=True):
+        os.utime(path, (time.time() - age, time.time() - age))
+    assert read_cached(edges, settings[0])[1].hit  # the oldest, which is used again
+    largest = max(path.stat().st_size for path in paths)
+    monkeypatch.setenv("CDD_CACHE_SIZE", str(3 * largest + largest // 2))
+    outcome = read_cached(edges, settings[3])[1]
+    assert "removed 1 cached graphs" in outcome.message
+    assert [path.exists() for path in paths] == [True, False, True]
+    monkeypatch.setenv("CDD_CACHE_SIZE", "1KB")
+    for path in tmp_path.glob("*.graph"):
+        path.unlink()
+    (warning,) = read_cached(edges)[1].warnings
+    assert re.search(r"not cached: its [\d,]+ bytes are more than CDD_CACHE_SIZE", warning)
+    assert list(tmp_path.iterdir()) == [edges]
+    monkeypatch.setenv("CDD_CACHE_SIZE", "much")
+    with pytest.raises(InputError, match=r"CDD_CACHE_SIZE \(got 'much'\) must be"):
+        read_cached(edges)
 
 
 @pytest.mark.skipif(

@@ -1,7 +1,7 @@
 """Odd arguments of every public function end in an InputError of ours, or work; never otherwise.
 
 The values are made from the declaration of each parameter: its type in the signature and its range
-in `system.parameters`.
+in `system.limits.parameters`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from clinical_drug_discovery.lib.similar import similar_nodes
 from clinical_drug_discovery.lib.synthesize import synthesize_graph
 from clinical_drug_discovery.system.arguments import plain
 from clinical_drug_discovery.system.errors import InputError
-from clinical_drug_discovery.system.parameters import KINDS, RANGES, check_arguments
+from clinical_drug_discovery.system.limits.parameters import KINDS, RANGES, check_arguments
 
 Function = Callable[..., Any]
 FUNCTIONS: tuple[Function, ...] = (
@@ -85,7 +85,7 @@ def test_every_parameter_is_declared(function: Function) -> None:
         kind = annotation.removesuffix(" | None")
         assert kind in KINDS or is_dataclass(known.get(kind)), (name, annotation)
         if kind in ("int", "float"):
-            assert name in RANGES, f"declare the range of {name} in system/parameters.py"
+            assert name in RANGES, f"declare the range of {name} in system/limits/parameters.py"
 
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda one: one.__name__)

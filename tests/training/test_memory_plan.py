@@ -21,8 +21,8 @@ from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
 from clinical_drug_discovery.lib.synthesize import synthesize_graph
 from clinical_drug_discovery.system.errors import InputError
+from clinical_drug_discovery.system.limits.memory import parse_memory
 from clinical_drug_discovery.system.machine import GIB
-from clinical_drug_discovery.system.memory_limits import parse_memory
 from clinical_drug_discovery.training.edge_sampler import EdgeSampler
 from clinical_drug_discovery.training.memory_plan import CHUNK_SIZES, GraphSizes, Plan, fit_plan
 from clinical_drug_discovery.training.settings import HgtSettings, SageSettings

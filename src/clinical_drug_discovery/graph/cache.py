@@ -1,7 +1,8 @@
 """The cache of a graph: a file that is valid as long as the graph's files have the same content.
 
-Like git's index, the cache stores the size, the time stamps and the SHA-256 of each file. If sizes
-and time stamps are equal, the cache is valid. If the time stamps differ, the SHA-256 decides.
+The file lies in the user's cache directory, which has a limit on its size. Like git's
+index, the cache stores the size, the time stamps and the SHA-256 of each file. If sizes and time
+stamps are equal, the cache is valid. If the time stamps differ, the SHA-256 decides.
 """
 
 from __future__ import annotations
@@ -18,15 +19,23 @@ from threading import Event
 from typing import Any
 
 from ..system.files import DamagedFileError, OtherVersionError, atomic_path
+from ..system.limits.cache import (
+    SUFFIX,
+    cache_directory,
+    cache_limit,
+    is_trusted,
+    make_room,
+    mark_used,
+)
 from .knowledge_graph import KnowledgeGraph
 from .read import read_graph
 from .source import EdgesPath, ReadSettings, Source
 from .stored.graph_file import load_graph, save_graph
 
-SUFFIX = ".graph"
 # A file that changes twice within 2 s may keep its time stamps, because some file systems (FAT)
 # round them to 2 s. Stamps younger than this are therefore not stored (git: "racily clean").
 _RACY_NS = 2 * 10**9
+_NAME = 50  # characters of the edges file's name; a file system allows 255 bytes in all
 _BLOCK = 2**20  # bytes hashed at a time
 
 Stamp = list[list[int]]  #: for each file: size, mtime_ns, ctime_ns
@@ -44,22 +53,20 @@ class CacheOutcome:
 
 
 def cache_path(source: Source, settings: ReadSettings, cache_dir: str | Path | None) -> Path:
-    """Return the path of the cached graph: beside the first edges file, or in `cache_dir`.
+    """Return the path of the cached graph: in the user's cache directory, or in `cache_dir`.
 
-    The name is the name of the first edges file and a key, which stands for the settings and the
-    other files.
+    The name is the start of the name of the first edges file and a key, which stands for the
+    settings, the directory and the other files.
     """
     settings.check()
     first, *others = source.files
-    options: list[Any] = [settings.record()]
-    if cache_dir is not None:  # edges files of the same name may share this directory
-        options.append(str(first.absolute().parent))
+    options: list[Any] = [settings.record(), str(first.absolute().parent), first.name]
     if others:
         nodes = source.nodes is not None
         options.append([nodes, *(str(path.absolute()) for path in others)])
     key = hashlib.sha256(json.dumps(options).encode()).hexdigest()[:12]
-    directory = first.parent if cache_dir is None else Path(cache_dir)
-    return directory / f"{first.name}.{key}{SUFFIX}"
+    directory = cache_directory() if cache_dir is None else Path(cache_dir)
+    return directory / f"{first.name[:_NAME]}.{key}{SUFFIX}"
 
 
 def read_cached(
@@ -79,15 +86,19 @@ def read_cached(
     source = source if isinstance(source, Source) else Source.of(source)
     settings = ReadSettings() if settings is None else settings
     cached = cache_path(source, settings, cache_dir)
+    cache_limit()  # an invalid limit is an error before the file is read
     stamp, warnings, why = _stamp(source), [], ""
     try:
+        if not is_trusted(cached):
+            raise PermissionError(0, "it is a link, or belongs to another user")
         graph, about = load_graph(cached)
         if about["stamp"] == stamp:
+            mark_used(cached)
             message = f"Graph from cache {cached}"
             return graph, CacheOutcome(cached, True, message, sha256=about["sha256"])
         if about["size"] == _size(stamp) and about["sha256"] == _content_hash(source, Event()):
             # If the new stamp cannot be saved, the next run compares the content again.
-            failure = _save(cached, graph, stamp, about["sha256"])
+            failure, _ = _save(cached, graph, stamp, about["sha256"])
             message = f"Graph from cache {cached} (the edges file has the same content)"
             return graph, CacheOutcome(cached, True, message, failure, about["sha256"])
         del graph  # reading the file needs the memory
@@ -102,9 +113,11 @@ def read_cached(
         warnings.append(f"the cached graph {cached} cannot be read: {error.strerror or error}")
     with hashing(source) as content:
         graph = read_graph(source, settings)
-        failure = _save_read(cached, graph, source, stamp, content)
+        failure, removed = _save_read(cached, graph, source, stamp, content)
         sha256 = None if content.exception() else content.result()
     message = f"Graph read, not cached{why}" if failure else f"Graph cached as {cached}{why}"
+    if removed:
+        message += f"; removed {removed} cached graphs that were not used for the longest time"
     return graph, CacheOutcome(cached, False, message, (*warnings, *failure), sha256)
 
 
@@ -118,33 +131,48 @@ def _size(stamp: Stamp) -> list[int]:
     return [size for size, _, _ in stamp]
 
 
-def _save(cached: Path, graph: KnowledgeGraph, stamp: Stamp, sha256: str) -> tuple[str, ...]:
-    """Cache the graph of an edges file with this stamp and hash; return a warning on failure."""
+def _save(
+    cached: Path, graph: KnowledgeGraph, stamp: Stamp, sha256: str
+) -> tuple[tuple[str, ...], int]:
+    """Cache the graph of an edges file with this stamp and hash.
+
+    Returns:
+        A warning if this fails, and the number of older graphs that were removed.
+    """
     racy = time.time_ns() - max(t for _, *times in stamp for t in times) < _RACY_NS
     about = {"stamp": None if racy else stamp, "size": _size(stamp), "sha256": sha256}
     try:
+        if cached.parent == cache_directory():
+            cached.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if cached.is_symlink():  # the file behind a link may be any file of this user
+            cached.unlink()
         with atomic_path(cached) as temporary:
             save_graph(temporary, graph, about)
+        size, limit = cached.stat().st_size, cache_limit()
+        if size > limit:
+            cached.unlink()
+            why = f"its {size:,} bytes are more than CDD_CACHE_SIZE ({limit:,} bytes)"
+            return (f"the graph is not cached: {why}",), 0
     except OSError as error:
-        return (f"the graph could not be cached as {cached}: {error.strerror or error}",)
-    return ()
+        return (f"the graph could not be cached as {cached}: {error.strerror or error}",), 0
+    return (), make_room(cached.parent, cached)
 
 
 def _save_read(
     cached: Path, graph: KnowledgeGraph, source: Source, stamp: Stamp, content: Future[str]
-) -> tuple[str, ...]:
+) -> tuple[tuple[str, ...], int]:
     """Cache a graph that was just read, unless a file of `source` changed during reading.
 
-    `stamp` was taken before reading. `content` gives the hash of the files. Returns warnings.
+    `stamp` was taken before reading. `content` gives the hash of the files. Returns what `_save`
+    returns.
     """
     try:
         sha256, after = content.result(), _stamp(source)
     except OSError as error:
-        return (
-            f"the graph is not cached: {source} cannot be read again: {error.strerror or error}",
-        )
+        why = f"{source} cannot be read again: {error.strerror or error}"
+        return (f"the graph is not cached: {why}",), 0
     if after != stamp:
-        return (f"the graph is not cached: {source} changed while it was read",)
+        return (f"the graph is not cached: {source} changed while it was read",), 0
     return _save(cached, graph, stamp, sha256)
 
 

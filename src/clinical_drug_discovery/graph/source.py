@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..system.errors import InputError
-from ..system.parameters import check_fields
+from ..system.limits.parameters import check_fields
 from .folder import find_files
 from .formats.plain_file import STDIN
 

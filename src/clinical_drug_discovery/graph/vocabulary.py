@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..system.errors import InputError
-from ..system.parameters import check_fields
+from ..system.limits.parameters import check_fields
 from .node_lookup import did_you_mean
 
 _DRUG_TYPES = (

@@ -64,7 +64,7 @@ def run_demo(
     ):
         output = directory / f"{model}.parquet"
         with as_file(files("clinical_drug_discovery") / "data" / "sample_kg.csv") as edges:
-            # With cache=True, the cached graph would be written into the installed package.
+            # The sample graph is read in milliseconds, so a cached copy would only take space.
             stats = generate(
                 edges, output, num_epochs=num_epochs, seed=seed, cache=False, overwrite=True
             )

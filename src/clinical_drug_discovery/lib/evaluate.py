@@ -37,9 +37,9 @@ from ..graph.synonyms import read_synonyms
 from ..graph.vocabulary import VocabularyChoice
 from ..system.arguments import plain_arguments
 from ..system.errors import InputError
+from ..system.limits.parameters import check_fields
 from ..system.log import part
 from ..system.machine import GIB, peak_memory_bytes
-from ..system.parameters import check_fields
 from ..system.processes import use_threads
 from ..system.progress import Run
 from ..training.settings import HgtSettings, SageSettings
@@ -159,7 +159,7 @@ def evaluate_model(
             The drug ranker is fitted after training and takes 2 to 3 GiB on PrimeKG.
         chunk_size: number of nodes embedded at a time (default: as many as the budget allows).
         cache: keep a copy of the graph; later runs load it faster if the edges file is unchanged.
-        cache_dir: directory of the cached graph (default: beside the edges file).
+        cache_dir: directory of the cached graph (default: the user's cache directory).
         overwrite: replace the files of an earlier evaluation in output_dir; folds start again.
 
     Returns:

@@ -103,7 +103,7 @@ def generate_gnn_embeddings(
             memory and more time; the result changes only by rounding (default: the largest number
             that fits the budget).
         cache: save the graph in a file that later runs read faster, until the edges file changes.
-        cache_dir: directory of this file (default: the directory of the edges file).
+        cache_dir: directory of this file (default: the user's cache directory, see `cdd cache`).
         ranker: fit the drug ranker for `cdd rank`, if the graph has known treatments.
         overwrite: replace the files of an earlier run; without it, such files are an error.
 

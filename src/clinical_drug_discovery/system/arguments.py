@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Set
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, ParamSpec, TypeVar
 
-from .parameters import check_arguments
+from .limits.parameters import check_arguments
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
@@ -22,8 +22,8 @@ _Result = TypeVar("_Result")
 def plain_arguments(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
     """Return a function that makes every argument plain, checks it and calls `function`.
 
-    See `plain` and `parameters.check_arguments`. A call with a missing or unknown parameter raises
-    Python's TypeError.
+    See `plain` and `limits.parameters.check_arguments`. A call with a missing or unknown parameter
+    raises Python's TypeError.
     """
     signature = inspect.signature(function)
 

@@ -21,8 +21,8 @@ from ..ops.buffers import MOST_IDLE_BYTES
 from ..ops.cpu.attention import PIECE_EDGES
 from ..ops.reference import EDGE_CHUNK
 from ..system.errors import DoesNotFitError, InputError
+from ..system.limits.memory import parse_memory
 from ..system.machine import GIB, limit_memory, peak_memory_bytes
-from ..system.memory_limits import parse_memory
 from ..system.progress import Run
 from .batches import max_positives
 from .disease_pairs import compared_by_genes, most_sharing_pairs

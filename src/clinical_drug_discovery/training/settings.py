@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..system.errors import InputError
-from ..system.parameters import check_fields
+from ..system.limits.parameters import check_fields
 
 FULL, SAMPLED = "full", "sampled"  #: the two values of `training`
 SUBGRAPH_SIZE = 20_000  #: default number of nodes in a subgraph

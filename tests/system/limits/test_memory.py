@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from clinical_drug_discovery.system import memory_limits
-from clinical_drug_discovery.system.memory_limits import available_memory_bytes
+from clinical_drug_discovery.system.limits import memory
+from clinical_drug_discovery.system.limits.memory import available_memory_bytes
 
 MIB = 2**20
 V2 = "31 23 0:28 {visible} {mount} rw,relatime shared:9 - cgroup2 cgroup2 rw,nsdelegate"
@@ -50,7 +50,7 @@ def machine(
         (group / limit).write_text(f"{most}\n")
         (group / usage).write_text(f"{used}\n")
         (group / "memory.stat").write_text(f"anon 5\n{reclaimable} {cached}\n")
-    return [room.num_bytes for room in memory_limits._group_limits(root)]
+    return [room.num_bytes for room in memory._group_limits(root)]
 
 
 @pytest.mark.parametrize("version", [V1, V2])
@@ -90,14 +90,14 @@ def test_a_container_sees_a_part_of_the_hierarchy(tmp_path: Path, version: str) 
 
 
 def test_a_machine_without_groups_has_no_such_limits(tmp_path: Path) -> None:
-    assert list(memory_limits._group_limits(tmp_path)) == []
+    assert list(memory._group_limits(tmp_path)) == []
 
 
 def test_the_free_memory_counts_and_the_limit_is_named() -> None:
     assert available_memory_bytes() > 0
     code = (
         "import resource, psutil\n"
-        "from clinical_drug_discovery.system.memory_limits import available_memory\n"
+        "from clinical_drug_discovery.system.limits.memory import available_memory\n"
         "size = psutil.Process().memory_info().vms + 300 * 2**20\n"
         "resource.setrlimit(resource.RLIMIT_AS, (size, size))\n"
         "room = available_memory()\n"
@@ -127,7 +127,7 @@ def group() -> Iterator[Path]:
 
 
 def _real_groups() -> Iterator[tuple[Path, Path]]:
-    for folder, top, _ in memory_limits._groups(Path("/")):
+    for folder, top, _ in memory._groups(Path("/")):
         yield top, folder.relative_to(top)
 
 
@@ -135,7 +135,7 @@ def test_a_real_control_group_counts(group: Path) -> None:
     code = (
         "import os, sys, pathlib\n"
         "pathlib.Path(sys.argv[1], 'cgroup.procs').write_text(str(os.getpid()))\n"
-        "from clinical_drug_discovery.system.memory_limits import available_memory\n"
+        "from clinical_drug_discovery.system.limits.memory import available_memory\n"
         "room = available_memory()\n"
         "assert 0 < room.num_bytes <= 200 * 2**20, room\n"
         "assert sys.argv[1] in room.limit, room\n"

@@ -15,8 +15,8 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import InputError, check_at_least, check_between, shown
-from .memory_limits import parse_memory
+from ..errors import InputError, check_at_least, check_between, shown
+from .memory import parse_memory
 
 _MOST = 2**63 - 1  # the largest whole number of numpy, polars and torch
 

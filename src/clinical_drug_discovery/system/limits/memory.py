@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import psutil
 
-from .errors import InputError, shown
+from ..errors import InputError, shown
 
 _GIB = 2**30
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}  # bytes per unit
@@ -143,9 +143,19 @@ def parse_memory(budget: str | int | None) -> int:
     """
     if budget is None:
         return int(available_memory_bytes() * _FREE_FRACTION)
-    text = "" if isinstance(budget, int) and budget > 2**63 else str(budget)
+    return parse_bytes("memory_budget", budget)
+
+
+def parse_bytes(name: str, size: str | int) -> int:
+    """Return a size in bytes.
+
+    Args:
+        name: of the parameter, for the error message.
+        size: bytes, or text such as "4GiB" or "5.33 GB".
+    """
+    text = "" if isinstance(size, int) and size >= 2**63 else str(size)
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
     if match is None or match[2].upper() not in _UNITS or not 0 < float(match[1]) < 1e30:
         rule = "must be a positive number of bytes, or text such as '4GiB'"
-        raise InputError(f"memory_budget (got {shown(budget)}) {rule}")
+        raise InputError(f"{name} (got {shown(size)}) {rule}")
     return int(float(match[1]) * _UNITS[match[2].upper()])
