@@ -13,7 +13,7 @@ import sys
 
 import numpy as np
 
-from clinical_drug_discovery.models.embeddings_file import read_embeddings
+from clinical_drug_discovery.models.read_embeddings import read_embeddings
 
 NEAREST, SAME = 5, 3
 CLASSES = {

@@ -35,7 +35,7 @@ from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
 from clinical_drug_discovery.lib.rank import rank_drugs
 from clinical_drug_discovery.lib.similar import similar_nodes
 from clinical_drug_discovery.lib.synthesize import synthesize_graph
-from clinical_drug_discovery.models.embeddings_file import read_embeddings
+from clinical_drug_discovery.models.read_embeddings import read_embeddings
 from clinical_drug_discovery.show import program, show_demo
 from clinical_drug_discovery.training.settings import HgtSettings, SageSettings
 

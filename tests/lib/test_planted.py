@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
-from clinical_drug_discovery.models.embeddings_file import read_embeddings
 from clinical_drug_discovery.models.layers import DistMult
+from clinical_drug_discovery.models.read_embeddings import read_embeddings
 
 NUM_GROUPS = 6
 SIZES = {"drug": 60, "disease": 48, "gene/protein": 90}

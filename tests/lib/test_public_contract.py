@@ -25,8 +25,8 @@ from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
 from clinical_drug_discovery.lib.rank import rank_drugs
 from clinical_drug_discovery.lib.similar import similar_nodes
 from clinical_drug_discovery.models import inference
-from clinical_drug_discovery.models.embeddings_file import read_embeddings
 from clinical_drug_discovery.models.hgt import Hgt
+from clinical_drug_discovery.models.read_embeddings import read_embeddings
 from clinical_drug_discovery.models.sage import GraphSage
 from clinical_drug_discovery.ops.blocks import full_block
 from clinical_drug_discovery.system.errors import InputError

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from clinical_drug_discovery.models import embeddings_file as outputs
+from clinical_drug_discovery.models.read_embeddings import read_embeddings
 from clinical_drug_discovery.system.errors import InputError
 from clinical_drug_discovery.system.files import atomic_path
 
@@ -61,7 +62,7 @@ def test_round_trip_is_exact(
         monkeypatch.setattr(outputs, "_CHUNK_FLOATS", 7 * chunk_rows - (chunk_rows == 1))
     path = tmp_path / "new" / f"e{suffix}"
     assert outputs.write_embeddings(path, nodes, embeddings) == len(nodes)
-    read, values = outputs.read_embeddings(path)
+    read, values = read_embeddings(path)
     order = nodes["node_index"].arg_sort()
     assert read.select(nodes.columns).equals(nodes[order])
     assert values.dtype == np.float32
@@ -115,7 +116,7 @@ def test_a_link_is_written_through(
         outputs.write_embeddings(link, nodes, embeddings)
         assert link.is_symlink()
         assert not target.is_symlink()
-        assert len(outputs.read_embeddings(target)[0]) == NUM_NODES
+        assert len(read_embeddings(target)[0]) == NUM_NODES
     assert len(list(target.parent.iterdir())) == 1
 
 
@@ -205,7 +206,7 @@ def test_files_that_are_no_embeddings(tmp_path: Path, name: str, content: bytes)
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(InputError, match=name):
-        outputs.read_embeddings(path)
+        read_embeddings(path)
 
 
 SMALL_NODES = pl.DataFrame(
@@ -274,7 +275,7 @@ FORMS: dict[str, tuple[str, Callable[[pl.DataFrame], pl.DataFrame]]] = {
 @pytest.mark.parametrize("form", FORMS)
 def test_embeddings_that_were_saved_again_are_read(tmp_path: Path, form: str) -> None:
     suffix, change = FORMS[form]
-    nodes, values = outputs.read_embeddings(saved_again(tmp_path / f"again{suffix}", change))
+    nodes, values = read_embeddings(saved_again(tmp_path / f"again{suffix}", change))
     order = nodes["node_index"].arg_sort()
     assert nodes[order].equals(SMALL_NODES.select(nodes.columns))
     assert values[order.to_numpy()].tobytes() == SMALL_VALUES.tobytes()
@@ -321,15 +322,15 @@ def test_what_is_ambiguous_is_refused_with_its_row(
 ) -> None:
     path = saved_again(tmp_path / f"again{suffix}", change)
     with pytest.raises(InputError, match=message):
-        outputs.read_embeddings(path)
+        read_embeddings(path)
 
 
 def test_an_empty_source_survives(tmp_path: Path) -> None:
     """Sources are optional in some formats; pandas saves an empty text as a gap."""
     path = tmp_path / "e.csv"
     path.write_text(HEADER + '1,a,t,"[1.0]",1,\n2,b,t,"[2.0]",2,\n')
-    nodes, _ = outputs.read_embeddings(path)
+    nodes, _ = read_embeddings(path)
     assert nodes["node_source"].to_list() == ["", ""]
     path.write_text(HEADER + '1,a,t,"[1.0]",1,s\n2,b,t,"[2.0]",2,\n')
     with pytest.raises(InputError, match=r"row 3: node_source"):
-        outputs.read_embeddings(path)
+        read_embeddings(path)

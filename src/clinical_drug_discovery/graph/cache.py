@@ -92,11 +92,13 @@ def read_cached(
         if not is_trusted(cached):
             raise PermissionError(0, "it is a link, or belongs to another user")
         graph, about = load_graph(cached)
-        if about["stamp"] == stamp:
+        if not isinstance(about.get("sha256"), str):
+            raise DamagedFileError("it does not say which files it stands for")
+        if about.get("stamp") == stamp:
             mark_used(cached)
             message = f"Graph from cache {cached}"
             return graph, CacheOutcome(cached, True, message, sha256=about["sha256"])
-        if about["size"] == _size(stamp) and about["sha256"] == _content_hash(source, Event()):
+        if about.get("size") == _size(stamp) and about["sha256"] == _content_hash(source, Event()):
             # If the new stamp cannot be saved, the next run compares the content again.
             failure, _ = _save(cached, graph, stamp, about["sha256"])
             message = f"Graph from cache {cached} (the edges file has the same content)"

@@ -36,6 +36,7 @@ from .reading.records import (
 )
 from .reading.rows import ROW, TABLE, RowReader, Rows
 from .reading.spellings import check_spellings
+from .reading.unpacking import Limit, check_rows
 from .source import EdgesPath, ReadSettings, Source
 
 _SEPARATED = ", separated"  # begins `Head.separator_note`
@@ -126,14 +127,20 @@ def _read_rows(source: Source, settings: ReadSettings) -> tuple[Rows, Findings]:
     findings.warnings += _copies(source)
     with TemporaryDirectory(prefix="cdd-") as directory:
         plain: dict[Path, Path] = {}
+        limits: dict[Path, Limit] = {}
         for number, path in enumerate(source.files):
             place = Path(directory) / str(number)
             place.mkdir()
-            plain[path] = plain_file(path, place)
+            size = 0 if path == STDIN else path.stat().st_size
+            limit = Limit(path, size, settings.max_unpacked_gib)
+            plain[path] = plain_file(path, place, limit)
+            limits[plain[path]] = limit
         current, heads = source.edges[0], dict[Path, Head]()
         try:
             for current in source.files:
-                heads[current] = read_head(current, plain[current])
+                heads[current] = head = read_head(current, plain[current])
+                if not (head.is_parquet or head.is_json or head.is_compressed):
+                    check_rows(current, plain[current])
                 if not heads[current].columns:
                     blank = any(heads[current].lines)
                     raise InputError(
@@ -141,13 +148,13 @@ def _read_rows(source: Source, settings: ReadSettings) -> tuple[Rows, Findings]:
                         if blank
                         else f"{current} is empty"
                     )
-            with QuoteCheck() as quotes:
+            with QuoteCheck(limits) as quotes:
                 nodes = None if source.nodes is None else heads[source.nodes]
                 rules = NodeRules(settings.on_conflict, settings.on_missing)
                 for table in open_tables([heads[path] for path in source.edges], nodes, rules):
                     current = table.path
                     quotes.start(heads.values())
-                    reader.read(table)
+                    reader.read(table, quotes.is_refused)
                     findings.warnings += table.warnings
                 findings.warnings += quotes.finish(reader.last_line)
                 last = quotes.last_bytes()

@@ -105,6 +105,8 @@ class ReadSettings:
             keep those of the node's first row.
         on_missing: error or drop: what to do with rows whose relation or node lacks a field. drop:
             leave the rows out, and count them.
+        max_unpacked_gib: largest size of a compressed file after decompression, in GiB (default:
+            200 times its size, but at least 0.25 and at most 64).
     """
 
     include_node_types: Sequence[str] | None = None
@@ -112,6 +114,7 @@ class ReadSettings:
     exclude_relations: Sequence[str] | None = None
     on_conflict: str = "error"
     on_missing: str = "error"
+    max_unpacked_gib: float | None = None
 
     def check(self) -> None:
         """Check the settings as far as this is possible without the graph.
@@ -130,4 +133,6 @@ class ReadSettings:
                 ("exclude_relations", self.exclude_relations),
             )
         }
-        return {**asdict(self), **names}
+        record = {**asdict(self), **names}
+        del record["max_unpacked_gib"]  # a larger limit does not change the graph
+        return record

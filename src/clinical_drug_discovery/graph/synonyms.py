@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from ..system.errors import InputError
+from ..system.untrusted.inputs import bounded_lines, check_regular
 from ..system.untrusted.text import MAX_SHOWN, printable
 from .identifiers import normalize_name
 from .node_lookup import NodeIndex, Synonym
@@ -101,10 +102,12 @@ def table_rows(parameter: str, path: Path) -> Iterator[tuple[int, list[str]]]:
     separator = _SEPARATORS.get(path.suffix.lower())
     if separator is None:
         raise InputError(f"{parameter} (got {path}) must be a .csv or .tsv file")
+    check_regular(parameter, path)
     row = 0
     try:  # utf-8-sig skips a byte order mark
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, delimiter=separator, strict=True)
+            lines = bounded_lines(f"{parameter} (got {path})", file)
+            reader = csv.reader(lines, delimiter=separator, strict=True)
             for row, fields in enumerate(reader, start=1):
                 if fields:
                     yield row, [field.strip() for field in fields]

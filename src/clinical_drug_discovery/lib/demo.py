@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..graph.node_lookup import find_node
-from ..models.embeddings_file import read_embeddings
+from ..models.read_embeddings import read_embeddings
 from ..system.arguments import plain_arguments
 from ..system.errors import InputError
 from ..system.files import atomic_path, check_writable

@@ -52,6 +52,7 @@ def generate_hgt_embeddings(
     exclude_relations: Sequence[str] | None = None,
     on_conflict: str = "error",
     on_missing: str = "error",
+    max_unpacked_gib: float | None = None,
     seed: int = 0,
     memory_budget: str | int | None = None,
     model_dir: str | Path | None = None,
@@ -113,6 +114,8 @@ def generate_hgt_embeddings(
             stop and list such nodes. first: keep those of the node's first row.
         on_missing: error or drop: what to do if a row lacks a field. error: stop and list such
             rows. drop: leave them out, and count them.
+        max_unpacked_gib: largest size of a compressed file after decompression, in GiB (default:
+            200 times its size, but at least 0.25 and at most 64).
         seed: seed of the initial weights and of all sampling.
         memory_budget: largest peak memory of the process, such as 4GiB (default: 70% of the free
             memory).
@@ -167,6 +170,7 @@ def generate_hgt_embeddings(
         exclude_relations=exclude_relations,
         on_conflict=on_conflict,
         on_missing=on_missing,
+        max_unpacked_gib=max_unpacked_gib,
     )
     settings.check()
     source = Source.of(edges_csv, nodes)

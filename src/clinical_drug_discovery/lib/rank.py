@@ -23,6 +23,7 @@ from ..system.errors import InputError
 from ..system.files import check_new
 from ..system.log import part
 from ..system.processes import use_threads
+from ..system.untrusted.inputs import bounded_lines, check_regular
 from ._run.model_dir import MODEL_FILES, model_dir_of
 from ._run.ranked_list import Counts, ListRules, Ranking
 
@@ -273,15 +274,18 @@ def _listed(
 def _read_lines(parameter: str, path: str | Path) -> list[tuple[int, str]]:
     """Return the numbers and the texts of the lines of a file that are not blank."""
     choice = f", or {ALL}" if parameter == "diseases" else ""
-    try:  # utf-8-sig skips a byte order mark; read_text accepts any line ending
-        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
+    check_regular(parameter, Path(path), f" of names or ids{choice}")
+    where = f"{parameter} (got {path})"
+    try:  # utf-8-sig skips a byte order mark; text mode accepts any line ending
+        with Path(path).open(encoding="utf-8-sig") as file:
+            lines = enumerate(bounded_lines(where, file), start=1)
+            numbered = [(i, line.rstrip("\n")) for i, line in lines if line.strip()]
     except OSError as error:
         raise InputError(
             f"{parameter} (got {path}) must be a file of names or ids{choice}: {error.strerror}"
         ) from None
     except UnicodeError as error:
         raise InputError(f"{parameter} (got {path}) must be UTF-8: {error}") from None
-    numbered = [(i, line) for i, line in enumerate(lines, start=1) if line.strip()]
     if not numbered:
         raise InputError(f"{parameter} (got {path}) is empty")
     return numbered

@@ -12,7 +12,7 @@ from ..graph.identifiers import shown_identifier
 from ..graph.knowledge_graph import KnowledgeGraph
 from ..graph.node_lookup import did_you_mean, find_node
 from ..graph.synonyms import read_synonyms
-from ..models.embeddings_file import read_embeddings
+from ..models.read_embeddings import read_embeddings
 from ..ranking.explanations import Explainer
 from ..ranking.stated_relations import stated_relations
 from ..system.arguments import plain_arguments
@@ -21,6 +21,7 @@ from ..system.log import part
 from ..system.processes import use_threads
 from ._run.model_dir import GRAPH_FILE, model_dir_of, read_model_graph
 
+_BLOCK = 8192  # rows whose cosines are computed at a time: 32 MiB at 512 dimensions
 _NODE = ("node_name", "node_type", "node_id", "node_source")
 
 
@@ -162,9 +163,7 @@ def nearest(
         )
     rows = np.flatnonzero((nodes["node_type"] == wanted).to_numpy())
     rows = rows[rows != at]
-    candidates = values[rows]
-    norms = np.linalg.norm(candidates, axis=1) * np.linalg.norm(values[at])
-    cosine = candidates @ values[at] / np.maximum(norms, np.finfo(np.float32).tiny)
+    cosine = _cosines(values, rows, values[at])
     best = np.argsort(-cosine, kind="stable")[:top]
     columns = ("node_name", "node_type", "node_id", "node_source", "node_index")
     found = nodes[rows[best]].select(columns).to_dicts()
@@ -172,3 +171,18 @@ def nearest(
         {"rank": rank, "cosine": round(float(score), 6), **record}
         for rank, (score, record) in enumerate(zip(cosine[best], found, strict=True), start=1)
     ]
+
+
+def _cosines(values: np.ndarray, rows: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    """Return the cosine of some rows with a vector; 0 for vectors of zeros.
+
+    Squares of numbers such as 3e38 are infinite in float32, so the sums are in float64, a block of
+    rows at a time.
+    """
+    vector = asked.astype(np.float64)
+    cosines = np.empty(len(rows))
+    for start in range(0, len(rows), _BLOCK):
+        block = values[rows[start : start + _BLOCK]].astype(np.float64)
+        norms = np.linalg.norm(block, axis=1) * np.linalg.norm(vector)
+        cosines[start : start + _BLOCK] = block @ vector / np.where(norms > 0, norms, 1)
+    return cosines

@@ -42,6 +42,12 @@ class Head:
         """The separator that divides the first line into most fields; "," if several do."""
         return max(_SEPARATORS, key=lambda mark: len(self.rows(mark)[0]) if self.lines else 0)
 
+    @cached_property
+    def is_compressed(self) -> bool:
+        """True if polars decompresses the file while it reads."""
+        with self.plain.open("rb") as file:
+            return file.read(4).startswith((GZIP_MAGIC, ZSTD_MAGIC))
+
     @property
     def is_json(self) -> bool:
         """True if the first line starts with a brace, as JSON does."""

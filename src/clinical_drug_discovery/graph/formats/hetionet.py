@@ -20,6 +20,7 @@ _ENDS = ("source", "metaedge", "target")
 _BLOCK = 2**20
 _SPACE = " \t\r\n"
 _AFTER = "},]" + _SPACE  # characters that end a number
+_MAX_VALUE = 2**24  # characters of one value, such as a node; a longer value is not a node
 
 
 class HetionetTables:
@@ -222,11 +223,15 @@ class _Text:
         while True:
             try:
                 value, end = self._decoder.raw_decode(self._text, self._at)
+            except RecursionError:
+                raise InputError(f"{self._path} is not read: JSON is nested too deeply") from None
             except json.JSONDecodeError as error:
                 if self._ended:
                     rest = len(self._text) - error.pos
                     cut = rest < len("false") or error.msg.startswith("Unterminated string")
                     raise self._error("a JSON value must follow", "" if cut else found) from None
+            except ValueError as error:  # an endless number
+                raise InputError(f"{self._path} is not valid JSON: {error}") from None
             else:
                 after = self._text[end : end + 1]
                 # A number may go on in the next block, such as 1 as 1.5.
@@ -235,6 +240,11 @@ class _Text:
                 if after or self._ended:
                     self._at = end
                     return value
+            if len(self._text) - self._at > _MAX_VALUE:
+                raise InputError(
+                    f"{self._path} is not read: a JSON value has more than {_MAX_VALUE:,} "
+                    f"characters: {found!r}..."
+                )
             self._more()
 
     def _more(self) -> None:

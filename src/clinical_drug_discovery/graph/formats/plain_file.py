@@ -10,7 +10,6 @@ import bz2
 import codecs
 import gzip
 import lzma
-import shutil
 import sys
 import zipfile
 import zlib
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from ...system.errors import InputError
+from ..reading.unpacking import Limit, zstd_bound
 from .head import GZIP_MAGIC, PARQUET_MAGIC, ZSTD_MAGIC
 
 STDIN = Path("-")  #: the path that stands for the standard input
@@ -26,6 +26,7 @@ LINE_ENDS = (b"\n", b"\r")
 _BLOCK = 2**20
 _HEAD = 2**16
 _MAX_DEPTH = 4  # such as a .bz2 in a .zip
+_XZ_MEMORY = 2**28  # bytes that the decompressor of xz may take; xz -9 needs 65 MiB
 _LONE_CR = "lone CR"
 #: The conversion that a file needs, by its first bytes; the longer mark of UTF-32 comes first.
 _STEPS = (
@@ -45,28 +46,31 @@ _REFUSED = (
 _UNREADABLE = (OSError, EOFError, lzma.LZMAError, zlib.error, zipfile.BadZipFile, RuntimeError)
 
 
-def plain_file(path: Path, directory: Path) -> Path:
+def plain_file(path: Path, directory: Path, limit: Limit) -> Path:
     """Return the path of a plain, gzip, zstd or Parquet file with the content of `path`.
 
     Args:
         path: a file, or `-` for the standard input. A .zip archive must have one member.
         directory: an existing directory for copies; each call needs its own.
+        limit: the largest size after decompression. A gzip file that polars can read is not
+            decompressed here, so it is not compared with the limit.
 
     Returns:
         `path` itself if polars can read it, else a file in `directory`.
 
     Raises:
-        InputError: the file is damaged, or it is an archive or a document of another kind.
+        InputError: the file is damaged, too large after decompression, or it is an archive or a
+            document of another kind.
     """
     shown, current = path, path
     try:
         if path == STDIN:
-            current = _copied(sys.stdin.buffer, directory / "stdin")
+            current = limit.copy(sys.stdin.buffer, directory / "stdin")
         for depth in range(_MAX_DEPTH):
-            step = _next_step(shown, current)
+            step = _next_step(limit, current)
             if step is None:
                 return current
-            current = _convert(step, current, directory / str(depth), shown)
+            current = _convert(step, current, directory / str(depth), limit)
     except _UNREADABLE as error:
         if isinstance(error, PermissionError):
             raise InputError(f"{shown} cannot be read: permission denied") from None
@@ -76,22 +80,25 @@ def plain_file(path: Path, directory: Path) -> Path:
     raise InputError(f"{shown} must be compressed at most {_MAX_DEPTH - 1} times")
 
 
-def _next_step(shown: Path, current: Path) -> str | None:
+def _next_step(limit: Limit, current: Path) -> str | None:
     """Return the conversion that a file needs, or None; refuse files of other kinds."""
     with current.open("rb") as file:
         head = file.read(_HEAD)
     if head.startswith((PARQUET_MAGIC, ZSTD_MAGIC)):
+        if head.startswith(ZSTD_MAGIC):
+            limit.check(zstd_bound(current))
         return None
     is_gzip = head.startswith(GZIP_MAGIC)
     if is_gzip:
         with gzip.open(current) as inner:
             head = inner.read(_HEAD)
-    _refuse(shown, head)
+    _refuse(limit.path, head)
     step = next((name for magic, name in _STEPS if head.startswith(magic)), None)
     if step is None and b"\r" in head and b"\n" not in head:
         step = _LONE_CR
-    if is_gzip and (step or head.startswith((GZIP_MAGIC, ZSTD_MAGIC, PARQUET_MAGIC))):
-        return "gzip"  # polars decompresses only once, and only text
+    packed = head.startswith((GZIP_MAGIC, ZSTD_MAGIC, PARQUET_MAGIC))
+    if is_gzip and (step or packed or head.lstrip()[:1] == b"{"):
+        return "gzip"  # polars decompresses only once, and only tables
     return step
 
 
@@ -107,8 +114,9 @@ def _refuse(shown: Path, head: bytes) -> None:
         raise InputError(f"{shown} is {what}")
 
 
-def _convert(step: str, current: Path, target: Path, shown: Path) -> Path:
+def _convert(step: str, current: Path, target: Path, limit: Limit) -> Path:
     """Write the next form of a file to `target`, and return `target`."""
+    shown = limit.path
     if step.startswith("utf"):
         return _decoded(step, current, target, shown)
     if step == _LONE_CR:
@@ -129,29 +137,36 @@ def _convert(step: str, current: Path, target: Path, shown: Path) -> Path:
                 )
             if names[0].flag_bits & 1:
                 raise InputError(f"{shown} must not be encrypted; unpack it")
+            limit.check(names[0].file_size)  # as declared; the copy counts
             with archive.open(names[0]) as member:
-                return _copied(member, target)
+                return limit.copy(member, target)
     if step == "gzip":
         with gzip.open(current) as source:
-            return _copied(cast(IO[bytes], source), target)
-    return _decompressed(bz2.BZ2Decompressor if step == "bz2" else _xz, current, target)
+            return limit.copy(cast(IO[bytes], source), target)
+    return _decompressed(bz2.BZ2Decompressor if step == "bz2" else _xz, current, target, limit)
 
 
 def _xz() -> lzma.LZMADecompressor:
-    return lzma.LZMADecompressor(lzma.FORMAT_XZ)
+    return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
 
 
 def _decompressed(
-    stream: Callable[[], bz2.BZ2Decompressor | lzma.LZMADecompressor], current: Path, target: Path
+    stream: Callable[[], bz2.BZ2Decompressor | lzma.LZMADecompressor],
+    current: Path,
+    target: Path,
+    limit: Limit,
 ) -> Path:
     """Decompress all streams of a file.
 
     The file classes of Python end without an error where a second stream is damaged, and lose it.
     """
     with current.open("rb") as source, target.open("wb") as plain:
-        decompressor, rest = stream(), source.read(_BLOCK)
+        decompressor, rest, total = stream(), source.read(_BLOCK), 0
         while True:
-            plain.write(decompressor.decompress(rest, _BLOCK))
+            block = decompressor.decompress(rest, _BLOCK)
+            total += len(block)
+            limit.check(total)
+            plain.write(block)
             if decompressor.eof:  # zeros may follow a stream
                 rest = decompressor.unused_data.lstrip(b"\0")
                 while not rest and (block := source.read(_BLOCK)):
@@ -163,12 +178,6 @@ def _decompressed(
                 rest = source.read(_BLOCK) if decompressor.needs_input else b""
                 if decompressor.needs_input and not rest:
                     raise EOFError("the compressed data ends too early")
-
-
-def _copied(source: IO[bytes], target: Path) -> Path:
-    with target.open("wb") as plain:
-        shutil.copyfileobj(source, plain, _BLOCK)
-    return target
 
 
 def _decoded(encoding: str, current: Path, target: Path, shown: Path) -> Path:

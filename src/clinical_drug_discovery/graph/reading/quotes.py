@@ -22,10 +22,12 @@ from ...system.errors import InputError
 from ..formats.head import GZIP_MAGIC, ZSTD_MAGIC, Head, text_lines
 from ..read_errors import find_fault
 from .records import counted
+from .unpacking import MAX_ROW, Limit, long_row
 
 _BLOCK = 2**18  # fits in the cache of a CPU core
 Bytes = npt.NDArray[np.uint8]
 _QUOTE, _NEWLINE = ord('"'), ord("\n")
+_NO_MARK = ""  # in place of a separator: only the size and the rows of a file are checked
 
 
 class Scan(NamedTuple):
@@ -39,7 +41,9 @@ class Scan(NamedTuple):
 class QuoteCheck:
     """Checks the quotes of files in a second thread, which ends with the `with` block."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Mapping[Path, Limit]) -> None:
+        self.is_refused = Event()  #: set once a file exceeds its limit; `finish` raises the error
+        self._limits = limits  # by the plain file
         self._stop = Event()
         self._pool = ThreadPoolExecutor(1)
         self._started: dict[tuple[Path, str], Future[Scan]] = {}
@@ -53,13 +57,25 @@ class QuoteCheck:
         self._pool.shutdown(cancel_futures=True)
 
     def start(self, heads: Iterable[Head]) -> None:
-        """Start to check each file that is read with quoted fields, once."""
+        """Start to check each file that is read with quoted fields, once.
+
+        The size of a gzip file is known only after decompression, so it is counted here.
+        """
         for head in heads:
-            for mark in head.quoted:
+            is_packed = not head.is_parquet and head.is_compressed
+            for mark in head.quoted or {_NO_MARK} if is_packed else head.quoted:
                 if (head.path, mark) not in self._started:
-                    task = self._pool.submit(scan_quotes, head.plain, mark, self._stop)
+                    task = self._pool.submit(self._scan, head.plain, mark, is_packed)
                     self._started[head.path, mark] = task
                     self._plain[head.path] = head.plain
+
+    def _scan(self, plain: Path, mark: str, is_packed: bool) -> Scan:
+        try:
+            limit = self._limits.get(plain) if is_packed else None
+            return scan_quotes(plain, mark or ",", self._stop, limit)
+        except InputError:
+            self.is_refused.set()
+            raise
 
     def finish(self, num_lines: Mapping[Path, int]) -> list[str]:
         """Wait for the checks, and return warnings about fields with line breaks.
@@ -74,6 +90,8 @@ class QuoteCheck:
         warnings = []
         for (path, mark), started in self._started.items():
             plain, scan = self._plain[path], started.result()
+            if mark == _NO_MARK:
+                continue
             is_as_read = scan.num_lines == num_lines.get(path)
             if not scan.is_odd and (is_as_read or not has_line_break_in_quotes(plain)):
                 continue
@@ -95,7 +113,7 @@ class QuoteCheck:
         return {plain: last for plain, last in found if last is not None}
 
 
-def scan_quotes(plain: Path, separator: str, stop: Event) -> Scan:
+def scan_quotes(plain: Path, separator: str, stop: Event, limit: Limit | None = None) -> Scan:
     """Find quotes inside of fields, and count the lines of a file.
 
     Such quotes occur in valid files, so the caller must look closer. Compressed files are
@@ -106,12 +124,38 @@ def scan_quotes(plain: Path, separator: str, stop: Event) -> Scan:
         plain: a text file, perhaps compressed with gzip or zstd.
         separator: stands between the fields.
         stop: ends the scan early.
+        limit: of a compressed file; its bytes are then counted to the end.
+
+    Raises:
+        InputError: the file is larger than the limit, or has an endless row.
     """
+    if limit is None:
+        return _scan_blocks(plain, _blocks(plain), separator, stop)
+    blocks = _limited(_blocks(plain), limit)
+    scan = _scan_blocks(plain, blocks, separator, stop)
+    while not stop.is_set() and next(blocks, None) is not None:
+        pass
+    return scan
+
+
+def _limited(blocks: Iterator[Bytes], limit: Limit) -> Iterator[Bytes]:
+    """Yield blocks of a file, and check its size and its longest row."""
+    total = row = 0
+    for data in blocks:
+        total += len(data)
+        limit.check(total)
+        row = 0 if _NEWLINE in data else row + len(data)
+        if row > MAX_ROW:
+            raise InputError(long_row(limit.path, f"before byte {total:,}"))
+        yield data
+
+
+def _scan_blocks(plain: Path, blocks: Iterator[Bytes], separator: str, stop: Event) -> Scan:
     edges = np.zeros(256, bool)
     edges[[ord(separator), _QUOTE, _NEWLINE, ord("\r")]] = True
     before, is_open = _NEWLINE, False  # the byte before the block; is the block within quotes?
     num_lines = 0
-    for data in _blocks(plain):
+    for data in blocks:
         if stop.is_set():
             return Scan(False, 0, None)
         if before == _QUOTE and not is_open and not edges[data[0]]:

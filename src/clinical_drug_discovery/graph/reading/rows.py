@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import NamedTuple
 
 import numpy as np
@@ -260,8 +261,11 @@ class RowReader:
         self._chunks: list[_Chunk] = []
         self._nodes: list[pl.DataFrame] = []
 
-    def read(self, table: Table) -> None:
-        """Read one table. If it cannot be parsed, polars raises PolarsError or OSError."""
+    def read(self, table: Table, is_refused: Event) -> None:
+        """Read one table. If it cannot be parsed, polars raises PolarsError or OSError.
+
+        The reading ends early once `is_refused` is set; the caller then raises an error.
+        """
         numbered = table.has_numbers
         if self._tables and numbered != self._numbered:
             rule = f"has {' and '.join(INDEX)}, as all edges files must if one has them"
@@ -273,6 +277,8 @@ class RowReader:
         frame = _with_hashes(table, len(self._tables))
         frame = frame.with_row_index(ROW, offset=table.first_row)
         for batch in frame.collect_batches(chunk_size=_BATCH_ROWS, maintain_order=True):
+            if is_refused.is_set():
+                return
             if not len(batch):
                 continue
             row: int | IntArray = int(batch[ROW][0])
@@ -280,6 +286,8 @@ class RowReader:
             if batch[SKIP].any():
                 self.num_skipped_rows += int(batch[SKIP].sum())
                 batch = batch.filter(~batch[SKIP])
+                if not len(batch):
+                    continue  # a file of blank lines takes no memory
                 row = batch[ROW].to_numpy()
             x, y = self._number(batch, "x_"), self._number(batch, "y_")
             self._chunks.append(_Chunk(len(self._tables) - 1, row, x, y, batch["relation"]))

@@ -14,6 +14,7 @@ from ...system import disk
 from ...system.errors import InputError
 from ...system.files import atomic_path, save_record
 from ...system.log import milestone
+from ...system.untrusted.inputs import read_json
 from .evaluation import RANKS, REPORT
 
 _AGAIN = "start again with overwrite (--overwrite)"
@@ -74,7 +75,7 @@ class FoldFiles(NamedTuple):
     def _load(self, number: int) -> dict[str, Any]:
         path = self._record(number)
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
+            record = read_json(path)
             return {name: dict(record[name]) for name in ("settings", "report")}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path} is damaged: {error}; {_AGAIN}") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,10 +12,11 @@ from torch import Tensor
 
 from ...evaluation.rankers import RANKERS, Ranker, saved_rankers, why_not_saved
 from ...graph.knowledge_graph import KnowledgeGraph
-from ...models.embeddings_file import read_embeddings
+from ...models.read_embeddings import read_embeddings
 from ...ranking.drug_ranker import DrugRanker
 from ...system.errors import InputError
 from ...system.log import part
+from ...system.untrusted.inputs import read_json
 from .model_dir import RANKER_FILE, read_model_graph, read_model_ranker
 
 
@@ -85,8 +85,13 @@ def _read_stats(directory: Path) -> dict[str, Any]:
     """Return the record of the run that wrote a model directory."""
     path = directory / "stats.json"
     try:
-        stats = json.loads(path.read_text(encoding="utf-8"))
-        return {name: stats[name] for name in ("model", "output_file")}
+        stats = read_json(path)
+        found = {name: stats[name] for name in ("model", "output_file")}
+        if not all(isinstance(value, str) for value in found.values()):
+            raise TypeError("model and output_file must be texts")
+        if Path(found["output_file"]).name != found["output_file"]:
+            raise ValueError("output_file must be a name without a directory")
+        return found
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"model_dir (got {directory}) must have the file stats.json of a finished run: {error}"

@@ -66,6 +66,7 @@ RANGES: dict[str, Range] = {
     "folds": Range(2, _MOST),
     "checkpoint_minutes": Range(0, 10**6, low_allowed=False),
     "scale": Range(0, 64, low_allowed=False),
+    "max_unpacked_gib": Range(0, 2**20, low_allowed=False),
 }
 #: The words that a parameter allows, where no other table lists them.
 CHOICES: dict[str, tuple[str, ...]] = {

@@ -29,7 +29,8 @@ def check_regular(name: str, path: Path, choice: str = "") -> None:
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{name} (got {path}) must be a file{choice}: {reason}") from None
+        rule = f"must be a file{choice}" if choice else "cannot be read"
+        raise InputError(f"{name} (got {path}) {rule}: {reason}") from None
     if not stat.S_ISREG(mode):
         raise InputError(f"{name} (got {path}) is not a file{choice}")
 
