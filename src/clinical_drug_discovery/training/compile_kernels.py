@@ -24,6 +24,7 @@ from ..ops.backend import Backend, has_bfloat16_products
 from ..ops.cpu import attention as cpu_attention
 from ..ops.cpu import head_maps as cpu_heads
 from ..ops.cpu import neighbors as cpu
+from ..ops.cpu.kernel import is_cached, take_problems, why_no_cache
 from ..system.progress import Run
 from .batches import FullBatch
 from .edge_sampler import EdgeSampler
@@ -38,8 +39,9 @@ _PAIRS, _SINGLE = {"_map_pairs", "_outer_pairs"}, {"_map", "_outer"}
 _SCRIPT = f"""
 import sys
 sys.path.append(sys.argv[1])
-from {__name__} import train_tiny_models
+from {__name__} import take_problems, train_tiny_models
 train_tiny_models()
+sys.stderr.write('\\n'.join(take_problems()))
 """
 
 
@@ -49,7 +51,18 @@ def compile_kernels(run: Run, backend: Backend) -> None:
     If nothing was compiled, `run.seconds["seconds_compile"]` is 0.
     """
     run.seconds["seconds_compile"] = 0.0
-    if not backend.kernels or not missing_kernels():
+    if not backend.kernels:
+        return
+    if why := why_no_cache():
+        run.warn(
+            f"this run compiles the CPU kernels during the training, and cannot keep them: {why}"
+        )
+        return
+    missing = missing_kernels()
+    if problems := take_problems():
+        more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
+        run.warn(f"{problems[0]}{more}: compiled again")
+    if not missing:
         return
     run.progress.milestone(
         "Compiling the CPU kernels: 40 to 80 seconds of one CPU core, once on this machine; "
@@ -81,7 +94,7 @@ def missing_kernels() -> list[str]:
         kernel.py_func.__name__
         for module in _MODULES
         for kernel in _kernels(module)
-        if not _is_cached(kernel)
+        if not is_cached(kernel)
     ]
 
 
@@ -115,14 +128,3 @@ def _kernels(module: object) -> list[Any]:
     unused = _SINGLE if has_bfloat16_products() else _PAIRS
     found = (v for name, v in vars(module).items() if name.startswith("_") and name not in unused)
     return [kernel for kernel in found if getattr(kernel, "targetoptions", {}).get("parallel")]
-
-
-def _is_cached(kernel: Any) -> bool:
-    """Return whether the cache holds a kernel for this CPU, from its present source code.
-
-    numba does not offer this, so its index is read as numba itself reads it. The index is empty if
-    the source code or the version of numba has changed.
-    """
-    index = kernel._cache._cache_file._load_index()
-    target = kernel.targetctx.codegen().magic_tuple()
-    return any(key[1] == target for key in index)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..blocks import Block
 from .head_maps import map_heads, map_heads_backward
+from .kernel import kernel
 from .neighbors import (
     AHEAD,
     NUM_PARTS,
@@ -202,7 +203,7 @@ def _add_heads(count, factors, places, rows, starts, out, first, num_heads, dim)
         e += 1
 
 
-@numba.njit(parallel=True, cache=True, nogil=True, fastmath=FAST)
+@kernel(parallel=True, nogil=True, fastmath=FAST)
 def _attend(  # type: ignore[no-untyped-def]  # numba infers its types  # noqa: C901  # one loop nest, because a function call per edge is slow
     parts, nodes, indptr, src, low, high, first, q, stride, kv, scale, running_max, denominator,
     numerator,
@@ -272,7 +273,7 @@ def _attend(  # type: ignore[no-untyped-def]  # numba infers its types  # noqa: 
             row, begin, end = later, later_begin, later_end
 
 
-@numba.njit(parallel=True, cache=True, nogil=True, fastmath=FAST)
+@kernel(parallel=True, nogil=True, fastmath=FAST)
 def _backward_by_target(  # type: ignore[no-untyped-def]  # numba infers its types  # noqa: C901  # see `_attend`
     parts, nodes, indptr, src, low, high, first, first_edge, qg, kv, scale, log_total, delta,
     grad_q, grad_scale, factors,
@@ -344,7 +345,7 @@ def _backward_by_target(  # type: ignore[no-untyped-def]  # numba infers its typ
             grad_scale[part, i % num_heads] += grad_factor[i]
 
 
-@numba.njit(parallel=True, cache=True, nogil=True, fastmath=FAST)
+@kernel(parallel=True, nogil=True, fastmath=FAST)
 def _backward_by_source(  # type: ignore[no-untyped-def]  # numba infers its types  # noqa: C901  # see `_attend`
     parts, indptr, dst, low, high, fresh, row_of_node, first_row, reverse, first_edge, qg,
     factors, scale, grad_kv, width,

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..backend import has_bfloat16_products
+from .kernel import kernel
 from .neighbors import flat
 from .simd import (
     FAST,
@@ -70,7 +71,7 @@ def _in_pairs(rows: Tensor) -> bool:
     return rows.dtype == torch.bfloat16 and has_bfloat16_products()
 
 
-@numba.njit(parallel=True, cache=True, nogil=True, fastmath=FAST)
+@kernel(parallel=True, nogil=True, fastmath=FAST)
 def _map(nodes, heads, matrix, out, accumulate):  # type: ignore[no-untyped-def]  # numba infers its types
     num_heads, dim = matrix.shape[:2]
     width = num_heads * dim
@@ -101,7 +102,7 @@ def _map(nodes, heads, matrix, out, accumulate):  # type: ignore[no-untyped-def]
                 _put_six(out, at, column, count, s0, s1, s2, s3, s4, s5, accumulate)
 
 
-@numba.njit(parallel=True, cache=True, nogil=True, fastmath=FAST)
+@kernel(parallel=True, nogil=True, fastmath=FAST)
 def _map_pairs(nodes, heads, matrix, out, accumulate):  # type: ignore[no-untyped-def]  # numba infers its types
     """Do the same as `_map` in bfloat16; rows 2 c and 2 c + 1 of each matrix are interleaved."""
     num_heads, dim = matrix.shape[0], matrix.shape[2]
@@ -158,7 +159,7 @@ def _put(out, at, vector, accumulate):  # type: ignore[no-untyped-def]  # numba 
         store(out, at, vector)
 
 
-@numba.njit(parallel=True, cache=True, nogil=True, fastmath=FAST)
+@kernel(parallel=True, nogil=True, fastmath=FAST)
 def _outer(nodes, heads, grad, by_part):  # type: ignore[no-untyped-def]  # numba infers its types
     """Add the outer products of rows and gradients to `by_part`, for each part and head."""
     num_heads, dim = by_part.shape[1:3]
@@ -193,7 +194,7 @@ def _outer(nodes, heads, grad, by_part):  # type: ignore[no-untyped-def]  # numb
                     store(sums, at + 3 * dim, s3)
 
 
-@numba.njit(parallel=True, cache=True, nogil=True, fastmath=FAST)
+@kernel(parallel=True, nogil=True, fastmath=FAST)
 def _outer_pairs(nodes, heads, grad, by_part):  # type: ignore[no-untyped-def]  # numba infers its types
     """Do the same as `_outer` in bfloat16, with pairs of rows interleaved."""
     num_heads, dim = by_part.shape[1:3]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..blocks import Block
+from .kernel import kernel
 from .simd import FAST, LANES, add, load, prefetch, splat, store
 
 # Ranges of rows (parts) per kernel. More parts than threads, so that threads do not wait for a hub.
@@ -106,7 +107,7 @@ def edges_between(entries, begin, end, low, high):  # type: ignore[no-untyped-de
     return begin, end
 
 
-@numba.njit(cache=True)
+@kernel()
 def _first(entries, begin, end, least):  # type: ignore[no-untyped-def]  # numba infers its types
     while begin < end:
         middle = (begin + end) // 2
@@ -156,7 +157,7 @@ def next_row(row, stop, nodes, indptr, src, low, high):  # type: ignore[no-untyp
     return row, begin, end
 
 
-@numba.njit(parallel=True, cache=True, nogil=True, fastmath=FAST)
+@kernel(parallel=True, nogil=True, fastmath=FAST)
 def _add_neighbors(  # type: ignore[no-untyped-def]  # numba infers its types  # one loop nest, because a function call per edge is slow
     parts, nodes, indptr, src, low, high, messages, scale, out
 ):
@@ -195,7 +196,7 @@ def _add_neighbors(  # type: ignore[no-untyped-def]  # numba infers its types  #
             row, edge, end = later, later_begin, later_end
 
 
-@numba.njit(parallel=True, cache=True, nogil=True, fastmath=FAST)
+@kernel(parallel=True, nogil=True, fastmath=FAST)
 def _add_neighbors_backward(parts, nodes, indptr, dst, low, high, row_of_node, messages, out):  # type: ignore[no-untyped-def]  # numba infers its types
     """Add to each node the messages of those targets of the node that are in the block.
 

@@ -1,0 +1,136 @@
+"""The decorator of the CPU kernels: compiled by numba, and kept in a cache that can be trusted.
+
+numba's cache holds pickles, which can run any code, and numba does not flush them to the disk. So
+the cache is used only if root or this user owns it, a damaged kernel is compiled again, and a cache
+that cannot be written is a message instead of an error.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numba
+from numba.core.caching import FunctionCache
+
+_problems: dict[str, None] = {}  # messages about damaged kernels, in order and each once
+_without: list[str] = []  # reasons why kernels of this process are not cached
+
+
+def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Return a decorator that compiles a function on its first call, and caches the result.
+
+    Args:
+        **options: of `numba.njit`, except `cache`.
+    """
+
+    def compiled(function: Callable[..., Any]) -> Any:
+        dispatcher = numba.njit(**options)(function)
+        try:
+            dispatcher._cache = KernelCache(function)
+        except _UntrustedError as error:
+            _without.append(str(error))
+        except (OSError, RuntimeError):  # numba found no directory that can be written
+            _without.append(
+                "numba has no directory for its cache; set NUMBA_CACHE_DIR to a directory that you "
+                "can write to"
+            )
+        return dispatcher
+
+    return compiled
+
+
+def take_problems() -> list[str]:
+    """Return the messages about damaged kernels since the last call."""
+    found = list(_problems)
+    _problems.clear()
+    return found
+
+
+def is_cached(dispatcher: Any) -> bool:
+    """Return whether the cache holds a kernel for this CPU, complete and from its present source.
+
+    A damaged entry is removed.
+    """
+    cache = dispatcher._cache
+    return isinstance(cache, KernelCache) and cache.holds(dispatcher.targetctx.codegen())
+
+
+def why_no_cache() -> str | None:
+    """Return why some kernels cannot be kept in a cache; None if all can."""
+    return _without[0] if _without else None
+
+
+class _UntrustedError(OSError):
+    """Another user could have written a file of the cache."""
+
+
+class KernelCache(FunctionCache):
+    """numba's cache of a function, in which damaged entries count as missing.
+
+    Raises:
+        OSError, RuntimeError: the cache cannot be used.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)  # type: ignore[no-untyped-call]  # numba's
+        self._check_owner()
+
+    def holds(self, codegen: Any) -> bool:
+        """Return whether the cache holds all entries of its index for a CPU, complete."""
+        try:
+            self._check_owner()
+            target = codegen.magic_tuple()
+            index = self._cache_file._load_index()
+            names = [name for key, name in index.items() if key[1] == target]
+            for name in names:
+                self._cache_file._load_data(name)
+        except FileNotFoundError:
+            return False
+        except Exception as error:  # pickle raises errors of many kinds
+            self._discard(error)
+            return False
+        return bool(names)
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """Return a compiled version, or None if the cache does not have it or it is damaged."""
+        try:
+            self._check_owner()
+            return super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]  # numba's
+        except Exception as error:
+            self._discard(error)
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Keep a compiled version, if the disk allows it."""
+        try:
+            super().save_overload(sig, data)  # type: ignore[no-untyped-call]  # numba's
+        except Exception as error:  # a damaged index is loaded before it is written
+            self._discard(error)
+            with suppress(Exception):  # such as a full disk, which is noted above
+                super().save_overload(sig, data)  # type: ignore[no-untyped-call]  # numba's
+
+    def _check_owner(self) -> None:
+        directory = Path(self._cache_path)
+        paths = (directory, *directory.glob(f"{self._impl.filename_base}.*"))
+        for path in paths:
+            with suppress(FileNotFoundError):  # another process has replaced it
+                found = path.stat() if path == directory else path.lstat()
+                if found.st_uid not in (0, os.geteuid()):
+                    raise _UntrustedError(
+                        f"numba's cache {directory} is not used, because {path.name} belongs to "
+                        "another user; set NUMBA_CACHE_DIR to a directory of your own"
+                    )
+
+    def _discard(self, error: Exception) -> None:
+        """Remove the index, so that the kernel is compiled again, and note the reason."""
+        if isinstance(error, _UntrustedError):
+            _problems[str(error)] = None
+            return
+        what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        _problems[f"a kernel in numba's cache {self._cache_path} cannot be used ({what})"] = None
+        with suppress(OSError):
+            Path(self._cache_file._index_path).unlink()
