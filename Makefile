@@ -11,7 +11,7 @@ AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS
 	NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=+avx,+avx2,+bmi,+bmi2,+f16c,+fma,+lzcnt,+movbe,+popcnt,+sse4.2 \
 	NUMBA_CACHE_DIR=$(VENV)/numba-avx2
 
-.PHONY: setup demo test test-slow test-avx2 lint docs clean
+.PHONY: setup setup-locked lock audit demo test test-slow test-avx2 lint docs clean
 
 setup: $(VENV)/.installed
 
@@ -21,6 +21,27 @@ $(VENV)/.installed: constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
+
+# The same versions, each file checked against its hash; then the package without dependencies. On
+# Linux, this takes torch from PyPI, which brings CUDA along (3 GB).
+setup-locked: requirements.lock
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $(VENV)/.installed $(VENV)/.installed-docs
+
+# Needs uv and PyPI. Run it after a change of constraints.txt.
+lock:
+	uv pip compile --no-config --default-index https://pypi.org/simple --universal --python-version 3.11.5 \
+		--generate-hashes --no-annotate --no-header --constraint constraints.txt \
+		--extra dev --extra docs pyproject.toml --output-file requirements.lock
+	sed -i.old '1i # Made by `make lock` from pyproject.toml and constraints.txt. Do not edit.' requirements.lock
+	rm requirements.lock.old
+
+# Known vulnerabilities of the locked versions. Needs uv and the database of PyPI; a package that is
+# "not found on PyPI" was not looked up.
+audit:
+	uvx pip-audit --disable-pip --require-hashes --requirement requirements.lock
 
 demo: setup
 	$(BIN)/cdd demo
