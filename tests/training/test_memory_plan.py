@@ -20,9 +20,10 @@ from clinical_drug_discovery.graph.knowledge_graph import EdgeType, KnowledgeGra
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
 from clinical_drug_discovery.lib.synthesize import synthesize_graph
-from clinical_drug_discovery.system.errors import InputError
+from clinical_drug_discovery.system.errors import DoesNotFitError, InputError
 from clinical_drug_discovery.system.limits.memory import parse_memory
-from clinical_drug_discovery.system.machine import GIB
+from clinical_drug_discovery.system.machine import GIB, peak_memory_bytes
+from clinical_drug_discovery.training import memory_plan
 from clinical_drug_discovery.training.edge_sampler import EdgeSampler
 from clinical_drug_discovery.training.memory_plan import CHUNK_SIZES, GraphSizes, Plan, fit_plan
 from clinical_drug_discovery.training.settings import HgtSettings, SageSettings
@@ -181,6 +182,34 @@ def test_a_budget_that_is_too_small_is_refused_with_what_would_do(plan: Plan) ->
         fit_plan(plan, least * 4 // 5, choose_chunk_size=False)
     with pytest.raises(InputError, match="fewer nodes"):
         fit_plan(plan, psutil.Process().memory_info().rss, choose_chunk_size=True)
+
+
+@pytest.mark.parametrize("plan", [SAGE, HGT])
+@pytest.mark.parametrize("read", [0, 3 * GIB])
+def test_each_budget_that_a_refusal_names_is_enough(
+    plan: Plan, read: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The peak of reading counts too, which no setting of the model lowers."""
+    peak = peak_memory_bytes()
+    monkeypatch.setattr(memory_plan, "peak_memory_bytes", lambda: max(peak, read))
+    with pytest.raises(DoesNotFitError) as refused:
+        fit_plan(plan, "500MB", choose_chunk_size=True)
+    said = str(refused.value)
+    (least,) = re.findall(r"this run needs (\d+\.\d\d GiB)", said)
+    assert fit_plan(plan, least, choose_chunk_size=True).predicted_bytes >= read
+    assert ("reading the graph took" in said) == (peak > 500 * 10**6 or bool(read))
+    for name, value, budget in re.findall(r"([a-z_]+) (\d+): (\d+\.\d\d GiB)", said):
+        assert not read, "no change lowers the peak of reading"
+        fit_plan(change(plan, **{name: int(value)}), budget, choose_chunk_size=True)
+
+
+@pytest.mark.parametrize("plan", [SAGE, HGT])
+def test_a_refusal_speaks_of_the_budget_alone(plan: Plan) -> None:
+    """Sampled training is not possible on this graph, and nobody has asked for it."""
+    few = replace(SIZES, edge_type_counts={EdgeType("a", "r", "b"): 3, EdgeType("b", "r", "a"): 3})
+    with pytest.raises(DoesNotFitError, match=r"^memory_budget \(got '1MB', .* is too small") as no:
+        fit_plan(change(plan, graph=few), "1MB", choose_chunk_size=True)
+    assert "sampled" not in str(no.value)
 
 
 @pytest.mark.parametrize("plan", [SAGE, HGT])

@@ -11,6 +11,7 @@ from ..models.read_embeddings import read_embeddings
 from ..system.arguments import plain_arguments
 from ..system.errors import InputError
 from ..system.files import atomic_path, check_writable
+from ..system.processes import alone
 from .gnn_embeddings import generate_gnn_embeddings
 from .gnn_hgt import generate_hgt_embeddings
 from .rank import rank_drugs
@@ -30,6 +31,7 @@ MARK = "made_by_cdd_demo.txt"
 
 
 @plain_arguments
+@alone()
 def run_demo(
     output_dir: str | Path = "demo", *, num_epochs: int = 100, seed: int = 0, top: int = 5
 ) -> dict[str, Any]:

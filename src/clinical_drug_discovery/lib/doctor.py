@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..system.arguments import plain_arguments
 from ..system.devices import available_devices, check_device, check_device_name, choose_device
 from ..system.errors import DoesNotFitError, InputError
+from ..system.limits.memory import available_memory
+from ..system.processes import alone
 
 if TYPE_CHECKING:
     from ..training.memory_plan import Plan
@@ -36,6 +38,7 @@ _INSTRUCTION_SETS = {
 
 
 @plain_arguments
+@alone()
 def describe_machine(
     plan: bool = False,
     edges_csv: str | Path | None = None,
@@ -85,7 +88,7 @@ def describe_machine(
     import psutil
     import torch
 
-    memory = psutil.virtual_memory()
+    memory, room = psutil.virtual_memory(), available_memory()
     described: dict[str, Any] = {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -93,7 +96,8 @@ def describe_machine(
         "devices": available_devices(),
         "default_device": _default_device(),
         "memory_total_gib": round(memory.total / _GIB, 2),
-        "memory_available_gib": round(memory.available / _GIB, 2),
+        "memory_available_gib": round(room.num_bytes / _GIB, 2),
+        "memory_limit": room.limit,
         "cpu": _cpu_name(),
         "instruction_sets": _instruction_sets(),
         "kernels": _kernels(),

@@ -40,7 +40,7 @@ from ..system.errors import InputError
 from ..system.limits.parameters import check_fields
 from ..system.log import part
 from ..system.machine import GIB, peak_memory_bytes
-from ..system.processes import use_threads
+from ..system.processes import alone, use_threads
 from ..system.progress import Run
 from ..training.settings import HgtSettings, SageSettings
 from ..training.train import Trained, train_hgt, train_sage
@@ -116,6 +116,7 @@ class EvaluationSettings:
 
 
 @plain_arguments
+@alone()
 @part("Evaluating the model")
 def evaluate_model(
     edges_csv: EdgesPath,
@@ -244,6 +245,7 @@ def _rank(
 
 
 @plain_arguments
+@alone()
 @part("Evaluating the model")
 def evaluate_model_dir(
     model_dir: str | Path,

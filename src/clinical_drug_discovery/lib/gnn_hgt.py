@@ -13,6 +13,7 @@ from ..ranking.drug_ranker import rank_fit_bytes
 from ..system.arguments import plain_arguments
 from ..system.log import part
 from ..system.machine import one_thread
+from ..system.processes import alone
 from ..training.compile_kernels import compile_kernels
 from ..training.memory_plan import plan_training
 from ..training.settings import HgtSettings
@@ -22,6 +23,7 @@ from ._run.start import read_edges, start_run
 
 
 @plain_arguments
+@alone()
 @part("Embedding with HGT")
 def generate_hgt_embeddings(
     edges_csv: EdgesPath,

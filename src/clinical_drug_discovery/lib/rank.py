@@ -22,7 +22,7 @@ from ..system.arguments import plain_arguments
 from ..system.errors import InputError
 from ..system.files import check_new
 from ..system.log import part
-from ..system.processes import use_threads
+from ..system.processes import alone, use_threads
 from ..system.untrusted.inputs import bounded_lines, check_regular
 from ._run.model_dir import MODEL_FILES, model_dir_of
 from ._run.ranked_list import Counts, ListRules, Ranking
@@ -31,6 +31,7 @@ ALL = "all"  #: value of `diseases` that stands for every disease of the graph
 
 
 @plain_arguments
+@alone()
 @part("Ranking")
 def rank_drugs(
     model_dir: str | Path,

@@ -18,7 +18,7 @@ from ..ranking.stated_relations import stated_relations
 from ..system.arguments import plain_arguments
 from ..system.errors import InputError
 from ..system.log import part
-from ..system.processes import use_threads
+from ..system.processes import alone, use_threads
 from ._run.model_dir import GRAPH_FILE, model_dir_of, read_model_graph
 
 _BLOCK = 8192  # rows whose cosines are computed at a time: 32 MiB at 512 dimensions
@@ -26,6 +26,7 @@ _NODE = ("node_name", "node_type", "node_id", "node_source")
 
 
 @plain_arguments
+@alone()
 @part("Looking for similar nodes")
 def similar_nodes(
     embeddings: str | Path,

@@ -26,7 +26,7 @@ from ..system.arguments import plain_arguments
 from ..system.errors import InputError
 from ..system.files import atomic_path, check_new, check_writable
 from ..system.log import part
-from ..system.processes import use_threads
+from ..system.processes import alone, use_threads
 from ._run.primekg_shape import (
     COMPONENT,
     COVERING,
@@ -73,6 +73,7 @@ class SynthesisReport:
 
 
 @plain_arguments
+@alone()
 @part("Writing a synthetic graph")
 def synthesize_graph(
     output: str | Path,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,7 +22,7 @@ from ..ops.buffers import MOST_IDLE_BYTES
 from ..ops.cpu.attention import PIECE_EDGES
 from ..ops.reference import EDGE_CHUNK
 from ..system.errors import DoesNotFitError, InputError
-from ..system.limits.memory import parse_memory
+from ..system.limits.memory import available_memory, parse_memory
 from ..system.machine import GIB, limit_memory, peak_memory_bytes
 from ..system.progress import Run
 from .batches import max_positives
@@ -35,6 +36,7 @@ _FIXED = 190 * 2**20
 # bytes that HGT takes in addition: more compiled kernels, and gradients of many small matrices
 _FIXED_HGT = 112 * 2**20
 _FACT = 150 + 2 * NUM_CANDIDATES  # bytes for each positive of a batch: node numbers and masks
+_MARGIN, _MORE_MARGIN = 1.01, 24 * 2**20  # factor and bytes by which equal runs may differ
 _BATCH_ROOM = 1.1  # largest number of nodes of a batch / expected number of nodes
 #: numbers of nodes that inference can embed at a time, the largest first
 CHUNK_SIZES = (32_768, 16_384, 8_192, 4_096, 2_048, 1_024)
@@ -337,33 +339,38 @@ def fit_plan(plan: Plan, memory_budget: str | int | None, *, choose_chunk_size: 
         DoesNotFitError: the peak is above the budget. The message lists settings that need less.
     """
     budget = parse_memory(memory_budget)
-    held = psutil.Process().memory_info().rss
+    held, before = psutil.Process().memory_info().rss, peak_memory_bytes()
     if memory_budget is None:
         budget += held  # the free memory does not include what this process uses already
     sizes = CHUNK_SIZES if choose_chunk_size else (plan.chunk_size,)
     for size in sizes:
         fitted = replace(plan, chunk_size=size)
-        peak = max(held + fitted.bytes_needed(), peak_memory_bytes())
+        peak = max(held + fitted.bytes_needed(), before)
         if peak <= budget:
             return replace(fitted, predicted_bytes=peak)
-    limit = f"memory_budget (got {memory_budget!r}, {budget / GIB:.2f} GiB)"
+    limit = f"memory_budget (got {memory_budget!r}"
     if memory_budget is None:
-        limit = f"the default memory_budget (70% of the free memory, {budget / GIB:.2f} GiB)"
+        limit = f"the default memory_budget (70% of {available_memory().limit}"
+    read = f" (reading the graph took {_gib(before)})" if before > budget else ""
     raise DoesNotFitError(
-        f"{limit} is too small: this run needs {_gib(peak)}. Single changes that lower this: "
-        f"{_what_helps(fitted, held, budget)}"
+        f"{limit}, {budget / GIB:.2f} GiB) is too small: this run needs {_gib(peak)}{read}. Single "
+        f"changes that lower this: {_what_helps(fitted, held, before, budget)}"
     )
 
 
-def _what_helps(plan: Plan, held: int, budget: int) -> str:
+def _what_helps(plan: Plan, held: int, before: int, budget: int) -> str:
     """Return the peak after each change that lowers it: numbers are halved or divided by four."""
-    now, settings, options = held + plan.bytes_needed(), plan.settings, []
+    settings, options = plan.settings, []
+
+    def peak(changed: Plan) -> int:
+        return max(held + changed.bytes_needed(), before)
 
     def consider(text: str, changed: Plan) -> None:
-        needed = held + changed.bytes_needed()
-        if needed < now:
-            enough = "" if needed <= budget else ", still above the budget"
-            options.append(f"{text}: {_gib(needed)}{enough}")
+        with suppress(InputError):  # a change that is refused for another reason does not help
+            _check_subgraph_size(changed)
+            if (needed := peak(changed)) < peak(plan):
+                enough = "" if needed <= budget else ", still above the budget"
+                options.append(f"{text}: {_gib(needed)}{enough}")
 
     hgt = isinstance(settings, HgtSettings)
     positives = "edge_sample_size" if hgt else "edge_batch_size"
@@ -374,21 +381,20 @@ def _what_helps(plan: Plan, held: int, budget: int) -> str:
             replace(plan, settings=replace(settings, **{name: max(least, value // unit * unit)}))
             for value in (getattr(settings, name) // part for part in (2, 4))
         )
-        changed = half if held + half.bytes_needed() <= budget else quarter
+        changed = half if peak(half) <= budget else quarter
         consider(f"{name} {getattr(changed.settings, name)}", changed)
     if settings.training == FULL:
         sampled = replace(settings, training=SAMPLED)
         consider(f"training {SAMPLED}", replace(plan, settings=sampled))
-    needed = held + replace(plan, num_sharing=0).bytes_needed()
-    if plan.num_sharing and needed <= budget:
+    if plan.num_sharing and (needed := peak(replace(plan, num_sharing=0))) <= budget:
         options.append(
-            f"disease_gene_relation gives {plan.num_sharing:,} pairs of diseases with a common "
-            f"gene, which is too many; without these pairs: {_gib(needed)}"
+            f"disease_gene_relation gives {plan.num_sharing:,} pairs of diseases with a common gene"
+            f", which is too many; without these pairs: {_gib(needed)}"
         )
     consider("without the ranker (--no-ranker)", replace(plan, rank_fit=0))
     return "; ".join([*options, "fewer nodes (limit_nodes)"])
 
 
 def _gib(size: int) -> str:
-    """Return a size as text in GiB, rounded up so that a budget of this size is enough."""
-    return f"{math.ceil(size / GIB * 100) / 100:.2f} GiB"
+    """Return a size as text in GiB, increased so that the next run fits a budget of this size."""
+    return f"{math.ceil((size * _MARGIN + _MORE_MARGIN) / GIB * 100) / 100:.2f} GiB"

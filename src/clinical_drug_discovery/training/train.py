@@ -21,6 +21,7 @@ from ..models.layers import DistMult
 from ..models.sage import GraphSage
 from ..system.errors import InputError
 from ..system.machine import empty_cache
+from ..system.processes import import_for_gradients
 from ..system.progress import Run
 from .batches import FullBatch, HostBatch, SubgraphBatches, make_batches
 from .disease_pairs import PairBatch, PairSampler, compared_by_genes, shared_neighbor_jaccard
@@ -251,6 +252,7 @@ def _prepare(
     seed: int,
 ) -> tuple[DistMult, ModelOptimizer, EdgeSampler, FullBatch | SubgraphBatches]:
     """Move the model to the device, set its input vectors, and make the parts of its loop."""
+    import_for_gradients()
     model.to(run.device)
     with torch.no_grad():
         model.node_embedding.copy_(structural_vectors(graph, settings.hidden_dim, generator))
