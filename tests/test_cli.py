@@ -30,6 +30,7 @@ from clinical_drug_discovery.lib.evaluate import (
     evaluate_model,
     evaluate_model_dir,
 )
+from clinical_drug_discovery.lib.fit_ranker import fit_model_ranker
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
 from clinical_drug_discovery.lib.rank import rank_drugs
@@ -71,6 +72,7 @@ FUNCTIONS: dict[Callable[..., Any], str] = {
     evaluate_model: "lib.evaluate",
     evaluate_model_dir: "lib.evaluate",
     EvaluationSettings: "lib.evaluate",
+    fit_model_ranker: "lib.fit_ranker",
     similar_nodes: "lib.similar",
     rank_drugs: "lib.rank",
     synthesize_graph: "lib.synthesize",
@@ -334,14 +336,15 @@ def test_a_killed_run_leaves_no_half_written_output(
     process = run_script(
         "embed", model, "--edges", edges, "--output", output, "--num-epochs", 10**6
     )
-    history = output.parent / "e_model" / "history.csv"
+    history = output.parent / "e_model.run" / "history.csv"
     while process.poll() is None and not history.exists():  # until the first epoch has ended
         time.sleep(0.1)
     assert process.poll() is None
     process.send_signal(how)
     process.communicate(timeout=60)
     assert process.returncode != 0
-    left = [path.name for path in output.parent.rglob("*")]
-    # A run that could not clean up leaves the history of its epochs.
-    assert left == (["e_model", "history.csv"] if how == signal.SIGKILL else [])
+    left = sorted(path.name for path in output.parent.rglob("*"))
+    # A run that could not clean up leaves its lock and the history of its epochs.
+    killed = ["e_model.lock", "e_model.run", "history.csv"]
+    assert left == (killed if how == signal.SIGKILL else [])
     assert output.parent.exists() == bool(left)

@@ -204,6 +204,7 @@ def _split_by_gold(values: dict[str, Any]) -> bool:
 COMMANDS: dict[tuple[str, ...], Command] = {
     ("embed", "graphsage"): _command(*_MODELS["graphsage"][:2], show.show_embedding, trains=True),
     ("embed", "hgt"): _command(*_MODELS["hgt"][:2], show.show_embedding, trains=True),
+    ("fit-ranker",): _command("lib.fit_ranker", "fit_model_ranker", show.show_fit),
     ("similar",): _command("lib.similar", "similar_nodes", show.show_neighbors),
     ("rank",): _command("lib.rank", "rank_drugs", show.show_ranking),
     ("evaluate",): Command(_read_evaluate, _evaluate, show_evaluation.show, trains=True),

@@ -78,6 +78,16 @@ def show_embedding(stats: dict[str, Any]) -> None:
     make_console().print(f"\nTry next: {program()} {asked}", soft_wrap=True)
 
 
+def show_fit(record: dict[str, Any]) -> None:
+    """Print the time of a fit of the drug ranker, and the command to type next."""
+    console = make_console()
+    console.print(f"fitted the drug ranker in {record['seconds_rank_fit']:.1f} s")
+    asked = f"--disease {shlex.quote(record['example_node'])} --explain"
+    model_dir = shlex.quote(record["model_dir"])
+    command = f"{program()} rank --model-dir {model_dir} {asked}"
+    console.print(f"\nTry next: {command}", soft_wrap=True)
+
+
 def _probe(figures: dict[str, Any]) -> str:
     """Say what the probe of the embeddings has found."""
     found, by_walk = (f"{figures[name]:.0%}" for name in ("recall@50", "walk_recall@50"))

@@ -195,7 +195,7 @@ def test_a_file_gives_back_the_ranker(
             with_known=Blend(0.25, ImputedScore(0.5, -2.0), ranker.with_known.calibration),
         )
     save_ranker(tmp_path / "r.safetensors", ranker, "of a graph")
-    loaded, sha256 = load_ranker(tmp_path / "r.safetensors")
+    loaded, sha256, _ = load_ranker(tmp_path / "r.safetensors")
     assert sha256 == "of a graph"
     asked = np.arange(5)
     scores = ranker.scores(features, asked)

@@ -97,7 +97,6 @@ def test_a_signal_while_torch_is_imported(folder: Path, how: signal.Signals) -> 
     [
         ("read", signal.SIGINT, "Reading the graph"),
         ("train", signal.SIGTERM, "Preparing the training"),
-        ("rank_fit", signal.SIGINT, "Fitting the drug ranker"),
     ],
 )
 def test_a_signal_in_a_part_of_the_run(
@@ -116,22 +115,22 @@ def test_a_signal_in_a_part_of_the_run(
     assert not (folder / "out").exists()
 
 
-def test_a_signal_before_the_results_are_written_names_what_is_kept(folder: Path) -> None:
-    command = [*EMBED, "--num-epochs", "2"]
-    process = start(folder, "-c", WAITING.format(part="write"), *command)
+def test_a_signal_in_the_fit_of_the_ranker_keeps_the_model(folder: Path) -> None:
+    command = [*EMBED, "--num-epochs", "2", "--no-cache"]
+    process = start(folder, "-c", WAITING.format(part="rank_fit"), *command)
     wait_until((folder / "reached").exists, process)
     last = end(process, signal.SIGINT)[-1]
-    (cached,) = folder.glob("kg.csv.*")
-    kept = f"{cached.name}, {Path('out', 'e_model', 'history.csv')}"
+    kept = f"{Path('out', 'e_model')}, {Path('out', 'e.parquet')}"
     assert last.endswith(f" before all results were written; kept, complete: {kept}")
     assert (folder / "out" / "e_model" / "history.csv").read_text().count("\n") == 3
+    assert sorted(os.listdir(folder / "out")) == ["e.parquet", "e_model"]
 
 
 def test_a_signal_in_an_epoch_while_the_history_grows(folder: Path) -> None:
     process = start(
         folder, "-m", "clinical_drug_discovery", *EMBED, "--num-epochs", "1000000", "--no-cache"
     )
-    history = folder / "out" / "e_model" / "history.csv"
+    history = folder / "out" / "e_model.run" / "history.csv"
     wait_until(history.exists, process)
     sizes: set[int] = set()
     end_of_wait = time.monotonic() + SECONDS
@@ -159,7 +158,7 @@ def test_python_gets_a_keyboard_interrupt(folder: Path) -> None:
         "    print('interrupted')\n"
     )
     process = start(folder, "-c", script)
-    wait_until((folder / "out" / "e_model" / "history.csv").exists, process)
+    wait_until((folder / "out" / "e_model.run" / "history.csv").exists, process)
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=SECONDS)
     assert (process.returncode, stdout) == (0, "interrupted\n"), stderr

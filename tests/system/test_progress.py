@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 import torch
+from faults import FailingDisk
 
 from clinical_drug_discovery.system.machine import PeakMemory
 from clinical_drug_discovery.system.progress import HistoryFile, Run
@@ -54,17 +55,16 @@ def test_a_failed_run_removes_its_history_and_directories(
     assert os.listdir(kept.parent) == ["notes.txt"]
 
 
-def test_the_history_of_a_finished_model_stays_until_the_new_model_is_written(
-    tmp_path: Path,
+def test_a_full_disk_stops_the_history_and_not_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (tmp_path / "history.csv").write_text("epoch\n1\n")
-    (tmp_path / "config.json").write_text("{}")
+    FailingDisk(tmp_path, most_bytes=60).install(monkeypatch)
     history = HistoryFile()
-    with history.growing(tmp_path):
-        history.append(RECORDS[0])
-        assert (tmp_path / "history.csv.part").read_text().startswith("epoch,loss,")
-        assert (tmp_path / "history.csv").read_text() == "epoch\n1\n"
-    assert sorted(os.listdir(tmp_path)) == ["config.json", "history.csv"]
+    with history.growing(tmp_path / "run"):
+        for record in RECORDS * 3:
+            history.append(record)
+    (text,) = caplog.messages
+    assert "history.csv does not grow any more: No space left on device" in text
 
 
 def test_a_timed_part_is_measured_and_warnings_are_kept(tmp_path: Path) -> None:

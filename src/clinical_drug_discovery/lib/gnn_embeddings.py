@@ -1,4 +1,4 @@
-"""GraphSAGE embeddings of a knowledge graph: read, plan, train, embed, fit the ranker, write."""
+"""GraphSAGE embeddings of a knowledge graph: read, plan, train, embed, write, fit the ranker."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from ..training.compile_kernels import compile_kernels
 from ..training.memory_plan import plan_training
 from ..training.settings import SageSettings
 from ..training.train import train_sage
-from ._run.results import fit_ranker, write_results
+from ._run.finish import check_space, working
+from ._run.results import write_results
 from ._run.start import read_edges, start_run
 
 
@@ -158,12 +159,12 @@ def generate_gnn_embeddings(
     graph = read_edges(run, source, reading, words, cache, cache_dir)
     rank_fit = rank_fit_bytes(graph) if ranker else 0
     plan = plan_training(run, graph, settings, memory_budget, chunk_size, rank_fit)
+    check_space(run, graph, settings)
     compile_kernels(run, plan.backend)
-    with one_thread(plan.is_small), run.history.growing(run.model_dir):
+    with one_thread(plan.is_small), working(run) as places:
         trained = train_sage(run, graph, settings, plan, seed)
         embeddings, collapse = embed_nodes(run, trained.model, graph, plan.chunk_size, plan.backend)
-        fitted = fit_ranker(run, graph, trained, embeddings, ranker, seed)
-    return write_results(
-        run, graph, plan, trained, embeddings, collapse, fitted,
-        seed=seed, reading=reading,
-    )  # fmt: skip
+        return write_results(
+            run, places, graph, plan, trained, embeddings, collapse,
+            ranker=ranker, seed=seed, reading=reading,
+        )  # fmt: skip

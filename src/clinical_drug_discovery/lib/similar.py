@@ -20,6 +20,7 @@ from ..system.errors import InputError
 from ..system.log import part
 from ..system.processes import alone, use_threads
 from ._run.model_dir import GRAPH_FILE, model_dir_of, read_model_graph
+from ._run.saved_model import check_embeddings_of
 
 _BLOCK = 8192  # rows whose cosines are computed at a time: 32 MiB at 512 dimensions
 _NODE = ("node_name", "node_type", "node_id", "node_source")
@@ -79,6 +80,7 @@ def similar_nodes(
         return [record | unknown for record in found]
     graph = read_model_graph(directory)
     _check_same_nodes(nodes, graph, Path(embeddings), directory)
+    check_embeddings_of(Path(embeddings), directory)
     number = {index: i for i, index in enumerate(graph.nodes["node_index"].to_list())}
     asked = number[nodes["node_index"][at]]
     if not graph.degree[asked]:

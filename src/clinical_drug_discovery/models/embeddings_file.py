@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..system import disk
 from ..system.errors import InputError, check_shape
-from ..system.files import atomic_path, check_writable
+from ..system.files import atomic_path, check_name, check_writable
 from ..system.machine import empty_cache
 from ..system.untrusted.text import FORMULA
 
@@ -39,6 +39,7 @@ def check_output(path: Path, suffixes: tuple[str, ...] = SUFFIXES) -> None:
     """
     if path.suffix.lower() not in suffixes:
         raise InputError(f"output (got {path}) must end in one of {', '.join(suffixes)}")
+    check_name("output", path)
     if path.is_dir():
         raise InputError(f"output (got {path}) is a directory")
     try:

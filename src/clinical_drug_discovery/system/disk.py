@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,6 +20,16 @@ _CANNOT_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES)
 def create(path: Path) -> BinaryIO:
     """Open a file for writing; an existing file is emptied."""
     return path.open("wb")
+
+
+def create_temporary(directory: Path, suffix: str) -> Path:
+    """Create an empty file with a new name, and the permissions that `open` would give."""
+    handle, name = tempfile.mkstemp(dir=directory, prefix=".part-", suffix=suffix)
+    os.close(handle)
+    umask = os.umask(0)
+    os.umask(umask)
+    os.chmod(name, 0o666 & ~umask)
+    return Path(name)
 
 
 def append(path: Path, data: bytes) -> None:

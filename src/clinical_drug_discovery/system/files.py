@@ -13,7 +13,7 @@ import json
 import os
 import re
 import stat
-import tempfile
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +28,10 @@ from .errors import InputError
 from .interrupts import note_written
 from .untrusted.inputs import parse_json
 
+# Linux and macOS allow 255 bytes in a name, and 1,024 (macOS) in a path. Unfinished files and
+# indices have longer names than the outputs (".part-NAME_index.csv" for NAME.npy).
+_NAME_BYTES, _PATH_BYTES = 240, 900 if sys.platform == "darwin" else 3900
+_SHOWN = 200  # characters of a path in a message
 _DTYPES = {  # in the order in which safetensors stores them
     torch.int64: "I64", torch.float64: "F64", torch.float32: "F32", torch.int32: "I32",
     torch.bfloat16: "BF16", torch.float16: "F16", torch.int16: "I16", torch.int8: "I8",
@@ -50,18 +54,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         WriteError: the file cannot be written.
     """
-    with _writing(path):
+    with writing(path):
         path = path.resolve() if path.is_symlink() else path
         disk.make_directory(path.parent)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".part-", suffix=path.suffix)
-        os.close(handle)
-        temporary = Path(name)
+        temporary = disk.create_temporary(path.parent, path.suffix)
         try:
             yield temporary
-            # mkstemp lets only the owner read the file; set the permissions that open() would set.
-            umask = os.umask(0)
-            os.umask(umask)
-            temporary.chmod(0o666 & ~umask)
             disk.flush(temporary)
             disk.rename(temporary, path)
             note_written(path)
@@ -70,8 +68,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Turn errors of the system within the `with` block into errors that name the file."""
+def writing(path: Path) -> Iterator[None]:
+    """Turn errors of the system within the `with` block into errors that name the file.
+
+    Raises:
+        WriteError: an error of the system, also one that another library reports.
+    """
     try:
         yield
     except InputError:
@@ -104,6 +106,28 @@ def _room(path: Path, number: int) -> str:
         return ""
 
 
+def check_name(parameter: str, path: Path) -> None:
+    """Check that a path can be the name of an output, also with the additions of unfinished files.
+
+    Args:
+        parameter: the parameter that holds the path, for the error message.
+        path: may be missing.
+
+    Raises:
+        InputError: a name is not UTF-8 or is too long.
+    """
+    shown = ascii(str(path)) if len(str(path)) < _SHOWN else f"{ascii(str(path))[:_SHOWN]}..."
+    try:
+        longest = max(len(part.encode()) for part in (*path.parts, ""))
+    except UnicodeEncodeError:
+        raise InputError(f"{parameter} (got {shown}) must be a name in UTF-8") from None
+    if longest > _NAME_BYTES or len(os.path.abspath(path).encode()) > _PATH_BYTES:
+        raise InputError(
+            f"{parameter} (got {shown}) is too long: a name may have {_NAME_BYTES} bytes and a "
+            f"path {_PATH_BYTES}, because unfinished files have longer names"
+        )
+
+
 def check_writable(name: str, directory: Path) -> None:
     """Check that a directory is writable or can be created, without creating it.
 
@@ -111,6 +135,7 @@ def check_writable(name: str, directory: Path) -> None:
         name: the parameter that holds the directory, for the error message.
         directory: may be missing, and its parents may be missing.
     """
+    check_name(name, directory)
     try:
         paths = (directory, *directory.absolute().parents)
         existing = next(path for path in paths if path.exists())
@@ -162,7 +187,7 @@ def save_checksummed(path: Path, version: int, record: Any, tensors: dict[str, T
         tensors: contiguous tensors on the CPU that share no memory.
     """
     text = json.dumps(record)
-    metadata = {"version": str(version), "record": text, "sha256": _checksum(text, tensors)}
+    metadata = {"version": str(version), "record": text, "sha256": checksum(text, tensors)}
     save_tensors(path, tensors, metadata)
 
 
@@ -217,7 +242,7 @@ def load_checksummed(path: Path, version: int) -> tuple[Any, dict[str, Tensor]]:
             if metadata["version"] != str(version):
                 raise OtherVersionError(f"version {metadata['version'][:20]}, not {version}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
-        if _checksum(metadata["record"], tensors) != metadata["sha256"]:
+        if checksum(metadata["record"], tensors) != metadata["sha256"]:
             raise DamagedFileError("its checksum is wrong")
         return parse_json(metadata["record"]), tensors
     except KeyError as error:
@@ -234,7 +259,13 @@ def stored_checksum(path: Path) -> str:
         return str(file.metadata()["sha256"])
 
 
-def _checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
     """Compute the SHA-256 of a record and tensors; 1.8 GB take a second."""
     digest = hashlib.sha256(text.encode())
     for name, tensor in sorted(tensors.items()):

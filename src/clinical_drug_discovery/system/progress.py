@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import log
+from . import disk, log
 from .interrupts import note_written
 
 if TYPE_CHECKING:
@@ -59,63 +59,67 @@ class Progress:
 
 
 class HistoryFile:
-    """The file history.csv of a model directory while the model is trained: a row per epoch."""
+    """The file history.csv of a run while the model is trained: a row per epoch."""
 
     def __init__(self) -> None:
         self._path: Path | None = None
         self._columns: list[str] = []
+        self._is_complete = False
 
     @contextmanager
-    def growing(self, model_dir: Path) -> Iterator[None]:
+    def growing(self, directory: Path) -> Iterator[None]:
         """Let the file grow within the `with` block; if the block fails, remove the file.
 
-        The file is history.csv if the directory does not hold a model yet. Otherwise it is
-        history.csv.part, so that the finished model stays whole, and is removed at the end.
         Directories that were made for the file are removed with it.
         """
-        finished = (model_dir / "config.json").exists()
-        self._path = model_dir / ("history.csv.part" if finished else "history.csv")
+        path = self._path = directory / "history.csv"
         self._columns = []
-        missing = [path for path in (model_dir, *model_dir.parents) if not path.exists()]
+        missing = [path for path in (directory, *directory.parents) if not path.exists()]
         try:
             yield
         except BaseException:
-            self._path.unlink(missing_ok=True)
+            with suppress(OSError):
+                if not self._is_complete:
+                    path.unlink(missing_ok=True)
             with suppress(OSError):  # the directory is missing, or holds other files
-                for path in missing:
-                    path.rmdir()
+                for made in missing:
+                    made.rmdir()
             raise
         else:
-            if finished:
-                self._path.unlink(missing_ok=True)
-            elif self._columns:
-                note_written(self._path)
+            if self._columns:
+                note_written(path)
         finally:
             self._path = None
+
+    def complete(self) -> None:
+        """Keep the file even if the `with` block fails: it belongs to a complete run."""
+        self._is_complete = True
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Append one row; the first record sets the columns. Does nothing outside of `growing`.
 
-        The row is written in one piece, so a reader never sees a part of it.
-
-        Raises:
-            OSError: the file cannot be written.
+        The row is written in one piece, so a reader never sees a part of it. If the disk is full or
+        the directory was deleted, a warning says so, and the training goes on: the whole history is
+        written again at the end.
         """
         if self._path is None:
             return
-        if not self._columns:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._path.unlink(missing_ok=True)
-            self._columns = list(record)
-            self._write(self._columns)
-        self._write([record.get(name) for name in self._columns])
+        try:
+            if not self._columns:
+                disk.make_directory(self._path.parent)
+                disk.remove(self._path)
+                self._columns = list(record)
+                self._write(self._columns)
+            self._write([record.get(name) for name in self._columns])
+        except OSError as error:
+            log.warning(f"{self._path} does not grow any more: {error.strerror or error}")
+            self._path = None
 
     def _write(self, values: list[Any]) -> None:
         assert self._path is not None
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerow(values)
-        with self._path.open("ab", buffering=0) as file:
-            file.write(text.getvalue().encode())
+        disk.append(self._path, text.getvalue().encode())
 
 
 @dataclass(frozen=True)

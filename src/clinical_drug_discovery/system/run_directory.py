@@ -24,6 +24,7 @@ import psutil
 
 from . import disk
 from .errors import InputError
+from .files import writing
 
 SWAP = "swap.json"  #: the journal of a swap
 OLD = ".old"  #: the earlier run during a swap, in the directory of the new run
@@ -65,14 +66,16 @@ def locked(model_dir: Path) -> Iterator[Places]:
 
     Raises:
         InputError: a running process writes to the directory.
-        OSError: the lock cannot be written.
+        WriteError: the lock cannot be written, or a swap cannot be completed.
     """
     places = Places.of(model_dir)
     made = [path for path in places.lock.parents if not path.exists()]
-    disk.make_directory(places.lock.parent)
-    handle = _take(places.lock, model_dir)
+    with writing(places.lock):
+        disk.make_directory(places.lock.parent)
+        handle = _take(places.lock, model_dir)
     try:
-        _complete(places)
+        with writing(places.model_dir):
+            _complete(places)
         yield places
     finally:
         with suppress(OSError):
@@ -102,15 +105,19 @@ def check_unused(model_dir: Path) -> None:
         os.close(handle)
 
 
-def settle(model_dir: Path) -> None:
-    """Complete an interrupted swap before a model directory is read.
+def settle(model_dir: Path, *, to_write: bool = False) -> None:
+    """Complete an interrupted swap before a model directory is used.
+
+    Args:
+        model_dir: the directory.
+        to_write: True: it may be missing.
 
     Raises:
         InputError: the directory is missing because its swap is going on, or cannot be completed.
     """
     places = Places.of(model_dir)
     if not any((place / SWAP).exists() for place in (places.work, places.model_dir)):
-        if places.work.is_dir() and not places.model_dir.exists():
+        if not to_write and places.work.is_dir() and not places.model_dir.exists():
             raise InputError(
                 f"model_dir (got {model_dir}) does not exist yet: an unfinished run lies in "
                 f"{places.work}"

@@ -23,7 +23,7 @@ from ...graph.source import Source
 from ...models.embeddings_file import without_formulas
 from ...ranking.treatments import Pairs
 from ...system import disk
-from ...system.files import atomic_path, check_new, check_writable
+from ...system.files import atomic_path, check_new, check_writable, writing
 from ...system.log import detail, milestone
 from ...system.progress import Run
 from .model_dir import check_targets
@@ -101,7 +101,8 @@ def write_report(
 ) -> None:
     """Write the report and some tables (.parquet or .csv, by file name), or nothing.
 
-    The report gets its name last, so a directory with a report is complete.
+    An earlier report is removed before the first table is replaced, and the new report gets its
+    name last. So a directory with a report is complete, and of one evaluation.
     """
     with ExitStack() as stack:
         paths = {
@@ -117,6 +118,8 @@ def write_report(
         text = json.dumps(saved, indent=2, allow_nan=False)
         with disk.create(paths[REPORT]) as file:
             file.write((text + "\n").encode())
+        with writing(directory / REPORT):
+            disk.remove(directory / REPORT)
     milestone(f"Wrote {REPORT} and {', '.join(tables)} to {directory}")
 
 

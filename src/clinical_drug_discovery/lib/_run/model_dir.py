@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -9,37 +10,45 @@ from typing import Any, TypeVar
 
 import polars as pl
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ...graph.knowledge_graph import KnowledgeGraph
 from ...graph.stored.graph_file import load_graph, save_graph
+from ...models.embeddings_file import RUN
 from ...ranking.bilinear_score import BilinearScore
 from ...ranking.calibration import Calibration, ImputedScore
 from ...ranking.drug_ranker import Blend, DrugRanker
 from ...ranking.path_ranker import PathRanker, ScoreMlp
 from ...ranking.stored.check_ranker import check_ranker, check_sizes
+from ...system import disk
 from ...system.errors import InputError
 from ...system.files import (
     DamagedFileError,
     OtherVersionError,
     atomic_path,
+    checksum,
     load_checksummed,
     save_checksummed,
     save_record,
+    save_tensors,
     stored_checksum,
 )
 from ...system.progress import Run
+from ...system.run_directory import settle
+from ...system.untrusted.inputs import read_json
 from ...training.train import Trained
 
-GRAPH_FILE, RANKER_FILE = "graph.safetensors", "ranker.safetensors"
+GRAPH_FILE, RANKER_FILE, WEIGHTS_FILE = (
+    f"{name}.safetensors" for name in ("graph", "ranker", "weights")
+)
+CONFIG_FILE, STATS_FILE = "config.json", "stats.json"
 MODEL_FILES = (
-    "weights.safetensors", "nodes.parquet", "history.csv", "config.json", "stats.json",
-    GRAPH_FILE, RANKER_FILE,
+    WEIGHTS_FILE, "nodes.parquet", "history.csv", CONFIG_FILE, STATS_FILE, GRAPH_FILE, RANKER_FILE,
 )  # fmt: skip
 # Increase a version whenever this package would read an existing file differently.
-MODEL_VERSION = 1  #: format version of config.json
+MODEL_VERSION = 2  #: format version of config.json
 RANKER_VERSION = 4  #: format version of ranker.safetensors
+_ID_DIGITS, _SHOWN = 32, 12  # digits of the id of a run: in files, in messages
 _SCALES = ("base_scale", "co_indicated_scale")
 _DECODER = ("drugs", "diseases", "known_disease", "known_drug", "known_score")
 _Content = TypeVar("_Content")
@@ -49,17 +58,6 @@ def model_dir_of(output: str | Path) -> Path:
     """Return the default model directory: `<name>_model` beside the embeddings file `<name>.*`."""
     path = Path(output)
     return path.with_name(f"{path.stem}_model")
-
-
-def write_ranker(model_dir: Path, graph: KnowledgeGraph, ranker: DrugRanker | None) -> None:
-    """Write the graph and the ranker to a model directory; None removes an earlier ranker."""
-    (model_dir / RANKER_FILE).unlink(missing_ok=True)
-    with atomic_path(model_dir / GRAPH_FILE) as path:
-        save_graph(path, graph, {})
-        sha256 = stored_checksum(path)
-    if ranker is not None:
-        with atomic_path(model_dir / RANKER_FILE) as path:
-            save_ranker(path, ranker, sha256)
 
 
 def read_model_graph(model_dir: Path, sha256: str | None = None) -> KnowledgeGraph:
@@ -72,7 +70,8 @@ def read_model_graph(model_dir: Path, sha256: str | None = None) -> KnowledgeGra
     Raises:
         InputError: the file is missing or damaged, or has another checksum.
     """
-    graph, _ = _read(model_dir, GRAPH_FILE, load_graph)
+    graph, about = _read(model_dir, GRAPH_FILE, load_graph)
+    check_same_run(model_dir, {GRAPH_FILE: about.get(RUN)})
     if sha256 is not None and stored_checksum(model_dir / GRAPH_FILE) != sha256:
         raise InputError(
             f"model_dir (got {model_dir}) has a ranker that was fitted on another graph than the "
@@ -87,10 +86,51 @@ def read_model_ranker(model_dir: Path) -> tuple[DrugRanker, str]:
     Raises:
         InputError: the file is missing or damaged, or another version of the package wrote it.
     """
-    return _read(model_dir, RANKER_FILE, load_ranker)
+    ranker, sha256, run = _read(model_dir, RANKER_FILE, load_ranker)
+    check_same_run(model_dir, {RANKER_FILE: run})
+    return ranker, sha256
+
+
+def run_of_model(model_dir: Path) -> str | None:
+    """Return the id of the run that wrote a model directory; None before version 2 of its format.
+
+    Raises:
+        InputError: config.json is missing or damaged.
+    """
+    path = model_dir / CONFIG_FILE
+    try:
+        run = read_json(path).get(RUN)
+    except FileNotFoundError:
+        raise InputError(f"model_dir (got {model_dir}) must hold {CONFIG_FILE}") from None
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f"{path} is damaged: {error}; run cdd embed again") from None
+    return None if run is None else str(run)
+
+
+def check_same_run(model_dir: Path, runs: Mapping[str, str | None]) -> None:
+    """Check that files are of the run that wrote a model directory.
+
+    Args:
+        model_dir: directory of the model.
+        runs: id of the run in each file, by name.
+
+    Raises:
+        InputError: a file is of another run.
+    """
+    expected = run_of_model(model_dir)
+    for name, run in runs.items():
+        if run != expected:
+            first, second = (
+                f"run {one[:_SHOWN]}" if one else "an unnamed run" for one in (run, expected)
+            )
+            raise InputError(
+                f"model_dir (got {model_dir}) mixes two runs: {name} is of {first}, and "
+                f"{CONFIG_FILE} is of {second}; take all files of one run, or run cdd embed again"
+            )
 
 
 def _read(model_dir: Path, name: str, load: Callable[[Path], _Content]) -> _Content:
+    settle(model_dir)
     if not model_dir.is_dir():
         raise InputError(f"model_dir (got {model_dir}) must be a directory")
     path = model_dir / name
@@ -99,7 +139,7 @@ def _read(model_dir: Path, name: str, load: Callable[[Path], _Content]) -> _Cont
     except FileNotFoundError:
         hint = ""
         if name == RANKER_FILE:
-            hint = "; run cdd embed again without --no-ranker, and read its warnings"
+            hint = f"; cdd fit-ranker --model-dir {model_dir} fits it"
         raise InputError(f"model_dir (got {model_dir}) must hold {name}{hint}") from None
     except OtherVersionError as error:
         raise InputError(f"{path} has {error}; run cdd embed again") from None
@@ -109,13 +149,14 @@ def _read(model_dir: Path, name: str, load: Callable[[Path], _Content]) -> _Cont
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
 
 
-def save_ranker(path: Path, ranker: DrugRanker, graph_sha256: str) -> None:
+def save_ranker(path: Path, ranker: DrugRanker, graph_sha256: str, run: str | None = None) -> None:
     """Write a ranker to a checksummed safetensors file.
 
     Args:
         path: file to write; an existing file is overwritten.
         ranker: a fitted ranker.
         graph_sha256: checksum of the graph that the ranker was fitted on.
+        run: id of the run of the model.
     """
     tensors: dict[str, Tensor] = {}
     for n, mlp in enumerate(ranker.paths.mlps):
@@ -134,6 +175,7 @@ def save_ranker(path: Path, ranker: DrugRanker, graph_sha256: str) -> None:
         tensors["gnn.diseases"] = ranker.gnn.diseases.half()
     record = {
         "graph_sha256": graph_sha256,
+        RUN: run,
         "num_mlps": len(ranker.paths.mlps),
         "hidden": ranker.paths.mlps[0].first.out_features,
         "with_known": asdict(ranker.with_known),
@@ -144,11 +186,18 @@ def save_ranker(path: Path, ranker: DrugRanker, graph_sha256: str) -> None:
     save_checksummed(path, RANKER_VERSION, record, tensors)
 
 
-def load_ranker(path: Path) -> tuple[DrugRanker, str]:
+def add_ranker(model_dir: Path, ranker: DrugRanker, run: str | None) -> None:
+    """Write a ranker to the directory of its model, in place of an earlier ranker."""
+    sha256 = stored_checksum(model_dir / GRAPH_FILE)
+    with atomic_path(model_dir / RANKER_FILE) as path:
+        save_ranker(path, ranker, sha256, run)
+
+
+def load_ranker(path: Path) -> tuple[DrugRanker, str, str | None]:
     """Read a file that `save_ranker` wrote.
 
     Returns:
-        The ranker, and the checksum of the graph that the ranker was fitted on.
+        The ranker, the checksum of the graph that the ranker was fitted on, and the id of the run.
 
     Raises:
         DamagedFileError: the file has changed since it was written.
@@ -163,7 +212,7 @@ def load_ranker(path: Path) -> tuple[DrugRanker, str]:
         reason = str(error).split("\n")[0]
         raise DamagedFileError(f"it is not a ranker: {reason}") from error
     check_ranker(ranker)
-    return ranker, record["graph_sha256"]
+    return ranker, record["graph_sha256"], record.get(RUN)
 
 
 def _ranker(record: dict[str, Any], tensors: dict[str, Tensor]) -> DrugRanker:
@@ -220,22 +269,33 @@ def check_targets(sources: Mapping[str, Path], output: Sequence[Path], model_dir
 
 
 def save_model(
-    run: Run, graph: KnowledgeGraph, trained: Trained, parameters: Mapping[str, Any]
-) -> None:
-    """Write a trained model to the run's model directory; make the directory if it is missing.
+    run: Run,
+    directory: Path,
+    graph: KnowledgeGraph,
+    trained: Trained,
+    parameters: Mapping[str, Any],
+) -> str:
+    """Write a trained model and its graph to a directory; make the directory if it is missing.
 
     The files are weights.safetensors, nodes.parquet (row i describes row i of the model's node
-    embedding), history.csv (one row per epoch) and config.json. Other files in the directory stay
-    unchanged.
+    embedding), history.csv (one row per epoch), graph.safetensors and config.json.
 
     Args:
-        run: provides the path of the directory.
+        run: provides the names and the hash of the graph's files.
+        directory: directory to write to.
         graph: the graph that the model was trained on.
         trained: the model.
         parameters: parameters of the run, for config.json.
+
+    Returns:
+        The id of the run. It is computed from the weights and the configuration, so that two runs
+        with the same results have the same id, and their files the same bytes.
+
+    Raises:
+        WriteError: a file cannot be written.
     """
     weights = {
-        f"{name}.{key}": tensor.contiguous()
+        f"{name}.{key}": tensor.detach().cpu().contiguous()
         for name, module in (("model", trained.model), ("decoder", trained.decoder))
         for key, tensor in module.state_dict().items()
     }
@@ -251,10 +311,14 @@ def save_model(
         "relations": graph.relations,
         "edge_types": graph.edge_types,
     }
-    with atomic_path(run.model_dir / "weights.safetensors") as path:
-        save_file(weights, path)
-    with atomic_path(run.model_dir / "nodes.parquet") as path:
-        graph.nodes.write_parquet(path)
-    with atomic_path(run.model_dir / "history.csv") as path:
-        pl.DataFrame(trained.history, infer_schema_length=None).write_csv(path)
-    save_record(run.model_dir / "config.json", config)
+    name = checksum(json.dumps(config), weights)[:_ID_DIGITS]
+    with atomic_path(directory / WEIGHTS_FILE) as path:
+        save_tensors(path, weights, {RUN: name})
+    with atomic_path(directory / "nodes.parquet") as path, disk.create(path) as file:
+        graph.nodes.write_parquet(file, metadata={RUN: name})
+    with atomic_path(directory / "history.csv") as path, disk.create(path) as file:
+        pl.DataFrame(trained.history, infer_schema_length=None).write_csv(file)
+    with atomic_path(directory / GRAPH_FILE) as path:
+        save_graph(path, graph, {RUN: name})
+    save_record(directory / CONFIG_FILE, {RUN: name, **config})
+    return name

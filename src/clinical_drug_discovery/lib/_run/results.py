@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -14,45 +15,37 @@ from ...graph.identifiers import shown_identifier
 from ...graph.knowledge_graph import KnowledgeGraph, node_range_of
 from ...graph.source import ReadSettings
 from ...models.collapse import Collapse
-from ...models.embeddings_file import write_embeddings
+from ...models.embeddings_file import output_files, write_embeddings
+from ...models.layers import DistMult
 from ...ranking.bilinear_score import GnnScores
 from ...ranking.drug_ranker import DrugRanker, fit_drug_ranker, why_no_ranker
-from ...system.files import save_record
+from ...system.files import file_sha256, save_record
 from ...system.machine import GIB, empty_cache, peak_memory_bytes
 from ...system.progress import Run
+from ...system.run_directory import Places
 from ...training.disease_pairs import PairSampler, similarity_spearman
 from ...training.memory_plan import Plan
 from ...training.train import Trained
-from .model_dir import save_model, write_ranker
+from .finish import finish_run, kept
+from .model_dir import STATS_FILE, add_ranker, save_model
 
 
 def fit_ranker(
-    run: Run, graph: KnowledgeGraph, trained: Trained, embeddings: Tensor, wanted: bool, seed: int
-) -> DrugRanker | None:
+    run: Run, graph: KnowledgeGraph, decoder: DistMult, embeddings: Tensor, seed: int
+) -> DrugRanker:
     """Fit the drug ranker for `cdd rank`.
 
     Args:
-        run: provides the log; receives times and warnings.
-        graph: on the CPU.
-        trained: the trained model.
+        run: provides the log; receives the time.
+        graph: on the CPU, with enough known treatments (`why_no_ranker`).
+        decoder: the decoder that was trained with the embeddings.
         embeddings: shape (N, D), embeddings of all nodes, on the CPU.
-        wanted: False: do nothing and return None.
         seed: seed of the fit.
-
-    Returns:
-        The ranker. If the graph has too few known treatments: None, after a warning.
     """
     with run.timed("rank_fit"):
-        if not wanted:
-            return None
-        why = why_no_ranker(graph)
-        if why is not None:
-            run.warn(f"no drug ranker was fitted, so cdd rank cannot use this model: {why}")
-            return None
         run.progress.milestone("Fitting the drug ranker on paths in the graph and on embeddings")
         empty_cache(run.device)  # the fit can then use the memory of the training
-        gnn = GnnScores(embeddings, trained.decoder)
-        ranker = fit_drug_ranker(graph, gnn=gnn, seed=seed)
+        ranker = fit_drug_ranker(graph, gnn=GnnScores(embeddings, decoder), seed=seed)
         run.peak.sample()
         empty_cache(run.device)
     return ranker
@@ -60,79 +53,135 @@ def fit_ranker(
 
 def write_results(
     run: Run,
+    places: Places,
     graph: KnowledgeGraph,
     plan: Plan,
     trained: Trained,
     embeddings: Tensor,
     collapse: Collapse,
-    ranker: DrugRanker | None,
     *,
+    ranker: bool,
     seed: int,
     reading: ReadSettings,
 ) -> dict[str, Any]:
-    """Probe the embeddings; write them, the model and the record of the run; return the record.
+    """Probe the embeddings, write all results, then fit and write the drug ranker.
+
+    The model and the embeddings are complete on disk before the ranker is fitted, so they stay if
+    the fit fails or is stopped.
 
     Args:
         run: provides the paths, the times and the warnings.
+        places: the locked model directory of the run.
         graph: the graph that was embedded, on the CPU.
         plan: provides the settings and the predicted peak.
         trained: the trained model.
         embeddings: shape (N, D), embeddings of all nodes, on the CPU.
         collapse: collapse figures of these embeddings by node type.
-        ranker: the result of `fit_ranker`.
+        ranker: fit the drug ranker, if the graph has enough known treatments.
         seed: seed of the run.
         reading: settings with which the graph was read.
+
+    Returns:
+        The record of the run, the fields of `EmbeddingStats`.
+
+    Raises:
+        WriteError: a file cannot be written; the message says where the results are.
     """
-    parameters = {
+    why = why_no_ranker(graph) if ranker else None
+    if why is not None:
+        run.warn(f"no drug ranker was fitted, so cdd rank cannot use this model: {why}")
+    parameters = {**_parameters(graph, plan, reading), "seed": seed}
+    with run.timed("probe"):
+        probe = probe_embeddings(graph, embeddings, seed=seed)
+    run.seconds["seconds_rank_fit"] = run.seconds["seconds_write"] = 0.0
+    record: dict[str, Any] = {}
+
+    def write(directory: Path, output: Path) -> None:
+        name = save_model(run, directory, graph, trained, parameters)
+        saved_nodes = write_embeddings(output, graph.nodes, embeddings, name)
+        hashes = {
+            final.name: file_sha256(path)
+            for final, path in zip(output_files(run.output), output_files(output), strict=True)
+        }
+        record.update(
+            _record(run, graph, plan, trained, embeddings),
+            run=name,
+            saved_nodes=saved_nodes,
+            output_sha256=hashes,
+            collapse=collapse,
+            probe=probe,
+            seed=seed,
+        )
+        save_record(directory / STATS_FILE, _without_paths(run, record))
+
+    with run.timed("write"):
+        finish_run(run, places, write)
+    run.progress.milestone(
+        f"Wrote {record['saved_nodes']:,} nodes to {run.output} and the model to {run.model_dir}"
+    )
+    with kept(run):
+        if ranker and why is None:
+            fitted = fit_ranker(run, graph, trained.decoder, embeddings, seed)
+            add_ranker(places.model_dir, fitted, record["run"])
+            record.update(
+                has_ranker=True,
+                example_node=example_node(graph, of_diseases=True),
+                peak_memory_gib=peak_memory_bytes() / GIB,
+            )
+        record.update(run.seconds)
+        save_record(places.model_dir / STATS_FILE, _without_paths(run, record))
+    return record
+
+
+def _parameters(graph: KnowledgeGraph, plan: Plan, reading: ReadSettings) -> dict[str, Any]:
+    """Return the parameters of the run for config.json."""
+    return {
         "model": plan.settings.model,
         **asdict(plan.settings),
         **asdict(graph.vocabulary),
         **reading.record(),
-        "seed": seed,
     }
-    with run.timed("probe"):
-        probe = probe_embeddings(graph, embeddings, seed=seed)
-    with run.timed("write"):
-        save_model(run, graph, trained, parameters)
-        write_ranker(run.model_dir, graph, ranker)
-        saved_nodes = write_embeddings(run.output, graph.nodes, embeddings)
+
+
+def _record(
+    run: Run, graph: KnowledgeGraph, plan: Plan, trained: Trained, embeddings: Tensor
+) -> dict[str, Any]:
+    """Return the record of a run whose ranker is not fitted yet; some fields are still empty."""
     device_peak = run.peak.num_bytes()
-    names = (
-        "model", "embedding_dim", "hidden_dim", "num_layers", "num_epochs", "training", "seed"
-    )  # fmt: skip
-    known: dict[str, Any] = {**{name: parameters[name] for name in names}, **run.seconds}
+    settings = asdict(plan.settings)
+    names = ("embedding_dim", "hidden_dim", "num_layers", "num_epochs", "training")
+    known: dict[str, Any] = {**{name: settings[name] for name in names}, **run.seconds}
     stats = EmbeddingStats(
         **known,
+        run="",
+        model=plan.settings.model,
         num_nodes=graph.num_nodes,
         num_edges=graph.num_edges,
         num_relations=len(graph.relations),
         num_edge_types=len(graph.edge_types),
         device=str(run.device),
+        seed=0,
         peak_memory_gib=peak_memory_bytes() / GIB,
         device_memory_gib=None if device_peak is None else device_peak / GIB,
         device_memory_source=run.peak.source,
         final_loss=trained.history[-1]["loss"],
         output_file=str(run.output),
+        output_sha256={},
         model_dir=str(run.model_dir),
-        saved_nodes=saved_nodes,
+        saved_nodes=0,
         warnings=run.warnings,
         read_report=graph.report.to_dict(),
         predicted_memory_gib=plan.predicted_bytes / GIB,
-        collapse=collapse,
+        collapse={},
         similarity=_similarity(trained.pairs, embeddings),
-        probe=probe,
-        has_ranker=ranker is not None,
-        example_node=_example_node(graph, of_diseases=ranker is not None),
+        probe=None,
+        has_ranker=False,
+        example_node=example_node(graph, of_diseases=False),
     )
-    record = asdict(stats)
-    save_record(run.model_dir / "stats.json", _without_paths(run, record))
-    run.progress.milestone(
-        f"Wrote {saved_nodes:,} nodes to {run.output} and the model to {run.model_dir}"
-    )
-    return record
+    return asdict(stats)
 
 
-def _example_node(graph: KnowledgeGraph, *, of_diseases: bool) -> str:
+def example_node(graph: KnowledgeGraph, *, of_diseases: bool) -> str:
     """Return the node with the most edges, of all nodes or of the diseases, for a first question.
 
     The node is given as `find_node` takes it: by its name or, if the name is ambiguous, as
@@ -177,6 +226,7 @@ def _similarity(
 class EmbeddingStats:
     """The record of a run: its sizes, settings, times, memory and results."""
 
+    run: str  #: id of the run, from its weights and settings; all its files carry it
     model: str  #: "graphsage" or "hgt"
     num_nodes: int
     num_edges: int  #: number of directed edges: two for each fact
@@ -212,6 +262,7 @@ class EmbeddingStats:
     #: seen these treatments. None with fewer than two treated diseases.
     probe: Probe | None
     output_file: str
+    output_sha256: dict[str, str]  #: SHA-256 of the embeddings file (and of its index), by name
     model_dir: str
     saved_nodes: int  #: number of rows in output_file
     collapse: dict[str, dict[str, float | None]]  #: per node type: mean_cosine, effective_rank

@@ -12,48 +12,72 @@ from torch import Tensor
 
 from ...evaluation.rankers import RANKERS, Ranker, saved_rankers, why_not_saved
 from ...graph.knowledge_graph import KnowledgeGraph
+from ...models.embeddings_file import RUN, output_files, run_of_embeddings
 from ...models.read_embeddings import read_embeddings
 from ...ranking.drug_ranker import DrugRanker
 from ...system.errors import InputError
+from ...system.files import file_sha256
 from ...system.log import part
+from ...system.run_directory import settle
 from ...system.untrusted.inputs import read_json
-from .model_dir import RANKER_FILE, read_model_graph, read_model_ranker
+from .model_dir import (
+    RANKER_FILE,
+    STATS_FILE,
+    check_same_run,
+    read_model_graph,
+    read_model_ranker,
+    run_of_model,
+)
+
+_HASHES = "output_sha256"
 
 
 class SavedModel(NamedTuple):
     """A model directory, and the embeddings that lie beside it."""
 
     directory: Path
+    run: str | None  #: id of the run
     model: str  #: graphsage or hgt
+    seed: int  #: of the run
     graph: KnowledgeGraph
     ranker: DrugRanker | None
     embeddings: Tensor | None  #: shape (N, dim), in the order of the graph
 
     @staticmethod
-    def read(directory: Path, embeddings: str | Path | None) -> SavedModel:
+    def read(
+        directory: Path, embeddings: str | Path | None, *, with_ranker: bool = True
+    ) -> SavedModel:
         """Read a model.
 
         Args:
             directory: model directory.
             embeddings: file of the embeddings; None: the file that the run wrote, if it still lies
                 beside the model directory.
+            with_ranker: read the ranker as well, if there is one.
 
         Raises:
             InputError: a file is missing or damaged, or the files do not belong together.
         """
         with part("Reading the model"):
             ranker, sha256 = None, None
-            if (directory / RANKER_FILE).exists():
+            settle(directory)
+            if with_ranker and (directory / RANKER_FILE).exists():
                 ranker, sha256 = read_model_ranker(directory)
             graph = read_model_graph(directory, sha256)
             stats = _read_stats(directory)
+            check_same_run(directory, {STATS_FILE: stats[RUN]})
             path = directory.resolve().parent / str(stats["output_file"])
             if embeddings is not None:
                 path = Path(embeddings)
             values = None
             if embeddings is not None or path.exists():
                 values = _read_embeddings(path, graph)
-        return SavedModel(directory, str(stats["model"]), graph, ranker, values)
+                check_embeddings_of(path, directory)
+                if embeddings is None:
+                    _check_unchanged(path, stats, directory)
+        return SavedModel(
+            directory, stats[RUN], str(stats["model"]), int(stats["seed"]), graph, ranker, values
+        )
 
     def choose(self, asked: Sequence[str] | None) -> tuple[list[str], dict[str, str]]:
         """Return the rankers to compare, and those that are left out, with the reasons.
@@ -91,11 +115,42 @@ def _read_stats(directory: Path) -> dict[str, Any]:
             raise TypeError("model and output_file must be texts")
         if Path(found["output_file"]).name != found["output_file"]:
             raise ValueError("output_file must be a name without a directory")
-        return found
+        known = {**found, "seed": int(stats["seed"])}
+        return {**known, RUN: stats.get(RUN), _HASHES: dict(stats.get(_HASHES) or {})}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"model_dir (got {directory}) must have the file stats.json of a finished run: {error}"
         ) from None
+
+
+def check_embeddings_of(embeddings: Path, model_dir: Path) -> None:
+    """Check that embeddings, if they carry the id of a run, are of the run of a model.
+
+    Raises:
+        InputError: they are of another run.
+    """
+    found, run = run_of_embeddings(embeddings), run_of_model(model_dir)
+    if None not in (found, run) and found != run:
+        raise InputError(
+            f"embeddings (got {embeddings}) are of another run than the model in {model_dir}; "
+            "model_dir must be the directory that was written with the embeddings"
+        )
+
+
+def _check_unchanged(path: Path, stats: dict[str, Any], model_dir: Path) -> None:
+    """Check that the embeddings beside a model are the files that its run wrote, to the byte.
+
+    Raises:
+        InputError: a file is another one.
+    """
+    for file in output_files(path):
+        expected = stats[_HASHES].get(file.name)
+        if expected is not None and file_sha256(file) != expected:
+            raise InputError(
+                f"{file} is not the file that was written with the model in {model_dir}: its "
+                f"SHA-256 is not that of {STATS_FILE}. If you saved it again yourself, name it "
+                "with embeddings (--embeddings)"
+            )
 
 
 def _read_embeddings(path: Path, graph: KnowledgeGraph) -> Tensor:

@@ -16,6 +16,7 @@ from ...system.files import check_new, check_writable
 from ...system.machine import PeakMemory, empty_cache, return_large_buffers
 from ...system.processes import use_threads
 from ...system.progress import Run
+from ...system.run_directory import Places, check_unused, settle
 from .model_dir import MODEL_FILES, check_targets, model_dir_of
 
 
@@ -44,11 +45,37 @@ def start_run(
     check_output(output)
     directory = model_dir_of(output) if model_dir is None else Path(model_dir)
     check_writable("model_dir", directory)
+    check_unused(directory)
+    check_place(output, directory)
+    settle(directory, to_write=True)
     run = begin_run(source, output, directory, device, learning_rate)
-    # A run that was stopped leaves only history.csv.
+    # A run of an earlier version that was stopped left only history.csv.
     model_files = (directory / name for name in MODEL_FILES if name != "history.csv")
     check_new([*output_files(output), *model_files], overwrite)
     return run
+
+
+def check_place(output: Path, model_dir: Path) -> None:
+    """Check that a directory can be renamed at the end of a run, and where the embeddings lie.
+
+    Raises:
+        InputError: the model directory is the root of a file system or the working directory, or
+            the embeddings lie in the directory of the unfinished run.
+    """
+    places = Places.of(model_dir)
+    check_writable("model_dir", places.work.parent)
+    if places.model_dir.is_mount() or places.model_dir in (Path.cwd(), *Path.cwd().parents):
+        raise InputError(
+            f"model_dir (got {model_dir}) must be a directory that can be renamed, not a mount "
+            "point or the working directory: choose a directory in it"
+        )
+    if places.work in (output.resolve(), *output.resolve().parents):
+        raise InputError(
+            f"output (got {output}) must not lie in {places.work}, where the run works"
+        )
+    for path in (places.work, places.lock):
+        if path.exists() and path.is_dir() != (path == places.work):
+            raise InputError(f"model_dir (got {model_dir}) needs {path}, which is another file")
 
 
 def begin_run(

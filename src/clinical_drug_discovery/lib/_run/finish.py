@@ -1,0 +1,165 @@
+"""The end of a run on disk: write its files, bring them into place, or rescue them elsewhere."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import fields
+from pathlib import Path
+
+from torch import Tensor
+
+from ...graph.knowledge_graph import KnowledgeGraph
+from ...models.embeddings_file import output_files
+from ...system import disk
+from ...system.errors import InputError
+from ...system.files import WriteError
+from ...system.interrupts import note_written
+from ...system.log import milestone
+from ...system.progress import Run
+from ...system.run_directory import PART, SWAP, Places, locked, part_of, swap
+from ...training.settings import Settings
+from .model_dir import MODEL_FILES, model_dir_of
+
+_CSV_BYTES = 11  # of a number with its comma, on average
+#: Writes all results: into a directory for the model, and to a path for the embeddings.
+Write = Callable[[Path, Path], None]
+
+
+@contextmanager
+def working(run: Run) -> Iterator[Places]:
+    """Work on a run: lock its model directory, and let its history grow in `<model_dir>.run`.
+
+    Raises:
+        InputError: another process writes to the model directory.
+        WriteError: the lock cannot be written.
+    """
+    with locked(run.model_dir) as places:
+        try:
+            with run.history.growing(places.work):
+                for name in MODEL_FILES:  # of a run that was killed while it wrote its results
+                    (places.work / name).unlink(missing_ok=True)
+                yield places
+        finally:
+            with suppress(OSError):  # it was renamed, or holds checkpoints
+                places.work.rmdir()
+
+
+def check_space(run: Run, graph: KnowledgeGraph, settings: Settings) -> None:
+    """Compare the free space with the size of the results, before the training.
+
+    Files of an earlier run that will be replaced do not count as free, because they stay until the
+    new ones are complete.
+
+    Raises:
+        InputError: a file system has less free space than the results need.
+    """
+    names = graph.nodes.estimated_size()
+    arrays = [getattr(graph, field.name) for field in fields(graph)]
+    tensors = sum(array.nbytes for array in arrays if isinstance(array, Tensor))
+    model = 4 * graph.num_nodes * settings.hidden_dim + tensors + 2 * names
+    per_number = _CSV_BYTES if run.output.suffix.lower() == ".csv" else 4
+    embeddings = per_number * graph.num_nodes * settings.embedding_dim + names
+    needed: dict[int, tuple[str, Path, int]] = {}
+    for name, path, size in (
+        ("model_dir", run.model_dir, int(model)), ("output", run.output, int(embeddings)),
+    ):  # fmt: skip
+        place = next(parent for parent in path.resolve().parents if parent.exists())
+        device = place.stat().st_dev
+        before = needed[device][2] if device in needed else 0
+        needed[device] = (f"{name} (got {path})", place, before + size)
+    for shown, place, size in needed.values():
+        free = disk.free_bytes(place)
+        if free < size:
+            raise InputError(
+                f"{shown} needs about {size:,} bytes for the results of this run, but the disk of "
+                f"{place} has {free:,} bytes free"
+            )
+
+
+def finish_run(run: Run, places: Places, write: Write) -> None:
+    """Write the results of a run, and bring them into place; if that fails, rescue them.
+
+    Args:
+        run: provides the paths.
+        places: the locked model directory.
+        write: writes the results; called again for the rescue.
+
+    Raises:
+        WriteError: the results are not in place; the message says where they are.
+    """
+    output = run.output.resolve()
+    inside = places.model_dir in output.parents
+    if inside:  # the file is renamed with its directory
+        place, targets = places.work / output.relative_to(places.model_dir), []
+    else:
+        place, targets = part_of(output), output_files(output)
+    try:
+        write(places.work, place)
+    except WriteError as error:
+        _discard(places, [place, *map(part_of, targets)])
+        raise _rescued(run, write, error) from error
+    try:
+        run.history.complete()
+        swap(places, targets, MODEL_FILES)
+    except OSError as error:
+        if not (places.work / SWAP).exists() and not (places.model_dir / SWAP).exists():
+            _discard(places, [place, *map(part_of, targets)])
+            raise _rescued(run, write, error) from error
+        raise WriteError(
+            f"{places.model_dir} cannot be replaced: {error.strerror or error}; the new run is "
+            f"complete in {places.work}, and the next cdd command with --model-dir "
+            f"{run.model_dir} brings it into place"
+        ) from error
+    for path in (run.model_dir, run.output):
+        note_written(path)
+
+
+def _discard(places: Places, parts: Sequence[Path]) -> None:
+    """Remove unfinished results, which may fill the disk; a checkpoint stays."""
+    for path in (*(places.work / name for name in (*MODEL_FILES, PART + SWAP)), *parts):
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def _rescued(run: Run, write: Write, error: OSError) -> WriteError:
+    """Write the results to another directory; return the error that says where they are."""
+    reason = str(error)
+    for base in (Path(tempfile.gettempdir()), Path(os.curdir)):
+        folder = None
+        try:
+            folder = Path(tempfile.mkdtemp(prefix="cdd-rescue-", dir=base)).absolute()
+            output = folder / run.output.name
+            model_dir = model_dir_of(output)
+            write(model_dir, output)
+        except OSError as failure:
+            if folder is not None:
+                with suppress(OSError):
+                    disk.remove(folder)
+            reason += f"; nor can {base} be used: {failure.strerror or failure}"
+            continue
+        return WriteError(
+            f"{error}. The results are safe in {folder}: embeddings {output.name}, model "
+            f"{model_dir.name}, without the drug ranker. Move them when there is space, then run "
+            f"cdd fit-ranker --model-dir with the model directory"
+        )
+    return WriteError(f"{reason}. The results are lost")
+
+
+@contextmanager
+def kept(run: Run) -> Iterator[None]:
+    """Say in an error of the `with` block that the model and its embeddings are complete."""
+    text = (
+        f"the model {run.model_dir} and its embeddings {run.output} are complete; "
+        f"cdd fit-ranker --model-dir {run.model_dir} fits the drug ranker"
+    )
+    try:
+        yield
+    except (InputError, MemoryError) as error:
+        raise InputError(f"{str(error) or 'the memory is full'}; {text}") from error
+    except Exception as error:
+        milestone(text)
+        error.add_note(text)
+        raise

@@ -1,0 +1,119 @@
+"""Fit the drug ranker of a saved model, later than the model or again."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from ..graph.knowledge_graph import KnowledgeGraph
+from ..models.layers import DistMult
+from ..ranking.bilinear_score import GnnScores
+from ..ranking.drug_ranker import fit_drug_ranker, why_no_ranker
+from ..system.arguments import plain_arguments
+from ..system.errors import InputError
+from ..system.files import save_record
+from ..system.log import milestone, part
+from ..system.machine import GIB, peak_memory_bytes
+from ..system.processes import use_threads
+from ..system.run_directory import locked
+from ..system.untrusted.inputs import read_json
+from ._run.model_dir import RANKER_FILE, STATS_FILE, WEIGHTS_FILE, add_ranker, check_same_run
+from ._run.results import example_node
+from ._run.saved_model import SavedModel
+
+_RELATION = "decoder.relation"
+
+
+@plain_arguments
+@part("Fitting the drug ranker")
+def fit_model_ranker(
+    model_dir: str | Path, *, embeddings: str | Path | None = None
+) -> dict[str, Any]:
+    """Fit the drug ranker of a saved model, and replace an earlier ranker.
+
+    This gives the ranker that `cdd embed` fits at the end of a run. It is useful after
+    `--no-ranker`, or if the fit was stopped.
+
+    Args:
+        model_dir: model directory that `cdd embed` has written.
+        embeddings: file with the model's embeddings (default: the file that the model's run wrote,
+            beside the model directory).
+
+    Returns:
+        A dict with model_dir, run (its id), seed (of the run and the fit), example_node (a disease
+        to rank drugs for), seconds_rank_fit and peak_memory_gib.
+
+    Raises:
+        InputError: a file is missing or damaged, the files are of different runs, the graph has too
+            few known treatments, or another process writes to the directory. An earlier ranker
+            stays in this case.
+
+    Example:
+        >>> from clinical_drug_discovery.lib.fit_ranker import fit_model_ranker
+        >>> fit_model_ranker("embeddings_model")["seconds_rank_fit"]
+    """
+    use_threads()
+    directory = Path(model_dir)
+    if not directory.is_dir() and not directory.with_name(f"{directory.name}.run").is_dir():
+        raise InputError(f"model_dir (got {model_dir}) must be a directory")
+    with locked(directory):
+        saved = SavedModel.read(directory, embeddings, with_ranker=False)
+        if saved.embeddings is None:
+            raise InputError(
+                f"embeddings (got {embeddings}) must be the file that was written with the model: "
+                f"it does not lie beside {directory}"
+            )
+        why = why_no_ranker(saved.graph)
+        if why is not None:
+            raise InputError(f"model_dir (got {model_dir}) cannot have a drug ranker: {why}")
+        decoder = _read_decoder(directory, saved.graph, saved.embeddings.shape[1])
+        milestone("Fitting the drug ranker on paths in the graph and on embeddings")
+        start = time.perf_counter()
+        gnn = GnnScores(saved.embeddings, decoder)
+        ranker = fit_drug_ranker(saved.graph, gnn=gnn, seed=saved.seed)
+        found = {
+            "example_node": example_node(saved.graph, of_diseases=True),
+            "seconds_rank_fit": time.perf_counter() - start,
+        }
+        add_ranker(directory, ranker, saved.run)
+        stats = read_json(directory / STATS_FILE)
+        save_record(directory / STATS_FILE, {**stats, **found, "has_ranker": True})
+    milestone(f"Wrote {RANKER_FILE} to {directory}")
+    return {
+        "model_dir": str(directory),
+        "run": saved.run,
+        "seed": saved.seed,
+        **found,
+        "peak_memory_gib": peak_memory_bytes() / GIB,
+    }
+
+
+def _read_decoder(directory: Path, graph: KnowledgeGraph, dim: int) -> DistMult:
+    """Read the decoder of a model.
+
+    Raises:
+        InputError: the file is missing or damaged, of another run, or does not fit the graph.
+    """
+    path = directory / WEIGHTS_FILE
+    try:
+        with safe_open(path, "pt") as file:
+            run = (file.metadata() or {}).get("run")
+            weights = file.get_tensor(_RELATION)
+    except FileNotFoundError:
+        raise InputError(f"model_dir (got {directory}) must hold {WEIGHTS_FILE}") from None
+    except (OSError, SafetensorError) as error:
+        first_line = str(error).split("\n")[0]
+        raise InputError(f"{path} is damaged: {first_line}; run cdd embed again") from None
+    check_same_run(directory, {WEIGHTS_FILE: run})
+    shape = (len(graph.relations), dim)
+    if tuple(weights.shape) != shape or weights.dtype != torch.float32:
+        raise InputError(f"{path} is damaged: {_RELATION} must have shape {shape} in float32")
+    if not weights.isfinite().all():
+        raise InputError(f"{path} is damaged: {_RELATION} holds NaN or infinity")
+    decoder = DistMult(*shape, torch.Generator())
+    decoder.load_state_dict({"relation": weights})
+    return decoder
