@@ -230,11 +230,27 @@ def test_odd_flags_end_in_exit_code_2(
 ) -> None:
     """Each flag of the ranking and the search with texts that it does not mean, in one process."""
     monkeypatch.chdir(tmp_path)
-    app, runner = make_app(), CliRunner()
     given = {
         ("rank",): {k: str(v) for k, v in ground[rank_drugs].items()},
         ("similar",): {k: str(v) for k, v in ground[similar_nodes].items()},
     }
+    try_all_flags(given)
+
+
+@pytest.mark.slow
+def test_odd_flags_of_the_training_end_in_exit_code_2(
+    ground: dict[Function, dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    edges = str(ground[generate_gnn_embeddings]["edges_csv"])
+    small = {name: str(value) for name, value in SMALL.items() if name != "cache"}
+    valid = {"edges_csv": edges, "output_csv": "new.npy", "cache_dir": "cache", **small}
+    try_all_flags({("embed", "graphsage"): valid, ("embed", "hgt"): {**valid, "num_heads": "2"}})
+
+
+def try_all_flags(given: dict[tuple[str, ...], dict[str, str]]) -> None:
+    """Give each flag of some commands texts that it does not mean, beside valid flags."""
+    app, runner = make_app(), CliRunner()
     for command, valid in given.items():
         for flag in COMMANDS[command].read()[1]:
             for text in ("", "nan", "-1", "1e300", "9" * 30, "\udcff", "é", "a" * 300, "[]"):

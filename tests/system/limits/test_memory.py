@@ -53,7 +53,7 @@ def machine(
     return [room.num_bytes for room in memory._group_limits(root)]
 
 
-@pytest.mark.parametrize("version", [V1, V2])
+@pytest.mark.parametrize("version", [V1, V2], ids=["version 1", "version 2"])
 def test_groups_at_any_depth_count(tmp_path: Path, version: str) -> None:
     unlimited = "max" if version == V2 else "9223372036854771712"
     groups = {
@@ -78,7 +78,7 @@ def test_memory_high_counts_too(tmp_path: Path) -> None:
     assert machine(tmp_path, V2, "/a", {"a": ("max", 100, 0)}) == [600]
 
 
-@pytest.mark.parametrize("version", [V1, V2])
+@pytest.mark.parametrize("version", [V1, V2], ids=["version 1", "version 2"])
 def test_a_container_sees_a_part_of_the_hierarchy(tmp_path: Path, version: str) -> None:
     """Without a namespace, the path of the group starts with the visible part of the hierarchy."""
     groups = {"": ("1000", 100, 0), "worker": ("800", 100, 0)}
@@ -141,3 +141,28 @@ def test_a_real_control_group_counts(group: Path) -> None:
         "assert sys.argv[1] in room.limit, room\n"
     )
     subprocess.run([sys.executable, "-c", code, str(group)], check=True, timeout=60)
+
+
+def test_a_run_in_a_group_that_is_too_small_is_refused(group: Path, tmp_path: Path) -> None:
+    """The group has room for the libraries, but not for the training, which would be killed."""
+    limit = next(group.glob("memory.limit_in_bytes"), group / "memory.max")
+    limit.write_text(str(480 * MIB))
+    (tmp_path / "kg.csv").write_text(
+        "relation,display_relation,x_index,x_id,x_type,x_name,x_source,y_index,y_id,y_type,y_name,"
+        "y_source\ntreats,treats,0,D1,drug,a,X,1,S1,disease,b,X\n"
+    )
+    code = (
+        "import os, sys, pathlib\n"
+        "pathlib.Path(sys.argv.pop(1), 'cgroup.procs').write_text(str(os.getpid()))\n"
+        "from clinical_drug_discovery.__main__ import main\n"
+        "main()\n"
+    )
+    flags = ["embed", "hgt", "--edges", "kg.csv", "--output", "e.csv", "--no-cache"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(group), *flags, "--device", "cpu"],
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "the default memory_budget (70% of the rest of" in done.stderr
+    assert str(group) in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["kg.csv"]
