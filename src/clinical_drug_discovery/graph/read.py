@@ -24,8 +24,9 @@ from .formats.table import FIELDS, NodeRules, Table
 from .formats.triples import ENTITY, Triples
 from .knowledge_graph import IntArray, KnowledgeGraph, ReadReport
 from .node_lookup import did_you_mean
-from .read_errors import explain_unreadable
+from .read_errors import explain_unreadable, is_parquet
 from .reading.odd_values import check_values
+from .reading.parquet_sizes import check_parquet
 from .reading.quotes import QuoteCheck
 from .reading.records import (
     Findings,
@@ -41,6 +42,9 @@ from .source import EdgesPath, ReadSettings, Source
 
 _SEPARATED = ", separated"  # begins `Head.separator_note`
 _MAX_RELATIONS, _MAX_TYPES = 10_000, 1_000
+_UNREADABLE = (
+    pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, EOFError
+)  # fmt: skip
 Mask = npt.NDArray[np.bool_]
 
 
@@ -138,6 +142,8 @@ def _read_rows(source: Source, settings: ReadSettings) -> tuple[Rows, Findings]:
         current, heads = source.edges[0], dict[Path, Head]()
         try:
             for current in source.files:
+                if is_parquet(plain[current]):
+                    check_parquet(current, plain[current], settings.max_unpacked_gib)
                 heads[current] = head = read_head(current, plain[current])
                 if not (head.is_parquet or head.is_json or head.is_compressed):
                     check_rows(current, plain[current])
@@ -163,7 +169,7 @@ def _read_rows(source: Source, settings: ReadSettings) -> tuple[Rows, Findings]:
                     if not (heads[path].is_parquet or heads[path].is_json)
                     and _lacks_final_newline(plain[path], last.get(plain[path]))
                 ]  # fmt: skip
-        except (pl.exceptions.PolarsError, OSError, EOFError) as error:
+        except _UNREADABLE as error:
             faulty = heads.values() if current in heads else [Head(current, plain[current], False)]
             text = explain_unreadable(current, list(faulty), reader.num_rows, error)
             raise InputError(text) from error

@@ -18,7 +18,9 @@ from .formats.head import Head, text_lines
 _REPLACED = "\N{REPLACEMENT CHARACTER}"
 
 
-def explain_unreadable(path: Path, heads: Sequence[Head], num_rows: int, error: Exception) -> str:
+def explain_unreadable(
+    path: Path, heads: Sequence[Head], num_rows: int, error: BaseException
+) -> str:
     """Return one line that explains why `error` stopped the reading after `num_rows` rows.
 
     The line states the file, the rule and, if the row can be found, the row. Any of the files of
@@ -29,7 +31,7 @@ def explain_unreadable(path: Path, heads: Sequence[Head], num_rows: int, error: 
     if plain.stat().st_size == 0:
         return f"{path} is empty"
     reason = str(error).strip().split("\n")[0] or type(error).__name__
-    if _is_parquet(plain):
+    if is_parquet(plain):
         return f"{path} is not a readable Parquet file: {reason}"
     if isinstance(error, PermissionError):
         return f"{path} cannot be read: permission denied"
@@ -44,7 +46,8 @@ def explain_unreadable(path: Path, heads: Sequence[Head], num_rows: int, error: 
     return f"{path} is not a readable CSV file: {reason}"
 
 
-def _is_parquet(plain: Path) -> bool:
+def is_parquet(plain: Path) -> bool:
+    """Return True if a file starts as Parquet does."""
     with plain.open("rb") as file:
         return file.read(4) == b"PAR1"
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from ..graph.reading.parquet_sizes import check_parquet
 from ..graph.reading.unpacking import Limit, check_rows
 from ..system.errors import InputError
 from ..system.untrusted.inputs import check_regular
@@ -114,6 +115,7 @@ def _read_array(path: Path) -> Values:
 
 
 def _read_parquet(path: Path, first_row: int) -> tuple[pl.DataFrame, Values]:
+    check_parquet(path, path)
     frame = pl.scan_parquet(path, glob=False)
     schema = frame.collect_schema()
     _check_columns(path, schema.names())
