@@ -23,6 +23,7 @@ from clinical_drug_discovery.cli import COMMANDS, make_app
 from clinical_drug_discovery.flags import flag_of
 from clinical_drug_discovery.graph.source import ReadSettings
 from clinical_drug_discovery.graph.vocabulary import VocabularyChoice
+from clinical_drug_discovery.lib.cache import manage_cache
 from clinical_drug_discovery.lib.demo import run_demo
 from clinical_drug_discovery.lib.doctor import describe_machine
 from clinical_drug_discovery.lib.evaluate import (
@@ -30,6 +31,7 @@ from clinical_drug_discovery.lib.evaluate import (
     evaluate_model,
     evaluate_model_dir,
 )
+from clinical_drug_discovery.lib.fit_ranker import fit_model_ranker
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
 from clinical_drug_discovery.lib.rank import rank_drugs
@@ -42,7 +44,8 @@ from clinical_drug_discovery.system.limits.parameters import KINDS, RANGES, chec
 Function = Callable[..., Any]
 FUNCTIONS: tuple[Function, ...] = (
     generate_gnn_embeddings, generate_hgt_embeddings, rank_drugs, similar_nodes, evaluate_model,
-    evaluate_model_dir, synthesize_graph, run_demo, describe_machine,
+    evaluate_model_dir, synthesize_graph, run_demo, describe_machine, fit_model_ranker,
+    manage_cache,
 )  # fmt: skip
 SMALL: dict[str, Any] = {
     "embedding_dim": 4, "hidden_dim": 4, "num_layers": 1, "num_epochs": 1, "cache": False,

@@ -18,7 +18,7 @@ from ..system.errors import InputError
 from ..system.files import save_record
 from ..system.log import milestone, part
 from ..system.machine import GIB, peak_memory_bytes
-from ..system.processes import use_threads
+from ..system.processes import alone, import_for_gradients, use_threads
 from ..system.run_directory import locked
 from ..system.untrusted.inputs import read_json
 from ._run.model_dir import RANKER_FILE, STATS_FILE, WEIGHTS_FILE, add_ranker, check_same_run
@@ -29,6 +29,7 @@ _RELATION = "decoder.relation"
 
 
 @plain_arguments
+@alone()
 @part("Fitting the drug ranker")
 def fit_model_ranker(
     model_dir: str | Path, *, embeddings: str | Path | None = None
@@ -72,6 +73,7 @@ def fit_model_ranker(
             raise InputError(f"model_dir (got {model_dir}) cannot have a drug ranker: {why}")
         decoder = _read_decoder(directory, saved.graph, saved.embeddings.shape[1])
         milestone("Fitting the drug ranker on paths in the graph and on embeddings")
+        import_for_gradients()
         start = time.perf_counter()
         gnn = GnnScores(saved.embeddings, decoder)
         ranker = fit_drug_ranker(saved.graph, gnn=gnn, seed=saved.seed)
