@@ -191,6 +191,45 @@ def test_without_a_place_for_the_rescue_the_message_says_so(
     assert os.listdir(tmp_path) == ["place"]
 
 
+def test_a_directory_that_was_deleted_is_made_again(
+    home: Path, tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = results.finish_run
+
+    def delete_first(*arguments: Any) -> None:
+        shutil.rmtree(tmp_path / "place")
+        real(*arguments)
+
+    shutil.copytree(home, tmp_path / "place")
+    monkeypatch.setattr(results, "finish_run", delete_first)
+    write(tmp_path / "place", False)
+    assert dimension(tmp_path / "place") == NEW
+    assert sorted(os.listdir(tmp_path / "place")) == ["e.npy", "e_index.csv", "e_model"]
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EDQUOT, errno.EIO])
+def test_a_disk_that_takes_nothing_more_is_named_with_its_reason(
+    home: Path, tmp_path: Path, write: Write, number: int
+) -> None:
+    failing = FailingDisk(tmp_path / "place", fail_at=9, forever=True, number=number)
+    error = fail(home, tmp_path / "place", write, False, failing)
+    assert f"cannot be written: {os.strerror(number)}" in str(error)
+    assert check_outcome(tmp_path / "place", error) == "rescued"
+
+
+def test_a_model_directory_of_a_later_version_is_refused(home: Path, tmp_path: Path) -> None:
+    shutil.copytree(home, tmp_path / "place")
+    path = tmp_path / "place" / "e_model" / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "format_version": 99}))
+    with pytest.raises(InputError, match=r"format version 99, and this version .* reads up to 2"):
+        dimension(tmp_path / "place")
+    del config["run"]  # as before version 2
+    path.write_text(json.dumps({**config, "format_version": 1}))
+    with pytest.raises(InputError, match=r"mixes two runs: .* and config\.json is of an unnamed"):
+        dimension(tmp_path / "place")
+
+
 def test_embeddings_inside_of_the_model_directory(home: Path, tmp_path: Path) -> None:
     options = {**SMALL, "model_dir": tmp_path / "m", "overwrite": True}
     for dim in (OLD, NEW):

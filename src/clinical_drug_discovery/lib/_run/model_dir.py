@@ -99,11 +99,17 @@ def run_of_model(model_dir: Path) -> str | None:
     """
     path = model_dir / CONFIG_FILE
     try:
-        run = read_json(path).get(RUN)
+        config = read_json(path)
+        run, version = config.get(RUN), int(config["format_version"])
     except FileNotFoundError:
         raise InputError(f"model_dir (got {model_dir}) must hold {CONFIG_FILE}") from None
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
         raise InputError(f"{path} is damaged: {error}; run cdd embed again") from None
+    if version > MODEL_VERSION:
+        raise InputError(
+            f"{path} has format version {version}, and this version of the package reads up to "
+            f"{MODEL_VERSION}: use the version that wrote it"
+        )
     return None if run is None else str(run)
 
 
