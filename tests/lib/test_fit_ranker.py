@@ -16,7 +16,7 @@ from clinical_drug_discovery.lib.fit_ranker import fit_model_ranker
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.rank import rank_drugs
 from clinical_drug_discovery.system import disk
-from clinical_drug_discovery.system.errors import InputError
+from clinical_drug_discovery.system.errors import DoesNotFitError, InputError
 from clinical_drug_discovery.system.files import load_checksummed
 
 SMALL: dict[str, Any] = {
@@ -48,6 +48,18 @@ def test_a_later_fit_gives_the_ranker_of_the_run(home: Path, tmp_path: Path) -> 
     changed = {"seconds_rank_fit": found["seconds_rank_fit"]}
     assert json.loads((place / "e_model" / "stats.json").read_text()) == {**stats, **changed}
     assert rank_drugs(place / "e_model", disease=found["example_node"], top=1)["drugs"]
+
+
+def test_a_budget_that_is_too_small_is_refused_with_one_that_is_enough(
+    home: Path, tmp_path: Path
+) -> None:
+    model = shutil.copytree(home, tmp_path / "copy") / "e_model"
+    ranker = (model / RANKER).read_bytes()
+    with pytest.raises(DoesNotFitError, match=r"memory_budget \(got '1MB'.*needs ") as refused:
+        fit_model_ranker(model, memory_budget="1MB")
+    assert (model / RANKER).read_bytes() == ranker
+    enough = str(refused.value).rpartition("needs ")[2]
+    fit_model_ranker(model, memory_budget=enough)
 
 
 def test_an_error_in_the_fit_keeps_the_model_and_says_so(

@@ -156,8 +156,8 @@ def evaluate_model(
         seed: seed of the split, the initial weights, all sampling and the bootstrap.
         device: cuda, mps or cpu (default: cuda if available, else mps if `cdd doctor --try mps`
             has passed on this machine, else cpu).
-        memory_budget: maximum memory of training, such as 4GiB (default: 70% of the free memory).
-            The drug ranker is fitted after training and takes 2 to 3 GiB on PrimeKG.
+        memory_budget: largest peak memory of training and of the fit of the ranker, such as 4GiB
+            (default: 70% of the free memory, or of what the limits on the process leave).
         chunk_size: number of nodes embedded at a time (default: as many as the budget allows).
         cache: keep a copy of the graph; later runs load it faster if the edges file is unchanged.
         cache_dir: directory of the cached graph (default: the user's cache directory).

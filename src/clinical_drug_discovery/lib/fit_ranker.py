@@ -6,16 +6,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from safetensors import SafetensorError, safe_open
 
 from ..graph.knowledge_graph import KnowledgeGraph
 from ..models.layers import DistMult
 from ..ranking.bilinear_score import GnnScores
-from ..ranking.drug_ranker import fit_drug_ranker, why_no_ranker
+from ..ranking.drug_ranker import fit_drug_ranker, rank_fit_bytes, why_no_ranker
 from ..system.arguments import plain_arguments
-from ..system.errors import InputError
+from ..system.errors import DoesNotFitError, InputError
 from ..system.files import save_record
+from ..system.limits.memory import parse_memory, sufficient_gib
 from ..system.log import milestone, part
 from ..system.machine import GIB, peak_memory_bytes
 from ..system.processes import alone, import_for_gradients, use_threads
@@ -26,13 +28,18 @@ from ._run.results import example_node
 from ._run.saved_model import SavedModel
 
 _RELATION = "decoder.relation"
+# bytes of libraries that the fit loads, and of freed memory that the C heap keeps for a while
+_LIBRARIES = 190 * 2**20
 
 
 @plain_arguments
 @alone()
 @part("Fitting the drug ranker")
 def fit_model_ranker(
-    model_dir: str | Path, *, embeddings: str | Path | None = None
+    model_dir: str | Path,
+    *,
+    embeddings: str | Path | None = None,
+    memory_budget: str | int | None = None,
 ) -> dict[str, Any]:
     """Fit the drug ranker of a saved model, and replace an earlier ranker.
 
@@ -43,6 +50,8 @@ def fit_model_ranker(
         model_dir: model directory that `cdd embed` has written.
         embeddings: file with the model's embeddings (default: the file that the model's run wrote,
             beside the model directory).
+        memory_budget: largest peak memory of the process, such as 4GiB (default: 70% of the free
+            memory, or of what the limits on the process leave).
 
     Returns:
         A dict with model_dir, run (its id), seed (of the run and the fit), example_node (a disease
@@ -50,8 +59,8 @@ def fit_model_ranker(
 
     Raises:
         InputError: a file is missing or damaged, the files are of different runs, the graph has too
-            few known treatments, or another process writes to the directory. An earlier ranker
-            stays in this case.
+            few known treatments, the fit does not fit the memory budget, or another process writes
+            to the directory. An earlier ranker stays in this case.
 
     Example:
         >>> from clinical_drug_discovery.lib.fit_ranker import fit_model_ranker
@@ -71,6 +80,7 @@ def fit_model_ranker(
         why = why_no_ranker(saved.graph)
         if why is not None:
             raise InputError(f"model_dir (got {model_dir}) cannot have a drug ranker: {why}")
+        check_fit_memory(saved.graph, memory_budget)
         decoder = _read_decoder(directory, saved.graph, saved.embeddings.shape[1])
         milestone("Fitting the drug ranker on paths in the graph and on embeddings")
         import_for_gradients()
@@ -92,6 +102,23 @@ def fit_model_ranker(
         **found,
         "peak_memory_gib": peak_memory_bytes() / GIB,
     }
+
+
+def check_fit_memory(graph: KnowledgeGraph, memory_budget: str | int | None) -> None:
+    """Check that the fit fits the memory budget, with everything that the process holds already.
+
+    Raises:
+        DoesNotFitError: it does not; the message names a budget that is enough.
+    """
+    held, budget = psutil.Process().memory_info().rss, parse_memory(memory_budget)
+    if memory_budget is None:
+        budget += held  # the free memory does not include what this process uses already
+    needed = max(held + _LIBRARIES + rank_fit_bytes(graph), peak_memory_bytes())
+    if needed > budget:
+        raise DoesNotFitError(
+            f"memory_budget (got {memory_budget!r}, {budget / GIB:.2f} GiB) is too small: the fit "
+            f"of the ranker needs {sufficient_gib(needed)}"
+        )
 
 
 def _read_decoder(directory: Path, graph: KnowledgeGraph, dim: int) -> DistMult:

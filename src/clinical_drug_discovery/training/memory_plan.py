@@ -22,7 +22,7 @@ from ..ops.buffers import MOST_IDLE_BYTES
 from ..ops.cpu.attention import PIECE_EDGES
 from ..ops.reference import EDGE_CHUNK
 from ..system.errors import DoesNotFitError, InputError
-from ..system.limits.memory import available_memory, parse_memory
+from ..system.limits.memory import available_memory, parse_memory, sufficient_gib
 from ..system.machine import GIB, limit_memory, peak_memory_bytes
 from ..system.progress import Run
 from .batches import max_positives
@@ -36,7 +36,6 @@ _FIXED = 190 * 2**20
 # bytes that HGT takes in addition: more compiled kernels, and gradients of many small matrices
 _FIXED_HGT = 112 * 2**20
 _FACT = 150 + 2 * NUM_CANDIDATES  # bytes for each positive of a batch: node numbers and masks
-_MARGIN, _MORE_MARGIN = 1.01, 24 * 2**20  # factor and bytes by which equal runs may differ
 _BATCH_ROOM = 1.1  # largest number of nodes of a batch / expected number of nodes
 #: numbers of nodes that inference can embed at a time, the largest first
 CHUNK_SIZES = (32_768, 16_384, 8_192, 4_096, 2_048, 1_024)
@@ -351,10 +350,10 @@ def fit_plan(plan: Plan, memory_budget: str | int | None, *, choose_chunk_size: 
     limit = f"memory_budget (got {memory_budget!r}"
     if memory_budget is None:
         limit = f"the default memory_budget (70% of {available_memory().limit}"
-    read = f" (reading the graph took {_gib(before)})" if before > budget else ""
+    read = f" (reading the graph took {sufficient_gib(before)})" if before > budget else ""
     raise DoesNotFitError(
-        f"{limit}, {budget / GIB:.2f} GiB) is too small: this run needs {_gib(peak)}{read}. Single "
-        f"changes that lower this: {_what_helps(fitted, held, before, budget)}"
+        f"{limit}, {budget / GIB:.2f} GiB) is too small: this run needs {sufficient_gib(peak)}"
+        f"{read}. Single changes that lower this: {_what_helps(fitted, held, before, budget)}"
     )
 
 
@@ -370,7 +369,7 @@ def _what_helps(plan: Plan, held: int, before: int, budget: int) -> str:
             _check_subgraph_size(changed)
             if (needed := peak(changed)) < peak(plan):
                 enough = "" if needed <= budget else ", still above the budget"
-                options.append(f"{text}: {_gib(needed)}{enough}")
+                options.append(f"{text}: {sufficient_gib(needed)}{enough}")
 
     hgt = isinstance(settings, HgtSettings)
     positives = "edge_sample_size" if hgt else "edge_batch_size"
@@ -389,12 +388,7 @@ def _what_helps(plan: Plan, held: int, before: int, budget: int) -> str:
     if plan.num_sharing and (needed := peak(replace(plan, num_sharing=0))) <= budget:
         options.append(
             f"disease_gene_relation gives {plan.num_sharing:,} pairs of diseases with a common gene"
-            f", which is too many; without these pairs: {_gib(needed)}"
+            f", which is too many; without these pairs: {sufficient_gib(needed)}"
         )
     consider("without the ranker (--no-ranker)", replace(plan, rank_fit=0))
     return "; ".join([*options, "fewer nodes (limit_nodes)"])
-
-
-def _gib(size: int) -> str:
-    """Return a size as text in GiB, increased so that the next run fits a budget of this size."""
-    return f"{math.ceil((size * _MARGIN + _MORE_MARGIN) / GIB * 100) / 100:.2f} GiB"

@@ -6,6 +6,7 @@ below the root. A process is killed without a word if one of its groups reaches 
 
 from __future__ import annotations
 
+import math
 import re
 import resource
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from ..errors import InputError, shown
 _GIB = 2**30
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}  # bytes per unit
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": _GIB}
+_MARGIN, _MORE_MARGIN = 1.01, 24 * 2**20  # factor and bytes by which equal runs may differ
 _FREE_FRACTION = 0.7  # default budget / free memory; other programs may need the rest
 
 
@@ -159,3 +161,11 @@ def parse_bytes(name: str, size: str | int) -> int:
         rule = "must be a positive number of bytes, or text such as '4GiB'"
         raise InputError(f"{name} (got {shown(size)}) {rule}")
     return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def sufficient_gib(size: int) -> str:
+    """Return a predicted peak as text in GiB, such that the next run fits a budget of this text.
+
+    Equal runs hold slightly different amounts of memory, so the size is increased and rounded up.
+    """
+    return f"{math.ceil((size * _MARGIN + _MORE_MARGIN) / _GIB * 100) / 100:.2f} GiB"
