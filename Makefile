@@ -57,6 +57,13 @@ test-slow: setup
 test-avx2: setup
 	$(AVX2) $(PYTEST) $(PATHS)
 
+# The fuzzers, one after the other; see tests/fuzz/fuzz.py.
+fuzz: setup
+	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[fuzz]'
+	for target in graph embeddings model; do \
+		$(BIN)/python tests/fuzz/fuzz.py $$target --minutes $(MINUTES) || exit 1; \
+	done
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

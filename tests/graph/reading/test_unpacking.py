@@ -7,6 +7,7 @@ import gzip
 import io
 import lzma
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def packed(request: pytest.FixtureRequest, tmp_path: Path, facts: list[Fact]) ->
     text = to_rows(facts).write_csv()
     header, rows = text.split("\n", 1)
     content = f"{header}\n{rows * (SIZE // len(rows) + 1)}".encode()
-    how = {
+    how: dict[str, Callable[[bytes], bytes]] = {
         "bz2": bz2.compress, "xz": lzma.compress, "gz": gzip.compress, "zip": zipped,
         "zip of xz": lambda data: zipped(lzma.compress(data)),
         "zst": lambda data: as_zstd(data, tmp_path),

@@ -130,7 +130,8 @@ def paths_of(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 def test_every_record_of_another_type_is_refused(saved: Path) -> None:
     record, tensors = load_checksummed(saved, FORMAT_VERSION)
     for path in paths_of(record["graph"]):
-        for new in (None, [], {}, -1, 1.5, True, [[]], "\x00 other"):
+        others: tuple[Any, ...] = (None, [], {}, -1, 1.5, True, [[]], "\x00 other")
+        for new in others:
             changed = json.loads(json.dumps(record))
             place = changed["graph"]
             for key in path[:-1]:
@@ -141,7 +142,8 @@ def test_every_record_of_another_type_is_refused(saved: Path) -> None:
             if not kept:
                 with pytest.raises(DamagedFileError):
                     load_graph(saved.with_suffix(".x"))
-    for bad in (None, [], 7, {"graph": record["graph"]}, {**record, "about": []}):
+    records: tuple[Any, ...] = (None, [], 7, {"graph": record["graph"]}, {**record, "about": []})
+    for bad in records:
         save_checksummed(saved.with_suffix(".x"), FORMAT_VERSION, bad, tensors)
         with pytest.raises(DamagedFileError):
             load_graph(saved.with_suffix(".x"))

@@ -20,7 +20,7 @@ _MAX_FOOTER = 2**27
 _PAGE_HEADER = 2**16  # bytes read for the header of a page; statistics may make it long
 _MAX_DEPTH = 16
 _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _STRUCT = 1, 2, 3, 7, 8, 9, 10, 12
-_INTEGERS = (4, 5, 6)
+_INTEGERS, _SIZES = (4, 5, 6), {_BYTE: 1, _DOUBLE: 8}
 #: Fields of the records by their numbers.
 _SCHEMA, _ROWS, _GROUPS, _TYPE_LENGTH, _META_DATA, _FILE_PATH = 2, 3, 4, 2, 3, 1
 _COLUMNS, _GROUP_ROWS = 1, 3
@@ -147,8 +147,9 @@ class _Thrift:
             return [self._value(element, depth + 1) for _ in range(length)]
         if kind == _STRUCT:
             return self.record(depth + 1)
-        length = {_BYTE: 1, _DOUBLE: 8}.get(kind)
-        if length is None:
+        if kind in _SIZES:
+            length = _SIZES[kind]
+        else:
             _require(kind == _BINARY, "a type")  # maps do not occur in Parquet
             length = self._number()
         _require(length <= len(self._data) - self.at, "the length of a text")

@@ -71,17 +71,15 @@ def load_graph(path: Path) -> tuple[KnowledgeGraph, dict[str, Any]]:
     values, about = record["graph"], record["about"]
     require(isinstance(about, dict), "about must be a record")
     check_record(values)
-    graph = KnowledgeGraph(
-        **{name: tensors[name] for name in TENSORS},
-        **values
-        | {  # JSON turns tuples into lists
-            "node_type_names": tuple(values["node_type_names"]),
-            "edge_types": tuple(EdgeType(*row) for row in values["edge_types"]),
-            "report": ReadReport(**_with_tuples(values["report"])),
-            "vocabulary": Vocabulary(**_with_tuples(values["vocabulary"])),
-        },
-        nodes=_nodes({name: tensors[_NODES + name] for name in columns}),
-    )
+    found: dict[str, Any] = {name: tensors[name] for name in TENSORS}
+    found |= values | {  # JSON turns tuples into lists
+        "node_type_names": tuple(values["node_type_names"]),
+        "edge_types": tuple(EdgeType(*row) for row in values["edge_types"]),
+        "report": ReadReport(**_with_tuples(values["report"])),
+        "vocabulary": Vocabulary(**_with_tuples(values["vocabulary"])),
+    }
+    nodes = _nodes({name: tensors[_NODES + name] for name in columns})
+    graph = KnowledgeGraph(**found, nodes=nodes)
     check_graph(graph)
     return graph, about
 

@@ -127,7 +127,7 @@ def check_same_run(model_dir: Path, runs: Mapping[str, str | None]) -> None:
     for name, run in runs.items():
         if run != expected:
             first, second = (
-                f"run {one[:_SHOWN]}" if one else "an unnamed run" for one in (run, expected)
+                f"run {str(one)[:_SHOWN]}" if one else "an unnamed run" for one in (run, expected)
             )
             raise InputError(
                 f"model_dir (got {model_dir}) mixes two runs: {name} is of {first}, and "

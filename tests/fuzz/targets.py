@@ -1,0 +1,154 @@
+"""What the fuzzers do with one input: a file from a stranger is read, or refused with one line."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+TESTS = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(TESTS))
+
+from graphs import planted_facts, to_rows  # noqa: E402
+from mutations import mutate  # noqa: E402
+
+from clinical_drug_discovery.graph.read import read_graph  # noqa: E402
+from clinical_drug_discovery.graph.source import ReadSettings  # noqa: E402
+from clinical_drug_discovery.graph.stored.graph_file import load_graph  # noqa: E402
+from clinical_drug_discovery.lib._run.model_dir import load_ranker  # noqa: E402
+from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings  # noqa: E402
+from clinical_drug_discovery.lib.rank import rank_drugs  # noqa: E402
+from clinical_drug_discovery.lib.similar import nearest  # noqa: E402
+from clinical_drug_discovery.models.embeddings_file import write_embeddings  # noqa: E402
+from clinical_drug_discovery.models.read_embeddings import read_embeddings  # noqa: E402
+from clinical_drug_discovery.system.errors import InputError  # noqa: E402
+from clinical_drug_discovery.system.files import DamagedFileError, OtherVersionError  # noqa: E402
+
+_SMALL: dict[str, Any] = {"embedding_dim": 4, "hidden_dim": 4, "num_layers": 1, "num_epochs": 1}
+_LIMIT = ReadSettings(max_unpacked_gib=2**-4)  # a fuzzer finds bombs in seconds
+
+
+@cache
+def work() -> Path:
+    """Return a directory for the files of this process."""
+    return Path(tempfile.mkdtemp(prefix="cdd-fuzz-"))
+
+
+@cache
+def model() -> Path:
+    """Return a small model directory, with its embeddings and its graph beside it."""
+    directory = work() / "model"
+    directory.mkdir()
+    facts = planted_facts(num_drugs=20, num_diseases=12, num_genes=4)
+    to_rows(facts).write_csv(directory / "kg.csv")
+    generate_gnn_embeddings(directory / "kg.csv", directory / "e.parquet", cache=False, **_SMALL)
+    return directory / "e_model"
+
+
+def seeds(name: str) -> list[bytes]:
+    """Return valid inputs of a fuzzer, from which mutations start."""
+    place = work() / "seeds"
+    place.mkdir(exist_ok=True)
+    rows = to_rows(planted_facts(num_drugs=6, num_diseases=4, num_genes=2))
+    nodes = rows.select(node_index=pl.int_range(pl.len()), node_id="x_id", node_type="x_type")
+    nodes = nodes.with_columns(node_name=pl.col("node_id"), node_source=pl.lit("s")).head(5)
+    values = torch.from_numpy(np.ones((5, 3), np.float32))
+    paths = []
+    if name == "graph":
+        for suffix in ("csv", "parquet"):
+            paths.append(place / f"kg.{suffix}")
+            getattr(rows, f"write_{suffix}")(paths[-1])
+        paths.append(place / "triples.tsv")
+        rows.select("x_id", "relation", "y_id").write_csv(paths[-1], separator="\t")
+        node = {"kind": "Gene", "identifier": 1, "name": "a"}
+        edge = {"source_id": ["Gene", 1], "target_id": ["Gene", 2], "kind": "binds"}
+        found = {"nodes": [node, {**node, "identifier": 2}], "edges": [edge]}
+        paths.append(place / "hetionet.json")
+        paths[-1].write_text(json.dumps({"metanode_kinds": ["Gene"], **found}))
+    elif name == "embeddings":
+        for suffix in (".csv", ".parquet", ".npy"):
+            paths.append(place / f"e{suffix}")
+            write_embeddings(paths[-1], nodes, values)
+    else:
+        paths = [model() / "graph.safetensors", model() / "ranker.safetensors"]
+    return [path.read_bytes() for path in paths]
+
+
+def try_graph(data: bytes) -> None:
+    """Read bytes as an edges file of any format."""
+    path = work() / "kg"
+    path.write_bytes(data)
+    try:
+        graph = read_graph(path, _LIMIT)
+    except InputError as error:
+        _check_message(error)
+        return
+    assert graph.num_edges > 0
+
+
+def try_embeddings(data: bytes) -> None:
+    """Read bytes as embeddings in each format, and rank by cosine."""
+    index = model().parent / "e_index.csv"
+    if not index.exists():
+        nodes, values = read_embeddings(model().parent / "e.parquet")
+        write_embeddings(index.with_name("e.npy"), nodes, torch.from_numpy(values))
+    for suffix in (".csv", ".parquet", ".npy"):
+        path = work() / f"f{suffix}"
+        path.write_bytes(data)
+        shutil.copy(index, work() / "f_index.csv")
+        try:
+            nodes, values = read_embeddings(path)
+        except InputError as error:
+            _check_message(error)
+            continue
+        found = nearest(nodes, values, 0)
+        assert all(math.isfinite(row["cosine"]) for row in found)
+
+
+def try_model_bytes(data: bytes) -> None:
+    """Read bytes as the two files of a model."""
+    for load in (load_graph, load_ranker):
+        path = work() / "file.safetensors"
+        path.unlink(missing_ok=True)  # an earlier one is still mapped
+        path.write_bytes(data)
+        try:
+            load(path)
+        except (DamagedFileError, OtherVersionError) as error:
+            _check_message(error)
+
+
+def try_model(data: bytes) -> None:
+    """Read bytes as files of a model; and change a model by them, with a right checksum."""
+    try_model_bytes(data)
+    target = work() / "mutated"
+    shutil.rmtree(target, ignore_errors=True)
+    mutate(model(), target, int.from_bytes(data[:8], "little"))
+    try:
+        result = rank_drugs(target, disease="disease 3", include_known=True)
+    except InputError as error:
+        _check_message(error)
+        return
+    json.dumps(result, allow_nan=False)
+
+
+def _check_message(error: Exception) -> None:
+    text = str(error)
+    assert text, "an error without a message"
+    assert len(text) < 10_000, text[:200]
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "graph": try_graph,
+    "embeddings": try_embeddings,
+    "model": try_model,
+}
