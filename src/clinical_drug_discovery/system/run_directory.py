@@ -76,6 +76,8 @@ def locked(model_dir: Path) -> Iterator[Places]:
     try:
         with writing(places.model_dir):
             _complete(places)
+            for path in places.model_dir.glob(f"{PART}*"):  # of a process that was killed
+                disk.remove(path)
         yield places
     finally:
         with suppress(OSError):

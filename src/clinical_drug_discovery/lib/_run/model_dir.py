@@ -308,16 +308,17 @@ def save_model(
     config = {
         "format_version": MODEL_VERSION,
         **parameters,
-        # Names and a hash instead of paths: a model may be published.
-        "edges_files": [path.name for path in run.edges],
-        "edges_sha256": next(iter(run.edges_sha256), None),
         "num_nodes": graph.num_nodes,
         "node_types": graph.node_type_names,
         "type_ptr": graph.type_ptr.tolist(),
         "relations": graph.relations,
         "edge_types": graph.edge_types,
     }
+    # Without the files of the graph: the same graph in another order gives the same run.
     name = checksum(json.dumps(config), weights)[:_ID_DIGITS]
+    # Names and a hash instead of paths: a model may be published.
+    files = [path.name for path in run.edges]
+    config |= {"edges_files": files, "edges_sha256": next(iter(run.edges_sha256), None)}
     with atomic_path(directory / WEIGHTS_FILE) as path:
         save_tensors(path, weights, {RUN: name})
     with atomic_path(directory / "nodes.parquet") as path, disk.create(path) as file:
