@@ -233,7 +233,7 @@ def test_odd_flags_end_in_exit_code_2(
 ) -> None:
     """Each flag of the ranking and the search with texts that it does not mean, in one process."""
     monkeypatch.chdir(tmp_path)
-    given = {
+    given: dict[tuple[str, ...], dict[str, str]] = {
         ("rank",): {k: str(v) for k, v in ground[rank_drugs].items()},
         ("similar",): {k: str(v) for k, v in ground[similar_nodes].items()},
     }
