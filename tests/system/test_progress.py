@@ -46,25 +46,12 @@ def test_a_failed_run_removes_its_history_and_directories(
     with pytest.raises(error):
         fail(tmp_path / "new" / "model")
     assert list(tmp_path.iterdir()) == []
-    kept = tmp_path / "model" / "notes.txt"
-    kept.parent.mkdir()
-    kept.write_text("of the user")
+    checkpoint = tmp_path / "model.run" / "checkpoint-1.safetensors"
+    checkpoint.parent.mkdir()
+    checkpoint.touch()
     with pytest.raises(error):
-        fail(kept.parent)
-    assert os.listdir(kept.parent) == ["notes.txt"]
-
-
-def test_the_history_of_a_finished_model_stays_until_the_new_model_is_written(
-    tmp_path: Path,
-) -> None:
-    (tmp_path / "history.csv").write_text("epoch\n1\n")
-    (tmp_path / "config.json").write_text("{}")
-    history = HistoryFile()
-    with history.growing(tmp_path):
-        history.append(RECORDS[0])
-        assert (tmp_path / "history.csv.part").read_text().startswith("epoch,loss,")
-        assert (tmp_path / "history.csv").read_text() == "epoch\n1\n"
-    assert sorted(os.listdir(tmp_path)) == ["config.json", "history.csv"]
+        fail(checkpoint.parent)
+    assert sorted(os.listdir(checkpoint.parent)) == [checkpoint.name, "history.csv"]
 
 
 def test_a_timed_part_is_measured_and_warnings_are_kept(tmp_path: Path) -> None:

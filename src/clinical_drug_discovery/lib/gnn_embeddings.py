@@ -18,6 +18,7 @@ from ..training.memory_plan import plan_training
 from ..training.settings import SageSettings
 from ..training.train import train_sage
 from ._run.results import fit_ranker, write_results
+from ._run.resume import keep_last_checkpoint, open_checkpoints
 from ._run.start import read_edges, start_run
 
 
@@ -53,6 +54,8 @@ def generate_gnn_embeddings(
     cache_dir: str | Path | None = None,
     ranker: bool = True,
     overwrite: bool = False,
+    resume: bool = False,
+    checkpoint_minutes: float = 5.0,
 ) -> dict[str, Any]:
     """Embed all nodes of a knowledge graph with GraphSAGE.
 
@@ -105,6 +108,9 @@ def generate_gnn_embeddings(
         cache_dir: directory of this file (default: the directory of the edges file).
         ranker: fit the drug ranker for `cdd rank`, if the graph has known treatments.
         overwrite: replace the files of an earlier run; without it, such files are an error.
+        resume: continue an earlier run from its last checkpoint. Give the same parameters; only
+            num_epochs may be larger. Start from the beginning if there is no checkpoint yet.
+        checkpoint_minutes: time between two checkpoints; 0 saves one after every step.
 
     Returns:
         The fields of `EmbeddingStats`: sizes, settings, times, memory, final loss, warnings and the
@@ -144,25 +150,32 @@ def generate_gnn_embeddings(
         on_missing=on_missing,
     )
     # Numbers and lists of numpy, pandas or polars become those of Python.
-    settings, words, reading, seed, chunk_size, memory_budget = plain(
-        [settings, words, reading, seed, chunk_size, memory_budget]
+    settings, words, reading, seed, chunk_size, memory_budget, checkpoint_minutes = plain(
+        [settings, words, reading, seed, chunk_size, memory_budget, checkpoint_minutes]
     )
     for checked in (settings, words, reading):
         checked.check()
     source = Source.of(plain(edges_csv), nodes)
     run = start_run(
         source, output_csv, model_dir, device, settings.learning_rate,
-        chunk_size=chunk_size, seed=seed, overwrite=overwrite,
+        chunk_size=chunk_size, seed=seed, overwrite=overwrite, resume=resume,
     )  # fmt: skip
     graph = read_edges(run, source, reading, words, cache, cache_dir)
     rank_fit = rank_fit_bytes(graph) if ranker else 0
     plan = plan_training(run, graph, settings, memory_budget, chunk_size, rank_fit)
+    checkpoints, finished = open_checkpoints(
+        run, graph, plan, seed=seed, resume=resume, minutes=checkpoint_minutes
+    )
+    if finished is not None:
+        return finished
     compile_kernels(run, plan.backend)
-    with one_thread(plan.is_small), run.history.growing(run.model_dir):
-        trained = train_sage(run, graph, settings, plan, seed)
+    with one_thread(plan.is_small), run.history.growing(checkpoints.directory):
+        trained = train_sage(run, graph, settings, plan, seed, checkpoints)
         embeddings, collapse = embed_nodes(run, trained.model, graph, plan.chunk_size, plan.backend)
         fitted = fit_ranker(run, graph, trained, embeddings, ranker, seed)
-    return write_results(
+    stats = write_results(
         run, graph, plan, trained, embeddings, collapse, fitted,
         seed=seed, reading=reading,
     )  # fmt: skip
+    keep_last_checkpoint(run, checkpoints)
+    return stats

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -12,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import log
-from .interrupts import note_written
 
 if TYPE_CHECKING:
     import torch  # not imported at run time: the first line comes before torch is loaded
@@ -51,45 +51,46 @@ class Progress:
 
     @contextmanager
     def bar(
-        self, description: str, total: int, unit: str = "step"
+        self, description: str, total: int, unit: str = "step", before: int = 0
     ) -> Iterator[Callable[..., None]]:
-        """Show a part with some steps; yield a function that counts one step, with a note."""
-        with log.part(description, total, unit) as advance:
+        """Show a part with some steps; yield a function that counts one step, with a note.
+
+        Args:
+            description: name of the part.
+            total: number of steps.
+            unit: name of a step.
+            before: number of steps that an earlier run has done.
+        """
+        with log.part(description, total, unit, before=before) as advance:
             yield advance
 
 
 class HistoryFile:
-    """The file history.csv of a model directory while the model is trained: a row per epoch."""
+    """The file history.csv of a run while the model is trained: a row per epoch."""
 
     def __init__(self) -> None:
         self._path: Path | None = None
         self._columns: list[str] = []
 
     @contextmanager
-    def growing(self, model_dir: Path) -> Iterator[None]:
-        """Let the file grow within the `with` block; if the block fails, remove the file.
+    def growing(self, directory: Path) -> Iterator[None]:
+        """Let the file grow in the directory of a run within the `with` block.
 
-        The file is history.csv if the directory does not hold a model yet. Otherwise it is
-        history.csv.part, so that the finished model stays whole, and is removed at the end.
-        Directories that were made for the file are removed with it.
+        If the block fails and the directory holds nothing else, such as a checkpoint, the file is
+        removed, and so are the directories that were made for it.
         """
-        finished = (model_dir / "config.json").exists()
-        self._path = model_dir / ("history.csv.part" if finished else "history.csv")
+        self._path = directory / "history.csv"
         self._columns = []
-        missing = [path for path in (model_dir, *model_dir.parents) if not path.exists()]
+        missing = [path for path in (directory, *directory.parents) if not path.exists()]
         try:
             yield
         except BaseException:
-            self._path.unlink(missing_ok=True)
-            with suppress(OSError):  # the directory is missing, or holds other files
-                for path in missing:
+            with suppress(OSError):
+                if os.listdir(directory) == [self._path.name]:
+                    self._path.unlink()
+                for path in missing:  # stops at the first that is missing or holds other files
                     path.rmdir()
             raise
-        else:
-            if finished:
-                self._path.unlink(missing_ok=True)
-            elif self._columns:
-                note_written(self._path)
         finally:
             self._path = None
 

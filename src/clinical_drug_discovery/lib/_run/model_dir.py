@@ -32,9 +32,10 @@ from ...system.progress import Run
 from ...training.train import Trained
 
 GRAPH_FILE, RANKER_FILE = "graph.safetensors", "ranker.safetensors"
+CHECKPOINT_FILE = "checkpoint.safetensors"  # the end of the training, for a longer training
 MODEL_FILES = (
     "weights.safetensors", "nodes.parquet", "history.csv", "config.json", "stats.json",
-    GRAPH_FILE, RANKER_FILE,
+    GRAPH_FILE, RANKER_FILE, CHECKPOINT_FILE,
 )  # fmt: skip
 # Increase a version whenever this package would read an existing file differently.
 MODEL_VERSION = 1  #: format version of config.json

@@ -22,6 +22,7 @@ from ...system.machine import GIB, empty_cache, peak_memory_bytes
 from ...system.progress import Run
 from ...training.disease_pairs import PairSampler, similarity_spearman
 from ...training.memory_plan import Plan
+from ...training.schedule import LATER_FRACTION
 from ...training.train import Trained
 from .model_dir import save_model, write_ranker
 
@@ -83,9 +84,15 @@ def write_results(
         seed: seed of the run.
         reading: settings with which the graph was read.
     """
+    rates = [plan.settings.learning_rate * fraction for fraction in (1.0, LATER_FRACTION)]
+    cycles = [
+        {"num_epochs": num_epochs, "learning_rate": rates[index > 0]}
+        for index, num_epochs in enumerate(trained.cycles)
+    ]
     parameters = {
         "model": plan.settings.model,
         **asdict(plan.settings),
+        "learning_rate_cycles": cycles,
         **asdict(graph.vocabulary),
         **reading.record(),
         "seed": seed,
@@ -123,6 +130,7 @@ def write_results(
         probe=probe,
         has_ranker=ranker is not None,
         example_node=_example_node(graph, of_diseases=ranker is not None),
+        learning_rate_cycles=cycles,
     )
     record = asdict(stats)
     save_record(run.model_dir / "stats.json", _without_paths(run, record))
@@ -218,4 +226,7 @@ class EmbeddingStats:
     warnings: list[str]  #: all warnings of the run
     read_report: dict[str, Any]  #: see `graph.knowledge_graph.ReadReport`
     has_ranker: bool  #: True if the model directory has a drug ranker
+    #: num_epochs and first learning_rate of each cosine decay: more than one if a finished training
+    #: was made longer
+    learning_rate_cycles: list[dict[str, float]]
     example_node: str  #: name (or source:id) of the disease, or node, with the most edges

@@ -12,11 +12,12 @@ from ...graph.vocabulary import VocabularyChoice
 from ...models.embeddings_file import check_output, output_files
 from ...system.devices import choose_device
 from ...system.errors import InputError, check_at_least
-from ...system.files import check_new, check_writable
+from ...system.files import check_writable
 from ...system.machine import PeakMemory, empty_cache, return_large_buffers
 from ...system.processes import use_threads
 from ...system.progress import Run
-from .model_dir import MODEL_FILES, check_targets, model_dir_of
+from .model_dir import check_targets, model_dir_of
+from .resume import check_start
 
 
 def start_run(
@@ -28,6 +29,7 @@ def start_run(
     chunk_size: int | None,
     seed: int,
     overwrite: bool,
+    resume: bool = False,
 ) -> Run:
     """Start a run that writes embeddings: check parameters, paths and device; choose the device.
 
@@ -40,6 +42,7 @@ def start_run(
         chunk_size: number of nodes that inference embeds at a time, or None.
         seed: seed of the run.
         overwrite: replace the files of an earlier run.
+        resume: continue an earlier run.
 
     Raises:
         InputError: a parameter or a path is invalid, or the device is not available.
@@ -49,9 +52,7 @@ def start_run(
     directory = model_dir_of(output) if model_dir is None else Path(model_dir)
     check_writable("model_dir", directory)
     run = begin_run(source, output, directory, device, learning_rate, chunk_size, seed)
-    # A run that was stopped leaves only history.csv.
-    model_files = (directory / name for name in MODEL_FILES if name != "history.csv")
-    check_new([*output_files(output), *model_files], overwrite)
+    check_start(output_files(output), directory, resume, overwrite)
     return run
 
 
