@@ -17,10 +17,11 @@ from ...system.errors import InputError, check_between
 from ...system.files import check_new
 from ...system.interrupts import note_resume
 from ...system.progress import Run
+from ...system.run_directory import work_directory
 from ...training.checkpoint import Checkpoints, Found, find_checkpoint, newest_first
 from ...training.memory_plan import Plan
 from ...training.schedule import LATER_FRACTION
-from .model_dir import CHECKPOINT_FILE, MODEL_FILES, run_dir_of
+from .model_dir import CHECKPOINT_FILE, MODEL_FILES
 from .results import EmbeddingStats
 
 
@@ -36,7 +37,7 @@ def check_start(outputs: list[Path], model_dir: Path, resume: bool, overwrite: b
     Raises:
         InputError: there are such files, and neither `resume` nor `overwrite` allows it.
     """
-    unfinished = newest_first(run_dir_of(model_dir))
+    unfinished = newest_first(work_directory(model_dir))
     if unfinished and not (resume or overwrite):
         raise InputError(
             f"{unfinished[0]} is a checkpoint of an earlier run: continue that run with resume "
@@ -66,7 +67,7 @@ def open_checkpoints(
         InputError: the earlier run has other settings or another graph, or its files are damaged.
     """
     check_between("checkpoint_minutes", minutes, 0, 10**6, low_allowed=True)
-    directory = run_dir_of(run.model_dir)
+    directory = work_directory(run.model_dir)
     note_resume(None)
     found = None
     if resume:
@@ -115,7 +116,7 @@ def remove_run_dir(directory: Path) -> None:
 def _checkpoints_of(model_dir: Path) -> list[Path]:
     """Return the checkpoints of an unfinished run and of the finished model, the newest first."""
     finished = model_dir / CHECKPOINT_FILE
-    return [*newest_first(run_dir_of(model_dir)), *([finished] if finished.exists() else [])]
+    return [*newest_first(work_directory(model_dir)), *([finished] if finished.exists() else [])]
 
 
 def _identity(run: Run, graph: KnowledgeGraph, plan: Plan, seed: int) -> dict[str, Any]:
