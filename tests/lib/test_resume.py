@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
+import torch
 from graphs import Fact, to_rows
 
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
+from clinical_drug_discovery.system.errors import InputError
 from clinical_drug_discovery.training.checkpoint import Checkpoints
+from clinical_drug_discovery.training.history import TrainingRecord
 
 Generate = Callable[..., dict[str, Any]]
 MODELS: dict[str, Generate] = {"graphsage": generate_gnn_embeddings, "hgt": generate_hgt_embeddings}
@@ -98,3 +103,135 @@ def test_a_continued_run_ends_in_the_bytes_of_an_uninterrupted_one(
         < stats["seconds_train"]
         == json.loads((tmp_path / "new" / "e_model" / "stats.json").read_text())["seconds_train"]
     )
+
+
+def damage(path: Path) -> None:
+    """Change the last byte, which belongs to a tensor."""
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_damaged_newest_checkpoint_is_skipped_with_a_warning(
+    edges: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    generate_gnn_embeddings(edges, tmp_path / "whole.npy", **SMALL)
+    output = tmp_path / "e.npy"
+    stop(generate_gnn_embeddings, edges, output, 3)
+    before, newest = sorted((tmp_path / "e_model.run").glob("checkpoint-*"))
+    damage(newest)
+    stats = generate_gnn_embeddings(edges, output, **SMALL, resume=True)
+    (warning,) = stats["warnings"]
+    assert warning.startswith(f"the checkpoint {newest} is damaged and skipped: ")
+    assert results(output)[:2] == results(tmp_path / "whole.npy")[:2]
+    stop(generate_gnn_embeddings, edges, output, 2, overwrite=True)
+    for path in (tmp_path / "e_model.run").glob("checkpoint-*"):
+        damage(path)
+    with pytest.raises(InputError, match=r"resume \(got True\) finds only damaged checkpoints"):
+        generate_gnn_embeddings(edges, output, **SMALL, resume=True)
+    assert before.exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "difference"),
+    [
+        ({"learning_rate": 0.5}, r"learning_rate \(0.01 in the checkpoint, 0.5 now\)"),
+        ({"seed": 1, "hidden_dim": 12}, r"hidden_dim \(8 in .*, 12 now\), seed \(0 in .*, 1 now\)"),
+        ({"training": "sampled", "subgraph_size": 90}, r"training \('full' in .*, 'sampled' now\)"),
+        ({"limit_nodes": 50}, r"graph \('[0-9a-f]{64}' in the checkpoint, '[0-9a-f]{64}' now\)"),
+        ({"num_epochs": 3}, r"num_epochs \(got 3\) must be at least 4, the number of epochs of"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_another_run_is_refused_with_the_difference(
+    changed: dict[str, Any], difference: str, edges: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "e.npy"
+    stop(generate_gnn_embeddings, edges, output, 2)
+    kept = {path: path.read_bytes() for path in (tmp_path / "e_model.run").iterdir()}
+    with pytest.raises(InputError, match=difference):
+        generate_gnn_embeddings(edges, output, **{**SMALL, **changed}, resume=True)
+    with pytest.raises(InputError, match=r"is a checkpoint of an earlier run: continue .*--resume"):
+        generate_gnn_embeddings(edges, output, **{**SMALL, **changed})
+    assert {path: path.read_bytes() for path in (tmp_path / "e_model.run").iterdir()} == kept
+
+
+def test_a_finished_run_is_left_as_it_is_and_can_be_made_longer(
+    edges: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "clinical_drug_discovery")
+    output = tmp_path / "e.npy"
+    first = generate_gnn_embeddings(edges, output, **SMALL, resume=True)
+    assert "the training starts from the beginning" in caplog.text
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "e_model").iterdir()}
+    assert generate_gnn_embeddings(edges, output, **SMALL, resume=True) == first
+    assert "The run is finished: " in caplog.text
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "e_model").iterdir()} == times
+    output.unlink()  # then the embeddings are computed again, without training
+    again = generate_gnn_embeddings(edges, output, **SMALL, resume=True)
+    assert again["final_loss"] == first["final_loss"]
+
+    longer = {**SMALL, "num_epochs": 7}
+    stop(generate_gnn_embeddings, edges, output, 1, **longer, resume=True)
+    stats = generate_gnn_embeddings(edges, output, **longer, resume=True)
+    assert stats["num_epochs"] == 7
+    cycles = [{"num_epochs": 4, "learning_rate": 0.01}, {"num_epochs": 3, "learning_rate": 0.001}]
+    config = json.loads((tmp_path / "e_model" / "config.json").read_text())
+    assert stats["learning_rate_cycles"] == config["learning_rate_cycles"] == cycles
+    assert len(pl.read_csv(tmp_path / "e_model" / "history.csv")) == 7
+    other = tmp_path / "other.npy"
+    generate_gnn_embeddings(edges, other, **SMALL)
+    generate_gnn_embeddings(edges, other, **longer, resume=True)
+    assert results(other) == results(output)
+
+
+def test_ctrl_c_in_python_saves_a_checkpoint_and_leaves_the_handlers(
+    edges: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def press(record: TrainingRecord) -> None:
+        if record.epoch == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingRecord, "after_backward", press)
+        with pytest.raises(KeyboardInterrupt, match=r"epoch 2 is in .*e_model.run; .*resume=True"):
+            generate_gnn_embeddings(edges, tmp_path / "e.npy", **SMALL)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+    generate_gnn_embeddings(edges, tmp_path / "e.npy", **SMALL, resume=True)
+    generate_gnn_embeddings(edges, tmp_path / "whole.npy", **SMALL)
+    assert results(tmp_path / "e.npy") == results(tmp_path / "whole.npy")
+
+
+def test_a_full_disk_costs_a_checkpoint_and_not_the_training(
+    edges: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*given: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("clinical_drug_discovery.training.checkpoint.save_checksummed", fail)
+    stats = generate_gnn_embeddings(edges, tmp_path / "e.npy", **SMALL)
+    (warning,) = stats["warnings"]
+    assert warning.startswith("no checkpoint was saved: ")
+    assert "No space left on device" in warning
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
+    edges: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = TrainingRecord.after_backward
+
+    def spoil(record: TrainingRecord) -> None:
+        real(record)
+        if record.epoch == 3:
+            dict(record.weights)["model.layers.1.bias"].data[0] = torch.nan
+
+    monkeypatch.setattr(TrainingRecord, "after_backward", spoil)
+    expected = (
+        r"learning_rate \(got 0.01\) is too high: the link_loss of epoch 4 is nan in step 1; the "
+        r"first NaN or infinity is in model.layers.1.bias. .* such as 0.001"
+    )
+    with pytest.raises(InputError, match=expected):
+        generate_gnn_embeddings(edges, tmp_path / "e.npy", **SMALL, checkpoint_minutes=0)
+    kept = sorted(path.name for path in (tmp_path / "e_model.run").glob("checkpoint-*"))
+    assert kept == ["checkpoint-000000001.safetensors", "checkpoint-000000002.safetensors"]

@@ -36,6 +36,18 @@ from clinical_drug_discovery.__main__ import main
 main()
 """
 
+#: A script that runs the command line with a step that does not end.
+LONG_STEP = """
+import pathlib, time
+from clinical_drug_discovery.training.history import TrainingRecord
+def wait(record):
+    pathlib.Path("reached").touch()
+    time.sleep(600)
+TrainingRecord.after_backward = wait
+from clinical_drug_discovery.__main__ import main
+main()
+"""
+
 
 @pytest.fixture
 def folder(tmp_path: Path, facts: list[Fact]) -> Iterator[Path]:
@@ -112,26 +124,21 @@ def test_a_signal_in_a_part_of_the_run(
     last = end(process, how)[-1]
     name = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}[how]
     assert last.startswith(f"stopped by {name} ({text}, ")
-    assert last.endswith("so far); nothing was written")
-    assert not (folder / "out").exists()
-
-
-def test_a_signal_before_the_results_are_written_names_what_is_kept(folder: Path) -> None:
-    command = [*EMBED, "--num-epochs", "2"]
-    process = start(folder, "-c", WAITING.format(part="write"), *command)
-    wait_until((folder / "reached").exists, process)
-    last = end(process, signal.SIGINT)[-1]
-    (cached,) = folder.glob("kg.csv.*")
-    kept = f"{cached.name}, {Path('out', 'e_model', 'history.csv')}"
-    assert last.endswith(f" before all results were written; kept, complete: {kept}")
-    assert (folder / "out" / "e_model" / "history.csv").read_text().count("\n") == 3
+    run_dir = folder / "out" / "e_model.run"
+    if part == "rank_fit":  # the training is finished, and its end is saved
+        assert f"so far); a checkpoint of epoch 2 is in {run_dir}; to continue: cdd embed" in last
+        assert last.endswith(" --num-epochs 2 --no-cache --resume")
+        assert (run_dir / "history.csv").read_text().count("\n") == 3
+    else:
+        assert last.endswith("so far); nothing was written")
+        assert not (folder / "out").exists()
 
 
 def test_a_signal_in_an_epoch_while_the_history_grows(folder: Path) -> None:
     process = start(
         folder, "-m", "clinical_drug_discovery", *EMBED, "--num-epochs", "1000000", "--no-cache"
     )
-    history = folder / "out" / "e_model" / "history.csv"
+    history = folder / "out" / "e_model.run" / "history.csv"
     wait_until(history.exists, process)
     sizes: set[int] = set()
     end_of_wait = time.monotonic() + SECONDS
@@ -142,28 +149,48 @@ def test_a_signal_in_an_epoch_while_the_history_grows(folder: Path) -> None:
         assert [int(row.split(",")[0]) for row in rows] == list(range(1, len(rows) + 1))
         sizes.add(len(rows))
     assert len(sizes) == 5
-    lines = end(process, signal.SIGINT)
-    assert lines[-1].startswith("stopped by Ctrl-C (Training: epoch ")
-    assert lines[-1].endswith("left); nothing was written")
+    lines = end(process, signal.SIGTERM)
+    epoch = history.read_text().splitlines()[-1].split(",")[0]
+    assert lines[-2].startswith("SIGTERM: stopping after this step, with a checkpoint; ")
+    assert lines[-1].startswith("stopped by SIGTERM (Training: epoch ")
+    assert f" left); a checkpoint of epoch {epoch} is in {history.parent}; to co" in lines[-1]
     for milestone in ("Device: cpu", "Full-batch training with edge sampling"):
         assert any(f" {milestone}" in line for line in lines)
-    assert not (folder / "out").exists()
+    (checkpoint,) = history.parent.glob("checkpoint-*")
+    assert checkpoint.name == f"checkpoint-{int(epoch):09}.safetensors"
+
+
+def test_a_second_signal_stops_a_long_step_at_once(folder: Path) -> None:
+    process = start(folder, "-c", LONG_STEP, *EMBED, "--num-epochs", "2", "--no-cache")
+    wait_until((folder / "reached").exists, process)
+    assert process.stderr is not None
+    process.send_signal(signal.SIGINT)
+    while not process.stderr.readline().startswith("Ctrl-C: stopping after this step"):
+        assert process.poll() is None
+    last = end(process, signal.SIGTERM)[-1]
+    assert last.startswith("stopped by SIGTERM at once; ")
+    assert not list(folder.rglob("checkpoint-*"))
 
 
 def test_python_gets_a_keyboard_interrupt(folder: Path) -> None:
     script = (
+        "import signal\n"
         "from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings\n"
         "try:\n"
         "    generate_gnn_embeddings('kg.csv', 'out/e.csv', 8, 8, 2, 10**6, device='cpu')\n"
-        "except KeyboardInterrupt:\n"
-        "    print('interrupted')\n"
+        "except KeyboardInterrupt as stop:\n"
+        "    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler\n"
+        "    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL\n"
+        "    print(str(stop).split('; ')[1])\n"
     )
     process = start(folder, "-c", script)
-    wait_until((folder / "out" / "e_model" / "history.csv").exists, process)
+    run_dir = folder / "out" / "e_model.run"
+    wait_until((run_dir / "history.csv").exists, process)
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=SECONDS)
-    assert (process.returncode, stdout) == (0, "interrupted\n"), stderr
-    assert not (folder / "out").exists()
+    how = "to continue, call the function again with resume=True\n"
+    assert (process.returncode, stdout) == (0, how), stderr
+    assert len(list(run_dir.glob("checkpoint-*"))) == 1
 
 
 def test_an_ignored_signal_stays_ignored() -> None:

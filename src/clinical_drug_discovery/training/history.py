@@ -55,7 +55,7 @@ class TrainingRecord:
         self.history: History = []
         self.num_epochs, self._num_steps = num_epochs, num_steps
         self.seconds_before = 0.0  #: training time of the runs that this one continues
-        self._run, self._graph, self._weights = run, graph, list(weights)
+        self._run, self._graph, self.weights = run, graph, list(weights)
         self._start = time.perf_counter()
         self._losses: dict[str, list[float]] = defaultdict(list)
         self._collapse: dict[str, float | None] = {}
@@ -168,7 +168,7 @@ class TrainingRecord:
             self._run.history.append(record)
 
     def _stop_for(self, name: str, value: float, z: Tensor) -> None:
-        where = next((n for n, tensor in self._weights if not is_finite(tensor)), None)
+        where = next((n for n, tensor in self.weights if not is_finite(tensor)), None)
         if where is None:
             where = "the embeddings of the batch" if not is_finite(z) else "the loss itself"
         raise InputError(
