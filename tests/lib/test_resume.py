@@ -124,12 +124,13 @@ def test_a_damaged_newest_checkpoint_is_skipped_with_a_warning(
     (warning,) = stats["warnings"]
     assert warning.startswith(f"the checkpoint {newest} is damaged and skipped: ")
     assert results(output)[:2] == results(tmp_path / "whole.npy")[:2]
-    stop(generate_gnn_embeddings, edges, output, 2, overwrite=True)
-    for path in (tmp_path / "e_model.run").glob("checkpoint-*"):
+    assert not before.exists()
+    output = tmp_path / "other.npy"
+    stop(generate_gnn_embeddings, edges, output, 2)
+    for path in (tmp_path / "other_model.run").glob("checkpoint-*"):
         damage(path)
     with pytest.raises(InputError, match=r"resume \(got True\) finds only damaged checkpoints"):
         generate_gnn_embeddings(edges, output, **SMALL, resume=True)
-    assert before.exists()
 
 
 @pytest.mark.parametrize(
@@ -192,12 +193,15 @@ def test_ctrl_c_in_python_saves_a_checkpoint_and_leaves_the_handlers(
         if record.epoch == 2:
             signal.raise_signal(signal.SIGINT)
 
+    # A program in the background of a shell ignores Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with monkeypatch.context() as patch:
         patch.setattr(TrainingRecord, "after_backward", press)
         with pytest.raises(KeyboardInterrupt, match=r"epoch 2 is in .*e_model.run; .*resume=True"):
             generate_gnn_embeddings(edges, tmp_path / "e.npy", **SMALL)
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+    signal.signal(signal.SIGINT, before)
     generate_gnn_embeddings(edges, tmp_path / "e.npy", **SMALL, resume=True)
     generate_gnn_embeddings(edges, tmp_path / "whole.npy", **SMALL)
     assert results(tmp_path / "e.npy") == results(tmp_path / "whole.npy")

@@ -8,13 +8,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from graphs import Fact, to_rows
 
+from clinical_drug_discovery.system.interrupts import finishing_steps
+
 EMBED = ["embed", "graphsage", "--edges", "kg.csv", "--output", "out/e.parquet"]
 EMBED += ["--embedding-dim", "8", "--hidden-dim", "8", "--num-layers", "2", "--device", "cpu"]
+USUAL = (signal.default_int_handler, signal.SIG_DFL)  # of SIGINT and SIGTERM
 SECONDS = 120  # until a waiting test fails
 
 #: A script that runs the command line, stops in one part of the run and reports this in a file.
@@ -207,3 +211,29 @@ def test_an_ignored_signal_stays_ignored() -> None:
     assert done.stdout == "alive\n"
     assert done.returncode == 143
     assert done.stderr.startswith("stopped by SIGTERM ")
+
+
+def test_handlers_change_only_in_the_main_thread_and_only_within_the_block() -> None:
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [
+        signal.signal(number, default) for number, default in zip(numbers, USUAL, strict=True)
+    ]
+    try:
+        with ThreadPoolExecutor(1) as pool, finishing_steps() as stop:
+            inside = [signal.getsignal(number) for number in numbers]
+            assert inside == [stop.note, stop.note]
+
+            def seen_by_a_thread() -> list[object]:
+                with finishing_steps():
+                    return [signal.getsignal(number) for number in numbers]
+
+            assert pool.submit(seen_by_a_thread).result() == inside
+        assert tuple(signal.getsignal(number) for number in numbers) == USUAL
+        own = lambda number, frame: None  # noqa: E731  # a handler of the caller
+        signal.signal(signal.SIGTERM, own)
+        with finishing_steps():
+            assert signal.getsignal(signal.SIGTERM) is own
+        assert signal.getsignal(signal.SIGTERM) is own
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

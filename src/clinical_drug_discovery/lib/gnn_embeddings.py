@@ -102,8 +102,8 @@ def generate_gnn_embeddings(
             memory).
         model_dir: directory to write the model to (default: NAME_model beside the output NAME).
         chunk_size: number of nodes that inference embeds at a time. A smaller number takes less
-            memory and more time; the result changes only by rounding (default: the largest number
-            that fits the budget).
+            memory and more time, and is rounded up to a multiple of 1,024. On the CPU, the result
+            does not depend on it (default: the largest number that fits the budget).
         cache: save the graph in a file that later runs read faster, until the edges file changes.
         cache_dir: directory of this file (default: the directory of the edges file).
         ranker: fit the drug ranker for `cdd rank`, if the graph has known treatments.
@@ -169,7 +169,8 @@ def generate_gnn_embeddings(
     if finished is not None:
         return finished
     compile_kernels(run, plan.backend)
-    with one_thread(plan.is_small), run.history.growing(checkpoints.directory):
+    history = run.history.growing(checkpoints.directory)
+    with one_thread(plan.is_small), checkpoints.threads(), history:
         trained = train_sage(run, graph, settings, plan, seed, checkpoints)
         embeddings, collapse = embed_nodes(run, trained.model, graph, plan.chunk_size, plan.backend)
         fitted = fit_ranker(run, graph, trained, embeddings, ranker, seed)

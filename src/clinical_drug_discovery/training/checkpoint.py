@@ -7,6 +7,7 @@ the training: weights, optimizer, random generators, history and position. The l
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -155,6 +156,26 @@ class Checkpoints:
             )
         cycles = found.cycles if num_epochs == done else (*found.cycles, num_epochs - done)
         return Checkpoints(directory, identity, minutes, cycles, found, [found.path])
+
+    @contextmanager
+    def threads(self) -> Iterator[None]:
+        """Use as many threads as the run that is continued, within the block, if there are so many.
+
+        Results do not depend on the number of threads; this rests on tests of some CPUs.
+        """
+        if self.found is None:
+            yield
+            return
+        before = torch.get_num_threads(), numba.get_num_threads()
+        most = os.cpu_count() or 1
+        torch.set_num_threads(min(self.found.threads["torch"], most))
+        numba_most: int = vars(numba.config)["NUMBA_NUM_THREADS"]
+        numba.set_num_threads(min(self.found.threads["numba"], numba_most))
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before[0])
+            numba.set_num_threads(before[1])
 
     def restore(self, parts: Mapping[str, Part]) -> None:
         """Bring all parts to the state of the checkpoint that was found, and free its memory.
@@ -308,4 +329,15 @@ def keeping(
                 if stop.is_wanted:
                     stop.now()
 
-            yield advance, after_step
+            try:
+                yield advance, after_step
+            except InputError as error:  # the loss diverges
+                if not checkpoints.last:
+                    raise
+                raise InputError(
+                    f"{error}, with overwrite (--overwrite). The last good checkpoint is kept: "
+                    f"{checkpoints.last[-1]}"
+                ) from None
+            last = checkpoints.last
+            if last and all(path.parent != checkpoints.directory for path in last):
+                checkpoints.save(parts, record, run)  # a finished training was continued

@@ -88,7 +88,8 @@ class TrainingRecord:
         Raises:
             InputError: a loss is NaN or infinite.
         """
-        for name in sorted(losses, reverse=True):  # a term before the sum, which is named "loss"
+        # The terms first: their sum is named "loss".
+        for name in sorted(losses, key=lambda name: name == "loss"):
             if not math.isfinite(losses[name]):
                 self._stop_for(name, losses[name], z)
         if not self._losses:

@@ -98,9 +98,13 @@ def keep_last_checkpoint(run: Run, checkpoints: Checkpoints) -> None:
 
     The directory in which the run worked is removed.
     """
-    for path in checkpoints.last[-1:]:
-        if path.exists() and path.parent != run.model_dir:
-            os.replace(path, run.model_dir / CHECKPOINT_FILE)
+    # They move with the directory in which the run worked, if that becomes the model directory.
+    for directory in (checkpoints.directory, run.model_dir):
+        for index, path in enumerate(newest_first(directory)):
+            if index == 0:
+                os.replace(path, run.model_dir / CHECKPOINT_FILE)
+            else:
+                path.unlink(missing_ok=True)
     remove_run_dir(checkpoints.directory)
     note_resume(None)
 
@@ -116,7 +120,11 @@ def remove_run_dir(directory: Path) -> None:
 def _checkpoints_of(model_dir: Path) -> list[Path]:
     """Return the checkpoints of an unfinished run and of the finished model, the newest first."""
     finished = model_dir / CHECKPOINT_FILE
-    return [*newest_first(work_directory(model_dir)), *([finished] if finished.exists() else [])]
+    return [
+        *newest_first(work_directory(model_dir)),
+        *newest_first(model_dir),  # of a run that was stopped in the fit of its ranker
+        *([finished] if finished.exists() else []),
+    ]
 
 
 def _identity(run: Run, graph: KnowledgeGraph, plan: Plan, seed: int) -> dict[str, Any]:
