@@ -17,7 +17,8 @@ from graphs import Fact, to_rows
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
 from clinical_drug_discovery.system.errors import InputError
-from clinical_drug_discovery.training.checkpoint import Checkpoints
+from clinical_drug_discovery.system.files import load_checksummed, save_checksummed
+from clinical_drug_discovery.training.checkpoint import VERSION, Checkpoints
 from clinical_drug_discovery.training.history import TrainingRecord
 
 Generate = Callable[..., dict[str, Any]]
@@ -239,3 +240,33 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
         generate_gnn_embeddings(edges, tmp_path / "e.npy", **SMALL, checkpoint_minutes=0)
     kept = sorted(path.name for path in (tmp_path / "e_model.run").glob("checkpoint-*"))
     assert kept == ["checkpoint-000000001.safetensors", "checkpoint-000000002.safetensors"]
+
+
+Change = Callable[[dict[str, Any], dict[str, torch.Tensor]], object]
+WRONG: dict[str, Change] = {
+    "random state": lambda values, tensors: values["edges"].update(rng={"state": 1}),
+    "negative steps": lambda values, tensors: values["optimizer"].update(step=-1),
+    "other steps": lambda values, tensors: values["optimizer"].update(step=2),
+    "epochs": lambda values, tensors: values["record"]["history"].pop(0),
+    "losses": lambda values, tensors: values["record"].update(losses={"loss": ["0.5"]}),
+    "no part": lambda values, tensors: values.pop("batches"),
+    "shape": lambda values, tensors: tensors.update({"model/layers.0.bias": torch.zeros(9)}),
+    "NaN": lambda values, tensors: tensors["model/node_embedding"].view(-1)[5:6].fill_(torch.nan),
+    "squares": lambda values, tensors: tensors["optimizer/adam.square.1"].fill_(-1),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_checkpoint_of_wrong_content_with_a_right_checksum_is_refused(
+    name: str, edges: Path, tmp_path: Path
+) -> None:
+    stop(generate_gnn_embeddings, edges, tmp_path / "e.npy", 1)
+    (path,) = (tmp_path / "e_model.run").glob("checkpoint-*")
+    record, tensors = load_checksummed(path, VERSION)
+    tensors = {key: tensor.clone() for key, tensor in tensors.items()}
+    WRONG[name](record["parts"], tensors)
+    path.unlink()
+    save_checksummed(path, VERSION, record, tensors)
+    with pytest.raises(InputError, match=r"is damaged: .*; remove it to continue"):
+        generate_gnn_embeddings(edges, tmp_path / "e.npy", **SMALL, resume=True)
+    assert not (tmp_path / "e.npy").exists()

@@ -34,7 +34,9 @@ from .history import TrainingRecord, is_finite
 VERSION = 1  #: format version; increase it whenever an older checkpoint would continue differently
 PATTERN = "checkpoint-*.safetensors"  #: names of checkpoints in a directory
 _KEPT = 2  # checkpoints that stay: if the newest is damaged, the one before can be used
-_MOST_SHOWN = 100  # characters of a value in a message
+_MOST_SHOWN, _MOST_DIFFERENCES = 100, 8  # characters of a value, and values, in a message
+#: what a part raises for a state that is not its own
+_WRONG_STATE = (LookupError, TypeError, ValueError, RuntimeError, ArithmeticError, AttributeError)
 
 
 class Part(Protocol):
@@ -177,14 +179,22 @@ class Checkpoints:
             torch.set_num_threads(before[0])
             numba.set_num_threads(before[1])
 
-    def restore(self, parts: Mapping[str, Part]) -> None:
+    def restore(self, parts: Mapping[str, Part], record: TrainingRecord) -> None:
         """Bring all parts to the state of the checkpoint that was found, and free its memory.
+
+        A training that starts from the beginning removes the checkpoints of an earlier one.
+
+        Args:
+            parts: the parts of the training by name.
+            record: one of them.
 
         Raises:
             InputError: its content does not fit the parts.
         """
         found, self.found = self.found, None
         if found is None:
+            for path in newest_first(self.directory):
+                path.unlink(missing_ok=True)
             return
         try:
             _check_content(found, parts)
@@ -196,7 +206,11 @@ class Checkpoints:
                     if key.startswith(start)
                 }
                 part.load_state_dict({**found.values[name], **tensors})
-        except (KeyError, TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+            if len(record.history) != found.finished_epochs:
+                raise ValueError(f"its history has not {found.finished_epochs} epochs")
+            if found.values["optimizer"]["step"] != record.num_done:
+                raise ValueError(f"its optimizer has not taken {record.num_done} steps")
+        except _WRONG_STATE as error:
             raise InputError(
                 f"{found.path} is damaged: {str(error)[:_MOST_SHOWN]}; remove it to continue from "
                 "the checkpoint before it"
@@ -259,10 +273,10 @@ def _check_same(found: Found, identity: Mapping[str, Any]) -> None:
         if found.identity.get(name, missing) != identity.get(name, missing)
     ]
     if different:
+        shown = ", ".join(different[:_MOST_DIFFERENCES])
         raise InputError(
-            f"resume (got True) cannot continue {found.path}, which differs in "
-            f"{', '.join(different)}: use the same values, or start again with overwrite "
-            "(--overwrite) and without resume"
+            f"resume (got True) cannot continue {found.path}, which differs in {shown}: use the "
+            "same values, or start again with overwrite (--overwrite) and without resume"
         )
 
 
@@ -312,7 +326,7 @@ def keeping(
         A function to call with a note after each epoch, and one to call after each step.
     """
     if checkpoints is not None:
-        checkpoints.restore(parts)
+        checkpoints.restore(parts, record)
     before = len(record.history)
     with run.progress.bar("Training", record.num_epochs, "epoch", before) as advance:
         if checkpoints is None:

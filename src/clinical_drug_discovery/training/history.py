@@ -153,6 +153,9 @@ class TrainingRecord:
         numbers = [value for values in losses.values() for value in values]
         numbers += [row[name] for row in history for name in ("loss", "seconds")]
         numbers.append(state["seconds"])
+        values = [value for row in history for value in row.values()]
+        if not all(value is None or isinstance(value, int | float) for value in values):
+            raise ValueError("the history does not consist of numbers")
         if not all(isinstance(number, float) and math.isfinite(number) for number in numbers):
             raise ValueError("the losses are not finite numbers")
         steps = {len(values) for values in losses.values()}

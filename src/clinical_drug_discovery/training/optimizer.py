@@ -67,8 +67,8 @@ class Adam:
         """Continue from a state of the same weights."""
         for index, (mean, square) in enumerate(self._moments):
             mean.copy_(state[f"mean.{index}"])
-            square.copy_(state[f"square.{index}"])
-        self._num_steps = int(state["num_steps"])
+            square.copy_(_not_negative(state[f"square.{index}"]))
+        self._num_steps = _whole(state["num_steps"])
 
 
 class LazyAdam:
@@ -134,8 +134,9 @@ class LazyAdam:
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a state of a table of the same shape."""
-        for name, own in self.state_dict().items():
-            own.copy_(state[name])
+        self._mean.copy_(state["mean"])
+        self._square.copy_(_not_negative(state["square"]))
+        self._num_steps.copy_(_not_negative(state["num_steps"]))
 
 
 def _chunk_size(values: Tensor) -> int:
@@ -207,4 +208,18 @@ class ModelOptimizer:
                 part.load_state_dict(
                     {k.removeprefix(start): v for k, v in state.items() if k.startswith(start)}
                 )
-        self._step = int(state["step"])
+        self._step = _whole(state["step"])
+
+
+def _whole(value: Any) -> int:
+    """Return a number of steps from a saved state, or raise ValueError."""
+    if type(value) is not int or value < 0:
+        raise ValueError(f"a number of steps (got {value!r}) must be a whole number")
+    return value
+
+
+def _not_negative(tensor: Tensor) -> Tensor:
+    """Return a tensor of a saved state, or raise ValueError if a number is negative."""
+    if bool((tensor < 0).any()):
+        raise ValueError("a mean of squares or a number of steps is negative")
+    return tensor

@@ -57,7 +57,7 @@ def open_checkpoints(
         graph: on the CPU.
         plan: provides the settings and the backend.
         seed: seed of the run.
-        resume: continue from the last checkpoint, if there is one. Otherwise remove checkpoints.
+        resume: continue from the last checkpoint, if there is one.
         minutes: time between two checkpoints.
 
     Returns:
@@ -76,8 +76,6 @@ def open_checkpoints(
             run.progress.milestone(
                 f"No checkpoint in {directory}: the training starts from the beginning"
             )
-    else:
-        remove_run_dir(directory)
     identity = _identity(run, graph, plan, seed)
     num_epochs = plan.settings.num_epochs
     checkpoints = Checkpoints.of(directory, identity, minutes, num_epochs, found)
