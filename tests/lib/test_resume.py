@@ -71,11 +71,19 @@ def results(output: Path) -> list[bytes]:
     return [output.read_bytes(), *((model_dir / name).read_bytes() for name in names), history]
 
 
+@pytest.mark.parametrize("kernels", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("training", TRAINING)
 @pytest.mark.parametrize("model", MODELS)
 def test_a_continued_run_ends_in_the_bytes_of_an_uninterrupted_one(
-    model: str, training: str, edges: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: str,
+    training: str,
+    kernels: bool,
+    edges: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    if kernels:
+        monkeypatch.setattr("clinical_drug_discovery.ops.backend.MIN_KERNEL_EDGES", 0)
     for module in ("edge_sampler", "memory_plan"):  # else a batch has all nodes of so small a graph
         monkeypatch.setattr(f"clinical_drug_discovery.training.{module}.NUM_CANDIDATES", 4)
     generate, settings = MODELS[model], {**SMALL, **TRAINING[training]}
@@ -93,8 +101,10 @@ def test_a_continued_run_ends_in_the_bytes_of_an_uninterrupted_one(
     assert len(list(run_dir.glob("checkpoint-*"))) == 2
     rows = (run_dir / "history.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows] == ["epoch", "1", "2", "3", "4"]
+    (run_dir / ".part-killed.safetensors").touch()
     stats = generate(edges, output, **settings, resume=True)
     assert results(output) == wanted
+    assert not list((tmp_path / "new").rglob(".part-*"))
     assert not run_dir.exists()
     assert stats["learning_rate_cycles"] == [
         {"num_epochs": 4, "learning_rate": {"graphsage": 0.01, "hgt": 0.001}[model]}

@@ -192,6 +192,8 @@ class Checkpoints:
             InputError: its content does not fit the parts.
         """
         found, self.found = self.found, None
+        for path in self.directory.glob(".part-*"):  # of a run that was killed while it saved
+            path.unlink(missing_ok=True)
         if found is None:
             for path in newest_first(self.directory):
                 path.unlink(missing_ok=True)
