@@ -44,7 +44,9 @@ def check_start(outputs: list[Path], model_dir: Path, resume: bool, overwrite: b
             "(--resume), or replace it with overwrite (--overwrite)"
         )
     if not (resume and _checkpoints_of(model_dir)):
-        check_new([*outputs, *(model_dir / name for name in MODEL_FILES)], overwrite)
+        # A run of an earlier version that was stopped left only history.csv.
+        model_files = (model_dir / name for name in MODEL_FILES if name != "history.csv")
+        check_new([*outputs, *model_files], overwrite)
 
 
 def open_checkpoints(
