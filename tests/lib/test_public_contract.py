@@ -122,7 +122,7 @@ def test_record_and_files(model: str, edges: Path, tmp_path: Path) -> None:
     model_dir = Path(stats["model_dir"])
     assert {path.name for path in model_dir.iterdir()} == {
         "weights.safetensors", "config.json", "nodes.parquet", "history.csv", "stats.json",
-        "graph.safetensors", "ranker.safetensors",
+        "graph.safetensors", "ranker.safetensors", "checkpoint.safetensors",
     }  # fmt: skip
     # The files can be published: they have no path of this machine.
     saved = {**stats, "output_file": "e.csv", "model_dir": "e_model"}
@@ -284,7 +284,7 @@ def test_nothing_global_is_touched(generate: Generate, edges: Path, tmp_path: Pa
         ({"learning_rate": float("nan")}, r"learning_rate \(got nan\)"),
         ({"learning_rate": 100}, r"learning_rate \(got 100\) is too high: the .*loss of epoch"),
         ({"learning_rate": 1e8}, r"learning_rate \(got 100000000.0\) is too high: the .*loss of"),
-        ({"learning_rate": 1e17}, r"learning_rate \(got 1e\+17\) is too high: the loss of epoch"),
+        ({"learning_rate": 1e17}, r"learning_rate \(got 1e\+17\) is too high: the .*loss of epoch"),
         ({"learning_rate": 1e18, "num_epochs": 1}, r"learning_rate .*NaN or infinity"),
         ({"learning_rate": 3e38}, r"learning_rate \(got 3e\+38\) must be .* at most 1e\+18"),
         ({"seed": -1}, r"seed \(got -1\)"),

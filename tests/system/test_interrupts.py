@@ -8,13 +8,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from graphs import Fact, to_rows
 
+from clinical_drug_discovery.system.interrupts import finishing_steps
+
 EMBED = ["embed", "graphsage", "--edges", "kg.csv", "--output", "out/e.parquet"]
 EMBED += ["--embedding-dim", "8", "--hidden-dim", "8", "--num-layers", "2", "--device", "cpu"]
+USUAL = (signal.default_int_handler, signal.SIG_DFL)  # of SIGINT and SIGTERM
 SECONDS = 120  # until a waiting test fails
 
 #: A script that runs the command line, stops in one part of the run and reports this in a file.
@@ -32,6 +36,18 @@ def timed(run, name):
         yield
 progress.Run.timed = timed
 assert "torch" not in sys.modules
+from clinical_drug_discovery.__main__ import main
+main()
+"""
+
+#: A script that runs the command line with a step that does not end.
+LONG_STEP = """
+import pathlib, time
+from clinical_drug_discovery.training.history import TrainingRecord
+def wait(record):
+    pathlib.Path("reached").touch()
+    time.sleep(600)
+TrainingRecord.after_backward = wait
 from clinical_drug_discovery.__main__ import main
 main()
 """
@@ -141,28 +157,48 @@ def test_a_signal_in_an_epoch_while_the_history_grows(folder: Path) -> None:
         assert [int(row.split(",")[0]) for row in rows] == list(range(1, len(rows) + 1))
         sizes.add(len(rows))
     assert len(sizes) == 5
-    lines = end(process, signal.SIGINT)
-    assert lines[-1].startswith("stopped by Ctrl-C (Training: epoch ")
-    assert lines[-1].endswith("left); nothing was written")
+    lines = end(process, signal.SIGTERM)
+    epoch = history.read_text().splitlines()[-1].split(",")[0]
+    assert lines[-2].startswith("SIGTERM: stopping after this step, with a checkpoint; ")
+    assert lines[-1].startswith("stopped by SIGTERM (Training: epoch ")
+    assert f" left); a checkpoint of epoch {epoch} is in {history.parent}; to co" in lines[-1]
     for milestone in ("Device: cpu", "Full-batch training with edge sampling"):
         assert any(f" {milestone}" in line for line in lines)
-    assert not (folder / "out").exists()
+    (checkpoint,) = history.parent.glob("checkpoint-*")
+    assert checkpoint.name == f"checkpoint-{int(epoch):09}.safetensors"
+
+
+def test_a_second_signal_stops_a_long_step_at_once(folder: Path) -> None:
+    process = start(folder, "-c", LONG_STEP, *EMBED, "--num-epochs", "2", "--no-cache")
+    wait_until((folder / "reached").exists, process)
+    assert process.stderr is not None
+    process.send_signal(signal.SIGINT)
+    while not process.stderr.readline().startswith("Ctrl-C: stopping after this step"):
+        assert process.poll() is None
+    last = end(process, signal.SIGTERM)[-1]
+    assert last.startswith("stopped by SIGTERM at once; ")
+    assert not list(folder.rglob("checkpoint-*"))
 
 
 def test_python_gets_a_keyboard_interrupt(folder: Path) -> None:
     script = (
+        "import signal\n"
         "from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings\n"
         "try:\n"
         "    generate_gnn_embeddings('kg.csv', 'out/e.csv', 8, 8, 2, 10**6, device='cpu')\n"
-        "except KeyboardInterrupt:\n"
-        "    print('interrupted')\n"
+        "except KeyboardInterrupt as stop:\n"
+        "    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler\n"
+        "    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL\n"
+        "    print(str(stop).split('; ')[1])\n"
     )
     process = start(folder, "-c", script)
-    wait_until((folder / "out" / "e_model.run" / "history.csv").exists, process)
+    run_dir = folder / "out" / "e_model.run"
+    wait_until((run_dir / "history.csv").exists, process)
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=SECONDS)
-    assert (process.returncode, stdout) == (0, "interrupted\n"), stderr
-    assert not (folder / "out").exists()
+    how = "to continue, call the function again with resume=True\n"
+    assert (process.returncode, stdout) == (0, how), stderr
+    assert len(list(run_dir.glob("checkpoint-*"))) == 1
 
 
 def test_an_ignored_signal_stays_ignored() -> None:
@@ -179,3 +215,29 @@ def test_an_ignored_signal_stays_ignored() -> None:
     assert done.stdout == "alive\n"
     assert done.returncode == 143
     assert done.stderr.startswith("stopped by SIGTERM ")
+
+
+def test_handlers_change_only_in_the_main_thread_and_only_within_the_block() -> None:
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [
+        signal.signal(number, default) for number, default in zip(numbers, USUAL, strict=True)
+    ]
+    try:
+        with ThreadPoolExecutor(1) as pool, finishing_steps() as stop:
+            inside = [signal.getsignal(number) for number in numbers]
+            assert inside == [stop.note, stop.note]
+
+            def seen_by_a_thread() -> list[object]:
+                with finishing_steps():
+                    return [signal.getsignal(number) for number in numbers]
+
+            assert pool.submit(seen_by_a_thread).result() == inside
+        assert tuple(signal.getsignal(number) for number in numbers) == USUAL
+        own = lambda number, frame: None  # noqa: E731  # a handler of the caller
+        signal.signal(signal.SIGTERM, own)
+        with finishing_steps():
+            assert signal.getsignal(signal.SIGTERM) is own
+        assert signal.getsignal(signal.SIGTERM) is own
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

@@ -47,12 +47,12 @@ def test_a_failed_run_removes_its_history_and_directories(
     with pytest.raises(error):
         fail(tmp_path / "new" / "model")
     assert list(tmp_path.iterdir()) == []
-    kept = tmp_path / "model" / "notes.txt"
-    kept.parent.mkdir()
-    kept.write_text("of the user")
+    checkpoint = tmp_path / "model.run" / "checkpoint-1.safetensors"
+    checkpoint.parent.mkdir()
+    checkpoint.touch()
     with pytest.raises(error):
-        fail(kept.parent)
-    assert os.listdir(kept.parent) == ["notes.txt"]
+        fail(checkpoint.parent)
+    assert sorted(os.listdir(checkpoint.parent)) == [checkpoint.name, "history.csv"]
 
 
 def test_a_full_disk_stops_the_history_and_not_the_training(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from clinical_drug_discovery.training.schedule import cosine_decay
+from clinical_drug_discovery.training.schedule import cosine_decay, learning_rate_fraction
 
 
 def test_falls_from_one_to_almost_nothing() -> None:
@@ -24,3 +24,9 @@ def test_equals_the_schedule_of_torch() -> None:
         assert schedule.get_last_lr() == pytest.approx([cosine_decay(step, 12)])
         oracle.step()
         schedule.step()
+
+
+def test_a_later_cycle_falls_from_a_tenth() -> None:
+    fractions = [learning_rate_fraction(step, (8, 4, 4)) for step in range(16)]
+    assert fractions[:8] == [cosine_decay(step, 8) for step in range(8)]
+    assert fractions[8:12] == fractions[12:] == [0.1 * cosine_decay(step, 4) for step in range(4)]

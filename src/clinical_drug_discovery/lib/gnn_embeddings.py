@@ -20,6 +20,7 @@ from ..training.settings import SageSettings
 from ..training.train import train_sage
 from ._run.finish import check_space, working
 from ._run.results import write_results
+from ._run.resume import keep_last_checkpoint, open_checkpoints
 from ._run.start import read_edges, start_run
 
 
@@ -58,6 +59,8 @@ def generate_gnn_embeddings(
     cache_dir: str | Path | None = None,
     ranker: bool = True,
     overwrite: bool = False,
+    resume: bool = False,
+    checkpoint_minutes: float = 5.0,
 ) -> dict[str, Any]:
     """Embed all nodes of a knowledge graph with GraphSAGE.
 
@@ -106,12 +109,15 @@ def generate_gnn_embeddings(
             memory).
         model_dir: directory to write the model to (default: NAME_model beside the output NAME).
         chunk_size: number of nodes that inference embeds at a time. A smaller number takes less
-            memory and more time; the result changes only by rounding (default: the largest number
-            that fits the budget).
+            memory and more time, and is rounded up to a multiple of 1,024. On the CPU, the result
+            does not depend on it (default: the largest number that fits the budget).
         cache: save the graph in a file that later runs read faster, until the edges file changes.
         cache_dir: directory of this file (default: the user's cache directory, see `cdd cache`).
         ranker: fit the drug ranker for `cdd rank`, if the graph has known treatments.
         overwrite: replace the files of an earlier run; without it, such files are an error.
+        resume: continue an earlier run from its last checkpoint. Give the same parameters; only
+            num_epochs may be larger. Start from the beginning if there is no checkpoint yet.
+        checkpoint_minutes: time between two checkpoints; 0 saves one after every step.
 
     Returns:
         The fields of `EmbeddingStats`: sizes, settings, times, memory, final loss, warnings and the
@@ -154,17 +160,30 @@ def generate_gnn_embeddings(
     settings.check()
     source = Source.of(edges_csv, nodes)
     run = start_run(
-        source, output_csv, model_dir, device, settings.learning_rate, overwrite=overwrite
+        source,
+        output_csv,
+        model_dir,
+        device,
+        settings.learning_rate,
+        overwrite=overwrite,
+        resume=resume,
     )
     graph = read_edges(run, source, reading, words, cache, cache_dir)
     rank_fit = rank_fit_bytes(graph) if ranker else 0
     plan = plan_training(run, graph, settings, memory_budget, chunk_size, rank_fit)
+    checkpoints, finished = open_checkpoints(
+        run, graph, plan, seed=seed, resume=resume, minutes=checkpoint_minutes
+    )
+    if finished is not None:
+        return finished
     check_space(run, graph, settings)
     compile_kernels(run, plan.backend)
-    with one_thread(plan.is_small), working(run) as places:
-        trained = train_sage(run, graph, settings, plan, seed)
+    with one_thread(plan.is_small), checkpoints.threads(), working(run) as places:
+        trained = train_sage(run, graph, settings, plan, seed, checkpoints)
         embeddings, collapse = embed_nodes(run, trained.model, graph, plan.chunk_size, plan.backend)
-        return write_results(
+        stats = write_results(
             run, places, graph, plan, trained, embeddings, collapse,
             ranker=ranker, seed=seed, reading=reading,
         )  # fmt: skip
+        keep_last_checkpoint(run, checkpoints)
+    return stats

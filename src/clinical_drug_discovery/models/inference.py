@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from ..graph.knowledge_graph import KnowledgeGraph
+from ..ops import backend as backends
 from ..ops.backend import Backend
 from ..ops.blocks import Block, range_block
 from ..ops.buffers import empty, release_buffers
+from ..ops.fixed_shapes import needs_fixed_shapes
 from ..system.errors import InputError
 from ..system.machine import empty_cache
 from ..system.progress import Run
@@ -50,8 +52,9 @@ def embed_all(
 ) -> Tensor:
     """Compute one stage for all nodes, then the next. Each stage runs a chunk of nodes at a time.
 
-    The result equals the model's full forward pass for any chunk size. All chunks have the same
-    size, because GPUs prepare operations for each shape. A chunk may contain several node types.
+    The result equals the model's full forward pass; on the CPU, its bits do not depend on the chunk
+    size. On a GPU all chunks have the same size, because GPUs prepare operations for each shape. A
+    chunk may contain several node types.
     HGT computes the keys and values of all sources again for each chunk, so fewer chunks are
     faster. Memory: the input (N, C) and output (N, D) of one stage, and a few buffers of shape
     (chunk_size, max(C, D)). For any chunk size, HGT also needs 6 buffers of shape (n, C), where n
@@ -60,7 +63,7 @@ def embed_all(
     Args:
         model: on the backend's device.
         graph: on the same device.
-        chunk_size: nodes at a time.
+        chunk_size: nodes at a time; on the CPU, rounded up to a multiple of `BLOCK_ROWS`.
         backend: backend of the run.
         on_stage: called with the name of each stage before the stage starts.
 
@@ -72,7 +75,9 @@ def embed_all(
         on_stage(name)
         begun = model.begin_stage(index, x, backend)
         out = empty(x, len(x), dim)
-        for start, stop in _even_chunks(len(x), chunk_size):
+        even = needs_fixed_shapes(x.device)
+        chunks = (_even_chunks if even else _whole_blocks)(len(x), chunk_size)
+        for start, stop in chunks:
             block = range_block(graph, start, stop, backend)
             out[start:stop] = model.apply_stage(index, x, begun, block)
             empty_cache(x.device)
@@ -87,6 +92,13 @@ def _even_chunks(num_nodes: int, chunk_size: int) -> Iterator[tuple[int, int]]:
     for i in range(count):
         stop = min((i + 1) * size, num_nodes)
         yield stop - size, stop
+
+
+def _whole_blocks(num_nodes: int, chunk_size: int) -> Iterator[tuple[int, int]]:
+    """Yield (start, stop) of ranges that start at multiples of `BLOCK_ROWS` and cover all nodes."""
+    size = -(-chunk_size // backends.BLOCK_ROWS) * backends.BLOCK_ROWS
+    for start in range(0, num_nodes, size):
+        yield start, min(start + size, num_nodes)
 
 
 def embed_nodes(

@@ -75,11 +75,16 @@ class GraphSage(nn.Module):
         layer, own = self._layers()[index], own_rows(x, block.rows)
         mean = add_mean(messages, block, zeros(x, block.num_rows, x.shape[1]))
         weight_self, weight_neighbor, bias = layer.parameters()
-        if index == len(self.layers) - 1:
-            out = linear(mean, weight_neighbor, bias, block.backend)
-            return layer_norm(out + linear(own, weight_self, None, block.backend))
-        mean += linear(own, weight_self, bias, block.backend)
-        return layer_norm(mean.relu_()) + own
+        result = empty(x, block.num_rows, len(bias))
+        for rows in block.chunks(slice(0, block.num_rows)):
+            if index == len(self.layers) - 1:
+                out = linear(mean[rows], weight_neighbor, bias, block.backend)
+                out = layer_norm(out + linear(own[rows], weight_self, None, block.backend))
+            else:
+                out = mean[rows] + linear(own[rows], weight_self, bias, block.backend)
+                out = layer_norm(out.relu_()) + own[rows]
+            result[rows] = out
+        return result
 
     def _layers(self) -> list[SageLayer]:
         return [cast(SageLayer, layer) for layer in self.layers]

@@ -247,7 +247,8 @@ class _Stream:
         columns = slice(self.width, 2 * self.width)
         for t, rows in self.block.typed_rows:
             weight, bias = self.parameters.weight[t, columns], self.parameters.bias[t, columns]
-            linear_into(out[rows], self.own(rows), weight, bias, self.block.backend)
+            for part in self.block.chunks(rows):
+                linear_into(out[part], self.own(part), weight, bias, self.block.backend)
 
     def maps(self, node_type: int) -> tuple[Tensor, Tensor]:
         """Return the weight and bias that make keys and values: shapes (2 P, C) and (2 P,)."""

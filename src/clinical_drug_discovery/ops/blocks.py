@@ -16,12 +16,16 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from ..graph.knowledge_graph import KnowledgeGraph
+from . import backend as backends
 from .backend import Backend
 from .fixed_shapes import filled_size
+
+Degrees = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -47,10 +51,35 @@ class Block:
         return [(t, slice(start, stop)) for t, (start, stop) in ends if stop > start]
 
     def typed_chunks(self) -> Iterator[tuple[int, slice]]:
-        """Yield pairs of a node type and a chunk of its target rows, from `row_chunks`."""
+        """Yield pairs of a node type and a chunk of its target rows, from `chunks`."""
         for node_type, rows in self.typed_rows:
-            for chunk in self.backend.row_chunks(rows.start, rows.stop):
+            for chunk in self.chunks(rows):
                 yield node_type, chunk
+
+    def chunks(self, rows: slice) -> Iterator[slice]:
+        """Cut target rows into chunks whose rows are multiplied together.
+
+        In inference, chunks end where the number of the node is a multiple of `BLOCK_ROWS`, so the
+        rows of a product, and with them the bits of its result, do not depend on the block.
+        """
+        ends = [rows.stop]
+        if self.row_of_node is None and isinstance(self.rows, slice):
+            first, size = self.rows.start, backends.BLOCK_ROWS
+            next_block = (first + rows.start) // size * size + size - first
+            ends = [*range(next_block, rows.stop, size), rows.stop]
+        for start, end in pairwise([rows.start, *ends]):
+            yield from self.backend.row_chunks(start, end)
+
+    def typical_degree(self, degree: Degrees, indptr: Degrees) -> Degrees:
+        """Return the degrees that decide about the order of sums: in inference, of a whole type.
+
+        Otherwise the order, and with it the bits of the sums, would depend on the block.
+
+        Args:
+            degree: number of edges of each target row.
+            indptr: of all nodes of the target type.
+        """
+        return np.diff(indptr) if self.row_of_node is None else degree
 
     def rows_into(self, edge_type: int) -> slice:
         """Return the target rows of an edge type's target type."""

@@ -1,21 +1,27 @@
-"""Ctrl-C and SIGTERM on the command line: one line, no traceback, the exit code of the signal.
+"""Ctrl-C and SIGTERM: finish a training step, or stop in one line with the signal's exit code.
 
 This file imports only small modules, so that it works before the program loads its libraries. In
-Python, nothing of this is active: a KeyboardInterrupt passes through.
+Python, only `finishing_steps` is active, and only while a model is trained in the main thread.
 """
 
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 _NAMES: dict[int, str] = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 _MOST_PATHS = 3  # files that the line names; further files are counted
 _written: list[Path] = []  # files that this process has written completely
-_state = {"loading": True, "stopped": False}
+_state = {"command line": False, "loading": True, "stopped": False}
+_resume: list[str] = []  # what a stopped run can be continued from: nothing, or one text
 
 
 class Stopped(SystemExit):
@@ -29,6 +35,8 @@ class Stopped(SystemExit):
     def line(self) -> str:
         """Return one line that says which part was stopped and which files are kept."""
         where = f" ({self.part})" if self.part else ""
+        if _resume:
+            return f"stopped by {_NAMES[self.number]}{where}; {_how_to_resume()}"
         kept = [path for path in dict.fromkeys(_written) if path.exists()]
         if not kept:
             return f"stopped by {_NAMES[self.number]}{where}; nothing was written"
@@ -42,6 +50,7 @@ class Stopped(SystemExit):
 
 def catch_signals() -> None:
     """Let Ctrl-C and SIGTERM stop the command without a traceback; ignored signals stay ignored."""
+    _state["command line"] = True
     for number in _NAMES:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _stop)
@@ -61,6 +70,95 @@ def note_written(path: Path) -> None:
     _written.append(path)
 
 
+def note_resume(what: str | None) -> None:
+    """Remember what a stopped run can be continued from, such as a checkpoint; None: nothing."""
+    _resume[:] = [] if what is None else [what]
+
+
+def _how_to_resume() -> str:
+    """Say in one line what is saved, and how to continue from it."""
+    if not _state["command line"]:
+        return f"{_resume[0]}; to continue, call the function again with resume=True"
+    words = ["cdd", *sys.argv[1:]]
+    more = [] if "--resume" in words else ["--resume"]
+    return f"{_resume[0]}; to continue: {shlex.join([*words, *more])}"
+
+
+class StopWish:
+    """A signal that was noted within `finishing_steps`."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self.previous: dict[int, Any] = {}  #: the handlers outside of the block
+
+    @property
+    def is_wanted(self) -> bool:
+        """True after a signal."""
+        return self.number is not None
+
+    def now(self) -> None:
+        """Do what the signal would have done without the block.
+
+        Raises:
+            Stopped: on the command line.
+            KeyboardInterrupt: after Ctrl-C in Python; its message says how to continue.
+        """
+        number, self.number = self.number, None
+        self.restore()
+        if number is None:
+            return
+        if self.previous[number] is _stop:
+            _stop(number, None)
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt(_how_to_resume() if _resume else "")
+        if _resume:
+            os.write(2, f"stopped by {_NAMES[number]}; {_how_to_resume()}\n".encode())
+        signal.raise_signal(number)  # with the system's own handler: ends the process
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        """Handle a signal: note the first, and let the second act."""
+        if self.number is not None:
+            self.number = None
+            self.restore()
+            if self.previous[number] is _stop:
+                _end(number, "at once; files named .part-* may be left over")
+            signal.raise_signal(number)
+            return
+        self.number = number
+        if self.previous[number] is _stop:
+            what = "stopping after this step, with a checkpoint; a second signal stops at once"
+            os.write(2, f"{_clear()}{_NAMES[number]}: {what}\n".encode())
+
+    def restore(self) -> None:
+        """Set the handlers of before the block again, unless somebody has set others since."""
+        for number, handler in self.previous.items():
+            if signal.getsignal(number) == self.note:
+                signal.signal(number, handler)
+
+
+@contextmanager
+def finishing_steps() -> Iterator[StopWish]:
+    """Note the first Ctrl-C or SIGTERM within the block, which then chooses when to stop.
+
+    A second signal acts at once. Handlers are changed only in the main thread, and only where they
+    are those of Python, of the system or of the command line: a handler of the caller stays. At the
+    end of the block all handlers are as before, and a signal that was noted acts.
+    """
+    wish = StopWish()
+    if threading.current_thread() is threading.main_thread():
+        usual = (_stop, signal.default_int_handler, signal.SIG_DFL)
+        for number in _NAMES:
+            handler = signal.getsignal(number)
+            if handler in usual:
+                wish.previous[number] = handler
+                signal.signal(number, wish.note)
+    try:
+        yield wish
+        wish.now()
+    finally:
+        wish.restore()
+
+
 def _stop(number: int, frame: FrameType | None) -> None:
     if _state["loading"]:
         _end(number, "while the program was loading; nothing was written")
@@ -72,6 +170,10 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 def _end(number: int, what: str) -> None:
     """Write one line and end the process without any further Python code."""
-    clear = "\r\x1b[K" if sys.stderr is not None and sys.stderr.isatty() else ""
-    os.write(2, f"{clear}stopped by {_NAMES[number]} {what}\n".encode())
+    os.write(2, f"{_clear()}stopped by {_NAMES[number]} {what}\n".encode())
     os._exit(128 + number)
+
+
+def _clear() -> str:
+    """Return the characters that clear the live line of a terminal."""
+    return "\r\x1b[K" if sys.stderr is not None and sys.stderr.isatty() else ""

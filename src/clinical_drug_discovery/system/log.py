@@ -40,6 +40,7 @@ class Part:
     unit: str  #: name of a step
     start: float = field(default_factory=time.monotonic)
     done: int = 0
+    before: int = 0  #: steps that were done at the start
     last: float = field(default_factory=time.monotonic)  #: time of the last step
     note: str = ""
 
@@ -62,8 +63,9 @@ class Part:
             return f"{self.text}, {pieces[0]}"
         if self.note:
             pieces.insert(0, self.note)
-        if self.done:
-            left = (self.last - self.start) / self.done * (self.total - self.done)
+        if self.done > self.before:
+            each = (self.last - self.start) / (self.done - self.before)
+            left = each * (self.total - self.done)
             pieces.append(f"{about}{_duration(max(0.0, left - (now - self.last)))} left")
         filled = _BAR * self.done // max(self.total, 1)
         bar = f"{'━' * filled}{'─' * (_BAR - filled)} " if live else ""
@@ -80,7 +82,12 @@ _timers: list[threading.Event] = []  # stops the timer thread; empty without a t
 
 @contextmanager
 def part(
-    text: str, total: int | None = None, unit: str = "step", *, announce: bool = False
+    text: str,
+    total: int | None = None,
+    unit: str = "step",
+    *,
+    announce: bool = False,
+    before: int = 0,
 ) -> Iterator[Callable[..., None]]:
     """Show the `with` block as the current part of the work, until it ends.
 
@@ -89,6 +96,7 @@ def part(
         total: number of steps, if known.
         unit: name of a step.
         announce: write a line at the start.
+        before: number of steps that an earlier process has done.
 
     Yields:
         A function that counts one step. Its argument is a note on the step, such as "loss 0.3".
@@ -99,7 +107,7 @@ def part(
         ...     for epoch in range(100):
         ...         advance("loss 0.3")
     """
-    this = Part(text, total, unit)
+    this = Part(text, total, unit, done=before, before=before)
     if announce and _display() == _LINES:
         _log(logging.INFO, text)
     with _lock:

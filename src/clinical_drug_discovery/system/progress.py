@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -12,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import disk, log
-from .interrupts import note_written
 
 if TYPE_CHECKING:
     import torch  # not imported at run time: the first line comes before torch is loaded
@@ -51,10 +51,17 @@ class Progress:
 
     @contextmanager
     def bar(
-        self, description: str, total: int, unit: str = "step"
+        self, description: str, total: int, unit: str = "step", before: int = 0
     ) -> Iterator[Callable[..., None]]:
-        """Show a part with some steps; yield a function that counts one step, with a note."""
-        with log.part(description, total, unit) as advance:
+        """Show a part with some steps; yield a function that counts one step, with a note.
+
+        Args:
+            description: name of the part.
+            total: number of steps.
+            unit: name of a step.
+            before: number of steps that an earlier run has done.
+        """
+        with log.part(description, total, unit, before=before) as advance:
             yield advance
 
 
@@ -68,9 +75,10 @@ class HistoryFile:
 
     @contextmanager
     def growing(self, directory: Path) -> Iterator[None]:
-        """Let the file grow within the `with` block; if the block fails, remove the file.
+        """Let the file grow in the directory of a run within the `with` block.
 
-        Directories that were made for the file are removed with it.
+        If the block fails and the directory holds nothing else, such as a checkpoint, the file is
+        removed, and so are the directories that were made for it.
         """
         path = self._path = directory / "history.csv"
         self._columns = []
@@ -79,15 +87,11 @@ class HistoryFile:
             yield
         except BaseException:
             with suppress(OSError):
-                if not self._is_complete:
-                    path.unlink(missing_ok=True)
-            with suppress(OSError):  # the directory is missing, or holds other files
-                for made in missing:
+                if not self._is_complete and os.listdir(directory) == [path.name]:
+                    path.unlink()
+                for made in missing:  # stops at the first that is missing or holds other files
                     made.rmdir()
             raise
-        else:
-            if self._columns:
-                note_written(path)
         finally:
             self._path = None
 

@@ -9,8 +9,10 @@ a seed gives the same batches on every device.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -86,6 +88,13 @@ class FullBatch:
         facts = self._padding.pad(facts)
         return HostBatch(self._backend, self._graph, None, facts.rows, facts, self._all_nodes)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return an empty state: on the CPU, nothing changes from batch to batch."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Do nothing."""
+
 
 class SubgraphBatches:
     """Makes batches with a subgraph that lacks the positives' edges, for `training="sampled"`.
@@ -123,6 +132,14 @@ class SubgraphBatches:
         graph = self._padded(induced_subgraph(self._graph, nodes, hidden.numpy()))
         local_rows = torch.from_numpy(np.searchsorted(nodes, rows))
         return HostBatch(self._backend, graph, torch.from_numpy(nodes), local_rows, facts, None)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the sampling; the padded sizes on a GPU are found again."""
+        return self._sampler.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a state of batches of the same graph and size."""
+        self._sampler.load_state_dict(state)
 
     def _padded(self, graph: KnowledgeGraph) -> KnowledgeGraph:
         """On a GPU, append sources that belong to no edge type; on the CPU, change nothing."""
@@ -265,6 +282,26 @@ class SubgraphSampler:
                 found = np.concatenate([found, drawn])
             parts.append(found)
         return np.sort(np.concatenate(parts))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the random generator, and the number of nodes of each type."""
+        sizes = None if self._sizes is None else self._sizes.tolist()
+        return {"rng": self._rng.bit_generator.state, "sizes": sizes}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a state of a sampler with the same graph and size.
+
+        Raises:
+            ValueError: the numbers of nodes are not those of a subgraph of this graph.
+        """
+        sizes = state["sizes"]
+        if sizes is not None:
+            sizes = np.array(sizes, np.int64)
+            most = np.diff(self._graph.type_offsets)
+            if sizes.shape != most.shape or (sizes < 0).any() or (sizes > most).any():
+                raise ValueError(f"sizes (got {sizes}) are not those of a subgraph")
+        self._rng.bit_generator.state = state["rng"]
+        self._sizes = sizes
 
     def _neighbors(self, rows: IntArray) -> IntArray:
         """Sample one source uniformly for each edge type and each row that has such edges."""

@@ -8,7 +8,9 @@ with numpy, so a seed gives the same pairs on every device.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -151,6 +153,14 @@ class PairSampler:
         """Return True if some anchors of a batch have negatives."""
         num_anchors = len(self._anchors)
         return batch_size > 1 and self._drawn.nnz < num_anchors * (num_anchors - 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the random generator."""
+        return {"rng": self._rng.bit_generator.state}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a state of a sampler with the same pairs."""
+        self._rng.bit_generator.state = state["rng"]
 
     def sample(self, batch_size: int) -> PairBatch:
         """Sample distinct anchors, and one similar node for each anchor.

@@ -5,9 +5,10 @@ All sampling runs on the CPU with numpy, so a seed gives the same batches on eve
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -119,6 +120,14 @@ class EdgeSampler:
             candidates=torch.from_numpy(at_candidates.reshape(candidates.shape)),
             excluded=torch.from_numpy(excluded),
         )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the random generator."""
+        return {"rng": self._rng.bit_generator.state}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a state of a sampler with the same graph and sizes."""
+        self._rng.bit_generator.state = state["rng"]
 
     def _draw(self, node_type: int) -> IntArray:
         """Sample K distinct nodes of a type, or return all nodes if the type has fewer than K."""

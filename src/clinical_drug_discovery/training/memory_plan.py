@@ -17,7 +17,7 @@ import psutil
 import torch
 
 from ..graph.knowledge_graph import EdgeType, KnowledgeGraph
-from ..ops.backend import Backend, choose_backend, padded
+from ..ops.backend import BLOCK_ROWS, Backend, choose_backend, padded
 from ..ops.buffers import MOST_IDLE_BYTES
 from ..ops.cpu.attention import PIECE_EDGES
 from ..ops.reference import EDGE_CHUNK
@@ -184,7 +184,8 @@ def plan_training(
         graph: on the CPU.
         settings: already checked.
         memory_budget: see `parse_memory`.
-        chunk_size: number of nodes that inference embeds at a time; None: the largest that fits.
+        chunk_size: number of nodes that inference embeds at a time, rounded up to a multiple of
+            `BLOCK_ROWS`; None: the largest that fits.
         rank_fit: bytes that the fit of the drug ranker takes; 0 without a ranker.
 
     Raises:
@@ -192,7 +193,9 @@ def plan_training(
     """
     plan = plan_for(GraphSizes.of(graph), settings, run.device)
     _check_subgraph_size(plan)
-    plan = replace(plan, chunk_size=chunk_size or plan.chunk_size, rank_fit=rank_fit)
+    if chunk_size is not None:  # as inference rounds it
+        plan = replace(plan, chunk_size=-(-chunk_size // BLOCK_ROWS) * BLOCK_ROWS)
+    plan = replace(plan, rank_fit=rank_fit)
     if isinstance(settings, HgtSettings):
         sharing = most_sharing_pairs(graph, **compared_by_genes(graph))
         plan = replace(plan, num_sharing=sharing)

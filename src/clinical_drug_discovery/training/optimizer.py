@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from torch import Tensor
 from ..models.hgt import Hgt
 from ..models.layers import DistMult
 from ..models.sage import GraphSage
-from .schedule import cosine_decay
+from .schedule import learning_rate_fraction
 
 _CHUNK = 1 << 18  # numbers that are updated at a time, so that temporaries stay in the CPU's cache
 _BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8
@@ -53,6 +54,21 @@ class Adam:
                 mean.lerp_(grad, 1 - _BETA1)
                 square.mul_(_BETA2).addcmul_(grad, grad, value=1 - _BETA2)
                 values.addcdiv_(mean, square.sqrt().div_(root).add_(_EPS), value=-size)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the moments of each weight (not copied) and the number of steps."""
+        state: dict[str, Any] = {"num_steps": self._num_steps}
+        for index, (mean, square) in enumerate(self._moments):
+            state[f"mean.{index}"], state[f"square.{index}"] = mean, square
+        return state
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a state of the same weights."""
+        for index, (mean, square) in enumerate(self._moments):
+            mean.copy_(state[f"mean.{index}"])
+            square.copy_(_not_negative(state[f"square.{index}"]))
+        self._num_steps = _whole(state["num_steps"])
 
 
 class LazyAdam:
@@ -111,6 +127,17 @@ class LazyAdam:
             move = mean.div_(1 - _BETA1**count).div_(spread)
             self._table[at] = value.sub_(move, alpha=fraction * self._learning_rate)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the moments and the number of steps of each row (not copied)."""
+        return {"mean": self._mean, "square": self._square, "num_steps": self._num_steps}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a state of a table of the same shape."""
+        self._mean.copy_(state["mean"])
+        self._square.copy_(_not_negative(state["square"]))
+        self._num_steps.copy_(_not_negative(state["num_steps"]))
+
 
 def _chunk_size(values: Tensor) -> int:
     """Return the number of values to update at a time: all on a GPU, to launch few operations."""
@@ -128,6 +155,7 @@ class ModelOptimizer:
         num_steps: int,
         *,
         lazy: bool,
+        later_steps: Sequence[int] = (),
     ) -> None:
         """Prepare the first step.
 
@@ -135,8 +163,9 @@ class ModelOptimizer:
             model: on the device.
             decoder: on the device.
             learning_rate: learning rate of the first step.
-            num_steps: number of steps in the whole training.
+            num_steps: number of steps in the whole training, or in its first cycle.
             lazy: use `LazyAdam` for the input vectors; for training on subgraphs.
+            later_steps: number of steps of each later cycle, see `learning_rate_fraction`.
         """
         weights = [*model.parameters(), *decoder.parameters()]
         self._table = model.node_embedding
@@ -144,7 +173,7 @@ class ModelOptimizer:
         if lazy:
             weights = [weight for weight in weights if weight is not self._table]
         self._adam = Adam(weights, learning_rate)
-        self._step, self._num_steps = 0, num_steps
+        self._step, self._cycles = 0, (num_steps, *later_steps)
 
     def vectors(self, nodes: Tensor | None) -> Tensor:
         """Return the input vectors of `nodes`, shape (n, C); None returns those of all nodes."""
@@ -154,8 +183,43 @@ class ModelOptimizer:
 
     def step(self) -> None:
         """Update all weights, and set their gradients to None."""
-        fraction = cosine_decay(self._step, self._num_steps)
+        fraction = learning_rate_fraction(self._step, self._cycles)
         self._step += 1
         self._adam.step(fraction)
         if self._lazy is not None:
             self._lazy.step(fraction)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of both optimizers and the position in the schedule."""
+        parts = {"adam": self._adam, "lazy": self._lazy}
+        state = {
+            f"{name}.{key}": value
+            for name, part in parts.items()
+            if part is not None
+            for key, value in part.state_dict().items()
+        }
+        return {"step": self._step, **state}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a state of the same model and the same kind of training."""
+        for name, part in (("adam", self._adam), ("lazy", self._lazy)):
+            if part is not None:
+                start = f"{name}."
+                part.load_state_dict(
+                    {k.removeprefix(start): v for k, v in state.items() if k.startswith(start)}
+                )
+        self._step = _whole(state["step"])
+
+
+def _whole(value: Any) -> int:
+    """Return a number of steps from a saved state, or raise ValueError."""
+    if type(value) is not int or value < 0:
+        raise ValueError(f"a number of steps (got {value!r}) must be a whole number")
+    return value
+
+
+def _not_negative(tensor: Tensor) -> Tensor:
+    """Return a tensor of a saved state, or raise ValueError if a number is negative."""
+    if bool((tensor < 0).any()):
+        raise ValueError("a mean of squares or a number of steps is negative")
+    return tensor

@@ -3,6 +3,28 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+
+LATER_FRACTION = 0.1  #: a cycle that was added later starts at this fraction of the learning rate
+
+
+def learning_rate_fraction(step: int, cycles: Sequence[int]) -> float:
+    """Return the fraction of the learning rate for a step of a training with one or more cycles.
+
+    The first cycle is a cosine decay from 1. Each later one, which made a finished training longer,
+    is a cosine decay from `LATER_FRACTION`: the weights are near a minimum already, and a restart
+    at the full rate would leave it.
+
+    Args:
+        step: from 0.
+        cycles: number of steps of each cycle.
+    """
+    fraction = 1.0
+    for num_steps in cycles[:-1]:
+        if step < num_steps:
+            return fraction * cosine_decay(step, num_steps)
+        step, fraction = step - num_steps, LATER_FRACTION
+    return fraction * cosine_decay(step, cycles[-1])
 
 
 def cosine_decay(step: int, num_steps: int) -> float:

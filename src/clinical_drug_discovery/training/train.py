@@ -2,39 +2,28 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from ..graph.knowledge_graph import KnowledgeGraph, node_range_of
-from ..models.collapse import check_batch
 from ..models.hgt import Hgt
 from ..models.initialisation import structural_vectors
 from ..models.layers import DistMult
 from ..models.sage import GraphSage
-from ..system.errors import InputError
 from ..system.machine import empty_cache
 from ..system.processes import import_for_gradients
 from ..system.progress import Run
 from .batches import FullBatch, HostBatch, SubgraphBatches, make_batches
+from .checkpoint import Checkpoints, Part, keeping
 from .disease_pairs import PairBatch, PairSampler, compared_by_genes, shared_neighbor_jaccard
-from .edge_sampler import NUM_CANDIDATES, EdgeSampler
-from .losses import CENTRING, contrastive_loss, link_prediction_loss
+from .edge_sampler import EdgeSampler
+from .history import History, TrainingRecord
+from .losses import contrastive_loss, link_prediction_loss
 from .memory_plan import Plan
 from .optimizer import ModelOptimizer
 from .settings import SAMPLED, HgtSettings, SageSettings, Settings
-
-History = list[dict[str, Any]]  #: one record per epoch, from `EpochRecord.finish`
-# The largest link loss of a model that knows nothing: all scores are equal, and all embeddings of a
-# type are equal. Good runs stay below it; when a run diverges, its loss rises far above.
-_KNOWS_NOTHING = math.log(1 + NUM_CANDIDATES) + CENTRING
 
 
 @dataclass(frozen=True)
@@ -45,6 +34,7 @@ class Trained:
     decoder: DistMult
     history: History
     pairs: PairSampler | None  #: HGT: similar diseases; None without disease-gene edges
+    cycles: tuple[int, ...] = ()  #: epochs of each cycle of the learning rate
 
 
 @dataclass(frozen=True)
@@ -57,7 +47,12 @@ class ContrastiveTerm:
 
 
 def train_sage(
-    run: Run, graph: KnowledgeGraph, settings: SageSettings, plan: Plan, seed: int
+    run: Run,
+    graph: KnowledgeGraph,
+    settings: SageSettings,
+    plan: Plan,
+    seed: int,
+    checkpoints: Checkpoints | None = None,
 ) -> Trained:
     """Train GraphSAGE.
 
@@ -67,6 +62,7 @@ def train_sage(
         settings: already checked.
         plan: the plan for this graph and these settings.
         seed: seed of the initial weights and of all sampling.
+        checkpoints: saves the state now and then, and continues a saved one; None: do neither.
 
     Raises:
         InputError: the loss diverges, because the learning rate is too high.
@@ -77,26 +73,33 @@ def train_sage(
             graph.num_nodes, settings.hidden_dim, settings.embedding_dim, settings.num_layers,
             generator,
         )  # fmt: skip
-        decoder, optimizer, sampler, batches = _prepare(
-            run, graph, settings, plan, model, generator, seed
+        cycles = (settings.num_epochs,) if checkpoints is None else checkpoints.cycles
+        decoder, optimizer, sampler, batches, record = _prepare(
+            run, graph, settings, plan, model, generator, seed, cycles
         )
-        history: History = []
-        with run.progress.bar("Training", settings.num_epochs, "epoch") as advance:
-            for epoch in range(1, settings.num_epochs + 1):
-                record = EpochRecord(run, graph, epoch, settings.num_epochs)
-                for _ in range(batches.num_steps):
-                    batch = batches.next(sampler.sample())
-                    record.add(training_step(model, decoder, optimizer, batch, None, record))
-                    del batch  # free the memory before the next subgraph is sampled
-                    empty_cache(run.device)
-                history.append(record.finish())
-                run.history.append(history[-1])
-                advance(f"loss {history[-1]['loss']:.4f}")
-    return Trained(model, decoder, history, None)
+        parts: dict[str, Part] = {
+            "model": model, "decoder": decoder, "optimizer": optimizer, "edges": sampler,
+            "batches": batches, "record": record,
+        }  # fmt: skip
+        with keeping(checkpoints, parts, record, run) as (advance, after_step):
+            while not record.is_finished:
+                batch = batches.next(sampler.sample())
+                if record.add(training_step(model, decoder, optimizer, batch, None, record)):
+                    advance(record.note)
+                del batch  # free the memory before the next subgraph is sampled
+                empty_cache(run.device)
+                after_step()
+    run.seconds["seconds_train"] += record.seconds_before
+    return Trained(model, decoder, record.history, None, cycles)
 
 
 def train_hgt(
-    run: Run, graph: KnowledgeGraph, settings: HgtSettings, plan: Plan, seed: int
+    run: Run,
+    graph: KnowledgeGraph,
+    settings: HgtSettings,
+    plan: Plan,
+    seed: int,
+    checkpoints: Checkpoints | None = None,
 ) -> Trained:
     """Train HGT on links and, if the graph has similar diseases, on pairs of similar diseases.
 
@@ -106,6 +109,7 @@ def train_hgt(
         settings: already checked.
         plan: the plan for this graph and these settings.
         seed: seed of the initial weights and of all sampling.
+        checkpoints: saves the state now and then, and continues a saved one; None: do neither.
 
     Raises:
         InputError: the loss diverges, because the learning rate is too high.
@@ -118,27 +122,31 @@ def train_hgt(
             graph.type_offsets, len(graph.edge_types), settings.hidden_dim,
             settings.embedding_dim, settings.num_layers, settings.num_heads, generator,
         )  # fmt: skip
-        decoder, optimizer, sampler, batches = _prepare(
-            run, graph, settings, plan, model, generator, seed
+        cycles = (settings.num_epochs,) if checkpoints is None else checkpoints.cycles
+        decoder, optimizer, sampler, batches, record = _prepare(
+            run, graph, settings, plan, model, generator, seed, cycles
         )
-        history: History = []
-        with run.progress.bar("Training", settings.num_epochs, "epoch") as advance:
-            for epoch in range(1, settings.num_epochs + 1):
-                record = EpochRecord(run, graph, epoch, settings.num_epochs)
-                for _ in range(batches.num_steps):
-                    facts, term = sampler.sample(), None
-                    if pairs is not None and weight:
-                        drawn = pairs.sample(plan.num_pairs)
-                        facts = facts.including(drawn.nodes)
-                        term = ContrastiveTerm(drawn, weight, settings.temperature)
-                    batch = batches.next(facts)
-                    record.add(training_step(model, decoder, optimizer, batch, term, record))
-                    del batch  # free the memory before the next subgraph is sampled
-                    empty_cache(run.device)
-                history.append(record.finish())
-                run.history.append(history[-1])
-                advance(f"loss {history[-1]['loss']:.4f}")
-    return Trained(model, decoder, history, pairs)
+        parts: dict[str, Part] = {
+            "model": model, "decoder": decoder, "optimizer": optimizer, "edges": sampler,
+            "batches": batches, "record": record,
+        }  # fmt: skip
+        if pairs is not None:
+            parts["pairs"] = pairs
+        with keeping(checkpoints, parts, record, run) as (advance, after_step):
+            while not record.is_finished:
+                facts, term = sampler.sample(), None
+                if pairs is not None and weight:
+                    drawn = pairs.sample(plan.num_pairs)
+                    facts = facts.including(drawn.nodes)
+                    term = ContrastiveTerm(drawn, weight, settings.temperature)
+                batch = batches.next(facts)
+                if record.add(training_step(model, decoder, optimizer, batch, term, record)):
+                    advance(record.note)
+                del batch  # free the memory before the next subgraph is sampled
+                empty_cache(run.device)
+                after_step()
+    run.seconds["seconds_train"] += record.seconds_before
+    return Trained(model, decoder, record.history, pairs, cycles)
 
 
 def training_step(
@@ -147,7 +155,7 @@ def training_step(
     optimizer: ModelOptimizer,
     batch: HostBatch,
     contrastive: ContrastiveTerm | None = None,
-    record: EpochRecord | None = None,
+    record: TrainingRecord | None = None,
 ) -> dict[str, float]:
     """Take one training step: forward pass, loss, backward pass, update of the weights.
 
@@ -157,10 +165,14 @@ def training_step(
         optimizer: updates the weights of the model and the decoder.
         batch: on the CPU; this function moves it to the device.
         contrastive: the contrastive term of the loss; None: train on links only.
-        record: record of the epoch, for the collapse check and the peak memory of the device.
+        record: record of the training, for the checks of the loss and of collapse, and the peak
+            memory of the device.
 
     Returns:
         "loss", "link_loss" and, if `contrastive` is given, "contrastive_loss".
+
+    Raises:
+        InputError: a loss is NaN or infinite; the weights have not changed.
     """
     seen = batch.to_device()
     z = model(seen.all_nodes, seen.targets, optimizer.vectors(seen.nodes))
@@ -171,75 +183,17 @@ def training_step(
         losses["contrastive_loss"] = other.detach()
         loss = (1 - contrastive.weight) * loss + contrastive.weight * other
         del other
+    losses = {"loss": loss.detach(), **losses}
+    # One transfer for all losses, because each .item() waits for the GPU.
+    found = dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))
     if record is not None:
-        record.after_forward(z, seen.rows)
+        record.after_forward(z, seen.rows, found)
     del z  # otherwise z would stay in memory until the end of the backward pass
     loss.backward()
     if record is not None:
         record.after_backward()
     optimizer.step()
-    losses = {"loss": loss.detach(), **losses}
-    # One transfer for all losses, because each .item() waits for the GPU.
-    return dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))
-
-
-class EpochRecord:
-    """Collects the losses, the time and the collapse figures of one epoch."""
-
-    def __init__(self, run: Run, graph: KnowledgeGraph, epoch: int, num_epochs: int) -> None:
-        """Start the clock.
-
-        Args:
-            run: provides the learning rate; measures the peak memory of the device.
-            graph: on the CPU.
-            epoch: number of the epoch, from 1.
-            num_epochs: number of epochs.
-        """
-        self._run, self._graph, self._epoch, self._num_epochs = run, graph, epoch, num_epochs
-        self._start = time.perf_counter()
-        self._losses: dict[str, list[float]] = defaultdict(list)
-        self._collapse: dict[str, float | None] = {}
-
-    def after_forward(self, z: Tensor, rows: Tensor) -> None:
-        """Run the collapse check `check_batch` on the embeddings of the epoch's first step."""
-        if not self._losses:
-            self._collapse = check_batch(z, rows, self._graph, self._epoch, self._num_epochs)
-
-    def after_backward(self) -> None:
-        """Measure the memory of the device while the gradients exist."""
-        self._run.peak.sample()
-
-    def add(self, losses: Mapping[str, float]) -> None:
-        """Add the losses of one step.
-
-        Raises:
-            InputError: the loss is NaN or infinite.
-        """
-        if not math.isfinite(losses["loss"]):
-            raise InputError(
-                f"learning_rate (got {self._run.learning_rate}) is too high: "
-                f"the loss of epoch {self._epoch} is {losses['loss']}"
-            )
-        for name, value in losses.items():
-            self._losses[name].append(value)
-
-    def finish(self) -> dict[str, Any]:
-        """Return the number, the mean losses, the seconds and the collapse figures of the epoch.
-
-        Raises:
-            InputError: the mean link loss is more than twice that of a model that knows nothing.
-        """
-        means = {name: fmean(values) for name, values in self._losses.items()}
-        # With a contrastive weight of 1, the training ignores the link loss.
-        is_linked = means["loss"] != means.get("contrastive_loss")
-        if is_linked and means["link_loss"] > 2 * _KNOWS_NOTHING:
-            raise InputError(
-                f"learning_rate (got {self._run.learning_rate}) is too high: the link loss of "
-                f"epoch {self._epoch} is {means['link_loss']:.3g}; a model that knows nothing has "
-                f"at most {_KNOWS_NOTHING:.2g}"
-            )
-        seconds = time.perf_counter() - self._start
-        return {"epoch": self._epoch, **means, "seconds": seconds, **self._collapse}
+    return found
 
 
 def _prepare(
@@ -250,7 +204,8 @@ def _prepare(
     model: GraphSage | Hgt,
     generator: torch.Generator,
     seed: int,
-) -> tuple[DistMult, ModelOptimizer, EdgeSampler, FullBatch | SubgraphBatches]:
+    cycles: Sequence[int],
+) -> tuple[DistMult, ModelOptimizer, EdgeSampler, FullBatch | SubgraphBatches, TrainingRecord]:
     """Move the model to the device, set its input vectors, and make the parts of its loop."""
     import_for_gradients()
     model.to(run.device)
@@ -259,11 +214,19 @@ def _prepare(
     decoder = DistMult(len(graph.relations), settings.embedding_dim, generator).to(run.device)
     batches = make_batches(graph, plan.backend, settings.training, settings.subgraph_size, seed)
     run.progress.milestone(batches.description)
+    first, *later = (num_epochs * batches.num_steps for num_epochs in cycles)
     optimizer = ModelOptimizer(
-        model, decoder, settings.learning_rate, settings.num_epochs * batches.num_steps,
-        lazy=settings.training == SAMPLED,
+        model, decoder, settings.learning_rate, first, lazy=settings.training == SAMPLED,
+        later_steps=later,
     )  # fmt: skip
-    return decoder, optimizer, EdgeSampler(graph, list(plan.positives.values()), seed), batches
+    sampler = EdgeSampler(graph, list(plan.positives.values()), seed)
+    weights = (
+        (f"{part}.{name}", weight)
+        for part, module in (("model", model), ("decoder", decoder))
+        for name, weight in module.named_parameters()
+    )
+    record = TrainingRecord(run, graph, sum(cycles), batches.num_steps, weights)
+    return decoder, optimizer, sampler, batches, record
 
 
 def _similar_diseases(

@@ -16,13 +16,16 @@ from ...models.embeddings_file import output_files
 from ...system import disk
 from ...system.errors import InputError
 from ...system.files import WriteError
-from ...system.interrupts import note_written
+from ...system.interrupts import note_resume, note_written
 from ...system.log import milestone
 from ...system.progress import Run
-from ...system.run_directory import PART, SWAP, Places, locked, part_of, swap
+from ...system.run_directory import PART, SWAP, Places, locked, part_of, swap, work_directory
 from ...training.settings import Settings
 from .model_dir import MODEL_FILES, model_dir_of
 
+# The weights, and three checkpoints (two are kept while a third is written) that also hold both
+# moments of Adam.
+_CHECKPOINTS = 1 + 3 * 3
 _CSV_BYTES = 11  # of a number with its comma, on average
 #: Writes all results: into a directory for the model, and to a path for the embeddings.
 Write = Callable[[Path, Path], None]
@@ -59,7 +62,8 @@ def check_space(run: Run, graph: KnowledgeGraph, settings: Settings) -> None:
     names = graph.nodes.estimated_size()
     arrays = [getattr(graph, field.name) for field in fields(graph)]
     tensors = sum(array.nbytes for array in arrays if isinstance(array, Tensor))
-    model = 4 * graph.num_nodes * settings.hidden_dim + tensors + 2 * names
+    weights = 4 * graph.num_nodes * settings.hidden_dim
+    model = _CHECKPOINTS * weights + tensors + 2 * names
     per_number = _CSV_BYTES if run.output.suffix.lower() == ".csv" else 4
     embeddings = per_number * graph.num_nodes * settings.embedding_dim + names
     needed: dict[int, tuple[str, Path, int]] = {}
@@ -113,6 +117,7 @@ def finish_run(run: Run, places: Places, write: Write) -> None:
             f"complete in {places.work}, and the next cdd command with --model-dir "
             f"{run.model_dir} brings it into place"
         ) from error
+    note_resume(None)
     for path in (run.model_dir, run.output):
         note_written(path)
 
@@ -145,7 +150,10 @@ def _rescued(run: Run, write: Write, error: OSError) -> WriteError:
             f"{model_dir.name}, without the drug ranker. Move them when there is space, then run "
             f"cdd fit-ranker --model-dir with the model directory"
         )
-    return WriteError(f"{reason}. The results are lost")
+    return WriteError(
+        f"{reason}. The results are lost; if {work_directory(run.model_dir)} has a checkpoint, "
+        "--resume continues from it"
+    )
 
 
 @contextmanager

@@ -41,9 +41,11 @@ from ...training.train import Trained
 GRAPH_FILE, RANKER_FILE, WEIGHTS_FILE = (
     f"{name}.safetensors" for name in ("graph", "ranker", "weights")
 )
+CHECKPOINT_FILE = "checkpoint.safetensors"  # the end of the training, for a longer training
 CONFIG_FILE, STATS_FILE = "config.json", "stats.json"
 MODEL_FILES = (
     WEIGHTS_FILE, "nodes.parquet", "history.csv", CONFIG_FILE, STATS_FILE, GRAPH_FILE, RANKER_FILE,
+    CHECKPOINT_FILE,
 )  # fmt: skip
 # Increase a version whenever this package would read an existing file differently.
 MODEL_VERSION = 2  #: format version of config.json

@@ -25,6 +25,7 @@ from ...system.progress import Run
 from ...system.run_directory import Places
 from ...training.disease_pairs import PairSampler, similarity_spearman
 from ...training.memory_plan import Plan
+from ...training.schedule import LATER_FRACTION
 from ...training.train import Trained
 from .finish import finish_run, kept
 from .model_dir import STATS_FILE, add_ranker, save_model
@@ -90,7 +91,7 @@ def write_results(
     why = why_no_ranker(graph) if ranker else None
     if why is not None:
         run.warn(f"no drug ranker was fitted, so cdd rank cannot use this model: {why}")
-    parameters = {**_parameters(graph, plan, reading), "seed": seed}
+    parameters = {**_parameters(graph, plan, trained, reading), "seed": seed}
     with run.timed("probe"):
         probe = probe_embeddings(graph, embeddings, seed=seed)
     run.seconds["seconds_rank_fit"] = run.seconds["seconds_write"] = 0.0
@@ -133,11 +134,23 @@ def write_results(
     return record
 
 
-def _parameters(graph: KnowledgeGraph, plan: Plan, reading: ReadSettings) -> dict[str, Any]:
+def _cycles(plan: Plan, trained: Trained) -> list[dict[str, Any]]:
+    """Return the number of epochs and the first learning rate of each cycle of the training."""
+    rates = [plan.settings.learning_rate * fraction for fraction in (1.0, LATER_FRACTION)]
+    return [
+        {"num_epochs": num_epochs, "learning_rate": rates[index > 0]}
+        for index, num_epochs in enumerate(trained.cycles)
+    ]
+
+
+def _parameters(
+    graph: KnowledgeGraph, plan: Plan, trained: Trained, reading: ReadSettings
+) -> dict[str, Any]:
     """Return the parameters of the run for config.json."""
     return {
         "model": plan.settings.model,
         **asdict(plan.settings),
+        "learning_rate_cycles": _cycles(plan, trained),
         **asdict(graph.vocabulary),
         **reading.record(),
     }
@@ -177,6 +190,7 @@ def _record(
         probe=None,
         has_ranker=False,
         example_node=example_node(graph, of_diseases=False),
+        learning_rate_cycles=_cycles(plan, trained),
     )
     return asdict(stats)
 
@@ -269,4 +283,7 @@ class EmbeddingStats:
     warnings: list[str]  #: all warnings of the run
     read_report: dict[str, Any]  #: see `graph.knowledge_graph.ReadReport`
     has_ranker: bool  #: True if the model directory has a drug ranker
+    #: num_epochs and first learning_rate of each cosine decay: more than one if a finished training
+    #: was made longer
+    learning_rate_cycles: list[dict[str, float]]
     example_node: str  #: name (or source:id) of the disease, or node, with the most edges

@@ -12,12 +12,13 @@ from ...graph.vocabulary import VocabularyChoice
 from ...models.embeddings_file import check_output, output_files
 from ...system.devices import choose_device
 from ...system.errors import InputError
-from ...system.files import check_new, check_writable
+from ...system.files import check_writable
 from ...system.machine import PeakMemory, empty_cache, return_large_buffers
 from ...system.processes import use_threads
 from ...system.progress import Run
 from ...system.run_directory import Places, check_unused, settle
-from .model_dir import MODEL_FILES, check_targets, model_dir_of
+from .model_dir import check_targets, model_dir_of
+from .resume import check_start
 
 
 def start_run(
@@ -27,6 +28,7 @@ def start_run(
     device: str | None,
     learning_rate: float,
     overwrite: bool,
+    resume: bool = False,
 ) -> Run:
     """Start a run that writes embeddings: check parameters, paths and device; choose the device.
 
@@ -37,6 +39,7 @@ def start_run(
         device: see `choose_device`.
         learning_rate: already checked; for error messages.
         overwrite: replace the files of an earlier run.
+        resume: continue an earlier run.
 
     Raises:
         InputError: a parameter or a path is invalid, or the device is not available.
@@ -49,9 +52,7 @@ def start_run(
     check_place(output, directory)
     settle(directory, to_write=True)
     run = begin_run(source, output, directory, device, learning_rate)
-    # A run of an earlier version that was stopped left only history.csv.
-    model_files = (directory / name for name in MODEL_FILES if name != "history.csv")
-    check_new([*output_files(output), *model_files], overwrite)
+    check_start(output_files(output), directory, resume, overwrite)
     return run
 
 

@@ -72,7 +72,8 @@ def attend(
     degree = indptr[nodes + 1] - indptr[nodes]
     parts = balanced_parts(degree)
     first, last = graph.node_range(src_type)
-    for low, high in tables(first, last, kv[0].nbytes, degree):
+    typical = block.typical_degree(degree, indptr)
+    for low, high in tables(first, last, kv[0].nbytes, typical):
         _attend(
             parts, nodes, indptr, graph.src.numpy(), low, high, first, flat(q), q.stride(0),
             flat(kv), scale.numpy(), running_max.numpy(), denominator.numpy(), numerator.numpy(),

@@ -55,7 +55,8 @@ def add_neighbors(messages: Tensor, block: Block, scale: Tensor, out: Tensor) ->
             nodes, indptr = block.nodes_of(dst_type).numpy(), graph.indptr_of(r).numpy()
             degree = indptr[nodes + 1] - indptr[nodes]
             parts = balanced_parts(degree)
-            for low, high in tables(*graph.node_range(src_type), _row_bytes(messages), degree):
+            typical = block.typical_degree(degree, indptr)
+            for low, high in tables(*graph.node_range(src_type), _row_bytes(messages), typical):
                 _add_neighbors(
                     parts, nodes, indptr, graph.src.numpy(), low, high, flat(messages),
                     scale[rows].numpy(), out[rows].numpy(),

@@ -64,7 +64,7 @@ RANGES: dict[str, Range] = {
     "relation_share": _SHARE,
     "validation_share": _SHARE,
     "folds": Range(2, _MOST),
-    "checkpoint_minutes": Range(0, 10**6, low_allowed=False),
+    "checkpoint_minutes": Range(0, 10**6, low_allowed=True),
     "scale": Range(0, 64, low_allowed=False),
     "max_unpacked_gib": Range(0, 2**20, low_allowed=False),
 }

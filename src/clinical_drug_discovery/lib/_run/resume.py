@@ -1,0 +1,177 @@
+"""The training of a run from its beginning, or from the last checkpoint of an earlier run."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...graph.cache import content_sha256
+from ...graph.knowledge_graph import KnowledgeGraph
+from ...system.errors import InputError, check_between
+from ...system.files import check_new
+from ...system.interrupts import note_resume
+from ...system.progress import Run
+from ...system.run_directory import work_directory
+from ...training.checkpoint import Checkpoints, Found, find_checkpoint, newest_first
+from ...training.memory_plan import Plan
+from ...training.schedule import LATER_FRACTION
+from .model_dir import CHECKPOINT_FILE, MODEL_FILES
+from .results import EmbeddingStats
+
+
+def check_start(outputs: list[Path], model_dir: Path, resume: bool, overwrite: bool) -> None:
+    """Check that a run neither replaces the files of an earlier run nor forgets its checkpoints.
+
+    Args:
+        outputs: the embeddings files.
+        model_dir: directory of the model.
+        resume: continue an earlier run.
+        overwrite: replace the files of an earlier run.
+
+    Raises:
+        InputError: there are such files, and neither `resume` nor `overwrite` allows it.
+    """
+    unfinished = newest_first(work_directory(model_dir))
+    if unfinished and not (resume or overwrite):
+        raise InputError(
+            f"{unfinished[0]} is a checkpoint of an earlier run: continue that run with resume "
+            "(--resume), or replace it with overwrite (--overwrite)"
+        )
+    if not (resume and _checkpoints_of(model_dir)):
+        # A run of an earlier version that was stopped left only history.csv.
+        model_files = (model_dir / name for name in MODEL_FILES if name != "history.csv")
+        check_new([*outputs, *model_files], overwrite)
+
+
+def open_checkpoints(
+    run: Run, graph: KnowledgeGraph, plan: Plan, *, seed: int, resume: bool, minutes: float
+) -> tuple[Checkpoints, dict[str, Any] | None]:
+    """Prepare the checkpoints of a run, and find the one to continue from.
+
+    Args:
+        run: provides the directories; receives warnings.
+        graph: on the CPU.
+        plan: provides the settings and the backend.
+        seed: seed of the run.
+        resume: continue from the last checkpoint, if there is one.
+        minutes: time between two checkpoints.
+
+    Returns:
+        The checkpoints, and the stats of the earlier run if it is finished.
+
+    Raises:
+        InputError: the earlier run has other settings or another graph, or its files are damaged.
+    """
+    check_between("checkpoint_minutes", minutes, 0, 10**6, low_allowed=True)
+    directory = work_directory(run.model_dir)
+    note_resume(None)
+    found = None
+    if resume:
+        found = find_checkpoint(_checkpoints_of(run.model_dir), run)
+        if found is None:
+            run.progress.milestone(
+                f"No checkpoint in {directory}: the training starts from the beginning"
+            )
+    identity = _identity(run, graph, plan, seed)
+    num_epochs = plan.settings.num_epochs
+    checkpoints = Checkpoints.of(directory, identity, minutes, num_epochs, found)
+    if found is None:
+        return checkpoints, None
+    is_complete = found.path.parent == run.model_dir and run.output.exists()
+    if found.finished_epochs == num_epochs and is_complete:
+        run.progress.milestone(
+            f"The run is finished: {run.output} and {run.model_dir} have all {num_epochs} epochs"
+        )
+        return checkpoints, _stats_of(run)
+    _announce(run, found, checkpoints)
+    return checkpoints, None
+
+
+def keep_last_checkpoint(run: Run, checkpoints: Checkpoints) -> None:
+    """Move the last checkpoint of a finished run to its model directory, for a longer training.
+
+    The directory in which the run worked is removed.
+    """
+    # They move with the directory in which the run worked, if that becomes the model directory.
+    for directory in (checkpoints.directory, run.model_dir):
+        for index, path in enumerate(newest_first(directory)):
+            if index == 0:
+                os.replace(path, run.model_dir / CHECKPOINT_FILE)
+            else:
+                path.unlink(missing_ok=True)
+    remove_run_dir(checkpoints.directory)
+    note_resume(None)
+
+
+def remove_run_dir(directory: Path) -> None:
+    """Remove the checkpoints and the history in the directory of a run; keep other files."""
+    for path in (*newest_first(directory), directory / "history.csv"):
+        path.unlink(missing_ok=True)
+    if directory.is_dir() and not any(directory.iterdir()):
+        directory.rmdir()
+
+
+def _checkpoints_of(model_dir: Path) -> list[Path]:
+    """Return the checkpoints of an unfinished run and of the finished model, the newest first."""
+    finished = model_dir / CHECKPOINT_FILE
+    return [
+        *newest_first(work_directory(model_dir)),
+        *newest_first(model_dir),  # of a run that was stopped in the fit of its ranker
+        *([finished] if finished.exists() else []),
+    ]
+
+
+def _identity(run: Run, graph: KnowledgeGraph, plan: Plan, seed: int) -> dict[str, Any]:
+    """Return what a continued run must share with the earlier run, to end in the same bytes."""
+    settings = {k: v for k, v in asdict(plan.settings).items() if k != "num_epochs"}
+    backend = plan.backend
+    return {
+        "model": plan.settings.model,
+        **settings,
+        "seed": seed,
+        "vocabulary": json.loads(json.dumps(asdict(graph.vocabulary))),
+        "graph": content_sha256(graph),
+        "device": run.device.type,
+        "kernels": backend.kernels,
+        "product_dtype": str(backend.product_dtype(torch.float32)),
+        "version": version("clinical-drug-discovery"),
+        "torch": torch.__version__,
+    }
+
+
+def _announce(run: Run, found: Found, checkpoints: Checkpoints) -> None:
+    """Say where the training continues."""
+    note_resume(f"a checkpoint of epoch {found.finished_epochs} is in {found.path.parent}")
+    more = ""
+    if len(checkpoints.cycles) > len(found.cycles):
+        rate = run.learning_rate * LATER_FRACTION
+        more = f"; {checkpoints.cycles[-1]} more epochs start at a learning rate of {rate:g}"
+    run.progress.milestone(
+        f"Continuing from {found.path}, after epoch {found.finished_epochs} of "
+        f"{sum(checkpoints.cycles)}{more}"
+    )
+
+
+def _stats_of(run: Run) -> dict[str, Any]:
+    """Return the record of the finished run in the model directory.
+
+    Raises:
+        InputError: the record is missing or damaged.
+    """
+    path = run.model_dir / "stats.json"
+    try:
+        stats = json.loads(path.read_text(encoding="utf-8"))
+        if set(stats) != {field.name for field in fields(EmbeddingStats)}:
+            raise ValueError("it has other keys")
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(
+            f"{path} is not the record of a finished run ({error}): start again with overwrite "
+            "(--overwrite) and without resume"
+        ) from None
+    return {**stats, "output_file": str(run.output), "model_dir": str(run.model_dir)}

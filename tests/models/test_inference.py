@@ -1,0 +1,36 @@
+"""Inference gives the same bits for chunks of any size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from backends import KERNELS, TORCH
+from graphs import graph_of, random_facts
+
+from clinical_drug_discovery.models.hgt import Hgt
+from clinical_drug_discovery.models.inference import LayeredModel, embed_all
+from clinical_drug_discovery.models.sage import GraphSage
+from clinical_drug_discovery.ops.backend import Backend
+
+
+@pytest.mark.parametrize("backend", [KERNELS, TORCH], ids=["kernels", "torch"])
+@pytest.mark.parametrize("model", ["graphsage", "hgt"])
+def test_the_bits_do_not_depend_on_the_size_of_chunks(
+    model: str, backend: Backend, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clinical_drug_discovery.ops.backend.BLOCK_ROWS", 20)
+    # Sources in several ranges, which would be chosen by the degrees of a chunk's rows.
+    monkeypatch.setattr("clinical_drug_discovery.ops.cpu.neighbors._TABLE_BYTES", 1024)
+    graph = graph_of(random_facts(rng, 900, {"drug": 90, "disease": 70, "gene/protein": 120}))
+    generator = torch.Generator().manual_seed(0)
+    trained: LayeredModel[Any]
+    if model == "graphsage":
+        trained = GraphSage(graph.num_nodes, 24, 20, 2, generator)
+    else:
+        trained = Hgt(graph.type_offsets, len(graph.edge_types), 24, 20, 2, 4, generator)
+    wanted, *others = (embed_all(trained, graph, size, backend) for size in (10**6, 1, 41, 130))
+    for other in others:
+        assert torch.equal(other, wanted)
