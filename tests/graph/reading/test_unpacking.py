@@ -9,6 +9,7 @@ import lzma
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
@@ -70,6 +71,16 @@ def test_the_default_limit_follows_the_size_of_the_file(tmp_path: Path) -> None:
         limit.check(most)
         with pytest.raises(InputError, match="max_unpacked_gib"):
             limit.check(most + 1)
+
+
+def test_the_limit_of_the_standard_input_follows_its_size(
+    tmp_path: Path, facts: list[Fact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unpacking, "_LEAST", 10)
+    text = to_rows(facts).write_csv().encode()
+    for content in (text, bz2.compress(text)):
+        monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(content)))
+        assert read_graph("-").num_edges > 0
 
 
 def test_a_bomb_of_zstd_is_measured_without_decompression(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import bz2
 import codecs
 import gzip
 import lzma
+import shutil
 import sys
 import zipfile
 import zlib
@@ -65,7 +66,10 @@ def plain_file(path: Path, directory: Path, limit: Limit) -> Path:
     shown, current = path, path
     try:
         if path == STDIN:
-            current = limit.copy(sys.stdin.buffer, directory / "stdin")
+            current = directory / "stdin"
+            with current.open("wb") as copy:
+                shutil.copyfileobj(sys.stdin.buffer, copy, _BLOCK)
+            limit.set_size(current.stat().st_size)
         for depth in range(_MAX_DEPTH):
             step = _next_step(limit, current)
             if step is None:

@@ -34,9 +34,14 @@ class Limit:
     """
 
     def __init__(self, path: Path, size: int, gib: float | None) -> None:
+        self.path, self._gib = path, gib
+        self.set_size(size)
+
+    def set_size(self, size: int) -> None:
+        """Set the size of the file, which is known late for the standard input."""
         default = min(max(_RATIO * size, _LEAST), _MOST)
-        self.path, self.num_bytes = path, default if gib is None else int(gib * _GIB)
-        self._size, self._gib = size, gib
+        self.num_bytes = default if self._gib is None else int(self._gib * _GIB)
+        self._size = size
 
     def check(self, num_bytes: int) -> None:
         """Check a number of decompressed bytes.

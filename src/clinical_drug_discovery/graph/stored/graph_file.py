@@ -7,7 +7,7 @@ file ended the process.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from torch import Tensor
 from ...system.files import DamagedFileError, load_checksummed, save_checksummed
 from ..knowledge_graph import EdgeType, KnowledgeGraph, ReadReport
 from ..vocabulary import Vocabulary
-from .check_graph import NODE_TEXT, TENSORS, check_graph, check_record, require
+from .check_graph import NODE_TEXT, TENSORS, check_graph, check_record, check_types, require
 
 #: Increase this number whenever a code change gives a new graph or edge order for the same file.
 FORMAT_VERSION = 6
@@ -78,14 +78,20 @@ def load_graph(path: Path) -> tuple[KnowledgeGraph, dict[str, Any]]:
         "report": ReadReport(**_with_tuples(values["report"])),
         "vocabulary": Vocabulary(**_with_tuples(values["vocabulary"])),
     }
-    nodes = _nodes({name: tensors[_NODES + name] for name in columns})
+    types, type_ptr = values["node_type_names"], tensors["type_ptr"]
+    nodes = _nodes({name: tensors[_NODES + name] for name in columns}, types, type_ptr)
     graph = KnowledgeGraph(**found, nodes=nodes)
     check_graph(graph)
     return graph, about
 
 
-def _nodes(columns: Mapping[str, Tensor]) -> pl.DataFrame:
+def _nodes(columns: Mapping[str, Tensor], types: Sequence[str], type_ptr: Tensor) -> pl.DataFrame:
     """Return the table of the nodes.
+
+    Args:
+        columns: the stored columns.
+        types: names of the node types.
+        type_ptr: see `KnowledgeGraph`.
 
     Raises:
         DamagedFileError: the columns do not have one length, or are not text.
@@ -99,8 +105,11 @@ def _nodes(columns: Mapping[str, Tensor]) -> pl.DataFrame:
         data = tensor.numpy()
         # Counted first: a file of NUL alone would otherwise give billions of empty texts.
         require(np.count_nonzero(data == 0) + 1 == len(index), f"{name} has another length")
+        stored = data.tobytes()
+        if name == "node_type":
+            check_types(stored, len(index), types, type_ptr)
         try:
-            text = data.tobytes().decode()
+            text = stored.decode()
         except UnicodeDecodeError:
             raise DamagedFileError(f"{name} is not valid UTF-8") from None
         table[name] = pl.Series(name, [text]).str.split(_BETWEEN).explode()
