@@ -144,11 +144,12 @@ def check_outcome(place: Path, error: InputError | None) -> str:
 
 
 @pytest.mark.parametrize("forever", [False, True], ids=["one call fails", "all later calls fail"])
+@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)])
 def test_each_call_that_changes_the_disk_may_fail(
-    home: Path, tmp_path: Path, write: Write, forever: bool
+    home: Path, tmp_path: Path, write: Write, forever: bool, every: int
 ) -> None:
     outcomes: list[str] = []
-    for number in range(1, 200, 3 if forever else 1):
+    for number in range(1, 200, every):
         place = tmp_path / str(number)
         failing = FailingDisk(place, fail_at=number, forever=forever)
         error = fail(home, place, write, True, failing)
