@@ -10,10 +10,18 @@ import torch
 from backends import KERNELS, TORCH
 from graphs import graph_of, random_facts
 
+from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.models.hgt import Hgt
 from clinical_drug_discovery.models.inference import LayeredModel, embed_all
 from clinical_drug_discovery.models.sage import GraphSage
 from clinical_drug_discovery.ops.backend import Backend
+
+
+def make(model: str, graph: KnowledgeGraph) -> LayeredModel[Any]:
+    generator = torch.Generator().manual_seed(0)
+    if model == "graphsage":
+        return GraphSage(graph.num_nodes, 24, 20, 2, generator)
+    return Hgt(graph.type_offsets, len(graph.edge_types), 24, 20, 2, 4, generator)
 
 
 @pytest.mark.parametrize("backend", [KERNELS, TORCH], ids=["kernels", "torch"])
@@ -25,12 +33,7 @@ def test_the_bits_do_not_depend_on_the_size_of_chunks(
     # Sources in several ranges, which would be chosen by the degrees of a chunk's rows.
     monkeypatch.setattr("clinical_drug_discovery.ops.cpu.neighbors._TABLE_BYTES", 1024)
     graph = graph_of(random_facts(rng, 900, {"drug": 90, "disease": 70, "gene/protein": 120}))
-    generator = torch.Generator().manual_seed(0)
-    trained: LayeredModel[Any]
-    if model == "graphsage":
-        trained = GraphSage(graph.num_nodes, 24, 20, 2, generator)
-    else:
-        trained = Hgt(graph.type_offsets, len(graph.edge_types), 24, 20, 2, 4, generator)
+    trained = make(model, graph)
     wanted, *others = (embed_all(trained, graph, size, backend) for size in (10**6, 1, 41, 130))
     for other in others:
         assert torch.equal(other, wanted)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from graphs import Fact, to_rows
@@ -18,7 +19,7 @@ from clinical_drug_discovery.system.interrupts import finishing_steps
 
 EMBED = ["embed", "graphsage", "--edges", "kg.csv", "--output", "out/e.parquet"]
 EMBED += ["--embedding-dim", "8", "--hidden-dim", "8", "--num-layers", "2", "--device", "cpu"]
-USUAL = (signal.default_int_handler, signal.SIG_DFL)  # of SIGINT and SIGTERM
+USUAL: tuple[Any, Any] = (signal.default_int_handler, signal.SIG_DFL)  # of SIGINT and SIGTERM
 SECONDS = 120  # until a waiting test fails
 
 #: A script that runs the command line, stops in one part of the run and reports this in a file.
