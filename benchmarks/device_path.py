@@ -40,7 +40,7 @@ def launches(arguments: list[str]) -> dict[str, float]:
     from clinical_drug_discovery.ops.backend import Backend
     from clinical_drug_discovery.ops.blocks import full_block, row_block
     from clinical_drug_discovery.training.edge_sampler import EdgeSampler, divide_equally
-    from clinical_drug_discovery.training.losses import link_prediction_loss
+    from clinical_drug_discovery.training.objective.link_loss import link_prediction_loss
     from clinical_drug_discovery.training.optimizer import Adam
 
     sys.path.append(str(Path(__file__).parents[1] / "tests"))

@@ -43,6 +43,7 @@ from clinical_drug_discovery.ranking.metapath_features import MetapathFeatures
 from clinical_drug_discovery.ranking.path_ranker import fit_path_ranker
 from clinical_drug_discovery.training.compile_kernels import compile_kernels
 from clinical_drug_discovery.training.memory_plan import plan_training
+from clinical_drug_discovery.training.train import train
 
 SHOWN = ("mrr", "hits@10", "recall@50", "recall@100", "auroc", "auprc", "entropy@50")
 #: A training graph, and the tasks after training on it, by name.
@@ -93,7 +94,7 @@ def trained_rankers(
 ) -> Iterator[tuple[str, Ranker]]:
     """Train a model and make the rankers of `cdd evaluate`."""
     chosen = {"num_epochs": arguments.num_epochs, "training": arguments.training}
-    settings, train = settings_of(arguments.model, chosen)
+    settings = settings_of(arguments.model, chosen)
     nowhere = Path("nothing-is-written-here.csv")
     run = begin_run(
         Source.of(arguments.edges), nowhere, Path("nor-here"), "cpu", settings.learning_rate
@@ -101,7 +102,7 @@ def trained_rankers(
     plan = plan_training(run, graph, settings, None, None, 0)
     compile_kernels(run, plan.backend)
     trained = train(run, graph, settings, plan, seed)
-    embeddings, _ = embed_nodes(run, trained.model, graph, plan.chunk_size, plan.backend)
+    embeddings, _ = embed_nodes(run, trained.model, trained.graph, plan.chunk_size, plan.backend)
     print(f"{arguments.model}: {settings.num_epochs} epochs, {run.seconds}", flush=True)
     gnn = GnnScores(embeddings, trained.decoder)
     del trained

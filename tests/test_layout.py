@@ -91,7 +91,7 @@ def test_imports_point_to_the_right_and_in_no_circle() -> None:
         ("graph.read", "from clinical_drug_discovery.ops.blocks import Block"),
         ("graph.cache", "from ..models import hgt"),
         ("system.files", "from clinical_drug_discovery.graph import knowledge_graph"),
-        ("models.hgt", "import clinical_drug_discovery.training.losses"),
+        ("models.hgt", "import clinical_drug_discovery.training.objective.link_loss"),
         ("lib.rank", "def late():\n    from clinical_drug_discovery import cli"),
     ],
 )

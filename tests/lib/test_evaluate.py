@@ -185,8 +185,8 @@ def test_an_earlier_report_is_not_replaced_silently(edges: Path, tmp_path: Path)
 
 
 def test_defaults_are_those_of_embed() -> None:
-    for model, (generate, _, _) in MODELS.items():
-        settings, _ = module.settings_of(model, {"num_epochs": 7, "hidden_dim": None})
+    for model, (generate, _) in MODELS.items():
+        settings = module.settings_of(model, {"num_epochs": 7, "hidden_dim": None})
         parameters = inspect.signature(generate).parameters
         for name, value in asdict(settings).items():
             assert value == (7 if name == "num_epochs" else parameters[name].default)
@@ -241,7 +241,7 @@ def test_what_cannot_be_done_is_refused_and_leaves_nothing(
 def test_what_leaves_nothing_to_learn_is_refused_before_the_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trained_with, _ = module.settings_of("graphsage", SMALL)
+    trained_with = module.settings_of("graphsage", SMALL)
     monkeypatch.setattr(module, "settings_of", lambda *_: (trained_with, pytest.fail))
     facts = planted_facts(2, num_drugs=20, num_diseases=12, num_genes=3)
     renamed = [(x, relation.replace("indication", "cures"), y) for x, relation, y in facts]

@@ -40,7 +40,7 @@ def planted_facts(rng: np.random.Generator) -> list[Fact]:
 
 SAGE = {"num_layers": 2, "edge_batch_size": 600}
 HGT = {"num_heads": 4, "learning_rate": 0.01}
-PARTS = {"training": "sampled", "subgraph_size": 150}
+PARTS = {"training": "sampled", "subgraph_size": 170}
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_groups_and_held_out_indications_are_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if "training" in options:  # few enough nodes in a batch for parts to be parts
-        for module in ("memory_plan", "edge_sampler"):
+        for module in ("graph_sizes", "edge_sampler"):
             monkeypatch.setattr(f"clinical_drug_discovery.training.{module}.NUM_CANDIDATES", 15)
     rng = np.random.default_rng(0)
     facts = planted_facts(rng)

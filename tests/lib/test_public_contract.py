@@ -31,6 +31,7 @@ from clinical_drug_discovery.models.read_embeddings import read_embeddings
 from clinical_drug_discovery.models.sage import GraphSage
 from clinical_drug_discovery.ops.blocks import full_block
 from clinical_drug_discovery.system.errors import InputError
+from clinical_drug_discovery.training.objective.treatment_votes import without_treatments
 
 SMALL: dict[str, Any] = {"embedding_dim": 12, "hidden_dim": 8, "num_layers": 2, "num_epochs": 3}
 Generate = Callable[..., dict[str, Any]]
@@ -115,7 +116,7 @@ def test_record_and_files(model: str, edges: Path, tmp_path: Path) -> None:
     assert stats["collapse"].keys() == set(graph.node_type_names)
     figures = ["mrr", "recall@50", "walk_mrr", "walk_recall@50", "num_pairs"]
     assert list(stats["probe"]) == figures
-    assert 0 < stats["final_loss"] < 10
+    assert 0 < stats["final_loss"] < 20
     assert 0 < stats["peak_memory_gib"] < 64
     nodes, values = read_embeddings(output)
     assert values.shape == (graph.num_nodes, 12)
@@ -166,7 +167,7 @@ def test_the_saved_model_gives_the_saved_embeddings(
     network.load_state_dict(
         {k.removeprefix("model."): v for k, v in weights.items() if k.startswith("model.")}
     )
-    block = full_block(graph, TORCH)
+    block = full_block(without_treatments(graph)[0], TORCH)
     with torch.no_grad():
         z = network(block, block).numpy()
     saved_nodes = pl.read_parquet(Path(stats["model_dir"]) / "nodes.parquet")
@@ -353,9 +354,11 @@ def test_the_loss_is_what_the_weight_says(edges: Path, tmp_path: Path, weight: f
         edges, tmp_path / "e.npy", contrastive_weight=weight, similarity_threshold=0.05, **SMALL
     )
     history = pl.read_csv(Path(stats["model_dir"]) / "history.csv")
-    wanted = history["link_loss"]
+    wanted = (1 - weight) * history["link_loss"]
     if weight:
-        wanted = (1 - weight) * wanted + weight * history["contrastive_loss"]
+        wanted += weight * history["contrastive_loss"]
+    others = sum(history[name] for name in ("near_drug_loss", "near_disease_loss", "vote_loss"))
+    wanted = 0.3 * wanted + 0.5 * others
     assert history["loss"].to_list() == pytest.approx(wanted.to_list(), rel=1e-5)
     assert stats["similarity"]["num_pairs"] > 0
     assert stats["similarity"]["num_held_out_nodes"] > 0
@@ -378,11 +381,10 @@ def test_without_similar_diseases_it_says_so_and_trains_on_links(
     stats = generate_hgt_embeddings(edges, tmp_path / "e.npy", **{**SMALL, **options})
     (text,) = stats["warnings"]
     assert reason in text
-    assert "trained on links alone" in text
+    assert "HGT is trained without" in text
     assert text in caplog.messages
     assert (stats["similarity"] is None) == ("edge_sample_size" not in options)
     history = pl.read_csv(Path(stats["model_dir"]) / "history.csv")
-    assert history["loss"].equals(history["link_loss"], check_names=False)
     assert "contrastive_loss" not in history.columns
 
 
@@ -405,7 +407,7 @@ def test_odd_graphs_go_through(generate: Generate, tmp_path: Path, num_diseases:
         assert json.loads(json.dumps(stats, allow_nan=False)) == stats
         assert np.isfinite(read_embeddings(tmp_path / "e.npy")[1]).all()
         if stats["model"] == "hgt":
-            assert any("trained on links alone" in text for text in stats["warnings"])
+            assert any("HGT is trained without" in text for text in stats["warnings"])
 
 
 def test_a_collapse_is_warned_of(

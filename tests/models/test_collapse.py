@@ -12,7 +12,10 @@ from graphs import Fact, node, read_facts
 
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.models.collapse import Collapse, collapse_by_type, collapse_warnings
-from clinical_drug_discovery.training.disease_pairs import HeldOutPairs, similarity_spearman
+from clinical_drug_discovery.training.objective.disease_pairs import (
+    HeldOutPairs,
+    similarity_spearman,
+)
 
 
 def collapse_of(embeddings: torch.Tensor, graph: KnowledgeGraph) -> Collapse:

@@ -13,7 +13,7 @@ from clinical_drug_discovery.models.layers import DistMult
 from clinical_drug_discovery.models.sage import GraphSage
 from clinical_drug_discovery.ops.blocks import full_block, row_block
 from clinical_drug_discovery.training.edge_sampler import EdgeSampler
-from clinical_drug_discovery.training.losses import link_prediction_loss
+from clinical_drug_discovery.training.objective.link_loss import link_prediction_loss
 
 
 @pytest.mark.parametrize("kind", ["sage", "hgt"])

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import pytest
 import torch
 from closeness import off
+from graphs import Fact, graph_of, node
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from clinical_drug_discovery.graph.adjacency import sparse_links
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
+from clinical_drug_discovery.models import initialisation
 from clinical_drug_discovery.models.initialisation import structural_vectors
+from clinical_drug_discovery.models.walk_vectors import walk_vectors
 
 
 def dense_step(graph: KnowledgeGraph, x: Tensor) -> Tensor:
@@ -25,7 +30,10 @@ def dense_step(graph: KnowledgeGraph, x: Tensor) -> Tensor:
     return normalize(total, dim=1)
 
 
-def test_they_equal_a_dense_reference(graph: KnowledgeGraph) -> None:
+def test_they_equal_a_dense_reference(
+    graph: KnowledgeGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(initialisation, "sparse_links", lambda *_: None)
     found = structural_vectors(graph, 24, torch.Generator().manual_seed(3))
     own = torch.randn(graph.num_nodes, 24, generator=torch.Generator().manual_seed(3)).double()
     near = dense_step(graph, own)
@@ -34,6 +42,24 @@ def test_they_equal_a_dense_reference(graph: KnowledgeGraph) -> None:
         if stop - first > 1:
             mixed[first:stop] -= mixed[first:stop].mean(dim=0)
     assert off(found, normalize(mixed, dim=1) * 24**0.5) < 1e-5
+
+
+def test_a_hierarchy_counts_twice_as_much_as_neighbors() -> None:
+    """A chain of diseases: those four steps apart have no common neighbor within two steps."""
+    facts: list[Fact] = [
+        (node("disease", i), "disease_disease", node("disease", i + 1)) for i in range(30)
+    ]
+    graph = graph_of(facts)
+    chain = torch.from_numpy(graph.nodes["node_id"].cast(int).to_numpy().copy()).argsort()
+    z = normalize(structural_vectors(graph, 64, torch.Generator().manual_seed(0)), dim=1)[chain]
+    links = sparse_links(graph, "disease")
+    assert links is not None
+    walks = normalize(walk_vectors(links, 64, torch.Generator().manual_seed(0)), dim=1)[chain]
+    for distance in (1, 4):
+        near = (z[distance:] * z[:-distance]).sum(dim=1).mean()
+        alone = (walks[distance:] * walks[:-distance]).sum(dim=1).mean()
+        far = (z[20:] * z[:-20]).sum(dim=1).mean()
+        assert near > far + 0.4 * alone
 
 
 def test_nodes_with_the_same_neighbors_are_alike_but_not_the_same(graph: KnowledgeGraph) -> None:

@@ -19,7 +19,7 @@ from clinical_drug_discovery.ops import backend as backend_module
 from clinical_drug_discovery.ops.backend import Backend
 from clinical_drug_discovery.ops.blocks import full_block, row_block
 from clinical_drug_discovery.training.edge_sampler import EdgeSampler, divide_equally
-from clinical_drug_discovery.training.losses import link_prediction_loss
+from clinical_drug_discovery.training.objective.link_loss import link_prediction_loss
 
 
 def generator(seed: int = 0) -> torch.Generator:

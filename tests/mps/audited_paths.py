@@ -26,11 +26,17 @@ from clinical_drug_discovery.models.sage import GraphSage
 from clinical_drug_discovery.ranking.bilinear_score import GnnScores
 from clinical_drug_discovery.system.machine import one_thread
 from clinical_drug_discovery.training.batches import HostBatch, make_batches
-from clinical_drug_discovery.training.disease_pairs import PairSampler, shared_neighbor_jaccard
 from clinical_drug_discovery.training.edge_sampler import EdgeSampler
+from clinical_drug_discovery.training.objective.disease_pairs import (
+    PairSampler,
+    shared_neighbor_jaccard,
+)
+from clinical_drug_discovery.training.objective.near_pairs import NearPairSampler
+from clinical_drug_discovery.training.objective.terms import Term, Terms
+from clinical_drug_discovery.training.objective.treatment_votes import TreatmentSampler
 from clinical_drug_discovery.training.optimizer import ModelOptimizer
 from clinical_drug_discovery.training.settings import FULL, SAMPLED
-from clinical_drug_discovery.training.train import ContrastiveTerm, training_step
+from clinical_drug_discovery.training.train import training_step
 
 MODELS = ("graphsage", "hgt")
 PARTS = ("training", "sampled training", "inference and scores")
@@ -91,17 +97,20 @@ def _pairs(graph: KnowledgeGraph, model: GraphSage | Hgt) -> PairSampler | None:
 
 def _sampled_steps(
     graph: KnowledgeGraph, full: bool, pairs: PairSampler | None
-) -> list[tuple[HostBatch, ContrastiveTerm | None]]:
-    """Sample the batches of some steps, which the host does."""
+) -> list[tuple[HostBatch, list[Term]]]:
+    """Sample the batches and terms of some steps, which the host does."""
     size = None if full else graph.num_nodes
     batches = make_batches(graph, TORCH, FULL if full else SAMPLED, size, 0)
+    near = NearPairSampler(graph, ["drug", "disease"], 0)
+    terms = Terms(
+        near, dict.fromkeys(near.node_types, _POSITIVES), {"drug": "a", "disease": "b"},
+        TreatmentSampler(graph, 1, 0), pairs, _POSITIVES, 0.0 if pairs is None else 0.5, 0.1,
+    )  # fmt: skip
     sampler, steps = EdgeSampler(graph, [_POSITIVES] * len(graph.edge_types), 0), []
     for _ in range(_STEPS):
-        facts, term = sampler.sample(), None
-        if pairs is not None:
-            drawn = pairs.sample(_POSITIVES)
-            facts, term = facts.including(drawn.nodes), ContrastiveTerm(drawn, 0.5, 0.1)
-        steps.append((batches.next(facts), term))
+        drawn = terms.sample()
+        nodes = torch.cat([term.nodes for term in drawn])
+        steps.append((batches.next(sampler.sample().including(nodes)), drawn))
     return steps
 
 
@@ -110,12 +119,12 @@ def _train(
     decoder: DistMult,
     make_optimizer: Callable[..., ModelOptimizer],
     lazy: bool,
-    steps: list[tuple[HostBatch, ContrastiveTerm | None]],
+    steps: list[tuple[HostBatch, list[Term]]],
 ) -> None:
     with as_on_a_gpu():
         optimizer = make_optimizer(lazy=lazy)
-        for batch, term in steps:
-            training_step(model, decoder, optimizer, batch, term)
+        for batch, terms in steps:
+            training_step(model, decoder, optimizer, batch, terms, 0.3)
 
 
 def _embed_and_score(

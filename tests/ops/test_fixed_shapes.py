@@ -19,7 +19,7 @@ from clinical_drug_discovery.ops.blocks import full_block, row_block
 from clinical_drug_discovery.ops.fixed_shapes import FixedSizes, filled_size
 from clinical_drug_discovery.training.batches import FullBatch, SubgraphBatches
 from clinical_drug_discovery.training.edge_sampler import EdgeSampler, RowPadding
-from clinical_drug_discovery.training.losses import link_prediction_loss
+from clinical_drug_discovery.training.objective.link_loss import link_prediction_loss
 from clinical_drug_discovery.training.optimizer import ModelOptimizer
 from clinical_drug_discovery.training.train import training_step
 

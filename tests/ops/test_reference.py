@@ -29,9 +29,10 @@ from clinical_drug_discovery.ops.backend import MIN_KERNEL_EDGES, Backend, choos
 from clinical_drug_discovery.ops.blocks import full_block, range_block, row_block
 from clinical_drug_discovery.ops.cpu import attention, head_maps, neighbors
 from clinical_drug_discovery.system.devices import available_devices
-from clinical_drug_discovery.training.disease_pairs import PairBatch
 from clinical_drug_discovery.training.edge_sampler import EdgeSampler, RowPadding
-from clinical_drug_discovery.training.losses import contrastive_loss, link_prediction_loss
+from clinical_drug_discovery.training.objective.disease_pairs import PairBatch
+from clinical_drug_discovery.training.objective.link_loss import link_prediction_loss
+from clinical_drug_discovery.training.objective.similarity_losses import contrastive_loss
 from clinical_drug_discovery.training.optimizer import Adam
 
 GPUS = [name for name in available_devices() if name != "cpu"]
@@ -199,7 +200,7 @@ def test_training_needs_no_value_from_the_device(model_name: str, graph: Knowled
         loss = link_prediction_loss(decoder, z, batch.to(here))
         nodes = batch.rows[:4]
         pairs = PairBatch(nodes[:2], nodes[2:], torch.eye(2, dtype=torch.bool))
-        loss = loss + contrastive_loss(z, batch.rows, pairs, 0.1)
+        loss = loss + contrastive_loss(z[torch.searchsorted(batch.rows, pairs.nodes)], pairs, 0.1)
         loss.backward()
         optimizer.step()
         assert loss.device == here

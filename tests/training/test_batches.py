@@ -27,7 +27,7 @@ from clinical_drug_discovery.training.batches import (
     max_positives,
 )
 from clinical_drug_discovery.training.edge_sampler import EdgeSampler
-from clinical_drug_discovery.training.losses import link_prediction_loss
+from clinical_drug_discovery.training.objective.link_loss import link_prediction_loss
 from clinical_drug_discovery.training.optimizer import ModelOptimizer
 
 CPU = torch.device("cpu")

@@ -14,7 +14,7 @@ from graphs import node, read_facts
 from clinical_drug_discovery.graph.knowledge_graph import EdgeType, KnowledgeGraph
 from clinical_drug_discovery.models.layers import DistMult
 from clinical_drug_discovery.training.edge_sampler import EdgeSampler, divide_equally
-from clinical_drug_discovery.training.losses import link_prediction_loss
+from clinical_drug_discovery.training.objective.link_loss import link_prediction_loss
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+import torch
 from backends import KERNELS
 
 from clinical_drug_discovery.graph.knowledge_graph import EdgeType, KnowledgeGraph
@@ -25,7 +26,11 @@ from clinical_drug_discovery.system.limits.memory import parse_memory
 from clinical_drug_discovery.system.machine import GIB, peak_memory_bytes
 from clinical_drug_discovery.training import memory_plan
 from clinical_drug_discovery.training.edge_sampler import EdgeSampler
-from clinical_drug_discovery.training.memory_plan import CHUNK_SIZES, GraphSizes, Plan, fit_plan
+from clinical_drug_discovery.training.graph_sizes import GraphSizes
+from clinical_drug_discovery.training.memory_plan import CHUNK_SIZES, Plan, fit_plan
+from clinical_drug_discovery.training.objective.near_pairs import NearPairSampler
+from clinical_drug_discovery.training.objective.terms import Terms
+from clinical_drug_discovery.training.objective.treatment_votes import TreatmentSampler
 from clinical_drug_discovery.training.settings import HgtSettings, SageSettings
 
 NODE_TYPES = dict.fromkeys("abc", 30_000) | dict.fromkeys("defg", 10_000)
@@ -151,15 +156,30 @@ def test_steps_on_parts_need_less_and_on_the_whole_hardly_more(plan: Plan) -> No
 def test_the_rows_of_a_batch_are_foreseen(
     graph: KnowledgeGraph, monkeypatch: pytest.MonkeyPatch, num_candidates: int
 ) -> None:
-    for module in ("memory_plan", "edge_sampler"):
+    for module in ("graph_sizes", "edge_sampler"):
         monkeypatch.setattr(
             f"clinical_drug_discovery.training.{module}.NUM_CANDIDATES", num_candidates
         )
     plan = change(HGT, graph=GraphSizes.of(graph), contrastive_weight=0)
+    terms = terms_of(graph, plan)
     for size in (1, 3, 10):
         sampler = EdgeSampler(graph, np.minimum(graph.edge_type_counts, size), seed=0)
-        drawn = np.mean([len(sampler.sample().rows) for _ in range(20)])
-        assert drawn <= change(plan, edge_sample_size=size).num_rows <= 1.5 * drawn
+        facts = [sampler.sample() for _ in range(20)]
+        drawn = np.mean([len(some.rows) for some in facts])
+        foreseen = change(plan, edge_sample_size=size)
+        assert drawn <= foreseen.graph.expected_rows(foreseen.positives) <= 1.5 * drawn
+        compared = [torch.cat([term.nodes for term in terms.sample()]) for _ in facts]
+        assert max(map(len, compared)) <= foreseen.compared.num_rows
+        rows = [len(a.including(b).rows) for a, b in zip(facts, compared, strict=True)]
+        assert np.mean(rows) <= foreseen.num_rows
+
+
+def terms_of(graph: KnowledgeGraph, plan: Plan) -> Terms:
+    near = NearPairSampler(graph, ["drug", "disease"], 0)
+    nodes = plan.graph.node_type_counts
+    sizes = {name: plan.compared.near(nodes[name]) for name in near.node_types}
+    names = dict.fromkeys(sizes, "near_loss")
+    return Terms(near, sizes, names, TreatmentSampler(graph, plan.num_steps, 0), None)
 
 
 def test_what_is_said_to_help_is_allowed() -> None:

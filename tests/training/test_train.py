@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,16 @@ from clinical_drug_discovery.models.sage import GraphSage
 from clinical_drug_discovery.ops.backend import choose_backend
 from clinical_drug_discovery.ops.cpu import attention as kernels
 from clinical_drug_discovery.training.batches import make_batches
-from clinical_drug_discovery.training.disease_pairs import PairSampler, shared_neighbor_jaccard
 from clinical_drug_discovery.training.edge_sampler import EdgeSampler
-from clinical_drug_discovery.training.losses import contrastive_loss, link_prediction_loss
+from clinical_drug_discovery.training.objective.disease_pairs import (
+    PairSampler,
+    shared_neighbor_jaccard,
+)
+from clinical_drug_discovery.training.objective.link_loss import link_prediction_loss
+from clinical_drug_discovery.training.objective.similarity_losses import contrastive_loss
+from clinical_drug_discovery.training.objective.terms import Term
 from clinical_drug_discovery.training.optimizer import ModelOptimizer
-from clinical_drug_discovery.training.train import ContrastiveTerm, training_step
+from clinical_drug_discovery.training.train import training_step
 
 PACKAGE = Path(clinical_drug_discovery.__file__).parent
 MOST_FRAMES, MOST_FILES = 7, 5
@@ -57,7 +63,7 @@ def test_steps_lower_the_loss(name: str, training: str, graph: KnowledgeGraph) -
     assert np.mean(losses[-5:]) < np.mean(losses[:5])
 
 
-def test_the_contrastive_term_is_weighted(graph: KnowledgeGraph) -> None:
+def test_terms_are_weighted(graph: KnowledgeGraph) -> None:
     jaccard = shared_neighbor_jaccard(
         graph, node_type="disease", neighbor_type="gene/protein", relation="disease_protein"
     )
@@ -71,9 +77,11 @@ def test_the_contrastive_term_is_weighted(graph: KnowledgeGraph) -> None:
     with torch.no_grad():
         z = model(seen.all_nodes, seen.targets)
         link = link_prediction_loss(decoder, z, seen.facts).item()
-        contrast = contrastive_loss(z, seen.rows, pairs, 0.2).item()
+        loss = partial(contrastive_loss, pairs=pairs, temperature=0.2)
+        contrast = loss(z[torch.searchsorted(seen.rows, pairs.nodes)]).item()
     optimizer = ModelOptimizer(model, decoder, 0.01, 1, lazy=False)
-    found = training_step(model, decoder, optimizer, batch, ContrastiveTerm(pairs, 0.25, 0.2))
+    term = Term("contrastive_loss", 0.25, pairs.nodes, loss)
+    found = training_step(model, decoder, optimizer, batch, [term], 0.75)
     wanted = {"loss": 0.75 * link + 0.25 * contrast, "link_loss": link}
     assert found == pytest.approx({**wanted, "contrastive_loss": contrast}, rel=1e-5)
 
@@ -88,7 +96,9 @@ def test_few_frames_lie_between_the_public_function_and_the_kernel(
 
     def noting(*given: Any) -> None:
         stack = traceback.extract_stack()
-        stacks.append([frame for frame in stack if Path(frame.filename).is_relative_to(PACKAGE)])
+        own = [frame for frame in stack if Path(frame.filename).is_relative_to(PACKAGE)]
+        # The check of parameters is one decorator of all public functions.
+        stacks.append([frame for frame in own if Path(frame.filename).name != "arguments.py"])
         attend(*given)
 
     monkeypatch.setattr(kernels, "_attend", noting)

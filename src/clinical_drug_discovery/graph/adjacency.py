@@ -14,6 +14,7 @@ from scipy.sparse import csr_array
 
 from .knowledge_graph import EdgeType, KnowledgeGraph, node_range_of
 
+_MOST_MEAN_DEGREE = 10  # of a sparse relation
 DAMPING = 0.4  # exponent of the degrees in damped path counts
 Floats = npt.NDArray[np.float32]
 
@@ -58,6 +59,34 @@ def adjacency_between(
         if wanted and (kind.src_type, kind.dst_type) == (src_type, dst_type):
             total += adjacency(graph, kind)
     return ones(total)
+
+
+def sparse_links(
+    graph: KnowledgeGraph, node_type: str, least_share: float = 0.0
+) -> csr_array | None:
+    """Return the links along sparse relations between nodes of a type, such as disease_disease.
+
+    A relation with more than 10 edges per node with edges is left out: such relations, for example
+    interactions of drugs, say little about a node.
+
+    Args:
+        graph: on the CPU.
+        node_type: a node type of the graph.
+        least_share: share of the nodes of the type that must have edges of a relation.
+
+    Returns:
+        float32 ones, shape (n, n), symmetric, numbered as in `adjacency`; None without relations.
+    """
+    along = None
+    for kind in graph.edge_types:
+        if (kind.src_type, kind.dst_type) != (node_type, node_type):
+            continue
+        links = adjacency(graph, kind)
+        with_edges = int((np.diff(links.indptr) > 0).sum())
+        is_wide = with_edges >= max(least_share * links.shape[0], 1)
+        if is_wide and links.nnz <= _MOST_MEAN_DEGREE * with_edges:
+            along = links if along is None else along + links
+    return None if along is None else ones(along)
 
 
 def power(degrees: npt.ArrayLike, exponent: float = -DAMPING) -> Floats:

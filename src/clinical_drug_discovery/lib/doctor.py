@@ -179,8 +179,9 @@ def plan_models(
 
     from ..graph.cache import read_cached
     from ..system.processes import use_threads
-    from ..training.disease_pairs import compared_by_genes, most_sharing_pairs
-    from ..training.memory_plan import GraphSizes, plan_for
+    from ..training.graph_sizes import GraphSizes
+    from ..training.memory_plan import plan_for
+    from ..training.objective.disease_pairs import compared_by_genes, most_sharing_pairs
 
     target = choose_device(None).device if device is None else torch.device(device)
     use_threads()

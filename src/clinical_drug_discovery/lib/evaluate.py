@@ -43,7 +43,6 @@ from ..system.machine import GIB, peak_memory_bytes
 from ..system.processes import alone, use_threads
 from ..system.progress import Run
 from ..training.settings import HgtSettings, SageSettings
-from ..training.train import Trained, train_hgt, train_sage
 from ._run.evaluation import (
     GOLD_PAIRS,
     RANKS,
@@ -61,11 +60,10 @@ from ._run.start import read_edges
 from .gnn_embeddings import generate_gnn_embeddings
 from .gnn_hgt import generate_hgt_embeddings
 
-#: Model: the function that defines the defaults, the class of the settings, the training function.
-MODELS: dict[str, tuple[Callable[..., Any], type[SageSettings | HgtSettings], Callable[..., Any]]]
-MODELS = {
-    "graphsage": (generate_gnn_embeddings, SageSettings, train_sage),
-    "hgt": (generate_hgt_embeddings, HgtSettings, train_hgt),
+#: Model: the function that defines the defaults, and the class of the settings.
+MODELS: dict[str, tuple[Callable[..., Any], type[SageSettings | HgtSettings]]] = {
+    "graphsage": (generate_gnn_embeddings, SageSettings),
+    "hgt": (generate_hgt_embeddings, HgtSettings),
 }
 #: Split: the function that makes it, and the defaults of its settings.
 SPLITS: dict[str, tuple[Callable[..., Split], dict[str, float]]] = {
@@ -177,11 +175,11 @@ def evaluate_model(
         >>> report["rankers"]["ranker"]["mrr"]
     """
     make_split, split_settings = _split_of(settings)
-    trained_with, train = settings_of(model, model_settings or {})
+    trained_with = settings_of(model, model_settings or {})
     words, reading = _checked(vocabulary, reading)
     asked = HeldOutRanking(
         make_split, settings.on, settings.validation_share, settings.relation_share,
-        trained_with, train, check_rankers(rankers), memory_budget, chunk_size, seed,
+        trained_with, check_rankers(rankers), memory_budget, chunk_size, seed,
     )  # fmt: skip
     source = Source.of(edges_csv, nodes)
     run = start_evaluation(
@@ -351,10 +349,8 @@ def _split_of(settings: EvaluationSettings) -> tuple[Callable[..., Split], dict[
     return partial(make_split, **filled), report
 
 
-def settings_of(
-    model: str, chosen: Mapping[str, Any]
-) -> tuple[SageSettings | HgtSettings, Callable[..., Trained]]:
-    """Check the settings of a model, and return them with the function that trains the model.
+def settings_of(model: str, chosen: Mapping[str, Any]) -> SageSettings | HgtSettings:
+    """Check the settings of a model, and return them.
 
     Settings that are missing or None have the defaults of `cdd embed`.
 
@@ -363,12 +359,12 @@ def settings_of(
     """
     if model not in MODELS:
         raise InputError(f"model (got {model!r}) must be one of {', '.join(MODELS)}")
-    generate, kind, train = MODELS[model]
+    generate, kind = MODELS[model]
     signature = inspect.signature(generate).parameters
     defaults = {field.name: signature[field.name].default for field in fields(kind)}
     settings = kind(**_fill(f"model {model!r}", defaults, chosen))
     settings.check()
-    return settings, train
+    return settings
 
 
 def _fill(what: str, defaults: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:

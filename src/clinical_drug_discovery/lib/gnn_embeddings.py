@@ -17,7 +17,7 @@ from ..system.processes import alone
 from ..training.compile_kernels import compile_kernels
 from ..training.memory_plan import plan_training
 from ..training.settings import SageSettings
-from ..training.train import train_sage
+from ..training.train import train
 from ._run.finish import check_space, working
 from ._run.results import write_results
 from ._run.resume import keep_last_checkpoint, open_checkpoints
@@ -66,8 +66,10 @@ def generate_gnn_embeddings(
 
     The model ("Inductive Representation Learning on Large Graphs", arXiv:1706.02216) is trained to
     predict links: for each sampled fact (a positive), the target must score higher than random
-    nodes of its type that do not form a known fact with the source. After training, all nodes are
-    embedded. See `models.sage.GraphSage` for the formulas and `ops.listwise` for the loss.
+    nodes of its type that do not form a known fact with the source. Drugs and diseases that a short
+    walk joins must be close, and a disease must find its known drugs by similar diseases and drugs.
+    After training, all nodes are embedded. See `models.sage.GraphSage` for the formulas,
+    `ops.listwise` and `training.objective` for the losses.
 
     Args:
         edges_csv: knowledge graph in any format of the page "Formats", such as PrimeKG's kg.csv; a
@@ -179,8 +181,10 @@ def generate_gnn_embeddings(
     check_space(run, graph, settings)
     compile_kernels(run, plan.backend)
     with one_thread(plan.is_small), checkpoints.threads(), working(run) as places:
-        trained = train_sage(run, graph, settings, plan, seed, checkpoints)
-        embeddings, collapse = embed_nodes(run, trained.model, graph, plan.chunk_size, plan.backend)
+        trained = train(run, graph, settings, plan, seed, checkpoints)
+        embeddings, collapse = embed_nodes(
+            run, trained.model, trained.graph, plan.chunk_size, plan.backend
+        )
         stats = write_results(
             run, places, graph, plan, trained, embeddings, collapse,
             ranker=ranker, seed=seed, reading=reading,

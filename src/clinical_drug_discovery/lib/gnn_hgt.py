@@ -17,7 +17,7 @@ from ..system.processes import alone
 from ..training.compile_kernels import compile_kernels
 from ..training.memory_plan import plan_training
 from ..training.settings import HgtSettings
-from ..training.train import train_hgt
+from ..training.train import train
 from ._run.finish import check_space, working
 from ._run.results import write_results
 from ._run.resume import keep_last_checkpoint, open_checkpoints
@@ -70,12 +70,13 @@ def generate_hgt_embeddings(
 ) -> dict[str, Any]:
     """Embed all nodes of a knowledge graph with HGT.
 
-    The model ("Heterogeneous Graph Transformer", arXiv:2003.01332) is trained on two tasks. Link
+    The model ("Heterogeneous Graph Transformer", arXiv:2003.01332) is trained on three tasks. Link
     prediction: for each sampled fact (a positive), the target must score higher than random nodes
     of its type that do not form a known fact with the source. Contrast: diseases with similar
-    sets of genes must be closer to each other than to other diseases. After training, all nodes are
-    embedded. See `models.hgt.Hgt` for the formulas, `ops.listwise` and `training.losses` for the
-    losses.
+    sets of genes, and drugs and diseases that a short walk joins, must be closer to each other than
+    to other nodes. Votes: a disease must find its known drugs by similar diseases and drugs. After
+    training, all nodes are embedded. See `models.hgt.Hgt` for the formulas, `ops.listwise` and
+    `training.objective` for the losses.
 
     Args:
         edges_csv: knowledge graph in any format of the page "Formats", such as PrimeKG's kg.csv; a
@@ -203,8 +204,10 @@ def generate_hgt_embeddings(
     check_space(run, graph, settings)
     compile_kernels(run, plan.backend)
     with one_thread(plan.is_small), checkpoints.threads(), working(run) as places:
-        trained = train_hgt(run, graph, settings, plan, seed, checkpoints)
-        embeddings, collapse = embed_nodes(run, trained.model, graph, plan.chunk_size, plan.backend)
+        trained = train(run, graph, settings, plan, seed, checkpoints)
+        embeddings, collapse = embed_nodes(
+            run, trained.model, trained.graph, plan.chunk_size, plan.backend
+        )
         stats = write_results(
             run, places, graph, plan, trained, embeddings, collapse,
             ranker=ranker, seed=seed, reading=reading,

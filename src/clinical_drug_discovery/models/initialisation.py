@@ -15,15 +15,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..graph.adjacency import adjacency, power, scale
+from ..graph.adjacency import adjacency, power, scale, sparse_links
 from ..graph.knowledge_graph import KnowledgeGraph
+from .walk_vectors import walk_vectors
 
 _OWN = 0.25  # weight of a node's own random vector, which keeps all nodes distinct
+# A hierarchy links at least half of the nodes of a type. Walks along it have a weight of 1, and
+# neighbors then have a weight of 0.5.
+_LINKED, _NEAR = 0.5, 0.5
 _ROWS = 8_192  # rows per chunk
 
 
 def structural_vectors(graph: KnowledgeGraph, dim: int, generator: torch.Generator) -> Tensor:
     """Return random vectors of all nodes, summed over neighbors and neighbors' neighbors.
+
+    For types with a hierarchy, these are added to `walk_vectors` along the hierarchy.
 
     Peak memory: three arrays of the result's size, and 8 bytes per edge of the largest type.
 
@@ -38,7 +44,7 @@ def structural_vectors(graph: KnowledgeGraph, dim: int, generator: torch.Generat
     own = torch.randn(graph.num_nodes, dim, generator=generator)
     near = _step(graph, own)
     far = _step(graph, near)
-    for first, stop in pairwise(graph.type_offsets):
+    for t, (first, stop) in enumerate(pairwise(graph.type_offsets)):
         for start in range(first, stop, _ROWS):
             part = slice(start, min(start + _ROWS, stop))
             near[part] += far[part] + _OWN * _unit(own[part])
@@ -47,6 +53,9 @@ def structural_vectors(graph: KnowledgeGraph, dim: int, generator: torch.Generat
         if stop - first > 1:
             shared = near[first:stop].numpy().mean(axis=0, dtype=np.float64)
             near[first:stop] -= torch.from_numpy(shared).float()
+        if (links := sparse_links(graph, graph.node_type_names[t], _LINKED)) is not None:
+            walks = walk_vectors(links, dim, generator)
+            near[first:stop] = _unit(walks) + _NEAR * _unit(near[first:stop])
         own[first:stop] = _unit(near[first:stop]).mul_(dim**0.5)
     return own
 

@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -29,6 +30,7 @@ from .settings import FULL, SAMPLED, SUBGRAPH_SIZE
 # A subgraph hides the positives, at most one in four edges of an edge type. If all edges of a small
 # edge type were hidden, the weights of that type would never be trained.
 _EDGES_PER_POSITIVE = 4
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,14 @@ class SubgraphBatches:
     An epoch has num_nodes / size steps, rounded up.
     """
 
-    def __init__(self, graph: KnowledgeGraph, backend: Backend, size: int, seed: int) -> None:
+    def __init__(
+        self,
+        graph: KnowledgeGraph,
+        backend: Backend,
+        size: int,
+        seed: int,
+        hidden: Mask | None = None,
+    ) -> None:
         """Prepare the sampling.
 
         Args:
@@ -110,8 +119,10 @@ class SubgraphBatches:
             backend: the backend that the training uses.
             size: number of nodes in each subgraph.
             seed: seed of the sampling.
+            hidden: shape (E,), True for edges that no subgraph has, in both directions.
         """
         self._graph, self._backend = graph, backend
+        self._hidden = np.flatnonzero(hidden) if hidden is not None else np.zeros(0, np.int64)
         self._padding = RowPadding(graph, backend.device)
         self._sampler = SubgraphSampler(graph, size, seed)
         self._num_edges = FixedSizes(np.array([graph.num_edges]))
@@ -129,7 +140,8 @@ class SubgraphBatches:
         rows = facts.rows.numpy()
         nodes = self._sampler.sample(rows)
         hidden = torch.cat([facts.edge, self._graph.reverse_edges[facts.edge].long()])
-        graph = self._padded(induced_subgraph(self._graph, nodes, hidden.numpy()))
+        gone = np.concatenate([hidden.numpy(), self._hidden])
+        graph = self._padded(induced_subgraph(self._graph, nodes, gone))
         local_rows = torch.from_numpy(np.searchsorted(nodes, rows))
         return HostBatch(self._backend, graph, torch.from_numpy(nodes), local_rows, facts, None)
 
@@ -151,20 +163,29 @@ class SubgraphBatches:
 
 
 def make_batches(
-    graph: KnowledgeGraph, backend: Backend, training: str, subgraph_size: int | None, seed: int
+    graph: KnowledgeGraph,
+    backend: Backend,
+    training: str,
+    subgraph_size: int | None,
+    seed: int,
+    *,
+    read: KnowledgeGraph | None = None,
+    hidden: Mask | None = None,
 ) -> FullBatch | SubgraphBatches:
     """Return the object that makes the batches of "full" or "sampled" training.
 
     Args:
-        graph: on the CPU.
+        graph: on the CPU; its edges have the numbers of positives.
         backend: the backend that the training uses.
         training: "full" or "sampled".
         subgraph_size: number of nodes in each subgraph; None means `SUBGRAPH_SIZE`.
         seed: seed of the sampling.
+        read: the same graph without the hidden edges; None: the same graph.
+        hidden: shape (E,), True for edges of `graph` that the model does not read.
     """
     if training == FULL:
-        return FullBatch(graph, backend)
-    return SubgraphBatches(graph, backend, subgraph_size or SUBGRAPH_SIZE, seed)
+        return FullBatch(graph if read is None else read, backend)
+    return SubgraphBatches(graph, backend, subgraph_size or SUBGRAPH_SIZE, seed, hidden)
 
 
 def max_positives(edge_type_counts: IntArray, training: str) -> IntArray:

@@ -17,7 +17,7 @@ from ..models.collapse import check_batch
 from ..system.errors import InputError
 from ..system.progress import Run
 from .edge_sampler import NUM_CANDIDATES
-from .losses import CENTRING
+from .objective.link_loss import CENTRING
 
 # The largest link loss of a model that knows nothing: all scores are equal, and all embeddings of a
 # type are equal. Good runs stay below it; when a run diverges, its loss rises far above.
@@ -41,6 +41,8 @@ class TrainingRecord:
         num_epochs: int,
         num_steps: int,
         weights: Iterable[tuple[str, Tensor]],
+        *,
+        is_linked: bool = True,
     ) -> None:
         """Start the clock of the first epoch.
 
@@ -51,11 +53,13 @@ class TrainingRecord:
             num_epochs: number of epochs.
             num_steps: number of steps in an epoch.
             weights: names and tensors, searched for the first NaN or infinity if the loss diverges.
+            is_linked: the link loss is a part of the loss; False: its size is not checked.
         """
         self.history: History = []
         self.num_epochs, self._num_steps = num_epochs, num_steps
         self.seconds_before = 0.0  #: training time of the runs that this one continues
         self._run, self._graph, self.weights = run, graph, list(weights)
+        self._is_linked = is_linked
         self._start = time.perf_counter()
         self._losses: dict[str, list[float]] = defaultdict(list)
         self._collapse: dict[str, float | None] = {}
@@ -111,9 +115,7 @@ class TrainingRecord:
         if len(self._losses["loss"]) < self._num_steps:
             return False
         means = {name: fmean(values) for name, values in self._losses.items()}
-        # With a contrastive weight of 1, the training ignores the link loss.
-        is_linked = means["loss"] != means.get("contrastive_loss")
-        if is_linked and means["link_loss"] > 2 * _KNOWS_NOTHING:
+        if self._is_linked and means["link_loss"] > 2 * _KNOWS_NOTHING:
             raise InputError(
                 f"{self._too_high()}: the link_loss of epoch {self.epoch} is "
                 f"{means['link_loss']:.3g}; a model that knows nothing has at most "

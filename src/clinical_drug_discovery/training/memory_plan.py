@@ -8,7 +8,6 @@ Letters in shapes: N nodes, C = hidden_dim, n nodes of the largest type, M nodes
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -26,8 +25,10 @@ from ..system.limits.memory import available_memory, parse_memory, sufficient_gi
 from ..system.machine import GIB, limit_memory, peak_memory_bytes
 from ..system.progress import Run
 from .batches import max_positives
-from .disease_pairs import compared_by_genes, most_sharing_pairs
 from .edge_sampler import NUM_CANDIDATES, divide_equally
+from .graph_sizes import GraphSizes
+from .objective.disease_pairs import compared_by_genes, most_sharing_pairs
+from .objective.sizes import ComparedSizes
 from .settings import FULL, SAMPLED, SUBGRAPH_SIZE, HgtSettings, SageSettings, Settings
 
 # bytes that every run takes: compiled kernels, libraries for matrix products, thread pools, and
@@ -39,53 +40,6 @@ _FACT = 150 + 2 * NUM_CANDIDATES  # bytes for each positive of a batch: node num
 _BATCH_ROOM = 1.1  # largest number of nodes of a batch / expected number of nodes
 #: numbers of nodes that inference can embed at a time, the largest first
 CHUNK_SIZES = (32_768, 16_384, 8_192, 4_096, 2_048, 1_024)
-
-
-@dataclass(frozen=True)
-class GraphSizes:
-    """The sizes of a graph that decide how much memory a run takes."""
-
-    node_type_counts: Mapping[str, int]
-    edge_type_counts: Mapping[EdgeType, int]
-    num_diseases: int = 0  #: number of nodes of the disease type
-
-    @staticmethod
-    def of(graph: KnowledgeGraph) -> GraphSizes:
-        """Return the sizes of `graph`."""
-        nodes = dict(zip(graph.node_type_names, graph.type_ptr.diff().tolist(), strict=True))
-        edges = dict(zip(graph.edge_types, graph.edge_type_counts.tolist(), strict=True))
-        return GraphSizes(nodes, edges, nodes.get(graph.vocabulary.disease_type, 0))
-
-    @property
-    def num_nodes(self) -> int:
-        """Number of nodes N."""
-        return sum(self.node_type_counts.values())
-
-    @property
-    def num_edges(self) -> int:
-        """Number of directed edges E."""
-        return sum(self.edge_type_counts.values())
-
-    @property
-    def largest_type(self) -> int:
-        """Number of nodes n of the largest type."""
-        return max(self.node_type_counts.values())
-
-    def expected_rows(self, positives: Mapping[EdgeType, int]) -> int:
-        """Return the expected number of distinct nodes for these numbers of positives by edge type.
-
-        Endpoints are assumed to be uniform over the nodes of a type, which gives an upper estimate.
-        """
-        ends = dict.fromkeys(self.node_type_counts, 0)
-        for kind, size in positives.items():
-            ends[kind.src_type] += size
-            ends[kind.dst_type] += size
-        # The probability that k uniformly drawn endpoints miss a node is exp(-k / count).
-        others = {kind: max(n - NUM_CANDIDATES, 0) for kind, n in self.node_type_counts.items()}
-        return sum(
-            count - math.floor(others[kind] * math.exp(-ends[kind] / count))
-            for kind, count in self.node_type_counts.items()
-        )
 
 
 @dataclass(frozen=True)
@@ -147,10 +101,23 @@ class Plan:
         return min(-(-settings.edge_sample_size // self.num_steps), self.graph.num_diseases)
 
     @property
+    def compared(self) -> ComparedSizes:
+        """Sizes of the terms beside link prediction."""
+        graph = self.graph
+        return ComparedSizes(graph.num_drugs, graph.num_diseases, self.num_pairs, self.num_steps)
+
+    @property
+    def read_bytes(self) -> int:
+        """Bytes of the graph without treatments, which the model reads."""
+        ends = sum(
+            self.graph.node_type_counts[kind.dst_type] for kind in self.graph.edge_type_counts
+        )
+        return 4 * self.graph.num_edges + 8 * ends
+
+    @property
     def num_rows(self) -> int:
         """Expected number M of distinct nodes in a batch."""
-        rows = 2 * self.num_pairs + self.graph.expected_rows(self.positives)
-        return min(rows, self.graph.num_nodes)
+        return self.graph.expected_rows(self.positives, self.compared)
 
     @property
     def subgraph_bytes(self) -> int:
@@ -247,7 +214,7 @@ def _sage_bytes(plan: Plan, settings: SageSettings) -> int:
     step = max(
         kept + x + gathered if layers else 0,  # forward pass, hidden layers
         kept + out + gathered,  # forward pass, last layer
-        kept + out + rows * (8 * hidden + 12 * dim),  # loss
+        kept + out + rows * (8 * hidden + 12 * dim) + plan.compared.num_bytes(dim),  # loss
         # backward pass, last layer
         kept + x + rows * ((8 + plan.stored) * hidden + 8 * dim) + one_type,
         kept + x + gathered + one_type if layers else 0,  # backward pass, hidden layers
@@ -267,7 +234,7 @@ def _sage_bytes(plan: Plan, settings: SageSettings) -> int:
     inference = 2 * vectors + plan.stored * nodes * hidden + result + chunk
     gathers = 8 * plan.edge_chunk * hidden  # rows gathered for a chunk of edges
     running = gathers + max(training, inference)
-    return _FIXED + max(running, _ranking_bytes(plan, weights))
+    return _FIXED + plan.read_bytes + max(running, _ranking_bytes(plan, weights))
 
 
 def _hgt_bytes(plan: Plan, settings: HgtSettings) -> int:
@@ -285,7 +252,7 @@ def _hgt_bytes(plan: Plan, settings: HgtSettings) -> int:
     largest = min(PIECE_EDGES, max(graph.edge_type_counts.values()))  # edges processed at a time
     backward += 2 * stored * settings.num_heads * largest  # attention weights of these edges
     kept = (layers - 1) * (x + gathered)  # the hidden layers' inputs, kept for the backward pass
-    loss = kept + x + rows * (4 * width + 4 * hidden + 8 * dim) + 24 * plan.num_pairs**2
+    loss = kept + x + rows * (4 * width + 4 * hidden + 12 * dim) + plan.compared.num_bytes(dim)
     last = kept + 2 * x + rows * width * (4 + 2 * stored) + backward
     step = max(loss, last, 2 * x)
     if layers > 1:
@@ -315,7 +282,7 @@ def _hgt_bytes(plan: Plan, settings: HgtSettings) -> int:
     inference = 2 * vectors + result + chunk + buffers + 4 * weights + gathers // 2
     needed = max(training, inference, _ranking_bytes(plan, weights))
     # `num_sharing`: 60 bytes for each pair of diseases while their similarity is computed
-    return _FIXED + _FIXED_HGT + 60 * plan.num_sharing + needed
+    return _FIXED + _FIXED_HGT + plan.read_bytes + 60 * plan.num_sharing + needed
 
 
 def _ranking_bytes(plan: Plan, weights: int) -> int:

@@ -23,9 +23,10 @@ from ...models.inference import LayeredModel, embed_all
 from ...system.devices import device_name, record_passed_trial
 from ...system.machine import PeakMemory, one_thread
 from ...system.progress import Run
-from ...training.memory_plan import GraphSizes, plan_for
-from ...training.settings import FULL, SAMPLED, HgtSettings, Settings
-from ...training.train import train_hgt, train_sage
+from ...training.graph_sizes import GraphSizes
+from ...training.memory_plan import plan_for
+from ...training.settings import FULL, SAMPLED, Settings
+from ...training.train import train
 
 #: Largest allowed relative difference between the two devices. For comparison: float32 and float64
 #: differ by less than 1e-4 on the CPU.
@@ -126,12 +127,9 @@ def _results(
     run = Run((), nowhere, nowhere, device, settings.learning_rate, PeakMemory(device))
     plan = plan_for(GraphSizes.of(graph), settings, device)
     with one_thread(plan.is_small):
-        if isinstance(settings, HgtSettings):
-            trained = train_hgt(run, graph, settings, plan, seed=0)
-        else:
-            trained = train_sage(run, graph, settings, plan, seed=0)
+        trained = train(run, graph, settings, plan, seed=0)
         model: LayeredModel[Any] = trained.model
-        embeddings = embed_all(model, graph.to(device), _CHUNK_SIZE, plan.backend)
+        embeddings = embed_all(model, trained.graph.to(device), _CHUNK_SIZE, plan.backend)
     weights = [*trained.model.parameters(), *trained.decoder.parameters()]
     losses = [
         value for record in trained.history for name, value in record.items() if "loss" in name

@@ -23,7 +23,7 @@ from ...system.progress import Run
 from ...training.compile_kernels import compile_kernels
 from ...training.memory_plan import plan_training
 from ...training.settings import HgtSettings, SageSettings
-from ...training.train import Trained
+from ...training.train import train
 from .evaluation import rank_pairs
 from .fold_files import FoldFiles, remove_evaluation
 
@@ -37,7 +37,6 @@ class HeldOutRanking:
     validation_share: float
     relation_share: float
     settings: SageSettings | HgtSettings
-    train: Callable[..., Trained]
     names: Sequence[str]
     memory_budget: str | int | None
     chunk_size: int | None
@@ -123,8 +122,10 @@ def train_and_rank(
     )
     compile_kernels(run, plan.backend)
     with one_thread(plan.is_small):
-        trained = asked.train(run, graph, asked.settings, plan, seed)
-        embeddings, collapse = embed_nodes(run, trained.model, graph, plan.chunk_size, plan.backend)
+        trained = train(run, graph, asked.settings, plan, seed)
+        embeddings, collapse = embed_nodes(
+            run, trained.model, trained.graph, plan.chunk_size, plan.backend
+        )
         gnn, final_loss = GnnScores(embeddings, trained.decoder), trained.history[-1]["loss"]
         del trained
         with run.timed("relations"):

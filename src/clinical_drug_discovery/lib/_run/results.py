@@ -23,8 +23,8 @@ from ...system.files import file_sha256, save_record
 from ...system.machine import GIB, empty_cache, peak_memory_bytes
 from ...system.progress import Run
 from ...system.run_directory import Places
-from ...training.disease_pairs import PairSampler, similarity_spearman
 from ...training.memory_plan import Plan
+from ...training.objective.disease_pairs import PairSampler, similarity_spearman
 from ...training.schedule import LATER_FRACTION
 from ...training.train import Trained
 from .finish import finish_run, kept

@@ -11,12 +11,12 @@ import torch
 from graphs import Fact, node, read_facts
 
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
-from clinical_drug_discovery.training.disease_pairs import (
+from clinical_drug_discovery.training.objective.disease_pairs import (
     PairSampler,
     most_sharing_pairs,
     shared_neighbor_jaccard,
 )
-from clinical_drug_discovery.training.losses import info_nce
+from clinical_drug_discovery.training.objective.similarity_losses import info_nce
 
 GENES = {"node_type": "disease", "neighbor_type": "gene/protein", "relation": "disease_protein"}
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.models.layers import DistMult
 from clinical_drug_discovery.training.edge_sampler import EdgeBatch, EdgeSampler, divide_equally
-from clinical_drug_discovery.training.losses import link_prediction_loss
+from clinical_drug_discovery.training.objective.link_loss import link_prediction_loss
 
 
 def batch_of(graph: KnowledgeGraph, num_facts: int) -> EdgeBatch:

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..graph.adjacency import adjacency
-from ..graph.knowledge_graph import EdgeType, IntArray, KnowledgeGraph
+from ...graph.adjacency import adjacency
+from ...graph.knowledge_graph import EdgeType, IntArray, KnowledgeGraph
 
 _CHUNK_ROWS = 8192  # number of pairs whose cosines are computed at a time
 _HELD_OUT_FRACTION = 0.1  # held-out nodes / nodes that share a neighbor with another node

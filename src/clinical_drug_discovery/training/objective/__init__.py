@@ -1,0 +1,1 @@
+"""The loss of a step: link prediction, and terms that compare nodes of one type."""

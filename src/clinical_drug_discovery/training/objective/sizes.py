@@ -1,0 +1,60 @@
+"""The sizes of the terms of a step that compare nodes of one type, for the memory plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .near_pairs import NUM_NEAR
+from .treatment_votes import MAX_DRUGS, MAX_OWN, MAX_VOTERS
+
+
+@dataclass(frozen=True)
+class ComparedSizes:
+    """Upper bounds of what one step compares; the samples of an epoch are divided by its steps."""
+
+    num_drugs: int  #: of the graph
+    num_diseases: int  #: of the graph
+    num_pairs: int  #: pairs of similar diseases in a step; 0 without a contrastive term
+    num_steps: int  #: steps in an epoch
+
+    def near(self, num_nodes: int) -> int:
+        """Return the number of near pairs of a type with so many nodes."""
+        return -(-min(NUM_NEAR, num_nodes) // self.num_steps)
+
+    @property
+    def voters(self) -> int:
+        """Number of diseases in the term of votes."""
+        return self._share(MAX_VOTERS, self.num_diseases)
+
+    @property
+    def candidates(self) -> int:
+        """Number of drugs in the term of votes."""
+        return self._share(MAX_DRUGS, self.num_drugs)
+
+    @property
+    def drug_ends(self) -> int:
+        """Number of ends of pairs that are drugs; they may repeat."""
+        return 2 * self.near(self.num_drugs)
+
+    @property
+    def disease_ends(self) -> int:
+        """Number of ends of pairs that are diseases; they may repeat."""
+        return 2 * (self.near(self.num_diseases) + self.num_pairs)
+
+    @property
+    def num_rows(self) -> int:
+        """Number of embeddings that all terms read, with repetitions."""
+        return self.drug_ends + self.disease_ends + self.voters + self.candidates
+
+    def num_bytes(self, dim: int) -> int:
+        """Return the bytes for embeddings of `dim` numbers: one term is computed at a time."""
+        near = max(self.near(self.num_drugs), self.near(self.num_diseases))
+        largest = max(2 * near, self.voters + self.candidates, 2 * self.num_pairs)
+        own = min(MAX_OWN, self.candidates)
+        votes = 16 * own * (self.candidates + 2 * self.voters)
+        squares = max(28 * near**2, votes, 24 * self.num_pairs**2)
+        # rows of all terms, a copy for autograd and its gradient; copies and gradients of one term
+        return 4 * dim * (3 * self.num_rows + 4 * largest) + squares
+
+    def _share(self, most: int, present: int) -> int:
+        return min(max(-(-min(most, present) // self.num_steps), 2), present)

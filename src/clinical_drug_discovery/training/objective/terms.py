@@ -1,0 +1,179 @@
+"""The terms of a step's loss that compare nodes of one type, and the weight of link prediction.
+
+loss = 0.3 ((1 - w) link + w contrastive) + 0.5 (near drugs + near diseases + votes)
+
+Link prediction alone makes embeddings whose neighbors know little of treatments: less than the
+input vectors. w is HGT's contrastive weight; GraphSAGE has w = 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ...graph.knowledge_graph import KnowledgeGraph, node_range_of
+from ...system.progress import Run
+from ..memory_plan import Plan
+from ..settings import HgtSettings, Settings
+from .disease_pairs import PairSampler, compared_by_genes, shared_neighbor_jaccard
+from .near_pairs import NearPairSampler
+from .similarity_losses import contrastive_loss, near_loss, vote_loss
+from .treatment_votes import TreatmentSampler, has_treatments
+
+_LINK, _NEAR, _VOTES = 0.3, 0.5, 0.5
+
+
+@dataclass(frozen=True)
+class Term:
+    """A term of the loss of one step."""
+
+    name: str  #: of its value in the history
+    weight: float
+    nodes: Tensor  #: shape (K,), int64, on the CPU: nodes of the graph, which may repeat
+    loss: Callable[[Tensor], Tensor]  #: of the embeddings of these nodes, shape (K, D)
+
+
+class Sampler(Protocol):
+    """A sampler with a state; see `training.checkpoint.Part`."""
+
+    def state_dict(self) -> Mapping[str, object]:
+        """Return the state."""
+
+    def load_state_dict(self, state: Mapping[str, object], /) -> None:
+        """Continue from a state."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Draws the terms of each step."""
+
+    near: NearPairSampler
+    num_near: Mapping[str, int]  #: near pairs of each node type in a step
+    near_names: Mapping[str, str]  #: names of their losses in the history, by node type
+    treatments: TreatmentSampler | None  #: None without two treated diseases
+    pairs: PairSampler | None  #: HGT: similar diseases; None without disease-gene edges
+    num_pairs: int = 0  #: pairs of similar diseases in a step
+    contrastive_weight: float = 0.0  #: w
+    temperature: float = 1.0  #: of the contrastive term
+
+    @property
+    def link_weight(self) -> float:
+        """The factor of the loss of link prediction."""
+        return _LINK * (1 - self.contrastive_weight)
+
+    @property
+    def samplers(self) -> dict[str, Sampler]:
+        """The samplers by name, for a checkpoint."""
+        found = {"near": self.near, "treatments": self.treatments, "pairs": self.pairs}
+        return {name: sampler for name, sampler in found.items() if sampler is not None}
+
+    def sample(self) -> list[Term]:
+        """Draw the terms of a step."""
+        terms = []
+        for node_type, number in self.num_near.items():
+            near = self.near.sample(node_type, number)
+            # Few pairs of a small type may all join a node to itself.
+            if len(near.left):
+                name, loss = self.near_names[node_type], partial(near_loss, pairs=near)
+                terms.append(Term(name, _NEAR, near.nodes, loss))
+        if self.treatments is not None:
+            known = self.treatments.sample()
+            terms.append(Term("vote_loss", _VOTES, known.nodes, partial(vote_loss, batch=known)))
+        if self.pairs is not None and self.contrastive_weight:
+            pairs = self.pairs.sample(self.num_pairs)
+            loss = partial(contrastive_loss, pairs=pairs, temperature=self.temperature)
+            weight = _LINK * self.contrastive_weight
+            terms.append(Term("contrastive_loss", weight, pairs.nodes, loss))
+        return terms
+
+
+def make_terms(run: Run, graph: KnowledgeGraph, settings: Settings, plan: Plan, seed: int) -> Terms:
+    """Return the terms that a graph and the settings allow; warn if HGT's own term is left out.
+
+    Args:
+        run: receives warnings.
+        graph: on the CPU, with its treatments.
+        settings: already checked.
+        plan: the plan for this graph and these settings.
+        seed: seed of the sampling.
+    """
+    words = graph.vocabulary
+    names = {words.drug_type: "near_drug_loss", words.disease_type: "near_disease_loss"}
+    near = NearPairSampler(graph, list(names), seed)
+    treatments = TreatmentSampler(graph, plan.num_steps, seed) if has_treatments(graph) else None
+    sizes = {name: len(range(*node_range_of(graph, name))) for name in near.node_types}
+    num_near = {name: plan.compared.near(size) for name, size in sizes.items()}
+    terms = Terms(near, num_near, names, treatments, None)
+    if not isinstance(settings, HgtSettings):
+        return terms
+    pairs = _similar_diseases(run, graph, settings, seed)
+    weight = _contrastive_weight(run, pairs, settings.contrastive_weight, plan.num_pairs)
+    return replace(
+        terms, pairs=pairs, num_pairs=plan.num_pairs, contrastive_weight=weight,
+        temperature=settings.temperature,
+    )  # fmt: skip
+
+
+def losses_and_gradient(found: Tensor, terms: Sequence[Term]) -> tuple[dict[str, Tensor], Tensor]:
+    """Compute each term, and the gradient of their weighted sum.
+
+    The terms are differentiated one by one, so that the memory of one term is free for the next.
+
+    Args:
+        found: shape (K, D), embeddings of the nodes of all terms, one term after the other.
+        terms: at least one.
+
+    Returns:
+        The losses by name, and the gradient with respect to `found`.
+    """
+    leaf, losses = found.detach().requires_grad_(), dict[str, Tensor]()
+    for term, part in zip(terms, leaf.split([len(term.nodes) for term in terms]), strict=True):
+        loss = term.loss(part)
+        (term.weight * loss).backward()
+        losses[term.name] = loss.detach()
+    return losses, torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+
+
+def _similar_diseases(
+    run: Run, graph: KnowledgeGraph, settings: HgtSettings, seed: int
+) -> PairSampler | None:
+    """Return the pairs of similar diseases; if the graph lacks the edges, warn and return None."""
+    names, threshold = compared_by_genes(graph), settings.similarity_threshold
+    jaccard = shared_neighbor_jaccard(graph, **names)
+    if jaccard is None:
+        run.warn(
+            f"the graph lacks facts of disease_gene_relation {names['relation']!r} between "
+            f"disease_type {names['node_type']!r} and gene_type {names['neighbor_type']!r}, so HGT "
+            "is trained without its contrastive term"
+        )
+        return None
+    first, _ = node_range_of(graph, names["node_type"])
+    pairs = PairSampler(jaccard, first, threshold, seed)
+    run.progress.milestone(
+        f"{pairs.num_similar_pairs:,} pairs of {names['node_type']!r} nodes are similar (their "
+        f"{names['neighbor_type']!r} neighbors have a Jaccard index of at least {threshold:g}); "
+        f"{pairs.num_held_out_nodes:,} nodes are held out for measurement, and "
+        f"{pairs.num_pairs:,} pairs remain for training"
+    )
+    return pairs
+
+
+def _contrastive_weight(
+    run: Run, pairs: PairSampler | None, weight: float, batch_size: int
+) -> float:
+    """Return the weight of the contrastive term; if no pair has negatives, warn and return 0."""
+    if pairs is None or weight == 0:
+        return 0.0
+    if not pairs.has_negatives(batch_size):
+        run.warn(
+            f"the contrastive loss lacks negatives, so HGT is trained without it: "
+            f"{pairs.num_pairs:,} of {pairs.num_similar_pairs:,} pairs of similar diseases remain "
+            f"without the held-out diseases, and a step has {batch_size:,} pairs (edge_sample_size)"
+        )
+        return 0.0
+    return weight

@@ -1,0 +1,66 @@
+"""Walk vectors: equal to a dense reference, and alike for relatives that are far away."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.sparse import csr_array
+
+from clinical_drug_discovery.models import walk_vectors as module
+from clinical_drug_discovery.models.walk_vectors import walk_vectors
+
+
+def forest(num_trees: int, depth: int) -> csr_array:
+    """Return binary trees of 2^depth - 1 nodes each."""
+    size = 2**depth - 1
+    child = np.concatenate([np.arange(1, size) + tree * size for tree in range(num_trees)])
+    parent = np.concatenate([np.arange(size - 1) // 2 + tree * size for tree in range(num_trees)])
+    ends = np.concatenate([child, parent]), np.concatenate([parent, child])
+    return csr_array((np.ones(len(ends[0]), np.float32), ends), shape=(num_trees * size,) * 2)
+
+
+def dense_information(links: csr_array) -> np.ndarray:
+    matrix = links.toarray().astype(float)
+    step = 0.7 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    walks = sum(np.linalg.matrix_power(step, k) for k in range(1, 9))
+    walks = (walks + walks.T) / 2
+    sums = walks.sum(axis=1)
+    expected = np.maximum(sums[:, None] * sums / sums.sum(), 1e-30)
+    return np.log(np.maximum(walks / expected, 1))
+
+
+@pytest.mark.parametrize("rows", [5, 2048])
+def test_products_equal_the_leading_part_of_the_dense_matrix(
+    rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_LEAST", 0)
+    monkeypatch.setattr(module, "_ROWS", rows)
+    monkeypatch.setattr(module, "_ROUNDS", 30)
+    links = forest(3, 4)
+    found = walk_vectors(links, 12, torch.Generator().manual_seed(0)).double()
+    values, vectors = np.linalg.eigh(dense_information(links))
+    leading = np.argsort(-values)[:12]
+    wanted = (vectors[:, leading] * values[leading]) @ vectors[:, leading].T
+    assert values[leading].min() > 0
+    assert np.abs((found @ found.T).numpy() - wanted).max() < 1e-3 * values.max()
+
+
+def test_relatives_are_alike_at_a_distance_of_four_steps() -> None:
+    found = walk_vectors(forest(20, 5), 32, torch.Generator().manual_seed(0))
+    unit = torch.nn.functional.normalize(found, dim=1)
+    number = torch.arange(len(found))
+    cosine, same = unit @ unit.t(), number[:, None] // 31 == number // 31
+    is_leaf = number % 31 >= 15
+    cousins = (same & is_leaf & is_leaf[:, None]).fill_diagonal_(False)
+    assert cosine[cousins].mean() > cosine[~same].abs().mean() + 0.2
+
+
+def test_nodes_without_links_and_columns_beyond_the_nodes_are_zero() -> None:
+    links = csr_array((np.ones(4, np.float32), ([0, 1, 1, 2], [1, 0, 2, 1])), shape=(5, 5))
+    found = walk_vectors(links, 9, torch.Generator().manual_seed(0))
+    assert found.shape == (5, 9)
+    assert found[:3].abs().sum(dim=1).min() > 0
+    assert not found[3:].any()
+    assert not found[:, 5:].any()
+    assert torch.isfinite(found).all()
