@@ -24,7 +24,7 @@ from clinical_drug_discovery.models.inference import embed_all
 from clinical_drug_discovery.system.devices import available_devices, has_passed_trial, trials_file
 from clinical_drug_discovery.system.errors import InputError
 from clinical_drug_discovery.training.settings import Settings
-from clinical_drug_discovery.training.train import train
+from clinical_drug_discovery.training.train import Trained, train
 
 CPU = torch.device("cpu")
 TRIALS = [
@@ -82,16 +82,16 @@ def in_every_second_run(function: Callable[..., Any], change: Callable[[Any], No
     return changed
 
 
-def scale_one_weight(trained: train.Trained) -> None:
+def scale_one_weight(trained: Trained) -> None:
     weight = list(trained.model.parameters())[-1]
     weight.data *= 1 + 2 * TOLERANCE
 
 
-def scale_loss(trained: train.Trained) -> None:
+def scale_loss(trained: Trained) -> None:
     trained.history[0]["loss"] *= 1 + 2 * TOLERANCE
 
 
-def raise_error(trained: train.Trained) -> None:
+def raise_error(trained: Trained) -> None:
     raise NotImplementedError("aten::frexp is not implemented for this device")
 
 

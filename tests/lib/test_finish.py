@@ -26,7 +26,7 @@ from clinical_drug_discovery.lib import gnn_embeddings
 from clinical_drug_discovery.lib._run import model_dir as model_files
 from clinical_drug_discovery.lib._run import results
 from clinical_drug_discovery.lib._run.evaluation import write_report
-from clinical_drug_discovery.lib._run.finish import working
+from clinical_drug_discovery.lib._run.finish import finish_run, working
 from clinical_drug_discovery.lib._run.model_dir import RANKER_VERSION, run_of_model
 from clinical_drug_discovery.lib._run.saved_model import SavedModel
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
@@ -195,7 +195,7 @@ def test_without_a_place_for_the_rescue_the_message_says_so(
 def test_a_directory_that_was_deleted_is_made_again(
     home: Path, tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = results.finish_run
+    real = finish_run
 
     def delete_first(*arguments: Any) -> None:
         shutil.rmtree(tmp_path / "place")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from scipy.sparse import csr_array
@@ -20,14 +21,14 @@ def forest(num_trees: int, depth: int) -> csr_array:
     return csr_array((np.ones(len(ends[0]), np.float32), ends), shape=(num_trees * size,) * 2)
 
 
-def dense_information(links: csr_array) -> np.ndarray:
+def dense_information(links: csr_array) -> npt.NDArray[np.float64]:
     matrix = links.toarray().astype(float)
     step = 0.7 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    walks = sum(np.linalg.matrix_power(step, k) for k in range(1, 9))
+    walks = np.sum([np.linalg.matrix_power(step, k) for k in range(1, 9)], axis=0)
     walks = (walks + walks.T) / 2
     sums = walks.sum(axis=1)
     expected = np.maximum(sums[:, None] * sums / sums.sum(), 1e-30)
-    return np.log(np.maximum(walks / expected, 1))
+    return np.asarray(np.log(np.maximum(walks / expected, 1)))
 
 
 @pytest.mark.parametrize("rows", [5, 2048])

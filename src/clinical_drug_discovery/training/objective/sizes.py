@@ -49,12 +49,13 @@ class ComparedSizes:
     def num_bytes(self, dim: int) -> int:
         """Return the bytes for embeddings of `dim` numbers: one term is computed at a time."""
         near = max(self.near(self.num_drugs), self.near(self.num_diseases))
-        largest = max(2 * near, self.voters + self.candidates, 2 * self.num_pairs)
-        own = min(MAX_OWN, self.candidates)
-        votes = 16 * own * (self.candidates + 2 * self.voters)
-        squares = max(28 * near**2, votes, 24 * self.num_pairs**2)
-        # rows of all terms, a copy for autograd and its gradient; copies and gradients of one term
-        return 4 * dim * (3 * self.num_rows + 4 * largest) + squares
+        votes, own = self.voters + self.candidates, min(MAX_OWN, self.candidates)
+        vector = 4 * dim
+        of_near = 8 * near * vector + 28 * near**2  # copies, gradients, and cosines of all pairs
+        of_votes = 4 * votes * vector + 16 * own * (self.candidates + 2 * self.voters)
+        of_pairs = 8 * self.num_pairs * vector + 24 * self.num_pairs**2
+        # In addition: the rows of all terms, a copy for autograd, and its gradient.
+        return 3 * self.num_rows * vector + max(of_near, of_votes, of_pairs)
 
     def _share(self, most: int, present: int) -> int:
         return min(max(-(-min(most, present) // self.num_steps), 2), present)
