@@ -252,7 +252,7 @@ def _ranker(record: dict[str, Any], tensors: dict[str, Tensor]) -> DrugRanker:
 
 
 def _blend(record: dict[str, Any]) -> Blend:
-    imputed = record["imputed"] and ImputedScore(**record["imputed"])
+    imputed = None if record["imputed"] is None else ImputedScore(**record["imputed"])
     return Blend(record["weight"], imputed, Calibration(**record["calibration"]))
 
 
