@@ -205,7 +205,7 @@ def test_a_budget_that_is_too_small_is_refused_with_what_would_do(plan: Plan) ->
 
 
 @pytest.mark.parametrize("plan", [SAGE, HGT])
-@pytest.mark.parametrize("read", [0, 3 * GIB])
+@pytest.mark.parametrize("read", [0, 32 * GIB])
 def test_each_budget_that_a_refusal_names_is_enough(
     plan: Plan, read: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
