@@ -1,4 +1,4 @@
-"""What the fuzzers do with one input: a file from a stranger is read, or refused with one line."""
+"""The work of a fuzzer with one input: a stranger's file is read, or refused with one line."""
 
 from __future__ import annotations
 

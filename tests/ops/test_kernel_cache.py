@@ -1,4 +1,4 @@
-"""A cache of kernels that is damaged, belongs to another user or cannot be written is no error."""
+"""A run works if the cache of kernels is damaged, is another user's or cannot be written."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def generate_gnn_embeddings(
         ranker: fit the drug ranker for `cdd rank`, if the graph has known treatments.
         overwrite: replace the files of an earlier run; without it, such files are an error.
         resume: continue an earlier run from its last checkpoint. Give the same parameters; only
-            num_epochs may be larger. Start from the beginning if there is no checkpoint yet.
+            num_epochs may be larger. Without a checkpoint, start from the beginning.
         checkpoint_minutes: time between two checkpoints; 0 saves one after every step.
 
     Returns:

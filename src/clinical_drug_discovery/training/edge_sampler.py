@@ -60,7 +60,21 @@ class EdgeBatch:
         )
 
 
-class EdgeSampler:
+class RandomSampler:
+    """A sampler of which only the random generator changes from sample to sample."""
+
+    _rng: np.random.Generator
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the random generator, for a checkpoint."""
+        return {"rng": self._rng.bit_generator.state}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a state of a sampler that was made with the same arguments."""
+        self._rng.bit_generator.state = state["rng"]
+
+
+class EdgeSampler(RandomSampler):
     """Samples batches of distinct edges, a fixed number of each edge type."""
 
     def __init__(self, graph: KnowledgeGraph, sizes: IntArray | Sequence[int], seed: int) -> None:
@@ -120,14 +134,6 @@ class EdgeSampler:
             candidates=torch.from_numpy(at_candidates.reshape(candidates.shape)),
             excluded=torch.from_numpy(excluded),
         )
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state of the random generator."""
-        return {"rng": self._rng.bit_generator.state}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a state of a sampler with the same graph and sizes."""
-        self._rng.bit_generator.state = state["rng"]
 
     def _draw(self, node_type: int) -> IntArray:
         """Sample K distinct nodes of a type, or return all nodes if the type has fewer than K."""

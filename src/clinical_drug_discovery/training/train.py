@@ -121,8 +121,9 @@ def _make_parts(
     terms = make_terms(run, graph, settings, plan, seed)
     generator = torch.Generator().manual_seed(seed)
     model = _make_model(graph, settings, generator).to(run.device)
-    with torch.no_grad():
-        model.node_embedding.copy_(structural_vectors(read, settings.hidden_dim, generator))
+    if checkpoints is None or checkpoints.found is None:  # else a checkpoint has the vectors
+        with torch.no_grad():
+            model.node_embedding.copy_(structural_vectors(read, settings.hidden_dim, generator))
     decoder = DistMult(len(graph.relations), settings.embedding_dim, generator).to(run.device)
     batches = make_batches(
         graph, plan.backend, settings.training, settings.subgraph_size, seed,

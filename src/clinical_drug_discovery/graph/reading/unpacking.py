@@ -15,7 +15,6 @@ from ...system.errors import InputError
 _GIB = 2**30
 #: Default limit: 200 times the size of the file (text shrinks 5 to 40 times), but in these bounds.
 _RATIO, _LEAST, _MOST = 200, _GIB // 4, 64 * _GIB
-_GZIP_RATIO = 1032  # no gzip file is larger than this many times its size (RFC 1951)
 MAX_ROW = 2**24  #: bytes of a line without a line end that are certainly refused, about
 _BLOCK = 2**20
 _HEAD = 2**16
@@ -57,10 +56,6 @@ class Limit:
                 f"{' (the least limit)' if least else times}; if you trust the file, raise the "
                 "limit with max_unpacked_gib (--max-unpacked-gib)"
             )
-
-    def needs_count(self, size: int) -> bool:
-        """Return True if a gzip file of some size could exceed the limit."""
-        return size * _GZIP_RATIO > self.num_bytes
 
     def copy(self, source: IO[bytes], target: Path) -> Path:
         """Write a decompressed stream to a file, and return the file."""

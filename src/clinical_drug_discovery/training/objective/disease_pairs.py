@@ -8,9 +8,7 @@ with numpy, so a seed gives the same pairs on every device.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +20,7 @@ from torch.nn import functional
 
 from ...graph.adjacency import adjacency
 from ...graph.knowledge_graph import EdgeType, IntArray, KnowledgeGraph
+from ..edge_sampler import RandomSampler
 
 _CHUNK_ROWS = 8192  # number of pairs whose cosines are computed at a time
 _HELD_OUT_FRACTION = 0.1  # held-out nodes / nodes that share a neighbor with another node
@@ -111,7 +110,7 @@ class HeldOutPairs:
     jaccard: npt.NDArray[np.float64]  #: shape (K,), Jaccard index of each pair
 
 
-class PairSampler:
+class PairSampler(RandomSampler):
     """Samples pairs of similar nodes. A tenth of the nodes is held out and never sampled."""
 
     def __init__(
@@ -153,14 +152,6 @@ class PairSampler:
         """Return True if some anchors of a batch have negatives."""
         num_anchors = len(self._anchors)
         return batch_size > 1 and self._drawn.nnz < num_anchors * (num_anchors - 1)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state of the random generator."""
-        return {"rng": self._rng.bit_generator.state}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a state of a sampler with the same pairs."""
-        self._rng.bit_generator.state = state["rng"]
 
     def sample(self, batch_size: int) -> PairBatch:
         """Sample distinct anchors, and one similar node for each anchor.

@@ -14,9 +14,9 @@ device.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from torch import Tensor
 
 from ...graph.adjacency import adjacency, sparse_links
 from ...graph.knowledge_graph import IntArray, KnowledgeGraph, node_range_of
+from ..edge_sampler import RandomSampler
 
 NUM_NEAR = 2048  #: pairs of a type in an epoch, at most one per node
 _STOP = 0.3  # probability that a walk stops after a step
@@ -54,7 +55,7 @@ class _Source(NamedTuple):
     draw: Draw
 
 
-class NearPairSampler:
+class NearPairSampler(RandomSampler):
     """Draws near pairs of each of some node types.
 
     Example:
@@ -91,14 +92,6 @@ class NearPairSampler:
         different, first = left != right, self._first[node_type]
         ends = (torch.from_numpy(end[different] + first) for end in (left, right))
         return NearPairs(*ends)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state of the random generator, for a checkpoint."""
-        return {"rng": self._rng.bit_generator.state}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a state of `state_dict`."""
-        self._rng.bit_generator.state = state["rng"]
 
 
 def _sources(graph: KnowledgeGraph, node_type: str) -> list[_Source]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .near_pairs import NUM_NEAR
-from .treatment_votes import MAX_DRUGS, MAX_OWN, MAX_VOTERS
+from .treatment_votes import MAX_DRUGS, MAX_OWN, MAX_VOTERS, share_of_step
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,12 @@ class ComparedSizes:
     @property
     def voters(self) -> int:
         """Number of diseases in the term of votes."""
-        return self._share(MAX_VOTERS, self.num_diseases)
+        return share_of_step(MAX_VOTERS, self.num_diseases, self.num_steps)
 
     @property
     def candidates(self) -> int:
         """Number of drugs in the term of votes."""
-        return self._share(MAX_DRUGS, self.num_drugs)
+        return share_of_step(MAX_DRUGS, self.num_drugs, self.num_steps)
 
     @property
     def drug_ends(self) -> int:
@@ -56,6 +56,3 @@ class ComparedSizes:
         of_pairs = 8 * self.num_pairs * vector + 24 * self.num_pairs**2
         # In addition: the rows of all terms, a copy for autograd, and its gradient.
         return 3 * self.num_rows * vector + max(of_near, of_votes, of_pairs)
-
-    def _share(self, most: int, present: int) -> int:
-        return min(max(-(-min(most, present) // self.num_steps), 2), present)

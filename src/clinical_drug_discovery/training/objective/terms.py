@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from ...graph.knowledge_graph import KnowledgeGraph, node_range_of
 from ...system.progress import Run
+from ..edge_sampler import RandomSampler
 from ..memory_plan import Plan
 from ..settings import HgtSettings, Settings
 from .disease_pairs import PairSampler, compared_by_genes, shared_neighbor_jaccard
@@ -36,16 +36,6 @@ class Term:
     weight: float
     nodes: Tensor  #: shape (K,), int64, on the CPU: nodes of the graph, which may repeat
     loss: Callable[[Tensor], Tensor]  #: of the embeddings of these nodes, shape (K, D)
-
-
-class Sampler(Protocol):
-    """A sampler with a state; see `training.checkpoint.Part`."""
-
-    def state_dict(self) -> Mapping[str, object]:
-        """Return the state."""
-
-    def load_state_dict(self, state: Mapping[str, object], /) -> None:
-        """Continue from a state."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +57,7 @@ class Terms:
         return _LINK * (1 - self.contrastive_weight)
 
     @property
-    def samplers(self) -> dict[str, Sampler]:
+    def samplers(self) -> dict[str, RandomSampler]:
         """The samplers by name, for a checkpoint."""
         found = {"near": self.near, "treatments": self.treatments, "pairs": self.pairs}
         return {name: sampler for name, sampler in found.items() if sampler is not None}

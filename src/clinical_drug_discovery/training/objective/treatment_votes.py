@@ -8,9 +8,7 @@ diseases and drugs of a step.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +18,20 @@ from torch import Tensor
 
 from ...graph.adjacency import adjacency_between
 from ...graph.knowledge_graph import IntArray, KnowledgeGraph, node_range_of, without_edges
+from ..edge_sampler import RandomSampler
 
 Mask = npt.NDArray[np.bool_]
 # Largest numbers of diseases that are asked, of diseases that vote, of drugs of the asked diseases,
 # and of drugs among which theirs must be found. The similarities of drugs take 16 MB.
 MAX_ASKED, MAX_VOTERS, MAX_OWN, MAX_DRUGS = 512, 2048, 512, 8192
+
+
+def share_of_step(most: int, present: int, num_steps: int) -> int:
+    """Return how many of the present nodes a step draws, if an epoch draws at most `most`.
+
+    It draws at least two: a disease needs another one that votes.
+    """
+    return min(max(-(-min(most, present) // num_steps), 2), present)
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,7 @@ class Treatments:
         return torch.cat([self.voters, self.drugs])
 
 
-class TreatmentSampler:
+class TreatmentSampler(RandomSampler):
     """Draws the diseases and drugs of a step from the known treatments of a graph."""
 
     def __init__(self, graph: KnowledgeGraph, num_steps: int, seed: int) -> None:
@@ -71,16 +78,10 @@ class TreatmentSampler:
         self._treated = np.flatnonzero(np.diff(self._known.indptr))
         self._used = np.unique(self._known.indices)
         treated, drugs = len(self._treated), self._known.shape[1]
-        # At least two, since a disease needs another one that votes.
         self._most_asked, self._most_voters, self._most_drugs = (
-            max(-(-min(most, present) // num_steps), 2)
+            share_of_step(most, present, num_steps)
             for most, present in ((MAX_ASKED, treated), (MAX_VOTERS, treated), (MAX_DRUGS, drugs))
         )
-
-    @property
-    def most_nodes(self) -> int:
-        """Largest number of nodes of a step."""
-        return self._most_voters + self._most_drugs
 
     def sample(self) -> Treatments:
         """Draw the voters, some of which are asked, and the candidates."""
@@ -113,14 +114,6 @@ class TreatmentSampler:
         if len(some) <= size:
             return some
         return np.sort(self._rng.choice(some, max(size, 0), replace=False))
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state of the random generator, for a checkpoint."""
-        return {"rng": self._rng.bit_generator.state}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a state of `state_dict`."""
-        self._rng.bit_generator.state = state["rng"]
 
 
 def _of_few_drugs(known: csr_array, order: IntArray, most: int) -> tuple[IntArray, IntArray]:
