@@ -13,7 +13,6 @@ import json
 import signal
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, is_dataclass, replace
-from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -52,6 +51,7 @@ TYPES: dict[str, Any] = {
     "str | Path | None": Path | None,
     "Sequence[str] | None": list[str] | None,
 }
+ONLY_IN_PYTHON = ("EpochHook | None",)  #: annotations of parameters that do not have a flag
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,11 @@ def _command(module: str, name: str, show: Callable[[Any], None], trains: bool =
         with part(name.replace("_", " ").capitalize()):
             return function(**values)
 
-    return Command(partial(read_flags, module, name), call, show, trains)
+    def read() -> tuple[str, list[Flag]]:
+        summary, flags = read_flags(module, name)
+        return summary, [flag for flag in flags if flag.annotation not in ONLY_IN_PYTHON]
+
+    return Command(read, call, show, trains)
 
 
 def _read_evaluate() -> tuple[str, list[Flag]]:

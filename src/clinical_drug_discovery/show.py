@@ -60,11 +60,12 @@ def show_embedding(stats: dict[str, Any]) -> None:
         ("model", f"{model_dir}: {parts}, {size_of_model}"),
         ("graph", f"{stats['num_nodes']:,} nodes, {stats['num_edges']:,} edges, "
          f"{stats['num_relations']} relations"),
-        ("loss", f"{stats['final_loss']:.4g} after {stats['num_epochs']} epochs of "
+        ("loss", f"{stats['final_loss']:.4g} after {stats['finished_epochs']} epochs of "
          f"{MODEL_TITLES[stats['model']]} on {stats['device']}"),
         ("time", f"{sum(times.values()):.1f} s: {listed}"),
         ("memory", f"peak {stats['peak_memory_gib']:.2f} GiB (predicted: "
          f"{stats['predicted_memory_gib']:.2f} GiB)"),
+        *(("early end", text) for text in [stats["ended_early"]] if text),
         *(("probe", _probe(found)) for found in [stats["probe"]] if found),
         *(("warning", text) for text in stats["warnings"]),
     ):  # fmt: skip

@@ -15,6 +15,7 @@ from ..system.log import part
 from ..system.machine import one_thread
 from ..system.processes import alone
 from ..training.compile_kernels import compile_kernels
+from ..training.hooks import EpochHook, hooks
 from ..training.memory_plan import plan_training
 from ..training.settings import HgtSettings
 from ..training.train import train
@@ -67,6 +68,8 @@ def generate_hgt_embeddings(
     overwrite: bool = False,
     resume: bool = False,
     checkpoint_minutes: float = 5.0,
+    tracker: str | None = None,
+    on_epoch: EpochHook | None = None,
 ) -> dict[str, Any]:
     """Embed all nodes of a knowledge graph with HGT.
 
@@ -137,6 +140,9 @@ def generate_hgt_embeddings(
         resume: continue an earlier run from its last checkpoint. Give the same parameters; only
             num_epochs may be larger. Without a checkpoint, start from the beginning.
         checkpoint_minutes: time between two checkpoints; 0 saves one after every step.
+        tracker: tensorboard, mlflow or wandb: also send the figures of each epoch to this program.
+        on_epoch: function that gets the row of each epoch, such as `{"epoch": 3, "loss": 1.2}`. If
+            it returns True or "stop", the training ends after this epoch.
 
     Returns:
         The fields of `EmbeddingStats`: sizes, settings, times, memory, final loss, warnings and the
@@ -204,7 +210,8 @@ def generate_hgt_embeddings(
     check_space(run, graph, settings)
     compile_kernels(run, plan.backend)
     with one_thread(plan.is_small), checkpoints.threads(), working(run) as places:
-        trained = train(run, graph, settings, plan, seed, checkpoints)
+        with hooks(run, settings, on_epoch, tracker) as after_epoch:
+            trained = train(run, graph, settings, plan, seed, checkpoints, after_epoch)
         embeddings, collapse = embed_nodes(
             run, trained.model, trained.graph, plan.chunk_size, plan.backend
         )

@@ -57,6 +57,7 @@ class TrainingRecord:
         """
         self.history: History = []
         self.num_epochs, self._num_steps = num_epochs, num_steps
+        self.ended_early: str | None = None  #: the reason, if so
         self.seconds_before = 0.0  #: training time of the runs that this one continues
         self._run, self._graph, self.weights = run, graph, list(weights)
         self._is_linked = is_linked
@@ -66,8 +67,8 @@ class TrainingRecord:
 
     @property
     def is_finished(self) -> bool:
-        """True after the last step of the last epoch."""
-        return len(self.history) >= self.num_epochs
+        """True after the last step of the last epoch, or after `end_early`."""
+        return self.ended_early is not None or len(self.history) >= self.num_epochs
 
     @property
     def epoch(self) -> int:
@@ -128,6 +129,12 @@ class TrainingRecord:
         self._start = time.perf_counter()
         self._run.history.append(record)
         return True
+
+    def end_early(self, reason: str) -> None:
+        """End the training after the current epoch; after the last one, there is nothing to end."""
+        if not self.is_finished:
+            self.ended_early = f"{reason} after epoch {len(self.history)} of {self.num_epochs}"
+            self._run.progress.milestone(f"The training ends early: {self.ended_early}")
 
     @property
     def note(self) -> str:

@@ -22,6 +22,7 @@ from .batches import FullBatch, HostBatch, SubgraphBatches, make_batches
 from .checkpoint import Checkpoints, Part, keeping
 from .edge_sampler import EdgeSampler
 from .history import History, TrainingRecord
+from .hooks import EpochHook
 from .memory_plan import Plan
 from .objective.disease_pairs import PairSampler
 from .objective.link_loss import link_prediction_loss
@@ -41,6 +42,7 @@ class Trained:
     history: History
     pairs: PairSampler | None  #: HGT: similar diseases; None without disease-gene edges
     cycles: tuple[int, ...] = ()  #: epochs of each cycle of the learning rate
+    ended_early: str | None = None  #: the reason, if the training ended before its last epoch
 
 
 def train(
@@ -50,6 +52,7 @@ def train(
     plan: Plan,
     seed: int,
     checkpoints: Checkpoints | None = None,
+    after_epoch: EpochHook | None = None,
 ) -> Trained:
     """Train a model.
 
@@ -62,6 +65,7 @@ def train(
         plan: the plan for this graph and these settings.
         seed: seed of the initial weights and of all sampling.
         checkpoints: saves the state now and then, and continues a saved one; None: do neither.
+        after_epoch: gets each row of the history; a true answer ends the training.
 
     Raises:
         InputError: the loss diverges, because the learning rate is too high.
@@ -79,12 +83,20 @@ def train(
                 )  # fmt: skip
                 if record.add(step):
                     advance(record.note)
+                    if after_epoch is not None and after_epoch(record.history[-1]):
+                        record.end_early("on_epoch asked to stop")
                 del facts, drawn  # free the memory before the next subgraph is sampled
                 empty_cache(run.device)
                 after_step()
     run.seconds["seconds_train"] += record.seconds_before
     return Trained(
-        parts.model, parts.decoder, parts.read, record.history, terms.pairs, parts.cycles
+        parts.model,
+        parts.decoder,
+        parts.read,
+        record.history,
+        terms.pairs,
+        parts.cycles,
+        record.ended_early,
     )
 
 

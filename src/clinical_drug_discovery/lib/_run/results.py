@@ -178,6 +178,8 @@ def _record(
         device_memory_gib=None if device_peak is None else device_peak / GIB,
         device_memory_source=run.peak.source,
         final_loss=trained.history[-1]["loss"],
+        finished_epochs=len(trained.history),
+        ended_early=trained.ended_early,
         output_file=str(run.output),
         output_sha256={},
         model_dir=str(run.model_dir),
@@ -267,6 +269,8 @@ class EmbeddingStats:
     #: "reported": the peak comes from torch; "samples": largest of some measurements; "none": CPU
     device_memory_source: str
     final_loss: float  #: mean loss of the last epoch
+    finished_epochs: int  #: less than num_epochs if the training ended early
+    ended_early: str | None  #: the reason, if the training ended before epoch num_epochs
     #: HGT: num_pairs (pairs of similar diseases for training), num_held_out_nodes,
     #: num_held_out_pairs, and spearman (rank correlation between Jaccard index and cosine over
     #: held-out pairs; None if undefined). None for GraphSAGE or without disease-gene edges.

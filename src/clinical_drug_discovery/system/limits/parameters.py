@@ -71,6 +71,7 @@ RANGES: dict[str, Range] = {
 #: The words that a parameter allows, where no other table lists them.
 CHOICES: dict[str, tuple[str, ...]] = {
     "training": ("full", "sampled"),
+    "tracker": ("tensorboard", "mlflow", "wandb"),
     "on_conflict": ("error", "first"),
     "on_missing": ("error", "drop"),
 }
@@ -171,6 +172,11 @@ def _check_paths(name: str, value: Any) -> None:
         _check_path(name, path)
 
 
+def _check_hook(name: str, value: Any) -> None:
+    if not callable(value):
+        raise InputError(f"{name} (got {shown(value)}) must be a function")
+
+
 def _check_mapping(name: str, value: Any) -> None:
     if not isinstance(value, Mapping) or not all(map(_is_text, value)):
         raise InputError(f"{name} (got {shown(value)}) must be a dict of settings by name")
@@ -198,6 +204,7 @@ KINDS: dict[str, Callable[[str, Any], None]] = {
     "EdgesPath": _check_paths,
     "Sequence[str]": _check_texts,
     "Mapping[str, Any]": _check_mapping,
+    "EpochHook": _check_hook,
 }
 
 
