@@ -60,7 +60,7 @@ test-avx2: setup
 # The fuzzers, one after the other; see tests/fuzz/fuzz.py.
 fuzz: setup
 	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[fuzz]'
-	for target in graph embeddings model; do \
+	for target in graph embeddings model checkpoint; do \
 		$(BIN)/python tests/fuzz/fuzz.py $$target --minutes $(MINUTES) || exit 1; \
 	done
 

@@ -1,10 +1,11 @@
-"""Random changes of the files of a model directory, with right checksums."""
+"""Random changes of the files of a model directory and of checkpoints, with right checksums."""
 
 from __future__ import annotations
 
 import json
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from torch import Tensor
 from clinical_drug_discovery.graph.stored.graph_file import FORMAT_VERSION
 from clinical_drug_discovery.lib._run.model_dir import GRAPH_FILE, RANKER_FILE, RANKER_VERSION
 from clinical_drug_discovery.system.files import load_checksummed, save_checksummed, stored_checksum
+from clinical_drug_discovery.training.checkpoint import VERSION as CHECKPOINT_VERSION
+from clinical_drug_discovery.training.checkpoint import Checkpoints
 
 _NUMBERS: tuple[Any, ...] = (0, 1, -1, 2, 2**31 - 1, -(2**31), 2**63 - 1, 1e300, -0.5)
 _VALUES: tuple[Any, ...] = (None, True, "", "x", "\x00", "\x1b[2J", [], {}, [[]], [None], *_NUMBERS)
@@ -26,7 +29,39 @@ def mutate(model_dir: Path, target: Path, seed: int) -> str:
     shutil.copytree(model_dir, target, dirs_exist_ok=True)
     files = {GRAPH_FILE: FORMAT_VERSION, RANKER_FILE: RANKER_VERSION}
     changed = chosen.choice(list(files))
-    record, tensors = load_checksummed(model_dir / changed, files[changed])
+    text = _change(target / changed, files[changed], chosen)
+    if changed == GRAPH_FILE:
+        reseal_ranker(target)
+    return f"{changed}: {text}"
+
+
+def mutate_checkpoint(path: Path, seed: int) -> str:
+    """Change one to three values of a checkpoint; return the names of what was changed."""
+    return _change(path, CHECKPOINT_VERSION, random.Random(seed))
+
+
+def stopped_run(directory: Path, generate: Callable[..., Any], settings: dict[str, Any]) -> Path:
+    """Run in a directory with a graph `kg.csv` until one checkpoint is saved; return its path."""
+    save = Checkpoints.save
+
+    def saving(*given: Any) -> None:
+        save(*given)
+        raise KeyboardInterrupt
+
+    Checkpoints.save = saving  # type: ignore[method-assign]
+    try:
+        generate(directory / "kg.csv", directory / "e.npy", checkpoint_minutes=0, **settings)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        Checkpoints.save = save  # type: ignore[method-assign]
+    (path,) = (directory / "e_model.run").glob("checkpoint-*")
+    return path
+
+
+def _change(path: Path, version: int, chosen: random.Random) -> str:
+    """Change one to three values of a checksummed file."""
+    record, tensors = load_checksummed(path, version)
     tensors = {name: tensor.clone() for name, tensor in tensors.items()}
     texts = []
     for _ in range(chosen.choice((1, 1, 2, 3))):
@@ -34,10 +69,8 @@ def mutate(model_dir: Path, target: Path, seed: int) -> str:
             texts.append(_change_tensor(tensors, chosen))
         else:
             texts.append(_change_record(record, chosen))
-    rewrite(target / changed, files[changed], record, tensors)
-    if changed == GRAPH_FILE:
-        reseal_ranker(target)
-    return f"{changed}: {'; '.join(texts)}"
+    rewrite(path, version, record, tensors)
+    return "; ".join(texts)
 
 
 def rewrite(path: Path, version: int, record: Any, tensors: dict[str, Tensor]) -> None:

@@ -43,7 +43,7 @@ def mutated(seeds: list[bytes], chosen: random.Random) -> bytes:
 def main() -> int:
     """Run one fuzzer; the exit code is 1 if an outcome was unexpected."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("target", choices=("graph", "embeddings", "model"))
+    parser.add_argument("target", choices=("graph", "embeddings", "model", "checkpoint"))
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--random", action="store_true", help="do not use atheris")

@@ -20,13 +20,14 @@ TESTS = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TESTS))
 
 from graphs import planted_facts, to_rows  # noqa: E402
-from mutations import mutate  # noqa: E402
+from mutations import mutate, mutate_checkpoint, stopped_run  # noqa: E402
 
 from clinical_drug_discovery.graph.read import read_graph  # noqa: E402
 from clinical_drug_discovery.graph.source import ReadSettings  # noqa: E402
 from clinical_drug_discovery.graph.stored.graph_file import load_graph  # noqa: E402
 from clinical_drug_discovery.lib._run.model_dir import load_ranker  # noqa: E402
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings  # noqa: E402
+from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings  # noqa: E402
 from clinical_drug_discovery.lib.rank import rank_drugs  # noqa: E402
 from clinical_drug_discovery.lib.similar import nearest  # noqa: E402
 from clinical_drug_discovery.models.embeddings_file import write_embeddings  # noqa: E402
@@ -35,6 +36,16 @@ from clinical_drug_discovery.system.errors import InputError  # noqa: E402
 from clinical_drug_discovery.system.files import DamagedFileError, OtherVersionError  # noqa: E402
 
 _SMALL: dict[str, Any] = {"embedding_dim": 4, "hidden_dim": 4, "num_layers": 1, "num_epochs": 1}
+_RUN = {**_SMALL, "num_epochs": 3, "ranker": False, "cache": False, "device": "cpu"}
+#: The runs of the fuzzer of checkpoints: function and further settings.
+_RUNS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
+    f"{name}-{training}": (generate, {"training": training, **more})
+    for name, generate, more in (
+        ("sage", generate_gnn_embeddings, {}),
+        ("hgt", generate_hgt_embeddings, {"num_heads": 2}),
+    )
+    for training in ("full", "sampled")
+}
 _LIMIT = ReadSettings(max_unpacked_gib=2**-4)  # a fuzzer finds bombs in seconds
 
 
@@ -53,6 +64,16 @@ def model() -> Path:
     to_rows(facts).write_csv(directory / "kg.csv")
     generate_gnn_embeddings(directory / "kg.csv", directory / "e.parquet", cache=False, **_SMALL)
     return directory / "e_model"
+
+
+@cache
+def stopped(name: str) -> Path:
+    """Return the checkpoint of a run that was stopped."""
+    directory = work() / name
+    directory.mkdir()
+    shutil.copy(model().parent / "kg.csv", directory)
+    generate, settings = _RUNS[name]
+    return stopped_run(directory, generate, {**_RUN, **settings})
 
 
 def seeds(name: str) -> list[bytes]:
@@ -79,6 +100,8 @@ def seeds(name: str) -> list[bytes]:
         for suffix in (".csv", ".parquet", ".npy"):
             paths.append(place / f"e{suffix}")
             write_embeddings(paths[-1], nodes, values)
+    elif name == "checkpoint":
+        paths = [stopped(run) for run in _RUNS]
     else:
         paths = [model() / "graph.safetensors", model() / "ranker.safetensors"]
     return [path.read_bytes() for path in paths]
@@ -141,6 +164,33 @@ def try_model(data: bytes) -> None:
     json.dumps(result, allow_nan=False)
 
 
+def try_checkpoint(data: bytes) -> None:
+    """Continue a run from bytes as its checkpoint; and from a changed one of right checksum."""
+    number = int.from_bytes(data[:8], "little")
+    name = list(_RUNS)[number % len(_RUNS)]
+    _continue(name, lambda path: path.write_bytes(data))
+    _continue(name, lambda path: mutate_checkpoint(path, number))
+
+
+def _continue(name: str, change: Callable[[Path], object]) -> None:
+    """Change the checkpoint of a copy of a stopped run, and continue the run."""
+    target = work() / "continued"
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(stopped(name).parents[1], target)
+    path = target / "e_model.run" / stopped(name).name
+    change(path)
+    changed = path.read_bytes()
+    generate, settings = _RUNS[name]
+    try:
+        generate(target / "kg.csv", target / "e.npy", resume=True, **{**_RUN, **settings})
+    except InputError as error:
+        _check_message(error)
+        assert path.read_bytes() == changed, "a refused checkpoint was replaced"
+        assert not (target / "e.npy").exists()
+        return
+    assert np.isfinite(np.load(target / "e.npy")).all()
+
+
 def _check_message(error: Exception) -> None:
     text = str(error)
     assert text, "an error without a message"
@@ -151,4 +201,5 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "graph": try_graph,
     "embeddings": try_embeddings,
     "model": try_model,
+    "checkpoint": try_checkpoint,
 }

@@ -1,4 +1,4 @@
-"""A model directory from a stranger, with right checksums, is ranked or refused: nothing else.
+"""A model directory or a checkpoint of a stranger, with right checksums, is used or refused.
 
 The number of mutations is small here. The slow form has 2,000, in processes of their own, because a
 wrong index in compiled code would end the process.
@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from graphs import planted_facts, to_rows
-from mutations import mutate
+from mutations import mutate, mutate_checkpoint, stopped_run
 
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.rank import rank_drugs
@@ -95,3 +97,37 @@ def test_two_thousand_mutations_end_no_process(model: Path, tmp_path: Path) -> N
         )
         assert process.returncode == 0, process.stderr[-2000:]
         assert process.stdout.strip() == "250"
+
+
+@pytest.mark.parametrize("number", [20, pytest.param(300, marks=pytest.mark.slow)])
+def test_a_mutated_checkpoint_is_continued_or_refused(
+    number: int, model: Path, tmp_path: Path
+) -> None:
+    settings = {**SMALL, "num_epochs": 3, "ranker": False, "cache": False, "device": "cpu"}
+    shutil.copy(model.parent / "kg.csv", tmp_path)
+    checkpoint = stopped_run(tmp_path, generate_gnn_embeddings, settings)
+    kept, refused, message = checkpoint.read_bytes(), 0, ""
+    for seed in range(number):
+        what = mutate_checkpoint(checkpoint, seed)
+        changed = checkpoint.read_bytes()
+        try:
+            generate_gnn_embeddings(
+                tmp_path / "kg.csv", tmp_path / "e.npy", resume=True, **settings
+            )
+        except InputError as error:
+            refused += 1
+            message = str(error)
+            assert checkpoint.read_bytes() == changed
+            assert not (tmp_path / "e.npy").exists()
+        except Exception as error:
+            raise AssertionError(f"seed {seed}: {what}") from error
+        else:
+            assert np.isfinite(np.load(tmp_path / "e.npy")).all()
+            shutil.rmtree(tmp_path / "e_model")
+            (tmp_path / "e.npy").unlink()
+            (tmp_path / "e_index.csv").unlink()
+            checkpoint.parent.mkdir()
+        assert len(message) < 2000
+        checkpoint.unlink(missing_ok=True)
+        checkpoint.write_bytes(kept)
+    assert number / 2 < refused < number
