@@ -1,4 +1,85 @@
 """Node embeddings of biomedical knowledge graphs on one ordinary computer.
 
-The two public verbs live in `clinical_drug_discovery.lib`; importing the package does nothing else.
+The names of this package are imported when they are first used, because torch takes seconds:
+
+    >>> import clinical_drug_discovery as cdd
+    >>> graph = cdd.sample_graph()
+    >>> graph
+    <KnowledgeGraph: 820 nodes of 7 types, 5,462 edges of 15 relations>
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .api.embeddings import Embeddings, to_anndata
+    from .api.graphs import (
+        graph_from_frames,
+        graph_from_hetero_data,
+        read_graph,
+        sample_graph,
+        to_frames,
+        to_hetero_data,
+        to_networkx,
+    )
+    from .api.loading import load_model
+    from .api.model import Model
+    from .graph.knowledge_graph import KnowledgeGraph
+    from .lib.gnn_embeddings import generate_gnn_embeddings
+    from .lib.gnn_hgt import generate_hgt_embeddings
+    from .system.errors import InputError
+
+#: Each public name, and the module that has it.
+_MODULES = {
+    "Embeddings": "api.embeddings",
+    "InputError": "system.errors",
+    "KnowledgeGraph": "graph.knowledge_graph",
+    "Model": "api.model",
+    "generate_gnn_embeddings": "lib.gnn_embeddings",
+    "generate_hgt_embeddings": "lib.gnn_hgt",
+    "graph_from_frames": "api.graphs",
+    "graph_from_hetero_data": "api.graphs",
+    "load_model": "api.loading",
+    "read_graph": "api.graphs",
+    "sample_graph": "api.graphs",
+    "to_anndata": "api.embeddings",
+    "to_frames": "api.graphs",
+    "to_hetero_data": "api.graphs",
+    "to_networkx": "api.graphs",
+}
+__all__ = [
+    "Embeddings",
+    "InputError",
+    "KnowledgeGraph",
+    "Model",
+    "generate_gnn_embeddings",
+    "generate_hgt_embeddings",
+    "graph_from_frames",
+    "graph_from_hetero_data",
+    "load_model",
+    "read_graph",
+    "sample_graph",
+    "to_anndata",
+    "to_frames",
+    "to_hetero_data",
+    "to_networkx",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("clinical-drug-discovery")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    found = globals()[name] = getattr(import_module(f".{_MODULES[name]}", __name__), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__, "__version__"])

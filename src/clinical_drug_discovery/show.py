@@ -180,6 +180,8 @@ def _print_left_out(result: dict[str, Any], of: str) -> None:
         lines += [f"Hidden: {harmful:,} that the graph lists as contraindicated."]
     if missing:
         lines += [f"Not ranked: {missing:,} without facts in the graph."]
+    if "new_nodes" in result:
+        lines += [f"New nodes: {', '.join(result['new_nodes']) or 'none'}."]
     lines += [f"In this graph, {Vocabulary(**result['vocabulary']).describe()}."]
     for line in lines:
         make_console().print(line)

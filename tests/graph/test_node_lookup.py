@@ -14,7 +14,7 @@ from clinical_drug_discovery.graph.identifiers import (
     normalize_name,
     parse_identifier,
 )
-from clinical_drug_discovery.graph.node_lookup import Synonym, did_you_mean, find_node, find_nodes
+from clinical_drug_discovery.graph.node_lookup import NodeIndex, Synonym, did_you_mean, find_node
 from clinical_drug_discovery.system.errors import InputError
 
 #: (source, id, type, name) as PrimeKG, Hetionet, Open Targets and Biolink spell them.
@@ -247,7 +247,7 @@ def test_errors_name_the_parameter_and_the_type() -> None:
     ):
         find_node(NODES, "x", type="disease", parameter="disease")
     with pytest.raises(InputError, match=r"^line 2 \(got 'COLD'\) is ambiguous"):
-        find_nodes(NODES, [("line 1", "cold"), ("line 2", "COLD")], type="disease")
+        find_node(NODES, "COLD", type="disease", parameter="line 2")
     with pytest.raises(InputError, match=r"^node \(got 1234\) must be text"):
         find_node(NODES, 1234)  # type: ignore[arg-type]  # a number is refused
 
@@ -341,8 +341,8 @@ def test_many_are_found_as_each_alone_and_as_by_a_slow_search(type: str | None) 
             with pytest.raises(InputError, match="ambiguous" if rows else "must be the name or id"):
                 find_node(graph, query, type=type)
     clear = [query for query, rows in expected.items() if len(rows) == 1]
-    asked = [("line", query) for query in clear]
-    assert find_nodes(graph, asked, type=type) == [expected[query][0] for query in clear]
+    index = NodeIndex(graph, type=type)
+    assert [index.find(query) for query in clear] == [expected[query][0] for query in clear]
     assert len(clear) > 20
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -87,6 +87,7 @@ class KnowledgeGraph:
     file. The type and target of each edge follow from the pointers and are not stored.
     """
 
+    is_data: ClassVar[bool] = True  #: for `system.arguments.plain`
     node_type: Tensor  #: shape (N,), int32: index into `node_type_names`
     src: Tensor  #: shape (E,), int32: source node of each edge
     #: int64: the pointers p of all edge types, one type after the other; see `indptr_of`. An edge
@@ -99,6 +100,12 @@ class KnowledgeGraph:
     nodes: pl.DataFrame  #: columns node_index, node_id, node_type, node_name, node_source
     report: ReadReport
     vocabulary: Vocabulary  #: the node types and relations that drug ranking needs
+
+    def __repr__(self) -> str:
+        return (
+            f"<KnowledgeGraph: {self.num_nodes:,} nodes of {len(self.node_type_names)} types, "
+            f"{self.num_edges:,} edges of {len(self.relations)} relations>"
+        )
 
     @property
     def num_nodes(self) -> int:

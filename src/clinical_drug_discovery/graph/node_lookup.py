@@ -78,25 +78,6 @@ def find_node(
     return NodeIndex(nodes, type=type, synonyms=synonyms).find(query, parameter=parameter)
 
 
-def find_nodes(
-    nodes: pl.DataFrame,
-    queries: Sequence[tuple[str, str]],
-    *,
-    type: str | None = None,
-    synonyms: Sequence[Synonym] = (),
-) -> list[int]:
-    """Find one node per query with the rules of `find_node`, but index the nodes only once.
-
-    Args:
-        nodes: N rows.
-        queries: pairs (name of the parameter, for the error message; query).
-        type: search only nodes of this type.
-        synonyms: other names of nodes.
-    """
-    index = NodeIndex(nodes, type=type, synonyms=synonyms)
-    return [index.find(query, parameter=parameter) for parameter, query in queries]
-
-
 def did_you_mean(wanted: str, known: list[str]) -> str:
     """Return the end of an error message that suggests the known word most similar to `wanted`."""
     near = _nearest(normalize_name(wanted), [normalize_name(word) for word in known], limit=1)

@@ -69,6 +69,13 @@ def read_graph(source: EdgesPath | Source, settings: ReadSettings | None = None)
     settings = ReadSettings() if settings is None else settings
     settings.check()
     rows, findings = _read_rows(source, settings)
+    return graph_of_rows(source, settings, rows, findings)
+
+
+def graph_of_rows(
+    source: Source, settings: ReadSettings, rows: Rows, findings: Findings
+) -> KnowledgeGraph:
+    """Check rows, and build their graph; see `read_graph`. The rows are used up."""
     num_rows = rows.num_rows
     _check_same_fields(rows)
     remove_repeated_headers(rows, findings)

@@ -7,11 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import torch
-from safetensors import SafetensorError, safe_open
 
 from ..graph.knowledge_graph import KnowledgeGraph
-from ..models.layers import DistMult
 from ..ranking.bilinear_score import GnnScores
 from ..ranking.drug_ranker import fit_drug_ranker, rank_fit_bytes, why_no_ranker
 from ..system.arguments import plain_arguments
@@ -23,11 +20,11 @@ from ..system.machine import GIB, peak_memory_bytes
 from ..system.processes import alone, import_for_gradients, use_threads
 from ..system.run_directory import locked
 from ..system.untrusted.inputs import read_json
-from ._run.model_dir import RANKER_FILE, STATS_FILE, WEIGHTS_FILE, add_ranker, check_same_run
+from ._model.network import read_decoder
+from ._run.model_dir import RANKER_FILE, STATS_FILE, add_ranker
 from ._run.results import example_node
 from ._run.saved_model import SavedModel
 
-_RELATION = "decoder.relation"
 # bytes of libraries that the fit loads, and of freed memory that the C heap keeps for a while
 _LIBRARIES = 190 * 2**20
 
@@ -81,7 +78,7 @@ def fit_model_ranker(
         if why is not None:
             raise InputError(f"model_dir (got {model_dir}) cannot have a drug ranker: {why}")
         check_fit_memory(saved.graph, memory_budget)
-        decoder = _read_decoder(directory, saved.graph, saved.embeddings.shape[1])
+        decoder = read_decoder(directory, saved.graph, saved.embeddings.shape[1])
         milestone("Fitting the drug ranker on paths in the graph and on embeddings")
         import_for_gradients()
         start = time.perf_counter()
@@ -119,30 +116,3 @@ def check_fit_memory(graph: KnowledgeGraph, memory_budget: str | int | None) -> 
             f"memory_budget (got {memory_budget!r}, {budget / GIB:.2f} GiB) is too small: the fit "
             f"of the ranker needs {sufficient_gib(needed)}"
         )
-
-
-def _read_decoder(directory: Path, graph: KnowledgeGraph, dim: int) -> DistMult:
-    """Read the decoder of a model.
-
-    Raises:
-        InputError: the file is missing or damaged, of another run, or does not fit the graph.
-    """
-    path = directory / WEIGHTS_FILE
-    try:
-        with safe_open(path, "pt") as file:
-            run = (file.metadata() or {}).get("run")
-            weights = file.get_tensor(_RELATION)
-    except FileNotFoundError:
-        raise InputError(f"model_dir (got {directory}) must hold {WEIGHTS_FILE}") from None
-    except (OSError, SafetensorError) as error:
-        first_line = str(error).split("\n")[0]
-        raise InputError(f"{path} is damaged: {first_line}; run cdd embed again") from None
-    check_same_run(directory, {WEIGHTS_FILE: run})
-    shape = (len(graph.relations), dim)
-    if tuple(weights.shape) != shape or weights.dtype != torch.float32:
-        raise InputError(f"{path} is damaged: {_RELATION} must have shape {shape} in float32")
-    if not weights.isfinite().all():
-        raise InputError(f"{path} is damaged: {_RELATION} holds NaN or infinity")
-    decoder = DistMult(*shape, torch.Generator())
-    decoder.load_state_dict({"relation": weights})
-    return decoder

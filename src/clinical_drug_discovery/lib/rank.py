@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from ..graph.knowledge_graph import IntArray
-from ..graph.node_lookup import Synonym, find_node, find_nodes
+from ..graph.node_lookup import Synonym
 from ..graph.synonyms import read_synonyms
 from ..models.embeddings_file import check_table_output, write_tables
 from ..ranking.explanations import notes_on
@@ -24,7 +23,9 @@ from ..system.files import check_new
 from ..system.log import part
 from ..system.processes import alone, use_threads
 from ..system.untrusted.inputs import bounded_lines, check_regular
-from ._run.model_dir import MODEL_FILES, model_dir_of
+from ._model.extended import extend_model
+from ._model.network import read_network
+from ._run.model_dir import MODEL_FILES, model_dir_of, read_model_graph, read_model_ranker
 from ._run.ranked_list import Counts, ListRules, Ranking
 
 ALL = "all"  #: value of `diseases` that stands for every disease of the graph
@@ -46,6 +47,7 @@ def rank_drugs(
     hide_contraindicated: bool = False,
     explain: bool = False,
     synonyms: str | Path | None = None,
+    add: str | Path | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Rank the drugs for one disease or for many diseases, or the diseases for one drug.
@@ -62,13 +64,16 @@ def rank_drugs(
         hide_contraindicated: leave out drugs that are contraindicated according to the graph.
         explain: add the evidence in the graph for each row. Works without diseases and output.
         synonyms: file with other names of nodes: .csv or .tsv with the columns name and id.
+        add: file of facts in the columns of kg.csv. They join the graph for this question, with
+            new drugs, diseases and other nodes, without a training.
         overwrite: replace the output if it exists.
 
     Returns:
         For one disease, a dict with disease_index, disease_id, disease_name and disease_source;
         num_candidates (ranked drugs), num_drugs_without_facts (left out), num_known_hidden,
         num_contraindicated (in the list) and num_contraindicated_hidden; vocabulary (the graph's
-        words for drugs, diseases and their relations); output; and drugs. "drugs" is a list with
+        words for drugs, diseases and their relations); output; new_nodes (if facts were added: the
+        names of nodes that were new); and drugs. "drugs" is a list with
         one dict per row of the table, the best drug first. The keys are disease_index, disease_id,
         disease_name, rank, drug_index, drug_id, drug_name, score (comparable within a disease
         only), probability (of a recorded indication), known (true if the graph says that the drug
@@ -92,19 +97,20 @@ def rank_drugs(
     use_threads()
     _check_question(disease, diseases, drug, drugs, output, explain)
     directory = Path(model_dir)
-    inputs = (diseases, drugs, synonyms)
+    inputs = (diseases, drugs, synonyms, add)
     table = None if output is None else _check_output(Path(output), directory, *inputs)
     check_new([] if table is None else [table], overwrite)
     rules = ListRules(top, include_known, hide_contraindicated)
-    ranking = Ranking.of(directory)
+    ranking, new = (Ranking.of(directory), {}) if add is None else _extended(directory, Path(add))
     names = read_synonyms(synonyms, ranking.graph.nodes)
     if drugs is not None:
         ranking = ranking.among(_listed(ranking, "drugs", drugs, names))
     if diseases is not None:
-        return _rank_many(ranking, diseases, rules, table, names)
-    asked = ("disease", disease) if drug is None else ("drug", drug)
-    at = _find(ranking, *asked, names)
-    return _rank_one(ranking, asked[0], at, rules, table, explain)
+        return _rank_many(ranking, diseases, rules, table, names) | new
+    one, query = ("disease", disease) if drug is None else ("drug", drug)
+    assert query is not None
+    at = ranking.find(one, query, names)
+    return _rank_one(ranking, one, at, rules, table, explain) | new
 
 
 def _check_question(
@@ -128,6 +134,18 @@ def _check_question(
             "explain does not work with output, because a table cannot hold paths; leave output "
             "out and print the result as JSON (--json)"
         )
+
+
+def _extended(model_dir: Path, facts: Path) -> tuple[Ranking, dict[str, Any]]:
+    """Return the ranking on a graph with added facts, and what was new for the record."""
+    ranker, graph_sha256 = read_model_ranker(model_dir)
+    graph = read_model_graph(model_dir, graph_sha256)
+    model = extend_model(graph, read_network(model_dir, graph), ranker, facts)
+    if model is None:
+        return Ranking.on(graph, ranker), {"new_nodes": []}
+    assert model.ranker is not None
+    names = model.new_nodes["node_name"].to_list()
+    return Ranking.on(model.graph, model.ranker), {"new_nodes": names}
 
 
 def _check_output(output: Path, model_dir: Path, *inputs: str | Path | None) -> Path:
@@ -219,30 +237,6 @@ def _counts(ranking: Ranking, counts: Counts, *, of: str) -> dict[str, int]:
     }
 
 
-def _find(ranking: Ranking, one: str, query: str | None, synonyms: Sequence[Synonym]) -> int:
-    """Return the "disease" or "drug" that a query names, numbered within its type."""
-    assert query is not None
-    nodes, has_facts, kind = _nodes(ranking, one)
-    at = find_node(nodes, query, type=kind, parameter=one, synonyms=synonyms)
-    _check_facts(has_facts[at], f"{one} (got {query!r})")
-    return at
-
-
-def _nodes(ranking: Ranking, one: str) -> tuple[pl.DataFrame, npt.NDArray[np.bool_], str]:
-    """Return the nodes that a "disease" or a "drug" can be, which have facts, and their type."""
-    words = ranking.graph.vocabulary
-    if one == "disease":
-        return ranking.diseases, ranking.disease_has_facts, words.disease_type
-    return ranking.drugs, ranking.drug_has_facts, words.drug_type
-
-
-def _check_facts(has_facts: bool | np.bool_, asked: str) -> None:
-    if not has_facts:
-        raise InputError(
-            f"{asked} does not have facts in the graph, so nothing can be ranked for it"
-        )
-
-
 def _listed(
     ranking: Ranking, parameter: str, path: str | Path, synonyms: Sequence[Synonym]
 ) -> IntArray:
@@ -258,18 +252,8 @@ def _listed(
         InputError: the file is missing or empty, a line does not name exactly one node, or the node
             does not have facts.
     """
-    one = parameter.removesuffix("s")
-    nodes, has_facts, kind = _nodes(ranking, one)
-    lines = _read_lines(parameter, path)
-    queries = [(f"{parameter}, line {i} of {path}", line) for i, line in lines]
-    seen: dict[int, int] = {}
-    found = find_nodes(nodes, queries, type=kind, synonyms=synonyms)
-    for (number, _), (where, line), row in zip(lines, queries, found, strict=True):
-        _check_facts(has_facts[row], f"{where} (got {line!r})")
-        if row in seen:
-            raise InputError(f"{where} (got {line!r}) is the same {one} as line {seen[row]}")
-        seen[row] = number
-    return np.array(list(seen))
+    lines = [(f"{parameter}, line {i} of {path}", line) for i, line in _read_lines(parameter, path)]
+    return ranking.find_all(parameter.removesuffix("s"), lines, synonyms)
 
 
 def _read_lines(parameter: str, path: str | Path) -> list[tuple[int, str]]:

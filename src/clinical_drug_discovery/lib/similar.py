@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from ..graph.identifiers import shown_identifier
-from ..graph.knowledge_graph import KnowledgeGraph
+from ..graph.knowledge_graph import IntArray, KnowledgeGraph
 from ..graph.node_lookup import did_you_mean, find_node
 from ..graph.synonyms import read_synonyms
 from ..models.read_embeddings import read_embeddings
@@ -19,6 +19,8 @@ from ..system.arguments import plain_arguments
 from ..system.errors import InputError
 from ..system.log import part
 from ..system.processes import alone, use_threads
+from ._model.extended import extend_model
+from ._model.network import read_network
 from ._run.model_dir import GRAPH_FILE, model_dir_of, read_model_graph
 from ._run.saved_model import check_embeddings_of
 
@@ -38,6 +40,7 @@ def similar_nodes(
     explain: bool = False,
     model_dir: str | Path | None = None,
     synonyms: str | Path | None = None,
+    add: str | Path | None = None,
 ) -> list[dict[str, Any]]:
     """List the nodes whose embeddings are most similar to the embedding of one node.
 
@@ -49,6 +52,8 @@ def similar_nodes(
         explain: add the neighbors in the graph that each listed node shares with `node`.
         model_dir: model directory with the graph of the embeddings (default: beside them).
         synonyms: file with other names of nodes: .csv or .tsv with the columns name and id.
+        add: file of facts in the columns of kg.csv. They join the graph for this question, with
+            new drugs, diseases and other nodes, without a training.
 
     Returns:
         A list with one dict per node, the most similar node first. The keys are rank, cosine,
@@ -71,32 +76,71 @@ def similar_nodes(
     """
     use_threads()
     nodes, values = read_embeddings(embeddings)
-    at = find_node(nodes, node, synonyms=read_synonyms(synonyms, nodes))
-    found = nearest(nodes, values, at, type=type, top=top)
     directory = model_dir_of(embeddings) if model_dir is None else Path(model_dir)
-    needed = explain or model_dir is not None
+    needed = explain or add is not None or model_dir is not None
     if not needed and not (directory / GRAPH_FILE).exists():
+        at = find_node(nodes, node, synonyms=read_synonyms(synonyms, nodes))
         unknown = dict.fromkeys(("contraindicated", "stated", "no_facts"))
-        return [record | unknown for record in found]
+        return [record | unknown for record in nearest(nodes, values, at, type=type, top=top)]
     graph = read_model_graph(directory)
     _check_same_nodes(nodes, graph, Path(embeddings), directory)
     check_embeddings_of(Path(embeddings), directory)
-    number = {index: i for i, index in enumerate(graph.nodes["node_index"].to_list())}
-    asked = number[nodes["node_index"][at]]
-    if not graph.degree[asked]:
+    values = values[_rows_of(graph, nodes)]
+    if add is not None:
+        model = extend_model(graph, read_network(directory, graph), None, Path(add))
+        if model is not None:
+            graph, values = model.graph, model.embeddings.numpy()
+    at = find_node(graph.nodes, node, synonyms=read_synonyms(synonyms, graph.nodes))
+    explainer = Explainer(graph) if explain else None
+    return similar_in(graph, values, at, node, type=type, top=top, explainer=explainer)
+
+
+def similar_in(
+    graph: KnowledgeGraph,
+    values: np.ndarray,
+    at: int,
+    query: str,
+    *,
+    type: str | None = None,
+    top: int = 10,
+    explainer: Explainer | None = None,
+) -> list[dict[str, Any]]:
+    """Return the records of `similar_nodes`.
+
+    Args:
+        graph: on the CPU.
+        values: shape (N, D), embeddings in the order of the graph.
+        at: number of the node.
+        query: the text that names the node, for the error message.
+        type: see `similar_nodes`.
+        top: see `similar_nodes`.
+        explainer: adds the evidence; None: no evidence.
+
+    Raises:
+        InputError: the node does not have facts, or the graph does not have the type.
+    """
+    if not graph.degree[at]:
         raise InputError(
-            f"node (got {node!r}) does not have facts in the graph, so its embedding says nothing "
+            f"node (got {query!r}) does not have facts in the graph, so its embedding says nothing "
             "about it"
         )
-    others = np.array([number[record["node_index"]] for record in found], np.int64)
-    records = _stated(graph, asked, others, found)
-    if not explain:
+    others, cosines = _nearest(graph.nodes, values, at, type, top)
+    records = _stated(graph, at, others, _records(graph.nodes, others, cosines))
+    if explainer is None:
         return records
-    explainer = Explainer(graph)
     return [
-        record | explainer.shared(asked, int(other))
+        record | explainer.shared(at, int(other))
         for record, other in zip(records, others, strict=True)
     ]
+
+
+def _rows_of(graph: KnowledgeGraph, nodes: pl.DataFrame) -> IntArray:
+    """Return the row in `nodes` of each node of the graph, which has the same nodes."""
+    rows = np.empty(graph.num_nodes, np.int64)
+    rows[graph.nodes["node_index"].arg_sort().to_numpy()] = (
+        nodes["node_index"].arg_sort().to_numpy()
+    )
+    return rows
 
 
 def _check_same_nodes(
@@ -158,6 +202,13 @@ def nearest(
     Raises:
         InputError: `nodes` does not contain this type.
     """
+    return _records(nodes, *_nearest(nodes, values, at, type, top))
+
+
+def _nearest(
+    nodes: pl.DataFrame, values: np.ndarray, at: int, type: str | None, top: int
+) -> tuple[IntArray, np.ndarray]:
+    """Return the rows of the most similar nodes, and their cosines; see `nearest`."""
     wanted = type if type is not None else nodes["node_type"][at]
     if wanted not in nodes["node_type"]:
         types = nodes["node_type"].unique().sort().to_list()
@@ -168,11 +219,14 @@ def nearest(
     rows = rows[rows != at]
     cosine = _cosines(values, rows, values[at])
     best = np.argsort(-cosine, kind="stable")[:top]
-    columns = ("node_name", "node_type", "node_id", "node_source", "node_index")
-    found = nodes[rows[best]].select(columns).to_dicts()
+    return rows[best], cosine[best]
+
+
+def _records(nodes: pl.DataFrame, rows: IntArray, cosines: np.ndarray) -> list[dict[str, Any]]:
+    found = nodes[rows].select("node_name", "node_type", "node_id", "node_source", "node_index")
     return [
         {"rank": rank, "cosine": round(float(score), 6), **record}
-        for rank, (score, record) in enumerate(zip(cosine[best], found, strict=True), start=1)
+        for rank, (score, record) in enumerate(zip(cosines, found.to_dicts(), strict=True), start=1)
     ]
 
 

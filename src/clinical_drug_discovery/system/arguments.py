@@ -43,9 +43,12 @@ def plain(value: Any) -> Any:
     Numbers and arrays of other packages are recognized by their attribute `dtype`, so that no
     package is imported. They become numbers and lists. Other collections also become lists, and a
     set becomes a sorted list. Dataclasses and mappings keep their names and get plain values. Any
-    other value, such as a path or a function, is returned unchanged.
+    other value, such as a path, a function or a data frame, is returned unchanged. A dataclass
+    that holds data, such as a graph, says so by a class attribute `is_data`.
     """
     if callable(value):  # an object of the user, which must not be copied
+        return value
+    if hasattr(value, "columns") or getattr(value, "is_data", False):
         return value
     if hasattr(value, "dtype"):
         to_list = getattr(value, "to_list", None) or getattr(value, "tolist", None)

@@ -29,6 +29,8 @@ class Head:
         lines: the first 20 lines, without line ends; a file may have fewer lines.
         quoted: the separators with which `scan` has read quoted fields; the engine then checks the
             quotes of the file.
+        table: the rows, if they are in memory instead of a file. `path` is then a name for
+            messages, and `is_parquet` is True, because the columns have types and row 1 is a row.
     """
 
     path: Path
@@ -36,6 +38,7 @@ class Head:
     is_parquet: bool
     lines: tuple[str, ...] = ()
     quoted: set[str] = field(default_factory=set, compare=False)
+    table: pl.DataFrame | None = field(default=None, compare=False)
 
     @cached_property
     def separator(self) -> str:
@@ -67,7 +70,7 @@ class Head:
     def columns(self) -> tuple[str, ...]:
         """The column names: the fields of the first line, or the columns of a Parquet file."""
         if self.is_parquet:
-            return tuple(pl.scan_parquet(self.plain, glob=False).collect_schema().names())
+            return tuple(self._typed_rows().collect_schema().names())
         return tuple(self.rows()[0]) if self.lines else ()
 
     @property
@@ -89,7 +92,7 @@ class Head:
         `quoted` is False, a quotation mark is a character like any other.
         """
         if self.is_parquet:
-            frame = pl.scan_parquet(self.plain, glob=False)
+            frame = self._typed_rows()
             floats = [n for n, kind in frame.collect_schema().items() if kind.is_float()]
             # pandas makes floats of a column of whole numbers with missing values, which are NaN.
             return frame.with_columns(pl.col(floats).fill_nan(None)) if floats else frame
@@ -107,6 +110,11 @@ class Head:
             infer_schema=False,
             glob=False,
         )
+
+    def _typed_rows(self) -> pl.LazyFrame:
+        if self.table is not None:
+            return self.table.lazy()
+        return pl.scan_parquet(self.plain, glob=False)
 
 
 def _fields(line: str, separator: str) -> list[str]:

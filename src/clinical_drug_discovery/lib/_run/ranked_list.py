@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from scipy.sparse import csr_array
 
 from ...graph.adjacency import Floats, adjacency_between
 from ...graph.knowledge_graph import IntArray, KnowledgeGraph, node_range_of
+from ...graph.node_lookup import NodeIndex, Synonym
 from ...ranking.drug_ranker import DrugRanker
 from ...ranking.explanations import Explainer
 from ...ranking.metapath_features import MetapathFeatures
@@ -75,6 +76,7 @@ class Ranking:
     disease_has_facts: _Mask  #: shape (diseases,)
     contraindicated: csr_array  #: shape (drugs, diseases), 1 for contraindications
     candidates: _Mask  #: shape (drugs,): the drugs that are ranked
+    _indexes: dict[str, NodeIndex] = field(default_factory=dict, repr=False, compare=False)
 
     @staticmethod
     def of(model_dir: Path) -> Ranking:
@@ -86,6 +88,15 @@ class Ranking:
         with log.part("Reading the graph and the ranker"):
             ranker, graph_sha256 = read_model_ranker(model_dir)
             graph = read_model_graph(model_dir, graph_sha256)
+        return Ranking.on(graph, ranker)
+
+    @staticmethod
+    def on(graph: KnowledgeGraph, ranker: DrugRanker) -> Ranking:
+        """Prepare the features of a graph for a ranker.
+
+        Raises:
+            InputError: the ranker does not fit the graph.
+        """
         with log.part("Following metapaths"):
             features = MetapathFeatures(graph)
         check_fits(ranker, features)
@@ -104,6 +115,50 @@ class Ranking:
             adjacency_between(graph, *types, words.contraindicates),
             has_facts[drug],
         )
+
+    def find(self, one: str, query: str, synonyms: Sequence[Synonym] = ()) -> int:
+        """Return the "disease" or "drug" that a query names, numbered within its type.
+
+        Raises:
+            InputError: the query does not name exactly one node, or the node does not have facts.
+        """
+        return int(self.find_all(one, [(one, query)], synonyms)[0])
+
+    def find_all(
+        self, one: str, queries: Sequence[tuple[str, str]], synonyms: Sequence[Synonym] = ()
+    ) -> IntArray:
+        """Return the different diseases or drugs that queries name, numbered within their type.
+
+        Args:
+            one: "disease" or "drug".
+            queries: pairs (place of the query, for the error message; query).
+            synonyms: other names of nodes.
+
+        Raises:
+            InputError: see `find`; or two queries name the same node.
+        """
+        words = self.graph.vocabulary
+        nodes, has_facts, kind = (
+            (self.diseases, self.disease_has_facts, words.disease_type)
+            if one == "disease"
+            else (self.drugs, self.drug_has_facts, words.drug_type)
+        )
+        index = None if synonyms else self._indexes.get(one)
+        if index is None:
+            index = NodeIndex(nodes, type=kind, synonyms=synonyms)
+            if not synonyms:  # kept, because it takes a second for 130,000 nodes
+                self._indexes[one] = index
+        seen: dict[int, str] = {}
+        for where, query in queries:
+            at, asked = index.find(query, parameter=where), f"{where} (got {query!r})"
+            if not has_facts[at]:
+                raise InputError(
+                    f"{asked} does not have facts in the graph, so nothing can be ranked for it"
+                )
+            if at in seen:
+                raise InputError(f"{asked} is the same {one} as {seen[at]}")
+            seen[at] = where
+        return np.array(list(seen), np.int64)
 
     def among(self, drugs: IntArray) -> Ranking:
         """Return the ranking that lists these drugs only; scores and probabilities stay."""
@@ -137,18 +192,36 @@ class Ranking:
         counts["num_contraindicated"] = int(pairs.contraindicated.sum())
         return self._table(pairs), counts
 
-    def diseases_for(self, drug: int, rules: ListRules) -> tuple[pl.DataFrame, Counts]:
+    def every_score(self) -> Floats:
+        """Return the scores of all n diseases with facts and all drugs, shape (n, drugs).
+
+        This takes minutes and 0.5 GB on PrimeKG.
+        """
+        diseases = np.flatnonzero(self.disease_has_facts)
+        scores = np.empty((len(diseases), self.drugs.height), np.float32)
+        for part in self.chunks(np.arange(len(diseases))):
+            scores[part] = self._scores(diseases[part])[0]
+        return scores
+
+    def diseases_for(
+        self, drug: int, rules: ListRules, every_score: Floats | None = None
+    ) -> tuple[pl.DataFrame, Counts]:
         """Return the best diseases for a drug by probability, and counts.
 
         The score of one drug depends on all drugs, so this takes as long as ranking all drugs for
-        all diseases. Only one chunk of scores is in memory at a time. If probabilities are equal,
-        the disease with the lower number comes first.
+        all diseases, unless `every_score` is given. Without it, only one chunk of scores is in
+        memory at a time. If probabilities are equal, the disease with the lower number comes first.
         """
         diseases = np.flatnonzero(self.disease_has_facts)
         scores, probabilities = np.empty((2, len(diseases)), np.float32)
-        for part in self.chunks(np.arange(len(diseases))):
-            by_disease = self._scores(diseases[part])
-            scores[part], probabilities[part] = (values[:, drug] for values in by_disease)
+        if every_score is not None:
+            scores = every_score[:, drug]
+            columns = self.ranker.probabilities(self.features, diseases, scores[:, None])
+            probabilities = columns[:, 0]
+        else:
+            for part in self.chunks(np.arange(len(diseases))):
+                by_disease = self._scores(diseases[part])
+                scores[part], probabilities[part] = (values[:, drug] for values in by_disease)
         known, harmful = (
             matrix[[drug]].toarray()[0, diseases] > 0
             for matrix in (self.features.known, self.contraindicated)

@@ -1,0 +1,399 @@
+"""A trained model: its embeddings, and answers to questions about drugs and diseases."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from torch import Tensor
+
+from ..graph.adjacency import Floats
+from ..graph.frames.tables import to_polars
+from ..graph.knowledge_graph import KnowledgeGraph, node_range_of
+from ..graph.node_lookup import NodeIndex
+from ..lib._model.extended import embed_other, extend_model
+from ..lib._model.network import Network
+from ..lib._run.ranked_list import ListRules, Ranking
+from ..lib.similar import similar_in
+from ..ranking.drug_ranker import DrugRanker
+from ..ranking.explanations import Explainer
+from ..system.arguments import plain_arguments
+from ..system.errors import InputError
+from ..system.log import part
+from ..system.processes import alone, use_threads
+from .embeddings import Embeddings
+from .explanations import explanation_table
+from .triples import score_triples
+
+
+class Model:
+    """A trained model on a graph. `load_model` makes one.
+
+    Nodes are given by name or identifier in any spelling, such as "asthma" or "MONDO:0004979".
+    Answers are polars DataFrames with the columns of the files that `cdd` writes; their method
+    `to_pandas` converts them. The first ranking prepares the features of the graph (on a graph of
+    PrimeKG's size, some seconds); later answers take milliseconds.
+
+    Attributes:
+        graph: the graph of the model.
+        new_nodes: the nodes that `add_facts` has added, in the columns of the node table.
+
+    Example:
+        >>> model.graph
+        <KnowledgeGraph: 820 nodes of 7 types, 5,462 edges of 15 relations>
+        >>> model.new_nodes.height
+        0
+    """
+
+    def __init__(
+        self,
+        graph: KnowledgeGraph,
+        network: Network,
+        embeddings: Tensor,
+        ranker: DrugRanker | None,
+        name: str,
+        new_nodes: pl.DataFrame | None = None,
+    ) -> None:
+        self.graph = graph
+        self.new_nodes = graph.nodes.clear() if new_nodes is None else new_nodes
+        self._network, self._embeddings, self._ranker = network, embeddings, ranker
+        self._name = name
+
+    def __repr__(self) -> str:
+        size = f"{self.graph.num_nodes:,} nodes, {self._embeddings.shape[1]} dimensions"
+        ranker = "without" if self._ranker is None else "with"
+        return f"<Model: {self._name} on {size}, {ranker} a drug ranker>"
+
+    @plain_arguments
+    def embeddings(self, node_type: str | None = None) -> Embeddings:
+        """Return the embeddings of one node type or of all nodes.
+
+        Args:
+            node_type: a node type of the graph; None: all nodes.
+
+        Returns:
+            The nodes as a DataFrame, and an array of shape (N, D). The array is a copy.
+
+        Raises:
+            InputError: the graph does not have this node type.
+
+        Example:
+            >>> nodes, values = model.embeddings("disease")
+            >>> nodes.height, values.shape
+            (115, (115, 8))
+        """
+        first, stop = 0, self.graph.num_nodes
+        if node_type is not None:
+            first, stop = node_range_of(self.graph, node_type)
+        values = self._embeddings[first:stop].numpy().copy()
+        return Embeddings(self.graph.nodes[first:stop], values)
+
+    @plain_arguments
+    @alone()
+    def rank(
+        self,
+        disease: str,
+        top: int = 10,
+        *,
+        drugs: Sequence[str] | None = None,
+        include_known: bool = False,
+        hide_contraindicated: bool = False,
+    ) -> pl.DataFrame:
+        """Rank the drugs for a disease, as `cdd rank --disease` does.
+
+        Args:
+            disease: name or identifier of a disease.
+            top: largest number of drugs to list.
+            drugs: names or identifiers; only these drugs are ranked.
+            include_known: also list the drugs that already treat the disease in the graph.
+            hide_contraindicated: leave out drugs that the graph lists as contraindicated.
+
+        Returns:
+            The best drug first: disease_index, disease_id, disease_name, rank, drug_index, drug_id,
+            drug_name, score (comparable within a disease only), probability (of a recorded
+            indication), known, contraindicated, and stated (relations between the two, joined by
+            "; ").
+
+        Raises:
+            InputError: the model has no drug ranker; or the disease or a drug does not exist, is
+                ambiguous or does not have facts.
+
+        Example:
+            >>> model.rank("asthma", top=3).select("rank", "disease_name", "known").rows()
+            [(1, 'asthma', False), (2, 'asthma', False), (3, 'asthma', False)]
+        """
+        use_threads()
+        rules = ListRules(top, include_known, hide_contraindicated)
+        at = self._ranking.find("disease", disease)
+        return self._among(drugs).drugs_for(np.array([at]), rules)[0]
+
+    @plain_arguments
+    @alone()
+    def rank_many(
+        self,
+        diseases: Sequence[str] | None = None,
+        top: int = 10,
+        *,
+        drugs: Sequence[str] | None = None,
+        include_known: bool = False,
+        hide_contraindicated: bool = False,
+    ) -> pl.DataFrame:
+        """Rank the drugs for many diseases, as `cdd rank --diseases` does.
+
+        Args:
+            diseases: names or identifiers; None: all diseases with facts.
+            top: largest number of drugs to list for each disease.
+            drugs: see `rank`.
+            include_known: see `rank`.
+            hide_contraindicated: see `rank`.
+
+        Returns:
+            The rows of `rank`, one disease after the other. All diseases of PrimeKG take minutes.
+
+        Raises:
+            InputError: see `rank`; or two entries of diseases are the same disease.
+
+        Example:
+            >>> ranks = model.rank_many(["asthma", "psoriasis"], top=2)
+            >>> ranks["disease_name"].to_list()
+            ['asthma', 'asthma', 'psoriasis', 'psoriasis']
+        """
+        use_threads()
+        rules = ListRules(top, include_known, hide_contraindicated)
+        ranking = self._among(drugs)
+        asked = np.flatnonzero(ranking.disease_has_facts)
+        if diseases is not None:
+            asked = ranking.find_all("disease", _numbered("diseases", diseases))
+        return pl.concat([ranking.drugs_for(part, rules)[0] for part in ranking.chunks(asked)])
+
+    @plain_arguments
+    @alone()
+    def rank_diseases(
+        self,
+        drug: str,
+        top: int = 10,
+        *,
+        include_known: bool = False,
+        hide_contraindicated: bool = False,
+    ) -> pl.DataFrame:
+        """Rank the diseases for a drug, as `cdd rank --drug` does.
+
+        A score depends on all drugs, so the first call ranks all drugs for every disease. It takes
+        minutes on PrimeKG, and keeps the scores, 4 bytes per pair (0.5 GB), for later calls.
+
+        Args:
+            drug: name or identifier of a drug.
+            top: largest number of diseases to list.
+            include_known: also list the diseases that the drug already treats in the graph.
+            hide_contraindicated: leave out diseases in which the drug is contraindicated.
+
+        Returns:
+            The columns of `rank`, sorted by probability; rank counts the diseases.
+
+        Raises:
+            InputError: see `rank`.
+
+        Example:
+            >>> model.rank_diseases("Metformin", top=2)["drug_name"].to_list()
+            ['Metformin', 'Metformin']
+        """
+        use_threads()
+        rules = ListRules(top, include_known, hide_contraindicated)
+        at = self._ranking.find("drug", drug)
+        return self._ranking.diseases_for(at, rules, self._every_score)[0]
+
+    @plain_arguments
+    @alone()
+    def similar(self, node: str, top: int = 10, *, type: str | None = None) -> pl.DataFrame:
+        """List the nodes with the most similar embeddings, as `cdd similar` does.
+
+        Args:
+            node: name or identifier of a node.
+            top: largest number of nodes to list.
+            type: node type to list (default: the type of `node`).
+
+        Returns:
+            The most similar node first: rank, cosine, node_name, node_type, node_id, node_source,
+            node_index, contraindicated, stated (relations between the two, joined by "; ") and
+            no_facts.
+
+        Raises:
+            InputError: the node or the type does not exist, or the node is ambiguous or does not
+                have facts.
+
+        Example:
+            >>> model.similar("Warfarin", top=2).select("rank", "node_type").rows()
+            [(1, 'drug'), (2, 'drug')]
+        """
+        use_threads()
+        at = self._index.find(node)
+        found = similar_in(self.graph, self._embeddings.numpy(), at, node, type=type, top=top)
+        return pl.DataFrame(found)
+
+    @alone()
+    def score(self, triples: Any) -> pl.DataFrame:
+        """Score facts with the decoder of the training (DistMult).
+
+        The score of (x, relation, y) is high if the model expects this fact. It compares different
+        y for one x and relation; it is not a probability. For drugs and diseases, `rank` is better.
+
+        Args:
+            triples: a list of (x, relation, y), or a DataFrame with these columns. x and y are
+                names or identifiers of nodes.
+
+        Returns:
+            A row for each triple: x_name, x_type, relation, y_name, y_type, score, and known (true
+            if the graph has this fact).
+
+        Raises:
+            InputError: a node or relation does not exist, or the graph does not have the relation
+                between nodes of these types; the message has the number of the row.
+
+        Example:
+            >>> facts = [("Warfarin", "drug_protein", "VKORC1")]
+            >>> model.score(facts).select("x_type", "y_type", "known").rows()
+            [('drug', 'gene/protein', True)]
+        """
+        use_threads()
+        decoder = self._network.decoder
+        return score_triples(self.graph, self._index, self._embeddings, decoder, triples)
+
+    @plain_arguments
+    @alone()
+    def explain(self, drug: str, disease: str) -> pl.DataFrame:
+        """List what speaks for a drug in a disease: facts between the two, and the best paths.
+
+        A shared target has no direction: a drug that binds the protein may help or harm.
+
+        Args:
+            drug: name or identifier of a drug.
+            disease: name or identifier of a disease.
+
+        Returns:
+            A row for each fact or path: kind (stated, mechanism, similar drug, related disease),
+            text, path_score (null for a fact), through_target (true if a step joins a drug to a
+            gene), nodes and relations (lists along the path).
+
+        Raises:
+            InputError: the drug or the disease does not exist or is ambiguous.
+
+        Example:
+            >>> model.explain("Warfarin", "atrial fibrillation")["text"][0]
+            'Warfarin treats atrial fibrillation'
+        """
+        use_threads()
+        start = self._drugs.find(drug, parameter="drug")
+        end = self._diseases.find(disease, parameter="disease")
+        return explanation_table(self.graph, self._explainer, start, end)
+
+    @alone()
+    @part("Adding facts")
+    def add_facts(self, facts: Any) -> Model:
+        """Return a model that knows more facts and nodes, without a training.
+
+        A new node gets the mean of its neighbors' input vectors. Then the layers compute all
+        embeddings again. The ranker keeps its weights and reads the paths of the larger graph.
+
+        Args:
+            facts: a CSV file, or a polars or pandas DataFrame, with the columns relation, x_id,
+                x_type, x_name, y_id, y_type and y_name, and perhaps x_source and y_source. A node
+                is an old one if its type and id (and source) are in the graph.
+
+        Returns:
+            A new model; this one does not change. Its `new_nodes` says which nodes were new. If the
+            graph has all facts already, its answers are the same.
+
+        Raises:
+            InputError: a row lacks a field; an old node has another name; an id is another spelling
+                of an old id; or the graph does not have a node type, or a relation between nodes of
+                these types.
+
+        Example:
+            >>> facts = {
+            ...     "relation": ["drug_protein"], "x_id": ["NEW1"], "x_type": ["drug"],
+            ...     "x_name": ["Newstatin"], "y_id": ["3156"], "y_type": ["gene/protein"],
+            ...     "y_name": ["HMGCR"],
+            ... }
+            >>> larger = model.add_facts(facts)
+            >>> larger.new_nodes["node_name"].to_list()
+            ['Newstatin']
+            >>> larger.explain("Newstatin", "familial hypercholesterolemia")["kind"][0]
+            'mechanism'
+        """
+        use_threads()
+        rows = Path(facts) if isinstance(facts, str | Path) else to_polars("facts", facts)
+        found = extend_model(self.graph, self._network, self._ranker, rows)
+        if found is None:
+            return Model(self.graph, self._network, self._embeddings, self._ranker, self._name)
+        parts = found.graph, found.network, found.embeddings, found.ranker
+        return Model(*parts, self._name, found.new_nodes)
+
+    @alone()
+    @part("Embedding another graph")
+    def embed(self, graph: KnowledgeGraph) -> Embeddings:
+        """Embed the nodes of another graph with the trained layers.
+
+        Nodes with the type, source and id of a node of this model keep its input vector. Other
+        nodes get the mean of their neighbors' input vectors.
+
+        Args:
+            graph: a graph with the node types and edge types of this model's graph.
+
+        Returns:
+            The nodes of the graph, and their embeddings.
+
+        Raises:
+            InputError: the graph has other types, or does not share a node with this model.
+
+        Example:
+            >>> nodes, values = model.embed(cdd.sample_graph())
+            >>> values.shape
+            (820, 8)
+        """
+        use_threads()
+        if not isinstance(graph, KnowledgeGraph):
+            raise InputError(f"graph (got {type(graph).__name__}) must be a KnowledgeGraph")
+        return Embeddings(graph.nodes, embed_other(self.graph, self._network, graph).numpy())
+
+    @cached_property
+    def _ranking(self) -> Ranking:
+        if self._ranker is None:
+            raise InputError(
+                "the model has no drug ranker: cdd fit-ranker fits one, if the graph has known "
+                "treatments"
+            )
+        return Ranking.on(self.graph, self._ranker)
+
+    @cached_property
+    def _every_score(self) -> Floats:
+        return self._ranking.every_score()
+
+    @cached_property
+    def _explainer(self) -> Explainer:
+        return Explainer(self.graph)
+
+    @cached_property
+    def _index(self) -> NodeIndex:
+        return NodeIndex(self.graph.nodes)
+
+    @cached_property
+    def _drugs(self) -> NodeIndex:
+        return NodeIndex(self.graph.nodes, type=self.graph.vocabulary.drug_type)
+
+    @cached_property
+    def _diseases(self) -> NodeIndex:
+        return NodeIndex(self.graph.nodes, type=self.graph.vocabulary.disease_type)
+
+    def _among(self, drugs: Sequence[str] | None) -> Ranking:
+        if drugs is None:
+            return self._ranking
+        return self._ranking.among(self._ranking.find_all("drug", _numbered("drugs", drugs)))
+
+
+def _numbered(parameter: str, queries: Sequence[str]) -> list[tuple[str, str]]:
+    """Return each query with its place, for the error message."""
+    return [(f"{parameter}, entry {i}", query) for i, query in enumerate(queries, start=1)]

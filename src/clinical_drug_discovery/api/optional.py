@@ -1,0 +1,23 @@
+"""Packages that only some functions need, and that a user installs for them."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+
+def optional_package(name: str, *, install: str | None = None) -> Any:
+    """Import a package, or say how to install it.
+
+    Args:
+        name: name of the module.
+        install: name of the package for pip, if it differs.
+
+    Raises:
+        ImportError: the package is not installed; the message has the command.
+    """
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        command = f"pip install {install or name}"
+        raise ImportError(f"this function needs the package {name}: {command}") from error

@@ -1,0 +1,141 @@
+"""A model with added facts: the graph, the embeddings and the drug ranker, without training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import polars as pl
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ...graph.frames.added_facts import NAME, add_facts, described, known_nodes, read_facts
+from ...graph.knowledge_graph import KnowledgeGraph, node_range_of
+from ...ranking.bilinear_score import GnnScores
+from ...ranking.drug_ranker import DrugRanker
+from ...system import log
+from ...system.errors import InputError
+from .network import Network
+
+_NEAREST = 5  # old nodes whose vectors in the treatment decoder a new node gets the mean of
+
+
+@dataclass(frozen=True)
+class ExtendedModel:
+    """A model of a graph with added facts."""
+
+    graph: KnowledgeGraph
+    network: Network
+    embeddings: Tensor  #: shape (N, D), in the order of the graph
+    ranker: DrugRanker | None
+    new_nodes: pl.DataFrame  #: the rows of the node table that the facts have added
+
+
+def extend_model(
+    graph: KnowledgeGraph, network: Network, ranker: DrugRanker | None, facts: pl.DataFrame | Path
+) -> ExtendedModel | None:
+    """Add facts to the graph of a model, embed all nodes, and adapt the ranker.
+
+    New nodes get input vectors from their neighbors. Then the layers compute all embeddings. The
+    ranker keeps its weights; it reads the paths of the new graph.
+
+    Args:
+        graph: the graph of the model.
+        network: the network with the input vectors of this graph.
+        ranker: the ranker of the model, if it has one.
+        facts: the rows, or a file, in the columns of kg.csv.
+
+    Returns:
+        The model; None if the graph has all facts already.
+
+    Raises:
+        InputError: the facts are invalid, or contradict the graph.
+    """
+    added = read_facts(facts)
+    if added is None:
+        return None
+    name = str(facts) if isinstance(facts, Path) else NAME
+    for text in added.report.warnings:
+        if "the sources are empty" not in text:  # the graph has the sources
+            log.warning(text)
+    extended = add_facts(graph, added, name)
+    log.milestone(described(extended))
+    if not extended.num_new_facts:
+        return None
+    larger = network.on(extended.graph, extended.number)
+    embeddings = larger.embed(extended.graph)
+    if ranker is not None:
+        ranker = _adapted(ranker, graph, extended.graph, embeddings, larger)
+    return ExtendedModel(extended.graph, larger, embeddings, ranker, extended.new_nodes)
+
+
+def embed_other(graph: KnowledgeGraph, network: Network, other: KnowledgeGraph) -> Tensor:
+    """Embed the nodes of another graph; shared nodes keep their input vectors.
+
+    Args:
+        graph: the graph of the network.
+        network: the network with the input vectors of this graph.
+        other: a graph with the same node types and edge types.
+
+    Returns:
+        Shape (N, D), in the order of the other graph.
+
+    Raises:
+        InputError: the graph has other types, or does not share a node.
+    """
+    for name in ("node_type_names", "edge_types"):
+        theirs, ours = set(getattr(other, name)), set(getattr(graph, name))
+        if differing := sorted(theirs ^ ours):
+            has = "has" if differing[0] in theirs else "lacks"
+            what = "node types" if name == "node_type_names" else "edge types"
+            raise InputError(
+                f"graph must have the {what} of the model's graph; it {has} {differing[0]}"
+            )
+    old, new = known_nodes(graph, other)
+    if not len(old):
+        raise InputError("graph must share at least one node with the model's graph")
+    vectors = network.node_embedding[torch.from_numpy(old)]
+    return replace(network, node_embedding=vectors).on(other, new).embed(other)
+
+
+def _adapted(
+    ranker: DrugRanker,
+    before: KnowledgeGraph,
+    graph: KnowledgeGraph,
+    embeddings: Tensor,
+    network: Network,
+) -> DrugRanker:
+    """Return the ranker for a graph with more drugs and diseases.
+
+    The paths need no change. A new node has the mean vector, in the treatment decoder, of the old
+    nodes with the most similar embeddings. The GNN's own scores are computed anew.
+    """
+    if ranker.gnn is not None:
+        gnn = GnnScores(embeddings, network.decoder).of_treatments(graph)
+        ranker = replace(ranker, gnn=gnn)
+    if ranker.treatment_decoder is not None:
+        words, decoder = graph.vocabulary, ranker.treatment_decoder
+        drugs, diseases = (
+            _with_nearest(vectors, embeddings[slice(*node_range_of(graph, kind))])
+            for vectors, kind in (
+                (decoder.drugs, words.drug_type),
+                (decoder.diseases, words.disease_type),
+            )
+        )
+        decoder = replace(decoder, drugs=drugs, diseases=diseases)
+        ranker = replace(ranker, treatment_decoder=decoder)
+    return ranker
+
+
+def _with_nearest(vectors: Tensor, embeddings: Tensor) -> Tensor:
+    """Return vectors of old nodes, followed by those of new nodes: means of the nearest old ones.
+
+    Args:
+        vectors: shape (n, dim), of the old nodes of a type.
+        embeddings: shape (n + m, D), of its old nodes and then its new nodes.
+    """
+    unit = functional.normalize(embeddings, dim=1)
+    old, new = unit[: len(vectors)], unit[len(vectors) :]
+    nearest = (new @ old.T).topk(min(_NEAREST, len(old)), dim=1).indices
+    return torch.cat([vectors, vectors[nearest].mean(dim=1)])

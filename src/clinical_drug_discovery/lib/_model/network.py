@@ -1,0 +1,196 @@
+"""The trained network of a model directory, for the nodes of its graph or of another graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ...graph.knowledge_graph import IntArray, KnowledgeGraph
+from ...models.hgt import Hgt
+from ...models.inference import embed_all
+from ...models.layers import DistMult
+from ...models.new_nodes import vectors_with_new_nodes
+from ...models.sage import GraphSage
+from ...ops.backend import Backend, choose_backend
+from ...ops.blocks import Block
+from ...ops.buffers import release_buffers
+from ...system import log
+from ...system.errors import InputError
+from ...system.machine import one_thread
+from ...system.untrusted.inputs import read_json
+from ...training.memory_plan import CHUNK_SIZES
+from ...training.objective.treatment_votes import without_treatments
+from .._run.model_dir import CONFIG_FILE, WEIGHTS_FILE, check_same_run
+
+_RELATION, _VECTORS = "decoder.relation", "model.node_embedding"
+_SIZES = ("hidden_dim", "embedding_dim", "num_layers")
+
+
+@dataclass(frozen=True)
+class Network:
+    """A trained GNN on the CPU, apart from the input vectors of the nodes, which belong to a graph.
+
+    It has the interface `models.inference.LayeredModel`.
+    """
+
+    model: GraphSage | Hgt  #: its own `node_embedding` has no rows
+    decoder: DistMult
+    node_embedding: Tensor  #: shape (N, C), input vectors in the order of the graph
+
+    @property
+    def stages(self) -> Sequence[tuple[str, int]]:
+        """See `LayeredModel`."""
+        return self.model.stages
+
+    def begin_stage(self, index: int, x: Tensor, backend: Backend) -> Any:
+        """See `LayeredModel`."""
+        return self.model.begin_stage(index, x, backend)
+
+    def apply_stage(self, index: int, x: Tensor, begun: Any, block: Block) -> Tensor:
+        """See `LayeredModel`."""
+        return self.model.apply_stage(index, x, begun, block)
+
+    def embed(self, graph: KnowledgeGraph) -> Tensor:
+        """Compute the embeddings of all nodes, shape (N, D); see `embed_all`.
+
+        Known treatments are left out, as in the training.
+
+        Raises:
+            InputError: an embedding contains NaN or infinity.
+        """
+        backend = choose_backend(torch.device("cpu"), graph.num_edges)
+        with log.part("Embedding all nodes"), one_thread(not backend.kernels):
+            found = embed_all(self, without_treatments(graph)[0], CHUNK_SIZES[0], backend)
+        release_buffers()
+        if not found.isfinite().all():
+            raise InputError("the embeddings hold NaN or infinity; run cdd embed again")
+        return found
+
+    def on(self, graph: KnowledgeGraph, number: IntArray) -> Network:
+        """Return the network for another graph with the same types; see `vectors_with_new_nodes`.
+
+        Args:
+            graph: on the CPU.
+            number: shape (K,), the number in this graph of each node that has a vector.
+        """
+        read = without_treatments(graph)[0]
+        vectors, alone = vectors_with_new_nodes(read, self.node_embedding, number)
+        if len(alone):
+            names = ", ".join(graph.nodes["node_name"][alone[:10]])
+            log.warning(
+                f"{len(alone):,} new nodes have no path of facts to a known node, apart from "
+                f"treatments, so their embeddings say nothing: {names}"
+            )
+        return replace(self, node_embedding=vectors)
+
+
+def read_decoder(directory: Path, graph: KnowledgeGraph, dim: int) -> DistMult:
+    """Read the decoder of a model.
+
+    Raises:
+        InputError: the file is missing or damaged, of another run, or does not fit the graph.
+    """
+    weights = _read_weights(directory, only=_RELATION)[_RELATION]
+    shape = (len(graph.relations), dim)
+    if tuple(weights.shape) != shape:
+        path = directory / WEIGHTS_FILE
+        raise InputError(f"{path} is damaged: {_RELATION} must have shape {shape} in float32")
+    decoder = DistMult(*shape, torch.Generator())
+    decoder.load_state_dict({"relation": weights})
+    return decoder
+
+
+def read_network(directory: Path, graph: KnowledgeGraph) -> Network:
+    """Read the network of a model directory.
+
+    Args:
+        directory: model directory.
+        graph: the graph of the model.
+
+    Raises:
+        InputError: a file is missing or damaged, of another run, or does not fit the graph.
+    """
+    path = directory / WEIGHTS_FILE
+    with log.part("Reading the network"):
+        weights = _read_weights(directory)
+        config = _read_config(directory)
+        hidden = config["hidden_dim"]
+        vectors = weights.pop(_VECTORS, torch.zeros(0))
+        first = weights.get("model.project.weight", weights.get("model.layers.0.weight_self"))
+        # The sizes come first: the modules take memory before their weights are compared.
+        fits = vectors.shape == (graph.num_nodes, hidden) and first is not None
+        if not fits or first is None or first.shape[-1] != hidden:
+            raise InputError(f"{path} is damaged: its sizes differ from {CONFIG_FILE} or the graph")
+        decoder = read_decoder(directory, graph, config["embedding_dim"])
+        try:
+            model = _make_model(graph, config)
+            named = {
+                name.removeprefix("model."): tensor
+                for name, tensor in weights.items()
+                if name.startswith("model.")
+            }
+            model.load_state_dict({**named, "node_embedding": model.node_embedding})
+        except (RuntimeError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"{path} is damaged: {reason}; run cdd embed again") from None
+    return Network(model.eval(), decoder, vectors)
+
+
+def _make_model(graph: KnowledgeGraph, config: dict[str, Any]) -> GraphSage | Hgt:
+    hidden, dim, layers = (config[name] for name in _SIZES)
+    generator = torch.Generator()
+    if config["model"] == "hgt":
+        no_nodes = (0,) * len(graph.type_offsets)
+        heads = config["num_heads"]
+        return Hgt(no_nodes, len(graph.edge_types), hidden, dim, layers, heads, generator)
+    return GraphSage(0, hidden, dim, layers, generator)
+
+
+def _read_config(directory: Path) -> dict[str, Any]:
+    """Return the model and its sizes from config.json.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    path = directory / CONFIG_FILE
+    try:
+        config = read_json(path)
+        names = [*_SIZES, *(["num_heads"] if config["model"] == "hgt" else [])]
+        found: dict[str, Any] = {name: config[name] for name in names}
+        if not all(type(size) is int and 0 < size < 2**20 for size in found.values()):
+            raise ValueError(f"{', '.join(names)} must be whole numbers")
+        if config["model"] not in ("graphsage", "hgt"):
+            raise ValueError("model must be graphsage or hgt")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is damaged: {error}; run cdd embed again") from None
+    return {"model": config["model"], **found}
+
+
+def _read_weights(directory: Path, only: str | None = None) -> dict[str, Tensor]:
+    """Return the weights of a model, or one of them.
+
+    Raises:
+        InputError: the file is missing or damaged, or of another run.
+    """
+    path = directory / WEIGHTS_FILE
+    try:
+        with safe_open(path, "pt") as file:
+            run = (file.metadata() or {}).get("run")
+            names = file.keys() if only is None else [only]
+            weights = {name: file.get_tensor(name) for name in names}
+    except FileNotFoundError:
+        raise InputError(f"model_dir (got {directory}) must hold {WEIGHTS_FILE}") from None
+    except (OSError, SafetensorError) as error:
+        first_line = str(error).split("\n")[0]
+        raise InputError(f"{path} is damaged: {first_line}; run cdd embed again") from None
+    check_same_run(directory, {WEIGHTS_FILE: run})
+    for name, tensor in weights.items():
+        if tensor.dtype != torch.float32 or not tensor.isfinite().all():
+            raise InputError(f"{path} is damaged: {name} must be finite numbers in float32")
+    return weights

@@ -1,0 +1,90 @@
+"""Added facts: what was there stays, what is new ends its type, and contradictions are refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+from graphs import Fact, to_rows, to_triples
+
+from clinical_drug_discovery.graph.cache import content_sha256
+from clinical_drug_discovery.graph.frames.added_facts import (
+    ExtendedGraph,
+    add_facts,
+    described,
+    read_facts,
+)
+from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
+from clinical_drug_discovery.system.errors import InputError
+
+COLUMNS = ["relation", "x_id", "x_type", "x_name", "y_id", "y_type", "y_name"]
+NEW = [
+    ("drug_protein", "new", "drug", "New drug", "0", "gene/protein", "GENE/PROTEIN  0"),
+    ("disease_protein", "77", "disease", "New disease", "0", "gene/protein", "GENE/PROTEIN  0"),
+    ("indication", "new", "drug", "New drug", "77", "disease", "New disease"),
+]
+
+
+def add(graph: KnowledgeGraph, *rows: tuple[str, ...]) -> ExtendedGraph:
+    facts = read_facts(pl.DataFrame(rows, schema=COLUMNS, orient="row"))
+    assert facts is not None
+    return add_facts(graph, facts)
+
+
+def test_facts_that_the_graph_has_change_nothing(graph: KnowledgeGraph, facts: list[Fact]) -> None:
+    known = read_facts(to_rows(facts[:40], both=True))
+    assert known is not None
+    same = add_facts(graph, known)
+    assert content_sha256(same.graph) == content_sha256(graph)
+    assert (same.num_new_facts, same.new_nodes.height) == (0, 0)
+    assert same.number.tolist() == list(range(graph.num_nodes))
+    assert read_facts(pl.DataFrame(schema=COLUMNS)) is None
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0)])
+def test_new_nodes_end_their_type(graph: KnowledgeGraph, order: tuple[int, ...]) -> None:
+    found = add(graph, *(NEW[i] for i in order))
+    larger = found.graph
+    assert larger.num_edges == graph.num_edges + 6
+    assert (larger.edge_types, larger.vocabulary) == (graph.edge_types, graph.vocabulary)
+    assert larger.nodes[found.number].equals(graph.nodes)
+    assert found.new_nodes["node_id"].to_list() == ["77", "new"]
+    for kind in ("disease", "drug"):
+        of_type = larger.nodes.filter(pl.col("node_type") == kind)
+        assert of_type["node_id"][-1] == {"disease": "77", "drug": "new"}[kind]
+    added = to_triples(larger) - to_triples(graph)
+    assert {one[1] for one in added} == {"drug_protein", "disease_protein", "indication"}
+    assert described(found) == (
+        "Added 3 new facts; new nodes: disease New disease (disease:77); drug New drug (drug:new)"
+    )
+    assert np.array_equal(add(graph, *NEW).graph.src.numpy(), larger.src.numpy())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({1: "drug_protien"}, r"relation \(got 'drug_protien'\) .* did you mean 'drug_protein'"),
+        ({3: "drgu"}, r"x_type or y_type \(got 'drgu'\) must be one of .* did you mean 'drug'"),
+        ({1: "indication"}, r"'indication'\) must be one of drug_protein between"),
+        ({7: "gene 1"}, r"an old node must have its name: gene/protein '0' is 'gene 1', but"),
+        ({5: "00"}, r"'00' of type 'gene/protein' is another spelling of NCBI:0 .*; write id"),
+        ({2: None}, r"row 1: x_id is missing"),
+    ],
+)
+def test_contradictions_are_refused(
+    graph: KnowledgeGraph, change: dict[int, str], message: str
+) -> None:
+    row = [change.get(at, value) for at, value in enumerate(NEW[0], start=1)]
+    with pytest.raises(InputError, match=f"^facts.*{message}"):
+        add(graph, tuple(row))
+
+
+def test_an_ambiguous_id_asks_for_sources(graph: KnowledgeGraph) -> None:
+    last = pl.int_range(pl.len()) == graph.num_nodes - 1  # a second gene 0, of another source
+    ids = pl.when(last).then(pl.lit("0")).otherwise("node_id").alias("node_id")
+    sources = pl.when(last).then(pl.lit("other")).otherwise("node_source").alias("node_source")
+    twins = replace(graph, nodes=graph.nodes.with_columns(ids, sources))
+    with pytest.raises(InputError, match=r"'0' of type 'gene/protein' is ambiguous .* x_source"):
+        add(twins, NEW[0])
