@@ -50,6 +50,8 @@ def mistakes(words: list[str]) -> list[str]:
         if arguments[0] not in command.commands:
             return arguments[:1]
         command, *arguments = command.commands[arguments[0]], *arguments[1:]
+    if "--config" in arguments and hasattr(command, "commands"):  # the file names the model
+        command = next(iter(command.commands.values()))
     flags = {flag for option in command.params for flag in (*option.opts, *option.secondary_opts)}
     return [word for word in arguments if word.startswith("-") and word not in {*flags, "--help"}]
 

@@ -1,9 +1,7 @@
 """The command line `cdd`: each command calls one function of `lib`.
 
-The flags, defaults and help texts of a command are read from the source code of the function.
-Parsing the source code takes milliseconds. Importing the function also imports torch, which takes
-seconds, and happens only when the command runs. Results go to stdout (as JSON with --json);
-progress and errors go to stderr. If the user made a mistake, the exit code is 2.
+Results go to stdout (as JSON with --json); progress and errors go to stderr. If the user made a
+mistake, the exit code is 2. `commands.py` has the table of the commands.
 """
 
 from __future__ import annotations
@@ -11,212 +9,31 @@ from __future__ import annotations
 import inspect
 import json
 import signal
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, is_dataclass, replace
-from importlib import import_module
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from . import show, show_evaluation
-from .flags import Flag, flag_of, read_flags
+from .commands import COMMANDS, MODELS, TYPES, Command
+from .config import Config, read_config
+from .flags import Flag, flag_of
 from .system.devices import check_device
-from .system.errors import InputError
-from .system.interrupts import Stopped, catch_signals, end_loading
-from .system.log import log_to_stderr, part
+from .system.errors import InputError, shown
+from .system.interrupts import Stopped, catch_signals
+from .system.log import log_to_stderr, milestone
 from .system.untrusted.text import printable, printable_record
 
-LOADING = "Loading the libraries"  #: the first line of each command
-#: Model: module and name of the function that trains it, name of the dataclass of its settings.
-_MODELS = {
-    "graphsage": ("lib.gnn_embeddings", "generate_gnn_embeddings", "SageSettings"),
-    "hgt": ("lib.gnn_hgt", "generate_hgt_embeddings", "HgtSettings"),
-}
-#: Annotation of a parameter: type that typer uses for the flag.
-TYPES: dict[str, Any] = {
-    "bool": bool,
-    "int": int,
-    "int | None": int | None,
-    "float": float,
-    "float | None": float | None,
-    "str": str,
-    "str | None": str | None,
-    "str | int | None": str | None,
-    "str | Path": Path,
-    "EdgesPath": list[Path],
-    "EdgesPath | None": list[Path] | None,
-    "str | Path | None": Path | None,
-    "Sequence[str] | None": list[str] | None,
-}
-ONLY_IN_PYTHON = ("EpochHook | None",)  #: annotations of parameters that do not have a flag
-
-
-@dataclass(frozen=True)
-class Command:
-    """A command: its flags, its function, and the function that shows the result as text."""
-
-    read: Callable[[], tuple[str, list[Flag]]]  #: returns the summary and the flags
-    call: Callable[..., Any]
-    show: Callable[[Any], None]
-    trains: bool = False  #: True if the command trains a model; --device is then checked first
-
-
-def _command(module: str, name: str, show: Callable[[Any], None], trains: bool = False) -> Command:
-    """Return the command whose flags are the parameters of one function."""
-
-    def call(**values: Any) -> Any:
-        with part(LOADING, announce=True):
-            function = getattr(import_module(f"{__package__}.{module}"), name)
-        end_loading()
-        with part(name.replace("_", " ").capitalize()):
-            return function(**values)
-
-    def read() -> tuple[str, list[Flag]]:
-        summary, flags = read_flags(module, name)
-        return summary, [flag for flag in flags if flag.annotation not in ONLY_IN_PYTHON]
-
-    return Command(read, call, show, trains)
-
-
-def _read_evaluate() -> tuple[str, list[Flag]]:
-    """Return the summary and flags of `evaluate_model`, with one flag for each setting.
-
-    The flags of `evaluate_model_dir` are among them. So no flag but the output is required.
-    """
-    summary, flags = read_flags("lib.evaluate", "evaluate_model")
-    parts = {
-        "settings": _evaluation_flags(),
-        "model_settings": _model_flags(),
-        "vocabulary": _vocabulary_flags(),
-        "reading": _reading_flags(),
-    }
-    flags = [one for flag in flags for one in parts.get(flag.name, [flag])]
-    names = {flag.name for flag in flags}
-    more = [flag for flag in _gold_flags() if flag.name not in names]
-    one_of_two = [(flag, "without an outside list") for flag in flags]
-    one_of_two += [(flag, "with an outside list") for flag in more]
-    return summary, [
-        _optional(flag, when) if flag.default is ... and flag.name != "output_dir" else flag
-        for flag, when in one_of_two
-    ]
-
-
-def _optional(flag: Flag, when: str) -> Flag:
-    """Return a required flag as an optional one whose help says when it is required."""
-    text = f"{flag.help.removesuffix('.')} (required {when})."
-    return replace(flag, annotation=f"{flag.annotation} | None", default=None, help=text)
-
-
-def _gold_flags() -> list[Flag]:
-    return read_flags("lib.evaluate", "evaluate_model_dir")[1]
-
-
-def _evaluation_flags() -> list[Flag]:
-    return read_flags("lib.evaluate", "EvaluationSettings")[1]
-
-
-def _vocabulary_flags() -> list[Flag]:
-    return read_flags("graph.vocabulary", "VocabularyChoice")[1]
-
-
-def _reading_flags() -> list[Flag]:
-    return read_flags("graph.source", "ReadSettings")[1]
-
-
-def _model_flags() -> list[Flag]:
-    """Return the settings of both models as optional flags, with the help texts of `cdd embed`."""
-    found: dict[str, dict[str, Flag]] = {}
-    for model, (module, function, settings) in _MODELS.items():
-        fields = {field.name for field in read_flags("training.settings", settings)[1]}
-        for flag in read_flags(module, function)[1]:
-            if flag.name in fields:
-                found.setdefault(flag.name, {})[model] = flag
-    flags = []
-    for by_model in found.values():
-        flag = next(iter(by_model.values()))
-        defaults = {model: one.default for model, one in by_model.items()}
-        if len(by_model) < len(_MODELS):
-            note = f"only {', '.join(by_model)}; default {flag.default}"
-        elif len(set(defaults.values())) == 1:
-            note = f"default {flag.default}"
-        else:
-            note = "default " + ", ".join(f"{value} for {m}" for m, value in defaults.items())
-        text = flag.help if flag.default is None else f"{flag.help.removesuffix('.')} ({note})."
-        annotation = f"{flag.annotation.removesuffix(' | None')} | None"
-        flags.append(replace(flag, annotation=annotation, default=None, help=text))
-    return flags
-
-
-def _evaluate(**values: Any) -> Any:
-    gold = _split_by_gold(values)
-    with part(LOADING, announce=True):
-        from .graph.source import ReadSettings
-        from .graph.vocabulary import VocabularyChoice
-        from .lib.evaluate import EvaluationSettings, evaluate_model, evaluate_model_dir
-    end_loading()
-
-    if gold:
-        with part("Evaluate model"):
-            return evaluate_model_dir(**values)
-    settings = {flag.name: values.pop(flag.name) for flag in _evaluation_flags()}
-    model_settings = {flag.name: values.pop(flag.name) for flag in _model_flags()}
-    words = {flag.name: values.pop(flag.name) for flag in _vocabulary_flags()}
-    reading = {flag.name: values.pop(flag.name) for flag in _reading_flags()}
-    with part("Evaluate model"):
-        return evaluate_model(
-            **values,
-            settings=EvaluationSettings(**settings),
-            model_settings=model_settings,
-            vocabulary=VocabularyChoice(**words),
-            reading=ReadSettings(**reading),
-        )
-
-
-def _split_by_gold(values: dict[str, Any]) -> bool:
-    """Keep the flags of the form with --gold or of the form without; return if --gold is given.
-
-    Raises:
-        InputError: a flag is missing, or belongs to the other form.
-    """
-    flags = {flag.name: flag for flag in _read_evaluate()[1]}
-    given = [name for name, value in values.items() if value not in (None, [], flags[name].default)]
-    of_gold = {flag.name for flag in _gold_flags()}
-    both = {flag.name for flag in read_flags("lib.evaluate", "evaluate_model")[1]} & of_gold
-    gold = not (of_gold - both).isdisjoint(given)
-    needed = ("gold", "model_dir") if gold else ("edges_csv", "model", "split")
-    for name in needed:
-        if name not in given:
-            raise InputError(
-                f"{flag_of(name)} is missing: give {', '.join(map(flag_of, needed))}, or else "
-                + ("none of the flags of an outside list" if gold else "--gold and --model-dir")
-            )
-    for name in given:
-        if name not in (of_gold if gold else flags.keys() - (of_gold - both)):
-            raise InputError(
-                f"{flag_of(name)} (got {values[name]}) must be left out with --gold: the model "
-                "directory has the graph and the trained model"
-            )
-    for name in list(values):
-        if name not in of_gold if gold else name in of_gold - both:
-            del values[name]
-    return gold
-
-
-COMMANDS: dict[tuple[str, ...], Command] = {
-    ("embed", "graphsage"): _command(*_MODELS["graphsage"][:2], show.show_embedding, trains=True),
-    ("embed", "hgt"): _command(*_MODELS["hgt"][:2], show.show_embedding, trains=True),
-    ("fit-ranker",): _command("lib.fit_ranker", "fit_model_ranker", show.show_fit),
-    ("similar",): _command("lib.similar", "similar_nodes", show.show_neighbors),
-    ("rank",): _command("lib.rank", "rank_drugs", show.show_ranking),
-    ("evaluate",): Command(_read_evaluate, _evaluate, show_evaluation.show, trains=True),
-    ("synthesize",): _command("lib.synthesize", "synthesize_graph", show.show_record),
-    ("demo",): _command("lib.demo", "run_demo", show.show_demo),
-    ("cache",): _command("lib.cache", "manage_cache", show.show_cache),
-    ("doctor",): _command("lib.doctor", "describe_machine", show.show_doctor),
-}
+_EMBED_HELP = "Train a model and embed all nodes. With --config FILE, the file names the model."
+_CONFIG_HELP = (
+    "File of parameters, .toml or .json, such as config.json of a model directory. Flags on the "
+    "command line replace its values."
+)
 
 
 def make_command(command: Command) -> Callable[..., None]:
@@ -225,13 +42,12 @@ def make_command(command: Command) -> Callable[..., None]:
 
     def run(**values: Any) -> None:
         as_json = values.pop("json")
+        values.pop("config", None)  # `OneValueCommand` has read it
         try:
-            if command.trains and values["device"] is not None:
-                check_device(values["device"])
-            result = command.call(**values)
-        except InputError as error:
-            typer.echo(printable(f"error: {error}"), err=True)
-            raise typer.Exit(2) from None
+            with _refusing():
+                if command.trains and values["device"] is not None:
+                    check_device(values["device"])
+                result = command.call(**values)
         except KeyboardInterrupt:  # polars catches Ctrl-C itself
             raise Stopped(signal.SIGINT) from None
         record = asdict(result) if is_dataclass(result) and not isinstance(result, type) else result
@@ -246,6 +62,8 @@ def make_command(command: Command) -> Callable[..., None]:
     parameters = [
         _parameter(flag.name, TYPES[flag.annotation], flag.default, _option(flag)) for flag in flags
     ]
+    if command.has_config:
+        parameters.append(_parameter("config", Path | None, None, typer.Option(help=_CONFIG_HELP)))
     parameters.append(_parameter("json", bool, False, as_json))
     run.__doc__ = summary
     # typer reads the flags from these two attributes.
@@ -284,15 +102,58 @@ class OneValueCommand(TyperCommand):
     """A command that refuses a flag which is given twice, unless the flag takes several values.
 
     By default the last value counts, so a mistake in a long command line would not be noticed.
+    Parameters in the file of --config replace the defaults, and flags replace these parameters.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Check the flags, then parse them."""
-        _, _, given = self.make_parser(ctx).parse_args(args=list(args))
+        """Check the flags, read the file of --config, then parse the flags."""
+        values, _, given = self.make_parser(ctx).parse_args(args=list(args))
         for parameter in given:
             if not parameter.multiple and given.count(parameter) > 1:
                 ctx.fail(f"{parameter.opts[0]} is given twice, but takes one value")
+        if values.get("config"):
+            with _refusing():
+                config = read_config(Path(values["config"]))
+                flags = COMMANDS["embed", ctx.info_name].read()[1]
+                ctx.default_map = config.checked(flags, ctx.info_name)
+        rest = super().parse_args(ctx, args)
+        if values.get("config"):
+            chosen = {parameter.name: ctx.params[parameter.name] for parameter in given}
+            milestone(config.describe(ctx.default_map, chosen))
+        return rest
+
+
+class EmbedGroup(TyperGroup):
+    """The models of `cdd embed`; without a model, the file of --config names it."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the model of the file before the flags."""
+        if args and args[0].startswith("-"):
+            for word, following in pairwise([*args, ""]):
+                name, _, value = word.partition("=")
+                if name == "--config":
+                    with _refusing():
+                        args = [_model_of(read_config(Path(value or following))), *args]
+                    break
         return super().parse_args(ctx, args)
+
+
+def _model_of(config: Config) -> str:
+    if config.model not in MODELS:
+        raise InputError(
+            f"{config.path}: model (got {shown(config.model)}) must be one of {', '.join(MODELS)}"
+        )
+    return config.model
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Print an `InputError` of the `with` block as one line, and exit with 2."""
+    try:
+        yield
+    except InputError as error:
+        typer.echo(printable(f"error: {error}"), err=True)
+        raise typer.Exit(2) from None
 
 
 def _print_version(wanted: bool) -> None:
@@ -327,8 +188,8 @@ def make_app() -> typer.Typer:
         parent = app
         for word in group:
             if word not in groups:
-                groups[word] = typer.Typer(no_args_is_help=True)
-                app.add_typer(groups[word], name=word, help="Train a model and embed all nodes.")
+                groups[word] = typer.Typer(cls=EmbedGroup, no_args_is_help=True)
+                app.add_typer(groups[word], name=word, help=_EMBED_HELP)
             parent = groups[word]
         parent.command(name, cls=OneValueCommand)(make_command(command))
     return app

@@ -194,7 +194,7 @@ def generate_gnn_embeddings(
         )
         stats = write_results(
             run, places, graph, plan, trained, embeddings, collapse,
-            ranker=ranker, seed=seed, reading=reading,
+            ranker=ranker, seed=seed, words=words, reading=reading,
         )  # fmt: skip
         keep_last_checkpoint(run, checkpoints)
     return stats

@@ -282,6 +282,7 @@ def save_model(
     graph: KnowledgeGraph,
     trained: Trained,
     parameters: Mapping[str, Any],
+    arguments: Mapping[str, Any],
 ) -> str:
     """Write a trained model and its graph to a directory; make the directory if it is missing.
 
@@ -293,7 +294,8 @@ def save_model(
         directory: directory to write to.
         graph: the graph that the model was trained on.
         trained: the model.
-        parameters: parameters of the run, for config.json.
+        parameters: settings of the run, for config.json.
+        arguments: parameters that repeat the run, for `cdd embed --config`.
 
     Returns:
         The id of the run. It is computed from the weights and the configuration, so that two runs
@@ -321,6 +323,7 @@ def save_model(
     # Names and a hash instead of paths: a model may be published.
     files = [path.name for path in run.edges]
     config |= {"edges_files": files, "edges_sha256": next(iter(run.edges_sha256), None)}
+    config |= {"finished_epochs": len(trained.history), "arguments": dict(arguments)}
     with atomic_path(directory / WEIGHTS_FILE) as path:
         save_tensors(path, weights, {RUN: name})
     with atomic_path(directory / "nodes.parquet") as path, disk.create(path) as file:

@@ -14,6 +14,7 @@ from ...evaluation.embedding_probe import Probe, probe_embeddings
 from ...graph.identifiers import shown_identifier
 from ...graph.knowledge_graph import KnowledgeGraph, node_range_of
 from ...graph.source import ReadSettings
+from ...graph.vocabulary import VocabularyChoice
 from ...models.collapse import Collapse
 from ...models.embeddings_file import output_files, write_embeddings
 from ...models.layers import DistMult
@@ -63,6 +64,7 @@ def write_results(
     *,
     ranker: bool,
     seed: int,
+    words: VocabularyChoice,
     reading: ReadSettings,
 ) -> dict[str, Any]:
     """Probe the embeddings, write all results, then fit and write the drug ranker.
@@ -80,6 +82,7 @@ def write_results(
         collapse: collapse figures of these embeddings by node type.
         ranker: fit the drug ranker, if the graph has enough known treatments.
         seed: seed of the run.
+        words: the words that the user has chosen.
         reading: settings with which the graph was read.
 
     Returns:
@@ -92,13 +95,18 @@ def write_results(
     if why is not None:
         run.warn(f"no drug ranker was fitted, so cdd rank cannot use this model: {why}")
     parameters = {**_parameters(graph, plan, trained, reading), "seed": seed}
+    arguments = {
+        **asdict(plan.settings), **asdict(words), **reading.record(), "seed": seed,
+        "ranker": ranker, "device": run.device.type,
+    }  # fmt: skip
+    arguments = {name: value for name, value in arguments.items() if value is not None}
     with run.timed("probe"):
         probe = probe_embeddings(graph, embeddings, seed=seed)
     run.seconds["seconds_rank_fit"] = run.seconds["seconds_write"] = 0.0
     record: dict[str, Any] = {}
 
     def write(directory: Path, output: Path) -> None:
-        name = save_model(run, directory, graph, trained, parameters)
+        name = save_model(run, directory, graph, trained, parameters, arguments)
         saved_nodes = write_embeddings(output, graph.nodes, embeddings, name)
         hashes = {
             final.name: file_sha256(path)

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ..errors import InputError, check_at_least, check_between, shown
@@ -92,17 +93,30 @@ def check_arguments(function: Callable[..., Any], arguments: Mapping[str, Any]) 
     declared = inspect.signature(function).parameters
     known = getattr(inspect.unwrap(function), "__globals__", {})
     for name, value in arguments.items():
-        _check(name, declared[name].annotation, value, known)
+        check_value(name, declared[name].annotation, value, known)
 
 
 def check_fields(settings: Any) -> None:
     """Check the fields of a dataclass as `check_arguments` checks arguments."""
     known = vars(sys.modules[type(settings).__module__])
     for field in fields(settings):
-        _check(field.name, field.type, getattr(settings, field.name), known)
+        check_value(field.name, field.type, getattr(settings, field.name), known)
 
 
-def _check(name: str, annotation: Any, value: Any, known: Mapping[str, Any]) -> None:
+def check_value(
+    name: str, annotation: Any, value: Any, known: Mapping[str, Any] = MappingProxyType({})
+) -> None:
+    """Check one value.
+
+    Args:
+        name: of the parameter.
+        annotation: its type, as written in the signature.
+        value: as a plain Python value.
+        known: classes of settings by their names in annotations.
+
+    Raises:
+        InputError: the value is invalid.
+    """
     kind = str(annotation)
     required = kind.removesuffix(" | None")
     if value is None:

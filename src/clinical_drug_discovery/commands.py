@@ -1,0 +1,210 @@
+"""The commands: the flags and the function of each, and how its result is shown.
+
+The flags, defaults and help texts of a command are read from the source code of the function.
+Parsing the source code takes milliseconds. Importing the function also imports torch, which takes
+seconds, and happens only when the command runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from . import show, show_evaluation
+from .flags import Flag, flag_of, read_flags
+from .system.errors import InputError
+from .system.interrupts import end_loading
+from .system.log import part
+
+LOADING = "Loading the libraries"  #: the first line of each command
+#: Model: module and name of the function that trains it, name of the dataclass of its settings.
+MODELS = {
+    "graphsage": ("lib.gnn_embeddings", "generate_gnn_embeddings", "SageSettings"),
+    "hgt": ("lib.gnn_hgt", "generate_hgt_embeddings", "HgtSettings"),
+}
+#: Annotation of a parameter: type that typer uses for the flag.
+TYPES: dict[str, Any] = {
+    "bool": bool,
+    "int": int,
+    "int | None": int | None,
+    "float": float,
+    "float | None": float | None,
+    "str": str,
+    "str | None": str | None,
+    "str | int | None": str | None,
+    "str | Path": Path,
+    "EdgesPath": list[Path],
+    "EdgesPath | None": list[Path] | None,
+    "str | Path | None": Path | None,
+    "Sequence[str] | None": list[str] | None,
+}
+ONLY_IN_PYTHON = ("EpochHook | None",)  #: annotations of parameters that do not have a flag
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command: its flags, its function, and the function that shows the result as text."""
+
+    read: Callable[[], tuple[str, list[Flag]]]  #: returns the summary and the flags
+    call: Callable[..., Any]
+    show: Callable[[Any], None]
+    trains: bool = False  #: True if the command trains a model; --device is then checked first
+    has_config: bool = False  #: True if the command takes --config
+
+
+def _command(module: str, name: str, show: Callable[[Any], None], embeds: bool = False) -> Command:
+    """Return the command whose flags are the parameters of one function."""
+
+    def call(**values: Any) -> Any:
+        with part(LOADING, announce=True):
+            function = getattr(import_module(f"{__package__}.{module}"), name)
+        end_loading()
+        with part(name.replace("_", " ").capitalize()):
+            return function(**values)
+
+    def read() -> tuple[str, list[Flag]]:
+        summary, flags = read_flags(module, name)
+        return summary, [flag for flag in flags if flag.annotation not in ONLY_IN_PYTHON]
+
+    return Command(read, call, show, trains=embeds, has_config=embeds)
+
+
+def _read_evaluate() -> tuple[str, list[Flag]]:
+    """Return the summary and flags of `evaluate_model`, with one flag for each setting.
+
+    The flags of `evaluate_model_dir` are among them. So no flag but the output is required.
+    """
+    summary, flags = read_flags("lib.evaluate", "evaluate_model")
+    parts = {
+        "settings": _evaluation_flags(),
+        "model_settings": _model_flags(),
+        "vocabulary": _vocabulary_flags(),
+        "reading": _reading_flags(),
+    }
+    flags = [one for flag in flags for one in parts.get(flag.name, [flag])]
+    names = {flag.name for flag in flags}
+    more = [flag for flag in _gold_flags() if flag.name not in names]
+    one_of_two = [(flag, "without an outside list") for flag in flags]
+    one_of_two += [(flag, "with an outside list") for flag in more]
+    return summary, [
+        _optional(flag, when) if flag.default is ... and flag.name != "output_dir" else flag
+        for flag, when in one_of_two
+    ]
+
+
+def _optional(flag: Flag, when: str) -> Flag:
+    """Return a required flag as an optional one whose help says when it is required."""
+    text = f"{flag.help.removesuffix('.')} (required {when})."
+    return replace(flag, annotation=f"{flag.annotation} | None", default=None, help=text)
+
+
+def _gold_flags() -> list[Flag]:
+    return read_flags("lib.evaluate", "evaluate_model_dir")[1]
+
+
+def _evaluation_flags() -> list[Flag]:
+    return read_flags("lib.evaluate", "EvaluationSettings")[1]
+
+
+def _vocabulary_flags() -> list[Flag]:
+    return read_flags("graph.vocabulary", "VocabularyChoice")[1]
+
+
+def _reading_flags() -> list[Flag]:
+    return read_flags("graph.source", "ReadSettings")[1]
+
+
+def _model_flags() -> list[Flag]:
+    """Return the settings of both models as optional flags, with the help texts of `cdd embed`."""
+    found: dict[str, dict[str, Flag]] = {}
+    for model, (module, function, settings) in MODELS.items():
+        fields = {field.name for field in read_flags("training.settings", settings)[1]}
+        for flag in read_flags(module, function)[1]:
+            if flag.name in fields:
+                found.setdefault(flag.name, {})[model] = flag
+    flags = []
+    for by_model in found.values():
+        flag = next(iter(by_model.values()))
+        defaults = {model: one.default for model, one in by_model.items()}
+        if len(by_model) < len(MODELS):
+            note = f"only {', '.join(by_model)}; default {flag.default}"
+        elif len(set(defaults.values())) == 1:
+            note = f"default {flag.default}"
+        else:
+            note = "default " + ", ".join(f"{value} for {m}" for m, value in defaults.items())
+        text = flag.help if flag.default is None else f"{flag.help.removesuffix('.')} ({note})."
+        annotation = f"{flag.annotation.removesuffix(' | None')} | None"
+        flags.append(replace(flag, annotation=annotation, default=None, help=text))
+    return flags
+
+
+def _evaluate(**values: Any) -> Any:
+    gold = _split_by_gold(values)
+    with part(LOADING, announce=True):
+        from .graph.source import ReadSettings
+        from .graph.vocabulary import VocabularyChoice
+        from .lib.evaluate import EvaluationSettings, evaluate_model, evaluate_model_dir
+    end_loading()
+
+    if gold:
+        with part("Evaluate model"):
+            return evaluate_model_dir(**values)
+    settings = {flag.name: values.pop(flag.name) for flag in _evaluation_flags()}
+    model_settings = {flag.name: values.pop(flag.name) for flag in _model_flags()}
+    words = {flag.name: values.pop(flag.name) for flag in _vocabulary_flags()}
+    reading = {flag.name: values.pop(flag.name) for flag in _reading_flags()}
+    with part("Evaluate model"):
+        return evaluate_model(
+            **values,
+            settings=EvaluationSettings(**settings),
+            model_settings=model_settings,
+            vocabulary=VocabularyChoice(**words),
+            reading=ReadSettings(**reading),
+        )
+
+
+def _split_by_gold(values: dict[str, Any]) -> bool:
+    """Keep the flags of the form with --gold or of the form without; return if --gold is given.
+
+    Raises:
+        InputError: a flag is missing, or belongs to the other form.
+    """
+    flags = {flag.name: flag for flag in _read_evaluate()[1]}
+    given = [name for name, value in values.items() if value not in (None, [], flags[name].default)]
+    of_gold = {flag.name for flag in _gold_flags()}
+    both = {flag.name for flag in read_flags("lib.evaluate", "evaluate_model")[1]} & of_gold
+    gold = not (of_gold - both).isdisjoint(given)
+    needed = ("gold", "model_dir") if gold else ("edges_csv", "model", "split")
+    for name in needed:
+        if name not in given:
+            raise InputError(
+                f"{flag_of(name)} is missing: give {', '.join(map(flag_of, needed))}, or else "
+                + ("none of the flags of an outside list" if gold else "--gold and --model-dir")
+            )
+    for name in given:
+        if name not in (of_gold if gold else flags.keys() - (of_gold - both)):
+            raise InputError(
+                f"{flag_of(name)} (got {values[name]}) must be left out with --gold: the model "
+                "directory has the graph and the trained model"
+            )
+    for name in list(values):
+        if name not in of_gold if gold else name in of_gold - both:
+            del values[name]
+    return gold
+
+
+COMMANDS: dict[tuple[str, ...], Command] = {
+    ("embed", "graphsage"): _command(*MODELS["graphsage"][:2], show.show_embedding, embeds=True),
+    ("embed", "hgt"): _command(*MODELS["hgt"][:2], show.show_embedding, embeds=True),
+    ("fit-ranker",): _command("lib.fit_ranker", "fit_model_ranker", show.show_fit),
+    ("similar",): _command("lib.similar", "similar_nodes", show.show_neighbors),
+    ("rank",): _command("lib.rank", "rank_drugs", show.show_ranking),
+    ("evaluate",): Command(_read_evaluate, _evaluate, show_evaluation.show, trains=True),
+    ("synthesize",): _command("lib.synthesize", "synthesize_graph", show.show_record),
+    ("demo",): _command("lib.demo", "run_demo", show.show_demo),
+    ("cache",): _command("lib.cache", "manage_cache", show.show_cache),
+    ("doctor",): _command("lib.doctor", "describe_machine", show.show_doctor),
+}
