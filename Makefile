@@ -11,7 +11,7 @@ AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS
 	NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=+avx,+avx2,+bmi,+bmi2,+f16c,+fma,+lzcnt,+movbe,+popcnt,+sse4.2 \
 	NUMBA_CACHE_DIR=$(VENV)/numba-avx2
 
-.PHONY: setup setup-locked lock audit demo test test-slow test-avx2 lint docs clean
+.PHONY: setup setup-locked lock audit demo test test-slow test-avx2 lint docs wheel clean
 
 setup: $(VENV)/.installed
 
@@ -77,5 +77,11 @@ $(VENV)/.installed-docs: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
 	touch $@
 
+# Builds the wheel, checks its files, and tries it in a new environment (some minutes).
+wheel: setup
+	rm -rf dist build
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	$(BIN)/python .ci/try_wheel.py dist/*.whl
+
 clean:
-	rm -rf $(VENV) docs/_build build *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) docs/_build build dist *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -36,8 +36,10 @@ from clinical_drug_discovery.graph.read import read_graph
 from clinical_drug_discovery.graph.source import Source
 from clinical_drug_discovery.graph.vocabulary import PRIMEKG
 from clinical_drug_discovery.lib._run.start import begin_run
-from clinical_drug_discovery.lib.evaluate import MODELS, SPLITS, settings_of
+from clinical_drug_discovery.lib.embed_model import settings_of
+from clinical_drug_discovery.lib.evaluate import SPLITS
 from clinical_drug_discovery.models.inference import embed_nodes
+from clinical_drug_discovery.models.kinds.table import MODELS
 from clinical_drug_discovery.ranking.bilinear_score import GnnScores, Scores
 from clinical_drug_discovery.ranking.metapath_features import MetapathFeatures
 from clinical_drug_discovery.ranking.path_ranker import fit_path_ranker

@@ -21,24 +21,28 @@ import pytest
 from graphs import Fact, to_rows
 from typer.testing import CliRunner
 
-from clinical_drug_discovery.cli import COMMANDS, make_app
+from clinical_drug_discovery.cli import make_app
+from clinical_drug_discovery.commands import COMMANDS
 from clinical_drug_discovery.flags import FLAG_NAMES, read_flags
 from clinical_drug_discovery.lib.demo import run_demo
 from clinical_drug_discovery.lib.doctor import describe_machine
+from clinical_drug_discovery.lib.embed_model import embed_model
 from clinical_drug_discovery.lib.evaluate import (
     EvaluationSettings,
     evaluate_model,
     evaluate_model_dir,
 )
+from clinical_drug_discovery.lib.fetch import fetch_optimuskg, fetch_primekg
 from clinical_drug_discovery.lib.fit_ranker import fit_model_ranker
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
 from clinical_drug_discovery.lib.rank import rank_drugs
 from clinical_drug_discovery.lib.similar import similar_nodes
 from clinical_drug_discovery.lib.synthesize import synthesize_graph
+from clinical_drug_discovery.models.kinds.graphsage import SageSettings
+from clinical_drug_discovery.models.kinds.hgt import HgtSettings
 from clinical_drug_discovery.models.read_embeddings import read_embeddings
 from clinical_drug_discovery.show import program, show_demo
-from clinical_drug_discovery.training.settings import HgtSettings, SageSettings
 
 SMALL = ["--embedding-dim", "8", "--hidden-dim", "8", "--num-layers", "2", "--num-epochs", "2"]
 
@@ -67,6 +71,9 @@ def test_every_flag_has_help(words: tuple[str, ...]) -> None:
 
 
 FUNCTIONS: dict[Callable[..., Any], str] = {
+    embed_model: "lib.embed_model",
+    fetch_primekg: "lib.fetch",
+    fetch_optimuskg: "lib.fetch",
     generate_gnn_embeddings: "lib.gnn_embeddings",
     generate_hgt_embeddings: "lib.gnn_hgt",
     evaluate_model: "lib.evaluate",

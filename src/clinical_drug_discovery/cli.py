@@ -20,16 +20,16 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from .commands import COMMANDS, MODELS, TYPES, Command
+from .commands import COMMANDS, TYPES, Command
 from .config import Config, read_config
 from .flags import Flag, flag_of
+from .models.kinds.table import entry_of
 from .system.devices import check_device
-from .system.errors import InputError, shown
+from .system.errors import InputError
 from .system.interrupts import Stopped, catch_signals
 from .system.log import log_to_stderr, milestone
 from .system.untrusted.text import printable, printable_record
 
-_EMBED_HELP = "Train a model and embed all nodes. With --config FILE, the file names the model."
 _CONFIG_HELP = (
     "File of parameters, .toml or .json, such as config.json of a model directory. Flags on the "
     "command line replace its values."
@@ -139,10 +139,12 @@ class EmbedGroup(TyperGroup):
 
 
 def _model_of(config: Config) -> str:
-    if config.model not in MODELS:
-        raise InputError(
-            f"{config.path}: model (got {shown(config.model)}) must be one of {', '.join(MODELS)}"
-        )
+    if config.model is None:
+        raise InputError(f"{config.path}: model is missing, and the command does not name one")
+    try:
+        entry_of(config.model)
+    except InputError as error:
+        raise InputError(f"{config.path}: {error}") from None
     return config.model
 
 
@@ -154,6 +156,16 @@ def _refusing() -> Iterator[None]:
     except InputError as error:
         typer.echo(printable(f"error: {error}"), err=True)
         raise typer.Exit(2) from None
+
+
+#: Group of commands: its class and its help text.
+_GROUPS: dict[str, tuple[type[TyperGroup], str]] = {
+    "embed": (
+        EmbedGroup,
+        "Train a model and embed all nodes. With --config FILE, the file names the model.",
+    ),
+    "fetch": (TyperGroup, "Download a public knowledge graph."),
+}
 
 
 def _print_version(wanted: bool) -> None:
@@ -188,8 +200,9 @@ def make_app() -> typer.Typer:
         parent = app
         for word in group:
             if word not in groups:
-                groups[word] = typer.Typer(cls=EmbedGroup, no_args_is_help=True)
-                app.add_typer(groups[word], name=word, help=_EMBED_HELP)
+                kind, text = _GROUPS[word]
+                groups[word] = typer.Typer(cls=kind, no_args_is_help=True)
+                app.add_typer(groups[word], name=word, help=text)
             parent = groups[word]
         parent.command(name, cls=OneValueCommand)(make_command(command))
     return app

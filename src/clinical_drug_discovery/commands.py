@@ -15,16 +15,12 @@ from typing import Any
 
 from . import show, show_evaluation
 from .flags import Flag, flag_of, read_flags
+from .models.kinds.table import MODELS, Entry
 from .system.errors import InputError
 from .system.interrupts import end_loading
 from .system.log import part
 
 LOADING = "Loading the libraries"  #: the first line of each command
-#: Model: module and name of the function that trains it, name of the dataclass of its settings.
-MODELS = {
-    "graphsage": ("lib.gnn_embeddings", "generate_gnn_embeddings", "SageSettings"),
-    "hgt": ("lib.gnn_hgt", "generate_hgt_embeddings", "HgtSettings"),
-}
 #: Annotation of a parameter: type that typer uses for the flag.
 TYPES: dict[str, Any] = {
     "bool": bool,
@@ -67,9 +63,59 @@ def _command(module: str, name: str, show: Callable[[Any], None], embeds: bool =
 
     def read() -> tuple[str, list[Flag]]:
         summary, flags = read_flags(module, name)
-        return summary, [flag for flag in flags if flag.annotation not in ONLY_IN_PYTHON]
+        return summary, _for_command_line(flags)
 
     return Command(read, call, show, trains=embeds, has_config=embeds)
+
+
+def settings_flags(entry: Entry) -> list[Flag]:
+    """Return the settings of a model as flags, from its own function or from its settings."""
+    fields = read_flags(entry.module, entry.settings)[1]
+    if entry.function is None:
+        return fields
+    names = {field.name for field in fields}
+    return [flag for flag in read_flags(*entry.function)[1] if flag.name in names]
+
+
+def embed_command(model: str) -> Command:
+    """Return the command that embeds a graph with a model of the table."""
+    entry = MODELS[model]
+    if entry.function is not None:
+        return _command(*entry.function, show.show_embedding, embeds=True)
+
+    def read() -> tuple[str, list[Flag]]:
+        parts = {
+            "model": [],
+            "model_settings": settings_flags(entry),
+            "vocabulary": _vocabulary_flags(),
+            "reading": _reading_flags(),
+        }
+        flags = _for_command_line(read_flags("lib.embed_model", "embed_model")[1])
+        flags = [one for flag in flags for one in parts.get(flag.name, [flag])]
+        return f"Embed all nodes of a knowledge graph with {entry.title}.", flags
+
+    def call(**values: Any) -> Any:
+        with part(LOADING, announce=True):
+            from .graph.source import ReadSettings
+            from .graph.vocabulary import VocabularyChoice
+            from .lib.embed_model import embed_model
+        end_loading()
+        settings = {flag.name: values.pop(flag.name) for flag in settings_flags(entry)}
+        words = {flag.name: values.pop(flag.name) for flag in _vocabulary_flags()}
+        reading = {flag.name: values.pop(flag.name) for flag in _reading_flags()}
+        return embed_model(
+            model,
+            **values,
+            model_settings=settings,
+            vocabulary=VocabularyChoice(**words),
+            reading=ReadSettings(**reading),
+        )
+
+    return Command(read, call, show.show_embedding, trains=True, has_config=True)
+
+
+def _for_command_line(flags: list[Flag]) -> list[Flag]:
+    return [flag for flag in flags if flag.annotation not in ONLY_IN_PYTHON]
 
 
 def _read_evaluate() -> tuple[str, list[Flag]]:
@@ -118,13 +164,11 @@ def _reading_flags() -> list[Flag]:
 
 
 def _model_flags() -> list[Flag]:
-    """Return the settings of both models as optional flags, with the help texts of `cdd embed`."""
+    """Return the settings of all models as optional flags, with the help texts of `cdd embed`."""
     found: dict[str, dict[str, Flag]] = {}
-    for model, (module, function, settings) in MODELS.items():
-        fields = {field.name for field in read_flags("training.settings", settings)[1]}
-        for flag in read_flags(module, function)[1]:
-            if flag.name in fields:
-                found.setdefault(flag.name, {})[model] = flag
+    for model, entry in MODELS.items():
+        for flag in settings_flags(entry):
+            found.setdefault(flag.name, {})[model] = flag
     flags = []
     for by_model in found.values():
         flag = next(iter(by_model.values()))
@@ -197,8 +241,7 @@ def _split_by_gold(values: dict[str, Any]) -> bool:
 
 
 COMMANDS: dict[tuple[str, ...], Command] = {
-    ("embed", "graphsage"): _command(*MODELS["graphsage"][:2], show.show_embedding, embeds=True),
-    ("embed", "hgt"): _command(*MODELS["hgt"][:2], show.show_embedding, embeds=True),
+    **{("embed", model): embed_command(model) for model in MODELS},
     ("fit-ranker",): _command("lib.fit_ranker", "fit_model_ranker", show.show_fit),
     ("similar",): _command("lib.similar", "similar_nodes", show.show_neighbors),
     ("rank",): _command("lib.rank", "rank_drugs", show.show_ranking),
@@ -206,5 +249,7 @@ COMMANDS: dict[tuple[str, ...], Command] = {
     ("synthesize",): _command("lib.synthesize", "synthesize_graph", show.show_record),
     ("demo",): _command("lib.demo", "run_demo", show.show_demo),
     ("cache",): _command("lib.cache", "manage_cache", show.show_cache),
+    ("fetch", "primekg"): _command("lib.fetch", "fetch_primekg", show.show_fetch),
+    ("fetch", "optimuskg"): _command("lib.fetch", "fetch_optimuskg", show.show_fetch),
     ("doctor",): _command("lib.doctor", "describe_machine", show.show_doctor),
 }

@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 #: Parameters whose flags have another name: name of the parameter, name of the flag.
@@ -43,15 +45,14 @@ def read_flags(module: str, name: str) -> tuple[str, list[Flag]]:
     """Read the flags of a function or dataclass from the source code.
 
     Args:
-        module: dotted name within the package, such as "lib.rank".
+        module: dotted name within the package, such as "lib.rank", or the full name of a module.
         name: name of the function or the dataclass.
 
     Returns:
         The summary (first paragraph of the docstring), and one flag for each parameter or field,
         with the help text from the docstring's section `Args` or `Attributes`.
     """
-    path = files("clinical_drug_discovery") / f"{module.replace('.', '/')}.py"
-    body = ast.parse(path.read_text(encoding="utf-8")).body
+    body = ast.parse(_source(module)).body
     kinds = (ast.FunctionDef, ast.ClassDef)
     (found,) = (node for node in body if isinstance(node, kinds) and node.name == name)
     docstring = ast.get_docstring(found) or ""
@@ -67,6 +68,17 @@ def read_flags(module: str, name: str) -> tuple[str, list[Flag]]:
         for name, annotation, default in given
     ]
     return docstring.split("\n\n")[0], flags
+
+
+def _source(module: str) -> str:
+    """Return the source code of a module without importing it."""
+    inside = module.removeprefix("clinical_drug_discovery.")
+    path: Any = files("clinical_drug_discovery") / f"{inside.replace('.', '/')}.py"
+    if not path.is_file():  # a model outside of the package
+        found = find_spec(module)
+        path = Path(found.origin if found and found.origin else module)
+    text: str = path.read_text(encoding="utf-8")
+    return text
 
 
 def _parameters(arguments: ast.arguments) -> Iterator[_Given]:

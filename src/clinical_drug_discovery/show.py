@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .graph.identifiers import shown_identifier
+from .models.kinds.table import MODELS
 from .system.untrusted.text import printable
 
 _LABEL = 19  # width of the labels of evidence
@@ -30,17 +31,14 @@ def make_console() -> Console:
     return Console(markup=False, highlight=False, width=width)
 
 
-MODEL_TITLES = {"graphsage": "GraphSAGE", "hgt": "HGT"}
-
-
 def program() -> str:
     """Return the command that starts this program, as it can be typed in the current directory."""
     started = Path(sys.argv[0])
-    if started.stem != "cdd":  # started from Python
+    if started.stem not in ("cdd", "clinical-drug-discovery"):  # started from Python
         started = Path(sys.executable).with_name("cdd")
-    found = shutil.which("cdd")
+    found = shutil.which(started.stem)
     if not started.is_file() or (found and Path(found).resolve() == started.resolve()):
-        return "cdd"
+        return started.stem
     relative = os.path.relpath(started)
     return shlex.quote(str(started.absolute()) if relative.startswith("..") else relative)
 
@@ -61,7 +59,7 @@ def show_embedding(stats: dict[str, Any]) -> None:
         ("graph", f"{stats['num_nodes']:,} nodes, {stats['num_edges']:,} edges, "
          f"{stats['num_relations']} relations"),
         ("loss", f"{stats['final_loss']:.4g} after {stats['finished_epochs']} epochs of "
-         f"{MODEL_TITLES[stats['model']]} on {stats['device']}"),
+         f"{MODELS[stats['model']].title} on {stats['device']}"),
         ("time", f"{sum(times.values()):.1f} s: {listed}"),
         ("memory", f"peak {stats['peak_memory_gib']:.2f} GiB (predicted: "
          f"{stats['predicted_memory_gib']:.2f} GiB)"),
@@ -103,6 +101,19 @@ def _size(*paths: Path) -> str:
     """Return the size of some files in words."""
     num_bytes = sum(path.stat().st_size for path in paths)
     return f"{num_bytes / 2**20:.1f} MiB" if num_bytes >= 2**20 else f"{num_bytes / 2**10:.1f} KiB"
+
+
+def show_fetch(result: dict[str, Any]) -> None:
+    """Print the files of a download, the license, and the command to type next."""
+    console, files = make_console(), result["files"]
+    for file in files:
+        state = "written" if file["downloaded"] else "complete already"
+        console.print(f"{file['path']}: {file['bytes']:,} bytes, MD5 {file['md5']}, {state}")
+    console.print(f"{result['doi']}, version {result['version']}. License: {result['license']}")
+    path = Path(files[0]["path"])
+    edges = shlex.quote(str(path if len(files) == 1 else path.parent))
+    command = f"{program()} embed graphsage --edges {edges} --output graphsage.parquet"
+    console.print(f"\nTry next: {command}", soft_wrap=True)
 
 
 def show_record(result: dict[str, Any]) -> None:
@@ -238,8 +249,8 @@ def _print_labelled(console: Console, label: str, text: str, style: str | None =
 
 
 def show_demo(result: dict[str, Any]) -> None:
-    """Print the answers of both models side by side, then commands to try next."""
-    console, titles = make_console(), MODEL_TITLES
+    """Print the answers of all models side by side, then commands to try next."""
+    console, titles = make_console(), {name: entry.title for name, entry in MODELS.items()}
     for model, answer in result.items():
         stats = answer["stats"]
         console.print(
@@ -253,15 +264,16 @@ def show_demo(result: dict[str, Any]) -> None:
     table.add_column("node", style="bold")
     for model in result:
         table.add_column(titles[model])
-    for name in result["hgt"]["neighbors"]:
+    last = [*result.values()][-1]
+    for name in last["neighbors"]:
         lists = [answer["neighbors"][name] for answer in result.values()]
         lines = [[f"{row['cosine']:.2f} {row['node_name']}" for row in rows] for rows in lists]
         table.add_row(name, *map("\n".join, lines), end_section=True)
     console.print(table)
-    ranking = result["hgt"]["ranking"]
+    ranking = last["ranking"]
     console.print()
     show_ranking(ranking)
-    stats = result["hgt"]["stats"]
+    stats = last["stats"]
     output, model_dir = (
         shlex.quote(printable(stats[name])) for name in ("output_file", "model_dir")
     )

@@ -16,12 +16,14 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Replace the training, which the test of the command covers; return whether it overwrites."""
     overwrites: list[bool] = []
 
-    def generate(edges: Path, output: Path, *, overwrite: bool, **options: object) -> None:
+    def generate(
+        model: str, edges: Path, output: Path, *, overwrite: bool, **options: object
+    ) -> None:
         overwrites.append(overwrite)
         (output.parent / f"{output.stem}_model").mkdir(parents=True, exist_ok=True)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(demo, "generate_gnn_embeddings", generate)
+    monkeypatch.setattr(demo, "embed_model", generate)
     return overwrites
 
 

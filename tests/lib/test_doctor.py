@@ -21,9 +21,9 @@ from clinical_drug_discovery.lib._run import device_trial
 from clinical_drug_discovery.lib._run.device_trial import TOLERANCE, compare_devices
 from clinical_drug_discovery.lib.doctor import describe_machine
 from clinical_drug_discovery.models.inference import embed_all
+from clinical_drug_discovery.models.kinds.interface import Settings
 from clinical_drug_discovery.system.devices import available_devices, has_passed_trial, trials_file
 from clinical_drug_discovery.system.errors import InputError
-from clinical_drug_discovery.training.settings import Settings
 from clinical_drug_discovery.training.train import Trained, train
 
 CPU = torch.device("cpu")

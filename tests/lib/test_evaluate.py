@@ -23,7 +23,10 @@ from clinical_drug_discovery.evaluation.strata import strata_metrics
 from clinical_drug_discovery.graph.knowledge_graph import IntArray
 from clinical_drug_discovery.lib import evaluate as module
 from clinical_drug_discovery.lib._run import held_out_ranking
-from clinical_drug_discovery.lib.evaluate import MODELS, EvaluationSettings, evaluate_model
+from clinical_drug_discovery.lib.embed_model import settings_of
+from clinical_drug_discovery.lib.evaluate import EvaluationSettings, evaluate_model
+from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
+from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
 from clinical_drug_discovery.ranking.bilinear_score import Scores
 from clinical_drug_discovery.show_evaluation import show as show_evaluation
 from clinical_drug_discovery.system.errors import InputError
@@ -185,8 +188,10 @@ def test_an_earlier_report_is_not_replaced_silently(edges: Path, tmp_path: Path)
 
 
 def test_defaults_are_those_of_embed() -> None:
-    for model, (generate, _) in MODELS.items():
-        settings = module.settings_of(model, {"num_epochs": 7, "hidden_dim": None})
+    for model, generate in (
+        ("graphsage", generate_gnn_embeddings), ("hgt", generate_hgt_embeddings),
+    ):  # fmt: skip
+        settings = settings_of(model, {"num_epochs": 7, "hidden_dim": None})
         parameters = inspect.signature(generate).parameters
         for name, value in asdict(settings).items():
             assert value == (7 if name == "num_epochs" else parameters[name].default)
@@ -241,7 +246,7 @@ def test_what_cannot_be_done_is_refused_and_leaves_nothing(
 def test_what_leaves_nothing_to_learn_is_refused_before_the_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trained_with = module.settings_of("graphsage", SMALL)
+    trained_with = settings_of("graphsage", SMALL)
     monkeypatch.setattr(module, "settings_of", lambda *_: trained_with)
     facts = planted_facts(2, num_drugs=20, num_diseases=12, num_genes=3)
     renamed = [(x, relation.replace("indication", "cures"), y) for x, relation, y in facts]

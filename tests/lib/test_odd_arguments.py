@@ -19,18 +19,21 @@ import torch
 from graphs import random_facts, to_rows
 from typer.testing import CliRunner
 
-from clinical_drug_discovery.cli import COMMANDS, make_app
+from clinical_drug_discovery.cli import make_app
+from clinical_drug_discovery.commands import COMMANDS
 from clinical_drug_discovery.flags import flag_of
 from clinical_drug_discovery.graph.source import ReadSettings
 from clinical_drug_discovery.graph.vocabulary import VocabularyChoice
 from clinical_drug_discovery.lib.cache import manage_cache
 from clinical_drug_discovery.lib.demo import run_demo
 from clinical_drug_discovery.lib.doctor import describe_machine
+from clinical_drug_discovery.lib.embed_model import embed_model
 from clinical_drug_discovery.lib.evaluate import (
     EvaluationSettings,
     evaluate_model,
     evaluate_model_dir,
 )
+from clinical_drug_discovery.lib.fetch import fetch_optimuskg, fetch_primekg
 from clinical_drug_discovery.lib.fit_ranker import fit_model_ranker
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
@@ -45,7 +48,7 @@ Function = Callable[..., Any]
 FUNCTIONS: tuple[Function, ...] = (
     generate_gnn_embeddings, generate_hgt_embeddings, rank_drugs, similar_nodes, evaluate_model,
     evaluate_model_dir, synthesize_graph, run_demo, describe_machine, fit_model_ranker,
-    manage_cache,
+    manage_cache, embed_model, fetch_primekg, fetch_optimuskg,
 )  # fmt: skip
 SMALL: dict[str, Any] = {
     "embedding_dim": 4, "hidden_dim": 4, "num_layers": 1, "num_epochs": 1, "cache": False,
@@ -133,6 +136,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> dict[Function, dict[str,
     return {
         generate_gnn_embeddings: {**new, **SMALL, "ranker": False},
         generate_hgt_embeddings: {**new, **SMALL, "num_heads": 2, "ranker": False},
+        embed_model: {**new, "model": "graphsage"},
         rank_drugs: {"model_dir": folder / "e_model", "disease": "disease 1"},
         similar_nodes: {"embeddings": output, "node": "drug 1"},
         evaluate_model: {
@@ -205,6 +209,10 @@ CASES: list[tuple[Function, str, Any]] = [
     (similar_nodes, "node", "\udcff"),
     (rank_drugs, "disease", 3),
     (rank_drugs, "synonyms", "a\0b"),
+    (embed_model, "model", "gcn"),
+    (embed_model, "model_settings", {"num_heads": 2}),
+    (embed_model, "vocabulary", "drug"),
+    (embed_model, "on_epoch", 3),
     (evaluate_model, "settings", None),
     (evaluate_model, "settings", EvaluationSettings("pair", share=math.nan)),
     (evaluate_model, "model_settings", {1: 2}),

@@ -21,6 +21,7 @@ from graphs import graph_of, random_facts
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph, node_range_of
 from clinical_drug_discovery.models.hgt import Hgt
 from clinical_drug_discovery.models.inference import LayeredModel, embed_all
+from clinical_drug_discovery.models.kinds.interface import FULL, SAMPLED
 from clinical_drug_discovery.models.layers import DistMult
 from clinical_drug_discovery.models.sage import GraphSage
 from clinical_drug_discovery.ranking.bilinear_score import GnnScores
@@ -35,7 +36,6 @@ from clinical_drug_discovery.training.objective.near_pairs import NearPairSample
 from clinical_drug_discovery.training.objective.terms import Term, Terms
 from clinical_drug_discovery.training.objective.treatment_votes import TreatmentSampler
 from clinical_drug_discovery.training.optimizer import ModelOptimizer
-from clinical_drug_discovery.training.settings import FULL, SAMPLED
 from clinical_drug_discovery.training.train import training_step
 
 MODELS = ("graphsage", "hgt")

@@ -41,7 +41,7 @@ def test_the_hook_sees_the_history_and_ends_the_training(
     def on_epoch(record: dict[str, Any]) -> bool:
         seen.append(dict(record))
         record["loss"] = -1.0  # its own copy
-        return record["epoch"] == 3
+        return bool(record["epoch"] == 3)
 
     stats = generate(edges, tmp_path / "e.npy", on_epoch=on_epoch, **SMALL)
     assert [row["epoch"] for row in seen] == [1, 2, 3]

@@ -21,6 +21,8 @@ from clinical_drug_discovery.graph.knowledge_graph import EdgeType, KnowledgeGra
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
 from clinical_drug_discovery.lib.synthesize import synthesize_graph
+from clinical_drug_discovery.models.kinds.graphsage import SageSettings
+from clinical_drug_discovery.models.kinds.hgt import HgtSettings
 from clinical_drug_discovery.system.errors import DoesNotFitError, InputError
 from clinical_drug_discovery.system.limits.memory import parse_memory
 from clinical_drug_discovery.system.machine import GIB, peak_memory_bytes
@@ -31,7 +33,6 @@ from clinical_drug_discovery.training.memory_plan import CHUNK_SIZES, Plan, fit_
 from clinical_drug_discovery.training.objective.near_pairs import NearPairSampler
 from clinical_drug_discovery.training.objective.terms import Terms
 from clinical_drug_discovery.training.objective.treatment_votes import TreatmentSampler
-from clinical_drug_discovery.training.settings import HgtSettings, SageSettings
 
 NODE_TYPES = dict.fromkeys("abc", 30_000) | dict.fromkeys("defg", 10_000)
 SIZES = GraphSizes(

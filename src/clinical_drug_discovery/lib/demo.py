@@ -1,4 +1,4 @@
-"""Demonstrate both models on the sample graph, which comes with the package."""
+"""Demonstrate all models on the sample graph, which comes with the package."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from ..graph.node_lookup import find_node
+from ..models.kinds.table import MODELS
 from ..models.read_embeddings import read_embeddings
 from ..system.arguments import plain_arguments
 from ..system.errors import InputError
 from ..system.files import atomic_path, check_writable
 from ..system.processes import alone
-from .gnn_embeddings import generate_gnn_embeddings
-from .gnn_hgt import generate_hgt_embeddings
+from .embed_model import embed_model
 from .rank import rank_drugs
 from .similar import nearest
 
@@ -35,7 +35,7 @@ MARK = "made_by_cdd_demo.txt"
 def run_demo(
     output_dir: str | Path = "demo", *, num_epochs: int = 100, seed: int = 0, top: int = 5
 ) -> dict[str, Any]:
-    """Embed the sample graph with both models, list similar nodes and rank drugs for a disease.
+    """Embed the sample graph with each model, list similar nodes and rank drugs for a disease.
 
     Args:
         output_dir: directory for the embeddings and the models; new, empty or of an earlier demo.
@@ -60,16 +60,14 @@ def run_demo(
     check_writable("output_dir", directory)
     _mark(directory)
     answers: dict[str, Any] = {}
-    for model, generate in (
-        ("graphsage", generate_gnn_embeddings),
-        ("hgt", generate_hgt_embeddings),
-    ):
+    for model in MODELS:
         output = directory / f"{model}.parquet"
         with as_file(files("clinical_drug_discovery") / "data" / "sample_kg.csv") as edges:
             # The sample graph is read in milliseconds, so a cached copy would only take space.
-            stats = generate(
-                edges, output, num_epochs=num_epochs, seed=seed, cache=False, overwrite=True
-            )
+            stats = embed_model(
+                model, edges, output, model_settings={"num_epochs": num_epochs}, seed=seed,
+                cache=False, overwrite=True,
+            )  # fmt: skip
         nodes, values = read_embeddings(output)
         neighbors = {
             name: nearest(nodes, values, find_node(nodes, name), top=top) for name in NODES

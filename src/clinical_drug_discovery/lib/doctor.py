@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import platform
 import re
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from ..system.arguments import plain_arguments
 from ..system.devices import available_devices, check_device, check_device_name, choose_device
@@ -21,10 +19,9 @@ from ..system.limits.memory import available_memory
 from ..system.processes import alone
 
 if TYPE_CHECKING:
+    from ..models.kinds.interface import Settings
     from ..training.memory_plan import Plan
-    from ..training.settings import HgtSettings, SageSettings
 
-AnySettings = TypeVar("AnySettings", "SageSettings", "HgtSettings")
 _PACKAGES = ("clinical-drug-discovery", "torch", "numpy", "numba", "polars", "safetensors")
 _GIB = 2**30
 #: Usual name of an instruction set: name of the feature in LLVM.
@@ -49,14 +46,14 @@ def describe_machine(
     """Describe this machine: versions, devices, CPU, memory and threads.
 
     Args:
-        plan: also predict the peak memory of both models with default settings for the graph of
+        plan: also predict the peak memory of all models with default settings for the graph of
             --edges.
         edges_csv: only with --plan: the edges file of the graph.
         memory_budget: only with --plan: largest peak memory of a run, such as 5.33GB (default: 70%
             of the free memory).
         device: only with --plan: cuda, mps or cpu; it need not be available on this machine
             (default: the default device of a run).
-        try_device: cuda or mps: train both models on this device for two epochs, and compare the
+        try_device: cuda or mps: train all models on this device for two epochs, and compare the
             results with those of the CPU. mps becomes the default device only after it passes.
 
     Returns:
@@ -159,7 +156,7 @@ def _default_device() -> str:
 def plan_models(
     edges_csv: str | Path, memory_budget: str | int | None, device: str | None
 ) -> dict[str, dict[str, Any]]:
-    """Predict the peak memory of both models with default settings, without the drug ranker.
+    """Predict the peak memory of all models with default settings, without the drug ranker.
 
     Args:
         edges_csv: the edges file, which is read from its cache if possible.
@@ -187,16 +184,14 @@ def plan_models(
     use_threads()
     graph, _ = read_cached(edges_csv)
     sizes = GraphSizes.of(graph)
-    sage_settings, hgt_settings = _all_default_settings()
-    sage, hgt = (plan_for(sizes, settings, target) for settings in (sage_settings, hgt_settings))
     num_sharing = most_sharing_pairs(graph, **compared_by_genes(graph))
-    return {
-        "graphsage": {"device": target.type, **_fit(sage, memory_budget)},
-        "hgt": {
-            "device": target.type,
-            **_fit(replace(hgt, num_sharing=num_sharing), memory_budget),
-        },
-    }
+    plans = {}
+    for settings in _all_default_settings():
+        plan = plan_for(sizes, settings, target)
+        if settings.contrast is not None:
+            plan = replace(plan, num_sharing=num_sharing)
+        plans[settings.model] = {"device": target.type, **_fit(plan, memory_budget)}
+    return plans
 
 
 def _fit(plan: Plan, memory_budget: str | int | None) -> dict[str, Any]:
@@ -211,21 +206,9 @@ def _fit(plan: Plan, memory_budget: str | int | None) -> dict[str, Any]:
     return {**asdict(plan.settings), "chunk_size": plan.chunk_size, **found}
 
 
-def _all_default_settings() -> tuple[SageSettings, HgtSettings]:
-    """Return the default settings of GraphSAGE and HGT."""
-    from ..training.settings import HgtSettings, SageSettings
-    from .gnn_embeddings import generate_gnn_embeddings
-    from .gnn_hgt import generate_hgt_embeddings
+def _all_default_settings() -> list[Settings]:
+    """Return the default settings of each model."""
+    from ..models.kinds.table import MODELS
+    from .embed_model import settings_of
 
-    return (
-        _default_settings(SageSettings, generate_gnn_embeddings),
-        _default_settings(HgtSettings, generate_hgt_embeddings),
-    )
-
-
-def _default_settings(
-    kind: type[AnySettings], generate: Callable[..., dict[str, Any]]
-) -> AnySettings:
-    """Return the settings made from the default arguments of a public function."""
-    parameters = inspect.signature(generate).parameters
-    return kind(**{field.name: parameters[field.name].default for field in fields(kind)})
+    return [settings_of(model, {}) for model in MODELS]

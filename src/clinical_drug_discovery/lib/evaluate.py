@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -42,7 +41,6 @@ from ..system.log import part
 from ..system.machine import GIB, peak_memory_bytes
 from ..system.processes import alone, use_threads
 from ..system.progress import Run
-from ..training.settings import HgtSettings, SageSettings
 from ._run.evaluation import (
     GOLD_PAIRS,
     RANKS,
@@ -57,14 +55,8 @@ from ._run.fold_files import FoldFiles, fold_paths, remove_folds
 from ._run.held_out_ranking import HeldOutRanking, hold_out_pairs, rank_folds, train_and_rank
 from ._run.saved_model import SavedModel
 from ._run.start import read_edges
-from .gnn_embeddings import generate_gnn_embeddings
-from .gnn_hgt import generate_hgt_embeddings
+from .embed_model import filled, settings_of
 
-#: Model: the function that defines the defaults, and the class of the settings.
-MODELS: dict[str, tuple[Callable[..., Any], type[SageSettings | HgtSettings]]] = {
-    "graphsage": (generate_gnn_embeddings, SageSettings),
-    "hgt": (generate_hgt_embeddings, HgtSettings),
-}
 #: Split: the function that makes it, and the defaults of its settings.
 SPLITS: dict[str, tuple[Callable[..., Split], dict[str, float]]] = {
     "pair": (split_pairs, {"share": 0.1}),
@@ -343,37 +335,7 @@ def _split_of(settings: EvaluationSettings) -> tuple[Callable[..., Split], dict[
                     "out every eligible pair, disease or area once"
                 )
         defaults = {name: n for name, n in defaults.items() if name not in _OF_ONE_DRAW}
-    filled = _fill(f"split {split!r}", defaults, chosen)
+    values = filled(f"split {split!r}", defaults, chosen)
     shares = {"relation_share": relation_share, "validation_share": validation_share}
-    report = {"split": split, **filled, **shares, **({} if folds is None else {"folds": folds})}
-    return partial(make_split, **filled), report
-
-
-def settings_of(model: str, chosen: Mapping[str, Any]) -> SageSettings | HgtSettings:
-    """Check the settings of a model, and return them.
-
-    Settings that are missing or None have the defaults of `cdd embed`.
-
-    Raises:
-        InputError: a setting is invalid, or the model does not have this setting.
-    """
-    if model not in MODELS:
-        raise InputError(f"model (got {model!r}) must be one of {', '.join(MODELS)}")
-    generate, kind = MODELS[model]
-    signature = inspect.signature(generate).parameters
-    defaults = {field.name: signature[field.name].default for field in fields(kind)}
-    settings = kind(**_fill(f"model {model!r}", defaults, chosen))
-    settings.check()
-    return settings
-
-
-def _fill(what: str, defaults: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the chosen settings, with defaults for settings that are None or missing."""
-    given = {name: value for name, value in chosen.items() if value is not None}
-    for name, value in given.items():
-        if name not in defaults:
-            raise InputError(
-                f"{name} (got {value}) does not apply to {what}, whose settings are "
-                f"{', '.join(defaults)}"
-            )
-    return {**defaults, **given}
+    report = {"split": split, **values, **shares, **({} if folds is None else {"folds": folds})}
+    return partial(make_split, **values), report

@@ -1,4 +1,4 @@
-"""HGT embeddings of a knowledge graph: read, plan, train, embed, write, fit the ranker."""
+"""HGT embeddings of a knowledge graph: the parameters; `embed_model` has the steps."""
 
 from __future__ import annotations
 
@@ -6,23 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..graph.source import EdgesPath, ReadSettings, Source
+from ..graph.source import EdgesPath, ReadSettings
 from ..graph.vocabulary import VocabularyChoice
-from ..models.inference import embed_nodes
-from ..ranking.drug_ranker import rank_fit_bytes
+from ..models.kinds.hgt import HgtSettings
 from ..system.arguments import plain_arguments
 from ..system.log import part
-from ..system.machine import one_thread
 from ..system.processes import alone
-from ..training.compile_kernels import compile_kernels
-from ..training.hooks import EpochHook, hooks
-from ..training.memory_plan import plan_training
-from ..training.settings import HgtSettings
-from ..training.train import train
-from ._run.finish import check_space, working
-from ._run.results import write_results
-from ._run.resume import keep_last_checkpoint, open_checkpoints
-from ._run.start import read_edges, start_run
+from ..training.hooks import EpochHook
+from .embed_model import embed_graph
 
 
 @plain_arguments
@@ -188,36 +179,9 @@ def generate_hgt_embeddings(
         on_missing=on_missing,
         max_unpacked_gib=max_unpacked_gib,
     )
-    settings.check()
-    source = Source.of(edges_csv, nodes)
-    run = start_run(
-        source,
-        output_csv,
-        model_dir,
-        device,
-        settings.learning_rate,
-        overwrite=overwrite,
-        resume=resume,
-    )
-    graph = read_edges(run, source, reading, words, cache, cache_dir)
-    rank_fit = rank_fit_bytes(graph) if ranker else 0
-    plan = plan_training(run, graph, settings, memory_budget, chunk_size, rank_fit)
-    checkpoints, finished = open_checkpoints(
-        run, graph, plan, seed=seed, resume=resume, minutes=checkpoint_minutes
-    )
-    if finished is not None:
-        return finished
-    check_space(run, graph, settings)
-    compile_kernels(run, plan.backend)
-    with one_thread(plan.is_small), checkpoints.threads(), working(run) as places:
-        with hooks(run, settings, on_epoch, tracker) as after_epoch:
-            trained = train(run, graph, settings, plan, seed, checkpoints, after_epoch)
-        embeddings, collapse = embed_nodes(
-            run, trained.model, trained.graph, plan.chunk_size, plan.backend
-        )
-        stats = write_results(
-            run, places, graph, plan, trained, embeddings, collapse,
-            ranker=ranker, seed=seed, words=words, reading=reading,
-        )  # fmt: skip
-        keep_last_checkpoint(run, checkpoints)
-    return stats
+    return embed_graph(
+        settings, words, reading, edges_csv, output_csv, nodes=nodes, device=device, seed=seed,
+        memory_budget=memory_budget, model_dir=model_dir, chunk_size=chunk_size, cache=cache,
+        cache_dir=cache_dir, ranker=ranker, overwrite=overwrite, resume=resume,
+        checkpoint_minutes=checkpoint_minutes, tracker=tracker, on_epoch=on_epoch,
+    )  # fmt: skip

@@ -21,6 +21,7 @@ _NAMES: dict[int, str] = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 _MOST_PATHS = 3  # files that the line names; further files are counted
 _written: list[Path] = []  # files that this process has written completely
 _state = {"command line": False, "loading": True, "stopped": False}
+_flags: list[str] = []  # flag with which the command continues: nothing, or one text
 _resume: list[str] = []  # what a stopped run can be continued from: nothing, or one text
 
 
@@ -70,17 +71,24 @@ def note_written(path: Path) -> None:
     _written.append(path)
 
 
-def note_resume(what: str | None) -> None:
-    """Remember what a stopped run can be continued from, such as a checkpoint; None: nothing."""
+def note_resume(what: str | None, flag: str | None = "--resume") -> None:
+    """Remember what a stopped run can be continued from, such as a checkpoint.
+
+    Args:
+        what: None: nothing.
+        flag: flag with which the same command continues; None: it continues without one.
+    """
     _resume[:] = [] if what is None else [what]
+    _flags[:] = [] if flag is None else [flag]
 
 
 def _how_to_resume() -> str:
     """Say in one line what is saved, and how to continue from it."""
     if not _state["command line"]:
-        return f"{_resume[0]}; to continue, call the function again with resume=True"
+        again = " with resume=True" if _flags else ""
+        return f"{_resume[0]}; to continue, call the function again{again}"
     words = ["cdd", *sys.argv[1:]]
-    more = [] if "--resume" in words else ["--resume"]
+    more = [flag for flag in _flags if flag not in words]
     return f"{_resume[0]}; to continue: {shlex.join([*words, *more])}"
 
 

@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 
 from ..graph.knowledge_graph import IntArray, KnowledgeGraph
+from ..models.kinds.interface import FULL, SAMPLED, SUBGRAPH_SIZE
 from ..ops.backend import Backend
 from ..ops.blocks import Block, full_block, row_block
 from ..ops.fixed_shapes import FixedSizes, needs_fixed_shapes
 from ..system.errors import InputError
 from .edge_sampler import EdgeBatch, RowPadding
-from .settings import FULL, SAMPLED, SUBGRAPH_SIZE
 
 # A subgraph hides the positives, at most one in four edges of an edge type. If all edges of a small
 # edge type were hidden, the weights of that type would never be trained.

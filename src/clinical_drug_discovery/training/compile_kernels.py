@@ -9,6 +9,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,8 @@ import torch
 
 from ..graph.build import build_graph
 from ..graph.knowledge_graph import KnowledgeGraph, ReadReport
-from ..models.hgt import Hgt
+from ..models.kinds.table import MODELS, kind_of
 from ..models.layers import DistMult
-from ..models.sage import GraphSage
 from ..ops.backend import Backend, has_bfloat16_products
 from ..ops.cpu import attention as cpu_attention
 from ..ops.cpu import head_maps as cpu_heads
@@ -103,10 +103,11 @@ def train_tiny_models() -> None:
     graph, generator = _tiny_graph(), torch.Generator().manual_seed(0)
     sampler = EdgeSampler(graph, graph.edge_type_counts, seed=0)
     batches = FullBatch(graph, Backend(graph.device, kernels=True))
-    for model in (
-        GraphSage(graph.num_nodes, 32, 32, 2, generator),
-        Hgt(graph.type_offsets, len(graph.edge_types), 32, 32, 2, 4, generator),
-    ):
+    for kind in map(kind_of, MODELS):
+        if kind.tiny is None:
+            continue
+        settings = SimpleNamespace(**kind.tiny)
+        model = kind.make(graph.type_offsets, len(graph.edge_types), settings, generator)
         decoder = DistMult(1, 32, generator)
         optimizer = ModelOptimizer(model, decoder, 0.01, 1, lazy=False)
         training_step(model, decoder, optimizer, batches.next(sampler.sample()))

@@ -10,10 +10,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..models.kinds.interface import Settings
 from ..system.arguments import plain
 from ..system.errors import InputError, shown
 from ..system.progress import Run
-from .settings import Settings
 
 #: Gets a copy of each row of the history. It returns True or "stop" to end the training after this
 #: epoch, and None or False to go on.
@@ -37,7 +37,8 @@ class TensorBoard:
     def __init__(self, model_dir: Path, settings: Mapping[str, Any]) -> None:
         self._make = import_module("torch.utils.tensorboard").SummaryWriter
         self._directory = model_dir.with_name(f"{model_dir.name}.tensorboard")
-        self._settings, self._writer = settings, None
+        self._settings = settings
+        self._writer: Any = None
 
     def log(self, epoch: int, figures: Mapping[str, float]) -> None:
         """Write the figures; the first call hides those of an earlier run from this epoch on."""

@@ -1,8 +1,8 @@
 """The memory plan: predict the peak memory of a run before anything is allocated.
 
-The peak occurs at one of a few moments of the run. For each of these moments, `_sage_bytes` and
-`_hgt_bytes` add up the bytes of all arrays that exist then. The largest sum is the predicted peak.
-Letters in shapes: N nodes, C = hidden_dim, n nodes of the largest type, M nodes of a batch.
+The peak occurs at one of a few moments of the run. For each of these moments, `Plan.bytes_needed`
+and the `needs` of the model add up the bytes of all arrays that exist then. The largest sum is the
+predicted peak. Letters in shapes: N nodes, C = hidden_dim, M nodes of a batch.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ import psutil
 import torch
 
 from ..graph.knowledge_graph import EdgeType, KnowledgeGraph
-from ..ops.backend import BLOCK_ROWS, Backend, choose_backend, padded
+from ..models.kinds.interface import FULL, SAMPLED, SUBGRAPH_SIZE, Settings, Sizes
+from ..models.kinds.table import kind_of
+from ..ops.backend import BLOCK_ROWS, Backend, choose_backend
 from ..ops.buffers import MOST_IDLE_BYTES
-from ..ops.cpu.attention import PIECE_EDGES
 from ..ops.reference import EDGE_CHUNK
 from ..system.errors import DoesNotFitError, InputError
 from ..system.limits.memory import available_memory, parse_memory, sufficient_gib
@@ -29,13 +30,10 @@ from .edge_sampler import NUM_CANDIDATES, divide_equally
 from .graph_sizes import GraphSizes
 from .objective.disease_pairs import compared_by_genes, most_sharing_pairs
 from .objective.sizes import ComparedSizes
-from .settings import FULL, SAMPLED, SUBGRAPH_SIZE, HgtSettings, SageSettings, Settings
 
 # bytes that every run takes: compiled kernels, libraries for matrix products, thread pools, and
 # freed memory that the C heap keeps for a while
 _FIXED = 190 * 2**20
-# bytes that HGT takes in addition: more compiled kernels, and gradients of many small matrices
-_FIXED_HGT = 112 * 2**20
 _FACT = 150 + 2 * NUM_CANDIDATES  # bytes for each positive of a batch: node numbers and masks
 _BATCH_ROOM = 1.1  # largest number of nodes of a batch / expected number of nodes
 #: numbers of nodes that inference can embed at a time, the largest first
@@ -49,7 +47,8 @@ class Plan:
     graph: GraphSizes
     settings: Settings
     backend: Backend
-    num_sharing: int = 0  #: HGT: upper bound of the number of disease pairs with a common gene
+    #: with a contrastive loss: upper bound of the number of disease pairs with a common gene
+    num_sharing: int = 0
     rank_fit: int = 0  #: bytes that the fit of the ranker takes; 0 without a ranker
     chunk_size: int = CHUNK_SIZES[0]  #: number of nodes that inference embeds at a time
     predicted_bytes: int = 0  #: peak memory of the process in bytes; 0 before the prediction
@@ -84,21 +83,23 @@ class Plan:
     @property
     def positives(self) -> dict[EdgeType, int]:
         """Number of positives of each edge type in a step."""
-        settings, counts = self.settings, np.array(list(self.graph.edge_type_counts.values()))
-        most = max_positives(counts, settings.training)
-        if isinstance(settings, HgtSettings):
-            sizes = np.minimum(most, -(-settings.edge_sample_size // self.num_steps)).tolist()
+        counts = np.array(list(self.graph.edge_type_counts.values()))
+        most = max_positives(counts, self.settings.training)
+        asked = self.settings.positives
+        number = -(-asked.number // self.num_steps)
+        if asked.of_each_type:
+            sizes = np.minimum(most, number).tolist()
         else:
-            sizes = divide_equally(most, -(-settings.edge_batch_size // self.num_steps))
+            sizes = divide_equally(most, number)
         return dict(zip(self.graph.edge_type_counts, sizes, strict=True))
 
     @property
     def num_pairs(self) -> int:
         """Number of disease pairs in the contrastive loss of a step; 0 without that loss."""
-        settings = self.settings
-        if isinstance(settings, SageSettings) or not settings.contrastive_weight:
+        contrast = self.settings.contrast
+        if contrast is None or not contrast.weight:
             return 0
-        return min(-(-settings.edge_sample_size // self.num_steps), self.graph.num_diseases)
+        return min(-(-contrast.num_pairs // self.num_steps), self.graph.num_diseases)
 
     @property
     def compared(self) -> ComparedSizes:
@@ -131,9 +132,41 @@ class Plan:
 
     def bytes_needed(self) -> int:
         """Return the predicted peak in bytes, without the memory that is in use before training."""
-        if isinstance(self.settings, HgtSettings):
-            return _hgt_bytes(self, self.settings)
-        return _sage_bytes(self, self.settings)
+        settings, nodes = self.settings, self.graph.num_nodes
+        needs = kind_of(settings.model).needs(self._sizes(), settings)
+        vectors = 4 * nodes * settings.hidden_dim  # the input vectors of all nodes
+        x = 4 * self.step_nodes * settings.hidden_dim  # a layer's input in a step
+        training = (
+            3 * vectors  # input vectors, and two moments of Adam for them
+            + 4 * needs.weights  # weights, gradients, and two moments of Adam
+            + needs.step
+            + _FACT * sum(self.positives.values())
+            + self.subgraph_bytes
+            + (0 if self.edge_chunk else min(MOST_IDLE_BYTES, x))  # freed buffers, kept for reuse
+        )
+        result = 4 * nodes * max(settings.hidden_dim, settings.embedding_dim)  # of a stage
+        inference = 2 * vectors + result + needs.inference
+        # `num_sharing`: 60 bytes for each pair of diseases while their similarity is computed
+        fixed = _FIXED + needs.fixed + self.read_bytes + 60 * self.num_sharing
+        return fixed + max(training, inference, _ranking_bytes(self, needs.weights))
+
+    def _sizes(self) -> Sizes:
+        graph = self.graph
+        return Sizes(
+            num_nodes=graph.num_nodes,
+            num_edges=graph.num_edges,
+            num_node_types=len(graph.node_type_counts),
+            num_edge_types=len(graph.edge_type_counts),
+            largest_type=graph.largest_type,
+            largest_edge_type=max(graph.edge_type_counts.values()),
+            step_nodes=self.step_nodes,
+            step_rows=self.num_rows,
+            compared_bytes=self.compared.num_bytes(self.settings.embedding_dim),
+            is_sampled=self.settings.training != FULL,
+            stored=self.stored,
+            edge_chunk=self.edge_chunk,
+            chunk_nodes=min(self.chunk_size, graph.largest_type),
+        )
 
 
 def plan_training(
@@ -163,7 +196,7 @@ def plan_training(
     if chunk_size is not None:  # as inference rounds it
         plan = replace(plan, chunk_size=-(-chunk_size // BLOCK_ROWS) * BLOCK_ROWS)
     plan = replace(plan, rank_fit=rank_fit)
-    if isinstance(settings, HgtSettings):
+    if settings.contrast is not None:
         sharing = most_sharing_pairs(graph, **compared_by_genes(graph))
         plan = replace(plan, num_sharing=sharing)
     plan = fit_plan(plan, memory_budget, choose_chunk_size=chunk_size is None)
@@ -199,90 +232,6 @@ def _check_subgraph_size(plan: Plan) -> None:
             f"and candidates of a step have about {plan.num_rows:,} nodes, at most 10% more. "
             "Use a larger subgraph_size, or fewer positives (edge_batch_size or edge_sample_size)"
         )
-
-
-def _sage_bytes(plan: Plan, settings: SageSettings) -> int:
-    """Return the predicted peak of GraphSAGE in bytes; comments name the arrays of each term."""
-    nodes, hidden, dim = plan.graph.num_nodes, settings.hidden_dim, settings.embedding_dim
-    layers = settings.num_layers - 1  # number of hidden layers
-    rows = plan.num_rows
-    x = 4 * plan.step_nodes * hidden  # a layer's input in a step, float32, shape (N, C)
-    gathered = plan.stored * x // 4  # the copy of a layer's input that edges read
-    one_type = 4 * min(plan.graph.largest_type, plan.step_nodes) * hidden  # gradients, shape (n, C)
-    kept = x * layers  # the hidden layers' inputs, kept for the backward pass
-    out = x if layers else 0  # the output of the last hidden layer
-    step = max(
-        kept + x + gathered if layers else 0,  # forward pass, hidden layers
-        kept + out + gathered,  # forward pass, last layer
-        kept + out + rows * (8 * hidden + 12 * dim) + plan.compared.num_bytes(dim),  # loss
-        # backward pass, last layer
-        kept + x + rows * ((8 + plan.stored) * hidden + 8 * dim) + one_type,
-        kept + x + gathered + one_type if layers else 0,  # backward pass, hidden layers
-    )
-    vectors = 4 * nodes * hidden  # the input vectors of all nodes
-    weights = 4 * (2 * hidden * (hidden * layers + dim))  # of all layers
-    training = (
-        3 * vectors  # input vectors, and two moments of Adam for them
-        + 4 * weights  # weights, gradients, and two moments of Adam
-        + step
-        + _FACT * sum(plan.positives.values())
-        + plan.subgraph_bytes
-        + (0 if plan.edge_chunk else min(MOST_IDLE_BYTES, x))  # freed buffers, kept for reuse
-    )
-    chunk = min(plan.chunk_size, plan.graph.largest_type) * 4 * (hidden + 3 * dim)  # one chunk
-    result = 4 * nodes * max(hidden, dim)  # the output of a layer for all nodes
-    inference = 2 * vectors + plan.stored * nodes * hidden + result + chunk
-    gathers = 8 * plan.edge_chunk * hidden  # rows gathered for a chunk of edges
-    running = gathers + max(training, inference)
-    return _FIXED + plan.read_bytes + max(running, _ranking_bytes(plan, weights))
-
-
-def _hgt_bytes(plan: Plan, settings: HgtSettings) -> int:
-    """Return the predicted peak of HGT in bytes; comments name the arrays of each term."""
-    graph, nodes, stored = plan.graph, plan.graph.num_nodes, plan.stored
-    hidden, dim, layers = settings.hidden_dim, settings.embedding_dim, settings.num_layers
-    width = settings.num_heads * padded(hidden // settings.num_heads)  # number of columns, padded
-    rows, most = plan.num_rows, min(graph.largest_type, plan.step_nodes)  # numbers of rows
-    x = 4 * plan.step_nodes * hidden  # a layer's input in a step, float32, shape (N, C)
-    wide = 4 * plan.step_nodes * width  # the same input, but with padded heads
-    gathered = stored * plan.step_nodes * width  # the copy of `wide` that edges read
-    forward = 4 * stored * most * width  # queries, keys and values of the largest node type
-    summed = 4 if plan.edge_chunk else stored  # bytes per number; torch's operations sum in float32
-    backward = most * width * (4 * stored + 2 * summed + 8)
-    largest = min(PIECE_EDGES, max(graph.edge_type_counts.values()))  # edges processed at a time
-    backward += 2 * stored * settings.num_heads * largest  # attention weights of these edges
-    kept = (layers - 1) * (x + gathered)  # the hidden layers' inputs, kept for the backward pass
-    loss = kept + x + rows * (4 * width + 4 * hidden + 12 * dim) + plan.compared.num_bytes(dim)
-    last = kept + 2 * x + rows * width * (4 + 2 * stored) + backward
-    step = max(loss, last, 2 * x)
-    if layers > 1:
-        before = (layers - 2) * (x + gathered)
-        step = max(
-            step,
-            before + x + wide + max(gathered + forward, x),  # forward pass, a hidden layer
-            before + 2 * x + wide + 2 * gathered + backward,  # backward pass, a hidden layer
-        )
-    vectors = 4 * nodes * hidden  # the input vectors of all nodes
-    types, edge_types = len(graph.node_type_counts), len(graph.edge_type_counts)
-    weights = 4 * types * hidden * (4 * hidden * layers + hidden + dim)
-    weights += 8 * layers * edge_types * hidden * hidden // settings.num_heads  # of all layers
-    gathers = 24 * plan.edge_chunk * width  # rows gathered for a chunk of edges
-    training = (
-        3 * vectors  # input vectors, and two moments of Adam for them
-        + 4 * weights  # weights, gradients, and two moments of Adam
-        + step
-        + _FACT * sum(plan.positives.values())
-        + (plan.subgraph_bytes or 4 * graph.num_edges)  # reverse edges
-        + (0 if plan.edge_chunk else min(MOST_IDLE_BYTES, x))  # freed buffers, kept for reuse
-        + gathers
-    )
-    chunk = min(plan.chunk_size, graph.largest_type) * (width * (4 + stored) + 4 * (hidden + dim))
-    buffers = 4 * stored * graph.largest_type * width  # queries, keys and values of a node type
-    result = 4 * nodes * max(hidden, dim)  # the output of a layer for all nodes
-    inference = 2 * vectors + result + chunk + buffers + 4 * weights + gathers // 2
-    needed = max(training, inference, _ranking_bytes(plan, weights))
-    # `num_sharing`: 60 bytes for each pair of diseases while their similarity is computed
-    return _FIXED + _FIXED_HGT + plan.read_bytes + 60 * plan.num_sharing + needed
 
 
 def _ranking_bytes(plan: Plan, weights: int) -> int:
@@ -341,10 +290,8 @@ def _what_helps(plan: Plan, held: int, before: int, budget: int) -> str:
                 enough = "" if needed <= budget else ", still above the budget"
                 options.append(f"{text}: {sufficient_gib(needed)}{enough}")
 
-    hgt = isinstance(settings, HgtSettings)
-    positives = "edge_sample_size" if hgt else "edge_batch_size"
-    for name in ("hidden_dim", "num_layers", positives, "embedding_dim"):
-        unit = settings.num_heads if hgt and name == "hidden_dim" else 1  # type: ignore[union-attr]  # HGT's
+    for name in ("hidden_dim", "num_layers", settings.positives.name, "embedding_dim"):
+        unit = settings.hidden_unit if name == "hidden_dim" else 1
         least = max(unit, 1 if name == "num_layers" else 2)
         half, quarter = (
             replace(plan, settings=replace(settings, **{name: max(least, value // unit * unit)}))

@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..models.hgt import Hgt
+from ..models.kinds.interface import Network
 from ..models.layers import DistMult
-from ..models.sage import GraphSage
 from .schedule import learning_rate_fraction
 
 _CHUNK = 1 << 18  # numbers that are updated at a time, so that temporaries stay in the CPU's cache
@@ -149,7 +148,7 @@ class ModelOptimizer:
 
     def __init__(
         self,
-        model: GraphSage | Hgt,
+        model: Network,
         decoder: DistMult,
         learning_rate: float,
         num_steps: int,

@@ -1,4 +1,4 @@
-"""The training of both models: one loop, and one training step."""
+"""The training of all models: one loop, and one training step."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from ..graph.knowledge_graph import KnowledgeGraph
-from ..models.hgt import Hgt
 from ..models.initialisation import structural_vectors
+from ..models.kinds.interface import SAMPLED, Network, Settings
+from ..models.kinds.table import kind_of
 from ..models.layers import DistMult
-from ..models.sage import GraphSage
 from ..ops.mean import gather_rows
 from ..system.machine import empty_cache
 from ..system.processes import import_for_gradients
@@ -29,18 +29,17 @@ from .objective.link_loss import link_prediction_loss
 from .objective.terms import Term, Terms, losses_and_gradient, make_terms
 from .objective.treatment_votes import without_treatments
 from .optimizer import ModelOptimizer
-from .settings import SAMPLED, HgtSettings, Settings
 
 
 @dataclass(frozen=True)
 class Trained:
     """A trained model and the record of its training."""
 
-    model: GraphSage | Hgt
+    model: Network
     decoder: DistMult
     graph: KnowledgeGraph  #: the edges that the model reads: all except known treatments
     history: History
-    pairs: PairSampler | None  #: HGT: similar diseases; None without disease-gene edges
+    pairs: PairSampler | None  #: similar diseases; None without a contrastive loss
     cycles: tuple[int, ...] = ()  #: epochs of each cycle of the learning rate
     ended_early: str | None = None  #: the reason, if the training ended before its last epoch
 
@@ -103,7 +102,7 @@ def train(
 class _Parts(NamedTuple):
     """The parts of a training."""
 
-    model: GraphSage | Hgt
+    model: Network
     decoder: DistMult
     optimizer: ModelOptimizer
     edges: EdgeSampler
@@ -132,7 +131,9 @@ def _make_parts(
     read, hidden = without_treatments(graph)
     terms = make_terms(run, graph, settings, plan, seed)
     generator = torch.Generator().manual_seed(seed)
-    model = _make_model(graph, settings, generator).to(run.device)
+    kind = kind_of(settings.model)
+    model: Network = kind.make(graph.type_offsets, len(graph.edge_types), settings, generator)
+    model.to(run.device)
     if checkpoints is None or checkpoints.found is None:  # else a checkpoint has the vectors
         with torch.no_grad():
             model.node_embedding.copy_(structural_vectors(read, settings.hidden_dim, generator))
@@ -160,18 +161,8 @@ def _make_parts(
     return _Parts(model, decoder, optimizer, edges, batches, terms, record, read, cycles)
 
 
-def _make_model(
-    graph: KnowledgeGraph, settings: Settings, generator: torch.Generator
-) -> GraphSage | Hgt:
-    hidden, dim, layers = settings.hidden_dim, settings.embedding_dim, settings.num_layers
-    if isinstance(settings, HgtSettings):
-        sizes = graph.type_offsets, len(graph.edge_types)
-        return Hgt(*sizes, hidden, dim, layers, settings.num_heads, generator)
-    return GraphSage(graph.num_nodes, hidden, dim, layers, generator)
-
-
 def training_step(
-    model: GraphSage | Hgt,
+    model: Network,
     decoder: DistMult,
     optimizer: ModelOptimizer,
     batch: HostBatch,

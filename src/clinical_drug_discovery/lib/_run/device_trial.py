@@ -20,12 +20,12 @@ from torch import Tensor
 from ...graph.knowledge_graph import KnowledgeGraph
 from ...graph.read import read_graph
 from ...models.inference import LayeredModel, embed_all
+from ...models.kinds.interface import FULL, SAMPLED, Settings
 from ...system.devices import device_name, record_passed_trial
 from ...system.machine import PeakMemory, one_thread
 from ...system.progress import Run
 from ...training.graph_sizes import GraphSizes
 from ...training.memory_plan import plan_for
-from ...training.settings import FULL, SAMPLED, Settings
 from ...training.train import train
 
 #: Largest allowed relative difference between the two devices. For comparison: float32 and float64

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...graph.knowledge_graph import KnowledgeGraph
 from ...models.embeddings_file import output_files
+from ...models.kinds.interface import Settings
 from ...system import disk
 from ...system.errors import InputError
 from ...system.files import WriteError
@@ -20,7 +21,6 @@ from ...system.interrupts import note_resume, note_written
 from ...system.log import milestone
 from ...system.progress import Run
 from ...system.run_directory import PART, SWAP, Places, locked, part_of, swap, work_directory
-from ...training.settings import Settings
 from .model_dir import MODEL_FILES, model_dir_of
 
 # The weights, and three checkpoints (two are kept while a third is written) that also hold both

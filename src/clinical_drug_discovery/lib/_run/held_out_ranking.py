@@ -16,13 +16,13 @@ from ...evaluation.rankers import drug_rankers, needs_fit
 from ...evaluation.split import Split, ranking_task
 from ...graph.knowledge_graph import KnowledgeGraph, node_range_of
 from ...models.inference import embed_nodes
+from ...models.kinds.interface import Settings
 from ...ranking.bilinear_score import GnnScores
 from ...ranking.drug_ranker import rank_fit_bytes
 from ...system.machine import GIB, one_thread
 from ...system.progress import Run
 from ...training.compile_kernels import compile_kernels
 from ...training.memory_plan import plan_training
-from ...training.settings import HgtSettings, SageSettings
 from ...training.train import train
 from .evaluation import rank_pairs
 from .fold_files import FoldFiles, remove_evaluation
@@ -36,7 +36,7 @@ class HeldOutRanking:
     on: str  #: part to rank: test or validation
     validation_share: float
     relation_share: float
-    settings: SageSettings | HgtSettings
+    settings: Settings
     names: Sequence[str]
     memory_budget: str | int | None
     chunk_size: int | None

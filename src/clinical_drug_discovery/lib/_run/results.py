@@ -95,11 +95,7 @@ def write_results(
     if why is not None:
         run.warn(f"no drug ranker was fitted, so cdd rank cannot use this model: {why}")
     parameters = {**_parameters(graph, plan, trained, reading), "seed": seed}
-    arguments = {
-        **asdict(plan.settings), **asdict(words), **reading.record(), "seed": seed,
-        "ranker": ranker, "device": run.device.type,
-    }  # fmt: skip
-    arguments = {name: value for name, value in arguments.items() if value is not None}
+    arguments = _arguments(run, plan, words, reading, seed=seed, ranker=ranker)
     with run.timed("probe"):
         probe = probe_embeddings(graph, embeddings, seed=seed)
     run.seconds["seconds_rank_fit"] = run.seconds["seconds_write"] = 0.0
@@ -108,15 +104,11 @@ def write_results(
     def write(directory: Path, output: Path) -> None:
         name = save_model(run, directory, graph, trained, parameters, arguments)
         saved_nodes = write_embeddings(output, graph.nodes, embeddings, name)
-        hashes = {
-            final.name: file_sha256(path)
-            for final, path in zip(output_files(run.output), output_files(output), strict=True)
-        }
         record.update(
             _record(run, graph, plan, trained, embeddings),
             run=name,
             saved_nodes=saved_nodes,
-            output_sha256=hashes,
+            output_sha256=_hashes(run, output),
             collapse=collapse,
             probe=probe,
             seed=seed,
@@ -142,6 +134,14 @@ def write_results(
     return record
 
 
+def _hashes(run: Run, output: Path) -> dict[str, str]:
+    """Return the SHA-256 of the embeddings files at `output`, by their final names."""
+    return {
+        final.name: file_sha256(path)
+        for final, path in zip(output_files(run.output), output_files(output), strict=True)
+    }
+
+
 def _cycles(plan: Plan, trained: Trained) -> list[dict[str, Any]]:
     """Return the number of epochs and the first learning rate of each cycle of the training."""
     rates = [plan.settings.learning_rate * fraction for fraction in (1.0, LATER_FRACTION)]
@@ -162,6 +162,15 @@ def _parameters(
         **asdict(graph.vocabulary),
         **reading.record(),
     }
+
+
+def _arguments(
+    run: Run, plan: Plan, words: VocabularyChoice, reading: ReadSettings, **others: Any
+) -> dict[str, Any]:
+    """Return the parameters that the result of the run depends on, for `cdd embed --config`."""
+    found = {**asdict(plan.settings), **asdict(words), **reading.record(), **others}
+    found["device"] = run.device.type
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _record(

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from ...graph.knowledge_graph import KnowledgeGraph, node_range_of
+from ...models.kinds.interface import Contrast, Settings
 from ...system.progress import Run
 from ..edge_sampler import RandomSampler
 from ..memory_plan import Plan
-from ..settings import HgtSettings, Settings
 from .disease_pairs import PairSampler, compared_by_genes, shared_neighbor_jaccard
 from .near_pairs import NearPairSampler
 from .similarity_losses import contrastive_loss, near_loss, vote_loss
@@ -99,13 +99,14 @@ def make_terms(run: Run, graph: KnowledgeGraph, settings: Settings, plan: Plan, 
     sizes = {name: len(range(*node_range_of(graph, name))) for name in near.node_types}
     num_near = {name: plan.compared.near(size) for name, size in sizes.items()}
     terms = Terms(near, num_near, names, treatments, None)
-    if not isinstance(settings, HgtSettings):
+    contrast = settings.contrast
+    if contrast is None:
         return terms
-    pairs = _similar_diseases(run, graph, settings, seed)
-    weight = _contrastive_weight(run, pairs, settings.contrastive_weight, plan.num_pairs)
+    pairs = _similar_diseases(run, graph, contrast, seed)
+    weight = _contrastive_weight(run, pairs, contrast.weight, plan.num_pairs)
     return replace(
         terms, pairs=pairs, num_pairs=plan.num_pairs, contrastive_weight=weight,
-        temperature=settings.temperature,
+        temperature=contrast.temperature,
     )  # fmt: skip
 
 
@@ -130,10 +131,10 @@ def losses_and_gradient(found: Tensor, terms: Sequence[Term]) -> tuple[dict[str,
 
 
 def _similar_diseases(
-    run: Run, graph: KnowledgeGraph, settings: HgtSettings, seed: int
+    run: Run, graph: KnowledgeGraph, contrast: Contrast, seed: int
 ) -> PairSampler | None:
     """Return the pairs of similar diseases; if the graph lacks the edges, warn and return None."""
-    names, threshold = compared_by_genes(graph), settings.similarity_threshold
+    names, threshold = compared_by_genes(graph), contrast.similarity_threshold
     jaccard = shared_neighbor_jaccard(graph, **names)
     if jaccard is None:
         run.warn(

@@ -1,0 +1,218 @@
+"""Embeddings of a knowledge graph with any model: read, plan, train, embed, write, fit the ranker.
+
+`gnn_embeddings.py` and `gnn_hgt.py` have a public function of their own for one model each.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from ..graph.source import EdgesPath, ReadSettings, Source
+from ..graph.vocabulary import VocabularyChoice
+from ..models.inference import embed_nodes
+from ..models.kinds.interface import Settings
+from ..models.kinds.table import entry_of, kind_of
+from ..ranking.drug_ranker import rank_fit_bytes
+from ..system.arguments import plain_arguments
+from ..system.errors import InputError, shown
+from ..system.log import part
+from ..system.machine import one_thread
+from ..system.processes import alone
+from ..training.compile_kernels import compile_kernels
+from ..training.hooks import EpochHook, hooks
+from ..training.memory_plan import plan_training
+from ..training.train import train
+from ._run.finish import check_space, working
+from ._run.results import write_results
+from ._run.resume import keep_last_checkpoint, open_checkpoints
+from ._run.start import read_edges, start_run
+
+
+@plain_arguments
+@alone()
+@part("Embedding the graph")
+def embed_model(
+    model: str,
+    edges_csv: EdgesPath,
+    output_csv: str | Path,
+    *,
+    nodes: str | Path | None = None,
+    model_settings: Mapping[str, Any] | None = None,
+    vocabulary: VocabularyChoice | None = None,
+    reading: ReadSettings | None = None,
+    device: str | None = None,
+    seed: int = 0,
+    memory_budget: str | int | None = None,
+    model_dir: str | Path | None = None,
+    chunk_size: int | None = None,
+    cache: bool = True,
+    cache_dir: str | Path | None = None,
+    ranker: bool = True,
+    overwrite: bool = False,
+    resume: bool = False,
+    checkpoint_minutes: float = 5.0,
+    tracker: str | None = None,
+    on_epoch: EpochHook | None = None,
+) -> dict[str, Any]:
+    """Embed all nodes of a knowledge graph with a model of the table of models.
+
+    For GraphSAGE and HGT, it does the same as their own functions.
+
+    Args:
+        model: name in `models.kinds.table.MODELS`, such as graphsage or hgt.
+        edges_csv: knowledge graph in any format of the page "Formats", such as PrimeKG's kg.csv; a
+            folder, or - for the standard input. Several files are read as parts of one graph.
+        output_csv: file to write the embeddings to: .csv, .parquet or .npy (with an index file
+            in the same directory).
+        nodes: node table, for formats that keep the nodes in a file of their own.
+        model_settings: settings of the model by name, such as `{"num_epochs": 50}`. Settings that
+            are missing or None have their defaults.
+        vocabulary: the graph's names for drugs, diseases and treatments (default: recognized).
+        reading: filters of the graph, and what to do about faults in its files.
+        device: cuda, mps or cpu (default: cuda if available, else mps if `cdd doctor --try mps` has
+            passed on this machine, else cpu).
+        seed: seed of the initial weights and of all sampling.
+        memory_budget: largest peak memory of the process, such as 4GiB (default: 70% of the free
+            memory).
+        model_dir: directory to write the model to (default: NAME_model beside the output NAME).
+        chunk_size: number of nodes that inference embeds at a time (default: the largest number
+            that fits the budget).
+        cache: save the graph in a file that later runs read faster, until the edges file changes.
+        cache_dir: directory of this file (default: the user's cache directory, see `cdd cache`).
+        ranker: fit the drug ranker for `cdd rank`, if the graph has known treatments.
+        overwrite: replace the files of an earlier run; without it, such files are an error.
+        resume: continue an earlier run from its last checkpoint. Give the same parameters; only
+            num_epochs may be larger. Without a checkpoint, start from the beginning.
+        checkpoint_minutes: time between two checkpoints; 0 saves one after every step.
+        tracker: tensorboard, mlflow or wandb: also send the figures of each epoch to this program.
+        on_epoch: function that gets the row of each epoch, such as `{"epoch": 3, "loss": 1.2}`. If
+            it returns True or "stop", the training ends after this epoch.
+
+    Returns:
+        The fields of `EmbeddingStats`: sizes, settings, times, memory, loss, warnings, paths.
+
+    Raises:
+        InputError: a parameter or the file is invalid. No file has been written in this case,
+            except possibly the cached graph.
+
+    Example:
+        >>> from clinical_drug_discovery.lib.embed_model import embed_model
+        >>> stats = embed_model("hgt", "kg.csv", "hgt.npy", model_settings={"num_epochs": 50})
+        >>> stats["model"], stats["num_epochs"]
+        ('hgt', 50)
+    """
+    words, reading = vocabulary or VocabularyChoice(), reading or ReadSettings()
+    words.check()
+    reading.check()
+    return embed_graph(
+        settings_of(model, model_settings or {}), words, reading, edges_csv, output_csv,
+        nodes=nodes, device=device, seed=seed, memory_budget=memory_budget, model_dir=model_dir,
+        chunk_size=chunk_size, cache=cache, cache_dir=cache_dir, ranker=ranker,
+        overwrite=overwrite, resume=resume, checkpoint_minutes=checkpoint_minutes,
+        tracker=tracker, on_epoch=on_epoch,
+    )  # fmt: skip
+
+
+def embed_graph(
+    settings: Settings,
+    words: VocabularyChoice,
+    reading: ReadSettings,
+    edges_csv: EdgesPath,
+    output_csv: str | Path,
+    *,
+    nodes: str | Path | None,
+    device: str | None,
+    seed: int,
+    memory_budget: str | int | None,
+    model_dir: str | Path | None,
+    chunk_size: int | None,
+    cache: bool,
+    cache_dir: str | Path | None,
+    ranker: bool,
+    overwrite: bool,
+    resume: bool,
+    checkpoint_minutes: float,
+    tracker: str | None,
+    on_epoch: EpochHook | None,
+) -> dict[str, Any]:
+    """Embed a graph; all public functions end here. See `embed_model` for the parameters."""
+    settings.check()
+    source = Source.of(edges_csv, nodes)
+    run = start_run(
+        source,
+        output_csv,
+        model_dir,
+        device,
+        settings.learning_rate,
+        overwrite=overwrite,
+        resume=resume,
+    )
+    graph = read_edges(run, source, reading, words, cache, cache_dir)
+    rank_fit = rank_fit_bytes(graph) if ranker else 0
+    plan = plan_training(run, graph, settings, memory_budget, chunk_size, rank_fit)
+    checkpoints, finished = open_checkpoints(
+        run, graph, plan, seed=seed, resume=resume, minutes=checkpoint_minutes
+    )
+    if finished is not None:
+        return finished
+    check_space(run, graph, settings)
+    compile_kernels(run, plan.backend)
+    with one_thread(plan.is_small), checkpoints.threads(), working(run) as places:
+        with hooks(run, settings, on_epoch, tracker) as after_epoch:
+            trained = train(run, graph, settings, plan, seed, checkpoints, after_epoch)
+        embeddings, collapse = embed_nodes(
+            run, trained.model, trained.graph, plan.chunk_size, plan.backend
+        )
+        stats = write_results(
+            run, places, graph, plan, trained, embeddings, collapse,
+            ranker=ranker, seed=seed, words=words, reading=reading,
+        )  # fmt: skip
+        keep_last_checkpoint(run, checkpoints)
+    return stats
+
+
+def settings_of(model: str, chosen: Mapping[str, Any]) -> Settings:
+    """Check the settings of a model, and return them.
+
+    Settings that are missing or None have the defaults of `cdd embed`.
+
+    Raises:
+        InputError: a setting is invalid, or the model does not have this setting.
+    """
+    settings: Settings = kind_of(model).settings(
+        **filled(f"model {model!r}", _defaults(model), chosen)
+    )
+    settings.check()
+    return settings
+
+
+def _defaults(model: str) -> dict[str, Any]:
+    """Return the defaults of a model's settings: of its own function, or of the settings."""
+    entry, own = entry_of(model), fields(kind_of(model).settings)
+    if entry.function is None:
+        return {field.name: field.default for field in own if field.default is not MISSING}
+    module, name = entry.function
+    function = getattr(import_module(f"clinical_drug_discovery.{module}"), name)
+    signature = inspect.signature(function).parameters
+    return {field.name: signature[field.name].default for field in own}
+
+
+def filled(what: str, defaults: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the chosen settings, with defaults for settings that are None or missing.
+
+    Raises:
+        InputError: a setting is not among the defaults.
+    """
+    given = {name: value for name, value in chosen.items() if value is not None}
+    for name, value in given.items():
+        if name not in defaults:
+            raise InputError(
+                f"{name} (got {shown(value)}) does not apply to {what}, whose settings are "
+                f"{', '.join(defaults)}"
+            )
+    return {**defaults, **given}

@@ -1,0 +1,92 @@
+"""GraphSAGE for a run: settings, maker, size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from ..sage import GraphSage
+from .interface import Contrast, ModelKind, Needs, Positives, Sizes, check_common
+
+
+@dataclass(frozen=True)
+class SageSettings:
+    """The settings of GraphSAGE; see `lib.gnn_embeddings` for meanings and defaults."""
+
+    model: ClassVar[str] = "graphsage"
+    embedding_dim: int
+    hidden_dim: int
+    num_layers: int
+    num_epochs: int
+    learning_rate: float
+    edge_batch_size: int
+    training: str
+    subgraph_size: int | None
+
+    @property
+    def hidden_unit(self) -> int:
+        """Any width is allowed."""
+        return 1
+
+    @property
+    def positives(self) -> Positives:
+        """The same number for all edge types together."""
+        return Positives("edge_batch_size", self.edge_batch_size, of_each_type=False)
+
+    @property
+    def contrast(self) -> Contrast | None:
+        """GraphSAGE is trained without a contrastive loss."""
+        return None
+
+    def check(self) -> None:
+        """Check every setting.
+
+        Raises:
+            InputError: a setting is invalid; the message names the setting.
+        """
+        check_common(self)
+
+
+def make_sage(
+    type_ptr: tuple[int, ...],
+    num_edge_types: int,
+    settings: SageSettings,
+    generator: torch.Generator,
+) -> GraphSage:
+    """Return a model with random weights; see `ModelKind.make`."""
+    return GraphSage(
+        type_ptr[-1], settings.hidden_dim, settings.embedding_dim, settings.num_layers, generator
+    )
+
+
+def sage_needs(sizes: Sizes, settings: SageSettings) -> Needs:
+    """Return the memory of GraphSAGE in bytes; comments name the arrays of each term."""
+    hidden, dim = settings.hidden_dim, settings.embedding_dim
+    layers = settings.num_layers - 1  # number of hidden layers
+    rows, stored = sizes.step_rows, sizes.stored
+    x = 4 * sizes.step_nodes * hidden  # a layer's input in a step, float32, shape (N, C)
+    gathered = stored * x // 4  # the copy of a layer's input that edges read
+    one_type = 4 * min(sizes.largest_type, sizes.step_nodes) * hidden  # gradients, shape (n, C)
+    kept = x * layers  # the hidden layers' inputs, kept for the backward pass
+    out = x if layers else 0  # the output of the last hidden layer
+    step = max(
+        kept + x + gathered if layers else 0,  # forward pass, hidden layers
+        kept + out + gathered,  # forward pass, last layer
+        kept + out + rows * (8 * hidden + 12 * dim) + sizes.compared_bytes,  # loss
+        kept + x + rows * ((8 + stored) * hidden + 8 * dim) + one_type,  # backward pass, last layer
+        kept + x + gathered + one_type if layers else 0,  # backward pass, hidden layers
+    )
+    chunk = sizes.chunk_nodes * 4 * (hidden + 3 * dim)  # one chunk
+    gathers = 8 * sizes.edge_chunk * hidden  # rows gathered for a chunk of edges
+    return Needs(
+        weights=4 * (2 * hidden * (hidden * layers + dim)),
+        step=step + gathers,
+        inference=stored * sizes.num_nodes * hidden + chunk + gathers,
+    )
+
+
+KIND = ModelKind(
+    SageSettings, make_sage, sage_needs, {"embedding_dim": 32, "hidden_dim": 32, "num_layers": 2}
+)
