@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ...graph.knowledge_graph import IntArray, KnowledgeGraph
-from ...models.hgt import Hgt
 from ...models.inference import embed_all
+from ...models.kinds.interface import Model, Settings
+from ...models.kinds.table import kind_of
 from ...models.layers import DistMult
 from ...models.new_nodes import vectors_with_new_nodes
-from ...models.sage import GraphSage
 from ...ops.backend import Backend, choose_backend
 from ...ops.blocks import Block
 from ...ops.buffers import release_buffers
@@ -29,7 +29,6 @@ from ...training.objective.treatment_votes import without_treatments
 from .._run.model_dir import CONFIG_FILE, WEIGHTS_FILE, check_same_run
 
 _RELATION, _VECTORS = "decoder.relation", "model.node_embedding"
-_SIZES = ("hidden_dim", "embedding_dim", "num_layers")
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Network:
     It has the interface `models.inference.LayeredModel`.
     """
 
-    model: GraphSage | Hgt  #: its own `node_embedding` has no rows
+    model: Model  #: its own `node_embedding` has no rows
     decoder: DistMult
     node_embedding: Tensor  #: shape (N, C), input vectors in the order of the graph
 
@@ -119,17 +118,17 @@ def read_network(directory: Path, graph: KnowledgeGraph) -> Network:
     path = directory / WEIGHTS_FILE
     with log.part("Reading the network"):
         weights = _read_weights(directory)
-        config = _read_config(directory)
-        hidden = config["hidden_dim"]
+        settings = _read_settings(directory)
+        hidden = settings.hidden_dim
         vectors = weights.pop(_VECTORS, torch.zeros(0))
-        first = weights.get("model.project.weight", weights.get("model.layers.0.weight_self"))
         # The sizes come first: the modules take memory before their weights are compared.
-        fits = vectors.shape == (graph.num_nodes, hidden) and first is not None
-        if not fits or first is None or first.shape[-1] != hidden:
+        of_model = [w for name, w in weights.items() if name.startswith("model.") and w.dim() > 1]
+        fits = vectors.shape == (graph.num_nodes, hidden)
+        if not fits or not any(weight.shape[-1] == hidden for weight in of_model):
             raise InputError(f"{path} is damaged: its sizes differ from {CONFIG_FILE} or the graph")
-        decoder = read_decoder(directory, graph, config["embedding_dim"])
+        decoder = read_decoder(directory, graph, settings.embedding_dim)
         try:
-            model = _make_model(graph, config)
+            model = _make_model(graph, settings)
             named = {
                 name.removeprefix("model."): tensor
                 for name, tensor in weights.items()
@@ -142,18 +141,14 @@ def read_network(directory: Path, graph: KnowledgeGraph) -> Network:
     return Network(model.eval(), decoder, vectors)
 
 
-def _make_model(graph: KnowledgeGraph, config: dict[str, Any]) -> GraphSage | Hgt:
-    hidden, dim, layers = (config[name] for name in _SIZES)
-    generator = torch.Generator()
-    if config["model"] == "hgt":
-        no_nodes = (0,) * len(graph.type_offsets)
-        heads = config["num_heads"]
-        return Hgt(no_nodes, len(graph.edge_types), hidden, dim, layers, heads, generator)
-    return GraphSage(0, hidden, dim, layers, generator)
+def _make_model(graph: KnowledgeGraph, settings: Settings) -> Model:
+    no_nodes = (0,) * len(graph.type_offsets)
+    kind = kind_of(settings.model)
+    return kind.make(no_nodes, len(graph.edge_types), settings, torch.Generator())
 
 
-def _read_config(directory: Path) -> dict[str, Any]:
-    """Return the model and its sizes from config.json.
+def _read_settings(directory: Path) -> Settings:
+    """Return the settings of the model from config.json.
 
     Raises:
         InputError: the file is missing or damaged.
@@ -161,15 +156,14 @@ def _read_config(directory: Path) -> dict[str, Any]:
     path = directory / CONFIG_FILE
     try:
         config = read_json(path)
-        names = [*_SIZES, *(["num_heads"] if config["model"] == "hgt" else [])]
-        found: dict[str, Any] = {name: config[name] for name in names}
-        if not all(type(size) is int and 0 < size < 2**20 for size in found.values()):
-            raise ValueError(f"{', '.join(names)} must be whole numbers")
-        if config["model"] not in ("graphsage", "hgt"):
-            raise ValueError("model must be graphsage or hgt")
+        kind = kind_of(config["model"])
+        settings: Settings = kind.settings(
+            **{f.name: config[f.name] for f in fields(kind.settings)}
+        )
+        settings.check()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is damaged: {error}; run cdd embed again") from None
-    return {"model": config["model"], **found}
+    return settings
 
 
 def _read_weights(directory: Path, only: str | None = None) -> dict[str, Tensor]:

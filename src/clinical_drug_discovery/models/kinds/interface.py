@@ -88,7 +88,7 @@ class Settings(Protocol):
         """Check every setting; raise `InputError` if one is invalid."""
 
 
-class Network(LayeredModel[Any], Protocol):
+class Model(LayeredModel[Any], Protocol):
     """A model: an `nn.Module` with a learned vector per node, and with stages for inference."""
 
     def __call__(self, hidden: Block, target: Block, vectors: Tensor | None = None) -> Tensor:
@@ -105,6 +105,9 @@ class Network(LayeredModel[Any], Protocol):
 
     def to(self, device: torch.device) -> Any:
         """Move the model to a device, as `nn.Module.to` does."""
+
+    def eval(self) -> Any:
+        """Return the model, for inference only."""
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """Return the weights."""
@@ -158,7 +161,7 @@ class ModelKind:
     settings: type[Any]  #: class of the settings; see `Settings`
     #: Makes a model from the number of nodes before each type (T + 1 numbers), the number of edge
     #: types, the settings and the generator of the initial weights.
-    make: Callable[[tuple[int, ...], int, Any, torch.Generator], Network]
+    make: Callable[[tuple[int, ...], int, Any, torch.Generator], Model]
     needs: Callable[[Sizes, Any], Needs]  #: returns the memory of a run with some settings
     #: Sizes of a model whose training of one step compiles all of its CPU kernels. None: the model
     #: does not have kernels that the others lack.
