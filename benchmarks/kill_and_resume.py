@@ -118,6 +118,7 @@ def try_case(
         resume = [*command(edges, case, output, epochs), "--resume"]
         for _ in range(min(rng.randint(1, KILLS_IN_A_ROW), kills - killed)):
             if start(resume, log, rng.uniform(0.001, seconds)).exitcode != -signal.SIGPROF:
+                seconds = min(seconds, float(log.with_suffix(".seconds").read_text()))
                 break
             killed += 1
             where = moment_of(folder / f"{output.stem}_model.run")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -129,3 +131,37 @@ def test_other_settings_or_damaged_files_are_refused(
     pair = EvaluationSettings("pair")
     with pytest.raises(InputError, match=r"fold_\d.json exists already"):
         evaluate_model(edges, output, model="graphsage", settings=pair, cache=False)
+
+
+def test_an_output_that_another_process_writes_to_is_refused(
+    evaluate: Evaluate, edges: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = (
+        "import sys, time\n"
+        "from clinical_drug_discovery.lib import evaluate as module\n"
+        "module.read_edges = lambda *_: (print('reading', flush=True), time.sleep(600))\n"
+        "settings = module.EvaluationSettings('disease', folds=3)\n"
+        "edges, output = sys.argv[1:]\n"
+        "module.evaluate_model(edges, output, model='graphsage', settings=settings)\n"
+    )
+    output = tmp_path / "new" / "results"
+    command = [sys.executable, "-c", script, str(edges), str(output)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "reading\n"
+        message = rf"output_dir \(got {output}\) is in use by process {process.pid}, whose run "
+        with pytest.raises(InputError, match=message):
+            evaluate(output)
+        with pytest.raises(InputError, match=message):
+            evaluate(output, overwrite=True)
+        process.kill()
+    assert [path.name for path in output.iterdir()] == [".lock"]
+
+    def fail(*_: object) -> None:
+        assert (output / ".lock").exists()
+        raise InputError("the lock of the killed process was taken over")
+
+    monkeypatch.setattr("clinical_drug_discovery.lib.evaluate.read_edges", fail)
+    with pytest.raises(InputError, match="was taken over"):
+        evaluate(output)
+    assert list(output.iterdir()) == []

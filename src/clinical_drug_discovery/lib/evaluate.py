@@ -50,6 +50,7 @@ from ._run.evaluation import (
     rank_pairs,
     start_evaluation,
     write_report,
+    writing_alone,
 )
 from ._run.fold_files import FoldFiles, fold_paths, remove_folds
 from ._run.held_out_ranking import HeldOutRanking, hold_out_pairs, rank_folds, train_and_rank
@@ -157,8 +158,9 @@ def evaluate_model(
         The contents of report.json.
 
     Raises:
-        InputError: a parameter or the file is invalid, or a score is NaN or infinite. Only the
-            cached graph may have been written then.
+        InputError: a parameter or the file is invalid, another process writes to output_dir, or a
+            score is NaN or infinite. Only the cached graph and finished folds may have been
+            written then.
 
     Example:
         >>> from clinical_drug_discovery.lib.evaluate import EvaluationSettings, evaluate_model
@@ -174,18 +176,19 @@ def evaluate_model(
         trained_with, check_rankers(rankers), memory_budget, chunk_size, seed,
     )  # fmt: skip
     source = Source.of(edges_csv, nodes)
-    run = start_evaluation(
-        source, output_dir, device, trained_with.learning_rate, overwrite,
-        earlier=fold_paths(Path(output_dir)) if settings.folds is None else [],
-    )  # fmt: skip
+    directory = Path(output_dir)
+    files = [directory / name for name in (REPORT, RANKS)]
+    files += fold_paths(directory) if settings.folds is None else []
+    run = start_evaluation(source, files, directory, device, trained_with.learning_rate, overwrite)
     entries = {"model": model, "split": settings.split, "on": settings.on, "seed": seed}
     parameters = {"model": model, **asdict(trained_with), **split_settings}
-    found, ranks = _rank(
-        run, read_edges(run, source, reading, words, cache, cache_dir), asked, settings.folds,
-        {**parameters, **entries}, overwrite,
-    )  # fmt: skip
-    report = {**entries, **found, "parameters": parameters, **_ends(run, ranks, seed)}
-    write_report(run.model_dir, report, {RANKS: ranks})
+    with writing_alone(directory, files, overwrite):
+        found, ranks = _rank(
+            run, read_edges(run, source, reading, words, cache, cache_dir), asked, settings.folds,
+            {**parameters, **entries}, overwrite,
+        )  # fmt: skip
+        report = {**entries, **found, "parameters": parameters, **_ends(run, ranks, seed)}
+        write_report(directory, report, {RANKS: ranks})
     return report
 
 
@@ -271,8 +274,8 @@ def evaluate_model_dir(
         The contents of report.json.
 
     Raises:
-        InputError: a parameter or a file is invalid, no pair can be ranked, or a score is NaN or
-            infinite. Nothing has been written then.
+        InputError: a parameter or a file is invalid, another process writes to output_dir, no pair
+            can be ranked, or a score is NaN or infinite. Nothing has been written then.
 
     Example:
         >>> from clinical_drug_discovery.lib.evaluate import evaluate_model_dir
@@ -283,33 +286,35 @@ def evaluate_model_dir(
     asked = None if rankers is None else check_rankers(rankers)
     directory, files = Path(output_dir), (REPORT, RANKS, GOLD_PAIRS)
     inputs = {f"the input {path}": Path(path) for path in (gold, synonyms, embeddings) if path}
-    check_outputs(inputs, [directory / name for name in files], directory, overwrite)
-    rows = read_gold(Path(gold))
-    day = None if since is None else parse_date("since", since)
-    saved = SavedModel.read(Path(model_dir), embeddings)
-    table = match_gold(
-        saved.graph, rows, since=day, synonyms=read_synonyms(synonyms, saved.graph.nodes)
-    )
-    task = gold_task(saved.graph, table)
-    names, left_out = saved.choose(asked)
-    ranked = rank_pairs(
-        saved.graph, task.task, task.pairs, saved.rankers(names), seed=seed, others=task.others
-    )
-    report = {
-        "model": saved.model,
-        "gold": Path(gold).name,
-        "since": day,
-        "seed": seed,
-        **gold_counts(saved.graph, table, task),
-        "rankers": ranked.metrics,
-        "rankers_left_out": left_out,
-        **parts_and_differences(ranked.ranks, seed=seed),
-        "seconds": ranked.seconds,
-        "peak_memory_gib": peak_memory_bytes() / GIB,
-        "output_dir": str(directory),
-    }
-    tables = {RANKS: ranked.ranks, GOLD_PAIRS: outcome_table(saved.graph, table)}
-    write_report(directory, report, tables)
+    paths = [directory / name for name in files]
+    check_outputs(inputs, paths, directory, overwrite)
+    with writing_alone(directory, paths, overwrite):
+        rows = read_gold(Path(gold))
+        day = None if since is None else parse_date("since", since)
+        saved = SavedModel.read(Path(model_dir), embeddings)
+        table = match_gold(
+            saved.graph, rows, since=day, synonyms=read_synonyms(synonyms, saved.graph.nodes)
+        )
+        task = gold_task(saved.graph, table)
+        names, left_out = saved.choose(asked)
+        ranked = rank_pairs(
+            saved.graph, task.task, task.pairs, saved.rankers(names), seed=seed, others=task.others
+        )
+        report = {
+            "model": saved.model,
+            "gold": Path(gold).name,
+            "since": day,
+            "seed": seed,
+            **gold_counts(saved.graph, table, task),
+            "rankers": ranked.metrics,
+            "rankers_left_out": left_out,
+            **parts_and_differences(ranked.ranks, seed=seed),
+            "seconds": ranked.seconds,
+            "peak_memory_gib": peak_memory_bytes() / GIB,
+            "output_dir": str(directory),
+        }
+        tables = {RANKS: ranked.ranks, GOLD_PAIRS: outcome_table(saved.graph, table)}
+        write_report(directory, report, tables)
     return report
 
 

@@ -28,6 +28,7 @@ from .files import writing
 
 SWAP = "swap.json"  #: the journal of a swap
 OLD = ".old"  #: the earlier run during a swap, in the directory of the new run
+OUTPUT_LOCK = ".lock"  #: the lock in a directory of results
 PART = ".part-"  #: start of the names of unfinished files
 
 
@@ -69,19 +70,40 @@ def locked(model_dir: Path) -> Iterator[Places]:
         WriteError: the lock cannot be written, or a swap cannot be completed.
     """
     places = Places.of(model_dir)
-    made = [path for path in places.lock.parents if not path.exists()]
-    with writing(places.lock):
-        disk.make_directory(places.lock.parent)
-        handle = _take(places.lock, model_dir)
-    try:
+    with _holding(places.lock, f"model_dir (got {model_dir})"):
         with writing(places.model_dir):
             _complete(places)
             for path in places.model_dir.glob(f"{PART}*"):  # of a process that was killed
                 disk.remove(path)
         yield places
+
+
+@contextmanager
+def locked_output(output_dir: Path) -> Iterator[None]:
+    """Keep other processes from writing to a directory of results that has no swap.
+
+    The lock lies in the directory, since the directory around it may be read-only.
+
+    Raises:
+        InputError: a running process writes to the directory.
+        WriteError: the lock cannot be written.
+    """
+    with _holding(output_dir / OUTPUT_LOCK, f"output_dir (got {output_dir})"):
+        yield
+
+
+@contextmanager
+def _holding(lock: Path, name: str) -> Iterator[None]:
+    """Hold a lock within the `with` block; its directory is made, and removed if it stays empty."""
+    made = [path for path in lock.parents if not path.exists()]
+    with writing(lock):
+        disk.make_directory(lock.parent)
+        handle = _take(lock, name)
+    try:
+        yield
     finally:
         with suppress(OSError):
-            places.lock.unlink()
+            lock.unlink()
         os.close(handle)
         with suppress(OSError):  # the directories hold results
             for path in made:
@@ -102,7 +124,7 @@ def check_unused(model_dir: Path) -> None:
     except OSError:
         return
     try:
-        _check_free(handle, lock, model_dir)
+        _check_free(handle, f"model_dir (got {model_dir})")
     finally:
         os.close(handle)
 
@@ -209,12 +231,12 @@ def _journal(path: Path, places: Places) -> tuple[list[Path], list[str]]:
         raise InputError(f"{path} is damaged: {error}; delete it") from None
 
 
-def _take(lock: Path, model_dir: Path) -> int:
+def _take(lock: Path, name: str) -> int:
     """Take the lock, and return its open file."""
     while True:
         handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            _check_free(handle, lock, model_dir)
+            _check_free(handle, name)
             if os.fstat(handle).st_ino == os.stat(lock).st_ino:
                 _write_record(handle)
                 return handle
@@ -226,7 +248,7 @@ def _take(lock: Path, model_dir: Path) -> int:
         os.close(handle)
 
 
-def _check_free(handle: int, lock: Path, model_dir: Path) -> None:
+def _check_free(handle: int, name: str) -> None:
     """Lock an open lock file, or raise InputError if a running process has it."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -240,7 +262,7 @@ def _check_free(handle: int, lock: Path, model_dir: Path) -> None:
         return
     age = max(0, time.time() - float(record.get("started", time.time())))
     raise InputError(
-        f"model_dir (got {model_dir}) is in use by process {record.get('pid', '?')}, whose run "
+        f"{name} is in use by process {record.get('pid', '?')}, whose run "
         f"{record.get('run', '?')} began {_duration(age)} ago: wait until it ends, or choose "
         f"another directory"
     )

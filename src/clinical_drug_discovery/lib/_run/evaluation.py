@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ from ...system import disk
 from ...system.files import atomic_path, check_new, check_writable, writing
 from ...system.log import detail, milestone
 from ...system.progress import Run
+from ...system.run_directory import locked_output
 from .model_dir import check_targets
 from .start import begin_run, input_names
 
@@ -139,25 +140,41 @@ def check_outputs(
     check_new(files, overwrite)
 
 
+@contextmanager
+def writing_alone(directory: Path, files: Sequence[Path], overwrite: bool) -> Iterator[None]:
+    """Keep other processes from writing to the directory of an evaluation within the `with` block.
+
+    Args:
+        directory: of the evaluation.
+        files: see `check_outputs`.
+        overwrite: replace existing files.
+
+    Raises:
+        InputError: another process writes to the directory, or has written the files meanwhile.
+    """
+    with locked_output(directory):
+        check_new(files, overwrite)
+        yield
+
+
 def start_evaluation(
     source: Source,
-    output_dir: str | Path,
+    files: Sequence[Path],
+    directory: Path,
     device: str | None,
     learning_rate: float,
     overwrite: bool,
-    earlier: Sequence[Path],
 ) -> Run:
     """Check parameters and files before the graph is read, and return the run; write nothing.
 
     Args:
         source: the files of the graph.
-        output_dir: directory to write to.
+        files: the files to write, the report first, and files of earlier evaluations that must
+            not exist.
+        directory: directory of the files.
         device: see `choose_device`.
         learning_rate: already checked; for error messages.
         overwrite: replace the files of an earlier evaluation.
-        earlier: files of an earlier evaluation that are not written again.
     """
-    directory = Path(output_dir)
-    files = [directory / name for name in (REPORT, RANKS)]
-    check_outputs(input_names(source), [*files, *earlier], directory, overwrite)
+    check_outputs(input_names(source), files, directory, overwrite)
     return begin_run(source, files[0], directory, device, learning_rate)
