@@ -244,7 +244,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
     monkeypatch.setattr(TrainingRecord, "after_backward", spoil)
     expected = (
         r"learning_rate \(got 0.01\) is too high: the link_loss of epoch 4 is nan in step 1; the "
-        r"first NaN or infinity is in model.layers.1.bias. .* such as 0.001"
+        r"first NaN or infinity is in model.layers.1.bias. Start again with a lower one, such as "
+        r"0.001, and with overwrite \(--overwrite\). Do not use resume .* before that is .*000002.s"
     )
     with pytest.raises(InputError, match=expected):
         generate_gnn_embeddings(edges, tmp_path / "e.npy", **SMALL, checkpoint_minutes=0)

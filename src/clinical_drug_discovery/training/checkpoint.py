@@ -351,8 +351,9 @@ def keeping(
                 if not checkpoints.last:
                     raise
                 raise InputError(
-                    f"{error}, with overwrite (--overwrite). The last good checkpoint is kept: "
-                    f"{checkpoints.last[-1]}"
+                    f"{error}, and with overwrite (--overwrite). Do not use resume (--resume): it "
+                    "keeps the learning rate, so the loss would diverge again. The last checkpoint "
+                    f"before that is {checkpoints.last[-1]}"
                 ) from None
             last = checkpoints.last
             if last and all(path.parent != checkpoints.directory for path in last):
