@@ -104,7 +104,7 @@ class Rgcn(nn.Module):
         self.stages = [(f"Layer {i}/{number}", dim) for i, dim in enumerate(dims, start=1)]
 
     def forward(self, hidden: Block, target: Block, vectors: Tensor | None = None) -> Tensor:
-        """Embed the target rows of a block; see `Model`."""
+        """Embed the target rows of a block; see `TrainableModel`."""
         x = self.node_embedding if vectors is None else vectors
         for index in range(len(self.layers)):
             x = self.apply_stage(index, x, None, target if self._is_last(index) else hidden)

@@ -11,12 +11,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from backends import TORCH
 from graphs import Fact, to_rows
 from test_cli import cdd
 
+from clinical_drug_discovery.api.loading import load_model
 from clinical_drug_discovery.commands import COMMANDS, embed_command
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.models.inference import embed_all
@@ -81,6 +83,8 @@ def test_all_commands_take_the_new_model(
     result = cdd("embed", "--config", config, *again)
     assert result.exit_code == 0, result.output
     assert (tmp_path / "again.npy").read_bytes() == output.read_bytes()
+    loaded = load_model(tmp_path / "e_model")
+    np.testing.assert_allclose(loaded.embed(loaded.graph).values, loaded.embeddings().values)
     asked = ["--model-dir", tmp_path / "e_model", "--disease", "disease 1", "--json"]
     assert json.loads(cdd("rank", *asked).stdout)["drugs"]
     split = ["--model", "rgcn", "--split", "pair", "--output", tmp_path / "ev", "--share", 0.3]

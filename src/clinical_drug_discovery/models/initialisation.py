@@ -1,7 +1,7 @@
 """Initial weights, and initial node vectors that reflect the graph's structure.
 
 The vectors are random projections of powers of the adjacency matrix, after "Fast and Accurate
-Model Embeddings via Very Sparse Random Projection" (FastRP, arXiv:1908.11512), eq. 2 to 4. All
+Network Embeddings via Very Sparse Random Projection" (FastRP, arXiv:1908.11512), eq. 2 to 4. All
 edge types have equal weight: otherwise 1,000 edges of one type would outweigh a drug's one target.
 Nodes with the same neighbors start with similar vectors. Training from random vectors does not
 bring drugs of one class together within 100 steps.

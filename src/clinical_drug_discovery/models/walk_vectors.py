@@ -3,7 +3,7 @@
 The walk matrix is W = sum over k = 1 to 8 of (0.7 P)^k, where P goes from a node to each of its
 neighbors with the same probability. The vectors are the leading eigenvectors of its positive
 pointwise mutual information, scaled by the roots of the eigenvalues. DeepWalk factorizes such a
-matrix ("Model Embedding as Matrix Factorization", arXiv:1710.02971). Two steps of random
+matrix ("Network Embedding as Matrix Factorization", arXiv:1710.02971). Two steps of random
 projection (`initialisation.structural_vectors`) do not see relatives that are further away.
 """
 

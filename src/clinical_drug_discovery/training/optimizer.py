@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..models.kinds.interface import Model
+from ..models.kinds.interface import TrainableModel
 from ..models.layers import DistMult
 from .schedule import learning_rate_fraction
 
@@ -148,7 +148,7 @@ class ModelOptimizer:
 
     def __init__(
         self,
-        model: Model,
+        model: TrainableModel,
         decoder: DistMult,
         learning_rate: float,
         num_steps: int,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..graph.knowledge_graph import KnowledgeGraph
 from ..models.initialisation import structural_vectors
-from ..models.kinds.interface import SAMPLED, Model, Settings
+from ..models.kinds.interface import SAMPLED, Settings, TrainableModel
 from ..models.kinds.table import kind_of
 from ..models.layers import DistMult
 from ..ops.mean import gather_rows
@@ -35,7 +35,7 @@ from .optimizer import ModelOptimizer
 class Trained:
     """A trained model and the record of its training."""
 
-    model: Model
+    model: TrainableModel
     decoder: DistMult
     graph: KnowledgeGraph  #: the edges that the model reads: all except known treatments
     history: History
@@ -102,7 +102,7 @@ def train(
 class _Parts(NamedTuple):
     """The parts of a training."""
 
-    model: Model
+    model: TrainableModel
     decoder: DistMult
     optimizer: ModelOptimizer
     edges: EdgeSampler
@@ -132,7 +132,9 @@ def _make_parts(
     terms = make_terms(run, graph, settings, plan, seed)
     generator = torch.Generator().manual_seed(seed)
     kind = kind_of(settings.model)
-    model: Model = kind.make(graph.type_offsets, len(graph.edge_types), settings, generator)
+    model: TrainableModel = kind.make(
+        graph.type_offsets, len(graph.edge_types), settings, generator
+    )
     model.to(run.device)
     if checkpoints is None or checkpoints.found is None:  # else a checkpoint has the vectors
         with torch.no_grad():
@@ -162,7 +164,7 @@ def _make_parts(
 
 
 def training_step(
-    model: Model,
+    model: TrainableModel,
     decoder: DistMult,
     optimizer: ModelOptimizer,
     batch: HostBatch,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...graph.knowledge_graph import IntArray, KnowledgeGraph
 from ...models.inference import embed_all
-from ...models.kinds.interface import Model, Settings
+from ...models.kinds.interface import Settings, TrainableModel
 from ...models.kinds.table import kind_of
 from ...models.layers import DistMult
 from ...models.new_nodes import vectors_with_new_nodes
@@ -38,7 +38,7 @@ class Network:
     It has the interface `models.inference.LayeredModel`.
     """
 
-    model: Model  #: its own `node_embedding` has no rows
+    model: TrainableModel  #: its own `node_embedding` has no rows
     decoder: DistMult
     node_embedding: Tensor  #: shape (N, C), input vectors in the order of the graph
 
@@ -141,7 +141,7 @@ def read_network(directory: Path, graph: KnowledgeGraph) -> Network:
     return Network(model.eval(), decoder, vectors)
 
 
-def _make_model(graph: KnowledgeGraph, settings: Settings) -> Model:
+def _make_model(graph: KnowledgeGraph, settings: Settings) -> TrainableModel:
     no_nodes = (0,) * len(graph.type_offsets)
     kind = kind_of(settings.model)
     return kind.make(no_nodes, len(graph.edge_types), settings, torch.Generator())

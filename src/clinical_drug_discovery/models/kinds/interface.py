@@ -88,7 +88,7 @@ class Settings(Protocol):
         """Check every setting; raise `InputError` if one is invalid."""
 
 
-class Model(LayeredModel[Any], Protocol):
+class TrainableModel(LayeredModel[Any], Protocol):
     """A model: an `nn.Module` with a learned vector per node, and with stages for inference."""
 
     def __call__(self, hidden: Block, target: Block, vectors: Tensor | None = None) -> Tensor:
@@ -161,7 +161,7 @@ class ModelKind:
     settings: type[Any]  #: class of the settings; see `Settings`
     #: Makes a model from the number of nodes before each type (T + 1 numbers), the number of edge
     #: types, the settings and the generator of the initial weights.
-    make: Callable[[tuple[int, ...], int, Any, torch.Generator], Model]
+    make: Callable[[tuple[int, ...], int, Any, torch.Generator], TrainableModel]
     needs: Callable[[Sizes, Any], Needs]  #: returns the memory of a run with some settings
     #: Sizes of a model whose training of one step compiles all of its CPU kernels. None: the model
     #: does not have kernels that the others lack.
