@@ -66,7 +66,7 @@ def test_the_layer_is_that_of_the_paper(rgcn: ModuleType, graph: KnowledgeGraph)
     torch.testing.assert_close(embed_all(model, graph, 7, TORCH), z)
 
 
-def test_all_commands_take_the_new_model(
+def test_the_commands_take_the_new_model(
     rgcn: ModuleType, facts: list[Fact], tmp_path: Path
 ) -> None:
     edges, output = tmp_path / "kg.csv", tmp_path / "e.npy"
@@ -87,6 +87,13 @@ def test_all_commands_take_the_new_model(
     np.testing.assert_allclose(loaded.embed(loaded.graph).values, loaded.embeddings().values)
     asked = ["--model-dir", tmp_path / "e_model", "--disease", "disease 1", "--json"]
     assert json.loads(cdd("rank", *asked).stdout)["drugs"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("rgcn")
+def test_the_new_model_is_evaluated(facts: list[Fact], tmp_path: Path) -> None:
+    edges, sizes = tmp_path / "kg.csv", ["--embedding-dim", 8, "--hidden-dim", 8, "--num-bases", 2]
+    to_rows(facts).write_csv(edges)
     split = ["--model", "rgcn", "--split", "pair", "--output", tmp_path / "ev", "--share", 0.3]
     result = cdd("evaluate", "--edges", edges, *split, "--num-epochs", 1, *sizes, "--json")
     assert result.exit_code == 0, result.output
