@@ -1,4 +1,4 @@
-"""A whole training gives the same bytes with any number of threads."""
+"""A whole training gives the same bytes with any number of threads; small work stays on one."""
 
 from __future__ import annotations
 
@@ -40,3 +40,21 @@ def test_training_does_not_depend_on_the_number_of_threads(tmp_path: Path) -> No
         )
         assert two == again, model
         assert one == two, model
+
+
+def test_a_checkpoint_leaves_small_work_on_one_thread() -> None:
+    script = (
+        "import torch\n"
+        "from clinical_drug_discovery.system.machine import one_thread\n"
+        "from clinical_drug_discovery.training.checkpoint import _threads\n"
+        "with one_thread(True):\n"
+        "    print(_threads()['torch'], torch.get_num_threads())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "NUMBA_NUM_THREADS": "2"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "1 1\n"

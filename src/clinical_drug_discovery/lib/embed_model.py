@@ -162,7 +162,7 @@ def embed_graph(
         return finished
     check_space(run, graph, settings)
     compile_kernels(run, plan.backend)
-    with one_thread(plan.is_small), checkpoints.threads(), working(run) as places:
+    with checkpoints.threads(), one_thread(plan.is_small), working(run) as places:
         with hooks(run, settings, on_epoch, tracker) as after_epoch:
             trained = train(run, graph, settings, plan, seed, checkpoints, after_epoch)
         embeddings, collapse = embed_nodes(

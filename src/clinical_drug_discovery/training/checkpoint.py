@@ -168,16 +168,15 @@ class Checkpoints:
         if self.found is None:
             yield
             return
-        before = torch.get_num_threads(), numba.get_num_threads()
-        most = os.cpu_count() or 1
-        torch.set_num_threads(min(self.found.threads["torch"], most))
+        before, found = _threads(), self.found.threads
         numba_most: int = vars(numba.config)["NUMBA_NUM_THREADS"]
-        numba.set_num_threads(min(self.found.threads["numba"], numba_most))
+        numba.set_num_threads(min(found["numba"], numba_most))
+        torch.set_num_threads(min(found["torch"], os.cpu_count() or 1))
         try:
             yield
         finally:
-            torch.set_num_threads(before[0])
-            numba.set_num_threads(before[1])
+            numba.set_num_threads(before["numba"])
+            torch.set_num_threads(before["torch"])
 
     def restore(self, parts: Mapping[str, Part], record: TrainingRecord) -> None:
         """Bring all parts to the state of the checkpoint that was found, and free its memory.
@@ -244,7 +243,7 @@ class Checkpoints:
             "identity": dict(self.identity),
             "cycles": self.cycles,
             "finished_epochs": len(record.history),
-            "threads": {"torch": torch.get_num_threads(), "numba": numba.get_num_threads()},
+            "threads": _threads(),
             "parts": values,
         }
         path = self.directory / PATTERN.replace("*", f"{record.num_done:09}")
@@ -259,6 +258,18 @@ class Checkpoints:
             if other not in self.last:
                 other.unlink(missing_ok=True)
         note_resume(f"a checkpoint of epoch {len(record.history)} is in {self.directory}")
+
+
+def _threads() -> dict[str, int]:
+    """Return the numbers of threads of torch and numba, and change neither.
+
+    If numba has not run yet, the question starts its threads. With OpenMP, this sets the number for
+    torch, too, and small work on several threads takes many times as long.
+    """
+    threads = torch.get_num_threads()
+    found = {"torch": threads, "numba": numba.get_num_threads()}
+    torch.set_num_threads(threads)
+    return found
 
 
 def _check_same(found: Found, identity: Mapping[str, Any]) -> None:
