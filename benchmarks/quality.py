@@ -29,7 +29,7 @@ from shallow import train_shallow
 
 from clinical_drug_discovery.evaluation.baselines import BASELINES
 from clinical_drug_discovery.evaluation.metrics import Metrics, ranking_metrics
-from clinical_drug_discovery.evaluation.rankers import Ranker, drug_rankers, score_by_node
+from clinical_drug_discovery.evaluation.rankers import Ranker, drug_rankers
 from clinical_drug_discovery.evaluation.split import RankingTask, Split, ranking_task
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph, node_range_of
 from clinical_drug_discovery.graph.read import read_graph
@@ -40,7 +40,7 @@ from clinical_drug_discovery.lib.embed_model import settings_of
 from clinical_drug_discovery.lib.evaluate import SPLITS
 from clinical_drug_discovery.models.inference import embed_nodes
 from clinical_drug_discovery.models.kinds.table import MODELS
-from clinical_drug_discovery.ranking.bilinear_score import GnnScores, Scores
+from clinical_drug_discovery.ranking.gnn_scores import GnnScores, Scores
 from clinical_drug_discovery.ranking.metapath_features import MetapathFeatures
 from clinical_drug_discovery.ranking.path_ranker import fit_path_ranker
 from clinical_drug_discovery.training.compile_kernels import compile_kernels
@@ -84,7 +84,8 @@ def rankers_of(
         first = node_range_of(graph, PRIMEKG.disease_type)[0]
         features = MetapathFeatures(graph)
         for name, fit in (("paths", fit_path_ranker), ("paths, boosted", fit_boosted)):
-            yield name, partial(score_by_node, fit(features, seed=seed).scores, features, first)
+            scores = fit(features, seed=seed).scores
+            yield name, lambda diseases, scores=scores: scores(features, diseases - first)  # type: ignore[misc]  # mypy cannot type the default
     if arguments.minutes is not None:
         seconds = 60 * arguments.minutes
         for name, is_complex in (("DistMult", False), ("ComplEx", True)):

@@ -23,7 +23,7 @@ from clinical_drug_discovery.graph.knowledge_graph import (
     node_range_of,
 )
 from clinical_drug_discovery.graph.vocabulary import PRIMEKG
-from clinical_drug_discovery.ranking.bilinear_score import Scores
+from clinical_drug_discovery.ranking.gnn_scores import Scores
 from clinical_drug_discovery.training.edge_sampler import divide_equally
 
 BATCH, NEGATIVES = 8192, 1024

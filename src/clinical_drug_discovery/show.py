@@ -19,6 +19,8 @@ from .models.kinds.table import MODELS
 from .system.untrusted.text import printable
 
 _LABEL = 19  # width of the labels of evidence
+# A row is marked if its rank without popularity is more than five times as high, and over 50.
+_POPULAR_FACTOR, _POPULAR_LEAST = 5, 50
 _NARROW = 20  # least width of a wrapped text
 
 
@@ -145,7 +147,7 @@ def show_neighbors(result: list[dict[str, Any]]) -> None:
         )
     _print_contraindicated(sum(bool(row["contraindicated"]) for row in result), len(result))
     if any("evidence" in row for row in result):
-        from .ranking.explanations import notes_on  # not before: this imports torch
+        from .ranking.evidence.explanations import notes_on  # not before: this imports torch
 
         _print_evidence(result, "node_name", notes_on(result))
 
@@ -236,8 +238,13 @@ def _print_evidence(rows: Sequence[dict[str, Any]], name: str, notes: Sequence[s
             label = path["kind"] if path["kind"] != kind else ""
             kind = path["kind"]
             _print_labelled(console, label, f"{path['text']} ({path['path_score']:.2g})")
+        without = row.get("rank_without_popularity", 0)
+        if without > max(_POPULAR_FACTOR * row["rank"], _POPULAR_LEAST):
+            text = f"ranks high because much is known of it: without popularity, rank {without:,}"
+            _print_labelled(console, "popularity", text)
         if not row["evidence"]:
-            _print_labelled(console, "", "the graph contains no path that explains this row")
+            text = "no path in the graph raises the score of this row"
+            _print_labelled(console, "", text)
 
 
 def _print_labelled(console: Console, label: str, text: str, style: str | None = None) -> None:

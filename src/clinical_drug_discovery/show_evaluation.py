@@ -44,6 +44,7 @@ def show(result: dict[str, Any]) -> None:
     _print_strata(result)
     _print_differences(result["differences"])
     _print_contraindications(rankers)
+    _print_reliability(result["reliability"])
     if result["relations"]:
         title = f"Link prediction by {result['model']} among all nodes of the target's type"
         console.print(f"\n{title}:\n")
@@ -103,6 +104,23 @@ def _print_differences(differences: dict[str, dict[str, float]]) -> None:
     for ranker, m in differences.items():
         cells = (f"{m[n]:+.3f} ({m[f'{n}_low']:+.3f} to {m[f'{n}_high']:+.3f})" for n in names)
         table.add_row(ranker, *cells)
+    make_console().print(table)
+
+
+def _print_reliability(bins: Sequence[dict[str, Any]] | None) -> None:
+    """Print the mean probability and the share of recorded treatments in each bin."""
+    if not bins:
+        return
+    title = "Reliability: drugs by probability, and the share that the record lists as treatments"
+    make_console().print(f"\n{title}:\n")
+    table = Table(box=None)
+    for name in ("probability", "pairs", "held out", "predicted", "recorded"):
+        table.add_column(name, justify="right")
+    for one in bins:
+        table.add_row(
+            f"{one['low']:.1f} to {one['high']:.1f}", f"{one['num_pairs']:,}",
+            f"{one['num_held_out']:,}", f"{one['predicted']:.3f}", f"{one['recorded']:.3f}",
+        )  # fmt: skip
     make_console().print(table)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from graphs import Fact, graph_of, node
 
-from clinical_drug_discovery.evaluation.contraindications import (
+from clinical_drug_discovery.evaluation.measures.contraindications import (
     contraindicated_drugs,
     contraindication_metrics,
 )

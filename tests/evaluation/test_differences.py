@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from clinical_drug_discovery.evaluation.differences import differences
+from clinical_drug_discovery.evaluation.measures.differences import differences
 from clinical_drug_discovery.evaluation.metrics import Metrics, pair_metrics
 
 

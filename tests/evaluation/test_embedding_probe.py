@@ -12,6 +12,7 @@ from graphs import Fact, node, random_facts, read_facts
 from clinical_drug_discovery.evaluation import embedding_probe
 from clinical_drug_discovery.evaluation.embedding_probe import neighbor_scores, probe_embeddings
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph, node_range_of
+from clinical_drug_discovery.ranking import neighbors
 from clinical_drug_discovery.ranking.treatments import pairs_of, treatments
 from clinical_drug_discovery.system.errors import InputError
 
@@ -67,8 +68,8 @@ def test_scores_against_loops(
     assert num_known.max() > 3
     order = np.random.default_rng(0).permutation(stop - first)
     for diseases, drugs in ((256, 1024), (4, 7)):
-        monkeypatch.setattr(embedding_probe, "_DISEASES", diseases)
-        monkeypatch.setattr(embedding_probe, "_DRUGS", drugs)
+        monkeypatch.setattr(neighbors, "_DISEASES", diseases)
+        monkeypatch.setattr(neighbors, "_DRUGS", drugs)
         scores = neighbor_scores(graph, embeddings, order + first)
         np.testing.assert_allclose(scores, expected[order], rtol=1e-4, atol=1e-6)
 

@@ -13,7 +13,7 @@ from clinical_drug_discovery.evaluation.link_prediction import (
 )
 from clinical_drug_discovery.evaluation.split import leak_count, split_pairs
 from clinical_drug_discovery.graph.knowledge_graph import IntArray, KnowledgeGraph
-from clinical_drug_discovery.ranking.bilinear_score import Scores
+from clinical_drug_discovery.ranking.gnn_scores import Scores
 from clinical_drug_discovery.ranking.treatments import pairs_of
 
 

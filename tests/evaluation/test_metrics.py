@@ -18,7 +18,7 @@ from clinical_drug_discovery.evaluation.metrics import (
     ranking_metrics,
     top_entropy,
 )
-from clinical_drug_discovery.ranking.bilinear_score import Scores
+from clinical_drug_discovery.ranking.gnn_scores import Scores
 from clinical_drug_discovery.system.errors import InputError
 
 Case = tuple[Scores, Known, np.ndarray, np.ndarray]

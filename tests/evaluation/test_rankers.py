@@ -19,8 +19,8 @@ from clinical_drug_discovery.evaluation.rankers import (
 )
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph, node_range_of
 from clinical_drug_discovery.models.layers import DistMult
-from clinical_drug_discovery.ranking.bilinear_score import GnnScores
 from clinical_drug_discovery.ranking.drug_ranker import fit_drug_ranker
+from clinical_drug_discovery.ranking.gnn_scores import GnnScores
 from clinical_drug_discovery.system.errors import InputError
 from clinical_drug_discovery.system.machine import one_thread
 
@@ -42,11 +42,11 @@ def test_a_saved_model_ranks_as_the_model_of_an_evaluation(
 ) -> None:
     diseases = np.arange(*node_range_of(graph, "disease"))[::3]
     with one_thread(True):
-        ranker = fit_drug_ranker(graph, gnn=gnn, seed=3)
+        ranker = fit_drug_ranker(graph, embeddings=gnn.embeddings, seed=3)
     monkeypatch.setattr(rankers, "fit_drug_ranker", lambda *arguments, **options: ranker)
     expected = dict(drug_rankers(graph, gnn, seed=3))
     assert tuple(expected) == RANKERS
-    found = dict(saved_rankers(graph, ranker, gnn.embeddings, RANKERS))
+    found = dict(saved_rankers(graph, ranker, gnn, RANKERS))
     assert tuple(found) == RANKERS
     for name in RANKERS:
         np.testing.assert_allclose(
@@ -57,10 +57,10 @@ def test_a_saved_model_ranks_as_the_model_of_an_evaluation(
 def test_what_a_saved_model_lacks_is_named(graph: KnowledgeGraph) -> None:
     baselines = RANKERS[RANKERS.index("popularity") :]
     for has, left in (
-        ((True, True, True), RANKERS),
-        ((True, False, True), ("ranker", "paths", "neighbors", *baselines)),
-        ((False, False, True), ("neighbors", *baselines)),
-        ((False, False, False), baselines),
+        ((True, True), RANKERS),
+        ((True, False), ("ranker", "ranker, no popularity", "paths", *baselines)),
+        ((False, True), ("gnn", "neighbors", *baselines)),
+        ((False, False), baselines),
     ):
         missing = why_not_saved(*has)
         assert tuple(name for name in RANKERS if name not in missing) == left

@@ -7,13 +7,13 @@ import polars as pl
 import pytest
 from graphs import Fact
 
-from clinical_drug_discovery.evaluation.split import split_pairs
-from clinical_drug_discovery.evaluation.strata import (
+from clinical_drug_discovery.evaluation.measures.strata import (
     STRATA,
     known_counts,
     strata_metrics,
     stratum_name,
 )
+from clinical_drug_discovery.evaluation.split import split_pairs
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 
 

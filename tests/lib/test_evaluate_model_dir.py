@@ -12,7 +12,7 @@ from graphs import planted_facts, to_rows
 from typer.testing import CliRunner
 
 from clinical_drug_discovery.cli import make_app
-from clinical_drug_discovery.evaluation.differences import differences
+from clinical_drug_discovery.evaluation.measures.differences import differences
 from clinical_drug_discovery.evaluation.metrics import pair_metrics
 from clinical_drug_discovery.evaluation.rankers import RANKERS
 from clinical_drug_discovery.lib.evaluate import evaluate_model_dir
@@ -103,7 +103,7 @@ def test_a_model_without_its_embeddings_leaves_their_ranker_out(
     (home / "e.parquet").rename(moved)
     try:
         found = evaluate_model_dir(home / "e_model", home / "list.tsv", tmp_path / "out")
-        assert list(found["rankers_left_out"]) == ["neighbors"]
+        assert list(found["rankers_left_out"]) == ["gnn", "neighbors"]
         assert found["rankers"]["ranker"] == report["rankers"]["ranker"]
         with pytest.raises(
             InputError, match=r"rankers \(got 'neighbors'\).*embeddings are missing"

@@ -12,6 +12,7 @@ import torch
 from graphs import planted_facts, to_rows
 
 from clinical_drug_discovery.lib._run import finish, results
+from clinical_drug_discovery.lib._run.model_dir import RANKER_VERSION
 from clinical_drug_discovery.lib.fit_ranker import fit_model_ranker
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.rank import rank_drugs
@@ -36,12 +37,12 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_later_fit_gives_the_ranker_of_the_run(home: Path, tmp_path: Path) -> None:
     place = shutil.copytree(home, tmp_path / "copy")
-    before, tensors = load_checksummed(place / "e_model" / RANKER, 4)
+    before, tensors = load_checksummed(place / "e_model" / RANKER, RANKER_VERSION)
     (place / "e_model" / RANKER).unlink()
     stats = json.loads((place / "e_model" / "stats.json").read_text())
     for _ in range(2):  # later, and again
         found = fit_model_ranker(place / "e_model")
-        after, again = load_checksummed(place / "e_model" / RANKER, 4)
+        after, again = load_checksummed(place / "e_model" / RANKER, RANKER_VERSION)
         assert {**after, "seconds": 0} == {**before, "seconds": 0}
         assert again.keys() == tensors.keys()
         assert all(torch.equal(again[name], tensors[name]) for name in tensors)

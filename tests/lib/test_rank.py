@@ -21,7 +21,7 @@ from clinical_drug_discovery.system.errors import InputError
 SMALL: dict[str, Any] = {"embedding_dim": 8, "hidden_dim": 8, "num_layers": 1, "num_epochs": 1}
 COLUMNS = [
     "disease_index", "disease_id", "disease_name", "rank", "drug_index", "drug_id", "drug_name",
-    "score", "probability", "known", "contraindicated", "stated",
+    "score", "probability", "probability_treats", "known", "contraindicated", "stated",
 ]  # fmt: skip
 HIDDEN = 6  # diseases of which nothing is said to treat them
 
@@ -182,9 +182,12 @@ def test_json_and_table_of_the_command(model: Path) -> None:
     record = json.loads(cdd(*asked, "--json").stdout)
     rows = record["drugs"]
     assert [row["rank"] for row in rows] == [1, 2]
-    assert list(rows[0]) == [*COLUMNS, "stated_facts", "evidence"]
+    assert list(rows[0]) == [*COLUMNS, "rank_without_popularity", "stated_facts", "evidence"]
     path = rows[0]["evidence"][0]
-    assert list(path) == ["kind", "text", "path_score", "through_target", "nodes", "relations"]
+    assert list(path) == [
+        "kind", "text", "path_score", "through_target", "nodes", "relations", "effect"
+    ]  # fmt: skip
+    assert all(one["effect"] > 0 for row in rows for one in row["evidence"])
     assert list(path["nodes"][0]) == ["node_index", "node_id", "node_name", "node_type"]
     assert len(path["nodes"]) == len(path["relations"]) + 1
     shown = cdd(*asked).stdout

@@ -14,7 +14,7 @@ from clinical_drug_discovery import show
 from clinical_drug_discovery.lib._run import ranked_list
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.rank import rank_drugs
-from clinical_drug_discovery.ranking.explanations import NO_DIRECTION
+from clinical_drug_discovery.ranking.evidence.explanations import NO_DIRECTION
 from clinical_drug_discovery.system.errors import InputError
 
 NUM_DRUGS, NUM_DISEASES = 24, 16

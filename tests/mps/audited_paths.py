@@ -24,7 +24,7 @@ from clinical_drug_discovery.models.inference import LayeredModel, embed_all
 from clinical_drug_discovery.models.kinds.interface import FULL, SAMPLED
 from clinical_drug_discovery.models.layers import DistMult
 from clinical_drug_discovery.models.sage import GraphSage
-from clinical_drug_discovery.ranking.bilinear_score import GnnScores
+from clinical_drug_discovery.ranking.gnn_scores import GnnScores
 from clinical_drug_discovery.system.machine import one_thread
 from clinical_drug_discovery.training.batches import HostBatch, make_batches
 from clinical_drug_discovery.training.edge_sampler import EdgeSampler

@@ -11,7 +11,8 @@ import pytest
 from graphs import Fact, graph_of, node, random_facts, read_facts, to_triples
 
 from clinical_drug_discovery.graph.knowledge_graph import EdgeType, KnowledgeGraph, node_range_of
-from clinical_drug_discovery.ranking.explanations import KINDS, Explainer, sentence
+from clinical_drug_discovery.ranking.evidence.explanations import KINDS, Explainer
+from clinical_drug_discovery.ranking.evidence.sentences import sentence
 
 
 @pytest.fixture(scope="module")

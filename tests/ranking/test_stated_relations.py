@@ -7,7 +7,7 @@ from collections import defaultdict
 import numpy as np
 from graphs import Node, graph_of, random_facts
 
-from clinical_drug_discovery.ranking.stated_relations import stated_relations
+from clinical_drug_discovery.ranking.evidence.stated_relations import stated_relations
 
 
 def test_stated_relations_are_those_of_the_facts(rng: np.random.Generator) -> None:

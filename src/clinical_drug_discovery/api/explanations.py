@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from ..graph.knowledge_graph import KnowledgeGraph
-from ..ranking.explanations import Explainer
+from ..ranking.evidence.explanations import Explainer
 
 STATED = "stated"  #: the kind of a fact between the two nodes
 _NODE = {

@@ -20,7 +20,7 @@ from ..lib._model.network import Network
 from ..lib._run.ranked_list import ListRules, Ranking
 from ..lib.similar import similar_in
 from ..ranking.drug_ranker import DrugRanker
-from ..ranking.explanations import Explainer
+from ..ranking.evidence.explanations import Explainer
 from ..system.arguments import plain_arguments
 from ..system.errors import InputError
 from ..system.log import part

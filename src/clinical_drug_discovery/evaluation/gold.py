@@ -14,7 +14,7 @@ import polars as pl
 from ..graph.knowledge_graph import IntArray, KnowledgeGraph, node_range_of
 from ..graph.node_lookup import NodeIndex, Synonym
 from ..graph.synonyms import table_rows
-from ..ranking.bilinear_score import Scores
+from ..ranking.gnn_scores import Scores
 from ..ranking.treatments import Pairs, pairs_of
 from ..system.errors import InputError
 from .metrics import Metrics, bootstrap_interval

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..graph.knowledge_graph import IntArray, KnowledgeGraph, without_edges
-from ..ranking.bilinear_score import Scores
+from ..ranking.gnn_scores import Scores
 from ..ranking.treatments import Pairs, drug_disease_types, pair_keys, pairs_of
 from .metrics import filtered_ranks, pair_metrics
 from .split import edges_between

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..graph.knowledge_graph import IntArray
-from ..ranking.bilinear_score import Scores
+from ..ranking.gnn_scores import Scores
 from ..system.errors import InputError
 
 Metrics = dict[str, float | int | None]

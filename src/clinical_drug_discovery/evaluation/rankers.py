@@ -7,14 +7,16 @@ A ranker maps node numbers of diseases, shape (n,), to scores of all drugs in gr
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 from torch import Tensor
 
 from ..graph.knowledge_graph import IntArray, KnowledgeGraph, node_range_of
 from ..graph.node_lookup import did_you_mean
-from ..ranking.bilinear_score import GnnScores, Scores
 from ..ranking.drug_ranker import DrugRanker, fit_drug_ranker
+from ..ranking.gnn_scores import GnnScores, Scores
 from ..ranking.metapath_features import MetapathFeatures
 from ..ranking.stored.check_ranker import check_fits
 from ..system.errors import InputError
@@ -22,8 +24,8 @@ from .baselines import BASELINES
 from .embedding_probe import neighbor_scores
 
 GNN = "gnn"  #: the model's own decoder
-_OF_DECODERS = ("gnn, treatment decoder", "gnn, both decoders")
-_FITTED = (*_OF_DECODERS, "ranker", "paths")
+RANKER = "ranker"  #: the drug ranker of `cdd rank`
+_FITTED = (RANKER, "ranker, no popularity", "paths")
 NEIGHBORS = "neighbors"  #: the probe of embeddings
 #: Names of all rankers that an evaluation can compare.
 RANKERS = (GNN, *_FITTED, NEIGHBORS, *BASELINES)
@@ -38,11 +40,9 @@ def drug_rankers(
 ) -> Iterator[tuple[str, Ranker]]:
     """Yield the name of each ranker and the ranker. Each is fitted when needed, for timing.
 
-    `gnn` scores the relation "indication" with the decoder of the model. `gnn, treatment decoder`
-    scores the same embeddings with the decoder of `treatment_decoder`. `gnn, both decoders` adds
-    both scores. `ranker` is the drug ranker of `cdd rank`. `paths` is the part of the drug ranker
-    that uses only metapaths. `neighbors` is the probe of `embedding_probe`. The baselines of
-    `BASELINES` follow.
+    `gnn` scores the relation "indication" with the decoder of the model. `ranker` is the drug
+    ranker of `cdd rank`, and `paths` is the part of it that uses only metapaths. `neighbors` is the
+    probe of `embedding_probe`. The baselines of `BASELINES` follow.
 
     Args:
         graph: the training graph, on the CPU.
@@ -53,74 +53,85 @@ def drug_rankers(
     Raises:
         InputError: the graph lacks drugs, diseases, or a drug that treats a disease.
     """
-    words = graph.vocabulary
-    drugs = node_range_of(graph, words.drug_type)
-    indication = graph.relations.index(words.indication)
     if GNN in names:
-        yield GNN, lambda diseases: gnn(diseases, indication, drugs)
+        yield GNN, _gnn_ranker(graph, gnn)
     if needs_fit(names):
-        ranker = fit_drug_ranker(graph, gnn=gnn, seed=seed)
-        assert ranker.treatment_decoder is not None
-        yield from _parts(graph, ranker, [name for name in names if name != GNN])
+        ranker = fit_drug_ranker(graph, embeddings=gnn.embeddings, seed=seed)
+        yield from _parts(graph, ranker, names)
     yield from _untrained(graph, gnn.embeddings, names)
 
 
 def saved_rankers(
-    graph: KnowledgeGraph,
-    ranker: DrugRanker | None,
-    embeddings: Tensor | None,
-    names: Collection[str],
+    graph: KnowledgeGraph, ranker: DrugRanker | None, gnn: GnnScores | None, names: Collection[str]
 ) -> Iterator[tuple[str, Ranker]]:
     """Yield the name of each ranker and the ranker, from a saved model; see `drug_rankers`.
 
     Args:
         graph: the graph of the model, on the CPU.
-        ranker: the saved drug ranker; it has the scores of the decoders.
-        embeddings: shape (N, dim), of all nodes, on the CPU.
+        ranker: the saved drug ranker.
+        gnn: scores of the model.
         names: rankers to yield. None of `why_not_saved` may be among them.
     """
+    if GNN in names and gnn is not None:
+        yield GNN, _gnn_ranker(graph, gnn)
     if ranker is not None:
         yield from _parts(graph, ranker, names)
-    yield from _untrained(graph, embeddings, names)
+    yield from _untrained(graph, None if gnn is None else gnn.embeddings, names)
 
 
-def why_not_saved(has_ranker: bool, has_decoders: bool, has_embeddings: bool) -> dict[str, str]:
+def why_not_saved(has_ranker: bool, has_embeddings: bool) -> dict[str, str]:
     """Return the rankers that a saved model cannot provide, with the reasons."""
     missing: dict[str, str] = {}
     if not has_ranker:
-        missing |= dict.fromkeys((GNN, *_FITTED), "the model directory has no drug ranker")
-    elif not has_decoders:
-        missing |= dict.fromkeys((GNN, *_OF_DECODERS), "the drug ranker was fitted without a model")
+        missing |= dict.fromkeys(_FITTED, "the model directory has no drug ranker")
     if not has_embeddings:
-        missing[NEIGHBORS] = "the embeddings are missing; name their file with embeddings"
+        why = "the embeddings are missing; name their file with embeddings"
+        missing |= dict.fromkeys((GNN, NEIGHBORS), why)
     return missing
+
+
+@dataclass(frozen=True)
+class FittedRanker:
+    """The drug ranker on a graph; it also gives probabilities."""
+
+    ranker: DrugRanker
+    features: MetapathFeatures
+    first_disease: int  #: number of the first disease among all nodes
+
+    def __call__(self, diseases: IntArray) -> Scores:
+        """Return the scores of all drugs for n diseases (node numbers), shape (n, D)."""
+        return self.ranker.scores(self.features, diseases - self.first_disease)
+
+    def probabilities(self, diseases: IntArray, scores: Scores) -> Scores:
+        """Return the probabilities of recorded indications, from the result of a call."""
+        own = diseases - self.first_disease
+        return self.ranker.probabilities(self.features, own, np.asarray(scores, np.float32))[0]
+
+
+def _gnn_ranker(graph: KnowledgeGraph, gnn: GnnScores) -> Ranker:
+    words = graph.vocabulary
+    drugs = node_range_of(graph, words.drug_type)
+    indication = graph.relations.index(words.indication)
+    return lambda diseases: gnn(diseases, indication, drugs)
 
 
 def _parts(
     graph: KnowledgeGraph, ranker: DrugRanker, names: Collection[str]
 ) -> Iterator[tuple[str, Ranker]]:
-    """Yield the drug ranker and its parts; `gnn` is scored in half precision here."""
-    wanted = [name for name in (GNN, *_FITTED) if name in names]
-    decoder, gnn = ranker.treatment_decoder, ranker.gnn
-    scores: dict[str, Callable[[MetapathFeatures, IntArray], Scores]] = {
-        "ranker": ranker.scores, "paths": ranker.paths.scores
-    }  # fmt: skip
-    if decoder is not None:
-        scores |= dict(
-            zip(
-                _OF_DECODERS,
-                (lambda _, diseases: decoder.log_softmax(diseases), ranker.decoder_scores),
-                strict=True,
-            )
-        )
-    if gnn is not None:
-        scores[GNN] = lambda _, diseases: gnn.logits(diseases).numpy()
-    if wanted:
-        first_disease, _ = node_range_of(graph, graph.vocabulary.disease_type)
-        features = MetapathFeatures(graph)  # after the fit, which frees the features it computed
-        check_fits(ranker, features)
-        for name in wanted:
-            yield name, partial(score_by_node, scores[name], features, first_disease)
+    """Yield the drug ranker and its parts."""
+    if not needs_fit(names):
+        return
+    first, _ = node_range_of(graph, graph.vocabulary.disease_type)
+    features = MetapathFeatures(graph)  # after the fit, which frees the features it computed
+    check_fits(ranker, features)
+    parts: dict[str, Ranker] = {
+        RANKER: FittedRanker(ranker, features, first),
+        "ranker, no popularity": lambda diseases: ranker.scores(
+            features, diseases - first, popularity=False
+        ),
+        "paths": lambda diseases: ranker.paths.scores(features, diseases - first),
+    }
+    yield from ((name, part) for name, part in parts.items() if name in names)
 
 
 def _untrained(
@@ -155,13 +166,3 @@ def check_rankers(rankers: Sequence[str] | None) -> tuple[str, ...]:
 def needs_fit(names: Collection[str]) -> bool:
     """Return whether one of these rankers is a part of the fitted drug ranker."""
     return not set(names).isdisjoint(_FITTED)
-
-
-def score_by_node(
-    scores: Callable[[MetapathFeatures, IntArray], Scores],
-    features: MetapathFeatures,
-    first_disease: int,
-    diseases: IntArray,
-) -> Scores:
-    """Convert node numbers to numbers within the type, and call a scoring function with them."""
-    return scores(features, diseases - first_disease)

@@ -17,7 +17,7 @@ from ..graph.vocabulary import VocabularyChoice
 from ..models.inference import embed_nodes
 from ..models.kinds.interface import Settings
 from ..models.kinds.table import entry_of, kind_of
-from ..ranking.drug_ranker import rank_fit_bytes
+from ..ranking.fit_memory import rank_fit_bytes
 from ..system.arguments import plain_arguments
 from ..system.errors import InputError, shown
 from ..system.log import part
@@ -153,7 +153,7 @@ def embed_graph(
         resume=resume,
     )
     graph = read_edges(run, source, reading, words, cache, cache_dir)
-    rank_fit = rank_fit_bytes(graph) if ranker else 0
+    rank_fit = rank_fit_bytes(graph, settings.embedding_dim) if ranker else 0
     plan = plan_training(run, graph, settings, memory_budget, chunk_size, rank_fit)
     checkpoints, finished = open_checkpoints(
         run, graph, plan, seed=seed, resume=resume, minutes=checkpoint_minutes

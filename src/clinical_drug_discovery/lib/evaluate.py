@@ -159,8 +159,7 @@ def evaluate_model(
 
     Raises:
         InputError: a parameter or the file is invalid, another process writes to output_dir, or a
-            score is NaN or infinite. Only the cached graph and finished folds may have been
-            written then.
+            score is NaN or infinite. Only the cached graph and finished folds may be written then.
 
     Example:
         >>> from clinical_drug_discovery.lib.evaluate import EvaluationSettings, evaluate_model
@@ -298,8 +297,9 @@ def evaluate_model_dir(
         task = gold_task(saved.graph, table)
         names, left_out = saved.choose(asked)
         ranked = rank_pairs(
-            saved.graph, task.task, task.pairs, saved.rankers(names), seed=seed, others=task.others
-        )
+            saved.graph, task.task, task.pairs, saved.rankers(names), seed=seed, others=task.others,
+            recorded=False,
+        )  # fmt: skip
         report = {
             "model": saved.model,
             "gold": Path(gold).name,

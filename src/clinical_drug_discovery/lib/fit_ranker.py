@@ -9,8 +9,8 @@ from typing import Any
 import psutil
 
 from ..graph.knowledge_graph import KnowledgeGraph
-from ..ranking.bilinear_score import GnnScores
-from ..ranking.drug_ranker import fit_drug_ranker, rank_fit_bytes, why_no_ranker
+from ..ranking.drug_ranker import fit_drug_ranker, why_no_ranker
+from ..ranking.fit_memory import rank_fit_bytes
 from ..system.arguments import plain_arguments
 from ..system.errors import DoesNotFitError, InputError
 from ..system.files import save_record
@@ -20,7 +20,6 @@ from ..system.machine import GIB, peak_memory_bytes
 from ..system.processes import alone, import_for_gradients, use_threads
 from ..system.run_directory import locked
 from ..system.untrusted.inputs import read_json
-from ._model.network import read_decoder
 from ._run.model_dir import RANKER_FILE, STATS_FILE, add_ranker
 from ._run.results import example_node
 from ._run.saved_model import SavedModel
@@ -77,13 +76,11 @@ def fit_model_ranker(
         why = why_no_ranker(saved.graph)
         if why is not None:
             raise InputError(f"model_dir (got {model_dir}) cannot have a drug ranker: {why}")
-        check_fit_memory(saved.graph, memory_budget)
-        decoder = read_decoder(directory, saved.graph, saved.embeddings.shape[1])
+        check_fit_memory(saved.graph, saved.embeddings.shape[1], memory_budget)
         milestone("Fitting the drug ranker on paths in the graph and on embeddings")
         import_for_gradients()
         start = time.perf_counter()
-        gnn = GnnScores(saved.embeddings, decoder)
-        ranker = fit_drug_ranker(saved.graph, gnn=gnn, seed=saved.seed)
+        ranker = fit_drug_ranker(saved.graph, embeddings=saved.embeddings, seed=saved.seed)
         found = {
             "example_node": example_node(saved.graph, of_diseases=True),
             "seconds_rank_fit": time.perf_counter() - start,
@@ -101,7 +98,7 @@ def fit_model_ranker(
     }
 
 
-def check_fit_memory(graph: KnowledgeGraph, memory_budget: str | int | None) -> None:
+def check_fit_memory(graph: KnowledgeGraph, dim: int, memory_budget: str | int | None) -> None:
     """Check that the fit fits the memory budget, with everything that the process holds already.
 
     Raises:
@@ -110,7 +107,7 @@ def check_fit_memory(graph: KnowledgeGraph, memory_budget: str | int | None) -> 
     held, budget = psutil.Process().memory_info().rss, parse_memory(memory_budget)
     if memory_budget is None:
         budget += held  # the free memory does not include what this process uses already
-    needed = max(held + _LIBRARIES + rank_fit_bytes(graph), peak_memory_bytes())
+    needed = max(held + _LIBRARIES + rank_fit_bytes(graph, dim), peak_memory_bytes())
     if needed > budget:
         raise DoesNotFitError(
             f"memory_budget (got {memory_budget!r}, {budget / GIB:.2f} GiB) is too small: the fit "

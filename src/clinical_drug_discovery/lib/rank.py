@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from ..graph.knowledge_graph import IntArray
 from ..graph.node_lookup import Synonym
 from ..graph.synonyms import read_synonyms
 from ..models.embeddings_file import check_table_output, write_tables
-from ..ranking.explanations import notes_on
+from ..ranking.evidence.explanations import notes_on
 from ..system.arguments import plain_arguments
 from ..system.errors import InputError
 from ..system.files import check_new
@@ -46,6 +46,7 @@ def rank_drugs(
     include_known: bool = False,
     hide_contraindicated: bool = False,
     explain: bool = False,
+    popularity: bool = True,
     synonyms: str | Path | None = None,
     add: str | Path | None = None,
     overwrite: bool = False,
@@ -63,6 +64,8 @@ def rank_drugs(
         include_known: also list the drugs that already treat the disease in the graph.
         hide_contraindicated: leave out drugs that are contraindicated according to the graph.
         explain: add the evidence in the graph for each row. Works without diseases and output.
+        popularity: count how much is known of a drug, such as the number of diseases that it
+            treats. Without it, new drugs rank higher, and fewer recorded treatments are found.
         synonyms: file with other names of nodes: .csv or .tsv with the columns name and id.
         add: file of facts in the columns of kg.csv. They join the graph for this question, with
             new drugs, diseases and other nodes, without a training.
@@ -76,10 +79,12 @@ def rank_drugs(
         names of nodes that were new); and drugs. "drugs" is a list with
         one dict per row of the table, the best drug first. The keys are disease_index, disease_id,
         disease_name, rank, drug_index, drug_id, drug_name, score (comparable within a disease
-        only), probability (of a recorded indication), known (true if the graph says that the drug
+        only), probability (of a recorded indication), probability_treats (of a treatment, recorded
+        or not), known (true if the graph says that the drug
         treats the disease), contraindicated, and stated (the relations between the two in the
-        graph, joined by "; "). `explain` adds stated_facts and evidence to each row (see
-        `Explainer.drug_for_disease`), and notes to the record. For one drug, drug and disease
+        graph, joined by "; "). `explain` adds stated_facts, evidence (see
+        `Explainer.drug_for_disease`) and rank_without_popularity to each row, and notes to the
+        record. For one drug, drug and disease
         change places: "diseases" is a list of the same rows. For many diseases, the dict also has
         num_diseases, num_diseases_without_facts (left out of "all"), num_rows and seconds, but not
         the rows.
@@ -102,6 +107,7 @@ def rank_drugs(
     check_new([] if table is None else [table], overwrite)
     rules = ListRules(top, include_known, hide_contraindicated)
     ranking, new = (Ranking.of(directory), {}) if add is None else _extended(directory, Path(add))
+    ranking = replace(ranking, popularity=popularity)
     names = read_synonyms(synonyms, ranking.graph.nodes)
     if drugs is not None:
         ranking = ranking.among(_listed(ranking, "drugs", drugs, names))

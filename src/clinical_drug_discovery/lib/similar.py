@@ -13,8 +13,8 @@ from ..graph.knowledge_graph import IntArray, KnowledgeGraph
 from ..graph.node_lookup import did_you_mean, find_node
 from ..graph.synonyms import read_synonyms
 from ..models.read_embeddings import read_embeddings
-from ..ranking.explanations import Explainer
-from ..ranking.stated_relations import stated_relations
+from ..ranking.evidence.explanations import Explainer
+from ..ranking.evidence.stated_relations import stated_relations
 from ..system.arguments import plain_arguments
 from ..system.errors import InputError
 from ..system.log import part

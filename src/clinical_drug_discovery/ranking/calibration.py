@@ -19,6 +19,7 @@ _MIN_WEIGHT = 1e-4  # smallest coefficient of the first ranking, by which `fit_w
 _DECIMALS = 3  # decimals of a fitted weight
 _NUM_TOP = 100  # number of drugs per disease on which the imputed score is fitted
 _MIN_SPREAD = 1e-6  # smallest divisor for the spread of scores
+_PER_BIN, _MIN_BINS = 25, 8  # known pairs per bin of the calibration; bins, if there are fewer
 _Doubles = npt.NDArray[np.float64]
 _Mask = npt.NDArray[np.bool_]
 
@@ -74,13 +75,16 @@ class ImputedScore:
         return np.asarray(self.slope * other + self.intercept, np.float32)
 
 
-def fit_imputed_score(unseen: Floats, seen: Floats, known: _Mask) -> ImputedScore:
+def fit_imputed_score(unseen: Floats, seen: Floats, known: _Mask) -> tuple[ImputedScore, _Doubles]:
     """Fit the line that predicts `seen` from `unseen`, on the best drugs that are not known.
 
     Args:
         unseen: shape (n, D), log-probabilities by rankings not trained on the known pairs.
         seen: shape (n, D), scores by a model that was trained on the known pairs.
         known: shape (n, D), true for known pairs.
+
+    Returns:
+        The line, and the differences of `seen` from it, at least one.
     """
     others = np.where(known, -np.inf, unseen)
     best = np.argsort(-others, axis=1, kind="stable")[:, :_NUM_TOP]
@@ -88,54 +92,72 @@ def fit_imputed_score(unseen: Floats, seen: Floats, known: _Mask) -> ImputedScor
     at = row, best[row, column]
     x, y = unseen[at].astype(np.float64), seen[at].astype(np.float64)
     if not len(x):
-        return ImputedScore(0.0, 0.0)
+        return ImputedScore(0.0, 0.0), np.zeros(1)
     centred = x - x.mean()
     slope = float(centred @ y / max(float(centred @ centred), _MIN_SPREAD))
-    return ImputedScore(slope, float(y.mean() - slope * x.mean()))
+    line = ImputedScore(slope, float(y.mean() - slope * x.mean()))
+    return line, y - (line.slope * x + line.intercept)
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A logistic curve: p = 1 / (1 + exp(-(slope * score + intercept))), with slope >= 0."""
+    """A rising curve from scores to probabilities, linear in the log-odds between its knots.
 
-    slope: float
-    intercept: float
+    Left of the first knot and right of the last knot it is constant.
+    """
+
+    scores: tuple[float, ...]  #: the knots, ascending
+    log_odds: tuple[float, ...]  #: at each knot, ascending
+    recorded_share: float  #: see `fit_calibration`
 
     def probability(self, scores: Floats) -> Floats:
         """Return for each score the probability of a recorded indication; any shape."""
-        logits = self.slope * scores.astype(np.float64) + self.intercept
+        logits = np.interp(scores.astype(np.float64), self.scores, self.log_odds)
         return np.asarray(np.exp(-np.logaddexp(0, -logits)), np.float32)
+
+    def probability_treats(self, scores: Floats) -> Floats:
+        """Return for each score the probability of a treatment, recorded or not; any shape.
+
+        It is min(1, probability / recorded_share), if treatments are recorded at random (C. Elkan
+        and K. Noto, "Learning classifiers from only positive and unlabeled data", 2008, lemma 1).
+        """
+        return np.asarray(np.minimum(self.probability(scores) / self.recorded_share, 1), np.float32)
 
 
 def fit_calibration(scores: Floats, known: _Mask) -> Calibration:
-    """Fit the curve from scores to probabilities by Platt's method.
+    """Fit the curve from scores to probabilities by isotonic regression on bins.
 
-    The targets are slightly below 1 for known pairs and slightly above 0 for all others. This keeps
-    the fit finite even if a threshold separates the two groups (J. Platt, "Probabilistic outputs
-    for support vector machines", 1999).
+    Each bin has 25 known pairs, or an eighth of them if they are fewer than 200. Bins whose shares
+    of known pairs do not rise with the score are merged. Half a known pair and half an unknown pair
+    are added to each bin, so that no probability is 0 or 1.
+
+    The recorded share is the share of the treatments that the graph records, an estimate from
+    below: the share of known pairs in the best bin, whose pairs are nearly all treatments (the
+    estimator e3 of Elkan and Noto).
 
     Args:
         scores: shape (K,), finite.
         known: shape (K,), true for recorded indications.
     """
-    num_known, num_others = int(known.sum()), int((~known).sum())
-    target = np.where(known, (num_known + 1) / (num_known + 2), 1 / (num_others + 2))
-    middle, width = float(scores.mean()), max(float(scores.std()), _MIN_SPREAD)
-    x = (scores.astype(np.float64) - middle) / width
+    from scipy.optimize import isotonic_regression
 
-    def loss(theta: _Doubles) -> tuple[float, _Doubles]:
-        logits = theta[0] * x + theta[1]
-        softplus = np.logaddexp(0, logits)
-        error = np.exp(logits - softplus) - target
-        total = float((softplus - target * logits).sum())
-        return total / len(x), np.array([error @ x, error.sum()]) / len(x)
-
-    base_rate = np.array([0.0, np.log((num_known + 1) / (num_others + 1))])
-    theta = _minimize(loss, base_rate)
-    if theta[0] < 0:  # known pairs score lower: give all pairs one probability
-        theta = base_rate
-    slope = float(theta[0]) / width
-    return Calibration(slope, float(theta[1]) - slope * middle)
+    order = np.argsort(-scores, kind="stable")
+    ranked, hits = scores[order].astype(np.float64), known[order]
+    # A bin ends after every 25th known pair, but not between equal scores.
+    ends = np.flatnonzero(hits)
+    size = max(min(_PER_BIN, len(ends) // _MIN_BINS), 1)
+    ends = np.unique(np.searchsorted(-ranked, -ranked[ends[size - 1 :: size]], "right"))
+    if len(ends) > 1 and hits[ends[-2] :].sum() < size:
+        ends = ends[:-1]
+    ends = np.append(ends[ends < len(ranked)], len(ranked))
+    starts = np.r_[0, ends[:-1]]
+    count, positive = np.diff(ends, prepend=0), np.add.reduceat(hits, starts, dtype=np.float64)
+    middle = np.add.reduceat(ranked, starts) / count
+    fit = isotonic_regression((positive + 0.5) / (count + 1), weights=count + 1, increasing=False)
+    share = fit.x[fit.blocks[:-1]]
+    at = np.add.reduceat(middle * count, fit.blocks[:-1]) / np.add.reduceat(count, fit.blocks[:-1])
+    odds = np.log(share) - np.log1p(-share)
+    return Calibration(tuple(at[::-1].tolist()), tuple(odds[::-1].tolist()), float(share[0]))
 
 
 def _minimize(loss: Callable[[_Doubles], tuple[float, _Doubles]], start: _Doubles) -> _Doubles:

@@ -1,12 +1,10 @@
-"""The drug ranker that is saved with a model. It combines three scores and gives probabilities.
+"""The drug ranker that is saved with a model: paths in the graph, and neighbors in the embeddings.
 
-score = log-softmax of the path ranker + weight * log-softmax of the treatment decoder
-+ 0.2 * log-lift by the GNN's own decoder (see `BilinearScore.log_lifts`).
+score = log-softmax of the path ranker + weight * log(neighbors + 0.001)
 
-`weight` is fitted on diseases that the path ranker and the treatment decoder were not trained on.
-There are two weights: one for diseases with known drugs and one for diseases without. The GNN was
-trained on every known pair. Its weight 0.2 therefore cannot be fitted in this way, and an imputed
-score replaces the log-lift of known pairs. Diseases without known drugs get no log-lift.
+"neighbors" is the score of `neighbors`, divided by the largest of the disease. The embeddings were
+trained with every known pair, so a weight that is fitted on known pairs is too large. The weight is
+the fitted one, at most 0.5, and an imputed score replaces the neighbors' part of known pairs.
 """
 
 from __future__ import annotations
@@ -15,43 +13,52 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csr_array
+from torch import Tensor
 
 from ..graph.adjacency import Floats
-from ..graph.knowledge_graph import EdgeType, IntArray, KnowledgeGraph, node_range_of
+from ..graph.knowledge_graph import IntArray, KnowledgeGraph
 from ..system.errors import InputError
 from ..system.machine import one_thread
-from .bilinear_score import BilinearScore, GnnScores
 from .calibration import Calibration, ImputedScore, fit_calibration, fit_imputed_score, fit_weight
-from .drug_similarity import Metapath, meet, steps_from
-from .listwise_examples import MAX_EXAMPLES, NUM_EASY, NUM_HARD
 from .metapath_features import MetapathFeatures
+from .neighbors import Neighbors, of_largest
 from .path_ranker import PathRanker, fit_path_ranker
-from .propagation import MAX_EDGES
-from .treatment_decoder import DIM, MAX_DISEASES, NUM_STEPS, fit_decoders
 from .treatments import treatments
 
-# The fitted weight of the treatment decoder is multiplied by this factor. The decoder was not
-# trained on the left-out diseases, but it starts from embeddings of a GNN that was. So the fit
-# overestimates how well the decoder predicts unknown treatments.
-_TRUST = 0.5
-# Weight of the log-lift with the path ranker, and without it. Doubling the weight makes the first
-# 50 drugs of a disease worse; halving the weight makes the first drug worse.
-_GNN_WEIGHT, _GNN_WEIGHT_ALONE = 0.2, 0.4
+_MAX_WEIGHT = 0.5  # of the neighbors; weights from 0.25 to 1 rank about equally well on PrimeKG
+_LEAST = 1e-3  # added to the neighbors' scores, many of which are 0
+_MIN_KNOWN, _MIN_DISEASES = 3, 20  # see `probabilities`; if fewer have so many, all are used
 _DIGITS = 4  # decimals of a score: smaller differences are rounding errors, and count as ties
-
-_ENTRY = 8  # bytes per entry of a sparse matrix: the value and the column number
-# The memory of base features, in diseases: a chunk has 32, and temporary copies take half a chunk.
-_CHUNKS = 32 + 16
-_Counts = npt.NDArray[np.float64]
+_Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Blend:
     """The fitted numbers for one kind of disease: with known drugs, or without."""
 
-    weight: float  #: factor of the treatment decoder's log-softmax
-    imputed: ImputedScore | None  #: replaces the log-lift of known pairs; None: no log-lift at all
-    calibration: Calibration
+    weight: float  #: factor of the neighbors' part
+    imputed: ImputedScore | None  #: replaces the neighbors' part of known pairs; None: no such part
+    calibration: Calibration  #: of scores with popularity
+    without_popularity: Calibration
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """The centered unit vectors of the embeddings, in half precision."""
+
+    drugs: npt.NDArray[np.float16]  #: shape (D, dim)
+    diseases: npt.NDArray[np.float16]  #: shape (S, dim)
+
+    @staticmethod
+    def of(neighbors: Neighbors) -> Vectors:
+        """Return the vectors of neighbors, rounded."""
+        return Vectors(*(v.astype(np.float16) for v in (neighbors.drugs, neighbors.diseases)))
+
+    def neighbors(self, features: MetapathFeatures) -> Neighbors:
+        """Return the neighbors in the graph of the features."""
+        drugs, diseases = (v.astype(np.float32) for v in (self.drugs, self.diseases))
+        return Neighbors(drugs, diseases, csr_array(features.known.T), features.treated)
 
 
 @dataclass(frozen=True)
@@ -59,68 +66,73 @@ class DrugRanker:
     """All fitted parts of the ranker; the graph is not included."""
 
     paths: PathRanker
-    treatment_decoder: BilinearScore | None
-    gnn: BilinearScore | None  #: scores by the GNN's own decoder
+    vectors: Vectors | None  #: None: the ranker uses paths alone
     with_known: Blend  #: for diseases with a known drug
     without_known: Blend  #: for diseases without one
     feature_names: tuple[str, ...]  #: a graph to rank on must have the same features
+    popularity_names: tuple[str, ...]  #: likewise
 
     @one_thread(True)  # as in the fit
-    def scores(self, features: MetapathFeatures, diseases: IntArray) -> Floats:
+    def scores(
+        self, features: MetapathFeatures, diseases: IntArray, *, popularity: bool = True
+    ) -> Floats:
         """Return the scores of all drugs, shape (n, D); they are comparable within a disease only.
 
         Args:
             features: of the graph.
             diseases: shape (n,), numbered within their type.
+            popularity: add the popularity of the drugs, see `path_ranker`.
         """
-        scores = self.paths.scores(features, diseases)
-        if self.treatment_decoder is not None:
-            weights = [self._blend(features, disease).weight for disease in diseases.tolist()]
-            decoded = self.treatment_decoder.log_softmax(diseases)
-            scores += np.array(weights, np.float32)[:, None] * decoded
-        self._add_gnn(features, diseases, scores, _GNN_WEIGHT)
+        scores = self.paths.scores(features, diseases, popularity=popularity)
+        if self.vectors is not None:
+            near = log_neighbors(self.vectors.neighbors(features).scores(diseases))
+            for row, disease, part in zip(scores, diseases.tolist(), near, strict=True):
+                imputed, known = (
+                    self._blend(features, disease).imputed,
+                    features.known_drugs(disease),
+                )
+                if imputed is not None:
+                    part[known] = imputed(row[known])
+                row += np.float32(self._blend(features, disease).weight) * part
         return np.round(scores, _DIGITS)
 
-    def decoder_scores(self, features: MetapathFeatures, diseases: IntArray) -> Floats:
-        """Return log-softmax of the treatment decoder + 0.4 * log-lift by the GNN, shape (n, D).
+    def probabilities(
+        self,
+        features: MetapathFeatures,
+        diseases: IntArray,
+        scores: Floats,
+        *,
+        popularity: bool = True,
+    ) -> tuple[Floats, Floats]:
+        """Return two probabilities of each pair, each of shape (n, D).
+
+        The first is that of a recorded indication, the second that of a treatment, recorded or not;
+        see `Calibration`. The scores of a disease are log-shares of one, so the calibrated value is
+        score + log(number of known drugs). For a disease without known drugs, the probabilities are
+        those of diseases with at least three recorded treatments.
 
         Args:
-            features: of the graph; only the known drugs are read.
+            features: of the graph.
             diseases: shape (n,), numbered within their type.
-
-        Raises:
-            ValueError: the ranker was fitted without a GNN.
+            scores: shape (n, D), from `scores`.
+            popularity: whether the scores include popularity.
         """
-        if self.treatment_decoder is None:
-            raise ValueError("this ranker was fitted without a GNN, so it lacks the decoders")
-        scores = self.treatment_decoder.log_softmax(diseases)
-        self._add_gnn(features, diseases, scores, _GNN_WEIGHT_ALONE)
-        return scores
-
-    def _add_gnn(
-        self, features: MetapathFeatures, diseases: IntArray, scores: Floats, weight: float
-    ) -> None:
-        """Add weight * log-lift to `scores`, in place, for diseases with known drugs."""
-        for row, disease in zip(scores, diseases.tolist(), strict=True):
-            imputed = self._blend(features, disease).imputed
-            if self.gnn is not None and imputed is not None:
-                known = np.zeros(len(row), bool)
-                known[features.known_drugs(disease)] = True
-                lift = self.gnn.log_lifts(np.array([disease]), known[None])[0]
-                lift[known] = imputed(row[known])
-                row += np.float32(weight) * lift
-
-    def probabilities(
-        self, features: MetapathFeatures, diseases: IntArray, scores: Floats
-    ) -> Floats:
-        """Return the probability that each pair is a recorded indication, shape (n, D)."""
-        out = np.zeros_like(scores)
+        recorded, treats = np.zeros_like(scores), np.zeros_like(scores)
         for i, disease in enumerate(diseases.tolist()):
-            out[i] = self._blend(features, disease).calibration.probability(scores[i])
-        return out
+            blend = self._blend(features, disease)
+            calibration = blend.calibration if popularity else blend.without_popularity
+            among = scores[i] + np.float32(np.log(max(features.num_known(disease), 1)))
+            recorded[i] = calibration.probability(among)
+            treats[i] = calibration.probability_treats(among)
+        return recorded, treats
 
     def _blend(self, features: MetapathFeatures, disease: int) -> Blend:
         return self.with_known if features.num_known(disease) > 0 else self.without_known
+
+
+def log_neighbors(scores: Floats) -> Floats:
+    """Return log(score / largest score of the row + 0.001), shape (n, D)."""
+    return np.asarray(np.log(of_largest(scores) + np.float32(_LEAST)), np.float32)
 
 
 def why_no_ranker(graph: KnowledgeGraph) -> str | None:
@@ -135,13 +147,13 @@ def why_no_ranker(graph: KnowledgeGraph) -> str | None:
 
 @one_thread(True)  # its products are small; beside a busy process, two threads take 6 times as long
 def fit_drug_ranker(
-    graph: KnowledgeGraph, *, gnn: GnnScores | None = None, seed: int = 0
+    graph: KnowledgeGraph, *, embeddings: Tensor | None = None, seed: int = 0
 ) -> DrugRanker:
-    """Fit the ranker, its weights and its probabilities on all known pairs of a graph.
+    """Fit the ranker and its probabilities on all known pairs of a graph.
 
     Args:
         graph: on the CPU.
-        gnn: scores by a GNN trained on the graph; None fits the path ranker alone.
+        embeddings: shape (N, dim), of all nodes, on the CPU; None fits the path ranker alone.
         seed: seed of all sampling.
 
     Raises:
@@ -149,131 +161,75 @@ def fit_drug_ranker(
     """
     features = MetapathFeatures(graph, for_many=False)
     paths = fit_path_ranker(features, seed=seed)
-    # If the graph is too small to leave diseases out, the weights are fitted on all treated ones.
+    # If the graph is too small to leave diseases out, the probabilities are fitted on all treated
+    # ones.
     asked = [out if len(out) else features.treated for out in paths.left_out]
     known = np.concatenate([features.known[:, s].toarray().T > 0 for s in asked])
+    votes, all_parts = None, None
+    if embeddings is not None:
+        neighbors = Neighbors.of(graph, embeddings)
+        every = np.concatenate(asked)
+        votes = log_neighbors(neighbors.parts(every)[0])
+        all_parts = log_neighbors(neighbors.scores(every))
 
-    def by_paths(use_known: bool) -> Floats:
+    def by_paths(use_known: bool, popularity: bool) -> Floats:
         scores = [
-            paths.scores_by_mlp(features, diseases, use_known=use_known)[:, n]
-            for n, diseases in enumerate(asked)
+            paths.scores_by_mlp(features, s, use_known=use_known, popularity=popularity)[:, n]
+            for n, s in enumerate(asked)
         ]
         return np.concatenate(scores)
 
-    treatment_decoder, gnn_decoder, decoded, decoded_unknown, lifts = None, None, None, None, None
-    if gnn is not None:
-        drugs = gnn.embeddings[slice(*node_range_of(graph, graph.vocabulary.drug_type))]
-        decoders = fit_decoders(graph, drugs, left_out=paths.left_out, asked=asked, seed=seed)
-        decoded, decoded_unknown = decoders.with_known, decoders.without_known
-        treatment_decoder, gnn_decoder = decoders.score, gnn.of_treatments(graph)
-        lifts = gnn_decoder.log_lifts(np.concatenate(asked), known)
-    with_known = _fit_blend(by_paths(True), decoded, lifts, known)
-    without_known = _fit_blend(by_paths(False), decoded_unknown, None, known)
-    names = features.feature_names
-    return DrugRanker(paths, treatment_decoder, gnn_decoder, with_known, without_known, names)
+    many = known.sum(axis=1) >= _MIN_KNOWN
+    if many.sum() < _MIN_DISEASES:
+        many[:] = True
+    blends = []
+    for use_known, near, rows in ((True, all_parts, slice(None)), (False, votes, many)):
+        scores, unpopular = (by_paths(use_known, popularity)[rows] for popularity in (True, False))
+        part = None if near is None else near[rows]
+        blends.append(
+            _fit_blend(scores, unpopular, part, known[rows], count_known=use_known, seed=seed)
+        )
+    return DrugRanker(
+        paths,
+        None if embeddings is None else Vectors.of(neighbors),
+        blends[0],
+        blends[1],
+        features.feature_names,
+        features.popularity_names,
+    )
 
 
 def _fit_blend(
-    scores: Floats, decoded: list[Floats] | None, lifts: Floats | None, known: npt.NDArray[np.bool_]
+    scores: Floats,
+    unpopular: Floats,
+    near: Floats | None,
+    known: _Mask,
+    *,
+    count_known: bool,
+    seed: int,
 ) -> Blend:
-    """Fit a `Blend` on scores of diseases that were left out of the training."""
-    weight, imputed = 0.0, None
-    if decoded is not None:
-        log_softmax = np.concatenate(decoded)
-        weight = _TRUST * fit_weight(scores, log_softmax, known)
-        scores = np.asarray(scores + weight * log_softmax, np.float32)
-    if lifts is not None:
-        imputed = fit_imputed_score(scores, lifts, known)
-        unseen = np.where(known, imputed(scores), lifts)
-        scores = np.asarray(scores + _GNN_WEIGHT * unseen, np.float32)
-    return Blend(weight, imputed, fit_calibration(scores.ravel(), known.ravel()))
-
-
-def rank_fit_bytes(graph: KnowledgeGraph) -> int:
-    """Predict the bytes that the fit needs in addition to the graph, from node degrees alone.
-
-    With T treated diseases, K known pairs, D drugs, S diseases, B base features, W similarities of
-    drugs and C candidates per example, the result is the sum of these parts, in bytes:
-
-    - path counts: 8 for each path of a metapath, or for each pair of end nodes if there are fewer
-      pairs; times 4 for metapaths from drugs, times 3 for metapaths from diseases
-    - random walks: 4 T S for each relation between diseases; drugs that diseases share: 8 T T
-    - the larger of: 2 C (T B + K W) + 4 * 48 B D for the examples and the features of 48 diseases;
-      and the memory of the treatment decoder, see `_decoder_bytes`
+    """Fit a `Blend` on scores of diseases that were left out of the training of the paths.
 
     Args:
-        graph: on the CPU.
+        scores: shape (n, D), of the path ranker.
+        unpopular: shape (n, D), of the path ranker without popularity.
+        near: shape (n, D), from `log_neighbors`, trained on the known pairs.
+        known: shape (n, D), true for known pairs.
+        count_known: add log(number of known drugs) to the scores, as `probabilities` does.
+        seed: seed of the differences of known pairs from their imputed score.
     """
-    drug, disease = graph.vocabulary.drug_type, graph.vocabulary.disease_type
-    treats = {EdgeType(drug, relation, disease) for relation in graph.vocabulary.treats}
-    known = [kind for kind in graph.edge_types if kind in treats]
-    if not known:
-        return 0
-    num_pairs = int(sum(_degrees(graph, k).sum() for k in known))
-    num_drugs, num_diseases = _size(graph, drug), _size(graph, disease)
-    treated = int(np.count_nonzero(sum(_degrees(graph, k.reverse) for k in known)))
-    drugs, diseases = (_path_entries(graph, kind) for kind in (drug, disease))
-    matrices = 4 * sum(drugs.values()) + 3 * sum(diseases.values())
-    within = [k for k in graph.edge_types if k.src_type == k.dst_type == disease]
-    for kind in within:
-        third = _neighbor_sum(graph, kind, _neighbor_sum(graph, kind, _degrees(graph, kind)))
-        matrices += min(float(third.sum()), num_diseases**2)
-    connecting = sum(meet(a, b) for a in drugs for b in diseases)
-    of_drugs = len(drugs) + 1 + 2 * sum(k.src_type == k.dst_type == drug for k in graph.edge_types)
-    of_diseases = len(diseases) + 1 + 4 * len(within)
-    num_base = connecting + 3 * of_diseases + 2 * of_drugs
-    num_base += len(steps_from(graph, drug)) + 4
-    fraction = min(1.0, MAX_EXAMPLES / max(treated, 1))
-    candidates = min(num_drugs, NUM_HARD + NUM_EASY)
-    examples = 2 * candidates * fraction * (treated * num_base + num_pairs * (of_drugs + 5))
-    examples += 4 * _CHUNKS * num_base * num_drugs
-    dense = 4 * len(within) * treated * num_diseases + 8 * treated**2
-    return int(_ENTRY * matrices + dense + max(examples, _decoder_bytes(graph)))
-
-
-def _decoder_bytes(graph: KnowledgeGraph) -> int:
-    """Predict the bytes for fitting one treatment decoder; only one is fitted at a time.
-
-    With N nodes of all types that share edges with drugs or diseases, C channels and L propagation
-    steps, the sum of: 4 N C (L + 8) for one array of vectors per step and eight more; six arrays
-    with the scores of one training step; and the sparse matrices in both directions.
-    """
-    ends = {graph.vocabulary.drug_type, graph.vocabulary.disease_type}
-    near = [k for k in graph.edge_types if {k.src_type, k.dst_type} & ends]
-    counts = dict(zip(graph.edge_types, graph.edge_type_counts.tolist(), strict=True))
-    types = {t for k in near for t in (k.src_type, k.dst_type)}
-    vectors = 4 * DIM * (NUM_STEPS + 8) * sum(_size(graph, t) for t in types)
-    edges = 2 * _ENTRY * sum(counts[k] for k in near if counts[k] <= MAX_EDGES)
-    return int(vectors + edges + 6 * 4 * MAX_DISEASES * _size(graph, graph.vocabulary.drug_type))
-
-
-def _path_entries(graph: KnowledgeGraph, start: str) -> dict[Metapath, float]:
-    """Return an upper bound of the number of nonzeros of each matrix in `path_counts`."""
-    entries: dict[Metapath, float] = {}
-    for first in steps_from(graph, start):
-        degrees = _degrees(graph, first.reverse)
-        entries[(first,)] = float(degrees.sum())
-        for second in steps_from(graph, first.dst_type):
-            most = _size(graph, start) * _size(graph, second.dst_type)
-            entries[first, second] = min(float(degrees @ _degrees(graph, second)), most)
-    return entries
-
-
-def _degrees(graph: KnowledgeGraph, kind: EdgeType) -> _Counts:
-    """Return the number of edges of one type that start at each source node."""
-    indptr = graph.indptr_of(graph.edge_types.index(kind.reverse))
-    return indptr.diff().numpy().astype(np.float64)
-
-
-def _neighbor_sum(graph: KnowledgeGraph, kind: EdgeType, values: _Counts) -> _Counts:
-    """Return for each target node the sum of the values of its source nodes."""
-    r = graph.edge_types.index(kind)
-    first, _ = graph.node_range(graph.endpoint_types[r][0])
-    total = np.concatenate([[0.0], np.cumsum(values[graph.src_of(r).numpy() - first])])
-    at = graph.indptr_of(r).numpy()
-    return np.asarray(np.diff(total[at - at[0]]))
-
-
-def _size(graph: KnowledgeGraph, node_type: str) -> int:
-    first, stop = node_range_of(graph, node_type)
-    return stop - first
+    weight, imputed, rest = 0.0, None, np.zeros(1)
+    if near is not None:
+        weight = min(fit_weight(scores, near, known), _MAX_WEIGHT)
+        imputed, rest = fit_imputed_score(scores, near, known)
+    # Without these differences, known pairs would spread less than other pairs, and the curve would
+    # be too flat.
+    spread = np.random.default_rng(seed).choice(rest, known.shape)
+    offset = np.log(known.sum(axis=1, keepdims=True)) if count_known else 0.0
+    curves = []
+    for values in (scores, unpopular):
+        total = values + offset
+        if near is not None and imputed is not None:
+            total = total + weight * np.where(known, imputed(values) + spread, near)
+        curves.append(fit_calibration(total.astype(np.float32).ravel(), known.ravel()))
+    return Blend(weight, imputed, *curves)

@@ -22,7 +22,6 @@ from ..graph.knowledge_graph import EdgeType, IntArray, KnowledgeGraph
 # Factor per step of a random walk; number of steps. Eight steps rank better than three: the drugs
 # of a distantly related disease are better evidence than none.
 _CONTINUE, _WALK_STEPS = 0.7, 8
-_WALK_BATCH = 128  # start nodes computed at a time
 
 Metapath = tuple[EdgeType, ...]
 
@@ -112,35 +111,41 @@ def similarities(
     return found
 
 
-def random_walks(
-    graph: KnowledgeGraph, node_type: str, starts: IntArray
-) -> list[tuple[str, Floats]]:
-    """Return the expected visits of random walks along each relation within a node type.
+@dataclass(frozen=True)
+class RandomWalk:
+    """Random walks along a relation within a node type."""
 
-    Args:
-        graph: on the CPU.
-        node_type: drug or disease.
-        starts: shape (s,), start nodes of the walks.
+    name: str
+    step: (
+        csr_array  #: shape (n, n): row i has the probabilities of the steps from node i, times 0.7
+    )
 
-    Returns:
-        One item per relation: a name, and the expected visits, shape (s, nodes of the type). A
-        visit after k steps counts 0.7^k. The visits take 73 MB for PrimeKG's diseases.
-    """
+    def visits(self, at: Floats) -> Floats:
+        """Return the expected visits of walks from each node to m weighted sets of nodes.
+
+        A visit after k of at most eight steps counts 0.7^k.
+
+        Args:
+            at: shape (n, m), weight of each node in each set.
+
+        Returns:
+            Shape (n, m).
+        """
+        total = np.zeros_like(at)
+        for _ in range(_WALK_STEPS):
+            at = self.step @ at
+            total += at
+        return total
+
+
+def random_walks(graph: KnowledgeGraph, node_type: str) -> list[RandomWalk]:
+    """Return the random walks along each relation within a node type."""
     found = []
     for kind in _relations_within(graph, node_type):
         matrix = adjacency(graph, kind)
-        every = np.ones(matrix.shape[1], np.float32)
-        # Transposed, so that each step is a product of a sparse and a dense matrix.
-        step = csr_array(scale(matrix, power(matrix.sum(axis=1), -1), every).T)
-        visits = np.zeros((len(starts), matrix.shape[0]), np.float32)
-        for first in range(0, len(starts), _WALK_BATCH):
-            batch = starts[first : first + _WALK_BATCH]
-            at = np.zeros((matrix.shape[0], len(batch)), np.float32)
-            at[batch, np.arange(len(batch))] = 1
-            for _ in range(_WALK_STEPS):
-                at = _CONTINUE * (step @ at)
-                visits[first : first + _WALK_BATCH] += at.T
-        found.append((f"{node_type} - walk along {kind.relation} - {node_type}", visits))
+        every = np.full(matrix.shape[1], _CONTINUE, np.float32)
+        step = scale(matrix, power(matrix.sum(axis=1), -1), every)
+        found.append(RandomWalk(f"{node_type} - walk along {kind.relation} - {node_type}", step))
     return found
 
 

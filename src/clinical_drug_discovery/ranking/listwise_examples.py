@@ -15,12 +15,15 @@ _CHUNK = 16  # number of diseases whose features are computed at a time, to save
 MAX_EXAMPLES = 2_000  #: limit of training diseases: more take longer and improve the ranking little
 #: Limits of negatives per example. Hard ones treat other diseases; easy ones treat no disease.
 NUM_HARD, NUM_EASY = 800, 200
+NUM_HARMFUL = 100  #: limit of contraindicated drugs per example; they are always negatives
 _NUM_SCALED = 32  # number of diseases from which `feature_scales` computes the scales
 
 
 @dataclass(frozen=True)
 class ListwiseExample:
-    """The C candidate drugs of a disease: k known drugs, then hard negatives, then easy ones.
+    """The C candidate drugs of a disease: k known drugs, then negatives.
+
+    Contraindicated drugs come first among the negatives, then hard ones, then easy ones.
 
     B is the number of base features, W the number of similarities between drugs.
     """
@@ -30,6 +33,8 @@ class ListwiseExample:
     num_hard: int  #: number of hard negatives
     log_probability: Floats  #: shape (C,), log of each candidate's probability of being sampled
     base: npt.NDArray[np.float16]  #: shape (C, B), after `squash`; float16 saves memory
+    popularity: npt.NDArray[np.float16]  #: shape (C, G), see `MetapathFeatures.popularity`
+    anchor: Floats  #: shape (C,), see `MetapathFeatures.walk_anchor`
     co_indicated: npt.NDArray[np.float16]  #: shape (W, k, C), see `co_indicated_similarity`
 
 
@@ -76,8 +81,13 @@ def sample_examples(
         diseases = treated[start : start + _CHUNK]
         for values, disease in zip(features.base(diseases), diseases.tolist(), strict=True):
             known, similarity = features.co_indicated_similarity(disease)
-            groups, log_probability = [known], [np.zeros(len(known))]
-            for pool, most in ((np.setdiff1d(hard, known), NUM_HARD), (easy, NUM_EASY)):
+            harmful = features.contraindicated_drugs(disease)
+            if len(harmful) > NUM_HARMFUL:
+                harmful = rng.choice(harmful, NUM_HARMFUL, replace=False)
+            taken = np.concatenate([known, harmful])
+            groups, log_probability = [known, harmful], [np.zeros(len(taken))]
+            for drugs, most in ((hard, NUM_HARD), (easy, NUM_EASY)):
+                pool = np.setdiff1d(drugs, taken)
                 number = min(most, len(pool))
                 groups.append(rng.choice(pool, number, replace=False))
                 log_probability.append(np.full(number, np.log(number / max(len(pool), 1) or 1)))
@@ -87,9 +97,11 @@ def sample_examples(
                 ListwiseExample(
                     disease=disease,
                     num_positives=len(known),
-                    num_hard=len(groups[1]),
+                    num_hard=len(groups[2]),
                     log_probability=np.concatenate(log_probability).astype(np.float32),
                     base=np.ascontiguousarray(scaled),
+                    popularity=features.popularity(disease)[:, candidates].T.astype(np.float16),
+                    anchor=features.walk_anchor(values)[candidates],
                     co_indicated=similarity[:, :, candidates].astype(np.float16),
                 )
             )

@@ -35,6 +35,11 @@ from .treatments import drug_disease_matrices, treatments
 
 _FEW_DISEASES = 4  # `_products` is used only for more diseases than this in one call
 _MAX_PRODUCT_BYTES = 2**28  # `_products` is not used if it would take more bytes than this
+#: Treated diseases in a row of `_treated_similarity`. All of them would take memory that grows with
+#: the square of their number.
+MAX_SIMILAR = 256
+_SIMILAR_ROWS = 64  # rows of `_treated_similarity` that are computed at a time
+_LEAST_SHARE = 1e-3  # of the largest walk; added, since most drugs are reached by no walk
 
 
 class MetapathFeatures:
@@ -69,6 +74,8 @@ class MetapathFeatures:
         self._known_by_disease = csr_array(self.known.T)
         treats = graph.vocabulary.treats
         self._others = {r: m for r, m in matrices.items() if r not in treats and m.nnz}
+        harmful = [matrices[r] for r in graph.vocabulary.contraindicates if r in matrices]
+        self._harmful_by_disease = [csr_array(matrix.T) for matrix in harmful]
         drug, disease = graph.vocabulary.drug_type, graph.vocabulary.disease_type
         self._for_many = for_many
         drugs, diseases = path_counts(graph, drug), path_counts(graph, disease)
@@ -80,9 +87,9 @@ class MetapathFeatures:
         self._disease_similarities = [*similarities(graph, disease, diseases), by_word]
         self._drug_degrees = _degrees(graph, drug, disease)
         self._disease_degrees = _degrees(graph, disease, drug)
-        self._walks = random_walks(graph, disease, self.treated)
+        self._walks = random_walks(graph, disease)
         self._disease_similarity_names = [s.name for s in self._disease_similarities]
-        self._disease_similarity_names += [name for name, _ in self._walks]
+        self._disease_similarity_names += [walk.name for walk in self._walks]
         # Shape (D, T). Entries are 1, not damped: many indications give larger features.
         self._treats = csr_array(self.known[:, self.treated])
         self._treats_t = csr_array(self._treats.T)
@@ -97,12 +104,17 @@ class MetapathFeatures:
     def feature_names(self) -> tuple[str, ...]:
         """The names of all features: first base features, then features of co-indicated drugs."""
         names = list(self._pair_names)
-        names += [f"drug - {name}, how many" for name in self._drug_degrees[0]]
         names += [f"disease - {name}, how many" for name in self._disease_degrees[0]]
         names += [f"{name} - treats, nearest" for name in self._disease_similarity_names]
         for name in self._co_indicated_names:
             names += [f"{name} - treats - disease", f"{name} - treats - disease, nearest"]
         return (*names, "disease - treats - drug, how many")
+
+    @cached_property
+    def popularity_names(self) -> tuple[str, ...]:
+        """The names of the rows of `popularity`."""
+        names = [f"drug - {name}, how many" for name in self._drug_degrees[0]]
+        return (*names, "drug - treats - disease, how many")
 
     @property
     def num_base(self) -> int:
@@ -123,8 +135,7 @@ class MetapathFeatures:
             for how in ("related", "similar in any way")
             for similarity in self._drug_similarities
         ]
-        names += [f"{treats} - shares drugs - disease - related - disease"]
-        return [*names, f"{treats}, how many"]
+        return [*names, f"{treats} - shares drugs - disease - related - disease"]
 
     @cached_property
     def _co_indicated_names(self) -> list[str]:
@@ -146,12 +157,11 @@ class MetapathFeatures:
             Shape (n, B, D), in the order of the first B `feature_names`.
         """
         of_pairs, of_diseases = self.base_parts(diseases)
-        shape = len(diseases), len(self.of_drugs), self.num_drugs
         repeated = np.broadcast_to(of_diseases[:, :, None], (*of_diseases.shape, self.num_drugs))
-        return np.concatenate([of_pairs, np.broadcast_to(self.of_drugs, shape), repeated], axis=1)
+        return np.concatenate([of_pairs, repeated], axis=1)
 
     def base_parts(self, diseases: IntArray) -> tuple[Floats, Floats]:
-        """Compute the base features except `of_drugs`.
+        """Compute the base features in two parts.
 
         Returns:
             The features of pairs, shape (n, P, D), which come first in `base`; and the features of
@@ -165,16 +175,47 @@ class MetapathFeatures:
         of_diseases += [block.max(axis=1, initial=0) for block in blocks]
         return of_pairs, np.stack(of_diseases, axis=1)
 
+    def popularity(self, disease: int) -> Floats:
+        """Compute what depends on the drug alone: log(1 + degrees), shape (G, D).
+
+        Rows are in the order of `popularity_names`. The last row is the number of diseases that the
+        drug treats, without the asked one.
+        """
+        treats = np.log1p(self._num_indications - self._known_by_disease[[disease]].toarray()[0])
+        return np.stack([*self._drug_degrees[1], treats]).astype(np.float32)
+
     @cached_property
-    def of_drugs(self) -> Floats:
-        """The features that depend on the drug alone, shape (G, D)."""
-        degrees = self._drug_degrees[1]
-        return np.stack(degrees) if degrees else np.zeros((0, self.num_drugs), np.float32)
+    def walk_rows(self) -> IntArray:
+        """Where the random walks are among the features of pairs."""
+        names = [f"drug - treats - {walk.name}" for walk in self._walks]
+        return np.array([self._pair_names.index(name) for name in names], np.int64)
+
+    def walk_anchor(self, base: Floats) -> Floats:
+        """Return log(visits / largest visits + 0.001), shape (D,), 0 if no walk arrives.
+
+        The visits are those of random walks to a disease from all diseases that a drug treats.
+
+        Args:
+            base: shape (P or more, D), base features of one disease.
+        """
+        visits = base[self.walk_rows].sum(axis=0)
+        largest = visits.max(initial=0)
+        if largest <= 0:
+            return np.zeros_like(visits)
+        return np.asarray(np.log(visits / largest + np.float32(_LEAST_SHARE)), np.float32)
 
     def known_drugs(self, disease: int) -> IntArray:
         """Return the drugs that are known to treat a disease, ascending."""
         start, stop = self._known_by_disease.indptr[disease : disease + 2]
         return np.sort(self._known_by_disease.indices[start:stop])
+
+    def contraindicated_drugs(self, disease: int) -> IntArray:
+        """Return the drugs that are contraindicated for a disease, without known drugs."""
+        found = [
+            m.indices[slice(*m.indptr[disease : disease + 2])] for m in self._harmful_by_disease
+        ]
+        drugs = np.unique(np.concatenate([np.zeros(0, np.int64), *found]))
+        return np.setdiff1d(drugs, self.known_drugs(disease))
 
     def num_known(self, disease: int) -> int:
         """Return the number of drugs that are known to treat a disease."""
@@ -204,7 +245,7 @@ class MetapathFeatures:
         rows[count + 1] = visits @ self._damped_t
         rows[count + 2] = rows[count + 1] * norm[drugs][:, None] * norm
         for j, step in ((count + 3, self._treated_similarity), (count + 4, self._shared_drugs)):
-            onward = visits @ step
+            onward = np.ascontiguousarray((step.T @ visits.T).T)
             onward[:, column] = 0
             rows[j] = onward @ self._treats_t
         rows[:, np.arange(len(drugs)), drugs] = 0
@@ -225,19 +266,31 @@ class MetapathFeatures:
         return np.asarray(self._damped.multiply(self._damped).sum(axis=1), np.float32)
 
     @cached_property
-    def _shared_drugs(self) -> Floats:
+    def _shared_drugs(self) -> csr_array:
         """`_damped`.T @ `_damped` with a zero diagonal, shape (T, T): drugs that diseases share."""
-        shared: Floats = (self._damped_t @ self._damped).toarray()
-        np.fill_diagonal(shared, 0)
+        shared = csr_array(self._damped_t @ self._damped)
+        shared.setdiag(0)
         return shared
 
     @cached_property
-    def _treated_similarity(self) -> Floats:
-        """The sum of all similarities between two treated diseases, shape (T, T)."""
-        total = np.zeros((len(self.treated),) * 2, np.float32)
-        for block in self._similarity_to_treated(self.treated):  # np.sum would copy all blocks
-            total += block
-        return total
+    def _treated_similarity(self) -> csr_array:
+        """The sum of all similarities of treated diseases, the largest `MAX_SIMILAR` in each row.
+
+        Shape (T, T).
+        """
+        most = min(MAX_SIMILAR, len(self.treated))
+        columns, values = [], []
+        for start in range(0, len(self.treated), _SIMILAR_ROWS):
+            blocks = self._similarity_to_treated(self.treated[start : start + _SIMILAR_ROWS])
+            total = blocks[0]
+            for block in blocks[1:]:  # np.sum would copy all blocks
+                total += block
+            best = np.sort(np.argpartition(-total, most - 1, axis=1)[:, :most], axis=1)
+            columns.append(best)
+            values.append(np.take_along_axis(total, best, axis=1))
+        ends = np.arange(len(self.treated) + 1) * most
+        parts = (np.concatenate(values).ravel(), np.concatenate(columns).ravel(), ends)
+        return csr_array(parts, shape=(len(self.treated),) * 2)
 
     @cached_property
     def _products(self) -> list[tuple[IntArray, Floats]]:
@@ -273,8 +326,6 @@ class MetapathFeatures:
         shared = related @ self._shared_drugs
         self._clear_own(shared, diseases)
         yield shared @ self._treats_t
-        # The number of diseases that the drug treats, without the disease of the pair.
-        yield np.log1p(self._num_indications - self._known_by_disease[diseases].toarray())
 
     def _through_drugs(self, block: Floats) -> Iterator[Floats]:
         """Yield block @ `_treats`.T @ similarity.T, of shape (m, D), for each drug similarity."""
@@ -298,7 +349,11 @@ class MetapathFeatures:
         """
         pairs = zip(self._disease_similarities, self._right_treated, strict=True)
         blocks = [(similarity.left[diseases] @ right_t).toarray() for similarity, right_t in pairs]
-        blocks += [np.ascontiguousarray(visits[:, diseases].T) for _, visits in self._walks]
+        if self._walks:
+            asked = np.zeros((self.num_diseases, len(diseases)), np.float32)
+            asked[diseases, np.arange(len(diseases))] = 1
+            visits = (walk.visits(asked)[self.treated] for walk in self._walks)
+            blocks.extend(np.ascontiguousarray(block.T) for block in visits)
         for block in blocks:
             self._clear_own(block, diseases)
         return blocks

@@ -1,5 +1,10 @@
 """A ranker of drugs for a disease, trained on metapath features.
 
+score = anchor weight * log(random walks) + MLP(features of metapaths) + popularity. The random
+walks lead from the diseases that the drug treats to the asked one. They are the best single
+feature, so the training starts from them. The popularity is a small network over features of the
+drug alone, such as the number of diseases that it treats; it can be left out of a ranking.
+
 Small multilayer perceptrons (MLPs) are trained with a listwise loss: the softmax for a known pair
 runs over all drugs except the other known drugs of the disease. The training shows each disease in
 two ways: with no known drug, and with all known drugs but one. One ranker thus serves both diseases
@@ -30,40 +35,56 @@ from .metapath_features import MetapathFeatures
 
 _HIDDEN, _LEARNING_RATE = 64, 3e-3  # width of the first hidden layer; highest learning rate
 _BATCH = 4  # examples per training step
+_MIN_STEPS = 120  # on a small graph, more epochs give this number of training steps
 _MAX_POSITIVES = 4  # limit of known drugs to predict per disease and epoch, each hidden in turn
 _DISCOUNT = 0.3  # the loss of a disease with k known drugs has the weight k^(1 - 0.3)
 _MIN_STD = 0.02  # added to every standard deviation
 _WARM_UP, _WEIGHT_DECAY = 0.15, 0.01  # warm-up as a fraction of all steps; weight decay
+_POPULAR = 16  # width of the hidden layer of the popularity
 _CHUNK = 32  # diseases scored at a time; their features take 90 MB on PrimeKG
-_FOLDS = 10  # each MLP leaves a different tenth of the treated diseases out of the training
+NUM_FOLDS = 4  #: each MLP leaves a different quarter of the treated diseases out of the training
 
 
 class ScoreMlp(nn.Module):
-    """Map features to a score: the sum of a linear layer and an MLP with two hidden layers.
+    """Map features to a score; see the top of this file.
 
     The constructor does not set the weights: call `initialise` or `load_state_dict`.
     """
 
-    def __init__(self, mean: Tensor, std: Tensor, hidden: int) -> None:
+    def __init__(self, mean: Tensor, std: Tensor, num_popularity: int, hidden: int) -> None:
         super().__init__()
         self.mean, self.std = nn.Buffer(mean), nn.Buffer(std)
+        self.anchor = nn.Parameter(torch.ones(()))
         self.linear = nn.utils.skip_init(nn.Linear, len(mean), 1)
         self.first = nn.utils.skip_init(nn.Linear, len(mean), hidden)
         self.second = nn.utils.skip_init(nn.Linear, hidden, hidden // 2)
         self.last = nn.utils.skip_init(nn.Linear, hidden // 2, 1)
+        self.popular_first = nn.utils.skip_init(nn.Linear, num_popularity, _POPULAR)
+        self.popular_last = nn.utils.skip_init(nn.Linear, _POPULAR, 1)
 
     def initialise(self, generator: torch.Generator) -> None:
-        """Draw the weights from the distribution that torch uses, with a given generator."""
-        for layer in (self.linear, self.first, self.second, self.last):
+        """Start with the anchor alone; draw the other weights from the distribution of torch."""
+        for layer in (self.first, self.second, self.popular_first, self.popular_last):
             bound = layer.in_features**-0.5
             for parameter in layer.parameters():
                 nn.init.uniform_(parameter, -bound, bound, generator=generator)
+        for layer in (self.linear, self.last):
+            for parameter in layer.parameters():
+                nn.init.zeros_(parameter)
 
-    def forward(self, features: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def forward(
+        self,
+        features: Tensor,
+        anchor: Tensor,
+        popularity: Tensor,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
         """Return the scores of C candidates in each of P examples, shape (P, C).
 
         Args:
             features: shape (P, C, F), after `squash`.
+            anchor: shape (C,), see `MetapathFeatures.walk_anchor`.
+            popularity: shape (C, G), see `MetapathFeatures.popularity`.
             generator: random generator for dropout; None turns dropout off.
         """
         x = (features - self.mean) / self.std
@@ -72,6 +93,11 @@ class ScoreMlp(nn.Module):
         hidden = _drop(functional.gelu(self.first(x)), generator)
         hidden = _drop(functional.gelu(self.second(hidden)), generator)
         scores: Tensor = (self.linear(x) + self.last(hidden))[..., 0]
+        return scores + self.anchor * anchor + self.popular(popularity)
+
+    def popular(self, popularity: Tensor) -> Tensor:
+        """Return the popularity of C drugs, shape (C,); see `forward`."""
+        scores: Tensor = self.popular_last(functional.gelu(self.popular_first(popularity)))[:, 0]
         return scores
 
 
@@ -88,7 +114,7 @@ class StackedMlps:
     """The stacked weights of M MLPs, for features of shape (F, D): all drugs of one disease.
 
     Mean and standard deviation are folded into the first layer. A feature that is 0 for all drugs
-    therefore adds 0 and can be left out.
+    therefore adds 0 and can be left out. Anchor and popularity are not included.
     """
 
     first: Tensor  #: shape (M (H + 1), F): `first` of all MLPs, then `linear` of all MLPs
@@ -109,8 +135,8 @@ class StackedMlps:
         return self.first[:, torch.from_numpy(which)] @ torch.from_numpy(features)
 
     @torch.no_grad()
-    def log_softmax(self, features: Floats, which: IntArray, start: Tensor) -> Floats:
-        """Return each MLP's log-softmax over the drugs of one disease, shape (M, D).
+    def scores(self, features: Floats, which: IntArray, start: Tensor) -> Tensor:
+        """Return the scores of each MLP for the drugs of one disease, shape (M, D).
 
         Args:
             features: shape (K, D), after `squash`.
@@ -122,8 +148,7 @@ class StackedMlps:
         x += start
         y = functional.gelu(x[: num * hidden]).view(num, hidden, -1)
         y = functional.gelu(torch.baddbmm(self.second_bias, self.second, y))
-        scores = torch.baddbmm(self.last_bias, self.last, y)[:, 0] + x[num * hidden :]
-        return np.asarray(torch.log_softmax(scores, dim=1).numpy())
+        return torch.baddbmm(self.last_bias, self.last, y)[:, 0] + x[num * hidden :]
 
 
 @torch.no_grad()
@@ -165,7 +190,9 @@ class PathRanker:
         return stack_mlps(self.mlps)
 
     @one_thread(True)  # as in the fit of the drug ranker
-    def scores(self, features: MetapathFeatures, diseases: IntArray) -> Floats:
+    def scores(
+        self, features: MetapathFeatures, diseases: IntArray, *, popularity: bool = True
+    ) -> Floats:
         """Return the mean log-softmax of the MLPs over all drugs, shape (n, D).
 
         The scores are comparable within a disease only.
@@ -173,11 +200,18 @@ class PathRanker:
         Args:
             features: of a graph with the same metapaths.
             diseases: shape (n,).
+            popularity: add the popularity of the drugs.
         """
-        return np.asarray(self.scores_by_mlp(features, diseases).mean(axis=1))
+        by_mlp = self.scores_by_mlp(features, diseases, popularity=popularity)
+        return np.asarray(by_mlp.mean(axis=1))
 
     def scores_by_mlp(
-        self, features: MetapathFeatures, diseases: IntArray, *, use_known: bool = True
+        self,
+        features: MetapathFeatures,
+        diseases: IntArray,
+        *,
+        use_known: bool = True,
+        popularity: bool = True,
     ) -> Floats:
         """Return the log-softmax of each MLP over all drugs, shape (n, M, D).
 
@@ -185,37 +219,55 @@ class PathRanker:
             features: see `scores`.
             diseases: shape (n,).
             use_known: use similarities to the known drugs of each disease as features.
+            popularity: see `scores`.
         """
-        # The first layer is applied to the features of drugs once for all diseases, and to the
-        # features of a disease once for all drugs. Features that are 0 for all drugs are skipped.
+        # The first layer is applied to the features of a disease once for all drugs. Features that
+        # are 0 for all drugs are skipped.
         out = np.empty((len(diseases), len(self.mlps), features.num_drugs), np.float32)
-        of_drugs, num_base = features.of_drugs, len(self.base_scale)
-        start = None
         for first in range(0, len(diseases), _CHUNK):
             chunk = diseases[first : first + _CHUNK]
             of_pairs, of_diseases = features.base_parts(chunk)
-            ends = np.cumsum([of_pairs.shape[1], len(of_drugs)])
-            drug_at, disease_at = np.arange(*ends), np.arange(ends[1], num_base)
-            if start is None:
-                squashed = squash(of_drugs, self.base_scale[drug_at])
-                start = self._stacked.partial_sum(squashed, drug_at) + self._stacked.first_bias
+            disease_at = np.arange(of_pairs.shape[1], len(self.base_scale))
             squashed_diseases = squash(of_diseases.T, self.base_scale[disease_at])
             for i, disease in enumerate(chunk.tolist()):
                 which = np.flatnonzero(of_pairs[i].any(axis=1))
                 squashed = squash(of_pairs[i][which], self.base_scale[which])
                 if use_known and features.num_known(disease):
-                    also = co_indicated_features(features.co_indicated_similarity(disease)[1])
-                    near = np.flatnonzero(also.any(axis=1))
-                    also = squash(also[near], self.co_indicated_scale[near])
-                    squashed = np.concatenate([squashed, also])
-                    which = np.concatenate([which, near + num_base])
-                here = start + self._stacked.partial_sum(squashed_diseases[:, [i]], disease_at)
-                out[first + i] = self._stacked.log_softmax(squashed, which, here)
+                    near, also = self._co_indicated(features, disease)
+                    squashed, which = np.concatenate([squashed, also]), np.r_[which, near]
+                start = self._stacked.partial_sum(squashed_diseases[:, [i]], disease_at)
+                start += self._stacked.first_bias
+                scores = self._stacked.scores(squashed, which, start)
+                self._add_rest(scores, features, disease, of_pairs[i], popularity)
+                out[first + i] = torch.log_softmax(scores, dim=1).numpy()
         return out
+
+    def _co_indicated(self, features: MetapathFeatures, disease: int) -> tuple[IntArray, Floats]:
+        """Return which features of co-indicated drugs are not 0, and their squashed values."""
+        also = co_indicated_features(features.co_indicated_similarity(disease)[1])
+        near = np.flatnonzero(also.any(axis=1))
+        return near + len(self.base_scale), squash(also[near], self.co_indicated_scale[near])
+
+    @torch.no_grad()
+    def _add_rest(
+        self,
+        scores: Tensor,
+        features: MetapathFeatures,
+        disease: int,
+        of_pairs: Floats,
+        popularity: bool,
+    ) -> None:
+        """Add anchor and popularity to the scores of each MLP, shape (M, D), in place."""
+        anchor = torch.from_numpy(features.walk_anchor(of_pairs))
+        of_drugs = torch.from_numpy(features.popularity(disease).T)
+        for row, mlp in zip(scores, self.mlps, strict=True):
+            row += mlp.anchor * anchor
+            if popularity:
+                row += mlp.popular(of_drugs)
 
 
 def fit_path_ranker(
-    features: MetapathFeatures, *, num_mlps: int = 2, num_epochs: int = 6, seed: int = 0
+    features: MetapathFeatures, *, num_mlps: int = 2, num_epochs: int = 8, seed: int = 0
 ) -> PathRanker:
     """Train a ranker on all known pairs of a graph.
 
@@ -223,7 +275,7 @@ def fit_path_ranker(
         features: of the graph.
         num_mlps: number of MLPs, whose scores are averaged. Each MLP has its own seed, and is not
             trained on a tenth of the treated diseases, so these can be used to test it.
-        num_epochs: number of passes over the treated diseases for each MLP.
+        num_epochs: least number of passes over the treated diseases for each MLP.
         seed: seed of all sampling.
     """
     start = perf_counter()
@@ -234,13 +286,13 @@ def fit_path_ranker(
     mean, std = _moments(examples, co_indicated_scale)
     # The folds are disjoint if there are enough examples. A single example is not left out.
     order = np.random.default_rng(seed).permutation(len(examples))
-    folds = np.array_split(order, min(_FOLDS, len(order)))
+    folds = np.array_split(order, min(NUM_FOLDS, len(order)))
     left_out = [np.sort(folds[n % len(folds)][: len(order) - 1]) for n in range(num_mlps)]
     mlps = []
     for n, out in enumerate(left_out):
         label = f"path ranker {n + 1} of {num_mlps}"
         generator = torch.Generator().manual_seed(seed * 1000 + n)
-        mlp = ScoreMlp(mean, std, _HIDDEN)
+        mlp = ScoreMlp(mean, std, examples[0].popularity.shape[1], _HIDDEN)
         mlp.initialise(generator)
         learned = [examples[i] for i in np.setdiff1d(order, out)]
         _train(mlp, learned, co_indicated_scale, num_epochs, generator, label)
@@ -261,7 +313,9 @@ def _train(
 ) -> None:
     weights = list(mlp.parameters())
     optimizer = Adam(weights, _LEARNING_RATE)
-    num_steps, step = num_epochs * -(-len(examples) // _BATCH), 0
+    steps_per_epoch = -(-len(examples) // _BATCH)
+    num_epochs = max(num_epochs, -(-_MIN_STEPS // steps_per_epoch))
+    num_steps, step = num_epochs * steps_per_epoch, 0
     with part(f"Fitting the drug ranker: {label}", num_steps) as advance:
         for _ in range(num_epochs):
             order = torch.randperm(len(examples), generator=generator)
@@ -291,9 +345,10 @@ def _loss(
     known = example.num_positives
     base = torch.from_numpy(example.base).float()
     log_probability = torch.from_numpy(example.log_probability)
+    rest = torch.from_numpy(example.anchor), torch.from_numpy(example.popularity).float()
     if torch.rand(1, generator=generator) < 0.5:
         nothing = torch.zeros(len(base), len(co_indicated_scale))
-        scores = mlp(torch.cat([base, nothing], dim=1)[None], generator)[0] - log_probability
+        scores = mlp(torch.cat([base, nothing], dim=1)[None], *rest, generator)[0] - log_probability
         positives, others = scores[:known], scores[known:].logsumexp(dim=0)
         losses = torch.logaddexp(others, positives) - positives
     else:
@@ -302,7 +357,7 @@ def _loss(
         also = co_indicated_features_without(similarity, chosen.numpy())
         squashed = torch.from_numpy(squash(also, co_indicated_scale)).transpose(1, 2)
         features = torch.cat([base.expand(len(chosen), -1, -1), squashed], dim=2)
-        scores = mlp(features, generator) - log_probability
+        scores = mlp(features, *rest, generator) - log_probability
         positives = scores.gather(1, chosen[:, None])[:, 0]
         # The other known drugs of the disease are not among the negatives.
         losses = torch.logaddexp(scores[:, known:].logsumexp(dim=1), positives) - positives

@@ -8,17 +8,14 @@ from pathlib import Path
 import polars as pl
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ...graph.frames.added_facts import NAME, add_facts, described, known_nodes, read_facts
-from ...graph.knowledge_graph import KnowledgeGraph, node_range_of
-from ...ranking.bilinear_score import GnnScores
-from ...ranking.drug_ranker import DrugRanker
+from ...graph.knowledge_graph import KnowledgeGraph
+from ...ranking.drug_ranker import DrugRanker, Vectors
+from ...ranking.neighbors import Neighbors
 from ...system import log
 from ...system.errors import InputError
 from .network import Network
-
-_NEAREST = 5  # old nodes whose vectors in the treatment decoder a new node gets the mean of
 
 
 @dataclass(frozen=True)
@@ -65,8 +62,9 @@ def extend_model(
         return None
     larger = network.on(extended.graph, extended.number)
     embeddings = larger.embed(extended.graph)
-    if ranker is not None:
-        ranker = _adapted(ranker, graph, extended.graph, embeddings, larger)
+    if ranker is not None and ranker.vectors is not None:  # the paths need no change
+        neighbors = Neighbors.of(extended.graph, embeddings)
+        ranker = replace(ranker, vectors=Vectors.of(neighbors))
     return ExtendedModel(extended.graph, larger, embeddings, ranker, extended.new_nodes)
 
 
@@ -97,45 +95,3 @@ def embed_other(graph: KnowledgeGraph, network: Network, other: KnowledgeGraph) 
         raise InputError("graph must share at least one node with the model's graph")
     vectors = network.node_embedding[torch.from_numpy(old)]
     return replace(network, node_embedding=vectors).on(other, new).embed(other)
-
-
-def _adapted(
-    ranker: DrugRanker,
-    before: KnowledgeGraph,
-    graph: KnowledgeGraph,
-    embeddings: Tensor,
-    network: Network,
-) -> DrugRanker:
-    """Return the ranker for a graph with more drugs and diseases.
-
-    The paths need no change. A new node has the mean vector, in the treatment decoder, of the old
-    nodes with the most similar embeddings. The GNN's own scores are computed anew.
-    """
-    if ranker.gnn is not None:
-        gnn = GnnScores(embeddings, network.decoder).of_treatments(graph)
-        ranker = replace(ranker, gnn=gnn)
-    if ranker.treatment_decoder is not None:
-        words, decoder = graph.vocabulary, ranker.treatment_decoder
-        drugs, diseases = (
-            _with_nearest(vectors, embeddings[slice(*node_range_of(graph, kind))])
-            for vectors, kind in (
-                (decoder.drugs, words.drug_type),
-                (decoder.diseases, words.disease_type),
-            )
-        )
-        decoder = replace(decoder, drugs=drugs, diseases=diseases)
-        ranker = replace(ranker, treatment_decoder=decoder)
-    return ranker
-
-
-def _with_nearest(vectors: Tensor, embeddings: Tensor) -> Tensor:
-    """Return vectors of old nodes, followed by those of new nodes: means of the nearest old ones.
-
-    Args:
-        vectors: shape (n, dim), of the old nodes of a type.
-        embeddings: shape (n + m, D), of its old nodes and then its new nodes.
-    """
-    unit = functional.normalize(embeddings, dim=1)
-    old, new = unit[: len(vectors)], unit[len(vectors) :]
-    nearest = (new @ old.T).topk(min(_NEAREST, len(old)), dim=1).indices
-    return torch.cat([vectors, vectors[nearest].mean(dim=1)])

@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from ...evaluation.contraindications import contraindicated_drugs, contraindication_metrics
-from ...evaluation.differences import differences
 from ...evaluation.gold import above_metrics
+from ...evaluation.measures.contraindications import contraindicated_drugs, contraindication_metrics
+from ...evaluation.measures.differences import differences
+from ...evaluation.measures.reliability import Bin, held_out_fraction, reliability
+from ...evaluation.measures.strata import known_counts, strata_metrics
 from ...evaluation.metrics import Metrics, filtered_ranks, ranking_metrics
-from ...evaluation.rankers import Ranker
+from ...evaluation.rankers import FittedRanker, Ranker
 from ...evaluation.split import RankingTask
-from ...evaluation.strata import known_counts, strata_metrics
 from ...graph.knowledge_graph import IntArray, KnowledgeGraph
 from ...graph.source import Source
 from ...models.embeddings_file import without_formulas
@@ -39,6 +40,7 @@ class Ranked(NamedTuple):
     metrics: dict[str, Metrics]  #: of each ranker
     ranks: pl.DataFrame  #: one row per ranker and pair
     seconds: dict[str, float]  #: of each ranker, with its fit
+    reliability: list[Bin] | None  #: of the ranker that gives probabilities
 
 
 def rank_pairs(
@@ -49,6 +51,7 @@ def rank_pairs(
     *,
     seed: int,
     others: Mapping[str, tuple[IntArray, IntArray]] | None = None,
+    recorded: bool = True,
 ) -> Ranked:
     """Rank the drugs of some pairs among all drugs with each ranker.
 
@@ -60,6 +63,8 @@ def rank_pairs(
         seed: seed of the sampled negatives and of the bootstrap.
         others: pairs with which the held-out pairs of the same disease are compared, by label: the
             rows (position in `task.diseases`) and the columns (drug); see `above_metrics`.
+        recorded: the pairs were held out of the record that the ranker learned from, so that its
+            probabilities can be checked.
 
     Raises:
         InputError: a score is NaN or infinite.
@@ -68,7 +73,8 @@ def rank_pairs(
     index = graph.nodes["node_index"].to_numpy()
     columns = {"disease_index": index[pairs.disease], "drug_index": index[pairs.drug]}
     counts = known_counts(graph, pairs)
-    ranked = Ranked({}, pl.DataFrame(), {})
+    ranked = Ranked({}, pl.DataFrame(), {}, None)
+    curve: list[Bin] | None = None
     tables: list[pl.DataFrame] = []
     milestone("Ranking all drugs with each ranker")
     start = time.perf_counter()
@@ -82,11 +88,16 @@ def rank_pairs(
         tables.append(
             pl.DataFrame({"ranker": [name] * len(pairs), **columns, "rank": ranks, **counts})
         )
+        if recorded and isinstance(ranker, FittedRanker):
+            curve = reliability(
+                ranker.probabilities(task.diseases, scores), task.known, task.row, task.candidate,
+                fraction=held_out_fraction(graph, task, pairs),
+            )  # fmt: skip
         for label, (row, column) in (others or {}).items():
             ranked.metrics[name] |= above_metrics(label, scores, task, row, column, seed=seed)
         ranked.seconds[f"rank, {name}"] = time.perf_counter() - start  # includes the fit
         start = time.perf_counter()
-    return ranked._replace(ranks=pl.concat(tables))
+    return ranked._replace(ranks=pl.concat(tables), reliability=curve)
 
 
 def parts_and_differences(ranks: pl.DataFrame, *, seed: int) -> dict[str, Any]:

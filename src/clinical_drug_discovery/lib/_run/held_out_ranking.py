@@ -12,13 +12,14 @@ import polars as pl
 from ...evaluation.folds import Fold, pooled_rankers, pooled_relations
 from ...evaluation.held_out import HeldOut, hold_out
 from ...evaluation.link_prediction import relation_metrics
+from ...evaluation.measures.reliability import pooled_reliability
 from ...evaluation.rankers import drug_rankers, needs_fit
 from ...evaluation.split import Split, ranking_task
 from ...graph.knowledge_graph import KnowledgeGraph, node_range_of
 from ...models.inference import embed_nodes
 from ...models.kinds.interface import Settings
-from ...ranking.bilinear_score import GnnScores
-from ...ranking.drug_ranker import rank_fit_bytes
+from ...ranking.fit_memory import rank_fit_bytes
+from ...ranking.gnn_scores import GnnScores
 from ...system.machine import GIB, one_thread
 from ...system.progress import Run
 from ...training.compile_kernels import compile_kernels
@@ -95,6 +96,7 @@ def rank_folds(
         "split_counts": counts,
         "num_leaks": sum(report["num_leaks"] for report in reports),
         "rankers": pooled_rankers(reports, ranks, seed=asked.seed),
+        "reliability": pooled_reliability([report["reliability"] or [] for report in reports]),
         "relations": pooled_relations(reports),
         "seconds": {
             "read": run.seconds["seconds_read"],
@@ -116,7 +118,7 @@ def train_and_rank(
         The entries of the report about sizes, metrics, times and memory; and the ranks.
     """
     graph, names, seed = held_out.split.graph, asked.names, asked.seed
-    rank_fit = rank_fit_bytes(graph) if needs_fit(names) else 0
+    rank_fit = rank_fit_bytes(graph, asked.settings.embedding_dim) if needs_fit(names) else 0
     plan = plan_training(
         run, graph, asked.settings, asked.memory_budget, asked.chunk_size, rank_fit
     )
@@ -143,6 +145,7 @@ def train_and_rank(
         "num_leaks": held_out.num_leaks,
         "num_candidates": stop_drug - first_drug,
         "rankers": ranked.metrics,
+        "reliability": ranked.reliability,
         "relations": relations,
         "final_loss": final_loss,
         "collapse": collapse,

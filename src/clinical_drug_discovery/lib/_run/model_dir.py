@@ -15,9 +15,8 @@ from torch import Tensor
 from ...graph.knowledge_graph import KnowledgeGraph
 from ...graph.stored.graph_file import load_graph, save_graph
 from ...models.embeddings_file import RUN
-from ...ranking.bilinear_score import BilinearScore
 from ...ranking.calibration import Calibration, ImputedScore
-from ...ranking.drug_ranker import Blend, DrugRanker
+from ...ranking.drug_ranker import Blend, DrugRanker, Vectors
 from ...ranking.path_ranker import PathRanker, ScoreMlp
 from ...ranking.stored.check_ranker import check_ranker, check_sizes
 from ...system import disk
@@ -49,10 +48,9 @@ MODEL_FILES = (
 )  # fmt: skip
 # Increase a version whenever this package would read an existing file differently.
 MODEL_VERSION = 2  #: format version of config.json
-RANKER_VERSION = 4  #: format version of ranker.safetensors
+RANKER_VERSION = 5  #: format version of ranker.safetensors
 _ID_DIGITS, _SHOWN = 32, 12  # digits of the id of a run: in files, in messages
 _SCALES = ("base_scale", "co_indicated_scale")
-_DECODER = ("drugs", "diseases", "known_disease", "known_drug", "known_score")
 _Content = TypeVar("_Content")
 
 
@@ -174,13 +172,9 @@ def save_ranker(path: Path, ranker: DrugRanker, graph_sha256: str, run: str | No
         tensors[name] = torch.from_numpy(getattr(ranker.paths, name))
     for n, diseases in enumerate(ranker.paths.left_out):
         tensors[f"left_out.{n}"] = torch.from_numpy(diseases).long()
-    if ranker.treatment_decoder is not None:
-        for name in _DECODER:
-            tensor = getattr(ranker.treatment_decoder, name)
-            tensors[f"treatment_decoder.{name}"] = tensor.contiguous()
-    if ranker.gnn is not None:  # half precision: a smaller file, and slightly different scores
-        tensors["gnn.drugs"] = ranker.gnn.drugs.half()
-        tensors["gnn.diseases"] = ranker.gnn.diseases.half()
+    if ranker.vectors is not None:
+        tensors["vectors.drugs"] = torch.from_numpy(ranker.vectors.drugs)
+        tensors["vectors.diseases"] = torch.from_numpy(ranker.vectors.diseases)
     record = {
         "graph_sha256": graph_sha256,
         RUN: run,
@@ -189,6 +183,7 @@ def save_ranker(path: Path, ranker: DrugRanker, graph_sha256: str, run: str | No
         "with_known": asdict(ranker.with_known),
         "without_known": asdict(ranker.without_known),
         "feature_names": ranker.feature_names,
+        "popularity_names": ranker.popularity_names,
         "seconds": ranker.paths.seconds,
     }
     save_checksummed(path, RANKER_VERSION, record, tensors)
@@ -229,31 +224,33 @@ def _ranker(record: dict[str, Any], tensors: dict[str, Tensor]) -> DrugRanker:
     for n in numbers:
         start = f"mlp.{n}."
         state = {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
-        mlp = ScoreMlp(state["mean"], state["std"], record["hidden"])
+        num_popularity = len(record["popularity_names"])
+        mlp = ScoreMlp(state["mean"], state["std"], num_popularity, record["hidden"])
         mlp.load_state_dict(state)
         mlps.append(mlp)
     base_scale, co_indicated_scale = (tensors[name].numpy() for name in _SCALES)
     left_out = tuple(tensors[f"left_out.{n}"].numpy() for n in numbers)
-    treatment_decoder, gnn = None, None
-    if "treatment_decoder.drugs" in tensors:
-        treatment_decoder = BilinearScore(
-            *(tensors[f"treatment_decoder.{name}"] for name in _DECODER)
-        )
-    if "gnn.drugs" in tensors:
-        gnn = BilinearScore(tensors["gnn.drugs"].float(), tensors["gnn.diseases"].float())
+    vectors = None
+    if "vectors.drugs" in tensors:
+        vectors = Vectors(*(tensors[f"vectors.{name}"].numpy() for name in ("drugs", "diseases")))
     return DrugRanker(
         PathRanker(tuple(mlps), base_scale, co_indicated_scale, record["seconds"], left_out),
-        treatment_decoder,
-        gnn,
+        vectors,
         _blend(record["with_known"]),
         _blend(record["without_known"]),
         tuple(record["feature_names"]),
+        tuple(record["popularity_names"]),
     )
 
 
 def _blend(record: dict[str, Any]) -> Blend:
     imputed = None if record["imputed"] is None else ImputedScore(**record["imputed"])
-    return Blend(record["weight"], imputed, Calibration(**record["calibration"]))
+    curves = [record["calibration"], record["without_popularity"]]
+    return Blend(record["weight"], imputed, *(_calibration(curve) for curve in curves))
+
+
+def _calibration(record: dict[str, Any]) -> Calibration:
+    return Calibration(tuple(record["scores"]), tuple(record["log_odds"]), record["recorded_share"])
 
 
 def check_targets(sources: Mapping[str, Path], output: Sequence[Path], model_dir: Path) -> None:

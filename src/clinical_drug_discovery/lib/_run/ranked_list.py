@@ -17,9 +17,10 @@ from ...graph.adjacency import Floats, adjacency_between
 from ...graph.knowledge_graph import IntArray, KnowledgeGraph, node_range_of
 from ...graph.node_lookup import NodeIndex, Synonym
 from ...ranking.drug_ranker import DrugRanker
-from ...ranking.explanations import Explainer
+from ...ranking.evidence.explanations import Explainer
+from ...ranking.evidence.feature_effects import feature_effects
+from ...ranking.evidence.stated_relations import stated_relations
 from ...ranking.metapath_features import MetapathFeatures
-from ...ranking.stated_relations import stated_relations
 from ...ranking.stored.check_ranker import check_fits
 from ...system import log
 from ...system.errors import InputError
@@ -76,6 +77,7 @@ class Ranking:
     disease_has_facts: _Mask  #: shape (diseases,)
     contraindicated: csr_array  #: shape (drugs, diseases), 1 for contraindications
     candidates: _Mask  #: shape (drugs,): the drugs that are ranked
+    popularity: bool = True  #: add the popularity of drugs to their scores
     _indexes: dict[str, NodeIndex] = field(default_factory=dict, repr=False, compare=False)
 
     @staticmethod
@@ -171,7 +173,7 @@ class Ranking:
 
         If scores are equal, the drug with the lower number comes first.
         """
-        scores, probabilities = self._scores(diseases)
+        scores, probabilities, treats = self._scores(diseases)
         known = _dense(self.features.known, diseases)
         harmful = _dense(self.contraindicated, diseases)
         candidate = np.broadcast_to(self.candidates, scores.shape)
@@ -186,6 +188,7 @@ class Ranking:
             np.concatenate([np.arange(1, n + 1) for n in length]),
             scores[row, drug],
             probabilities[row, drug],
+            treats[row, drug],
             known[row, drug],
             harmful[row, drug],
         )
@@ -213,15 +216,15 @@ class Ranking:
         memory at a time. If probabilities are equal, the disease with the lower number comes first.
         """
         diseases = np.flatnonzero(self.disease_has_facts)
-        scores, probabilities = np.empty((2, len(diseases)), np.float32)
+        scores, probabilities, treats = np.empty((3, len(diseases)), np.float32)
         if every_score is not None:
             scores = every_score[:, drug]
-            columns = self.ranker.probabilities(self.features, diseases, scores[:, None])
-            probabilities = columns[:, 0]
+            columns = self._probabilities(diseases, scores[:, None])
+            probabilities, treats = (column[:, 0] for column in columns)
         else:
             for part in self.chunks(np.arange(len(diseases))):
                 by_disease = self._scores(diseases[part])
-                scores[part], probabilities[part] = (values[:, drug] for values in by_disease)
+                scores[part], probabilities[part], treats[part] = (v[:, drug] for v in by_disease)
         known, harmful = (
             matrix[[drug]].toarray()[0, diseases] > 0
             for matrix in (self.features.known, self.contraindicated)
@@ -235,6 +238,7 @@ class Ranking:
             np.arange(1, len(best) + 1),
             scores[best],
             probabilities[best],
+            treats[best],
             known[best],
             harmful[best],
         )
@@ -250,22 +254,46 @@ class Ranking:
                 advance(f"{min(start + CHUNK, len(diseases)):,} of {len(diseases):,} diseases")
 
     def explain(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return rows of a table, extended by the evidence for each pair."""
-        explainer = Explainer(self.graph)
-        number = {index: i for i, index in enumerate(self.graph.nodes["node_index"].to_list())}
-        pairs = ((number[row["drug_index"]], number[row["disease_index"]]) for row in rows)
-        return [
-            row | explainer.drug_for_disease(*pair) for row, pair in zip(rows, pairs, strict=True)
-        ]
+        """Return rows of a table, extended by the evidence for each pair.
 
-    def _scores(self, diseases: IntArray) -> tuple[Floats, Floats]:
-        """Return scores and probabilities, shape (n, drugs)."""
-        scores = self.ranker.scores(self.features, diseases)
+        Each row also gets rank_without_popularity: the drug's rank for the disease among all ranked
+        drugs that are not known, if the ranker leaves out the popularity of drugs.
+        """
+        explainer, words = Explainer(self.graph), self.graph.vocabulary
+        number = {index: i for i, index in enumerate(self.graph.nodes["node_index"].to_list())}
+        first = {t: node_range_of(self.graph, t)[0] for t in (words.drug_type, words.disease_type)}
+        drugs = np.array([number[row["drug_index"]] for row in rows], np.int64)
+        diseases = np.array([number[row["disease_index"]] for row in rows], np.int64)
+        explained = [dict(row) for row in rows]
+        for disease in np.unique(diseases).tolist():
+            at = np.flatnonzero(diseases == disease)
+            own, asked = drugs[at] - first[words.drug_type], disease - first[words.disease_type]
+            effects = feature_effects(self.ranker.paths, self.features, asked, own)
+            ranks = self._ranks_without_popularity(asked, own)
+            for i, effect, rank in zip(at.tolist(), effects, ranks, strict=True):
+                explained[i]["rank_without_popularity"] = rank
+                explained[i] |= explainer.drug_for_disease(int(drugs[i]), disease, effect)
+        return explained
+
+    def _ranks_without_popularity(self, disease: int, drugs: IntArray) -> list[int]:
+        scores = self.ranker.scores(self.features, np.array([disease]), popularity=False)[0]
+        rivals = self.candidates.copy()
+        rivals[self.features.known_drugs(disease)] = False
+        return [1 + int((scores[rivals] > scores[drug]).sum()) for drug in drugs.tolist()]
+
+    def _scores(self, diseases: IntArray) -> tuple[Floats, Floats, Floats]:
+        """Return scores, and probabilities of recorded and of all treatments, shape (n, drugs)."""
+        scores = self.ranker.scores(self.features, diseases, popularity=self.popularity)
         if not np.isfinite(scores).all():  # finite weights may still be huge
             raise InputError(
                 "the drug ranker gives scores that are NaN or infinite; run cdd embed again"
             )
-        return scores, self.ranker.probabilities(self.features, diseases, scores)
+        return scores, *self._probabilities(diseases, scores)
+
+    def _probabilities(self, diseases: IntArray, scores: Floats) -> tuple[Floats, Floats]:
+        return self.ranker.probabilities(
+            self.features, diseases, scores, popularity=self.popularity
+        )
 
     def _table(self, pairs: _Pairs) -> pl.DataFrame:
         words = self.graph.vocabulary
@@ -278,12 +306,16 @@ class Ranking:
         )
         stated = ["; ".join(names) for names in stated_relations(self.graph, drug, disease)]
         score = np.round(pairs.score.astype(np.float64), _DIGITS)
-        probability = [float(f"{p:.{_DIGITS}g}") for p in pairs.probability.tolist()]
+        probability, treats = (
+            [float(f"{p:.{_DIGITS}g}") for p in values.tolist()]
+            for values in (pairs.probability, pairs.probability_treats)
+        )
         return _named(self.diseases, pairs.disease, "disease").with_columns(
             pl.Series("rank", pairs.rank, pl.Int64),
             *_named(self.drugs, pairs.drug, "drug"),
             pl.Series("score", score, pl.Float64),
             pl.Series("probability", probability, pl.Float64),
+            pl.Series("probability_treats", treats, pl.Float64),
             pl.Series("known", pairs.known, pl.Boolean),
             pl.Series("contraindicated", pairs.contraindicated, pl.Boolean),
             pl.Series("stated", stated, pl.String),
@@ -299,6 +331,7 @@ class _Pairs:
     rank: IntArray
     score: Floats
     probability: Floats
+    probability_treats: Floats
     known: _Mask
     contraindicated: _Mask
 

@@ -17,8 +17,6 @@ from ...graph.source import ReadSettings
 from ...graph.vocabulary import VocabularyChoice
 from ...models.collapse import Collapse
 from ...models.embeddings_file import output_files, write_embeddings
-from ...models.layers import DistMult
-from ...ranking.bilinear_score import GnnScores
 from ...ranking.drug_ranker import DrugRanker, fit_drug_ranker, why_no_ranker
 from ...system.files import file_sha256, save_record
 from ...system.machine import GIB, empty_cache, peak_memory_bytes
@@ -32,22 +30,19 @@ from .finish import finish_run, kept
 from .model_dir import STATS_FILE, add_ranker, save_model
 
 
-def fit_ranker(
-    run: Run, graph: KnowledgeGraph, decoder: DistMult, embeddings: Tensor, seed: int
-) -> DrugRanker:
+def fit_ranker(run: Run, graph: KnowledgeGraph, embeddings: Tensor, seed: int) -> DrugRanker:
     """Fit the drug ranker for `cdd rank`.
 
     Args:
         run: provides the log; receives the time.
         graph: on the CPU, with enough known treatments (`why_no_ranker`).
-        decoder: the decoder that was trained with the embeddings.
         embeddings: shape (N, D), embeddings of all nodes, on the CPU.
         seed: seed of the fit.
     """
     with run.timed("rank_fit"):
         run.progress.milestone("Fitting the drug ranker on paths in the graph and on embeddings")
         empty_cache(run.device)  # the fit can then use the memory of the training
-        ranker = fit_drug_ranker(graph, gnn=GnnScores(embeddings, decoder), seed=seed)
+        ranker = fit_drug_ranker(graph, embeddings=embeddings, seed=seed)
         run.peak.sample()
         empty_cache(run.device)
     return ranker
@@ -122,7 +117,7 @@ def write_results(
     )
     with kept(run):
         if ranker and why is None:
-            fitted = fit_ranker(run, graph, trained.decoder, embeddings, seed)
+            fitted = fit_ranker(run, graph, embeddings, seed)
             add_ranker(places.model_dir, fitted, record["run"])
             record.update(
                 has_ranker=True,

@@ -15,11 +15,13 @@ from ...graph.knowledge_graph import KnowledgeGraph
 from ...models.embeddings_file import RUN, output_files, run_of_embeddings
 from ...models.read_embeddings import read_embeddings
 from ...ranking.drug_ranker import DrugRanker
+from ...ranking.gnn_scores import GnnScores
 from ...system.errors import InputError
 from ...system.files import file_sha256
 from ...system.log import part
 from ...system.run_directory import settle
 from ...system.untrusted.inputs import read_json
+from .._model.network import read_decoder
 from .model_dir import (
     RANKER_FILE,
     STATS_FILE,
@@ -88,8 +90,7 @@ class SavedModel(NamedTuple):
         Raises:
             InputError: the model does not provide a ranker that was asked for.
         """
-        has_decoders = self.ranker is not None and self.ranker.gnn is not None
-        missing = why_not_saved(self.ranker is not None, has_decoders, self.embeddings is not None)
+        missing = why_not_saved(self.ranker is not None, self.embeddings is not None)
         if asked is None:
             return [name for name in RANKERS if name not in missing], missing
         for name in asked:
@@ -102,7 +103,11 @@ class SavedModel(NamedTuple):
 
     def rankers(self, names: Sequence[str]) -> Iterator[tuple[str, Ranker]]:
         """Yield the name of each ranker and the ranker."""
-        return saved_rankers(self.graph, self.ranker, self.embeddings, names)
+        gnn = None
+        if self.embeddings is not None:
+            decoder = read_decoder(self.directory, self.graph, self.embeddings.shape[1])
+            gnn = GnnScores(self.embeddings, decoder)
+        return saved_rankers(self.graph, self.ranker, gnn, names)
 
 
 def _read_stats(directory: Path) -> dict[str, Any]:

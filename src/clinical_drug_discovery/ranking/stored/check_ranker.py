@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,7 @@ from torch import Tensor
 
 from ...system.errors import InputError
 from ...system.files import DamagedFileError
-from ..bilinear_score import BilinearScore
-from ..drug_ranker import Blend, DrugRanker
+from ..drug_ranker import Blend, DrugRanker, Vectors
 from ..metapath_features import MetapathFeatures
 from ..path_ranker import PathRanker, ScoreMlp
 
@@ -31,10 +31,13 @@ def check_sizes(record: Any, tensors: Mapping[str, Tensor]) -> None:
     """
     is_record = isinstance(record, dict) and isinstance(record.get("graph_sha256"), str)
     _require(is_record, "its record is not that of a ranker")
-    number, hidden, names = (record.get(name) for name in ("num_mlps", "hidden", "feature_names"))
+    number, hidden = record.get("num_mlps"), record.get("hidden")
     _require(type(number) is int and 1 <= number <= _MAX_MLPS, "num_mlps must be a whole number")
-    is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    _require(is_list, "feature_names must be a list of texts")
+    lists = [record.get(f"{kind}_names") for kind in ("feature", "popularity")]
+    for names in lists:
+        is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
+        _require(is_list, "feature_names and popularity_names must be lists of texts")
+    names, popular = lists
     _require(isinstance(record.get("seconds"), dict), "seconds must be a record")
     for n in range(number):
         first = tensors.get(f"mlp.{n}.first.weight")
@@ -45,6 +48,9 @@ def check_sizes(record: Any, tensors: Mapping[str, Tensor]) -> None:
             vector = tensors.get(f"mlp.{n}.{name}")
             fits = vector is not None and vector.shape == (len(names),)
             _require(fits, f"mlp.{n}.{name} must have a number for each feature")
+        layer = tensors.get(f"mlp.{n}.popular_first.weight")
+        fits = layer is not None and layer.dim() == 2 and layer.shape[1] == len(popular)
+        _require(fits, f"mlp.{n}.popular_first.weight must have a column per name of popularity")
 
 
 def check_ranker(ranker: DrugRanker) -> None:
@@ -54,9 +60,8 @@ def check_ranker(ranker: DrugRanker) -> None:
         DamagedFileError: a rule is broken; the message names the part.
     """
     _check_paths(ranker.paths, len(ranker.feature_names))
-    for name, score in (("treatment_decoder", ranker.treatment_decoder), ("gnn", ranker.gnn)):
-        if score is not None:
-            _check_score(name, score)
+    if ranker.vectors is not None:
+        _check_vectors(ranker.vectors)
     for name in ("with_known", "without_known"):
         _check_blend(name, getattr(ranker, name))
 
@@ -83,28 +88,31 @@ def _check_mlp(name: str, mlp: ScoreMlp) -> None:
     _require((mlp.std > 0).all(), f"{name}.std must be positive")
 
 
-def _check_score(name: str, score: BilinearScore) -> None:
+def _check_vectors(vectors: Vectors) -> None:
     for part in ("drugs", "diseases"):
-        _check_floats(f"{name}.{part}", getattr(score, part), 2)
-    same = score.drugs.shape[1] == score.diseases.shape[1]
-    _require(same, f"{name}: drugs and diseases must have one dimension")
-    _check_floats(f"{name}.known_score", score.known_score, 1)
-    for part, size in (("known_disease", len(score.diseases)), ("known_drug", len(score.drugs))):
-        numbers = getattr(score, part)
-        fits = numbers.dtype == torch.int64 and numbers.shape == score.known_score.shape
-        fits = fits and bool(((numbers >= 0) & (numbers < size)).all())
-        _require(fits, f"{name}.{part} must be numbers below {size}")
-    _require((score.known_disease.diff() >= 0).all(), f"{name}.known_disease must rise")
+        rows = getattr(vectors, part)
+        _require(rows.dtype == np.float16 and rows.ndim == 2, f"vectors.{part} must be float16")
+        # A sum finds NaN and infinity in one pass, without a mask as large as the vectors.
+        _require(np.isfinite(rows.sum(dtype=np.float32)), f"vectors.{part} holds NaN or infinity")
+    same = vectors.drugs.shape[1] == vectors.diseases.shape[1]
+    _require(same, "vectors: drugs and diseases must have one dimension")
 
 
 def _check_blend(name: str, blend: Blend) -> None:
-    numbers = [blend.weight, blend.calibration.slope, blend.calibration.intercept]
+    curves = blend.calibration, blend.without_popularity
+    numbers: list[object] = [blend.weight]
+    for curve in curves:
+        numbers += [*curve.scores, *curve.log_odds, curve.recorded_share]
     if blend.imputed is not None:
         numbers += [blend.imputed.slope, blend.imputed.intercept]
     for number in numbers:
-        is_number = type(number) in (int, float) and math.isfinite(number)
+        is_number = type(number) in (int, float) and math.isfinite(number)  # type: ignore[arg-type]  # checked before
         _require(is_number, f"{name} must hold finite numbers")
-    _require(blend.calibration.slope >= 0, f"the slope of {name} must be at least 0")
+    for curve in curves:
+        fits = 0 < len(curve.scores) == len(curve.log_odds) and 0 < curve.recorded_share <= 1
+        for knots in (curve.scores, curve.log_odds):
+            fits = fits and all(a <= b for a, b in pairwise(knots))
+        _require(fits, f"the calibration of {name} must be a rising curve")
 
 
 def _check_floats(name: str, tensor: Tensor, dim: int) -> None:
@@ -123,21 +131,21 @@ def check_fits(ranker: DrugRanker, features: MetapathFeatures) -> None:
     Raises:
         InputError: the ranker has other features, drugs or diseases than the graph.
     """
-    if (
-        features.feature_names != ranker.feature_names
-        or len(ranker.paths.base_scale) != features.num_base
-    ):
+    if (features.feature_names, features.popularity_names) != (
+        ranker.feature_names,
+        ranker.popularity_names,
+    ) or len(ranker.paths.base_scale) != features.num_base:
         raise InputError(
             "the drug ranker was fitted on other features than this version of the package "
             "computes; run cdd embed again"
         )
     sizes = features.num_drugs, features.num_diseases
-    for score in (ranker.treatment_decoder, ranker.gnn):
-        if score is not None and (len(score.drugs), len(score.diseases)) != sizes:
-            raise InputError(
-                "the drug ranker was fitted on a graph with other drugs or diseases; run cdd embed "
-                "again"
-            )
+    vectors = ranker.vectors
+    if vectors is not None and (len(vectors.drugs), len(vectors.diseases)) != sizes:
+        raise InputError(
+            "the drug ranker was fitted on a graph with other drugs or diseases; run cdd embed "
+            "again"
+        )
     left_out = ranker.paths.left_out
     if any((diseases >= features.num_diseases).any() for diseases in left_out):
         raise InputError(

@@ -6,10 +6,10 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from ..graph.knowledge_graph import IntArray, KnowledgeGraph, node_range_of
-from ..ranking.treatments import Pairs
-from .baselines import treatment_matrix
-from .metrics import Metrics, bootstrap_interval, pair_values
+from ...graph.knowledge_graph import IntArray, KnowledgeGraph, node_range_of
+from ...ranking.treatments import Pairs
+from ..baselines import treatment_matrix
+from ..metrics import Metrics, bootstrap_interval, pair_values
 
 #: Column of a table of ranks: the smallest and the largest number of each stratum.
 STRATA: dict[str, tuple[tuple[int, int | None], ...]] = {

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..graph.knowledge_graph import IntArray, KnowledgeGraph, node_range_of
-from ..ranking.bilinear_score import Scores
-from ..ranking.treatments import pairs_of
-from .metrics import Metrics, filtered_ranks
-from .split import RankingTask
+from ...graph.knowledge_graph import IntArray, KnowledgeGraph, node_range_of
+from ...ranking.gnn_scores import Scores
+from ...ranking.treatments import pairs_of
+from ..metrics import Metrics, filtered_ranks
+from ..split import RankingTask
 
 TOP = 50  #: number of first positions in which contraindicated drugs are counted
 #: The metrics of `contraindication_metrics`.

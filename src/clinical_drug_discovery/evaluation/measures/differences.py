@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import polars as pl
 
-from .baselines import WALK
-from .metrics import Metrics, bootstrap_interval, pair_values
+from ..baselines import WALK
+from ..metrics import Metrics, bootstrap_interval, pair_values
 
 _METRICS = ("mrr", "recall@50")
 _PAIR = ("disease_index", "drug_index")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..graph.knowledge_graph import IntArray, KnowledgeGraph
+from ...graph.knowledge_graph import IntArray, KnowledgeGraph
 
 
 def stated_relations(

@@ -3,7 +3,10 @@
 path score = product over the steps of (degree of the start * degree of the end)^-0.4. A degree
 counts only edges of the step's type (Himmelstein et al., eLife 2017;6:e26726). A path through a
 protein that a hundred drugs bind thus scores low. Edges that join the two nodes directly are listed
-apart from the evidence, as "stated_facts". Explanations use the graph alone, not a model.
+apart from the evidence, as "stated_facts".
+
+If the effects of metapaths on the ranker's score are given, only paths of metapaths that raised the
+score are evidence. Otherwise explanations use the graph alone, not a model.
 
 A side effect that a drug shares with a disease or with a treatment is not evidence that the drug
 helps. Paths from a drug to its side effects are therefore left out.
@@ -11,18 +14,15 @@ helps. Paths from a drug to its side effects are therefore left out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from functools import cache
 from itertools import product
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from ..graph.adjacency import DAMPING
-from ..graph.knowledge_graph import EdgeType, IntArray, KnowledgeGraph
-from .drug_similarity import Metapath, reverse_metapath, steps_from
+from ...graph.knowledge_graph import EdgeType, KnowledgeGraph
+from ..drug_similarity import Metapath, metapath_name, reverse_metapath, steps_from
+from .path_search import PathSearch, join_paths
+from .sentences import PHRASES, SAME_PHRASES, sentence
 
 #: The kinds of evidence, from the most to the least convincing.
 KINDS = ("mechanism", "similar drug", "related disease")
@@ -39,10 +39,17 @@ _SIDE_EFFECTS = (
     "drug_effect", "causes", "CcSE", "Hetionet::CcSE::Compound:Side Effect", "biolink:causes",
     "biolink:causes_adverse_event", "biolink:has_adverse_event", "biolink:has_side_effect",
 )  # fmt: skip
-_KEPT = 3  # paths from each side to a meeting node that `join_paths` tries
 
-Path = tuple[tuple[int, ...], float]  #: the nodes and the score of a path
 Explanation = dict[str, Any]
+
+
+def feature_name(kind: str, metapath: Metapath) -> str:
+    """Return the name of the feature of the ranker that counts paths of a metapath."""
+    if kind == "similar drug":
+        return f"{metapath_name(metapath[:-1])} - treats - disease"
+    if kind == "related disease":
+        return f"drug - treats - {metapath_name(metapath[1:])}"
+    return metapath_name(metapath)
 
 
 def notes_on(rows: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -60,20 +67,39 @@ class Explainer:
         self._search = PathSearch(graph)
         self._paths_from = cache(self._search.paths_from)
 
-    def drug_for_disease(self, drug: int, disease: int) -> Explanation:
+    def drug_for_disease(
+        self, drug: int, disease: int, effects: Mapping[str, float] | None = None
+    ) -> Explanation:
         """Explain a drug for a disease; both are node numbers.
+
+        Args:
+            drug: node number.
+            disease: node number.
+            effects: effect of each metapath on the score of the ranker, see `feature_effects`.
 
         Returns:
             A dict. "stated_facts" has one dict for each edge between the two nodes, with text,
             relation and contraindicated; contraindications come first. "evidence" has the best
             paths, sorted by kind and then by falling path_score. Each path is a dict with kind,
             text, path_score, through_target (true if a step joins a drug to a gene), nodes and
-            relations.
+            relations; with `effects` also effect, the part of the score that all paths of the
+            metapath add.
         """
         evidence = []
         for kind in KINDS:
             metapaths = [(a, b) for name, a, b in self._drug_metapaths() if name == kind]
-            evidence += self._best(drug, disease, kind, metapaths)
+            if effects is None:
+                evidence += self._best(drug, disease, kind, metapaths)
+                continue
+            names = {(a, b): feature_name(kind, (*a, *reverse_metapath(b))) for a, b in metapaths}
+            metapaths = [pair for pair in metapaths if effects.get(names[pair], 0) > 0]
+            effect_of = {
+                tuple(k.relation for k in (*a, *reverse_metapath(b))): effects[names[a, b]]
+                for a, b in metapaths
+            }
+            for path in self._best(drug, disease, kind, metapaths):
+                effect = effect_of[tuple(path["relations"])]
+                evidence.append({**path, "effect": float(f"{effect:.3g}")})
         return {"stated_facts": self._stated_facts(drug, disease), "evidence": evidence}
 
     def shared(self, one: int, other: int) -> Explanation:
@@ -164,7 +190,7 @@ class Explainer:
         }
 
     def _spoken(self, kind: EdgeType) -> EdgeType:
-        """Return the edge type with PrimeKG's words, for which `_PHRASES` has phrases."""
+        """Return the edge type with PrimeKG's words, for which `PHRASES` has phrases."""
         words = self._words
         types = {
             words.drug_type: "drug",
@@ -175,10 +201,10 @@ class Explainer:
             **dict.fromkeys(words.contraindicates, "contraindication"),
             words.indication: "indication",
             words.disease_gene_relation: "disease_protein",
-            **_SAME_PHRASES,
+            **SAME_PHRASES,
         }
         relation = kind.relation
-        if relation not in _PHRASES:
+        if relation not in PHRASES:
             relation = relations.get(relation, relation)
         src_type, dst_type = (types.get(name, name) for name in (kind.src_type, kind.dst_type))
         return EdgeType(src_type, relation, dst_type)
@@ -202,170 +228,3 @@ class Explainer:
             and other in self._search.paths_from(one, (kind,)).ends
         ]
         return sorted(facts, key=lambda fact: not fact["contraindicated"])
-
-
-# Path search: find paths from both ends, and join them at the nodes where they meet.
-
-
-@dataclass(frozen=True)
-class PathsFromNode:
-    """P paths from one node, sorted by last node, then by falling weight."""
-
-    nodes: npt.NDArray[np.int64]  #: shape (P, steps + 1)
-    weights: npt.NDArray[np.float64]  #: shape (P,)
-
-    @property
-    def ends(self) -> npt.NDArray[np.int64]:
-        """The last node of each path, ascending; shape (P,)."""
-        return self.nodes[:, -1]
-
-    def best(self, ends: IntArray) -> npt.NDArray[np.float64]:
-        """Return the weight of the best path to each of `ends`; a path must exist for each."""
-        return self.weights[np.searchsorted(self.ends, ends)]
-
-    def to(self, end: int) -> list[Path]:
-        """Return the best `_KEPT` paths to a node, the best first."""
-        first, stop = np.searchsorted(self.ends, [end, end + 1])
-        rows = slice(first, min(stop, first + _KEPT))
-        nodes = map(tuple, self.nodes[rows].tolist())
-        return list(zip(nodes, self.weights[rows].tolist(), strict=True))
-
-
-class PathSearch:
-    """Find paths from a node in the edge arrays of a graph on the CPU."""
-
-    def __init__(self, graph: KnowledgeGraph) -> None:
-        self._graph = graph
-        self._src, self._indptr = graph.src.numpy(), graph.indptr.numpy()
-        self._number = {kind: r for r, kind in enumerate(graph.edge_types)}
-
-    def paths_from(self, start: int, metapath: Metapath) -> PathsFromNode:
-        """Return all paths from a node along a metapath."""
-        nodes, weights = np.array([[start]]), np.ones(1)
-        for kind in metapath:
-            first, degree = self._edges_from(kind, nodes[:, -1])
-            at = np.repeat(np.arange(len(nodes)), degree)
-            offset = np.arange(len(at)) - np.repeat(np.cumsum(degree) - degree, degree)
-            ends = self._src[first[at] + offset].astype(np.int64)
-            _, degree_of_end = self._edges_from(kind.reverse, ends)
-            nodes = np.column_stack([nodes[at], ends])
-            weights = weights[at] * (degree[at] * degree_of_end.astype(np.float64)) ** -DAMPING
-        order = np.lexsort((*nodes.T, -weights, nodes[:, -1]))
-        return PathsFromNode(nodes[order], weights[order])
-
-    def _edges_from(self, kind: EdgeType, nodes: IntArray) -> tuple[IntArray, IntArray]:
-        """Return the position of each node's first edge of a type, and the number of such edges.
-
-        A position is an index into `src`, which contains the other end of the edge.
-        """
-        r = self._number[kind.reverse]
-        at = self._graph.indptr_ptr[r] + nodes
-        at = at - self._graph.node_range(self._graph.endpoint_types[r][1])[0]
-        return self._indptr[at], self._indptr[at + 1] - self._indptr[at]
-
-
-def join_paths(start: PathsFromNode, end: PathsFromNode, most: int) -> list[Path]:
-    """Join paths from both ends; return the best `most`, at most one for each meeting node.
-
-    Paths that visit a node twice are left out.
-    """
-    common = np.intersect1d(start.ends, end.ends)
-    if not len(common):
-        return []
-    bound = start.best(common) * end.best(common)
-    found: list[Path] = []
-    for i in np.lexsort((common, -bound)).tolist():
-        if len(found) >= most and bound[i] < found[most - 1][1]:
-            break
-        paths = [
-            ((*left, *reversed(right[:-1])), a * b)
-            for (left, a), (right, b) in product(start.to(common[i]), end.to(common[i]))
-        ]
-        simple = [path for path in paths if len(set(path[0])) == len(path[0])]
-        if simple:
-            found.append(max(simple, key=lambda path: (path[1], path[0])))
-            found.sort(key=lambda path: (-path[1], path[0]))
-    return found[:most]
-
-
-# Sentences: one phrase for each relation of PrimeKG. Other relations appear by name.
-
-#: relation -> type of the start node -> phrase between the start node and the end node. The empty
-#: type "" fits every start node: the phrase reads the same in both directions.
-_PHRASES: dict[str, dict[str, str]] = {
-    "drug_protein": {"drug": "binds", "gene/protein": "is bound by"},
-    "drug_class": {"drug": "belongs to the class", "pharmacologic_class": "includes"},
-    "drug_effect": {"drug": "has the side effect", "effect/phenotype": "is a side effect of"},
-    "drug_drug": {"": "interacts with the drug"},
-    "drug_drug_similarity": {"": "resembles"},
-    "indication": {"drug": "treats", "disease": "is treated by"},
-    "palliation": {"drug": "relieves", "disease": "is relieved by"},
-    "off-label use": {"drug": "is used off label for", "disease": "is treated off label with"},
-    "contraindication": {"drug": "is contraindicated in", "disease": "speaks against"},
-    "disease_protein": {"": "is linked to"},
-    "disease_disease": {"": "is related to"},
-    "disease_phenotype_positive": {"disease": "shows", "effect/phenotype": "is seen in"},
-    "disease_phenotype_negative": {
-        "disease": "does not show",
-        "effect/phenotype": "is not seen in",
-    },
-    "disease_anatomy": {"disease": "affects", "anatomy": "is affected by"},
-    "protein_protein": {"": "interacts with"},
-    "pathway_protein": {"gene/protein": "takes part in", "pathway": "involves"},
-    "bioprocess_protein": {"gene/protein": "takes part in", "biological_process": "involves"},
-    "molfunc_protein": {
-        "gene/protein": "has the function",
-        "molecular_function": "is a function of",
-    },
-    "cellcomp_protein": {"gene/protein": "is found in", "cellular_component": "contains"},
-    "anatomy_protein_present": {"gene/protein": "is expressed in", "anatomy": "expresses"},
-    "anatomy_protein_absent": {
-        "gene/protein": "is not expressed in",
-        "anatomy": "does not express",
-    },
-    "phenotype_protein": {"": "is linked to"},
-    "phenotype_phenotype": {"": "is related to"},
-    "pathway_pathway": {"": "is related to"},
-    "bioprocess_bioprocess": {"": "is related to"},
-    "molfunc_molfunc": {"": "is related to"},
-    "cellcomp_cellcomp": {"": "is related to"},
-    "anatomy_anatomy": {"": "is related to"},
-    "exposure_disease": {"": "is linked to"},
-    "exposure_protein": {"": "is linked to"},
-}
-
-#: Relations of Hetionet and DRKG that have the phrases of a relation of PrimeKG.
-_SAME_PHRASES = {
-    "binds": "drug_protein",
-    "CbG": "drug_protein",
-    "Hetionet::CbG::Compound:Gene": "drug_protein",
-    "DRUGBANK::target::Compound:Gene": "drug_protein",
-    "palliates": "palliation",
-    "CpD": "palliation",
-    "Hetionet::CpD::Compound:Disease": "palliation",
-}
-
-
-def phrase(kind: EdgeType) -> str:
-    """Return the phrase between the start and the end of an edge, such as "treats"."""
-    phrases = _PHRASES.get(kind.relation, {})
-    default = f"is joined by '{kind.relation}' to"
-    return phrases.get(kind.src_type) or phrases.get("") or default
-
-
-def sentence(names: Sequence[str], metapath: Sequence[EdgeType]) -> str:
-    """Return a sentence for a path of named nodes: "A binds B, which is linked to C".
-
-    If a step is followed by the reverse edge type, the two form one phrase: "A binds B, as does C,
-    which treats D".
-    """
-    text, i = names[0], 0
-    while i < len(metapath):
-        text += ", which" if i else ""
-        text += f" {phrase(metapath[i])} {names[i + 1]}"
-        i += 1
-        if i < len(metapath) and metapath[i] == metapath[i - 1].reverse:
-            does = "is" if phrase(metapath[i - 1]).startswith("is ") else "does"
-            text += f", as {does} {names[i + 1]}"
-            i += 1
-    return text

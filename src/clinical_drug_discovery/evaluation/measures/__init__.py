@@ -1,0 +1,1 @@
+"""Measures of a ranking beside its metrics: by strata, by difference, by probability, by harm."""

@@ -1,0 +1,97 @@
+"""The reliability curve: of the pairs with a probability of p, how many were recorded treatments?
+
+Only held-out pairs and unlisted pairs can be counted. If a fraction h of the treatments was held
+out, each held-out pair stands for 1 / h treatments. An unlisted pair of a disease with k treatments
+is counted with the weight 1 / (1 - (1 - h)^k), because only diseases with a held-out pair are
+ranked (Horvitz and Thompson, 1952). If h is below 1, diseases that lost all their
+treatments are left out: they have few for sure, unlike other diseases without known drugs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ...graph.adjacency import Floats
+from ...graph.knowledge_graph import IntArray, KnowledgeGraph
+from ...ranking.treatments import Pairs, pairs_of
+from ..metrics import Known
+from ..split import RankingTask
+
+NUM_BINS = 10
+Bin = dict[str, float | int]  #: one bin of `reliability`
+
+
+def reliability(
+    probability: Floats, known: Known, row: IntArray, candidate: IntArray, *, fraction: float
+) -> list[Bin]:
+    """Return ten bins of equal width; bins without pairs are left out.
+
+    Args:
+        probability: shape (n, M), from 0 to 1.
+        known: shape (n, M), True for known and for held-out candidates.
+        row: shape (K,), row of each held-out pair.
+        candidate: shape (K,), column of each held-out pair.
+        fraction: h, the fraction of the treatments that was held out.
+
+    Returns:
+        One dict per bin: `low` and `high` (its ends), `num_pairs` (held out or unlisted),
+        `num_held_out`, `weight` (of all pairs), `predicted` (the mean probability) and `recorded`
+        (the share of recorded treatments), both weighted.
+    """
+    held_out = np.zeros_like(known)
+    held_out[row, candidate] = True
+    num_treatments = (known | held_out).sum(axis=1, keepdims=True)
+    of_unlisted = 1 / (1 - (1 - fraction) ** np.maximum(num_treatments, 1))
+    weight = np.where(held_out, 1 / fraction, of_unlisted)
+    counted = held_out | ~known
+    if fraction < 1:
+        counted &= (known & ~held_out).any(axis=1, keepdims=True)
+    p, positive, w = probability[counted].astype(float), held_out[counted], weight[counted]
+    bins = np.minimum((p * NUM_BINS).astype(int), NUM_BINS - 1)
+    found: list[Bin] = []
+    for number in np.unique(bins).tolist():
+        at = bins == number
+        total = float(w[at].sum())
+        found.append(
+            {
+                "low": number / NUM_BINS,
+                "high": (number + 1) / NUM_BINS,
+                "num_pairs": int(at.sum()),
+                "num_held_out": int(positive[at].sum()),
+                "weight": total,
+                "predicted": float((w[at] * p[at]).sum()) / total,
+                "recorded": float(w[at][positive[at]].sum()) / total,
+            }
+        )
+    return found
+
+
+def held_out_fraction(graph: KnowledgeGraph, task: RankingTask, pairs: Pairs) -> float:
+    """Return the fraction of the treatments of the ranked diseases that was held out.
+
+    Args:
+        graph: the training graph, on the CPU.
+        task: the diseases of the pairs.
+        pairs: the held-out pairs that are ranked.
+    """
+    others = task.known.copy()
+    others[task.row, task.candidate] = False
+    return len(pairs) / (len(pairs) + len(pairs_of(graph))) if others.any() else 1.0
+
+
+def pooled_reliability(curves: Sequence[Sequence[Bin]]) -> list[Bin]:
+    """Pool the curves of several folds, each bin weighted by its pairs."""
+    found: list[Bin] = []
+    for low in sorted({one["low"] for curve in curves for one in curve}):
+        same = [one for curve in curves for one in curve if one["low"] == low]
+        total = float(sum(one["weight"] for one in same))
+        pooled: Bin = {"low": low, "high": same[0]["high"]}
+        for name in ("num_pairs", "num_held_out"):
+            pooled[name] = int(sum(one[name] for one in same))
+        pooled["weight"] = total
+        for name in ("predicted", "recorded"):
+            pooled[name] = float(sum(one[name] * one["weight"] for one in same)) / total
+        found.append(pooled)
+    return found

@@ -1,0 +1,1 @@
+"""The evidence for a drug: paths in the graph, sentences, and what the ranker makes of them."""

@@ -1,0 +1,100 @@
+"""Predict the memory that the fit of the drug ranker needs."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from ..graph.knowledge_graph import EdgeType, KnowledgeGraph, node_range_of
+from .drug_similarity import Metapath, meet, steps_from
+from .listwise_examples import MAX_EXAMPLES, NUM_EASY, NUM_HARD
+from .metapath_features import MAX_SIMILAR
+from .path_ranker import NUM_FOLDS
+
+_ENTRY = 8  # bytes per entry of a sparse matrix: the value and the column number
+# The memory of base features, in diseases: a chunk has 32, and temporary copies take half a chunk.
+_CHUNKS = 32 + 16
+_Counts = npt.NDArray[np.float64]
+
+
+def rank_fit_bytes(graph: KnowledgeGraph, dim: int = 0) -> int:
+    """Predict the bytes that the fit needs in addition to the graph, from node degrees alone.
+
+    With T treated diseases, K known pairs, D drugs, S diseases, B base features, W similarities of
+    drugs, C candidates per example and N = D + S, the result is the sum of these parts, in bytes:
+
+    - path counts: 8 for each path of a metapath, or for each pair of end nodes if there are fewer
+      pairs; times 4 for metapaths from drugs, times 3 for metapaths from diseases
+    - similar treated diseases: 12 T min(T, 256); drugs that diseases share: 12 for each such pair
+    - 2 C (T B + K W) + 4 * 48 B D for the examples and the features of 48 diseases; with all
+      diseases that an MLP leaves out, 24 D for each of them
+    - embeddings: 12 N dim for copies, with at most 256 S + 1024 D similarities
+
+    Args:
+        graph: on the CPU.
+        dim: number of values of an embedding; 0 without embeddings.
+    """
+    drug, disease = graph.vocabulary.drug_type, graph.vocabulary.disease_type
+    treats = {EdgeType(drug, relation, disease) for relation in graph.vocabulary.treats}
+    known = [kind for kind in graph.edge_types if kind in treats]
+    if not known:
+        return 0
+    num_pairs = int(sum(_degrees(graph, k).sum() for k in known))
+    num_drugs, num_diseases = _size(graph, drug), _size(graph, disease)
+    treated = int(np.count_nonzero(sum(_degrees(graph, k.reverse) for k in known)))
+    drugs, diseases = (_path_entries(graph, kind) for kind in (drug, disease))
+    matrices = 4 * sum(drugs.values()) + 3 * sum(diseases.values())
+    within = [k for k in graph.edge_types if k.src_type == k.dst_type == disease]
+    for kind in within:
+        third = _neighbor_sum(graph, kind, _neighbor_sum(graph, kind, _degrees(graph, kind)))
+        matrices += min(float(third.sum()), num_diseases**2)
+    connecting = sum(meet(a, b) for a in drugs for b in diseases)
+    of_drugs = len(drugs) + 1 + 2 * sum(k.src_type == k.dst_type == drug for k in graph.edge_types)
+    of_diseases = len(diseases) + 1 + 4 * len(within)
+    num_base = connecting + 3 * of_diseases + 2 * of_drugs + 4
+    fraction = min(1.0, MAX_EXAMPLES / max(treated, 1))
+    candidates = min(num_drugs, NUM_HARD + NUM_EASY)
+    examples = 2 * candidates * fraction * (treated * num_base + num_pairs * (of_drugs + 5))
+    examples += 4 * _CHUNKS * num_base * num_drugs
+    left_out = 2 * -(-min(treated, MAX_EXAMPLES) // NUM_FOLDS)
+    examples += 6 * 4 * left_out * num_drugs
+    shared = min(sum(float((_degrees(graph, k) ** 2).sum()) for k in known), float(treated) ** 2)
+    similar = 12 * (treated * min(treated, MAX_SIMILAR) + shared)
+    vectors = 0.0
+    if dim:
+        vectors = (
+            12.0 * dim * (num_drugs + num_diseases) + 16 * 256 * treated + 12 * 1024 * num_drugs
+        )
+    return int(_ENTRY * matrices + similar + examples + vectors)
+
+
+def _path_entries(graph: KnowledgeGraph, start: str) -> dict[Metapath, float]:
+    """Return an upper bound of the number of nonzeros of each matrix in `path_counts`."""
+    entries: dict[Metapath, float] = {}
+    for first in steps_from(graph, start):
+        degrees = _degrees(graph, first.reverse)
+        entries[(first,)] = float(degrees.sum())
+        for second in steps_from(graph, first.dst_type):
+            most = _size(graph, start) * _size(graph, second.dst_type)
+            entries[first, second] = min(float(degrees @ _degrees(graph, second)), most)
+    return entries
+
+
+def _degrees(graph: KnowledgeGraph, kind: EdgeType) -> _Counts:
+    """Return the number of edges of one type that start at each source node."""
+    indptr = graph.indptr_of(graph.edge_types.index(kind.reverse))
+    return indptr.diff().numpy().astype(np.float64)
+
+
+def _neighbor_sum(graph: KnowledgeGraph, kind: EdgeType, values: _Counts) -> _Counts:
+    """Return for each target node the sum of the values of its source nodes."""
+    r = graph.edge_types.index(kind)
+    first, _ = graph.node_range(graph.endpoint_types[r][0])
+    total = np.concatenate([[0.0], np.cumsum(values[graph.src_of(r).numpy() - first])])
+    at = graph.indptr_of(r).numpy()
+    return np.asarray(np.diff(total[at - at[0]]))
+
+
+def _size(graph: KnowledgeGraph, node_type: str) -> int:
+    first, stop = node_range_of(graph, node_type)
+    return stop - first

@@ -1,0 +1,42 @@
+"""The reliability curve finds the probabilities that made the pairs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from clinical_drug_discovery.evaluation.measures.reliability import pooled_reliability, reliability
+
+
+@pytest.mark.parametrize("fraction", [1.0, 0.25])
+def test_true_probabilities_lie_on_the_diagonal(rng: np.random.Generator, fraction: float) -> None:
+    """Some treatments are hidden; only diseases with a hidden one are seen."""
+    curves = []
+    for _ in range(4):
+        probability = rng.beta(0.3, 3, size=(400, 300)).astype(np.float32)
+        treats = rng.random(probability.shape) < probability
+        hidden = treats & (rng.random(treats.shape) < fraction)
+        asked = np.flatnonzero(hidden.any(axis=1))
+        row, candidate = np.nonzero(hidden[asked])
+        curves.append(
+            reliability(probability[asked], treats[asked], row, candidate, fraction=fraction)
+        )
+    pooled = pooled_reliability(curves)
+    assert len(pooled) >= 8
+    for one in pooled:
+        assert one["low"] <= one["predicted"] <= one["high"]
+        if one["num_pairs"] >= 1000:
+            # Listed pairs are not counted, so the mean of a wide bin moves slightly.
+            assert one["recorded"] == pytest.approx(one["predicted"], abs=0.05)
+    for name in ("num_held_out", "num_pairs"):
+        assert sum(one[name] for one in pooled) == sum(o[name] for curve in curves for o in curve)
+
+
+def test_wrong_probabilities_leave_the_diagonal(rng: np.random.Generator) -> None:
+    probability = np.full((50, 100), 0.55, np.float32)
+    treats = rng.random(probability.shape) < 0.2
+    row, candidate = np.nonzero(treats)
+    (one,) = reliability(probability, treats, row, candidate, fraction=1.0)
+    assert one["predicted"] == pytest.approx(0.55)
+    assert one["recorded"] == pytest.approx(0.2, abs=0.03)
+    assert one["num_pairs"] == probability.size
