@@ -126,7 +126,7 @@ def _arguments(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
             "wrote it; write the parameters of the run into a file of your own"
         )
     for name, value in arguments.items():
-        if name in content and name != "device" and content[name] != value:
+        if name in content and content[name] != value:
             raise InputError(
                 f"{path}: {name} (got {shown(content[name])}) differs from {name} in {ARGUMENTS} "
                 f"({shown(value)}): change it only there, or give {flag_of(name)}"

@@ -74,6 +74,18 @@ def test_a_value_becomes_plain(value: Any, expected: Any) -> None:
         assert type(found.number) is int
 
 
+def test_a_callable_object_is_not_copied() -> None:
+    @dataclass
+    class Hook:
+        rows: list[int]
+
+        def __call__(self, row: int) -> None:
+            self.rows.append(row)
+
+    hook = Hook([])
+    assert plain(hook) is hook
+
+
 def test_a_decorated_function_keeps_its_signature_and_gets_plain_arguments() -> None:
     def function(top: int, *, treats: Sequence[str] | None = None) -> tuple[Any, Any]:
         """Return both arguments."""
