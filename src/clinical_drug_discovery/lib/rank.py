@@ -64,8 +64,7 @@ def rank_drugs(
         include_known: also list the drugs that already treat the disease in the graph.
         hide_contraindicated: leave out drugs that are contraindicated according to the graph.
         explain: add the evidence in the graph for each row. Works without diseases and output.
-        popularity: count how much is known of a drug, such as the number of diseases that it
-            treats. Without it, new drugs rank higher, and fewer recorded treatments are found.
+        popularity: prefer drugs of which much is known, such as those that treat many diseases.
         synonyms: file with other names of nodes: .csv or .tsv with the columns name and id.
         add: file of facts in the columns of kg.csv. They join the graph for this question, with
             new drugs, diseases and other nodes, without a training.
@@ -75,23 +74,21 @@ def rank_drugs(
         For one disease, a dict with disease_index, disease_id, disease_name and disease_source;
         num_candidates (ranked drugs), num_drugs_without_facts (left out), num_known_hidden,
         num_contraindicated (in the list) and num_contraindicated_hidden; vocabulary (the graph's
-        words for drugs, diseases and their relations); output; new_nodes (if facts were added: the
-        names of nodes that were new); and drugs. "drugs" is a list with
-        one dict per row of the table, the best drug first. The keys are disease_index, disease_id,
-        disease_name, rank, drug_index, drug_id, drug_name, score (comparable within a disease
-        only), probability (of a recorded indication), probability_treats (of a treatment, recorded
-        or not), known (true if the graph says that the drug
-        treats the disease), contraindicated, and stated (the relations between the two in the
-        graph, joined by "; "). `explain` adds stated_facts, evidence (see
-        `Explainer.drug_for_disease`) and rank_without_popularity to each row, and notes to the
-        record. For one drug, drug and disease
+        words for drugs, diseases and their relations); output; new_nodes (names of nodes that added
+        facts brought); and drugs, a list with one dict per row of the table, the best drug first.
+        The keys are disease_index, disease_id, disease_name, rank, drug_index, drug_id, drug_name,
+        score (comparable within a disease only), probability (of a recorded indication),
+        probability_treats (of a treatment, recorded or not), known (true if the graph says that the
+        drug treats the disease), contraindicated, and stated (the relations between the two in the
+        graph, joined by "; "). `explain` adds stated_facts, evidence (see `Explainer`) and
+        rank_without_popularity to each row, and notes to the record. For one drug, drug and disease
         change places: "diseases" is a list of the same rows. For many diseases, the dict also has
         num_diseases, num_diseases_without_facts (left out of "all"), num_rows and seconds, but not
         the rows.
 
     Raises:
         InputError: a parameter is invalid, a file is missing or damaged, or a disease or drug does
-            not exist, is ambiguous or does not have facts. Nothing is written in this case.
+            not exist, is ambiguous or does not have facts. Nothing is written then.
 
     Example:
         >>> from clinical_drug_discovery.lib.rank import rank_drugs
