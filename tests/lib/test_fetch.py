@@ -148,6 +148,15 @@ def test_a_server_that_ignores_ranges_is_read_from_the_beginning(
     assert (tmp_path / "kg.csv").read_bytes() == CONTENT
 
 
+def test_a_server_that_never_sends_the_whole_file_is_given_up(
+    server: Server, tmp_path: Path
+) -> None:
+    server.ignores_range, server.cut_after = True, [600_000, 500_000] * 9
+    with pytest.raises(InputError, match="stopped at"):
+        fetch_primekg(tmp_path / "kg.csv")
+    assert len(server.asked) == 4
+
+
 @pytest.mark.parametrize(
     ("description", "message"),
     [

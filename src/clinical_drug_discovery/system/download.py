@@ -105,7 +105,7 @@ def _fill(remote: Remote, part: Path) -> None:
     Raises:
         InputError: the connection is cut again and again without a new byte in between.
     """
-    failures = 0
+    failures, most = 0, 0
     while (have := part.stat().st_size if part.exists() else 0) < remote.num_bytes:
         reason = "the connection was closed"
         try:
@@ -121,7 +121,8 @@ def _fill(remote: Remote, part: Path) -> None:
         now = part.stat().st_size if part.exists() else 0
         if now >= remote.num_bytes:
             break
-        failures = 1 if now > have else failures + 1
+        # A server that ignores Range sends the first bytes again, which is not progress.
+        failures, most = (1 if now > max(have, most) else failures + 1), max(have, now, most)
         note_resume(f"{now:,} of {remote.num_bytes:,} bytes are in {part}", flag=None)
         if failures > len(_WAITS):
             raise InputError(
