@@ -33,6 +33,7 @@ TYPES: dict[str, Any] = {
     "str | int | None": str | None,
     "str | Path": Path,
     "EdgesPath": list[Path],
+    "EdgesPath | KnowledgeGraph": list[Path],
     "EdgesPath | None": list[Path] | None,
     "str | Path | None": Path | None,
     "Sequence[str] | None": list[str] | None,

@@ -21,7 +21,7 @@ class Embeddings(NamedTuple):
     Example:
         >>> nodes, values = model.embeddings("drug")
         >>> nodes.height, values.shape
-        (195, (195, 8))
+        (195, (195, 32))
     """
 
     nodes: pl.DataFrame
@@ -44,7 +44,7 @@ def to_anndata(embeddings: Embeddings) -> Any:
     Example:
         >>> adata = cdd.to_anndata(model.embeddings("drug"))  # doctest: +SKIP
         >>> adata.X.shape, adata.obs["node_name"].iloc[0]  # doctest: +SKIP
-        ((195, 8), 'Abatacept')
+        ((195, 32), 'Abatacept')
     """
     anndata = optional_package("anndata")
     pandas = optional_package("pandas")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import polars as pl
 
 from ..graph.knowledge_graph import KnowledgeGraph
@@ -11,7 +13,7 @@ STATED = "stated"  #: the kind of a fact between the two nodes
 _NODE = {
     "node_index": pl.Int64, "node_id": pl.String, "node_name": pl.String, "node_type": pl.String,
 }  # fmt: skip
-_COLUMNS = {
+_COLUMNS: dict[str, Any] = {
     "kind": pl.String, "text": pl.String, "path_score": pl.Float64, "through_target": pl.Boolean,
     "nodes": pl.List(pl.Struct(_NODE)), "relations": pl.List(pl.String),
 }  # fmt: skip

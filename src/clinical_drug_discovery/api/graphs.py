@@ -236,7 +236,7 @@ def graph_from_hetero_data(data: Any) -> KnowledgeGraph:
         edges.append(pl.DataFrame(columns).with_columns(pl.lit(relation).alias("relation")))
     if not edges:
         raise InputError("data must have edge types")
-    return graph_of_frames(pl.concat(edges), pl.concat(tables))
+    return graph_of_frames(pl.concat(edges), _drop_empty_sources(pl.concat(tables)))
 
 
 def _nodes_of(name: str, store: Any, start: int) -> pl.DataFrame:
@@ -259,6 +259,11 @@ def _nodes_of(name: str, store: Any, start: int) -> pl.DataFrame:
             "node_source": [str(one) for one in given.get("node_source", [""] * size)],
         }
     )
+
+
+def _drop_empty_sources(nodes: pl.DataFrame) -> pl.DataFrame:
+    """Leave out the sources if no node has one; if some nodes have one, all must."""
+    return nodes if (nodes["node_source"] != "").any() else nodes.drop("node_source")
 
 
 @plain_arguments

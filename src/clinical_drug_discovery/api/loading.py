@@ -33,7 +33,7 @@ def load_model(model_dir: str | Path, *, embeddings: str | Path | None = None) -
     Example:
         >>> model = cdd.load_model(model_dir)
         >>> model
-        <Model: hgt on 820 nodes, 8 dimensions, with a drug ranker>
+        <Model: graphsage on 820 nodes, 32 dimensions, with a drug ranker>
     """
     use_threads()
     directory = Path(model_dir)

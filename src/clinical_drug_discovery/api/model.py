@@ -84,7 +84,7 @@ class Model:
         Example:
             >>> nodes, values = model.embeddings("disease")
             >>> nodes.height, values.shape
-            (115, (115, 8))
+            (115, (115, 32))
         """
         first, stop = 0, self.graph.num_nodes
         if node_type is not None:
@@ -352,7 +352,7 @@ class Model:
         Example:
             >>> nodes, values = model.embed(cdd.sample_graph())
             >>> values.shape
-            (820, 8)
+            (820, 32)
         """
         use_threads()
         if not isinstance(graph, KnowledgeGraph):
@@ -363,8 +363,8 @@ class Model:
     def _ranking(self) -> Ranking:
         if self._ranker is None:
             raise InputError(
-                "the model has no drug ranker: cdd fit-ranker fits one, if the graph has known "
-                "treatments"
+                "the model does not have a drug ranker: cdd fit-ranker fits one, if the graph has "
+                "known treatments"
             )
         return Ranking.on(self.graph, self._ranker)
 

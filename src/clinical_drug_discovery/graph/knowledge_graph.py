@@ -85,6 +85,11 @@ class KnowledgeGraph:
     distinct and sorted by (edge_type, dst, src). Edges of one type therefore read the features of
     one node type, which stay in the CPU's cache. Neither order depends on the order of rows in the
     file. The type and target of each edge follow from the pointers and are not stored.
+
+    Example:
+        >>> graph = cdd.sample_graph()
+        >>> graph.num_nodes, graph.num_edges, graph.relations[:2]
+        (820, 5462, ('anatomy_protein_present', 'bioprocess_protein'))
     """
 
     is_data: ClassVar[bool] = True  #: for `system.arguments.plain`

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from ..system.errors import InputError
 from ..system.limits.parameters import check_fields
 from .folder import find_files
 from .formats.plain_file import STDIN
+from .knowledge_graph import KnowledgeGraph
 
 #: One edges file, or several that are read as parts of one graph.
 EdgesPath = str | Path | Sequence[str | Path]
@@ -25,18 +26,25 @@ class Source:
     Attributes:
         edges: the edges files, all parts of one graph; `-` is the standard input.
         nodes: the node table of formats that keep the nodes in a file of their own.
+        graph: the graph itself, if it is in memory; `edges` is then empty.
     """
 
     edges: tuple[Path, ...]
     nodes: Path | None = None
+    graph: KnowledgeGraph | None = field(default=None, compare=False)
 
     @staticmethod
-    def of(edges_csv: EdgesPath, nodes: str | Path | None = None) -> Source:
+    def of(edges_csv: EdgesPath | KnowledgeGraph, nodes: str | Path | None = None) -> Source:
         """Return the source that a user has named, with folders replaced by their files.
 
         Raises:
-            InputError: a file is missing, cannot be read, or is named twice.
+            InputError: a file is missing, cannot be read, or is named twice; or a graph in memory
+                has a node table.
         """
+        if isinstance(edges_csv, KnowledgeGraph):
+            if nodes is not None:
+                raise InputError(f"nodes (got {nodes}) must be left out: the graph has its nodes")
+            return Source((), graph=edges_csv)
         named = [edges_csv] if isinstance(edges_csv, str | Path) else list(edges_csv)
         if not named or not all(isinstance(one, str | Path) for one in named):
             raise InputError(f"edges file (got {edges_csv!r}) must be a path or a list of paths")

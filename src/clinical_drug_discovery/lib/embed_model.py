@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from ..graph.knowledge_graph import KnowledgeGraph
 from ..graph.source import EdgesPath, ReadSettings, Source
 from ..graph.vocabulary import VocabularyChoice
 from ..models.inference import embed_nodes
@@ -27,6 +28,7 @@ from ..training.compile_kernels import compile_kernels
 from ..training.hooks import EpochHook, hooks
 from ..training.memory_plan import plan_training
 from ..training.train import train
+from ._model.in_memory import embed_in_memory
 from ._run.finish import check_space, working
 from ._run.results import write_results
 from ._run.resume import keep_last_checkpoint, open_checkpoints
@@ -38,8 +40,8 @@ from ._run.start import read_edges, start_run
 @part("Embedding the graph")
 def embed_model(
     model: str,
-    edges_csv: EdgesPath,
-    output_csv: str | Path,
+    edges_csv: EdgesPath | KnowledgeGraph,
+    output_csv: str | Path | None,
     *,
     nodes: str | Path | None = None,
     model_settings: Mapping[str, Any] | None = None,
@@ -66,9 +68,11 @@ def embed_model(
     Args:
         model: name in `models.kinds.table.MODELS`, such as graphsage or hgt.
         edges_csv: knowledge graph in any format of the page "Formats", such as PrimeKG's kg.csv; a
-            folder, or - for the standard input. Several files are read as parts of one graph.
+            folder, or - for the standard input. Several files are read as parts of one graph. In
+            Python also a graph in memory.
         output_csv: file to write the embeddings to: .csv, .parquet or .npy (with an index file
-            in the same directory).
+            in the same directory). In Python also None: nothing is written, and no drug ranker is
+            fitted.
         nodes: node table, for formats that keep the nodes in a file of their own.
         model_settings: settings of the model by name, such as `{"num_epochs": 50}`. Settings that
             are missing or None have their defaults.
@@ -94,7 +98,9 @@ def embed_model(
             it returns True or "stop", the training ends after this epoch.
 
     Returns:
-        The fields of `EmbeddingStats`: sizes, settings, times, memory, loss, warnings, paths.
+        The fields of `EmbeddingStats`: sizes, settings, times, memory, loss, warnings, paths. If
+        output_csv is None, also nodes (a polars DataFrame) and embeddings (an array in the order of
+        nodes).
 
     Raises:
         InputError: a parameter or the file is invalid. No file has been written in this case,
@@ -122,8 +128,8 @@ def embed_graph(
     settings: Settings,
     words: VocabularyChoice,
     reading: ReadSettings,
-    edges_csv: EdgesPath,
-    output_csv: str | Path,
+    edges_csv: EdgesPath | KnowledgeGraph,
+    output_csv: str | Path | None,
     *,
     nodes: str | Path | None,
     device: str | None,
@@ -153,8 +159,11 @@ def embed_graph(
         resume=resume,
     )
     graph = read_edges(run, source, reading, words, cache, cache_dir)
-    rank_fit = rank_fit_bytes(graph, settings.embedding_dim) if ranker else 0
+    fits_ranker = ranker and output_csv is not None
+    rank_fit = rank_fit_bytes(graph, settings.embedding_dim) if fits_ranker else 0
     plan = plan_training(run, graph, settings, memory_budget, chunk_size, rank_fit)
+    if output_csv is None:
+        return embed_in_memory(run, graph, plan, seed=seed, on_epoch=on_epoch, tracker=tracker)
     checkpoints, finished = open_checkpoints(
         run, graph, plan, seed=seed, resume=resume, minutes=checkpoint_minutes
     )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..graph.knowledge_graph import KnowledgeGraph
 from ..graph.source import EdgesPath, ReadSettings
 from ..graph.vocabulary import VocabularyChoice
 from ..models.kinds.graphsage import SageSettings
@@ -20,8 +21,8 @@ from .embed_model import embed_graph
 @alone()
 @part("Embedding with GraphSAGE")
 def generate_gnn_embeddings(
-    edges_csv: EdgesPath,
-    output_csv: str | Path,
+    edges_csv: EdgesPath | KnowledgeGraph,
+    output_csv: str | Path | None,
     embedding_dim: int = 512,
     hidden_dim: int = 256,
     num_layers: int = 3,
@@ -67,9 +68,11 @@ def generate_gnn_embeddings(
 
     Args:
         edges_csv: knowledge graph in any format of the page "Formats", such as PrimeKG's kg.csv; a
-            folder, or - for the standard input. Several files are read as parts of one graph.
+            folder, or - for the standard input. Several files are read as parts of one graph. In
+            Python also a graph in memory.
         output_csv: file to write the embeddings to: .csv, .parquet or .npy (with an index file
-            in the same directory).
+            in the same directory). In Python also None: nothing is written, and no drug ranker is
+            fitted.
         embedding_dim: number of dimensions of an embedding.
         hidden_dim: width of the hidden layers and of each node's learned input vector.
         num_layers: number of layers. An embedding depends on neighbors up to this many
@@ -120,17 +123,19 @@ def generate_gnn_embeddings(
 
     Returns:
         The fields of `EmbeddingStats`: sizes, settings, times, memory, final loss, warnings and the
-        paths of the files.
+        paths of the files. If output_csv is None, also nodes (a polars DataFrame) and embeddings
+        (an array of shape (nodes, embedding_dim), in the order of nodes).
 
     Raises:
         InputError: a parameter or the file is invalid. No file has been written in this case,
             except possibly the cached graph.
 
     Example:
-        >>> from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
-        >>> stats = generate_gnn_embeddings("kg.csv", "embeddings.parquet", num_epochs=50)
-        >>> stats["saved_nodes"], stats["embedding_dim"]  # for PrimeKG
-        (129375, 512)
+        >>> stats = cdd.generate_gnn_embeddings(
+        ...     path, "gnn.parquet", hidden_dim=16, embedding_dim=16, num_epochs=2, ranker=False
+        ... )
+        >>> stats["saved_nodes"], stats["embedding_dim"]  # of the sample graph
+        (820, 16)
     """
     settings = SageSettings(
         embedding_dim=embedding_dim,

@@ -24,6 +24,13 @@ class InputError(ValueError):
     """A parameter or file is invalid; the message states the name, the value and the rule.
 
     Values of more than 200 characters are cut, so that a message stays readable.
+
+    Example:
+        >>> try:
+        ...     cdd.load_model("nowhere")
+        ... except cdd.InputError as error:
+        ...     print(error)
+        model_dir (got nowhere) must be a directory
     """
 
     def __init__(self, message: str) -> None:

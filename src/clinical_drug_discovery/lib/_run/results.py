@@ -100,7 +100,7 @@ def write_results(
         name = save_model(run, directory, graph, trained, parameters, arguments)
         saved_nodes = write_embeddings(output, graph.nodes, embeddings, name)
         record.update(
-            _record(run, graph, plan, trained, embeddings),
+            record_of(run, graph, plan, trained, embeddings),
             run=name,
             saved_nodes=saved_nodes,
             output_sha256=_hashes(run, output),
@@ -168,7 +168,7 @@ def _arguments(
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _record(
+def record_of(
     run: Run, graph: KnowledgeGraph, plan: Plan, trained: Trained, embeddings: Tensor
 ) -> dict[str, Any]:
     """Return the record of a run whose ranker is not fitted yet; some fields are still empty."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 from ...graph.cache import cache_path, hashing, read_cached
@@ -20,10 +21,12 @@ from ...system.run_directory import Places, check_unused, settle
 from .model_dir import check_targets, model_dir_of
 from .resume import check_start
 
+NOWHERE = Path("in_memory")  #: the output of a run that writes nothing
+
 
 def start_run(
     source: Source,
-    output_csv: str | Path,
+    output_csv: str | Path | None,
     model_dir: str | Path | None,
     device: str | None,
     learning_rate: float,
@@ -34,7 +37,7 @@ def start_run(
 
     Args:
         source: the files of the graph.
-        output_csv: the embeddings file to write.
+        output_csv: the embeddings file to write; None: write nothing.
         model_dir: directory to write the model to; None: `model_dir_of` the embeddings file.
         device: see `choose_device`.
         learning_rate: already checked; for error messages.
@@ -44,6 +47,15 @@ def start_run(
     Raises:
         InputError: a parameter or a path is invalid, or the device is not available.
     """
+    if output_csv is None:
+        wrong = {"model_dir": model_dir, "overwrite": overwrite, "resume": resume}
+        for name, value in wrong.items():
+            if value:
+                raise InputError(
+                    f"{name} (got {value}) must be left out if output_csv is None, because nothing "
+                    "is written"
+                )
+        return _begin(source, NOWHERE, NOWHERE, device, learning_rate)
     output = Path(output_csv)
     check_output(output)
     directory = model_dir_of(output) if model_dir is None else Path(model_dir)
@@ -88,9 +100,15 @@ def begin_run(
         InputError: the device is not available, or an output would overwrite
             an input file or another output.
     """
+    check_targets(input_names(source), output_files(output), model_dir)
+    return _begin(source, output, model_dir, device, learning_rate)
+
+
+def _begin(
+    source: Source, output: Path, model_dir: Path, device: str | None, learning_rate: float
+) -> Run:
     use_threads()
     place, reason = choose_device(device)
-    check_targets(input_names(source), output_files(output), model_dir)
     return_large_buffers()
     run = Run(source.files, output, model_dir, place, learning_rate, PeakMemory(place))
     run.progress.milestone(f"Device: {run.device} ({reason})")
@@ -125,12 +143,15 @@ def read_edges(
     Raises:
         InputError: a file, a setting or the cache directory is invalid.
     """
+    if source.graph is not None:
+        return _given(run, source.graph, settings, words, cache_dir)
     if cache_dir is not None and not cache:
         raise InputError(f"cache_dir (got {cache_dir}) must be left out if the cache is off")
     with run.timed("read"):
         if cache and not source.has_stdin:
             place = cache_path(source, settings, cache_dir)
-            check_targets({"the cached graph": place}, output_files(run.output), run.model_dir)
+            if run.output != NOWHERE:
+                check_targets({"the cached graph": place}, output_files(run.output), run.model_dir)
             graph, outcome = read_cached(source, settings, cache_dir)
             run.progress.milestone(outcome.message)
             for text in outcome.warnings:
@@ -154,6 +175,28 @@ def read_edges(
     present = {*graph.node_type_names, *graph.relations}
     run.progress.milestone(f"Vocabulary: {graph.vocabulary.describe(present)}")
     return graph
+
+
+def _given(
+    run: Run,
+    graph: KnowledgeGraph,
+    settings: ReadSettings,
+    words: VocabularyChoice,
+    cache_dir: str | Path | None,
+) -> KnowledgeGraph:
+    """Return the graph that the user has in memory, with the words that the user has named.
+
+    Raises:
+        InputError: a setting of reading is given, or a word is invalid.
+    """
+    for name, value in {**asdict(settings), "cache_dir": cache_dir}.items():
+        if value != getattr(ReadSettings(), name, None):
+            raise InputError(f"{name} (got {value}) must be left out: the graph is already read")
+    with run.timed("read"):
+        run.progress.milestone(f"Graph in memory: {graph!r}")
+        if any(value is not None for value in asdict(words).values()):
+            graph = with_vocabulary(graph, words)
+    return graph.host
 
 
 def _without_facts(graph: KnowledgeGraph) -> str:

@@ -191,6 +191,11 @@ def _check_hook(name: str, value: Any) -> None:
         raise InputError(f"{name} (got {shown(value)}) must be a function")
 
 
+def _check_graph(name: str, value: Any) -> None:
+    if not getattr(value, "is_data", False):  # a KnowledgeGraph
+        _check_paths(name, value)
+
+
 def _check_mapping(name: str, value: Any) -> None:
     if not isinstance(value, Mapping) or not all(map(_is_text, value)):
         raise InputError(f"{name} (got {shown(value)}) must be a dict of settings by name")
@@ -216,6 +221,7 @@ KINDS: dict[str, Callable[[str, Any], None]] = {
     "str | int": lambda _, value: check_memory(value),
     "str | Path": _check_path,
     "EdgesPath": _check_paths,
+    "EdgesPath | KnowledgeGraph": _check_graph,
     "Sequence[str]": _check_texts,
     "Mapping[str, Any]": _check_mapping,
     "EpochHook": _check_hook,
