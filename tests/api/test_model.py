@@ -41,8 +41,10 @@ def twin(model: cdd.Model, drug: str, relation: str = "drug_protein") -> pl.Data
 def test_answers_are_those_of_the_command_line(model: cdd.Model, model_dir: Path) -> None:
     rows = rank_drugs(model_dir, disease="asthma", top=7, include_known=True)["drugs"]
     assert model.rank("asthma", 7, include_known=True).to_dicts() == rows
-    rows = rank_drugs(model_dir, drug="Metformin", top=5)["diseases"]
-    assert model.rank_diseases("Metformin", 5).to_dicts() == rows
+    for popularity in (True, False):
+        rows = rank_drugs(model_dir, drug="Metformin", top=5, popularity=popularity)["diseases"]
+        found = model.rank_diseases("Metformin", 5, popularity=popularity)
+        assert found.to_dicts() == rows
     rows = similar_nodes(model_dir.with_name("e.parquet"), "Warfarin", top=4, type="disease")
     assert model.similar("Warfarin", 4, type="disease").to_dicts() == rows
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -43,10 +44,8 @@ class Model:
         new_nodes: the nodes that `add_facts` has added, in the columns of the node table.
 
     Example:
-        >>> model.graph
-        <KnowledgeGraph: 820 nodes of 7 types, 5,462 edges of 15 relations>
-        >>> model.new_nodes.height
-        0
+        >>> model.graph.num_nodes, model.new_nodes.height
+        (820, 0)
     """
 
     def __init__(
@@ -62,6 +61,7 @@ class Model:
         self.new_nodes = graph.nodes.clear() if new_nodes is None else new_nodes
         self._network, self._embeddings, self._ranker = network, embeddings, ranker
         self._name = name
+        self._every_score: dict[bool, Floats] = {}  # by `popularity`
 
     def __repr__(self) -> str:
         size = f"{self.graph.num_nodes:,} nodes, {self._embeddings.shape[1]} dimensions"
@@ -102,6 +102,7 @@ class Model:
         drugs: Sequence[str] | None = None,
         include_known: bool = False,
         hide_contraindicated: bool = False,
+        popularity: bool = True,
     ) -> pl.DataFrame:
         """Rank the drugs for a disease, as `cdd rank --disease` does.
 
@@ -110,13 +111,14 @@ class Model:
             top: largest number of drugs to list.
             drugs: names or identifiers; only these drugs are ranked.
             include_known: also list the drugs that already treat the disease in the graph.
-            hide_contraindicated: leave out drugs that the graph lists as contraindicated.
+            hide_contraindicated: leave out drugs that are contraindicated in the graph.
+            popularity: count how much is known of a drug; without it, new drugs rank higher.
 
         Returns:
             The best drug first: disease_index, disease_id, disease_name, rank, drug_index, drug_id,
             drug_name, score (comparable within a disease only), probability (of a recorded
-            indication), known, contraindicated, and stated (relations between the two, joined by
-            "; ").
+            indication), probability_treats (of a treatment, recorded or not), known,
+            contraindicated, and stated (relations between the two, joined by "; ").
 
         Raises:
             InputError: the model has no drug ranker; or the disease or a drug does not exist, is
@@ -127,9 +129,9 @@ class Model:
             [(1, 'asthma', False), (2, 'asthma', False), (3, 'asthma', False)]
         """
         use_threads()
+        ranking = self._among(drugs, popularity)
         rules = ListRules(top, include_known, hide_contraindicated)
-        at = self._ranking.find("disease", disease)
-        return self._among(drugs).drugs_for(np.array([at]), rules)[0]
+        return ranking.drugs_for(np.array([ranking.find("disease", disease)]), rules)[0]
 
     @plain_arguments
     @alone()
@@ -141,6 +143,7 @@ class Model:
         drugs: Sequence[str] | None = None,
         include_known: bool = False,
         hide_contraindicated: bool = False,
+        popularity: bool = True,
     ) -> pl.DataFrame:
         """Rank the drugs for many diseases, as `cdd rank --diseases` does.
 
@@ -150,6 +153,7 @@ class Model:
             drugs: see `rank`.
             include_known: see `rank`.
             hide_contraindicated: see `rank`.
+            popularity: see `rank`.
 
         Returns:
             The rows of `rank`, one disease after the other. All diseases of PrimeKG take minutes.
@@ -164,7 +168,7 @@ class Model:
         """
         use_threads()
         rules = ListRules(top, include_known, hide_contraindicated)
-        ranking = self._among(drugs)
+        ranking = self._among(drugs, popularity)
         asked = np.flatnonzero(ranking.disease_has_facts)
         if diseases is not None:
             asked = ranking.find_all("disease", _numbered("diseases", diseases))
@@ -179,17 +183,19 @@ class Model:
         *,
         include_known: bool = False,
         hide_contraindicated: bool = False,
+        popularity: bool = True,
     ) -> pl.DataFrame:
         """Rank the diseases for a drug, as `cdd rank --drug` does.
 
-        A score depends on all drugs, so the first call ranks all drugs for every disease. It takes
-        minutes on PrimeKG, and keeps the scores, 4 bytes per pair (0.5 GB), for later calls.
+        The first call ranks all drugs for every disease. It takes minutes on PrimeKG, and keeps the
+        scores (0.5 GB) for later calls.
 
         Args:
             drug: name or identifier of a drug.
             top: largest number of diseases to list.
             include_known: also list the diseases that the drug already treats in the graph.
             hide_contraindicated: leave out diseases in which the drug is contraindicated.
+            popularity: see `rank`.
 
         Returns:
             The columns of `rank`, sorted by probability; rank counts the diseases.
@@ -203,8 +209,11 @@ class Model:
         """
         use_threads()
         rules = ListRules(top, include_known, hide_contraindicated)
-        at = self._ranking.find("drug", drug)
-        return self._ranking.diseases_for(at, rules, self._every_score)[0]
+        ranking = self._among(None, popularity)
+        at = ranking.find("drug", drug)
+        if popularity not in self._every_score:
+            self._every_score[popularity] = ranking.every_score()
+        return ranking.diseases_for(at, rules, self._every_score[popularity])[0]
 
     @plain_arguments
     @alone()
@@ -238,8 +247,8 @@ class Model:
     def score(self, triples: Any) -> pl.DataFrame:
         """Score facts with the decoder of the training (DistMult).
 
-        The score of (x, relation, y) is high if the model expects this fact. It compares different
-        y for one x and relation; it is not a probability. For drugs and diseases, `rank` is better.
+        A high score means that the model expects this fact. It compares different y for one x and
+        relation, and is not a probability. For drugs and diseases, `rank` is better.
 
         Args:
             triples: a list of (x, relation, y), or a DataFrame with these columns. x and y are
@@ -286,17 +295,17 @@ class Model:
             'Warfarin treats atrial fibrillation'
         """
         use_threads()
-        start = self._drugs.find(drug, parameter="drug")
-        end = self._diseases.find(disease, parameter="disease")
-        return explanation_table(self.graph, self._explainer, start, end)
+        drugs, diseases = self._ends
+        ends = drugs.find(drug, parameter="drug"), diseases.find(disease, parameter="disease")
+        return explanation_table(self.graph, self._explainer, *ends)
 
     @alone()
     @part("Adding facts")
     def add_facts(self, facts: Any) -> Model:
         """Return a model that knows more facts and nodes, without a training.
 
-        A new node gets the mean of its neighbors' input vectors. Then the layers compute all
-        embeddings again. The ranker keeps its weights and reads the paths of the larger graph.
+        A new node gets the mean of its neighbors' input vectors. The layers compute all embeddings
+        again. The ranker keeps its weights and reads the paths of the larger graph.
 
         Args:
             facts: a CSV file, or a polars or pandas DataFrame, with the columns relation, x_id,
@@ -355,8 +364,6 @@ class Model:
             (820, 32)
         """
         use_threads()
-        if not isinstance(graph, KnowledgeGraph):
-            raise InputError(f"graph (got {type(graph).__name__}) must be a KnowledgeGraph")
         return Embeddings(graph.nodes, embed_other(self.graph, self._network, graph).numpy())
 
     @cached_property
@@ -369,10 +376,6 @@ class Model:
         return Ranking.on(self.graph, self._ranker)
 
     @cached_property
-    def _every_score(self) -> Floats:
-        return self._ranking.every_score()
-
-    @cached_property
     def _explainer(self) -> Explainer:
         return Explainer(self.graph)
 
@@ -381,17 +384,14 @@ class Model:
         return NodeIndex(self.graph.nodes)
 
     @cached_property
-    def _drugs(self) -> NodeIndex:
-        return NodeIndex(self.graph.nodes, type=self.graph.vocabulary.drug_type)
+    def _ends(self) -> tuple[NodeIndex, NodeIndex]:  # of drugs, of diseases
+        nodes, words = self.graph.nodes, self.graph.vocabulary
+        return NodeIndex(nodes, type=words.drug_type), NodeIndex(nodes, type=words.disease_type)
 
-    @cached_property
-    def _diseases(self) -> NodeIndex:
-        return NodeIndex(self.graph.nodes, type=self.graph.vocabulary.disease_type)
-
-    def _among(self, drugs: Sequence[str] | None) -> Ranking:
-        if drugs is None:
-            return self._ranking
-        return self._ranking.among(self._ranking.find_all("drug", _numbered("drugs", drugs)))
+    def _among(self, drugs: Sequence[str] | None, popularity: bool) -> Ranking:
+        ranking = replace(self._ranking, popularity=popularity)
+        asked = [] if drugs is None else _numbered("drugs", drugs)
+        return ranking.among(ranking.find_all("drug", asked)) if asked else ranking
 
 
 def _numbered(parameter: str, queries: Sequence[str]) -> list[tuple[str, str]]:

@@ -80,8 +80,10 @@ def embed_other(graph: KnowledgeGraph, network: Network, other: KnowledgeGraph) 
         Shape (N, D), in the order of the other graph.
 
     Raises:
-        InputError: the graph has other types, or does not share a node.
+        InputError: it is not a graph, has other types, or does not share a node.
     """
+    if not isinstance(other, KnowledgeGraph):
+        raise InputError(f"graph (got {type(other).__name__}) must be a KnowledgeGraph")
     for name in ("node_type_names", "edge_types"):
         theirs, ours = set(getattr(other, name)), set(getattr(graph, name))
         if differing := sorted(theirs ^ ours):
