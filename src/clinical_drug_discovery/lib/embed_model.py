@@ -68,11 +68,9 @@ def embed_model(
     Args:
         model: name in `models.kinds.table.MODELS`, such as graphsage or hgt.
         edges_csv: knowledge graph in any format of the page "Formats", such as PrimeKG's kg.csv; a
-            folder, or - for the standard input. Several files are read as parts of one graph. In
-            Python also a graph in memory.
-        output_csv: file to write the embeddings to: .csv, .parquet or .npy (with an index file
-            in the same directory). In Python also None: nothing is written, and no drug ranker is
-            fitted.
+            folder, - for the standard input, several parts of one graph, or a graph in memory.
+        output_csv: file to write the embeddings to: .csv, .parquet or .npy (with an index file).
+            None: nothing is written, and no drug ranker is fitted.
         nodes: node table, for formats that keep the nodes in a file of their own.
         model_settings: settings of the model by name, such as `{"num_epochs": 50}`. Settings that
             are missing or None have their defaults.
@@ -84,8 +82,7 @@ def embed_model(
         memory_budget: largest peak memory of the process, such as 4GiB (default: 70% of the free
             memory).
         model_dir: directory to write the model to (default: NAME_model beside the output NAME).
-        chunk_size: number of nodes that inference embeds at a time (default: the largest number
-            that fits the budget).
+        chunk_size: number of nodes that inference embeds at a time (default: as many as fit).
         cache: save the graph in a file that later runs read faster, until the edges file changes.
         cache_dir: directory of this file (default: the user's cache directory, see `cdd cache`).
         ranker: fit the drug ranker for `cdd rank`, if the graph has known treatments.
@@ -98,9 +95,8 @@ def embed_model(
             it returns True or "stop", the training ends after this epoch.
 
     Returns:
-        The fields of `EmbeddingStats`: sizes, settings, times, memory, loss, warnings, paths. If
-        output_csv is None, also nodes (a polars DataFrame) and embeddings (an array in the order of
-        nodes).
+        The fields of `EmbeddingStats`: sizes, settings, times, memory, loss, warnings, paths.
+        Without output_csv, also nodes (a DataFrame) and embeddings (an array in their order).
 
     Raises:
         InputError: a parameter or the file is invalid. No file has been written in this case,
