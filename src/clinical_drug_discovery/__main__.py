@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from .system.interrupts import catch_signals
+from .system.untrusted.panics import keep_stderr
 
 
 def main() -> None:
     """Run the command line. Signals are caught before the command line is imported."""
     catch_signals()
+    keep_stderr()
     from .cli import main as run
 
     run()

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import polars as pl
 
 from ..system.errors import InputError
+from ..system.untrusted.panics import without_panics
 from .build import build_graph, distinct_facts, node_bits
 from .formats.head import Head, read_head
 from .formats.plain_file import LINE_ENDS, STDIN, lacks_final_newline, plain_file
@@ -132,6 +133,7 @@ def graph_of_rows(
     return build_graph(nodes, src, relation, dst, relations, report)
 
 
+@without_panics()
 def _read_rows(source: Source, settings: ReadSettings) -> tuple[Rows, Findings]:
     """Read all rows of all files; plain copies of the files are removed at the end."""
     reader, findings = RowReader(), Findings()

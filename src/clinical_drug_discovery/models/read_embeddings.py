@@ -16,6 +16,7 @@ from ..graph.reading.parquet_sizes import check_parquet
 from ..graph.reading.unpacking import Limit, check_rows
 from ..system.errors import InputError
 from ..system.untrusted.inputs import check_regular
+from ..system.untrusted.panics import without_panics
 from .embeddings_file import COLUMNS, SUFFIXES, index_path
 
 _READ_ROWS = 4096  # CSV rows read at a time
@@ -51,7 +52,8 @@ def read_embeddings(path: str | Path) -> tuple[pl.DataFrame, Values]:
         ".csv": _read_csv, ".parquet": _read_parquet, ".npy": _read_npy
     }  # fmt: skip
     try:
-        nodes, values = read[suffix](path, first_row)
+        with without_panics():
+            nodes, values = read[suffix](path, first_row)
         _check_types(path, nodes)
     except InputError:
         raise
