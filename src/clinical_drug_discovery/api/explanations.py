@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
@@ -15,12 +16,16 @@ _NODE = {
 }  # fmt: skip
 _COLUMNS: dict[str, Any] = {
     "kind": pl.String, "text": pl.String, "path_score": pl.Float64, "through_target": pl.Boolean,
-    "nodes": pl.List(pl.Struct(_NODE)), "relations": pl.List(pl.String),
+    "nodes": pl.List(pl.Struct(_NODE)), "relations": pl.List(pl.String), "effect": pl.Float64,
 }  # fmt: skip
 
 
 def explanation_table(
-    graph: KnowledgeGraph, explainer: Explainer, drug: int, disease: int
+    graph: KnowledgeGraph,
+    explainer: Explainer,
+    drug: int,
+    disease: int,
+    effects: Mapping[str, float] | None,
 ) -> pl.DataFrame:
     """Return the facts between two nodes, then the best paths; see `Model.explain`.
 
@@ -29,8 +34,9 @@ def explanation_table(
         explainer: of this graph.
         drug: node number.
         disease: node number.
+        effects: see `Explainer.drug_for_disease`.
     """
-    found = explainer.drug_for_disease(drug, disease)
+    found = explainer.drug_for_disease(drug, disease, effects)
     ends = graph.nodes[[drug, disease]].select(*_NODE).to_dicts()
     facts = [
         {"kind": STATED, "text": fact["text"], "nodes": ends, "relations": [fact["relation"]]}

@@ -276,7 +276,7 @@ class Model:
     def explain(self, drug: str, disease: str) -> pl.DataFrame:
         """List what speaks for a drug in a disease: facts between the two, and the best paths.
 
-        A shared target has no direction: a drug that binds the protein may help or harm.
+        A ranker leaves paths that raise its score. A shared target may help or harm.
 
         Args:
             drug: name or identifier of a drug.
@@ -284,8 +284,8 @@ class Model:
 
         Returns:
             A row for each fact or path: kind (stated, mechanism, similar drug, related disease),
-            text, path_score (null for a fact), through_target (true if a step joins a drug to a
-            gene), nodes and relations (lists along the path).
+            text, path_score (null for a fact), through_target (a step joins drug and gene), nodes
+            and relations (lists), effect (on the score, of all paths of the kind).
 
         Raises:
             InputError: the drug or the disease does not exist or is ambiguous.
@@ -297,7 +297,8 @@ class Model:
         use_threads()
         drugs, diseases = self._ends
         ends = drugs.find(drug, parameter="drug"), diseases.find(disease, parameter="disease")
-        return explanation_table(self.graph, self._explainer, *ends)
+        effects = self._ranking.effects(*ends) if self._ranker else None
+        return explanation_table(self.graph, self._explainer, *ends, effects)
 
     @alone()
     @part("Adding facts")

@@ -275,6 +275,15 @@ class Ranking:
                 explained[i] |= explainer.drug_for_disease(int(drugs[i]), disease, effect)
         return explained
 
+    def effects(self, drug: int, disease: int) -> dict[str, float]:
+        """Return the effects of metapaths for a drug and a disease, which are node numbers."""
+        words = self.graph.vocabulary
+        own, asked = (
+            np.array([node - node_range_of(self.graph, kind)[0]])
+            for node, kind in ((drug, words.drug_type), (disease, words.disease_type))
+        )
+        return feature_effects(self.ranker.paths, self.features, int(asked[0]), own)[0]
+
     def _ranks_without_popularity(self, disease: int, drugs: IntArray) -> list[int]:
         scores = self.ranker.scores(self.features, np.array([disease]), popularity=False)[0]
         rivals = self.candidates.copy()
