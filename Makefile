@@ -1,5 +1,6 @@
 # Each target sets up everything that it needs; nothing else has to be run first.
 PYTHON ?= python3
+MINUTES ?= 20
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -30,18 +31,30 @@ setup-locked: requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $(VENV)/.installed $(VENV)/.installed-docs
 
-# Needs uv and PyPI. Run it after a change of constraints.txt.
+# Needs uv and PyPI. Run it after a change of constraints.txt. If a package cannot be resolved,
+# requirements.lock stays as it was.
 lock:
-	uv pip compile --no-config --default-index https://pypi.org/simple --universal --python-version 3.11.5 \
-		--generate-hashes --no-annotate --no-header --constraint constraints.txt \
+	@command -v uv > /dev/null || { echo "make lock needs uv: pip install uv" >&2; exit 1; }
+	uv pip compile --quiet --no-config --default-index https://pypi.org/simple --universal \
+		--python-version 3.11.5 --generate-hashes --no-annotate --no-header --constraint constraints.txt \
 		--extra dev --extra docs pyproject.toml --output-file requirements.lock
-	sed -i.old '1i # Made by `make lock` from pyproject.toml and constraints.txt. Do not edit.' requirements.lock
-	rm requirements.lock.old
+	{ echo '# Made by `make lock` from pyproject.toml and constraints.txt. Do not edit.'; \
+		cat requirements.lock; } > requirements.lock.new
+	mv requirements.lock.new requirements.lock
 
-# Known vulnerabilities of the locked versions. Needs uv and the database of PyPI; a package that is
-# "not found on PyPI" was not looked up.
+# Known vulnerabilities of the locked versions. Needs uv and the database of PyPI. With --strict, a
+# package that the database does not know is a failure, since it was not looked up.
 audit:
-	uvx pip-audit --disable-pip --require-hashes --requirement requirements.lock
+	@command -v uvx > /dev/null || { echo "make audit needs uv: pip install uv" >&2; exit 1; }
+	@found=$$(uvx pip-audit --strict --disable-pip --require-hashes --requirement requirements.lock 2>&1); \
+	status=$$?; \
+	case "$$found" in *"could not be audited"* | *Traceback* | *ConnectionError* | *"Failed to fetch"*) \
+		echo "$$found" | tail -n 1 >&2; \
+		echo "make audit: the database of PyPI (https://pypi.org/pypi/NAME/VERSION/json) does not answer" \
+			"here, so nothing was checked" >&2; \
+		exit 1;; \
+	esac; \
+	echo "$$found"; exit $$status
 
 demo: setup
 	$(BIN)/cdd demo

@@ -6,13 +6,14 @@ import contextlib
 import importlib
 import io
 import json
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,16 +34,25 @@ MODELS = {
 }
 
 
-def in_fresh_process(script: str, task: str, *arguments: object, repeat: int = 1) -> dict[str, Any]:
+def in_fresh_process(
+    script: str,
+    task: str,
+    *arguments: object,
+    repeat: int = 1,
+    variables: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """Run `script task arguments...` `repeat` times and return the medians of the printed figures.
 
     Each run is a fresh process, so that its peak memory belongs to the task alone. A task prints
-    its figures as JSON.
+    its figures as JSON. `variables` are added to the environment.
     """
+    environment = {**os.environ, **(variables or {})}
     runs: list[dict[str, float]] = []
     for _ in range(repeat):
         command = [sys.executable, script, "--task", task, *map(str, arguments)]
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        done = subprocess.run(
+            command, check=True, stdout=subprocess.PIPE, text=True, env=environment
+        )
         runs.append(json.loads(done.stdout.splitlines()[-1]))
     return {name: statistics.median(run[name] for run in runs) for name in runs[0]}
 
