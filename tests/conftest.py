@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numba
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 from graphs import Fact, random_facts, read_facts
 
+import clinical_drug_discovery as cdd
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 
 
@@ -39,6 +41,20 @@ def cache_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         del os.environ["CDD_CACHE_DIR"]
     else:
         os.environ["CDD_CACHE_DIR"] = before
+
+
+@pytest.fixture(scope="session")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model of the sample graph, for the tests of the library."""
+    output = tmp_path_factory.mktemp("model") / "e.parquet"
+    sizes: dict[str, Any] = {"embedding_dim": 32, "hidden_dim": 32, "num_epochs": 3}
+    edges = Path(cdd.__file__).parent / "data" / "sample_kg.csv"
+    return Path(cdd.generate_gnn_embeddings(edges, output, cache=False, **sizes)["model_dir"])
+
+
+@pytest.fixture(scope="session")
+def model(model_dir: Path) -> cdd.Model:
+    return cdd.load_model(model_dir)
 
 
 # One thread for each worker of pytest-xdist: more would wait for those of the other worker. Tests

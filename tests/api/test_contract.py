@@ -93,7 +93,7 @@ def test_a_missing_package_is_named_with_the_command(
     package: str, call: Any, model: cdd.Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def missing(name: str) -> Any:
-        raise ModuleNotFoundError(name)
+        raise ModuleNotFoundError(name=name)
 
     monkeypatch.setattr(optional, "import_module", missing)
     with pytest.raises(ImportError, match=f"pip install {package.split('.')[0]}"):

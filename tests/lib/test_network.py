@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,14 +22,17 @@ from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
 from clinical_drug_discovery.system.errors import InputError
 
-GENERATE = {"graphsage": generate_gnn_embeddings, "hgt": generate_hgt_embeddings}
+Generate = Callable[..., dict[str, Any]]
+GENERATE: dict[str, Generate] = {
+    "graphsage": generate_gnn_embeddings, "hgt": generate_hgt_embeddings,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     directory = tmp_path_factory.mktemp("models")
     to_rows(planted_facts()).write_csv(directory / "kg.csv")
-    sizes = {"embedding_dim": 8, "hidden_dim": 16, "num_epochs": 1}
+    sizes: dict[str, Any] = {"embedding_dim": 8, "hidden_dim": 16, "num_epochs": 1}
     return {
         name: Path(
             generate(

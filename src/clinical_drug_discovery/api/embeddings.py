@@ -44,7 +44,7 @@ def to_anndata(embeddings: Embeddings) -> Any:
     Example:
         >>> adata = cdd.to_anndata(model.embeddings("drug"))  # doctest: +SKIP
         >>> adata.X.shape, adata.obs["node_name"].iloc[0]  # doctest: +SKIP
-        ((195, 32), 'Abatacept')
+        ((195, 32), 'Abacavir')
     """
     anndata = optional_package("anndata")
     pandas = optional_package("pandas")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..graph.adjacency import Floats
 from ..graph.frames.tables import to_polars
-from ..graph.knowledge_graph import KnowledgeGraph, node_range_of
+from ..graph.knowledge_graph import IntArray, KnowledgeGraph, node_range_of
 from ..graph.node_lookup import NodeIndex
 from ..lib._model.extended import embed_other, extend_model
 from ..lib._model.network import Network
@@ -169,7 +169,7 @@ class Model:
         use_threads()
         rules = ListRules(top, include_known, hide_contraindicated)
         ranking = self._among(drugs, popularity)
-        asked = np.flatnonzero(ranking.disease_has_facts)
+        asked: IntArray = np.flatnonzero(ranking.disease_has_facts)
         if diseases is not None:
             asked = ranking.find_all("disease", _numbered("diseases", diseases))
         return pl.concat([ranking.drugs_for(part, rules)[0] for part in ranking.chunks(asked)])

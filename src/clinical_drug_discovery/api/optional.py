@@ -19,5 +19,7 @@ def optional_package(name: str, *, install: str | None = None) -> Any:
     try:
         return import_module(name)
     except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] != name.split(".")[0]:
+            raise  # the package is there, but one that it needs is not
         command = f"pip install {install or name}"
         raise ImportError(f"this function needs the package {name}: {command}") from error
