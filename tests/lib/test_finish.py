@@ -22,7 +22,7 @@ import pytest
 from faults import FailingDisk
 from graphs import planted_facts, to_rows
 
-from clinical_drug_discovery.lib import gnn_embeddings
+from clinical_drug_discovery.lib import embed_model
 from clinical_drug_discovery.lib._run import model_dir as model_files
 from clinical_drug_discovery.lib._run import results
 from clinical_drug_discovery.lib._run.evaluation import write_report
@@ -65,7 +65,7 @@ def write(home: Path) -> Iterator[Write]:
         return {}
 
     with patch.context() as first:
-        first.setattr(gnn_embeddings, "write_results", keep)
+        first.setattr(embed_model, "write_results", keep)
         generate_gnn_embeddings(home / "kg.csv", home / "e.npy", NEW, overwrite=True, **SMALL)
     shutil.rmtree(home / "e_model.run", ignore_errors=True)
     (((run, _, *parts), more),) = seen
@@ -291,9 +291,9 @@ def test_other_outputs_are_the_old_or_the_new_file(tmp_path: Path, command: str)
 #: Trains a run, and kills itself in no way; the test does. Each call that changes the disk is slow.
 SLOWED = """
 import sys, time
-from clinical_drug_discovery.lib import gnn_embeddings
+from clinical_drug_discovery.lib import embed_model, gnn_embeddings
 from clinical_drug_discovery.system import disk
-real = gnn_embeddings.write_results
+real = embed_model.write_results
 def slowed(call):
     def wait(*arguments):
         time.sleep(0.02)
@@ -304,7 +304,7 @@ def write(*arguments, **more):
         setattr(disk, name, slowed(getattr(disk, name)))
     print("writing", flush=True)
     return real(*arguments, **more)
-gnn_embeddings.write_results = write
+embed_model.write_results = write
 gnn_embeddings.generate_gnn_embeddings(
     sys.argv[1], sys.argv[2], 6, hidden_dim=4, num_layers=1, num_epochs=1, device="cpu",
     cache=False, ranker=False, overwrite=True,
