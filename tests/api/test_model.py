@@ -132,6 +132,8 @@ def test_neither_the_order_nor_the_form_of_facts_matters(
     assert record["new_nodes"] == ["New disease", "New Atorvastatin"]
     rows = similar_nodes(model_dir.with_name("e.parquet"), "NEW1", top=5, add=path)
     assert rows == one.similar("NEW1", top=5).to_dicts()
+    with pytest.raises(cdd.InputError, match=r"^add \(got .*gone.csv\) cannot be read"):
+        rank_drugs(model_dir, disease="N2", add=tmp_path / "gone.csv")
     again = one.add_facts(twin(one, "Sertraline").with_columns(x_id=pl.lit("NEW2")))
     assert again.new_nodes["node_id"].to_list() == ["NEW2"]
     assert again.graph.num_nodes == one.graph.num_nodes + 1

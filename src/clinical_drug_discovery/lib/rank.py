@@ -143,7 +143,7 @@ def _extended(model_dir: Path, facts: Path) -> tuple[Ranking, dict[str, Any]]:
     """Return the ranking on a graph with added facts, and what was new for the record."""
     ranker, graph_sha256 = read_model_ranker(model_dir)
     graph = read_model_graph(model_dir, graph_sha256)
-    model = extend_model(graph, read_network(model_dir, graph), ranker, facts)
+    model = extend_model(graph, read_network(model_dir, graph), ranker, facts, "add")
     if model is None:
         return Ranking.on(graph, ranker), {"new_nodes": []}
     assert model.ranker is not None

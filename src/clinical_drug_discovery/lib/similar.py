@@ -87,7 +87,7 @@ def similar_nodes(
     check_embeddings_of(Path(embeddings), directory)
     values = values[_rows_of(graph, nodes)]
     if add is not None:
-        model = extend_model(graph, read_network(directory, graph), None, Path(add))
+        model = extend_model(graph, read_network(directory, graph), None, Path(add), "add")
         if model is not None:
             graph, values = model.graph, model.embeddings.numpy()
     at = find_node(graph.nodes, node, synonyms=read_synonyms(synonyms, graph.nodes))

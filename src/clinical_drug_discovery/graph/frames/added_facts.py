@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from ...system.errors import InputError
+from ...system.untrusted.inputs import check_regular
 from ..build import build_graph, distinct_facts, node_bits, pack_rows
 from ..identifiers import normalize_name, shown_identifier
 from ..knowledge_graph import IntArray, KnowledgeGraph, edges_of
@@ -31,11 +32,12 @@ class ExtendedGraph:
     num_new_facts: int  #: facts that the old graph lacks
 
 
-def read_facts(facts: pl.DataFrame | Path) -> KnowledgeGraph | None:
+def read_facts(facts: pl.DataFrame | Path, parameter: str = NAME) -> KnowledgeGraph | None:
     """Read facts in the columns of kg.csv, as a graph of their own.
 
     Args:
         facts: the rows, or a file. Numbers of nodes (x_index, y_index) are ignored in rows.
+        parameter: name of the parameter that holds the path, for messages.
 
     Returns:
         The graph; None for a table without rows.
@@ -44,6 +46,7 @@ def read_facts(facts: pl.DataFrame | Path) -> KnowledgeGraph | None:
         InputError: the facts cannot be read as a graph.
     """
     if isinstance(facts, Path):
+        check_regular(parameter, facts)
         return read_graph(facts)
     if facts.is_empty():
         return None

@@ -30,7 +30,11 @@ class ExtendedModel:
 
 
 def extend_model(
-    graph: KnowledgeGraph, network: Network, ranker: DrugRanker | None, facts: pl.DataFrame | Path
+    graph: KnowledgeGraph,
+    network: Network,
+    ranker: DrugRanker | None,
+    facts: pl.DataFrame | Path,
+    parameter: str = NAME,
 ) -> ExtendedModel | None:
     """Add facts to the graph of a model, embed all nodes, and adapt the ranker.
 
@@ -42,6 +46,7 @@ def extend_model(
         network: the network with the input vectors of this graph.
         ranker: the ranker of the model, if it has one.
         facts: the rows, or a file, in the columns of kg.csv.
+        parameter: name of the parameter that holds the facts, for messages.
 
     Returns:
         The model; None if the graph has all facts already.
@@ -49,10 +54,10 @@ def extend_model(
     Raises:
         InputError: the facts are invalid, or contradict the graph.
     """
-    added = read_facts(facts)
+    added = read_facts(facts, parameter)
     if added is None:
         return None
-    name = str(facts) if isinstance(facts, Path) else NAME
+    name = f"{parameter} (got {facts})" if isinstance(facts, Path) else parameter
     for text in added.report.warnings:
         if "the sources are empty" not in text:  # the graph has the sources
             log.warning(text)
