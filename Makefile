@@ -12,7 +12,7 @@ AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS
 	NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=+avx,+avx2,+bmi,+bmi2,+f16c,+fma,+lzcnt,+movbe,+popcnt,+sse4.2 \
 	NUMBA_CACHE_DIR=$(VENV)/numba-avx2
 
-.PHONY: setup setup-locked lock audit demo test test-slow test-avx2 lint docs wheel clean
+.PHONY: setup setup-locked lock audit demo test test-slow test-avx2 fuzz lint docs wheel clean
 
 setup: $(VENV)/.installed
 
