@@ -61,6 +61,8 @@ def test_a_neighborhood_has_all_facts_between_its_nodes(sample: cdd.KnowledgeGra
     assert near.nodes[at]["node_type"] == "drug"
     with pytest.raises(cdd.InputError, match=r"max_nodes \(got 5\) is too small: 1 steps from"):
         cdd.to_networkx(sample, "Warfarin", max_nodes=5)
+    with pytest.raises(cdd.InputError, match=r"num_steps \(got 0\)"):
+        cdd.to_networkx(sample, "Warfarin", num_steps=0)
 
 
 def test_a_file_is_read_with_settings(sample: cdd.KnowledgeGraph, tmp_path: Path) -> None:
@@ -68,7 +70,7 @@ def test_a_file_is_read_with_settings(sample: cdd.KnowledgeGraph, tmp_path: Path
     assert content_sha256(cdd.read_graph(path, cache=False)) == content_sha256(sample)
     some = cdd.read_graph(path, include_node_types=["drug", "disease"], cache_dir=tmp_path)
     assert some.node_type_names == ("disease", "drug")
-    with pytest.raises(cdd.InputError, match=r"top|limit_nodes \(got 0\)"):
+    with pytest.raises(cdd.InputError, match=r"limit_nodes \(got 0\)"):
         cdd.read_graph(path, limit_nodes=0)
 
 

@@ -13,6 +13,7 @@ from polars.testing import assert_frame_equal
 import clinical_drug_discovery as cdd
 from clinical_drug_discovery.lib.rank import rank_drugs
 from clinical_drug_discovery.lib.similar import similar_nodes
+from clinical_drug_discovery.system import log
 
 COLUMNS = ["relation", "x_id", "x_type", "x_name", "y_id", "y_type", "y_name"]
 
@@ -21,20 +22,12 @@ def twin(model: cdd.Model, drug: str, relation: str = "drug_protein") -> pl.Data
     """The facts of a new drug that has the targets of a known drug."""
     nodes, edges = cdd.to_frames(model.graph)
     at = nodes.filter(pl.col("node_name") == drug)["node_index"].item()
-    mine = edges.filter(pl.col("relation") == relation, pl.col("x_index") == at)
-    mine = mine.join(nodes, left_on="y_index", right_on="node_index")
-    rows = [
-        (
-            relation,
-            "NEW1",
-            "drug",
-            f"New {drug}",
-            row["node_id"],
-            row["node_type"],
-            row["node_name"],
-        )
-        for row in mine.iter_rows(named=True)
-    ]
+    ends = pl.col("x_index"), pl.col("y_index")
+    other = pl.when(ends[0] == at).then(ends[1]).otherwise(ends[0]).alias("node_index")
+    mine = edges.filter(pl.col("relation") == relation, (ends[0] == at) | (ends[1] == at))
+    mine = mine.select(other).join(nodes, on="node_index")
+    new = (relation, "NEW1", "drug", f"New {drug}")
+    rows = [(*new, *row) for row in mine.select("node_id", "node_type", "node_name").rows()]
     return pl.DataFrame(rows, schema=COLUMNS, orient="row")
 
 
@@ -137,6 +130,19 @@ def test_neither_the_order_nor_the_form_of_facts_matters(
     again = one.add_facts(twin(one, "Sertraline").with_columns(x_id=pl.lit("NEW2")))
     assert again.new_nodes["node_id"].to_list() == ["NEW2"]
     assert again.graph.num_nodes == one.graph.num_nodes + 1
+
+
+def test_a_new_node_with_treatments_alone_is_ranked_with_a_warning(
+    model: cdd.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warnings: list[str] = []
+    monkeypatch.setattr(log, "warning", warnings.append)
+    facts = twin(model, "Metformin", "indication")
+    larger = model.add_facts(facts)
+    assert [text.split()[-2:] for text in warnings] == [["New", "Metformin"]]
+    assert np.isfinite(larger.embeddings().values).all()
+    known = larger.rank(facts["y_name"][0], top=200, include_known=True)
+    assert known.filter(pl.col("drug_id") == "NEW1")["known"].to_list() == [True]
 
 
 def test_another_graph_is_embedded_with_the_same_layers(model: cdd.Model) -> None:

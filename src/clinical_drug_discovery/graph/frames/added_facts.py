@@ -197,6 +197,8 @@ def _check_edge_types(graph: KnowledgeGraph, facts: KnowledgeGraph, name: str) -
                     f"{name}: {what} (got {one!r}) must be one of {', '.join(known)}"
                     f"{did_you_mean(one, known)}"
                 )
+    if not (graph.edge_type_counts.all() and np.diff(graph.type_offsets).all()):
+        raise InputError(f"{name}: the graph of the model has types without nodes or edges")
     for kind in facts.edge_types:
         if kind not in graph.edge_types:
             ends = {kind.src_type, kind.dst_type}

@@ -83,8 +83,8 @@ class Network:
         if len(alone):
             names = ", ".join(graph.nodes["node_name"][alone[:10]])
             log.warning(
-                f"{len(alone):,} new nodes have no path of facts to a known node, apart from "
-                f"treatments, so their embeddings say nothing: {names}"
+                "the embeddings of these new nodes say nothing, because no facts but treatments "
+                f"join them to known nodes ({len(alone):,}): {names}"
             )
         return replace(self, node_embedding=vectors)
 

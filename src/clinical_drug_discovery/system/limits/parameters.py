@@ -55,6 +55,8 @@ RANGES: dict[str, Range] = {
     "subgraph_size": _COUNT,
     "limit_nodes": _COUNT,
     "chunk_size": _COUNT,
+    "num_steps": Range(1, 100),
+    "max_nodes": _COUNT,
     "seed": Range(0, _MOST),
     "top": _COUNT,
     "share": Range(0, 1, low_allowed=False),
