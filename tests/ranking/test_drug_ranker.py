@@ -19,7 +19,7 @@ from clinical_drug_discovery.ranking.calibration import (
 from clinical_drug_discovery.ranking.drug_ranker import DrugRanker, Vectors, fit_drug_ranker
 from clinical_drug_discovery.ranking.listwise_examples import feature_scales, sample_examples
 from clinical_drug_discovery.ranking.metapath_features import MetapathFeatures
-from clinical_drug_discovery.ranking.path_ranker import stack_mlps
+from clinical_drug_discovery.ranking.path_ranker import Form, stack_mlps
 
 NUM_HIDDEN = 60
 
@@ -203,10 +203,8 @@ def test_popularity_can_be_left_out(
     disease = int(features.treated[0])
     asked = np.array([disease])
     for n, mlp in enumerate(ranker.paths.mlps):
-        both = [
-            ranker.paths.scores_by_mlp(features, asked, popularity=popularity)[0, n]
-            for popularity in (True, False)
-        ]
+        forms = [Form(popularity=True), Form(popularity=False)]
+        both = [scores[0, n] for scores in ranker.paths.scores_by_mlp(features, asked, forms)]
         with torch.no_grad():
             popular = mlp.popular(torch.from_numpy(features.popularity(disease).T)).numpy()
         difference = both[0] - both[1] - popular

@@ -23,7 +23,7 @@ from ..system.machine import one_thread
 from .calibration import Calibration, ImputedScore, fit_calibration, fit_imputed_score, fit_weight
 from .metapath_features import MetapathFeatures
 from .neighbors import Neighbors, of_largest
-from .path_ranker import PathRanker, fit_path_ranker
+from .path_ranker import MAX_ASKED, Form, PathRanker, fit_path_ranker
 from .treatments import treatments
 
 _MAX_WEIGHT = 0.5  # of the neighbors; weights from 0.25 to 1 rank about equally well on PrimeKG
@@ -163,7 +163,7 @@ def fit_drug_ranker(
     paths = fit_path_ranker(features, seed=seed)
     # If the graph is too small to leave diseases out, the probabilities are fitted on all treated
     # ones.
-    asked = [out if len(out) else features.treated for out in paths.left_out]
+    asked = [_some(out if len(out) else features.treated) for out in paths.left_out]
     known = np.concatenate([features.known[:, s].toarray().T > 0 for s in asked])
     votes, all_parts = None, None
     if embeddings is not None:
@@ -172,22 +172,26 @@ def fit_drug_ranker(
         votes = log_neighbors(neighbors.parts(every)[0])
         all_parts = log_neighbors(neighbors.scores(every))
 
-    def by_paths(use_known: bool, popularity: bool) -> Floats:
-        scores = [
-            paths.scores_by_mlp(features, s, use_known=use_known, popularity=popularity)[:, n]
-            for n, s in enumerate(asked)
-        ]
-        return np.concatenate(scores)
-
+    forms = [Form(known, popular) for known in (True, False) for popular in (True, False)]
+    by_form = [
+        np.concatenate(parts)
+        for parts in zip(
+            *(
+                [scores[:, n] for scores in paths.scores_by_mlp(features, some, forms)]
+                for n, some in enumerate(asked)
+            ),
+            strict=True,
+        )
+    ]
     many = known.sum(axis=1) >= _MIN_KNOWN
     if many.sum() < _MIN_DISEASES:
         many[:] = True
     blends = []
-    for use_known, near, rows in ((True, all_parts, slice(None)), (False, votes, many)):
-        scores, unpopular = (by_paths(use_known, popularity)[rows] for popularity in (True, False))
+    for i, near, rows in ((0, all_parts, slice(None)), (2, votes, many)):
+        scores, unpopular = by_form[i][rows], by_form[i + 1][rows]
         part = None if near is None else near[rows]
         blends.append(
-            _fit_blend(scores, unpopular, part, known[rows], count_known=use_known, seed=seed)
+            _fit_blend(scores, unpopular, part, known[rows], count_known=i == 0, seed=seed)
         )
     return DrugRanker(
         paths,
@@ -197,6 +201,11 @@ def fit_drug_ranker(
         features.feature_names,
         features.popularity_names,
     )
+
+
+def _some(diseases: IntArray) -> IntArray:
+    """Return at most `MAX_ASKED` of the diseases, evenly spaced."""
+    return diseases[:: -(-len(diseases) // MAX_ASKED)]
 
 
 def _fit_blend(

@@ -9,7 +9,7 @@ from ..graph.knowledge_graph import EdgeType, KnowledgeGraph, node_range_of
 from .drug_similarity import Metapath, meet, steps_from
 from .listwise_examples import MAX_EXAMPLES, NUM_EASY, NUM_HARD
 from .metapath_features import MAX_SIMILAR
-from .path_ranker import NUM_FOLDS
+from .path_ranker import MAX_ASKED, NUM_FOLDS
 
 _ENTRY = 8  # bytes per entry of a sparse matrix: the value and the column number
 # The memory of base features, in diseases: a chunk has 32, and temporary copies take half a chunk.
@@ -26,8 +26,8 @@ def rank_fit_bytes(graph: KnowledgeGraph, dim: int = 0) -> int:
     - path counts: 8 for each path of a metapath, or for each pair of end nodes if there are fewer
       pairs; times 4 for metapaths from drugs, times 3 for metapaths from diseases
     - similar treated diseases: 12 T min(T, 256); drugs that diseases share: 12 for each such pair
-    - 2 C (T B + K W) + 4 * 48 B D for the examples and the features of 48 diseases; with all
-      diseases that an MLP leaves out, 24 D for each of them
+    - 2 C (T B + K W) + 4 * 48 B D for the examples and the features of 48 diseases; with the
+      diseases that the MLPs leave out, at most 512, 56 D for each of them
     - embeddings: 12 N dim for copies, with at most 256 S + 1024 D similarities
 
     Args:
@@ -56,8 +56,8 @@ def rank_fit_bytes(graph: KnowledgeGraph, dim: int = 0) -> int:
     candidates = min(num_drugs, NUM_HARD + NUM_EASY)
     examples = 2 * candidates * fraction * (treated * num_base + num_pairs * (of_drugs + 5))
     examples += 4 * _CHUNKS * num_base * num_drugs
-    left_out = 2 * -(-min(treated, MAX_EXAMPLES) // NUM_FOLDS)
-    examples += 6 * 4 * left_out * num_drugs
+    left_out = 2 * min(-(-min(treated, MAX_EXAMPLES) // NUM_FOLDS), MAX_ASKED)
+    examples += 14 * 4 * left_out * num_drugs
     shared = min(sum(float((_degrees(graph, k) ** 2).sum()) for k in known), float(treated) ** 2)
     similar = 12 * (treated * min(treated, MAX_SIMILAR) + shared)
     vectors = 0.0

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from time import perf_counter
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -42,6 +43,7 @@ _MIN_STD = 0.02  # added to every standard deviation
 _WARM_UP, _WEIGHT_DECAY = 0.15, 0.01  # warm-up as a fraction of all steps; weight decay
 _POPULAR = 16  # width of the hidden layer of the popularity
 _CHUNK = 32  # diseases scored at a time; their features take 90 MB on PrimeKG
+MAX_ASKED = 256  #: left-out diseases of each MLP on which the drug ranker is fitted
 NUM_FOLDS = 4  #: each MLP leaves a different quarter of the treated diseases out of the training
 
 
@@ -175,6 +177,13 @@ def stack_mlps(mlps: Sequence[ScoreMlp]) -> StackedMlps:
     )
 
 
+class Form(NamedTuple):
+    """The parts of the score that are used."""
+
+    use_known: bool = True  #: similarities to the known drugs of a disease
+    popularity: bool = True  #: the popularity of drugs
+
+
 @dataclass(frozen=True)
 class PathRanker:
     """A trained ranker. It does not contain the features that it was trained on."""
@@ -202,28 +211,23 @@ class PathRanker:
             diseases: shape (n,).
             popularity: add the popularity of the drugs.
         """
-        by_mlp = self.scores_by_mlp(features, diseases, popularity=popularity)
+        by_mlp = self.scores_by_mlp(features, diseases, [Form(popularity=popularity)])[0]
         return np.asarray(by_mlp.mean(axis=1))
 
     def scores_by_mlp(
-        self,
-        features: MetapathFeatures,
-        diseases: IntArray,
-        *,
-        use_known: bool = True,
-        popularity: bool = True,
-    ) -> Floats:
-        """Return the log-softmax of each MLP over all drugs, shape (n, M, D).
+        self, features: MetapathFeatures, diseases: IntArray, forms: Sequence[Form]
+    ) -> list[Floats]:
+        """Return the log-softmax of each MLP over all drugs, shape (n, M, D), in several forms.
 
         Args:
             features: see `scores`.
             diseases: shape (n,).
-            use_known: use similarities to the known drugs of each disease as features.
-            popularity: see `scores`.
+            forms: parts to use; the features are computed once for all forms.
         """
         # The first layer is applied to the features of a disease once for all drugs. Features that
         # are 0 for all drugs are skipped.
-        out = np.empty((len(diseases), len(self.mlps), features.num_drugs), np.float32)
+        shape = (len(diseases), len(self.mlps), features.num_drugs)
+        out = [np.empty(shape, np.float32) for _ in forms]
         for first in range(0, len(diseases), _CHUNK):
             chunk = diseases[first : first + _CHUNK]
             of_pairs, of_diseases = features.base_parts(chunk)
@@ -232,14 +236,18 @@ class PathRanker:
             for i, disease in enumerate(chunk.tolist()):
                 which = np.flatnonzero(of_pairs[i].any(axis=1))
                 squashed = squash(of_pairs[i][which], self.base_scale[which])
-                if use_known and features.num_known(disease):
-                    near, also = self._co_indicated(features, disease)
-                    squashed, which = np.concatenate([squashed, also]), np.r_[which, near]
                 start = self._stacked.partial_sum(squashed_diseases[:, [i]], disease_at)
                 start += self._stacked.first_bias
-                scores = self._stacked.scores(squashed, which, start)
-                self._add_rest(scores, features, disease, of_pairs[i], popularity)
-                out[first + i] = torch.log_softmax(scores, dim=1).numpy()
+                for use_known in dict.fromkeys(form.use_known for form in forms):
+                    values, at = squashed, which
+                    if use_known and features.num_known(disease):
+                        near, also = self._co_indicated(features, disease)
+                        values, at = np.concatenate([squashed, also]), np.r_[which, near]
+                    scores = self._stacked.scores(values, at, start)
+                    for form, result in zip(forms, out, strict=True):
+                        if form.use_known == use_known:
+                            rest = self._rest(features, disease, of_pairs[i], form.popularity)
+                            result[first + i] = torch.log_softmax(scores + rest, dim=1).numpy()
         return out
 
     def _co_indicated(self, features: MetapathFeatures, disease: int) -> tuple[IntArray, Floats]:
@@ -249,21 +257,16 @@ class PathRanker:
         return near + len(self.base_scale), squash(also[near], self.co_indicated_scale[near])
 
     @torch.no_grad()
-    def _add_rest(
-        self,
-        scores: Tensor,
-        features: MetapathFeatures,
-        disease: int,
-        of_pairs: Floats,
-        popularity: bool,
-    ) -> None:
-        """Add anchor and popularity to the scores of each MLP, shape (M, D), in place."""
+    def _rest(
+        self, features: MetapathFeatures, disease: int, of_pairs: Floats, popularity: bool
+    ) -> Tensor:
+        """Return anchor and popularity for each MLP, shape (M, D)."""
         anchor = torch.from_numpy(features.walk_anchor(of_pairs))
-        of_drugs = torch.from_numpy(features.popularity(disease).T)
-        for row, mlp in zip(scores, self.mlps, strict=True):
-            row += mlp.anchor * anchor
-            if popularity:
-                row += mlp.popular(of_drugs)
+        rows = [mlp.anchor * anchor for mlp in self.mlps]
+        if popularity:
+            of_drugs = torch.from_numpy(features.popularity(disease).T)
+            rows = [row + mlp.popular(of_drugs) for row, mlp in zip(rows, self.mlps, strict=True)]
+        return torch.stack(rows)
 
 
 def fit_path_ranker(
