@@ -42,7 +42,7 @@ def train(arguments: list[str]) -> dict[str, float]:
         saves.append(time.perf_counter() - start)
         sizes.append(newest_first(checkpoints.directory)[0].stat().st_size)
 
-    Checkpoints.save = timed  # type: ignore[method-assign]
+    Checkpoints.save = timed  # type: ignore[method-assign, assignment]
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as directory:  # /tmp may be in memory
         options = {"cache": False, "ranker": False, "checkpoint_minutes": 0}
         stats = generate(path, Path(directory) / "e.npy", num_epochs=NUM_EPOCHS, **options)

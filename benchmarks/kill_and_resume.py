@@ -8,7 +8,7 @@ have the bytes of the run that was never killed.
     python benchmarks/kill_and_resume.py --kills 50
 
 Each run is a process of its own, forked from one that has imported the libraries but not used them.
-So most kills do not hit the seconds of the imports, and 50 kills take five minutes on 2 cores.
+So most kills do not hit the seconds of the imports, and 50 kills take a few minutes on 2 cores.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from tempfile import TemporaryDirectory
 from safetensors.torch import load_file
 
 CASES = tuple(itertools.product(("graphsage", "hgt"), ("full", "sampled")))
-SMALL = ("--embedding-dim", "32", "--hidden-dim", "32", "--device", "cpu")
-SMALL += ("--no-cache", "--no-ranker", "--checkpoint-minutes", "0")
+_SIZES = ("--embedding-dim", "32", "--hidden-dim", "32")
+SMALL = (*_SIZES, "--device", "cpu", "--no-cache", "--no-ranker", "--checkpoint-minutes", "0")
 # Several steps in an epoch of the sample graph, whose nodes would else be in each batch.
 SAMPLED = ("--training", "sampled", "--subgraph-size", "500")
 FACTS = {"graphsage": "--edge-batch-size", "hgt": "--edge-sample-size"}

@@ -48,7 +48,7 @@ def stopped_run(directory: Path, generate: Callable[..., Any], settings: dict[st
         save(*given)
         raise KeyboardInterrupt
 
-    Checkpoints.save = saving  # type: ignore[method-assign]
+    Checkpoints.save = saving  # type: ignore[method-assign, assignment]
     try:
         generate(directory / "kg.csv", directory / "e.npy", checkpoint_minutes=0, **settings)
     except KeyboardInterrupt:
