@@ -72,7 +72,8 @@ def test_the_commands_take_the_new_model(
     edges, output = tmp_path / "kg.csv", tmp_path / "e.npy"
     to_rows(facts).write_csv(edges)
     sizes = ["--embedding-dim", 8, "--hidden-dim", 8, "--num-bases", 2]
-    result = cdd("embed", "rgcn", "--edges", edges, "--output", output, "--num-epochs", 9, *sizes)
+    more = ["--num-epochs", 9, "--no-ranker", *sizes]
+    result = cdd("embed", "rgcn", "--edges", edges, "--output", output, *more)
     assert result.exit_code == 0, result.output
     assert "9 epochs of R-GCN on cpu" in result.stdout
     history = (tmp_path / "e_model" / "history.csv").read_text().splitlines()[1:]
@@ -85,15 +86,17 @@ def test_the_commands_take_the_new_model(
     assert (tmp_path / "again.npy").read_bytes() == output.read_bytes()
     loaded = load_model(tmp_path / "e_model")
     np.testing.assert_allclose(loaded.embed(loaded.graph).values, loaded.embeddings().values)
-    asked = ["--model-dir", tmp_path / "e_model", "--disease", "disease 1", "--json"]
-    assert json.loads(cdd("rank", *asked).stdout)["drugs"]
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("rgcn")
-def test_the_new_model_is_evaluated(facts: list[Fact], tmp_path: Path) -> None:
+def test_the_new_model_is_ranked_with_and_evaluated(facts: list[Fact], tmp_path: Path) -> None:
     edges, sizes = tmp_path / "kg.csv", ["--embedding-dim", 8, "--hidden-dim", 8, "--num-bases", 2]
     to_rows(facts).write_csv(edges)
+    embedded = ["--edges", edges, "--output", tmp_path / "e.npy", "--num-epochs", 9, *sizes]
+    assert cdd("embed", "rgcn", *embedded).exit_code == 0
+    asked = ["--model-dir", tmp_path / "e_model", "--disease", "disease 1", "--json"]
+    assert json.loads(cdd("rank", *asked).stdout)["drugs"]
     split = ["--model", "rgcn", "--split", "pair", "--output", tmp_path / "ev", "--share", 0.3]
     result = cdd("evaluate", "--edges", edges, *split, "--num-epochs", 1, *sizes, "--json")
     assert result.exit_code == 0, result.output
