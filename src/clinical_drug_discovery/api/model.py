@@ -276,7 +276,7 @@ class Model:
     def explain(self, drug: str, disease: str) -> pl.DataFrame:
         """List what speaks for a drug in a disease: facts between the two, and the best paths.
 
-        A ranker leaves paths that raise its score. A shared target may help or harm.
+        With a ranker, only paths that raise its score are listed. Shared targets may help or harm.
 
         Args:
             drug: name or identifier of a drug.
