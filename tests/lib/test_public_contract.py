@@ -381,7 +381,7 @@ def test_without_similar_diseases_it_says_so_and_trains_on_links(
     stats = generate_hgt_embeddings(edges, tmp_path / "e.npy", **{**SMALL, **options})
     (text,) = stats["warnings"]
     assert reason in text
-    assert "HGT is trained without" in text
+    assert "model is trained without" in text
     assert text in caplog.messages
     assert (stats["similarity"] is None) == ("edge_sample_size" not in options)
     history = pl.read_csv(Path(stats["model_dir"]) / "history.csv")
@@ -407,7 +407,7 @@ def test_odd_graphs_go_through(generate: Generate, tmp_path: Path, num_diseases:
         assert json.loads(json.dumps(stats, allow_nan=False)) == stats
         assert np.isfinite(read_embeddings(tmp_path / "e.npy")[1]).all()
         if stats["model"] == "hgt":
-            assert any("HGT is trained without" in text for text in stats["warnings"])
+            assert any("model is trained without" in text for text in stats["warnings"])
 
 
 def test_a_collapse_is_warned_of(

@@ -46,7 +46,7 @@ class Terms:
     num_near: Mapping[str, int]  #: near pairs of each node type in a step
     near_names: Mapping[str, str]  #: names of their losses in the history, by node type
     treatments: TreatmentSampler | None  #: None without two treated diseases
-    pairs: PairSampler | None  #: HGT: similar diseases; None without disease-gene edges
+    pairs: PairSampler | None  #: similar diseases; None without such edges or contrast
     num_pairs: int = 0  #: pairs of similar diseases in a step
     contrastive_weight: float = 0.0  #: w
     temperature: float = 1.0  #: of the contrastive term
@@ -83,7 +83,7 @@ class Terms:
 
 
 def make_terms(run: Run, graph: KnowledgeGraph, settings: Settings, plan: Plan, seed: int) -> Terms:
-    """Return the terms that a graph and the settings allow; warn if HGT's own term is left out.
+    """Return the terms that a graph and the settings allow; warn if the contrast is left out.
 
     Args:
         run: receives warnings.
@@ -139,8 +139,8 @@ def _similar_diseases(
     if jaccard is None:
         run.warn(
             f"the graph lacks facts of disease_gene_relation {names['relation']!r} between "
-            f"disease_type {names['node_type']!r} and gene_type {names['neighbor_type']!r}, so HGT "
-            "is trained without its contrastive term"
+            f"disease_type {names['node_type']!r} and gene_type {names['neighbor_type']!r}, so the "
+            "model is trained without its contrastive term"
         )
         return None
     first, _ = node_range_of(graph, names["node_type"])
@@ -162,7 +162,7 @@ def _contrastive_weight(
         return 0.0
     if not pairs.has_negatives(batch_size):
         run.warn(
-            f"the contrastive loss lacks negatives, so HGT is trained without it: "
+            f"the contrastive loss lacks negatives, so the model is trained without it: "
             f"{pairs.num_pairs:,} of {pairs.num_similar_pairs:,} pairs of similar diseases remain "
             f"without the held-out diseases, and a step has {batch_size:,} pairs (edge_sample_size)"
         )
