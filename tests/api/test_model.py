@@ -93,6 +93,17 @@ def test_facts_that_are_known_change_nothing(model: cdd.Model) -> None:
         assert same.similar("Warfarin").equals(model.similar("Warfarin"))
 
 
+def test_a_new_fact_about_old_nodes_is_known(model: cdd.Model) -> None:
+    nodes = {row["node_name"]: row for row in model.graph.nodes.iter_rows(named=True)}
+    ends = [nodes["Warfarin"], nodes["asthma"]]
+    row = ["indication", *(end[f"node_{n}"] for end in ends for n in ("id", "type", "name"))]
+    larger = model.add_facts(dict(zip(COLUMNS, ([value] for value in row), strict=True)))
+    assert larger.new_nodes.is_empty()
+    assert larger.rank("asthma", 1, drugs=["Warfarin"], include_known=True)["known"].item()
+    assert larger.score([("Warfarin", "indication", "asthma")])["known"].item()
+    assert not model.score([("Warfarin", "indication", "asthma")])["known"].item()
+
+
 @pytest.mark.parametrize("drug", ["Atorvastatin", "Sertraline"])
 def test_a_new_drug_with_known_targets_is_near_its_twin(model: cdd.Model, drug: str) -> None:
     larger = model.add_facts(twin(model, drug))

@@ -36,8 +36,7 @@ class Model:
 
     Nodes are given by name or identifier in any spelling, such as "asthma" or "MONDO:0004979".
     Answers are polars DataFrames with the columns of the files that `cdd` writes; their method
-    `to_pandas` converts them. The first ranking prepares the features of the graph (on a graph of
-    PrimeKG's size, some seconds); later answers take milliseconds.
+    `to_pandas` converts them. The first ranking prepares the features of the graph.
 
     Attributes:
         graph: the graph of the model.
