@@ -106,11 +106,13 @@ def choose(
 
 def trained(rows: pl.DataFrame, model: str, num_epochs: int, seed: int) -> cdd.Model:
     """Train a model and its ranker on facts."""
-    train = {"graphsage": cdd.generate_gnn_embeddings, "hgt": cdd.generate_hgt_embeddings}[model]
     with tempfile.TemporaryDirectory() as place:
         graph = cdd.graph_from_frames(None, rows.select(pl.exclude("x_index", "y_index")))
         output = Path(place) / "e.parquet"
-        train(graph, output, num_epochs=num_epochs, seed=seed)
+        if model == "graphsage":
+            cdd.generate_gnn_embeddings(graph, output, num_epochs=num_epochs, seed=seed)
+        else:
+            cdd.generate_hgt_embeddings(graph, output, num_epochs=num_epochs, seed=seed)
         return cdd.load_model(Path(place) / "e_model")
 
 
