@@ -350,13 +350,13 @@ class Model:
         nodes get the mean of their neighbors' input vectors.
 
         Args:
-            graph: a graph with the node types and edge types of this model's graph.
+            graph: a graph whose node types and edge types this model's graph has.
 
         Returns:
             The nodes of the graph, and their embeddings.
 
         Raises:
-            InputError: the graph has other types, or does not share a node with this model.
+            InputError: the graph has a type of its own, or does not share a node with the model.
 
         Example:
             >>> nodes, values = model.embed(cdd.sample_graph())

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ...graph.frames.added_facts import NAME, add_facts, described, known_nodes, read_facts
+from ...graph.frames.shared_types import with_types_of
 from ...graph.knowledge_graph import KnowledgeGraph
 from ...ranking.drug_ranker import DrugRanker, Vectors
 from ...ranking.neighbors import Neighbors
@@ -79,24 +80,17 @@ def embed_other(graph: KnowledgeGraph, network: Network, other: KnowledgeGraph) 
     Args:
         graph: the graph of the network.
         network: the network with the input vectors of this graph.
-        other: a graph with the same node types and edge types.
+        other: a graph whose node types and edge types the first graph has.
 
     Returns:
         Shape (N, D), in the order of the other graph.
 
     Raises:
-        InputError: it is not a graph, has other types, or does not share a node.
+        InputError: it is not a graph, has a type of its own, or does not share a node.
     """
     if not isinstance(other, KnowledgeGraph):
         raise InputError(f"graph (got {type(other).__name__}) must be a KnowledgeGraph")
-    for name in ("node_type_names", "edge_types"):
-        theirs, ours = set(getattr(other, name)), set(getattr(graph, name))
-        if differing := sorted(theirs ^ ours):
-            has = "has" if differing[0] in theirs else "lacks"
-            what = "node types" if name == "node_type_names" else "edge types"
-            raise InputError(
-                f"graph must have the {what} of the model's graph; it {has} {differing[0]}"
-            )
+    other = with_types_of(other, graph)
     old, new = known_nodes(graph, other)
     if not len(old):
         raise InputError("graph must share at least one node with the model's graph")
