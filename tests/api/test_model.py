@@ -169,10 +169,10 @@ def test_another_graph_is_embedded_with_the_same_layers(model: cdd.Model) -> Non
     drugs = (own_nodes["node_type"] == "drug").to_numpy()
     changed = ~np.isclose(other.values, own, atol=1e-5).all(axis=1)
     assert changed[drugs].mean() > 0.9
-    types = {"relation": ["likes"], "x_index": [0], "y_index": [1]}
-    nodes = {"node_index": [0, 1], "node_id": ["a", "b"], "node_type": ["cat", "dog"]}
+    edge = {"relation": ["likes"], "x_index": [0], "y_index": [1]}
+    pets = {"node_index": [0, 1], "node_id": ["a", "b"], "node_type": ["cat", "dog"]}
     with pytest.raises(cdd.InputError, match=r"must not have the node type cat: the model lacks"):
-        model.embed(cdd.graph_from_frames(nodes, types))
+        model.embed(cdd.graph_from_frames(pets, edge))
 
 
 def test_embeddings_that_are_gone_are_computed_again(
