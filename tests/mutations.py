@@ -103,15 +103,16 @@ def _change_tensor(tensors: dict[str, Tensor], chosen: random.Random) -> str:
     if kind < 0.75:
         del tensors[name]
         return f"{name} is missing"
+    many = tensor if tensor.dim() else tensor[None]
     changed = chosen.choice(
         (
-            tensor[:-1],
-            torch.cat([tensor, tensor]) if tensor.dim() else tensor[None],
+            many[:-1],
+            torch.cat([many, many]),
             tensor.double(),
             tensor[None],
             tensor.flatten(),
-            tensor[:0] if tensor.dim() else tensor,
-            tensor.flip(0) if tensor.dim() else tensor,
+            many[:0],
+            many.flip(0),
         )
     )
     tensors[name] = changed.clone().contiguous()

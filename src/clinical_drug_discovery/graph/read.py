@@ -27,7 +27,7 @@ from .knowledge_graph import IntArray, KnowledgeGraph, ReadReport
 from .node_lookup import did_you_mean
 from .read_errors import explain_unreadable, is_parquet
 from .reading.odd_values import check_values
-from .reading.parquet_sizes import check_parquet
+from .reading.parquet_sizes import check_all_read, check_parquet
 from .reading.quotes import QuoteCheck
 from .reading.records import (
     Findings,
@@ -148,11 +148,12 @@ def _read_rows(source: Source, settings: ReadSettings) -> tuple[Rows, Findings]:
             limit = Limit(path, size, settings.max_unpacked_gib)
             plain[path] = plain_file(path, place, limit)
             limits[plain[path]] = limit
-        current, heads = source.edges[0], dict[Path, Head]()
+        current, heads, declared = source.edges[0], dict[Path, Head](), dict[Path, int]()
         try:
             for current in source.files:
                 if is_parquet(plain[current]):
-                    check_parquet(current, plain[current], settings.max_unpacked_gib)
+                    gib = settings.max_unpacked_gib
+                    declared[current] = check_parquet(current, plain[current], gib)
                 heads[current] = head = read_head(current, plain[current])
                 if not (head.is_parquet or head.is_json or head.is_compressed):
                     check_rows(current, plain[current])
@@ -172,6 +173,9 @@ def _read_rows(source: Source, settings: ReadSettings) -> tuple[Rows, Findings]:
                     reader.read(table, quotes.is_refused)
                     findings.warnings += table.warnings
                 findings.warnings += quotes.finish(reader.last_line)
+                for path in source.edges:
+                    if path in declared:
+                        check_all_read(path, reader.last_line.get(path, 0), declared[path])
                 last = quotes.last_bytes()
                 cut = [
                     path for path in source.files

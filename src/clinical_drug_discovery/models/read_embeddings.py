@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from ..graph.reading.parquet_sizes import check_parquet
+from ..graph.reading.parquet_sizes import check_all_read, check_parquet
 from ..graph.reading.unpacking import Limit, check_rows
 from ..system.errors import InputError
 from ..system.untrusted.inputs import check_regular
@@ -128,6 +128,7 @@ def _read_parquet(path: Path, first_row: int) -> tuple[pl.DataFrame, Values]:
     size = path.stat().st_size
     Limit(path, size, None).check(num_rows * (_BYTES_PER_ROW + 4 * width))
     table = frame.select(COLUMNS).collect()
+    check_all_read(path, table.height, num_rows)
     return table.drop("embedding"), _numbers(path, table["embedding"], first_row)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,16 @@ import polars as pl
 import pytest
 
 from clinical_drug_discovery.graph.read import read_graph
-from clinical_drug_discovery.graph.reading.parquet_sizes import check_parquet
+from clinical_drug_discovery.graph.reading.parquet_sizes import (
+    _COLUMNS,
+    _GROUPS,
+    _META_DATA,
+    _OFFSETS,
+    _PAGE_PACKED,
+    _footer,
+    _Thrift,
+    check_parquet,
+)
 from clinical_drug_discovery.system.errors import InputError
 
 TABLE = pl.DataFrame(
@@ -53,6 +63,32 @@ def test_every_damaged_byte_of_the_sizes_is_refused_or_harmless(
         except InputError:
             refused += 1
     assert refused > 20
+
+
+def test_rows_of_a_damaged_page_are_not_lost_without_a_word(tmp_path: Path) -> None:
+    """A wrong encoding of a page ends a thread of polars, and no exception tells."""
+    path, number = tmp_path / "kg.parquet", 80_000
+    ids = {"x_id": pl.format("a{}", pl.int_range(number)), "y_id": pl.lit("b")}
+    words = {name: pl.lit(name) for name in ("relation", "x_type", "y_type")}
+    rows = pl.select(**words, **ids)
+    rows.write_parquet(path, row_group_size=number // 8, compression="uncompressed")
+    whole = path.read_bytes()
+    footer, _ = _footer(io.BytesIO(whole), len(whole))
+    column = footer[_GROUPS][-1][_COLUMNS][0][_META_DATA]
+    at = min(column[name] for name in _OFFSETS if column.get(name, 0) > 0)
+    dictionary = _Thrift(whole[at : at + 500])
+    at += dictionary.record()[_PAGE_PACKED] + dictionary.at
+    messages = []
+    for byte in range(at + 11, at + 14):  # the encoding is here
+        damaged = bytearray(whole)
+        damaged[byte] ^= 0x20
+        path.write_bytes(damaged)
+        try:
+            assert read_graph(path).report.num_rows == number
+        except InputError as error:
+            messages.append(str(error))
+    lost = [text for text in messages if text.endswith(f"of its {number:,} rows can be read")]
+    assert lost, messages
 
 
 def test_huge_numbers_are_refused(tmp_path: Path) -> None:

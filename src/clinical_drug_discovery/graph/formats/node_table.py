@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import polars as pl
 
 from ...system.errors import InputError
+from ..reading.parquet_sizes import check_all_read
 from .head import Head
 from .table import AROUND_WORDS, HEADER_ROWS, KEY, SKIP, NodeRules, Table, header_word
 
@@ -61,6 +62,7 @@ def read_nodes(
         PolarsError, OSError: the file cannot be parsed.
     """
     names = frame.collect_schema().names()
+    is_whole = head.is_parquet and ROW not in names
     if ROW not in names:
         frame = frame.with_columns(head.is_blank.alias(SKIP))
         frame = frame.with_row_index(ROW, offset=1 if head.is_parquet else HEADER_ROWS + 1)
@@ -72,7 +74,11 @@ def read_nodes(
         kept.append(batch.select(named))
         if len(kept) == _MAX_BATCHES:  # the joined copy lets polars free the batches
             kept = [pl.concat(kept, rechunk=True)]
-    if not sum(map(len, kept)):
+    num_rows = sum(map(len, kept))
+    if is_whole:
+        declared = int(head.scan().select(pl.len()).collect().item())
+        check_all_read(head.path, num_rows, declared)
+    if not num_rows:
         raise InputError(f"{head.path} has a header but no rows")
     table = pl.concat(kept, rechunk=True).sort(ROW)
     if head.is_parquet:

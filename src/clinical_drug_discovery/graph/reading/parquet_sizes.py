@@ -34,8 +34,8 @@ class _DamagedError(ValueError):
     """The file is not a Parquet file whose sizes agree."""
 
 
-def check_parquet(path: Path, plain: Path, gib: float | None = None) -> None:
-    """Check the sizes in a Parquet file.
+def check_parquet(path: Path, plain: Path, gib: float | None = None) -> int:
+    """Check the sizes in a Parquet file, and return its number of rows.
 
     Args:
         path: the file that the user gave, for messages.
@@ -50,12 +50,32 @@ def check_parquet(path: Path, plain: Path, gib: float | None = None) -> None:
     try:
         with plain.open("rb") as file:
             footer, end = _footer(file, size)
-            _check_footer(file, footer, end, limit)
+            return _check_footer(file, footer, end, limit)
     except InputError:
         raise
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         reason = str(error) if isinstance(error, _DamagedError) else "its footer is damaged"
         raise InputError(f"{path} is not a readable Parquet file: {reason}") from error
+
+
+def check_all_read(path: Path, num_rows: int, declared: int) -> None:
+    """Check that all rows of a Parquet file were read.
+
+    A damaged page can end a thread of polars without an exception; the other rows are then missing.
+
+    Args:
+        path: the file that the user gave.
+        num_rows: number of rows that were read.
+        declared: number of rows of the file; see `check_parquet`.
+
+    Raises:
+        InputError: rows are missing.
+    """
+    if num_rows != declared:
+        raise InputError(
+            f"{path} is not a readable Parquet file: only {num_rows:,} of its {declared:,} rows "
+            "can be read"
+        )
 
 
 def _footer(file: IO[bytes], size: int) -> tuple[Record, int]:
@@ -68,7 +88,7 @@ def _footer(file: IO[bytes], size: int) -> tuple[Record, int]:
     return _Thrift(file.read(length)).record(), size - 8 - length
 
 
-def _check_footer(file: IO[bytes], footer: Record, end: int, limit: Limit) -> None:
+def _check_footer(file: IO[bytes], footer: Record, end: int, limit: Limit) -> int:
     for element in footer[_SCHEMA]:
         _require(0 <= element.get(_TYPE_LENGTH, 0) <= 2**16, "a length of the schema")
     total = num_rows = 0
@@ -82,6 +102,7 @@ def _check_footer(file: IO[bytes], footer: Record, end: int, limit: Limit) -> No
             total += _check_column(file, column, end, limit, total)
     _require(footer[_ROWS] == num_rows, "the number of rows")
     limit.check(num_rows)
+    return num_rows
 
 
 def _check_column(file: IO[bytes], column: Record, end: int, limit: Limit, total: int) -> int:
