@@ -19,7 +19,10 @@ _MIN_WEIGHT = 1e-4  # smallest coefficient of the first ranking, by which `fit_w
 _DECIMALS = 3  # decimals of a fitted weight
 _NUM_TOP = 100  # number of drugs per disease on which the imputed score is fitted
 _MIN_SPREAD = 1e-6  # smallest divisor for the spread of scores
-_PER_BIN, _MIN_BINS = 25, 8  # known pairs per bin of the calibration; bins, if there are fewer
+_MAX_LINES = 12  # of the curve from scores to log-odds, with at least as many known pairs as below
+_LEAST_BEST, _PARTS = 25, 8  # known pairs among the best ones, but at most an eighth of all
+_NUM_BINS = 4096  # of the scores of pairs that are not known: their number does not matter then
+_FIRST_RISE = 0.5  # of the log-odds along each line, before the fit
 _Doubles = npt.NDArray[np.float64]
 _Mask = npt.NDArray[np.bool_]
 
@@ -125,45 +128,79 @@ class Calibration:
 
 
 def fit_calibration(scores: Floats, known: _Mask) -> Calibration:
-    """Fit the curve from scores to probabilities by isotonic regression on bins.
+    """Fit the curve from scores to probabilities, by maximum likelihood.
 
-    Each bin has 25 known pairs, or an eighth of them if they are fewer than 200. Bins whose shares
-    of known pairs do not rise with the score are merged. Half a known pair and half an unknown pair
-    are added to each bin, so that no probability is 0 or 1.
+    The log-odds rise along a chain of straight lines. They meet at quantiles of the scores of known
+    pairs, so each line has about as many known pairs. As in Platt's method, the targets are
+    slightly below 1 for known pairs and slightly above 0 for all others, so that no probability is
+    0 or 1 (J. Platt, "Probabilistic outputs for support vector machines", 1999).
 
     The recorded share is the share of the treatments that the graph records, an estimate from
-    below: the share of known pairs in the best bin, whose pairs are nearly all treatments (the
-    estimator e3 of Elkan and Noto).
+    below: the largest share of known pairs among the best pairs, which are nearly all treatments
+    (the estimator e3 of Elkan and Noto). At least 25 known pairs are among them, or an eighth of
+    all if that is less.
 
     Args:
         scores: shape (K,), finite.
         known: shape (K,), true for recorded indications.
     """
-    from scipy.optimize import isotonic_regression
+    x, hits = scores.astype(np.float64), int(known.sum())
+    others, count = _binned(x[~known])
+    size = max(min(_LEAST_BEST, hits // _PARTS), 1)
+    quantiles = np.linspace(0, 1, min(_MAX_LINES, hits // size) + 1)
+    inner = np.quantile(x[known], quantiles) if hits else x[:1]
+    knots = np.unique([x.min(), *inner, x.max()])
+    data = np.concatenate([x[known], others])
+    weight = np.concatenate([np.ones(hits), count])
+    target = np.repeat([(hits + 1) / (hits + 2), 1 / (count.sum() + 2)], [hits, len(others)])
+    widths = np.maximum(np.diff(knots), _MIN_SPREAD)
+    rise = np.clip((data[:, None] - knots[:-1]) / widths, 0, 1)  # along each line, from 0 to 1
+    base = np.log((hits + 1) / (count.sum() + 1))
 
+    def loss(theta: _Doubles) -> tuple[float, _Doubles]:
+        logits = theta[0] + rise @ theta[1:]
+        softplus = np.logaddexp(0, logits)
+        error = weight * (np.exp(logits - softplus) - target)
+        total = float((weight * (softplus - target * logits)).sum())
+        return total / weight.sum(), np.append(error.sum(), error @ rise) / weight.sum()
+
+    start = np.append(base, np.full(len(widths), _FIRST_RISE))
+    theta = _minimize(loss, start, [(None, None), *[(0, None)] * len(widths)])
+    log_odds = theta[0] + np.append(0, np.cumsum(theta[1:]))
+    best = _best_share(x, known, size) if hits else 1.0
+    return Calibration(tuple(knots.tolist()), tuple(log_odds.tolist()), best)
+
+
+def _binned(scores: _Doubles) -> tuple[_Doubles, _Doubles]:
+    """Return the mean score and the number of pairs of each of many narrow bins."""
+    if not len(scores):
+        return np.zeros(0), np.zeros(0)
+    width = max(float(np.ptp(scores)), _MIN_SPREAD) / _NUM_BINS
+    number = np.minimum(((scores - scores.min()) / width).astype(np.int64), _NUM_BINS - 1)
+    count = np.bincount(number, minlength=_NUM_BINS).astype(np.float64)
+    total = np.bincount(number, scores, minlength=_NUM_BINS)
+    return total[count > 0] / count[count > 0], count[count > 0]
+
+
+def _best_share(scores: _Doubles, known: _Mask, size: int) -> float:
+    """Return the largest share of known pairs among the best pairs with `size` or more of them."""
     order = np.argsort(-scores, kind="stable")
-    ranked, hits = scores[order].astype(np.float64), known[order]
-    # A bin ends after every 25th known pair, but not between equal scores.
-    ends = np.flatnonzero(hits)
-    size = max(min(_PER_BIN, len(ends) // _MIN_BINS), 1)
-    ends = np.unique(np.searchsorted(-ranked, -ranked[ends[size - 1 :: size]], "right"))
-    if len(ends) > 1 and hits[ends[-2] :].sum() < size:
-        ends = ends[:-1]
-    ends = np.append(ends[ends < len(ranked)], len(ranked))
-    starts = np.r_[0, ends[:-1]]
-    count, positive = np.diff(ends, prepend=0), np.add.reduceat(hits, starts, dtype=np.float64)
-    middle = np.add.reduceat(ranked, starts) / count
-    fit = isotonic_regression((positive + 0.5) / (count + 1), weights=count + 1, increasing=False)
-    share = fit.x[fit.blocks[:-1]]
-    at = np.add.reduceat(middle * count, fit.blocks[:-1]) / np.add.reduceat(count, fit.blocks[:-1])
-    odds = np.log(share) - np.log1p(-share)
-    return Calibration(tuple(at[::-1].tolist()), tuple(odds[::-1].tolist()), float(share[0]))
+    ranked = -scores[order]
+    number = np.searchsorted(ranked, ranked[known[order]], "right")  # pairs down to a known one
+    shares = np.arange(1, len(number) + 1)[size - 1 :] / number[size - 1 :]
+    return float(shares.max())
 
 
-def _minimize(loss: Callable[[_Doubles], tuple[float, _Doubles]], start: _Doubles) -> _Doubles:
+def _minimize(
+    loss: Callable[[_Doubles], tuple[float, _Doubles]],
+    start: _Doubles,
+    bounds: list[tuple[float | None, float | None]] | None = None,
+) -> _Doubles:
     """Return the minimizer of a convex loss; `loss` returns the value and the gradient."""
     from scipy.optimize import minimize
 
     # Plain BFGS takes up to nine times as many steps and improves only the last digits.
-    result: _Doubles = minimize(loss, start, jac=True, method="L-BFGS-B", tol=1e-12).x
+    result: _Doubles = minimize(
+        loss, start, jac=True, method="L-BFGS-B", bounds=bounds, tol=1e-12
+    ).x
     return result
