@@ -68,9 +68,9 @@ def test_every_damaged_byte_of_the_sizes_is_refused_or_harmless(
 def test_rows_of_a_damaged_page_are_not_lost_without_a_word(tmp_path: Path) -> None:
     """A wrong encoding of a page ends a thread of polars, and no exception tells."""
     path, number = tmp_path / "kg.parquet", 80_000
-    ids = {"x_id": pl.format("a{}", pl.int_range(number)), "y_id": pl.lit("b")}
-    words = {name: pl.lit(name) for name in ("relation", "x_type", "y_type")}
-    rows = pl.select(**words, **ids)
+    words = [pl.lit(name).alias(name) for name in ("relation", "x_type", "y_type")]
+    ids = [pl.format("a{}", pl.int_range(number)).alias("x_id"), pl.lit("b").alias("y_id")]
+    rows = pl.select(words + ids)
     rows.write_parquet(path, row_group_size=number // 8, compression="uncompressed")
     whole = path.read_bytes()
     footer, _ = _footer(io.BytesIO(whole), len(whole))
