@@ -12,7 +12,7 @@ AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS
 	NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=+avx,+avx2,+bmi,+bmi2,+f16c,+fma,+lzcnt,+movbe,+popcnt,+sse4.2 \
 	NUMBA_CACHE_DIR=$(VENV)/numba-avx2
 
-.PHONY: setup setup-locked lock audit demo test test-slow test-avx2 fuzz lint docs wheel clean
+.PHONY: setup setup-locked lock audit demo test test-slow test-avx2 examples fuzz lint docs wheel clean
 
 setup: $(VENV)/.installed
 
@@ -69,6 +69,11 @@ test-slow: setup
 # All tests as on a CPU with AVX2 only. Needs an x86-64 CPU. PATHS may name some tests.
 test-avx2: setup
 	$(AVX2) $(PYTEST) $(PATHS)
+
+# Runs each file of examples/, with its packages (about 250 MB).
+examples: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[examples]'
+	$(BIN)/python -m pytest -m slow tests/test_examples.py
 
 # The fuzzers, one after the other; see tests/fuzz/fuzz.py.
 fuzz: setup

@@ -1,11 +1,14 @@
-"""The example of a new model: its layer is that of the paper, and all commands work with it."""
+"""The examples run. The new model has the layer of the paper, and all commands work with it."""
 
 from __future__ import annotations
 
 import importlib
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
@@ -110,3 +113,66 @@ def test_a_new_model_has_its_own_checks(rgcn: ModuleType, tmp_path: Path) -> Non
     assert "num_bases (got 0) must be a whole number of at least 1" in result.stderr
     result = cdd("embed", "rgcn", *flags, "--num-heads", 2)
     assert result.exit_code == 2
+
+
+#: Each example, the modules that it needs, and words that it prints.
+SCRIPTS = {
+    "optuna_search.py": (("optuna",), "once on test pairs: 0."),
+    "dagster_asset.py": (("dagster",), "psoriasis"),
+    "kedro_node.py": (("kedro",), "psoriasis"),
+    "faiss_search.py": (("faiss",), "Sertraline: "),
+}
+NOTEBOOK = EXAMPLES / "first_steps.ipynb"
+
+
+def skip_without(modules: tuple[str, ...]) -> None:
+    missing = [name for name in modules if find_spec(name) is None]
+    if missing:
+        pytest.skip(f"not installed: {', '.join(missing)} (make examples installs them)")
+
+
+def test_each_example_is_run() -> None:
+    found = {path.name for path in EXAMPLES.iterdir() if path.suffix in (".py", ".ipynb")}
+    assert found == {*SCRIPTS, NOTEBOOK.name, "rgcn.py"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_runs(name: str, tmp_path: Path) -> None:
+    modules, words = SCRIPTS[name]
+    skip_without(modules)
+    # Without DO_NOT_TRACK, Dagster and Kedro report their use.
+    quiet = {**os.environ, "DO_NOT_TRACK": "1", "DAGSTER_DISABLE_TELEMETRY": "1"}
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / name)],
+        cwd=tmp_path, env=quiet, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert words in done.stdout
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_again(tmp_path: Path) -> None:
+    skip_without(("nbclient", "ipykernel"))
+    notebook = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
+    program = str(EXAMPLES.parent / ".ci" / "run_notebook.py")
+    command = [sys.executable, program, str(NOTEBOOK), "again.ipynb"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    again = json.loads((tmp_path / "again.ipynb").read_text(encoding="utf-8"))
+    for before, after in zip(notebook["cells"], again["cells"], strict=True):
+        assert kinds_of_outputs(before) == kinds_of_outputs(after)
+
+
+def kinds_of_outputs(cell: dict[str, Any]) -> list[list[str]]:
+    """Return the formats of each answer of a cell, without the log."""
+    return [sorted(one["data"]) for one in cell.get("outputs", []) if "data" in one]
+
+
+def test_the_notebook_is_stored_with_small_answers() -> None:
+    text = NOTEBOOK.read_text(encoding="utf-8")
+    cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    assert all(kinds_of_outputs(cell) for cell in cells)
+    assert len(text) < 50_000
+    assert str(Path.home()) not in text
+    assert ".venv" not in text
