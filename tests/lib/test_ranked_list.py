@@ -138,6 +138,8 @@ def test_csv_parquet_and_json_hold_the_same_values(
             tables.append(pl.read_parquet(output).to_dicts())
         assert tables[-1] == rows
     assert len(tables[0]) == 9
+    guide = (Path(__file__).parents[2] / "docs" / "guide" / "rank.md").read_text(encoding="utf-8")
+    assert [name for name in tables[0][0] if f"`{name}`" not in guide] == []
 
 
 def test_diseases_for_a_drug_have_the_probabilities_of_the_drug_for_each_disease(

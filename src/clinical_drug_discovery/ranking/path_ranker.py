@@ -277,7 +277,7 @@ def fit_path_ranker(
     Args:
         features: of the graph.
         num_mlps: number of MLPs, whose scores are averaged. Each MLP has its own seed, and is not
-            trained on a tenth of the treated diseases, so these can be used to test it.
+            trained on a quarter of the treated diseases, so these can be used to test it.
         num_epochs: least number of passes over the treated diseases for each MLP.
         seed: seed of all sampling.
     """
