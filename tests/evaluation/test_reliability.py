@@ -32,6 +32,26 @@ def test_true_probabilities_lie_on_the_diagonal(rng: np.random.Generator, fracti
         assert sum(one[name] for one in pooled) == sum(o[name] for curve in curves for o in curve)
 
 
+@pytest.mark.parametrize("fraction", [1 / 6, 0.5])
+def test_weights_count_every_pair_once_on_average(
+    rng: np.random.Generator, fraction: float
+) -> None:
+    """Many diseases have one, two or three treatments; those with one are never counted."""
+    treats = np.arange(20) < rng.integers(1, 4, size=(300, 1))
+    probability = rng.random(treats.shape)
+    weights, positives = [], []
+    for _ in range(200):
+        hidden = treats & (rng.random(treats.shape) < fraction)
+        asked = np.flatnonzero(hidden.any(axis=1))
+        row, candidate = np.nonzero(hidden[asked])
+        curve = reliability(probability[asked], treats[asked], row, candidate, fraction=fraction)
+        weights.append(sum(one["weight"] for one in curve))
+        positives.append(sum(one["weight"] * one["recorded"] for one in curve))
+    several = treats[treats.sum(axis=1) > 1]
+    assert np.mean(positives) == pytest.approx(several.sum(), rel=0.03)
+    assert np.mean(weights) == pytest.approx(several.size, rel=0.03)
+
+
 def test_wrong_probabilities_leave_the_diagonal(rng: np.random.Generator) -> None:
     probability = np.full((50, 100), 0.55, np.float32)
     treats = rng.random(probability.shape) < 0.2

@@ -1,10 +1,16 @@
 """The reliability curve: of the pairs with a probability of p, how many were recorded treatments?
 
-Only held-out pairs and unlisted pairs can be counted. If a fraction h of the treatments was held
-out, each held-out pair stands for 1 / h treatments. An unlisted pair of a disease with k treatments
-is counted with the weight 1 / (1 - (1 - h)^k), because only diseases with a held-out pair are
-ranked (Horvitz and Thompson, 1952). If h is below 1, diseases that lost all their
-treatments are left out: they have few for sure, unlike other diseases without known drugs.
+Only held-out pairs and unlisted pairs can be counted, and only diseases with a held-out pair are
+ranked. If a fraction h of the treatments was held out at random, diseases that lost all their
+treatments are left out: they have few for sure, unlike other diseases without known drugs. Each
+pair gets the weight 1 / (the probability that it is counted), where k is the number of treatments
+of its disease (Horvitz and Thompson, 1952):
+
+- a held-out pair: h (1 - h^(k - 1)), since another treatment of the disease must stay
+- an unlisted pair: 1 - (1 - h)^k - h^k, since some but not all treatments must be held out
+
+The curve is thus that of the diseases with at least two treatments. If whole diseases are held out
+(h = 1), each pair counts once.
 """
 
 from __future__ import annotations
@@ -43,11 +49,12 @@ def reliability(
     held_out = np.zeros_like(known)
     held_out[row, candidate] = True
     num_treatments = (known | held_out).sum(axis=1, keepdims=True)
-    of_unlisted = 1 / (1 - (1 - fraction) ** np.maximum(num_treatments, 1))
-    weight = np.where(held_out, 1 / fraction, of_unlisted)
-    counted = held_out | ~known
+    counted, weight = held_out | ~known, np.ones(known.shape)
     if fraction < 1:
         counted &= (known & ~held_out).any(axis=1, keepdims=True)
+        k = np.maximum(num_treatments, 2)  # rows with fewer are not counted
+        of_unlisted = 1 / (1 - (1 - fraction) ** k - fraction**k)
+        weight = np.where(held_out, 1 / (fraction * (1 - fraction ** (k - 1))), of_unlisted)
     p, positive, w = probability[counted].astype(float), held_out[counted], weight[counted]
     bins = np.minimum((p * NUM_BINS).astype(int), NUM_BINS - 1)
     found: list[Bin] = []
@@ -69,7 +76,7 @@ def reliability(
 
 
 def held_out_fraction(graph: KnowledgeGraph, task: RankingTask, pairs: Pairs) -> float:
-    """Return the fraction of the treatments of the ranked diseases that was held out.
+    """Return the fraction of all treatments that was held out; 1 if whole diseases were held out.
 
     Args:
         graph: the training graph, on the CPU.
