@@ -39,7 +39,7 @@ _MAX_PRODUCT_BYTES = 2**28  # `_products` is not used if it would take more byte
 #: the square of their number.
 MAX_SIMILAR = 256
 _SIMILAR_ROWS = 64  # rows of `_treated_similarity` that are computed at a time
-_LEAST_SHARE = 1e-3  # of the largest walk; added, since most drugs are reached by no walk
+LEAST_SHARE = 1e-3  #: of the largest visits; added, since most drugs are reached by no walk
 
 
 class MetapathFeatures:
@@ -202,7 +202,7 @@ class MetapathFeatures:
         largest = visits.max(initial=0)
         if largest <= 0:
             return np.zeros_like(visits)
-        return np.asarray(np.log(visits / largest + np.float32(_LEAST_SHARE)), np.float32)
+        return np.asarray(np.log(visits / largest + np.float32(LEAST_SHARE)), np.float32)
 
     def known_drugs(self, disease: int) -> IntArray:
         """Return the drugs that are known to treat a disease, ascending."""

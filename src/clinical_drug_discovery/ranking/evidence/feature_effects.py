@@ -10,7 +10,7 @@ from ...graph.knowledge_graph import IntArray
 from ...system.machine import one_thread
 from ..drug_similarity import co_indicated_features
 from ..listwise_examples import squash
-from ..metapath_features import MetapathFeatures
+from ..metapath_features import LEAST_SHARE, MetapathFeatures
 from ..path_ranker import PathRanker
 
 NEAREST = ", nearest"  #: end of the name of a feature that is a maximum over paths
@@ -24,8 +24,9 @@ def feature_effects(
     """Return for each drug how much its score falls if a metapath had no paths.
 
     A metapath has up to two features: the sum over its paths and the best one. Both are set to 0,
-    and the score is computed again. The effect is a mean over the MLPs, before the softmax. It is
-    negative if the metapath lowers the score.
+    and the score is computed again. Without one of several random walks, the visits of the others
+    stay. The effect is a mean over the MLPs, before the softmax. It is negative if the metapath
+    lowers the score.
 
     Args:
         paths: the fitted ranker.
@@ -47,8 +48,13 @@ def feature_effects(
     ).T
     names = [name.removesuffix(NEAREST) for name in features.feature_names]
     groups = {name: [i for i, n in enumerate(names) if n == name] for name in dict.fromkeys(names)}
-    walks = {names[i] for i in features.walk_rows.tolist()}
-    least = np.float32(anchor.min(initial=0))
+    without_walk = dict(
+        zip(
+            [names[i] for i in features.walk_rows.tolist()],
+            _anchors_without(base[features.walk_rows]),
+            strict=True,
+        )
+    )
     found = []
     for drug, values in zip(drugs.tolist(), squashed, strict=True):
         used = [name for name, at in groups.items() if values[at].any()]
@@ -56,10 +62,24 @@ def feature_effects(
         anchors = np.full(len(rows), anchor[drug], np.float32)
         for row, name in enumerate(used, start=1):
             rows[row, groups[name]] = 0
-            if name in walks:
-                anchors[row] = least
+            if name in without_walk:
+                anchors[row] = without_walk[name][drug]
         found.append(dict(zip(used, _effects(paths, rows, anchors), strict=True)))
     return found
+
+
+def _anchors_without(visits: Floats) -> Floats:
+    """Return `MetapathFeatures.walk_anchor` without each of W walks, shape (W, D).
+
+    Args:
+        visits: shape (W, D), of all walks.
+    """
+    total = visits.sum(axis=0)
+    largest = total.max(initial=0)
+    if largest <= 0:
+        return np.zeros_like(visits)
+    left = np.maximum(total - visits, 0)
+    return np.asarray(np.log(left / largest + np.float32(LEAST_SHARE)), np.float32)
 
 
 def _effects(paths: PathRanker, rows: Floats, anchors: Floats) -> list[float]:
