@@ -18,7 +18,7 @@ from ...graph.knowledge_graph import IntArray, KnowledgeGraph, node_range_of
 from ...graph.node_lookup import NodeIndex, Synonym
 from ...ranking.drug_ranker import DrugRanker
 from ...ranking.evidence.explanations import Explainer
-from ...ranking.evidence.feature_effects import feature_effects
+from ...ranking.evidence.kind_effects import kind_effects
 from ...ranking.evidence.stated_relations import stated_relations
 from ...ranking.metapath_features import MetapathFeatures
 from ...ranking.stored.check_ranker import check_fits
@@ -268,7 +268,7 @@ class Ranking:
         for disease in np.unique(diseases).tolist():
             at = np.flatnonzero(diseases == disease)
             own, asked = drugs[at] - first[words.drug_type], disease - first[words.disease_type]
-            effects = feature_effects(self.ranker.paths, self.features, asked, own)
+            effects = kind_effects(self.ranker.paths, self.features, asked, own)
             ranks = self._ranks_without_popularity(asked, own)
             for i, effect, rank in zip(at.tolist(), effects, ranks, strict=True):
                 explained[i]["rank_without_popularity"] = rank
@@ -276,13 +276,13 @@ class Ranking:
         return explained
 
     def effects(self, drug: int, disease: int) -> dict[str, float]:
-        """Return the effects of metapaths for a drug and a disease, which are node numbers."""
+        """Return the effects of the kinds of evidence for a drug and a disease (node numbers)."""
         words = self.graph.vocabulary
         own, asked = (
             np.array([node - node_range_of(self.graph, kind)[0]])
             for node, kind in ((drug, words.drug_type), (disease, words.disease_type))
         )
-        return feature_effects(self.ranker.paths, self.features, int(asked[0]), own)[0]
+        return kind_effects(self.ranker.paths, self.features, int(asked[0]), own)[0]
 
     def _ranks_without_popularity(self, disease: int, drugs: IntArray) -> list[int]:
         scores = self.ranker.scores(self.features, np.array([disease]), popularity=False)[0]

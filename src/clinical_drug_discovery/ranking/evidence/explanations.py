@@ -5,8 +5,8 @@ counts only edges of the step's type (Himmelstein et al., eLife 2017;6:e26726). 
 protein that a hundred drugs bind thus scores low. Edges that join the two nodes directly are listed
 apart from the evidence, as "stated_facts".
 
-If the effects of metapaths on the ranker's score are given, only paths of metapaths that raised the
-score are evidence. Otherwise explanations use the graph alone, not a model.
+If the effects on the ranker's score are given, only kinds of paths that raised the score are
+evidence. Otherwise explanations use the graph alone, not a model.
 
 A side effect that a drug shares with a disease or with a treatment is not evidence that the drug
 helps. Paths from a drug to its side effects are therefore left out.
@@ -20,7 +20,7 @@ from itertools import product
 from typing import Any
 
 from ...graph.knowledge_graph import EdgeType, KnowledgeGraph
-from ..drug_similarity import Metapath, metapath_name, reverse_metapath, steps_from
+from ..drug_similarity import Metapath, reverse_metapath, steps_from
 from .path_search import PathSearch, join_paths
 from .sentences import PHRASES, SAME_PHRASES, sentence
 
@@ -35,21 +35,12 @@ _MAX_PATHS = 2  # largest number of paths for each kind of evidence
 _MAX_SHARED = 5  # largest number of paths that `Explainer.shared` returns
 _NEGATIVE = ("disease_phenotype_negative", "anatomy_protein_absent")  # relations that deny a link
 #: Relations from drugs to their side effects: PrimeKG, Hetionet, DRKG, Biolink.
-_SIDE_EFFECTS = (
+SIDE_EFFECTS = (
     "drug_effect", "causes", "CcSE", "Hetionet::CcSE::Compound:Side Effect", "biolink:causes",
     "biolink:causes_adverse_event", "biolink:has_adverse_event", "biolink:has_side_effect",
 )  # fmt: skip
 
 Explanation = dict[str, Any]
-
-
-def feature_name(kind: str, metapath: Metapath) -> str:
-    """Return the name of the feature of the ranker that counts paths of a metapath."""
-    if kind == "similar drug":
-        return f"{metapath_name(metapath[:-1])} - treats - disease"
-    if kind == "related disease":
-        return f"drug - treats - {metapath_name(metapath[1:])}"
-    return metapath_name(metapath)
 
 
 def notes_on(rows: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -75,7 +66,7 @@ class Explainer:
         Args:
             drug: node number.
             disease: node number.
-            effects: effect of each metapath on the score of the ranker, see `feature_effects`.
+            effects: effect of each kind on the score of the ranker, see `kind_effects`.
 
         Returns:
             A dict. "stated_facts" has one dict for each edge between the two nodes, with text,
@@ -83,23 +74,17 @@ class Explainer:
             paths, sorted by kind and then by falling path_score. Each path is a dict with kind,
             text, path_score, through_target (true if a step joins a drug to a gene), nodes and
             relations; with `effects` also effect, the part of the score that all paths of the
-            metapath add.
+            kind add.
         """
         evidence = []
         for kind in KINDS:
             metapaths = [(a, b) for name, a, b in self._drug_metapaths() if name == kind]
             if effects is None:
                 evidence += self._best(drug, disease, kind, metapaths)
-                continue
-            names = {(a, b): feature_name(kind, (*a, *reverse_metapath(b))) for a, b in metapaths}
-            metapaths = [pair for pair in metapaths if effects.get(names[pair], 0) > 0]
-            effect_of = {
-                tuple(k.relation for k in (*a, *reverse_metapath(b))): effects[names[a, b]]
-                for a, b in metapaths
-            }
-            for path in self._best(drug, disease, kind, metapaths):
-                effect = effect_of[tuple(path["relations"])]
-                evidence.append({**path, "effect": float(f"{effect:.3g}")})
+            elif (effect := effects.get(kind, 0)) > 0:
+                shown = float(f"{effect:.3g}")
+                found = self._best(drug, disease, kind, metapaths)
+                evidence += [{**path, "effect": shown} for path in found]
         return {"stated_facts": self._stated_facts(drug, disease), "evidence": evidence}
 
     def shared(self, one: int, other: int) -> Explanation:
@@ -156,7 +141,7 @@ class Explainer:
         return [k for k in kinds if k.relation not in _NEGATIVE and not self._is_side_effect(k)]
 
     def _is_side_effect(self, kind: EdgeType) -> bool:
-        return kind.src_type == self._words.drug_type and kind.relation in _SIDE_EFFECTS
+        return kind.src_type == self._words.drug_type and kind.relation in SIDE_EFFECTS
 
     def _best(
         self, start: int, end: int, kind: str, metapaths: Iterable[tuple[Metapath, Metapath]]
