@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from ..graph.knowledge_graph import EdgeType, KnowledgeGraph, node_range_of
 from .drug_similarity import Metapath, meet, steps_from
-from .listwise_examples import MAX_EXAMPLES, NUM_EASY, NUM_HARD
+from .listwise_examples import MAX_EXAMPLES, NUM_EASY, NUM_HARD, NUM_HARMFUL
 from .metapath_features import MAX_SIMILAR
 from .path_ranker import MAX_ASKED, NUM_FOLDS
 
@@ -20,15 +20,16 @@ _Counts = npt.NDArray[np.float64]
 def rank_fit_bytes(graph: KnowledgeGraph, dim: int = 0) -> int:
     """Predict the bytes that the fit needs in addition to the graph, from node degrees alone.
 
-    With T treated diseases, K known pairs, D drugs, S diseases, B base features, W similarities of
-    drugs, C candidates per example and N = D + S, the result is the sum of these parts, in bytes:
+    With T treated diseases, K known pairs, D drugs, S diseases, B base features, G features of
+    popularity, W similarities of drugs, C candidates per example and N = D + S, the result is the
+    sum of these parts, in bytes:
 
     - path counts: 8 for each path of a metapath, or for each pair of end nodes if there are fewer
       pairs; times 4 for metapaths from drugs, times 3 for metapaths from diseases
     - similar treated diseases: 12 T min(T, 256); drugs that diseases share: 12 for each such pair
-    - 2 C (T B + K W) + 4 * 48 B D for the examples and the features of 48 diseases; with the
-      diseases that the MLPs leave out, at most 512, 56 D for each of them
-    - embeddings: 12 N dim for copies, with at most 256 S + 1024 D similarities
+    - 2 C (T (B + G + 4) + K W) + 4 * 48 B D for the examples and the features of 48 diseases; with
+      the diseases that the MLPs leave out, at most 512, 56 D for each of them
+    - embeddings: 12 N dim for copies, 4096 T + 12288 D for similarities
 
     Args:
         graph: on the CPU.
@@ -48,13 +49,13 @@ def rank_fit_bytes(graph: KnowledgeGraph, dim: int = 0) -> int:
     for kind in within:
         third = _neighbor_sum(graph, kind, _neighbor_sum(graph, kind, _degrees(graph, kind)))
         matrices += min(float(third.sum()), num_diseases**2)
-    connecting = sum(meet(a, b) for a in drugs for b in diseases)
-    of_drugs = len(drugs) + 1 + 2 * sum(k.src_type == k.dst_type == drug for k in graph.edge_types)
-    of_diseases = len(diseases) + 1 + 4 * len(within)
-    num_base = connecting + 3 * of_diseases + 2 * of_drugs + 4
+    num_base, num_popular, similarities = feature_numbers(graph)
     fraction = min(1.0, MAX_EXAMPLES / max(treated, 1))
-    candidates = min(num_drugs, NUM_HARD + NUM_EASY)
-    examples = 2 * candidates * fraction * (treated * num_base + num_pairs * (of_drugs + 5))
+    harmful = any(k.relation in graph.vocabulary.contraindicates for k in graph.edge_types)
+    taken = num_pairs / max(treated, 1) + harmful * NUM_HARMFUL
+    candidates = min(num_drugs, NUM_HARD + NUM_EASY + taken)
+    of_pairs = treated * (num_base + num_popular + 4) + num_pairs * similarities
+    examples = 2 * candidates * fraction * of_pairs
     examples += 4 * _CHUNKS * num_base * num_drugs
     left_out = 2 * min(-(-min(treated, MAX_EXAMPLES) // NUM_FOLDS), MAX_ASKED)
     examples += 14 * 4 * left_out * num_drugs
@@ -66,6 +67,37 @@ def rank_fit_bytes(graph: KnowledgeGraph, dim: int = 0) -> int:
             12.0 * dim * (num_drugs + num_diseases) + 16 * 256 * treated + 12 * 1024 * num_drugs
         )
     return int(_ENTRY * matrices + similar + examples + vectors)
+
+
+def feature_numbers(graph: KnowledgeGraph) -> tuple[int, int, int]:
+    """Return the numbers of features that `MetapathFeatures` has on a graph.
+
+    Returns:
+        Base features; features of popularity; similarities of drugs to the known drugs.
+    """
+    drug, disease = graph.vocabulary.drug_type, graph.vocabulary.disease_type
+    drugs, diseases = (_metapaths(graph, kind) for kind in (drug, disease))
+    ends = [(k.src_type, k.dst_type) for k in graph.edge_types]
+    connecting = sum(meet(a, b) for a in drugs for b in diseases)
+    of_drugs = len(drugs) + 1 + 2 * ends.count((drug, drug))
+    of_diseases = len(diseases) + 1 + 4 * ends.count((disease, disease))  # with random walks
+    others = {k.relation for k in graph.edge_types if (k.src_type, k.dst_type) == (drug, disease)}
+    num_others = len(others.difference(graph.vocabulary.treats))
+    degrees, popular = (
+        sum(a == one and b != other for a, b in ends)
+        for one, other in ((disease, drug), (drug, disease))
+    )
+    base = connecting + 3 * of_diseases + 2 * of_drugs + num_others + degrees + 2
+    return base, popular + 1, of_drugs + 5
+
+
+def _metapaths(graph: KnowledgeGraph, start: str) -> list[Metapath]:
+    """Return the metapaths of `path_counts`."""
+    firsts = steps_from(graph, start)
+    return [
+        *((first,) for first in firsts),
+        *((first, second) for first in firsts for second in steps_from(graph, first.dst_type)),
+    ]
 
 
 def _path_entries(graph: KnowledgeGraph, start: str) -> dict[Metapath, float]:
