@@ -1,12 +1,15 @@
-"""Effects of metapaths are the parts of the score that they add."""
+"""Effects of kinds of evidence are the parts of the score that they add."""
 
 from __future__ import annotations
+
+from collections import Counter
 
 import numpy as np
 import pytest
 import torch
 from graphs import Fact, graph_of, node, random_facts
 
+from clinical_drug_discovery.ranking.evidence.explanations import KINDS
 from clinical_drug_discovery.ranking.evidence.kind_effects import kind_effects, kind_of
 from clinical_drug_discovery.ranking.metapath_features import MetapathFeatures
 from clinical_drug_discovery.ranking.path_ranker import PathRanker, ScoreMlp
@@ -68,3 +71,18 @@ def test_every_feature_has_the_kind_of_its_paths(rng: np.random.Generator) -> No
             assert kind is None, name
         if name.endswith("how many"):
             assert kind is None, name
+
+
+def test_words_of_other_graphs_give_the_same_kinds(rng: np.random.Generator) -> None:
+    facts = facts_with_walks(rng, WALKS)
+    words = {"drug": "Compound", "disease": "Disease", "gene/protein": "Gene"}
+    renamed = [
+        (x._replace(type=words[x.type]), relation, y._replace(type=words[y.type]))
+        for x, relation, y in facts
+    ]
+    of_graphs = [
+        Counter(map(kind_of, MetapathFeatures(graph_of(some)).feature_names))
+        for some in (facts, renamed)
+    ]
+    assert of_graphs[0] == of_graphs[1]
+    assert min(of_graphs[0][kind] for kind in (None, *KINDS)) > 1

@@ -28,8 +28,9 @@ def kind_of(feature: str) -> str | None:
         'mechanism'
     """
     name = feature.removesuffix(", nearest")
-    first, *steps = name.split(" - ")
-    if name.endswith(", how many") or first == "disease" or steps[0] in SIDE_EFFECTS:
+    _, *steps = name.split(" - ")
+    # Names that end with "how many" or "treats" are of features of the disease alone.
+    if name.endswith((", how many", " - treats")) or steps[0] in SIDE_EFFECTS:
         return None
     if name.endswith(" - treats - disease"):
         return _SIMILAR
