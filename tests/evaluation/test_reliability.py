@@ -38,7 +38,7 @@ def test_weights_count_every_pair_once_on_average(
 ) -> None:
     """Many diseases have one, two or three treatments; those with one are never counted."""
     treats = np.arange(20) < rng.integers(1, 4, size=(300, 1))
-    probability = rng.random(treats.shape)
+    probability = rng.random(treats.shape, np.float32)
     weights, positives = [], []
     for _ in range(200):
         hidden = treats & (rng.random(treats.shape) < fraction)
