@@ -121,7 +121,9 @@ def report(
 ) -> None:
     """Print at which ranks the drugs of the asked pairs are, without other drugs of the disease."""
     ids = dict(zip(nodes["node_index"], nodes["node_id"], strict=True))
-    present = set(model.graph.nodes["node_id"])
+    words = model.graph.vocabulary
+    of_type = model.graph.nodes.filter(node_type=words.disease_type)
+    present = set(of_type["node_id"])
     ranks = []
     for disease, drugs in asked.group_by("disease", maintain_order=True).agg("drug").iter_rows():
         if ids[disease] not in present:
