@@ -26,7 +26,7 @@ from .neighbors import Neighbors, of_largest
 from .path_ranker import MAX_ASKED, Form, PathRanker, fit_path_ranker
 from .treatments import treatments
 
-_MAX_WEIGHT = 0.5  # of the neighbors; weights from 0.25 to 1 rank about equally well on PrimeKG
+_MAX_WEIGHT = 0.5  # of the neighbors; weights from 0.25 to 1 rank a real graph about equally
 _LEAST = 1e-3  # added to the neighbors' scores, many of which are 0
 _MIN_KNOWN, _MIN_DISEASES = 3, 20  # see `probabilities`; if fewer have so many, all are used
 _DIGITS = 4  # decimals of a score: smaller differences are rounding errors, and count as ties
