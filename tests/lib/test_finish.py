@@ -169,7 +169,8 @@ def test_the_disk_may_be_full_after_any_number_of_bytes(
     whole = FailingDisk(tmp_path / "whole")
     assert fail(home, tmp_path / "whole", write, True, whole) is None
     outcomes = []
-    for most in range(0, whole.num_bytes, whole.num_bytes // 12):
+    # Times in the records have more or fewer digits, so the last bytes may not be missed.
+    for most in range(0, whole.num_bytes - 200, whole.num_bytes // 12):
         place = tmp_path / str(most)
         error = fail(home, place, write, True, FailingDisk(place, most_bytes=most))
         outcomes.append(check_outcome(place, error))
