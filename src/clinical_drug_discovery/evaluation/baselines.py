@@ -14,6 +14,7 @@ from scipy.sparse import csr_array, diags_array, hstack
 
 from ..graph.adjacency import Floats, adjacency_between
 from ..graph.knowledge_graph import IntArray, KnowledgeGraph, node_range_of
+from ..ranking.treatments import treatment_matrix
 
 Baseline = Callable[[KnowledgeGraph, IntArray], Floats]
 _MAX_HOPS, _DAMPING = 3, 0.5  # see `relatives_scores`
@@ -140,12 +141,6 @@ BASELINES: dict[str, Baseline] = {
     WALK: walk_scores,
     "walk+popularity": _with_popularity(walk_scores),
 }
-
-
-def treatment_matrix(graph: KnowledgeGraph) -> csr_array:
-    """Return a 0/1 matrix, shape (diseases, drugs): 1 if the drug treats the disease."""
-    words = graph.vocabulary
-    return adjacency_between(graph, words.disease_type, words.drug_type, words.treats)
 
 
 def _trait_vectors(graph: KnowledgeGraph) -> csr_array:

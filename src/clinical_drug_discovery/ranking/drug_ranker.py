@@ -169,7 +169,7 @@ def fit_drug_ranker(
     if embeddings is not None:
         neighbors = Neighbors.of(graph, embeddings)
         every = np.concatenate(asked)
-        votes = log_neighbors(neighbors.parts(every)[0])
+        votes = log_neighbors(neighbors.votes(every))
         all_parts = log_neighbors(neighbors.scores(every))
 
     forms = [Form(known, popular) for known in (True, False) for popular in (True, False)]

@@ -20,8 +20,9 @@ import numpy as np
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from ..graph.adjacency import Floats, adjacency_between
+from ..graph.adjacency import Floats
 from ..graph.knowledge_graph import IntArray, KnowledgeGraph, node_range_of
+from .treatments import treatment_matrix
 
 _DOUBLINGS = 3  # the cosine is squared so often: its power is 8
 NEAR_VOTES = 0.3  #: weight of the part "near votes"
@@ -47,18 +48,11 @@ class Neighbors:
         Raises:
             InputError: the graph lacks drugs or diseases.
         """
-        words = graph.vocabulary
+        words, known = graph.vocabulary, treatment_matrix(graph)
         drugs, diseases = (
             _unit(embeddings[slice(*node_range_of(graph, kind))].numpy())
             for kind in (words.drug_type, words.disease_type)
         )
-        return Neighbors.between(graph, drugs, diseases)
-
-    @staticmethod
-    def between(graph: KnowledgeGraph, drugs: Floats, diseases: Floats) -> Neighbors:
-        """Return the neighbors among unit vectors, shapes (D, dim) and (S, dim)."""
-        words = graph.vocabulary
-        known = adjacency_between(graph, words.disease_type, words.drug_type, words.treats)
         return Neighbors(drugs, diseases, known, np.flatnonzero(np.diff(known.indptr)))
 
     def scores(self, diseases: IntArray) -> Floats:
@@ -72,15 +66,19 @@ class Neighbors:
             )
         return scores
 
+    def votes(self, diseases: IntArray) -> Floats:
+        """Return the votes for n diseases, shape (n, D), divided by the largest of their row."""
+        similarity = _similarity(self.diseases[diseases], self.diseases[self.treated])
+        similarity[diseases[:, None] == self.treated] = 0  # the disease itself
+        return of_largest((self.known[self.treated].T @ similarity.T).T)
+
     def parts(self, diseases: IntArray) -> tuple[Floats, Floats, Floats]:
         """Return votes, near own and near votes for n diseases, each of shape (n, D).
 
         Votes and near votes are divided by the largest value of their row, near own is not. Near
         own and near votes are 0 for diseases without known drugs.
         """
-        similarity = _similarity(self.diseases[diseases], self.diseases[self.treated])
-        similarity[diseases[:, None] == self.treated] = 0  # the disease itself
-        votes = of_largest((self.known[self.treated].T @ similarity.T).T)
+        votes = self.votes(diseases)
         near_own, near_votes = np.zeros_like(votes), np.zeros_like(votes)
         own = csr_array(self.known[diseases])
         asked = np.flatnonzero(np.diff(own.indptr))

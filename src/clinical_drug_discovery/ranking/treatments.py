@@ -79,6 +79,12 @@ def treatments(graph: KnowledgeGraph, hidden: IntArray | None = None) -> csr_arr
     return known
 
 
+def treatment_matrix(graph: KnowledgeGraph) -> csr_array:
+    """Return a 0/1 matrix, shape (diseases, drugs): 1 if the drug treats the disease."""
+    words = graph.vocabulary
+    return adjacency_between(graph, words.disease_type, words.drug_type, words.treats)
+
+
 def lacks_treatments(graph: KnowledgeGraph, relations: Collection[str] | None = None) -> str:
     """Return the message that the graph lacks edges of `relations` (default: those that treat)."""
     words, counts = graph.vocabulary, graph.edge_type_counts

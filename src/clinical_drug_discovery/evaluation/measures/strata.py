@@ -7,8 +7,7 @@ import numpy.typing as npt
 import polars as pl
 
 from ...graph.knowledge_graph import IntArray, KnowledgeGraph, node_range_of
-from ...ranking.treatments import Pairs
-from ..baselines import treatment_matrix
+from ...ranking.treatments import Pairs, treatment_matrix
 from ..metrics import Metrics, bootstrap_interval, pair_values
 
 #: Column of a table of ranks: the smallest and the largest number of each stratum.
