@@ -87,13 +87,10 @@ class DrugRanker:
         if self.vectors is not None:
             near = log_neighbors(self.vectors.neighbors(features).scores(diseases))
             for row, disease, part in zip(scores, diseases.tolist(), near, strict=True):
-                imputed, known = (
-                    self._blend(features, disease).imputed,
-                    features.known_drugs(disease),
-                )
-                if imputed is not None:
-                    part[known] = imputed(row[known])
-                row += np.float32(self._blend(features, disease).weight) * part
+                blend, known = self._blend(features, disease), features.known_drugs(disease)
+                if blend.imputed is not None:
+                    part[known] = blend.imputed(row[known])
+                row += np.float32(blend.weight) * part
         return np.round(scores, _DIGITS)
 
     def probabilities(

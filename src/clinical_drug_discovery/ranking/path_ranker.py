@@ -238,6 +238,7 @@ class PathRanker:
                 squashed = squash(of_pairs[i][which], self.base_scale[which])
                 start = self._stacked.partial_sum(squashed_diseases[:, [i]], disease_at)
                 start += self._stacked.first_bias
+                rest = self._rest(features, disease, of_pairs[i])
                 for use_known in dict.fromkeys(form.use_known for form in forms):
                     values, at = squashed, which
                     if use_known and features.num_known(disease):
@@ -246,8 +247,8 @@ class PathRanker:
                     scores = self._stacked.scores(values, at, start)
                     for form, result in zip(forms, out, strict=True):
                         if form.use_known == use_known:
-                            rest = self._rest(features, disease, of_pairs[i], form.popularity)
-                            result[first + i] = torch.log_softmax(scores + rest, dim=1).numpy()
+                            total = scores + rest[form.popularity]
+                            result[first + i] = torch.log_softmax(total, dim=1).numpy()
         return out
 
     def _co_indicated(self, features: MetapathFeatures, disease: int) -> tuple[IntArray, Floats]:
@@ -258,15 +259,13 @@ class PathRanker:
 
     @torch.no_grad()
     def _rest(
-        self, features: MetapathFeatures, disease: int, of_pairs: Floats, popularity: bool
-    ) -> Tensor:
-        """Return anchor and popularity for each MLP, shape (M, D)."""
-        anchor = torch.from_numpy(features.walk_anchor(of_pairs))
-        rows = [mlp.anchor * anchor for mlp in self.mlps]
-        if popularity:
-            of_drugs = torch.from_numpy(features.popularity(disease).T)
-            rows = [row + mlp.popular(of_drugs) for row, mlp in zip(rows, self.mlps, strict=True)]
-        return torch.stack(rows)
+        self, features: MetapathFeatures, disease: int, of_pairs: Floats
+    ) -> tuple[Tensor, Tensor]:
+        """Return for each MLP the anchor, and the anchor plus the popularity, each (M, D)."""
+        walk = torch.from_numpy(features.walk_anchor(of_pairs))
+        of_drugs = torch.from_numpy(features.popularity(disease).T)
+        anchor = torch.stack([mlp.anchor * walk for mlp in self.mlps])
+        return anchor, anchor + torch.stack([mlp.popular(of_drugs) for mlp in self.mlps])
 
 
 def fit_path_ranker(
