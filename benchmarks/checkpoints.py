@@ -1,4 +1,4 @@
-"""What do checkpoints cost, as a share of the time of a training?
+"""Measure the cost of checkpoints, as a share of the time of a training.
 
 python benchmarks/checkpoints.py graphsage|hgt [kg.csv]   (without a file: a synthetic graph of
 PrimeKG's size)

@@ -21,7 +21,7 @@ PRIMEKG, OPTIMUSKG = "doi:10.7910/DVN/IXA7BM", "doi:10.7910/DVN/IYNGEV"  #: pers
 
 @dataclass(frozen=True)
 class _Dataset:
-    """What the server says about a dataset."""
+    """The answer of the server about a dataset."""
 
     doi: str
     version: str

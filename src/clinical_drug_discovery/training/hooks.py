@@ -1,4 +1,4 @@
-"""What a training calls after each epoch: the function of a user, and a tracker of experiments."""
+"""Calls after each epoch of a training: the function of a user, and a tracker of experiments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run needs to know of a kind of model: its settings, how it is made, and its size.
+"""The parts of a kind of model that a run needs: its settings, its maker, and its size.
 
 Each model's file in this folder has one `ModelKind` named KIND, and `table.MODELS` one entry.
 """

@@ -1,4 +1,4 @@
-"""How much each kind of evidence adds to a drug's score by the path ranker."""
+"""The effect of each kind of evidence on a drug's score by the path ranker."""
 
 from __future__ import annotations
 
