@@ -42,7 +42,8 @@ from clinical_drug_discovery.lib.synthesize import synthesize_graph
 from clinical_drug_discovery.models.kinds.graphsage import SageSettings
 from clinical_drug_discovery.models.kinds.hgt import HgtSettings
 from clinical_drug_discovery.models.read_embeddings import read_embeddings
-from clinical_drug_discovery.show import program, show_demo
+from clinical_drug_discovery.show.terminal.commands import show_demo
+from clinical_drug_discovery.show.terminal.console import program
 
 SMALL = ["--embedding-dim", "8", "--hidden-dim", "8", "--num-layers", "2", "--num-epochs", "2"]
 

@@ -13,9 +13,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from . import show, show_evaluation
 from .flags import Flag, flag_of, read_flags
 from .models.kinds.table import MODELS, Entry
+from .show.terminal import commands as show
+from .show.terminal.console import show_record
+from .show.terminal.evaluation import show_evaluation
+from .show.terminal.ranked_lists import show_neighbors, show_ranking
 from .system.errors import InputError
 from .system.interrupts import end_loading
 from .system.log import part
@@ -244,10 +247,10 @@ def _split_by_gold(values: dict[str, Any]) -> bool:
 COMMANDS: dict[tuple[str, ...], Command] = {
     **{("embed", model): embed_command(model) for model in MODELS},
     ("fit-ranker",): _command("lib.fit_ranker", "fit_model_ranker", show.show_fit),
-    ("similar",): _command("lib.similar", "similar_nodes", show.show_neighbors),
-    ("rank",): _command("lib.rank", "rank_drugs", show.show_ranking),
-    ("evaluate",): Command(_read_evaluate, _evaluate, show_evaluation.show, trains=True),
-    ("synthesize",): _command("lib.synthesize", "synthesize_graph", show.show_record),
+    ("similar",): _command("lib.similar", "similar_nodes", show_neighbors),
+    ("rank",): _command("lib.rank", "rank_drugs", show_ranking),
+    ("evaluate",): Command(_read_evaluate, _evaluate, show_evaluation, trains=True),
+    ("synthesize",): _command("lib.synthesize", "synthesize_graph", show_record),
     ("demo",): _command("lib.demo", "run_demo", show.show_demo),
     ("cache",): _command("lib.cache", "manage_cache", show.show_cache),
     ("fetch", "primekg"): _command("lib.fetch", "fetch_primekg", show.show_fetch),

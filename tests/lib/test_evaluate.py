@@ -28,7 +28,7 @@ from clinical_drug_discovery.lib.evaluate import EvaluationSettings, evaluate_mo
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
 from clinical_drug_discovery.ranking.gnn_scores import Scores
-from clinical_drug_discovery.show_evaluation import show as show_evaluation
+from clinical_drug_discovery.show.terminal.evaluation import show_evaluation
 from clinical_drug_discovery.system.errors import InputError
 
 COLUMNS = ("ranker", "disease_index", "drug_index", "rank")

@@ -16,7 +16,7 @@ from graphs import planted_facts, to_rows
 from clinical_drug_discovery.evaluation.metrics import pair_metrics
 from clinical_drug_discovery.lib._run import held_out_ranking
 from clinical_drug_discovery.lib.evaluate import EvaluationSettings, evaluate_model
-from clinical_drug_discovery.show_evaluation import show as show_evaluation
+from clinical_drug_discovery.show.terminal.evaluation import show_evaluation
 from clinical_drug_discovery.system.errors import InputError
 
 Evaluate = Callable[..., dict[str, Any]]

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from clinical_drug_discovery.cli import make_app
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.rank import rank_drugs
-from clinical_drug_discovery.show import show_ranking
+from clinical_drug_discovery.show.terminal.ranked_lists import show_ranking
 from clinical_drug_discovery.system.errors import InputError
 
 SMALL: dict[str, Any] = {"embedding_dim": 8, "hidden_dim": 8, "num_layers": 1, "num_epochs": 1}

@@ -10,11 +10,12 @@ import pytest
 from graphs import Fact, Node, node, planted_facts, to_rows
 from rich.console import Console
 
-from clinical_drug_discovery import show
 from clinical_drug_discovery.lib._run import ranked_list
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.rank import rank_drugs
 from clinical_drug_discovery.ranking.evidence.explanations import NO_DIRECTION
+from clinical_drug_discovery.show.terminal import ranked_lists
+from clinical_drug_discovery.show.terminal.ranked_lists import show_ranking
 from clinical_drug_discovery.system.errors import InputError
 
 NUM_DRUGS, NUM_DISEASES = 24, 16
@@ -100,8 +101,8 @@ def test_the_harmful_drug_is_red_in_a_terminal_and_texts_wrap_behind_their_label
     terminal = Console(
         force_terminal=True, color_system="standard", width=60, markup=False, highlight=False
     )
-    monkeypatch.setattr(show, "make_console", lambda: terminal)
-    show.show_ranking(record)
+    monkeypatch.setattr(ranked_lists, "make_console", lambda: terminal)
+    show_ranking(record)
     lines = capsys.readouterr().out.splitlines()
     red = [line for line in lines if "\x1b[31m" in line]
     assert harmful in red[0]
@@ -168,7 +169,7 @@ def test_diseases_for_a_drug_have_the_probabilities_of_the_drug_for_each_disease
     names = [row["disease_name"] for row in rows if not row["known"]]
     assert [row["disease_name"] for row in unlisted["diseases"]] == names[:3]
     assert unlisted["num_known_hidden"] == sum(row["known"] for row in rows)
-    show.show_ranking(unlisted)
+    show_ranking(unlisted)
     shown = capsys.readouterr().out
     assert "Diseases for drug 3 (DrugBank:3)" in shown
     assert all(name in shown for name in names[:3])
@@ -219,7 +220,7 @@ def test_a_disease_that_has_every_drug_gives_an_empty_list(
         read: Any = pl.read_csv if suffix == ".csv" else pl.read_parquet
         assert read(output).columns[-1] == "stated"
         assert read(output).height == 0
-    show.show_ranking(record)
+    show_ranking(record)
     shown = capsys.readouterr().out
     assert "The list is empty" in shown
     assert f"Hidden: {NUM_DRUGS} that the graph lists as treatments of the disease" in shown

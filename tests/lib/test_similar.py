@@ -16,7 +16,7 @@ from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.similar import similar_nodes
 from clinical_drug_discovery.models.embeddings_file import write_embeddings
 from clinical_drug_discovery.models.read_embeddings import read_embeddings
-from clinical_drug_discovery.show import show_neighbors
+from clinical_drug_discovery.show.terminal.ranked_lists import show_neighbors
 from clinical_drug_discovery.system.errors import InputError
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from .show import make_console
+from .console import make_console
 
 CONTRAINDICATION_COLUMNS = (
     "contraindicated_rank_fraction", "contraindicated@50", "contraindicated_auroc"
@@ -22,7 +22,7 @@ STRATUM_TITLES = {
 }
 
 
-def show(result: dict[str, Any]) -> None:
+def show_evaluation(result: dict[str, Any]) -> None:
     """Print the metrics of all rankers, then the metrics of link prediction for each relation."""
     if "gold" in result:
         _show_gold(result)

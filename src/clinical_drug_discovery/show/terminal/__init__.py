@@ -1,0 +1,1 @@
+"""The results of the commands as tables on stdout."""
