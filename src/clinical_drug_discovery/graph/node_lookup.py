@@ -80,7 +80,7 @@ def find_node(
 
 def did_you_mean(wanted: str, known: list[str]) -> str:
     """Return the end of an error message that suggests the known word most similar to `wanted`."""
-    near = _nearest(normalize_name(wanted), [normalize_name(word) for word in known], limit=1)
+    near = nearest_names(normalize_name(wanted), [normalize_name(word) for word in known], limit=1)
     return f"; did you mean {known[near[0]]!r}?" if near else ""
 
 
@@ -229,7 +229,9 @@ class NodeIndex:
             extra, of = zip(*self._synonyms, strict=True)
             names, owners = [*names, *extra], [*owners, *of]
         contain = [i for i, name in enumerate(names) if plain in name]
-        near = sorted(contain, key=lambda i: (len(names[i]), names[i])) or _nearest(plain, names)
+        near = sorted(contain, key=lambda i: (len(names[i]), names[i])) or nearest_names(
+            plain, names
+        )
         if not near:
             return ""
         first = {owners[i]: i for i in reversed(near)}  # a node is listed once
@@ -261,8 +263,8 @@ def _union(first: list[int], second: list[int]) -> list[int]:
     return sorted({*first, *second})
 
 
-def _nearest(plain: str, names: list[str], *, limit: int = _MAX_SUGGESTIONS) -> list[int]:
-    """Return the positions of the most similar names, the best first.
+def nearest_names(plain: str, names: list[str], *, limit: int = _MAX_SUGGESTIONS) -> list[int]:
+    """Return the positions of the most similar normalized names, the best first.
 
     Words may be in another order. A longer name is also compared in part: "gene" resembles
     "gene/protein". A shorter name is not, or short gene symbols would resemble every word.

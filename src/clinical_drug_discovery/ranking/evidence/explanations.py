@@ -22,7 +22,7 @@ from typing import Any
 from ...graph.knowledge_graph import EdgeType, KnowledgeGraph
 from ..drug_similarity import Metapath, reverse_metapath, steps_from
 from .path_search import PathSearch, join_paths
-from .sentences import PHRASES, SAME_PHRASES, sentence
+from .sentences import sentence, spoken
 
 #: The kinds of evidence, from the most to the least convincing.
 KINDS = ("mechanism", "similar drug", "related disease")
@@ -167,32 +167,14 @@ class Explainer:
         named = self._graph.nodes.select(columns)[list(nodes)].to_dicts()
         return {
             "kind": kind,
-            "text": sentence([row["node_name"] for row in named], [*map(self._spoken, metapath)]),
+            "text": sentence(
+                [row["node_name"] for row in named], [spoken(self._words, k) for k in metapath]
+            ),
             "path_score": float(f"{score:.4g}"),
             "through_target": any(self._is_target(kind) for kind in metapath),
             "nodes": named,
             "relations": [k.relation for k in metapath],
         }
-
-    def _spoken(self, kind: EdgeType) -> EdgeType:
-        """Return the edge type with PrimeKG's words, for which `PHRASES` has phrases."""
-        words = self._words
-        types = {
-            words.drug_type: "drug",
-            words.disease_type: "disease",
-            words.gene_type: "gene/protein",
-        }
-        relations = {
-            **dict.fromkeys(words.contraindicates, "contraindication"),
-            words.indication: "indication",
-            words.disease_gene_relation: "disease_protein",
-            **SAME_PHRASES,
-        }
-        relation = kind.relation
-        if relation not in PHRASES:
-            relation = relations.get(relation, relation)
-        src_type, dst_type = (types.get(name, name) for name in (kind.src_type, kind.dst_type))
-        return EdgeType(src_type, relation, dst_type)
 
     def _is_target(self, kind: EdgeType) -> bool:
         return {kind.src_type, kind.dst_type} == {self._words.drug_type, self._words.gene_type}
@@ -204,7 +186,7 @@ class Explainer:
         of_drug = set(types) == {self._words.drug_type, self._words.disease_type}
         facts = [
             {
-                "text": sentence(names, [self._spoken(kind)]),
+                "text": sentence(names, [spoken(self._words, kind)]),
                 "relation": kind.relation,
                 "contraindicated": of_drug and kind.relation in self._words.contraindicates,
             }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...graph.knowledge_graph import EdgeType
+from ...graph.vocabulary import Vocabulary
 
 #: relation -> type of the start node -> phrase between the start node and the end node. The empty
 #: type "" fits every start node: the phrase reads the same in both directions.
@@ -67,6 +68,31 @@ def phrase(kind: EdgeType) -> str:
     phrases = PHRASES.get(kind.relation, {})
     default = f"is joined by '{kind.relation}' to"
     return phrases.get(kind.src_type) or phrases.get("") or default
+
+
+def spoken(words: Vocabulary, kind: EdgeType) -> EdgeType:
+    """Return an edge type of a graph with PrimeKG's words, for which there are phrases.
+
+    Args:
+        words: vocabulary of the graph.
+        kind: edge type of the graph.
+    """
+    types = {
+        words.drug_type: "drug",
+        words.disease_type: "disease",
+        words.gene_type: "gene/protein",
+    }
+    relations = {
+        **dict.fromkeys(words.contraindicates, "contraindication"),
+        words.indication: "indication",
+        words.disease_gene_relation: "disease_protein",
+        **SAME_PHRASES,
+    }
+    relation = kind.relation
+    if relation not in PHRASES:
+        relation = relations.get(relation, relation)
+    src_type, dst_type = (types.get(name, name) for name in (kind.src_type, kind.dst_type))
+    return EdgeType(src_type, relation, dst_type)
 
 
 def sentence(names: Sequence[str], metapath: Sequence[EdgeType]) -> str:
