@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from clinical_drug_discovery.graph.adjacency import adjacency, adjacency_between
+from clinical_drug_discovery.graph.adjacency import adjacency, adjacency_between, neighbors_of
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.system.errors import InputError
 
@@ -39,3 +39,18 @@ def test_relations_and_types_that_a_graph_lacks(graph: KnowledgeGraph) -> None:
     nothing = adjacency_between(graph, "drug", "disease", ())
     assert nothing.shape == adjacency_between(graph, "drug", "disease").shape
     assert nothing.nnz == 0
+
+
+def test_the_neighbors_of_a_node(graph: KnowledgeGraph) -> None:
+    matrices = {kind: adjacency(graph, kind).toarray() for kind in graph.edge_types}
+    for node in range(0, graph.num_nodes, 7):
+        kind = graph.node_type_names[int(graph.node_type[node])]
+        first = {name: graph.node_range(i)[0] for i, name in enumerate(graph.node_type_names)}
+        expected = {
+            edge_type: first[edge_type.dst_type] + np.flatnonzero(matrix[node - first[kind]])
+            for edge_type, matrix in matrices.items()
+            if edge_type.src_type == kind and matrix[node - first[kind]].any()
+        }
+        found = neighbors_of(graph, node)
+        assert found.keys() == expected.keys()
+        assert all(found[name].tolist() == expected[name].tolist() for name in found)

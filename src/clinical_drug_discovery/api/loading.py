@@ -42,4 +42,4 @@ def load_model(model_dir: str | Path, *, embeddings: str | Path | None = None) -
     saved = SavedModel.read(directory, embeddings)
     network = read_network(directory, saved.graph)
     values = network.embed(saved.graph) if saved.embeddings is None else saved.embeddings
-    return Model(saved.graph, network, values, saved.ranker, saved.model)
+    return Model(saved.graph, network, values, saved.ranker, saved.model, directory)

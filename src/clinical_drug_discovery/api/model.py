@@ -18,7 +18,7 @@ from ..graph.knowledge_graph import IntArray, KnowledgeGraph, node_range_of
 from ..graph.node_lookup import NodeIndex
 from ..lib._model.extended import embed_other, extend_model
 from ..lib._model.network import Network
-from ..lib._run.ranked_list import ListRules, Ranking
+from ..lib._run.ranked_list import ListRules, Ranking, numbered
 from ..lib.similar import similar_in
 from ..ranking.drug_ranker import DrugRanker
 from ..ranking.evidence.explanations import Explainer
@@ -41,11 +41,14 @@ class Model:
     Attributes:
         graph: the graph of the model.
         new_nodes: the nodes that `add_facts` has added, in the columns of the node table.
+        directory: the model directory.
 
     Example:
         >>> model.graph.num_nodes, model.new_nodes.height
         (820, 0)
     """
+
+    is_data = True  #: for `system.arguments.plain`
 
     def __init__(
         self,
@@ -54,9 +57,10 @@ class Model:
         embeddings: Tensor,
         ranker: DrugRanker | None,
         name: str,
+        directory: Path,
         new_nodes: pl.DataFrame | None = None,
     ) -> None:
-        self.graph = graph
+        self.graph, self.directory = graph, directory
         self.new_nodes = graph.nodes.clear() if new_nodes is None else new_nodes
         self._network, self._embeddings, self._ranker = network, embeddings, ranker
         self._name = name
@@ -170,7 +174,7 @@ class Model:
         ranking = self._among(drugs, popularity)
         asked: IntArray = np.flatnonzero(ranking.disease_has_facts)
         if diseases is not None:
-            asked = ranking.find_all("disease", _numbered("diseases", diseases))
+            asked = ranking.find_all("disease", numbered("diseases", diseases))
         return pl.concat([ranking.drugs_for(part, rules)[0] for part in ranking.chunks(asked)])
 
     @plain_arguments
@@ -296,7 +300,7 @@ class Model:
         use_threads()
         drugs, diseases = self._ends
         ends = drugs.find(drug, parameter="drug"), diseases.find(disease, parameter="disease")
-        effects = self._ranking.effects(*ends) if self._ranker else None
+        effects = self.ranking.effects(*ends) if self._ranker else None
         return explanation_table(self.graph, self._explainer, *ends, effects)
 
     @alone()
@@ -337,9 +341,10 @@ class Model:
         rows = Path(facts) if isinstance(facts, str | Path) else to_polars("facts", facts)
         found = extend_model(self.graph, self._network, self._ranker, rows)
         if found is None:
-            return Model(self.graph, self._network, self._embeddings, self._ranker, self._name)
+            parts = self.graph, self._network, self._embeddings, self._ranker
+            return Model(*parts, self._name, self.directory)
         parts = found.graph, found.network, found.embeddings, found.ranker
-        return Model(*parts, self._name, found.new_nodes)
+        return Model(*parts, self._name, self.directory, found.new_nodes)
 
     @alone()
     @part("Embedding another graph")
@@ -367,7 +372,8 @@ class Model:
         return Embeddings(graph.nodes, embed_other(self.graph, self._network, graph).numpy())
 
     @cached_property
-    def _ranking(self) -> Ranking:
+    def ranking(self) -> Ranking:
+        """The ranker with the features of the graph, for the reports and the explorer."""
         if self._ranker is None:
             raise InputError(
                 "the model does not have a drug ranker: cdd fit-ranker fits one, if the graph has "
@@ -389,11 +395,6 @@ class Model:
         return NodeIndex(nodes, type=words.drug_type), NodeIndex(nodes, type=words.disease_type)
 
     def _among(self, drugs: Sequence[str] | None, popularity: bool) -> Ranking:
-        ranking = replace(self._ranking, popularity=popularity)
-        asked = [] if drugs is None else _numbered("drugs", drugs)
+        ranking = replace(self.ranking, popularity=popularity)
+        asked = [] if drugs is None else numbered("drugs", drugs)
         return ranking.among(ranking.find_all("drug", asked)) if asked else ranking
-
-
-def _numbered(parameter: str, queries: Sequence[str]) -> list[tuple[str, str]]:
-    """Return each query with its place, for the error message."""
-    return [(f"{parameter}, entry {i}", query) for i, query in enumerate(queries, start=1)]

@@ -34,6 +34,21 @@ def adjacency(graph: KnowledgeGraph, edge_type: EdgeType) -> csr_array:
     return csr_array(entries, shape=(len(indptr) - 1, stop - first))
 
 
+def neighbors_of(graph: KnowledgeGraph, node: int) -> dict[EdgeType, npt.NDArray[np.int32]]:
+    """Return the neighbors of a node of a graph on the CPU, by the edge type out of the node.
+
+    Each array is ascending. Edge types without an edge of the node are left out.
+    """
+    kind, found = int(graph.node_type[node]), {}
+    for r, edge_type in enumerate(graph.edge_types):
+        if graph.endpoint_types[r][1] == kind:
+            at = node - graph.node_range(kind)[0]
+            first, stop = graph.indptr_of(r)[at : at + 2].tolist()
+            if stop > first:
+                found[edge_type.reverse] = graph.src[first:stop].numpy()
+    return found
+
+
 def adjacency_between(
     graph: KnowledgeGraph, src_type: str, dst_type: str, relations: Collection[str] | None = None
 ) -> csr_array:

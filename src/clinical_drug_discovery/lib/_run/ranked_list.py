@@ -345,6 +345,11 @@ class _Pairs:
     contraindicated: _Mask
 
 
+def numbered(parameter: str, queries: Sequence[str]) -> list[tuple[str, str]]:
+    """Return each query with its place, for `Ranking.find_all`."""
+    return [(f"{parameter}, entry {i}", query) for i, query in enumerate(queries, start=1)]
+
+
 def _dense(matrix: csr_array, diseases: IntArray) -> _Mask:
     """Return the columns of n diseases as a mask of shape (n, drugs)."""
     mask: _Mask = matrix[:, diseases].toarray().T > 0
