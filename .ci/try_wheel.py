@@ -53,6 +53,7 @@ def package_files() -> set[str]:
     """Return the files of the package that a wheel must have."""
     home = ROOT / "src" / PACKAGE
     files = [*home.rglob("*.py"), home / "py.typed", *(home / "data").iterdir()]
+    files += (home / "show" / "report" / "templates").glob("*")
     return {path.relative_to(ROOT / "src").as_posix() for path in files}
 
 

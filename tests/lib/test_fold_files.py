@@ -45,7 +45,7 @@ def evaluate(edges: Path) -> Evaluate:
 
 
 def without_process(report: dict[str, Any]) -> dict[str, Any]:
-    of_process = ("seconds", "peak_memory_gib", "output_dir")
+    of_process = ("seconds", "peak_memory_gib", "date", "output_dir")
     return {name: value for name, value in report.items() if name not in of_process}
 
 

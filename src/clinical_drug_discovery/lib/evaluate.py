@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +53,7 @@ from ._run.evaluation import (
 )
 from ._run.fold_files import FoldFiles, fold_paths, remove_folds
 from ._run.held_out_ranking import HeldOutRanking, hold_out_pairs, rank_folds, train_and_rank
+from ._run.results import made_now
 from ._run.saved_model import SavedModel
 from ._run.start import read_edges
 from .embed_model import filled, settings_of
@@ -64,7 +64,6 @@ SPLITS: dict[str, tuple[Callable[..., Split], dict[str, float]]] = {
     "disease": (split_diseases, {"num_diseases": NUM_DISEASES, "min_drugs": 3, "max_drugs": 40}),
     "area": (split_areas, {"num_areas": NUM_AREAS, "min_drugs": 3}),
 }
-_PACKAGE = "clinical-drug-discovery"
 #: Settings of the size of one draw, which folds replace.
 _OF_ONE_DRAW = ("share", "num_diseases", "num_areas", "validation_share")
 
@@ -207,6 +206,7 @@ def _ends(run: Run, ranks: pl.DataFrame, seed: int) -> dict[str, Any]:
         **parts_and_differences(ranks, seed=seed),
         "peak_memory_gib": peak_memory_bytes() / GIB,
         "warnings": run.warnings,
+        **made_now(),
         "output_dir": str(run.model_dir),
     }
 
@@ -220,20 +220,23 @@ def _rank(
     overwrite: bool,
 ) -> tuple[dict[str, Any], pl.DataFrame]:
     """Return the entries of the report about all ranked pairs, and their ranks."""
+    fingerprint = graph_fingerprint(graph)
     if folds is None:
         held_out = hold_out_pairs(run, graph, asked)
         del graph  # frees the memory of the whole graph, if the caller does not keep it
         found, ranks = train_and_rank(run, held_out, asked)
         remove_folds(run.model_dir)  # of an earlier evaluation that is replaced
-        return found, ranks
+        return {"graph": fingerprint, **found}, ranks
     settings = {
         **parameters,
         "rankers": list(asked.names),
         "device": str(run.device),
-        "graph": graph_fingerprint(graph),
-        "version": version(_PACKAGE),
+        "graph": fingerprint,
+        "version": made_now()["version"],
     }
-    return rank_folds(run, graph, asked, folds, FoldFiles(run.model_dir, settings), overwrite)
+    files = FoldFiles(run.model_dir, settings)
+    found, ranks = rank_folds(run, graph, asked, folds, files, overwrite)
+    return {"graph": fingerprint, **found}, ranks
 
 
 @plain_arguments
@@ -302,6 +305,8 @@ def evaluate_model_dir(
         )  # fmt: skip
         report = {
             "model": saved.model,
+            "run": saved.run,
+            "graph": graph_fingerprint(saved.graph),
             "gold": Path(gold).name,
             "since": day,
             "seed": seed,
@@ -311,6 +316,7 @@ def evaluate_model_dir(
             **parts_and_differences(ranked.ranks, seed=seed),
             "seconds": ranked.seconds,
             "peak_memory_gib": peak_memory_bytes() / GIB,
+            **made_now(),
             "output_dir": str(directory),
         }
         tables = {RANKS: ranked.ranks, GOLD_PAIRS: outcome_table(saved.graph, table)}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +177,11 @@ def record_of(
     device_peak = run.peak.num_bytes()
     settings = asdict(plan.settings)
     names = ("embedding_dim", "hidden_dim", "num_layers", "num_epochs", "training")
-    known: dict[str, Any] = {**{name: settings[name] for name in names}, **run.seconds}
+    known: dict[str, Any] = {
+        **{name: settings[name] for name in names},
+        **made_now(),
+        **run.seconds,
+    }
     stats = EmbeddingStats(
         **known,
         run="",
@@ -207,6 +213,14 @@ def record_of(
         learning_rate_cycles=_cycles(plan, trained),
     )
     return asdict(stats)
+
+
+def made_now() -> dict[str, str]:
+    """Return the version of this package and the time, for a record."""
+    return {
+        "version": version("clinical-drug-discovery"),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
 
 
 def example_node(graph: KnowledgeGraph, *, of_diseases: bool) -> str:
@@ -255,6 +269,8 @@ class EmbeddingStats:
     """The record of a run: its sizes, settings, times, memory and results."""
 
     run: str  #: id of the run, from its weights and settings; all its files carry it
+    version: str  #: of this package
+    date: str  #: when the results were written: UTC, in ISO 8601
     model: str  #: "graphsage" or "hgt"
     num_nodes: int
     num_edges: int  #: number of directed edges: two for each fact
