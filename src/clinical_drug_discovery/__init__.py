@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .graph.knowledge_graph import KnowledgeGraph
     from .lib.gnn_embeddings import generate_gnn_embeddings
     from .lib.gnn_hgt import generate_hgt_embeddings
+    from .show import plot
     from .system.errors import InputError
 
 #: Each public name, and the module that has it.
@@ -41,6 +42,7 @@ _MODULES = {
     "graph_from_frames": "api.graphs",
     "graph_from_hetero_data": "api.graphs",
     "load_model": "api.loading",
+    "plot": "show.plot",  # the module itself
     "read_graph": "api.graphs",
     "sample_graph": "api.graphs",
     "to_anndata": "api.embeddings",
@@ -58,6 +60,7 @@ __all__ = [
     "graph_from_frames",
     "graph_from_hetero_data",
     "load_model",
+    "plot",
     "read_graph",
     "sample_graph",
     "to_anndata",
@@ -77,7 +80,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    found = globals()[name] = getattr(import_module(f".{_MODULES[name]}", __name__), name)
+    module = import_module(f".{_MODULES[name]}", __name__)
+    found = globals()[name] = module if name == "plot" else getattr(module, name)
     return found
 
 

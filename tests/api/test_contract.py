@@ -20,9 +20,12 @@ WITHOUT_ERRORS = {"sample_graph", "to_frames"}
 
 
 def members() -> Iterator[tuple[str, Any]]:
-    """Yield each public name with its object, and each public method of a model."""
+    """Yield each public name with its object, each method of a model, and each kind of picture."""
     for name in cdd.__all__:
-        yield name, getattr(cdd, name)
+        if name != "plot":
+            yield name, getattr(cdd, name)
+    for name in cdd.plot.__all__:
+        yield f"plot.{name}", getattr(cdd.plot, name)
     for name, method in vars(cdd.Model).items():
         if not name.startswith("_") and inspect.isfunction(method):
             yield f"Model.{name}", method
@@ -87,6 +90,7 @@ def test_the_table_of_names_has_all_of_them() -> None:
         ("networkx", lambda model: cdd.to_networkx(model.graph, "Warfarin")),
         ("torch_geometric.data", lambda model: cdd.to_hetero_data(model.graph)),
         ("anndata", lambda model: cdd.to_anndata(model.embeddings("drug"))),
+        ("matplotlib", lambda _: cdd.plot.history({"epoch": [1], "loss": [2.0]})),
     ],
 )
 def test_a_missing_package_is_named_with_the_command(
