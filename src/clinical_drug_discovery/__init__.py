@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .lib.gnn_embeddings import generate_gnn_embeddings
     from .lib.gnn_hgt import generate_hgt_embeddings
     from .show import plot
+    from .show.report.write import write_report
     from .system.errors import InputError
 
 #: Each public name, and the module that has it.
@@ -49,6 +50,7 @@ _MODULES = {
     "to_frames": "api.graphs",
     "to_hetero_data": "api.graphs",
     "to_networkx": "api.graphs",
+    "write_report": "show.report.write",
 }
 __all__ = [
     "Embeddings",
@@ -67,6 +69,7 @@ __all__ = [
     "to_frames",
     "to_hetero_data",
     "to_networkx",
+    "write_report",
 ]
 
 

@@ -40,6 +40,7 @@ TYPES: dict[str, Any] = {
     "EdgesPath | None": list[Path] | None,
     "str | Path | None": Path | None,
     "Sequence[str] | None": list[str] | None,
+    "str | Path | Model | None": Path | None,
 }
 ONLY_IN_PYTHON = ("EpochHook | None",)  #: annotations of parameters that do not have a flag
 
@@ -250,6 +251,7 @@ COMMANDS: dict[tuple[str, ...], Command] = {
     ("similar",): _command("lib.similar", "similar_nodes", show_neighbors),
     ("rank",): _command("lib.rank", "rank_drugs", show_ranking),
     ("evaluate",): Command(_read_evaluate, _evaluate, show_evaluation, trains=True),
+    ("report",): _command("show.report.write", "write_report", show.show_report),
     ("synthesize",): _command("lib.synthesize", "synthesize_graph", show_record),
     ("demo",): _command("lib.demo", "run_demo", show.show_demo),
     ("cache",): _command("lib.cache", "manage_cache", show.show_cache),

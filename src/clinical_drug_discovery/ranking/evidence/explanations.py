@@ -31,7 +31,7 @@ NO_DIRECTION = (
     "A shared target has no direction: these paths do not tell agonists from antagonists, so a "
     "drug that binds the protein may help or harm."
 )
-_MAX_PATHS = 2  # largest number of paths for each kind of evidence
+MAX_PATHS = 2  #: largest number of paths for each kind of evidence
 _MAX_SHARED = 5  # largest number of paths that `Explainer.shared` returns
 _NEGATIVE = ("disease_phenotype_negative", "anatomy_protein_absent")  # relations that deny a link
 #: Relations from drugs to their side effects: PrimeKG, Hetionet, DRKG, Biolink.
@@ -149,13 +149,13 @@ class Explainer:
         """Return the best paths along `metapaths`; two paths share only the start and the end."""
         found = []
         for a, b in metapaths:
-            paths = join_paths(self._paths_from(start, a), self._paths_from(end, b), _MAX_PATHS)
+            paths = join_paths(self._paths_from(start, a), self._paths_from(end, b), MAX_PATHS)
             found += [(score, nodes, (*a, *reverse_metapath(b))) for nodes, score in paths]
         found.sort(key=lambda one: (-one[0], one[1]))
         middles: set[int] = set()
         records: list[Explanation] = []
         for score, nodes, metapath in found:
-            if middles.isdisjoint(nodes[1:-1]) and len(records) < _MAX_PATHS:
+            if middles.isdisjoint(nodes[1:-1]) and len(records) < MAX_PATHS:
                 middles |= set(nodes[1:-1])
                 records.append(self._record(kind, nodes, metapath, score))
         return records

@@ -87,6 +87,12 @@ def show_fetch(result: dict[str, Any]) -> None:
     console.print(f"\nTry next: {command}", soft_wrap=True)
 
 
+def show_report(result: dict[str, Any]) -> None:
+    """Print the path and the size of a report."""
+    text = f"{result['output']}: {result['about']}, {result['bytes'] / 2**10:,.0f} KiB"
+    make_console().print(text, soft_wrap=True)
+
+
 def show_demo(result: dict[str, Any]) -> None:
     """Print the answers of all models side by side, then commands to try next."""
     console, titles = make_console(), {name: entry.title for name, entry in MODELS.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +27,11 @@ def show_evaluation(result: dict[str, Any]) -> None:
     if "gold" in result:
         _show_gold(result)
         return
-    console, counts, part = make_console(), result["split_counts"], result["on"]
-    folds = f", {result['folds']} folds" if "folds" in result else ""
-    console.print(
-        f"{counts[f'num_{part}_pairs']:,} held-out pairs of {counts[f'num_{part}_diseases']:,} "
-        f"diseases (split {result['split']}, {part}{folds}), each ranked among "
-        f"{result['num_candidates']:,} drugs; {result['num_leaks']} leaks\n"
-    )
+    console = make_console()
+    console.print(f"{headline(result)}\n")
     rankers = list(result["rankers"].items())
     _print_metrics("ranker", rankers, EVALUATION_COLUMNS)
-    if folds:
+    if "folds" in result:
         console.print("\nAreas under curves and the entropy are means over the folds.")
     title = "Balanced: one sampled drug for each pair (not comparable with the table above)"
     console.print(f"\n{title}:\n")
@@ -55,17 +50,26 @@ def show_evaluation(result: dict[str, Any]) -> None:
     console.print(f"\n95% intervals are in {Path(result['output_dir']) / 'report.json'}")
 
 
+def headline(result: Mapping[str, Any]) -> str:
+    """Say which pairs an evaluation has ranked."""
+    among = f"each ranked among {result['num_candidates']:,} drugs"
+    if "gold" in result:
+        since = f" since {result['since']}" if result["since"] else ""
+        of = f"of {result['num_ranked_diseases']:,} diseases from {result['gold']}"
+        return f"{result['num_ranked_pairs']:,} approved pairs{since} {of}, {among}"
+    counts, part = result["split_counts"], result["on"]
+    folds = f", {result['folds']} folds" if "folds" in result else ""
+    return (
+        f"{counts[f'num_{part}_pairs']:,} held-out pairs of {counts[f'num_{part}_diseases']:,} "
+        f"diseases (split {result['split']}, {part}{folds}), {among}; {result['num_leaks']} leaks"
+    )
+
+
 def _show_gold(result: dict[str, Any]) -> None:
     """Print the outcomes of the rows of an outside list, then the metrics of all rankers."""
     console, directory = make_console(), Path(result["output_dir"])
     outcomes = ", ".join(f"{name} {count:,}" for name, count in result["outcomes"].items())
-    since = f" since {result['since']}" if result["since"] else ""
-    of = f"of {result['num_ranked_diseases']:,} diseases from {result['gold']}"
-    console.print(
-        f"{result['num_ranked_pairs']:,} approved pairs{since} {of}, each ranked among "
-        f"{result['num_candidates']:,} drugs\n"
-        f"Rows: {outcomes} (see {directory / 'gold_pairs.csv'})\n"
-    )
+    console.print(f"{headline(result)}\nRows: {outcomes} (see {directory / 'gold_pairs.csv'})\n")
     rankers = list(result["rankers"].items())
     above = [f"approved_above_{label}" for label in ("failed", "contraindicated")]
     above = [name for name in above if rankers[0][1][name] is not None]

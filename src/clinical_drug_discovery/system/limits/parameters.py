@@ -198,6 +198,11 @@ def _check_graph(name: str, value: Any) -> None:
         _check_paths(name, value)
 
 
+def _check_model(name: str, value: Any) -> None:
+    if not getattr(value, "is_data", False):  # a Model
+        _check_path(name, value)
+
+
 def _check_mapping(name: str, value: Any) -> None:
     if not isinstance(value, Mapping) or not all(map(_is_text, value)):
         raise InputError(f"{name} (got {shown(value)}) must be a dict of settings by name")
@@ -224,6 +229,7 @@ KINDS: dict[str, Callable[[str, Any], None]] = {
     "str | Path": _check_path,
     "EdgesPath": _check_paths,
     "EdgesPath | KnowledgeGraph": _check_graph,
+    "str | Path | Model": _check_model,
     "Sequence[str]": _check_texts,
     "Mapping[str, Any]": _check_mapping,
     "EpochHook": _check_hook,

@@ -1,0 +1,136 @@
+"""How far a ranking can be trusted: where treatments stood that the ranker did not know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from ...evaluation.measures.strata import STRATA, stratum_name
+from ...evaluation.metrics import filtered_ranks
+from ...graph.knowledge_graph import IntArray
+from ...lib._run.ranked_list import Ranking
+from ...ranking.path_ranker import Form
+from .tables import Cell, Table
+
+_MOST_ASKED = 128  # left-out diseases of each MLP: 10 ms each on PrimeKG
+_BANDS = (0, 5, 10, 25, 50, 100)  # ranks above which a band starts
+_WITHIN = (10, 50, 100)
+RANKER = "ranker"  #: the name of the drug ranker in an evaluation
+_STRATA = STRATA["drugs_of_disease"]
+_Ranks = npt.NDArray[np.float64]
+
+
+def left_out_tables(ranking: Ranking, num_known: int) -> tuple[list[Table], dict[str, int]]:
+    """Rank the known drugs of diseases that a part of the ranker was not trained on.
+
+    Each MLP of the ranker leaves a quarter of the treated diseases out of its training. It ranks
+    all drugs for these diseases as if it did not know their treatments.
+
+    Args:
+        ranking: a graph with the ranker.
+        num_known: number of known drugs of the disease of the report.
+
+    Returns:
+        Two tables, and the numbers of diseases and of their treatments. One has the share of drugs
+        in each band of ranks that are recorded treatments, if all treatments of the disease are
+        hidden. The other has the share of treatments among the first drugs, if each is hidden in
+        turn; the row of diseases with about `num_known` known drugs is marked.
+    """
+    hits, num_diseases = np.zeros(len(_BANDS) - 1, np.int64), 0
+    parts: dict[str, list[_Ranks]] = {_name(bounds): [] for bounds in _STRATA}
+    nothing, *more = _STRATA
+    for all_hidden, one_hidden, known in _left_out_scores(ranking):
+        num_diseases += len(known)
+        order = np.argsort(-all_hidden, axis=1, kind="stable")
+        at_rank = np.take_along_axis(known, order, axis=1)
+        hits += [int(at_rank[:, low:high].sum()) for low, high in pairwise(_BANDS)]
+        row, drug = np.nonzero(known)
+        parts[_name(nothing)].append(filtered_ranks(all_hidden, known, row, drug))
+        ranks, others = filtered_ranks(one_hidden, known, row, drug), known.sum(axis=1)[row] - 1
+        for bounds in more:
+            parts[_name(bounds)].append(ranks[_within(others, *bounds)])
+    if not num_diseases:
+        return [], {"num_diseases": 0, "num_treatments": 0}
+    ranks_of = {name: np.concatenate(some) for name, some in parts.items()}
+    figures = {"num_diseases": num_diseases, "num_treatments": len(ranks_of[_name(nothing)])}
+    return [_band_table(hits, num_diseases), _stratum_table(ranks_of, num_known)], figures
+
+
+def _left_out_scores(
+    ranking: Ranking,
+) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[np.bool_]]]:
+    """Yield for each MLP its scores of all drugs for diseases that it was not trained on.
+
+    These are the scores if all known drugs are hidden, and if each known drug is hidden alone, each
+    of shape (n, drugs); then the known drugs as a mask of this shape.
+    """
+    paths, features = ranking.ranker.paths, ranking.features
+    forms = [Form(use_known, ranking.popularity) for use_known in (False, True)]
+    for n, left_out in enumerate(paths.left_out):
+        asked: IntArray = left_out[:: -(-len(left_out) // _MOST_ASKED) or 1]
+        if len(asked):
+            hidden, others = (x[:, n] for x in paths.scores_by_mlp(features, asked, forms))
+            yield hidden, others, features.known[:, asked].toarray().T > 0
+
+
+def _band_table(hits: IntArray, num_lists: int, sheet: str = "by rank") -> Table:
+    rows = tuple(
+        (f"{low + 1} to {high}", int(count) / max(num_lists * (high - low), 1))
+        for (low, high), count in zip(pairwise(_BANDS), hits, strict=True)
+    )
+    title = "Drugs at each rank that turned out to be recorded treatments"
+    return Table(sheet, title, ("rank", "recorded treatments"), rows)
+
+
+def _stratum_table(
+    ranks_of: dict[str, _Ranks], num_known: int, sheet: str = "hidden treatments"
+) -> Table:
+    rows: list[tuple[Cell, ...]] = []
+    marked = None
+    for name, bounds in zip(map(_name, _STRATA), _STRATA, strict=True):
+        ranks = ranks_of.get(name, np.zeros(0))
+        if len(ranks):
+            marked = len(rows) if bool(_within(np.array([num_known]), *bounds)[0]) else marked
+            shares = (float((ranks <= most).mean()) for most in _WITHIN)
+            rows.append((name, len(ranks), *shares, float(np.median(ranks))))
+    within = (f"among the first {most}" for most in _WITHIN)
+    columns = ("other known drugs of the disease", "treatments", *within, "median rank")
+    title = "Hidden treatments that were found, by what else is known of the disease"
+    return Table(sheet, title, columns, tuple(rows), marked=marked)
+
+
+def _name(bounds: tuple[int, int | None]) -> str:
+    return stratum_name(*bounds)
+
+
+def _within(counts: IntArray, least: int, most: int | None) -> npt.NDArray[np.bool_]:
+    inside: npt.NDArray[np.bool_] = (counts >= least) & (
+        counts <= (np.inf if most is None else most)
+    )
+    return inside
+
+
+def fold_tables(ranks: pl.DataFrame, num_known: int) -> list[Table]:
+    """Return both tables for the held-out treatments of an evaluation.
+
+    Args:
+        ranks: `ranks.parquet` of an evaluation.
+        num_known: number of known drugs of the disease of the report.
+    """
+    own = ranks.filter(ranker=RANKER)
+    if not own.height:
+        return []
+    lists = own.select(c for c in ("fold", "disease_index") if c in own.columns).n_unique()
+    found = own["rank"].to_numpy()
+    hits = np.array([((found > low) & (found <= high)).sum() for low, high in pairwise(_BANDS)])
+    counts = own["drugs_of_disease"].to_numpy()
+    ranks_of = {_name(bounds): found[_within(counts, *bounds)] for bounds in _STRATA}
+    return [
+        _band_table(hits, lists, "by rank, evaluation"),
+        _stratum_table(ranks_of, num_known, "hidden, evaluation"),
+    ]

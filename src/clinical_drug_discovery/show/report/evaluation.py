@@ -1,0 +1,155 @@
+"""The report about an evaluation: its tables, from the files that `cdd evaluate` writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from ...lib._run.evaluation import RANKS, REPORT
+from ...system.errors import InputError
+from ...system.untrusted.inputs import read_json
+from ...system.untrusted.text import printable_record
+from ..terminal.evaluation import (
+    CONTRAINDICATION_COLUMNS,
+    EVALUATION_COLUMNS,
+    STRATUM_TITLES,
+    headline,
+)
+from .tables import Cell, Interval, Table
+
+_RANK_COLUMNS = ("ranker", "disease_index", "drug_index", "rank", "drugs_of_disease")
+_STRATUM_METRICS = ("recall@50", "mrr")
+_ABOVE = ("approved_above_failed", "approved_above_contraindicated")
+
+
+class Evaluation(NamedTuple):
+    """The files of an evaluation."""
+
+    directory: Path
+    report: dict[str, Any]  #: report.json
+    ranks: pl.DataFrame  #: ranks.parquet
+
+    @staticmethod
+    def read(directory: Path) -> Evaluation:
+        """Read the files of an evaluation.
+
+        Raises:
+            InputError: a file is missing or damaged.
+        """
+        try:
+            report = dict(printable_record(read_json(directory / REPORT)))
+            ranks = pl.read_parquet(directory / RANKS)
+            ranks.select(_RANK_COLUMNS)
+            dict(report["rankers"]), dict(report["strata"]), int(report["num_candidates"])
+        except (OSError, ValueError, TypeError, KeyError, pl.exceptions.PolarsError) as error:
+            reason = str(error).split("\n")[0]
+            raise InputError(
+                f"evaluation (got {directory}) must be a directory that cdd evaluate has written, "
+                f"with {REPORT} and {RANKS}: {reason}"
+            ) from None
+        return Evaluation(directory, report, ranks)
+
+
+def evaluation_tables(evaluation: Evaluation) -> tuple[str, list[Table]]:
+    """Return a sentence about the ranked pairs of an evaluation, and its tables.
+
+    Raises:
+        InputError: the report lacks a figure.
+    """
+    try:
+        return headline(evaluation.report), list(_tables(evaluation.report))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{evaluation.directory / REPORT} is damaged: {type(error).__name__} {error}"
+        ) from None
+
+
+def _tables(report: Mapping[str, Any]) -> Iterator[Table]:
+    rankers = list(report["rankers"].items())
+    above = [name for name in _ABOVE if rankers[0][1].get(name) is not None]
+    yield _metrics("rankers", "Rankers", "ranker", rankers, (*EVALUATION_COLUMNS, *above))
+    if "outcomes" in report:
+        outcomes = tuple(report["outcomes"].items())
+        yield Table("outcomes", "Rows of the outside list", ("outcome", "rows"), outcomes)
+    if report["differences"]:
+        differences = list(report["differences"].items())
+        title = "Difference to the walk along related diseases, on the same pairs"
+        yield _metrics("differences", title, "ranker", differences, ("mrr", "recall@50"))
+    for column, title in STRATUM_TITLES.items():
+        for metric in _STRATUM_METRICS:
+            yield _strata(report["strata"], column, metric, f"{metric} by {title}")
+    if "gold" not in report:
+        title = "One sampled drug for each pair (not comparable with the first table)"
+        names = ("balanced_auroc", "balanced_auprc")
+        yield _metrics("balanced", title, "ranker", rankers, names)
+    yield from _contraindications(rankers)
+    if report.get("reliability"):
+        yield _reliability(report["reliability"])
+    if report.get("relations"):
+        kind = ("source_type", "relation", "target_type")
+        rows = [(" - ".join(m[name] for name in kind), m) for m in report["relations"]]
+        of_relations = ("num_targets", "num_candidates", "mrr", "hits@10", "recall@50")
+        title = "Link prediction among all nodes of the target's type"
+        yield _metrics("relations", title, "source - relation - target", rows, of_relations)
+
+
+def _contraindications(rankers: Sequence[tuple[str, Mapping[str, Any]]]) -> Iterator[Table]:
+    first = rankers[0][1]
+    if first.get("num_contraindicated_pairs"):
+        note = (
+            f"{first['num_contraindicated_pairs']:,} pairs of "
+            f"{first['num_contraindicated_diseases']:,} diseases. Good rankers place them last: "
+            "rank fraction and AUROC near 1, few of them among the first 50."
+        )
+        title = "Contraindicated drugs"
+        table = _metrics("contraindicated", title, "ranker", rankers, CONTRAINDICATION_COLUMNS)
+        yield Table(table.name, title, table.columns, table.rows, note)
+
+
+def _metrics(
+    name: str,
+    title: str,
+    first: str,
+    rows: Sequence[tuple[str, Mapping[str, Any]]],
+    metrics: Sequence[str],
+) -> Table:
+    cells = tuple(
+        (label, *(_figure(values, metric) for metric in metrics)) for label, values in rows
+    )
+    return Table(name, title, (first, *metrics), cells)
+
+
+def _figure(values: Mapping[str, Any], name: str) -> Cell:
+    """Return a metric, with its interval if it has one."""
+    value = values[name]
+    if value is None or isinstance(value, int):
+        return value
+    low, high = (values.get(f"{name}_{end}") for end in ("low", "high"))
+    return float(value) if low is None or high is None else Interval(value, low, high)
+
+
+def _strata(strata: Mapping[str, Mapping[str, Any]], column: str, metric: str, title: str) -> Table:
+    first = next(iter(strata.values()))[column]
+    filled = [name for name, figures in first.items() if figures["num_pairs"]]
+    columns = tuple(f"{name} ({first[name]['num_pairs']:,} pairs)" for name in filled)
+    rows = tuple(
+        (ranker, *(_figure(by_column[column][name], metric) for name in filled))
+        for ranker, by_column in strata.items()
+    )
+    return Table(f"{metric} {column}", title, ("ranker", *columns), rows)
+
+
+def _reliability(bins: Sequence[Mapping[str, Any]]) -> Table:
+    rows = tuple(
+        (
+            f"{one['low']:.1f} to {one['high']:.1f}", int(one["num_pairs"]),
+            int(one["num_held_out"]), float(one["predicted"]), float(one["recorded"]),
+        )
+        for one in bins
+    )  # fmt: skip
+    columns = ("probability", "pairs", "held out", "mean probability", "recorded share")
+    title = "Drugs by probability, and the share that the record lists as treatments"
+    return Table("reliability", title, columns, rows)
