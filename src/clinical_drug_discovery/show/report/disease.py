@@ -65,7 +65,7 @@ def disease_record(
         "contraindicated": [drug for drug in listed if drug["contraindicated"]],
         "groups": groups_of(graph, node, without=words.drug_type),
         "similar": _similar_diseases(model, ranking, node),
-        "drugs": _ranked_drugs(ranking, rows),
+        "drugs": _ranked_drugs(ranking, node, rows),
         "notes": notes_on(rows),
         "num_candidates": int(ranking.candidates.sum()),
         "num_without_facts": int((~ranking.drug_has_facts).sum()),
@@ -137,7 +137,7 @@ def _similar_diseases(model: Model, ranking: Ranking, node: int) -> list[_Record
     return found
 
 
-def _ranked_drugs(ranking: Ranking, rows: list[_Record]) -> list[_Record]:
+def _ranked_drugs(ranking: Ranking, disease: int, rows: list[_Record]) -> list[_Record]:
     """Return ranked drugs, with links for them and for the nodes of their evidence."""
     graph, number = ranking.graph, node_numbers(ranking.graph)
     found = []
@@ -145,7 +145,11 @@ def _ranked_drugs(ranking: Ranking, rows: list[_Record]) -> list[_Record]:
         node = number[row["drug_index"]]
         treats = treated_by(graph, node)
         evidence = [
-            {**path, "nodes": [describe(graph, number[n["node_index"]]) for n in path["nodes"]]}
+            {
+                **path,
+                "raw_nodes": path["nodes"],
+                "nodes": [describe(graph, number[n["node_index"]]) for n in path["nodes"]],
+            }
             for path in row["evidence"]
         ]
         found.append(
@@ -155,6 +159,7 @@ def _ranked_drugs(ranking: Ranking, rows: list[_Record]) -> list[_Record]:
                 "treats": treats[:_TREATED],
                 "num_treats": len(treats),
                 "evidence": evidence,
+                "ends": graph.nodes[[node, disease]].to_dicts(),
                 "kinds": [(kind, list(paths)) for kind, paths in groupby(evidence, _kind)],
             }
         )

@@ -24,6 +24,7 @@ from .disease_tables import fact_table, origin_table, ranked_table
 from .evaluation import Evaluation, evaluation_tables
 from .origin import Row, evaluation_origin, model_origin, program
 from .page import to_html
+from .pictures import evaluation_svgs, evidence_svg, reliability_svg
 from .spreadsheet import to_csv, to_xlsx
 
 SUFFIXES = (".html", ".xlsx", ".csv")
@@ -140,7 +141,9 @@ def _about_disease(
         "title": f"Drugs for {record['disease']['name']}",
     }
     for drug in record["drugs"]:
-        drug["picture"] = ""
+        drug["picture"] = evidence_svg(record["disease"]["name"], drug)
+    if record["folds"]:
+        record["folds"]["picture"] = reliability_svg(record["folds"])
     return about, to_html("disease.html", values)
 
 
@@ -158,7 +161,7 @@ def _about_evaluation(evaluation: Evaluation, suffix: str, day: str) -> tuple[st
     values = {
         "headline": headline,
         "tables": tables,
-        "pictures": [],
+        "pictures": evaluation_svgs(evaluation),
         "origin": rows,
         "date": day,
         "title": f"Evaluation of {evaluation.report.get('model')}",
