@@ -55,6 +55,8 @@ def make_command(command: Command) -> Callable[..., None]:
             typer.echo(json.dumps(record, allow_nan=False))
         else:
             command.show(printable_record(record))
+        if command.serves:
+            result.wait()
         if isinstance(record, dict) and record.get("try", {}).get("passed") is False:
             raise typer.Exit(1)
 

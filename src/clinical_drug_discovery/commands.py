@@ -54,9 +54,12 @@ class Command:
     show: Callable[[Any], None]
     trains: bool = False  #: True if the command trains a model; --device is then checked first
     has_config: bool = False  #: True if the command takes --config
+    serves: bool = False  #: True if the result has a method `wait`, which serves until Ctrl-C
 
 
-def _command(module: str, name: str, show: Callable[[Any], None], embeds: bool = False) -> Command:
+def _command(
+    module: str, name: str, show: Callable[[Any], None], embeds: bool = False, serves: bool = False
+) -> Command:
     """Return the command whose flags are the parameters of one function."""
 
     def call(**values: Any) -> Any:
@@ -70,7 +73,7 @@ def _command(module: str, name: str, show: Callable[[Any], None], embeds: bool =
         summary, flags = read_flags(module, name)
         return summary, _for_command_line(flags)
 
-    return Command(read, call, show, trains=embeds, has_config=embeds)
+    return Command(read, call, show, trains=embeds, has_config=embeds, serves=serves)
 
 
 def settings_flags(entry: Entry) -> list[Flag]:
@@ -250,6 +253,7 @@ COMMANDS: dict[tuple[str, ...], Command] = {
     ("fit-ranker",): _command("lib.fit_ranker", "fit_model_ranker", show.show_fit),
     ("similar",): _command("lib.similar", "similar_nodes", show_neighbors),
     ("rank",): _command("lib.rank", "rank_drugs", show_ranking),
+    ("explore",): _command("show.explore.serve", "explore", show.show_address, serves=True),
     ("evaluate",): Command(_read_evaluate, _evaluate, show_evaluation, trains=True),
     ("report",): _command("show.report.write", "write_report", show.show_report),
     ("synthesize",): _command("lib.synthesize", "synthesize_graph", show_record),

@@ -217,7 +217,7 @@ def _nearest(
         )
     rows = np.flatnonzero((nodes["node_type"] == wanted).to_numpy())
     rows = rows[rows != at]
-    cosine = _cosines(values, rows, values[at])
+    cosine = cosines(values, rows, values[at])
     best = np.argsort(-cosine, kind="stable")[:top]
     return rows[best], cosine[best]
 
@@ -230,7 +230,7 @@ def _records(nodes: pl.DataFrame, rows: IntArray, cosines: np.ndarray) -> list[d
     ]
 
 
-def _cosines(values: np.ndarray, rows: np.ndarray, asked: np.ndarray) -> np.ndarray:
+def cosines(values: np.ndarray, rows: np.ndarray, asked: np.ndarray) -> np.ndarray:
     """Return the cosine of some rows with a vector; 0 for vectors of zeros.
 
     Squares of numbers such as 3e38 are infinite in float32, so the sums are in float64, a block of

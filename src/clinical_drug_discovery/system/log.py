@@ -129,6 +129,12 @@ def part(
                 _timers.pop().set()
 
 
+def current_part() -> str | None:
+    """Return a line about the innermost open part and its progress; None if no part is open."""
+    with _lock:
+        return _parts[-1].describe() if _parts else None
+
+
 def milestone(text: str) -> None:
     """Write a line about what was reached."""
     _write("✓ ", "32", text)

@@ -58,6 +58,11 @@ def show_fit(record: dict[str, Any]) -> None:
     console.print(f"\nTry next: {command}", soft_wrap=True)
 
 
+def show_address(record: dict[str, Any]) -> None:
+    """Print the address of the page that is being served."""
+    make_console().print(f"{record['address']}\nCtrl-C ends the page.", soft_wrap=True)
+
+
 def _probe(figures: dict[str, Any]) -> str:
     """Say what the probe of the embeddings has found."""
     found, by_walk = (f"{figures[name]:.0%}" for name in ("recall@50", "walk_recall@50"))

@@ -1,0 +1,132 @@
+"""A model behind the page: its nodes by number, their descriptions and their facts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from ...api.model import Model
+from ...graph.adjacency import neighbors_of
+from ...graph.identifiers import shown_identifier
+from ...graph.knowledge_graph import EdgeType, IntArray, node_range_of
+from ...graph.node_lookup import Synonym
+from ...lib.similar import cosines
+from ...ranking.evidence.sentences import phrase, spoken
+from ...system.errors import InputError
+from ...system.log import part
+from .suggestions import Suggestions
+
+_NODE = ("node_index", "node_id", "node_type", "node_name", "node_source")
+
+
+class OpenModel:
+    """A model that the page asks. In the page, a node has the number of its node_index."""
+
+    def __init__(self, model: Model, synonyms: Sequence[Synonym] = ()) -> None:
+        self.model, self.graph = model, model.graph
+        self.synonyms = synonyms
+        self._numbers = self.graph.nodes["node_index"].to_numpy()
+        self._order = np.argsort(self._numbers)
+        self._degree = self.graph.degree.numpy()
+        self.no_ranks = ""  #: why the model cannot rank drugs; "" if it can, or is not prepared
+
+    def prepare(self) -> None:
+        """Compute all that the first questions need, so that they do not wait for it."""
+        with part("Preparing the answers"):
+            words = self.graph.vocabulary
+            self.suggestions.find("a")
+            try:
+                disease = self.best_known(words.disease_type, 1)[0]["node"]
+                self.model.rank(self.query(self.row(disease)), 1)
+            except InputError as error:
+                self.no_ranks = str(error)
+
+    @cached_property
+    def suggestions(self) -> Suggestions:
+        """The names of all nodes; made in about a second for 130,000 nodes."""
+        words = self.graph.vocabulary
+        first = (words.drug_type, words.disease_type)
+        return Suggestions(self.graph.nodes, self._degree, first, self.synonyms)
+
+    def row(self, number: int) -> int:
+        """Return the row of the node with a node_index.
+
+        Raises:
+            InputError: the graph does not have this node.
+        """
+        at = np.searchsorted(self._numbers, number, sorter=self._order)
+        if at < len(self._order) and self._numbers[self._order[at]] == number:
+            return int(self._order[at])
+        raise InputError(f"node (got {number}) must be the node_index of a node in the graph")
+
+    def rows(self, numbers: Sequence[int]) -> list[int]:
+        """Return the rows of several nodes; see `row`."""
+        return [self.row(number) for number in numbers]
+
+    def type_of(self, row: int) -> str:
+        """Return the node type of a row."""
+        return str(self.graph.nodes["node_type"][row])
+
+    def query(self, row: int) -> str:
+        """Return a text that names the node in a question to the model: source:id, or type:id."""
+        node = self.graph.nodes.row(row, named=True)
+        alike = self.graph.nodes.filter(
+            (pl.col("node_id") == node["node_id"]) & (pl.col("node_source") == node["node_source"])
+        )
+        kind = "node_source" if alike.height == 1 and node["node_source"] else "node_type"
+        return f"{node[kind]}:{node['node_id']}"
+
+    def describe(self, rows: Sequence[int] | IntArray) -> list[dict[str, Any]]:
+        """Return number, name, type, identifier and number of facts of each node."""
+        found = self.graph.nodes.select(_NODE)[np.asarray(rows, np.int64)].to_dicts()
+        return [
+            {
+                "node": one["node_index"],
+                "name": one["node_name"],
+                "type": one["node_type"],
+                "id": shown_identifier(one["node_id"], one["node_source"], one["node_type"]),
+                "facts": int(self._degree[row]),
+            }
+            for one, row in zip(found, rows, strict=True)
+        ]
+
+    def facts_of(self, row: int) -> Iterator[tuple[EdgeType, IntArray]]:
+        """Yield the edge types out of a node, and the rows of the nodes at their other ends.
+
+        The nodes with the most facts come first.
+        """
+        for kind, others in neighbors_of(self.graph, row).items():
+            yield kind, others[np.argsort(-self._degree[others], kind="stable")].astype(np.int64)
+
+    def cosines(self, row: int, others: IntArray) -> npt.NDArray[np.float64]:
+        """Return the cosine of a node's embedding with those of other nodes."""
+        graph = self.graph
+        own, first = self._vectors(self.type_of(row))
+        vector = own[row - first]
+        result = np.empty(len(others))
+        types = graph.node_type.numpy()[others]
+        for one in np.unique(types).tolist():
+            at = np.flatnonzero(types == one)
+            values, first = self._vectors(graph.node_type_names[one])
+            result[at] = cosines(values, others[at] - first, vector)
+        return result
+
+    def _vectors(self, node_type: str) -> tuple[npt.NDArray[np.float32], int]:
+        """Return the embeddings of a type, and the row of its first node."""
+        first, _ = node_range_of(self.graph, node_type)
+        return self.model.embeddings(node_type).values, first
+
+    def phrase(self, kind: EdgeType) -> str:
+        """Return the words between the two ends of an edge, such as "treats"."""
+        return phrase(spoken(self.graph.vocabulary, kind))
+
+    def best_known(self, node_type: str, top: int) -> list[dict[str, Any]]:
+        """Return the nodes of a type that have the most facts."""
+        first, stop = node_range_of(self.graph, node_type)
+        best = np.argsort(-self._degree[first:stop], kind="stable")[:top]
+        return self.describe(first + best)

@@ -1,0 +1,172 @@
+"""Serve the explorer: load a model, and answer a page on this computer."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import sys
+import threading
+import webbrowser
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from ...api.loading import load_model
+from ...graph.synonyms import read_synonyms
+from ...system.arguments import plain_arguments
+from ...system.errors import InputError
+from .open_model import OpenModel
+
+if TYPE_CHECKING:
+    from uvicorn import Server
+
+HOST = "127.0.0.1"  #: the page listens on this computer only
+_NAMES = (HOST, "localhost")  # hosts in an address by which a browser finds this computer
+_TOKEN_BYTES = 32
+
+
+@dataclass
+class Explorer:
+    """A page that is being served, until `close`.
+
+    Attributes:
+        address: address of the page, with its token.
+        port: port on this computer.
+    """
+
+    address: str
+    port: int
+
+    def __post_init__(self) -> None:
+        self._server: Server | None = None
+        self._thread = threading.Thread()
+
+    def wait(self) -> None:
+        """Serve the page until Ctrl-C, which `close` follows."""
+        try:
+            while self._thread.is_alive():
+                self._thread.join(1.0)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Stop serving. Answers that are being computed are dropped."""
+        if self._server is not None:
+            self._server.should_exit = self._server.force_exit = True
+            self._thread.join(5.0)
+
+    def __enter__(self) -> Explorer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+@plain_arguments
+def explore(
+    model_dir: str | Path,
+    *,
+    port: int = 0,
+    browser: bool = True,
+    synonyms: str | Path | None = None,
+) -> Explorer:
+    """Show a trained model as a page in the browser: search, ranked lists, reasons, a map.
+
+    The page is for this computer only: it listens on 127.0.0.1, and its address has a secret token.
+    It loads nothing from other computers.
+
+    Args:
+        model_dir: directory that `cdd embed` has written.
+        port: port of the page on this computer (0: any free port).
+        browser: open the page in the browser.
+        synonyms: file with other names of nodes: .csv or .tsv with the columns name and id.
+
+    Returns:
+        The page, which is served in a thread until `close` is called. It is also a context manager.
+
+    Raises:
+        InputError: a file is missing or damaged, the port is in use, or the packages of the extra
+            `explore` are not installed.
+
+    Example:
+        >>> from clinical_drug_discovery.show.explore.serve import explore
+        >>> with explore(model_dir, browser=False) as page:
+        ...     print(page.address.split(":")[1])
+        //127.0.0.1
+    """
+    _check_packages()
+    listening = _listen(port)  # before the model is loaded, so that an error comes at once
+    try:
+        model = load_model(model_dir)
+        opened = OpenModel(model, read_synonyms(synonyms, model.graph.nodes))
+        opened.prepare()
+        explorer = _serve(opened, listening)
+    except BaseException:
+        listening.close()
+        raise
+    if browser:
+        webbrowser.open(explorer.address)
+    return explorer
+
+
+def _serve(opened: OpenModel, listening: socket.socket) -> Explorer:
+    """Answer the page of a model on a socket, in a thread."""
+    import uvicorn
+
+    from .app import make_app
+    from .guard import Guard
+    from .models import Models
+
+    port, token = listening.getsockname()[1], secrets.token_urlsafe(_TOKEN_BYTES)
+    hosts = [f"{name}:{port}" for name in _NAMES]
+    app = Guard(make_app(Models(opened)), token, hosts)
+    config = uvicorn.Config(
+        app,
+        ws="none",
+        lifespan="off",
+        log_level="error",
+        access_log=False,  # the addresses have the token
+        server_header=False,
+        proxy_headers=False,  # no other program may say where a request comes from
+    )
+    explorer = Explorer(f"http://{HOST}:{port}/{token}/", port)
+    explorer._server = uvicorn.Server(config)
+    explorer._thread = threading.Thread(
+        target=explorer._server.run, args=([listening],), name="explorer", daemon=True
+    )
+    explorer._thread.start()
+    return explorer
+
+
+def _listen(port: int) -> socket.socket:
+    """Return a socket that listens on this computer; requests wait until the server starts.
+
+    Raises:
+        InputError: the port is in use, or the user may not use it.
+    """
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    if sys.platform != "win32":  # a port that was just closed is free; one in use stays in use
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((HOST, port))
+        listening.listen()
+    except OSError as error:
+        listening.close()
+        raise InputError(f"port (got {port}) cannot be used: {error.strerror}") from None
+    return listening
+
+
+def _check_packages() -> None:
+    for name in ("starlette", "uvicorn"):
+        if find_spec(name) is None:
+            raise InputError(
+                f"cdd explore needs the package {name}, which is not installed: "
+                "pip install 'clinical-drug-discovery[explore]'"
+            )

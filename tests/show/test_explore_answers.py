@@ -1,0 +1,208 @@
+"""The answers of the explorer equal those of the model and the graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+import clinical_drug_discovery as cdd
+from clinical_drug_discovery.graph.node_lookup import Synonym
+from clinical_drug_discovery.show.explore.answers import Answers, Choice, pieces
+from clinical_drug_discovery.show.explore.map import Maps, principal_plane
+from clinical_drug_discovery.show.explore.new_node import add_new_node, relations_of
+from clinical_drug_discovery.show.explore.open_model import OpenModel
+
+SYNONYM = Synonym("Coumadin", "DrugBank", "drug", "DB00682")
+
+
+@pytest.fixture(scope="module")
+def opened(model: cdd.Model) -> OpenModel:
+    return OpenModel(model, [SYNONYM])
+
+
+@pytest.fixture(scope="module")
+def answers(opened: OpenModel) -> Answers:
+    return Answers(opened)
+
+
+def number_of(opened: OpenModel, name: str) -> int:
+    (number,) = opened.graph.nodes.filter(pl.col("node_name") == name)["node_index"]
+    return int(number)
+
+
+@pytest.mark.parametrize(
+    ("text", "first"),
+    [
+        ("warf", "Warfarin"),  # the beginning of a name
+        ("DB00682", "Warfarin"),
+        ("drugbank:db00682", "Warfarin"),
+        ("coumad", "Warfarin"),  # of a synonym
+        ("DISEASE  parkinson", "Parkinson disease"),  # only a similar name
+        ("asthma", "asthma"),  # the whole name comes before longer ones
+    ],
+)
+def test_suggestions(answers: Answers, text: str, first: str) -> None:
+    found = answers.search(text)
+    assert found[0]["name"] == first
+    assert found[0]["synonym"] == ("Coumadin" if text == "coumad" else "")
+    assert len({one["node"] for one in found}) == len(found) <= 12
+
+
+def test_no_suggestions_for_nothing(answers: Answers) -> None:
+    assert answers.search(" ") == answers.search("zzqqxx") == answers.search("a", ["planet"]) == []
+    assert {one["type"] for one in answers.search("a", ["pathway"])} == {"pathway"}
+
+
+def test_lists_are_those_of_the_model(answers: Answers, opened: OpenModel) -> None:
+    choice = Choice(include_known=True)
+    asked = answers.drugs(number_of(opened, "asthma"), 7, choice)["rows"]
+    expected = opened.model.rank("asthma", 7, include_known=True)
+    assert [one["node"] for one in asked] == expected["drug_index"].to_list()
+    assert [one["probability"] for one in asked] == expected["probability"].to_list()
+    found = answers.diseases(number_of(opened, "Metformin"), 7, choice)["rows"]
+    also = opened.model.rank_diseases("Metformin", 7, include_known=True)
+    assert [one["name"] for one in found] == also["disease_name"].to_list()
+
+
+def test_facts_of_a_node_are_those_of_the_graph(answers: Answers, opened: OpenModel) -> None:
+    _, edges = cdd.to_frames(opened.graph)
+    for name in ("Warfarin", "asthma", "SLC6A4"):
+        number = number_of(opened, name)
+        found = answers.node(number)
+        own = edges.filter((pl.col("x_index") == number) | (pl.col("y_index") == number))
+        assert sum(group["count"] for group in found["groups"]) == found["facts"] == own.height
+        for group in found["groups"]:
+            asked = (group["relation"], group["type"])
+            every = answers.facts(number, *asked, 0, 1000)
+            assert len(every) == group["count"]
+            assert every[:12] == group["nodes"]
+            assert answers.facts(number, *asked, 1, 2) == every[1:2]
+
+
+def test_reasons_are_those_of_the_model(answers: Answers, opened: OpenModel) -> None:
+    drug, disease = (number_of(opened, name) for name in ("Haloperidol", "Parkinson disease"))
+    found = answers.why(drug, disease, Choice())
+    expected = opened.model.explain("Haloperidol", "Parkinson disease")
+    texts = ["".join(piece["text"] for piece in path["pieces"]) for path in found["evidence"]]
+    assert [one["text"] for one in found["stated"]] + texts == expected["text"].to_list()
+    assert [one["harms"] for one in found["stated"]] == [True]
+    ranked = opened.model.rank("Parkinson disease", 1000)
+    listed = ranked.filter(pl.col("drug_index") == drug).row(0, named=True)
+    assert found["listed"]["rank"] == listed["rank"]
+    assert found["candidates"] == ranked.height
+    network = found["network"]
+    places = {one["node"]: one["place"] for one in network["nodes"]}
+    assert (places[drug], places[disease]) == (0, 1)
+    assert all(0 < place < 1 for n, place in places.items() if n not in (drug, disease))
+    assert {drug, disease} in [{one["source"], one["target"]} for one in network["edges"]]
+    on_paths = {node["node_index"] for path in expected["nodes"] for node in path}
+    assert set(places) == on_paths
+
+
+def test_a_known_treatment_has_its_rank_among_all_drugs(
+    answers: Answers, opened: OpenModel
+) -> None:
+    drug, disease = number_of(opened, "Levodopa"), number_of(opened, "Parkinson disease")
+    found = answers.why(drug, disease, Choice())["listed"]
+    ranked = opened.model.rank("Parkinson disease", 1000, include_known=True)
+    assert found["known"]
+    assert found["rank"] == ranked.filter(pl.col("drug_index") == drug)["rank"].item()
+
+
+def test_similar_nodes_and_neighbors(answers: Answers, opened: OpenModel) -> None:
+    number = number_of(opened, "Warfarin")
+    expected = opened.model.similar("Warfarin", 5, type="disease")
+    found = answers.similar(number, "disease", 5)
+    assert [one["node"] for one in found] == expected["node_index"].to_list()
+    assert [one["cosine"] for one in found] == expected["cosine"].to_list()
+    facts = {o for _, ends in opened.facts_of(opened.row(number)) for o in ends.tolist()}
+    first = answers.neighbors(number, [number], 4)
+    rest = answers.neighbors(number, [number, *(one["node"] for one in first["nodes"])], 50)
+    listed = [opened.row(one["node"]) for one in first["nodes"] + rest["nodes"]]
+    assert len(first["nodes"]) == 4
+    assert sorted(listed) == sorted(facts)
+    cosines = opened.cosines(opened.row(number), np.array(listed))
+    assert cosines[:4].min() >= cosines[4:].max()
+    for edge in first["edges"] + rest["edges"]:
+        source, target = opened.rows([edge["source"], edge["target"]])
+        kinds = [kind for kind, ends in opened.facts_of(source) if target in ends]
+        assert edge["phrase"] in [opened.phrase(kind) for kind in kinds]
+
+
+def test_the_map_is_the_plane_of_the_two_largest_variances(opened: OpenModel) -> None:
+    nodes, values = opened.model.embeddings("drug")
+    data = Maps(opened).positions("drug")
+    size = len(data) // 12
+    numbers = np.frombuffer(data, "<i4", size)
+    places = np.frombuffer(data, "<f4", offset=4 * size).reshape(size, 2)
+    assert numbers.tolist() == nodes["node_index"].to_list()
+    unit = values / np.linalg.norm(values, axis=1, keepdims=True)
+    left, sizes, _ = np.linalg.svd(unit - unit.mean(axis=0))
+    expected = left[:, :2] * sizes[:2]
+    expected /= np.abs(expected).max()
+    assert np.allclose(np.abs(places), np.abs(expected), atol=1e-4)
+    assert np.abs(places).max() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("values", [np.zeros((0, 4)), np.zeros((3, 4)), np.ones((3, 4))])
+def test_the_map_of_vectors_without_differences(values: np.ndarray) -> None:
+    assert (principal_plane(values.astype(np.float32)) == 0).all()
+
+
+def test_a_new_drug(opened: OpenModel) -> None:
+    targets = [number_of(opened, name) for name in ("DRD2", "DRD3")]
+    facts = [{"relation": "drug_protein", "node": node} for node in targets]
+    asked = {"name": " Newpexole ", "type": "drug", "facts": facts}
+    larger, number = add_new_node(opened, asked)
+    (described,) = larger.describe([larger.row(number)])
+    assert (described["name"], described["facts"]) == ("Newpexole", 2)
+    found = Answers(larger)
+    assert found.search("newpex")[0]["node"] == number
+    assert found.search("coumad")[0]["name"] == "Warfarin"
+    ranked = found.drugs(number_of(larger, "Parkinson disease"), 1000, Choice())["rows"]
+    assert number in [one["node"] for one in ranked]
+    again, other = add_new_node(larger, {**asked, "name": "Other"})
+    assert again.describe([again.row(other)])[0]["id"] == "NEW:NEW2"
+    assert opened.graph.num_nodes + 2 == again.graph.num_nodes
+
+
+FACT = {"relation": "drug_protein", "node": 1}
+
+
+@pytest.mark.parametrize(
+    ("asked", "rule"),
+    [
+        ([], "must be an object"),
+        ({"name": " ", "type": "drug", "facts": [FACT]}, "name must be a text"),
+        ({"name": "x" * 201, "type": "drug", "facts": [FACT]}, "name must be a text"),
+        ({"name": "New", "type": "planet", "facts": [FACT]}, "type (got 'planet') must be"),
+        ({"name": "New", "type": "drug", "facts": []}, "facts must be a list of 1 to"),
+        ({"name": "New", "type": "drug", "facts": [7]}, "fact 1 must have a relation"),
+        ({"name": "New", "type": "drug", "facts": [FACT | {"node": "1"}]}, "fact 1 must have"),
+        ({"name": "New", "type": "drug", "facts": [FACT | {"node": 10**6}]}, "node (got 1000000)"),
+        ({"name": "New", "type": "drug", "facts": [FACT | {"relation": "eats"}]}, "relation"),
+    ],
+)
+def test_a_new_drug_that_is_wrong(opened: OpenModel, asked: Any, rule: str) -> None:
+    with pytest.raises(cdd.InputError) as error:
+        add_new_node(opened, asked)
+    assert rule in str(error.value)
+
+
+def test_the_form_offers_the_relations_of_the_type(opened: OpenModel) -> None:
+    found = relations_of(opened, "drug")
+    assert {"relation": "drug_protein", "type": "gene/protein", "phrase": "binds"} in found
+    assert len(found) == len({(one["relation"], one["type"]) for one in found})
+
+
+def test_a_sentence_is_cut_at_its_nodes() -> None:
+    path = [
+        {"node_index": i, "node_name": name, "node_type": "t"}
+        for i, name in enumerate(["A", "binds", "<b>"])
+    ]
+    cut = pieces("A binds binds, which treats <b>", path)
+    assert "".join(piece["text"] for piece in cut) == "A binds binds, which treats <b>"
+    assert [piece.get("node") for piece in cut] == [0, None, 1, None, 2]
