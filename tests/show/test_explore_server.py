@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import json
 import signal
@@ -18,6 +19,7 @@ from urllib.parse import urlsplit
 import pytest
 
 import clinical_drug_discovery as cdd
+from clinical_drug_discovery.show.explore import serve
 from clinical_drug_discovery.show.explore.serve import Explorer, explore
 
 
@@ -187,3 +189,13 @@ def test_a_signal_ends_the_command(model_dir: Path, stop: signal.Signals) -> Non
 def test_a_directory_that_is_not_a_model(tmp_path: Path) -> None:
     with pytest.raises(cdd.InputError, match="model_dir"):
         explore(tmp_path / "nowhere", browser=False)
+
+
+def test_the_library_has_the_recorded_checksums() -> None:
+    vendor = Path(serve.__file__).parent / "static" / "vendor"
+    record = json.loads((vendor / "vendor.json").read_text())
+    found = {
+        path.name.removesuffix(".min.js"): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in vendor.glob("*.js")
+    }
+    assert found == {name: entry["sha256"] for name, entry in record.items()}
