@@ -71,7 +71,7 @@ def svg(figure: Figure, *, title: str, description: str | None = None) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="picture" role="img" '
         f'viewBox="0 0 {width:g} {height:g}" '
-        f'style="{style}; stroke-linejoin: round" '
+        f'style="{style}; stroke-linejoin: round; fill: currentColor" '
         f'aria-labelledby="{" ".join(f"{prefix}-{tag}" for tag in texts)}">'
         + "".join(f'<{tag} id="{prefix}-{tag}">{text}</{tag}>' for tag, text in texts.items())
         + f"{body.strip()}</svg>"

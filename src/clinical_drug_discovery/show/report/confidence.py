@@ -15,7 +15,7 @@ from ...evaluation.metrics import filtered_ranks
 from ...graph.knowledge_graph import IntArray
 from ...lib._run.ranked_list import Ranking
 from ...ranking.path_ranker import Form
-from .tables import Cell, Table
+from .tables import Cell, Share, Table
 
 _MOST_ASKED = 128  # left-out diseases of each MLP: 10 ms each on PrimeKG
 _BANDS = (0, 5, 10, 25, 50, 100)  # ranks above which a band starts
@@ -58,7 +58,13 @@ def left_out_tables(ranking: Ranking, num_known: int) -> tuple[list[Table], dict
         return [], {"num_diseases": 0, "num_treatments": 0}
     ranks_of = {name: np.concatenate(some) for name, some in parts.items()}
     figures = {"num_diseases": num_diseases, "num_treatments": len(ranks_of[_name(nothing)])}
-    return [_band_table(hits, num_diseases), _stratum_table(ranks_of, num_known)], figures
+    all_hidden_note = "All treatments of a disease were hidden, and all drugs were listed."
+    one_hidden_note = "Each treatment was hidden alone; in the first row, all were hidden."
+    tables = [
+        _band_table(hits, num_diseases, "by rank", all_hidden_note),
+        _stratum_table(ranks_of, num_known, "hidden treatments", one_hidden_note),
+    ]
+    return tables, figures
 
 
 def _left_out_scores(
@@ -78,30 +84,28 @@ def _left_out_scores(
             yield hidden, others, features.known[:, asked].toarray().T > 0
 
 
-def _band_table(hits: IntArray, num_lists: int, sheet: str = "by rank") -> Table:
+def _band_table(hits: IntArray, num_lists: int, sheet: str, note: str) -> Table:
     rows = tuple(
-        (f"{low + 1} to {high}", int(count) / max(num_lists * (high - low), 1))
+        (f"{low + 1} to {high}", Share(int(count) / max(num_lists * (high - low), 1)))
         for (low, high), count in zip(pairwise(_BANDS), hits, strict=True)
     )
     title = "Drugs at each rank that turned out to be recorded treatments"
-    return Table(sheet, title, ("rank", "recorded treatments"), rows)
+    return Table(sheet, title, ("rank", "recorded treatments"), rows, note)
 
 
-def _stratum_table(
-    ranks_of: dict[str, _Ranks], num_known: int, sheet: str = "hidden treatments"
-) -> Table:
+def _stratum_table(ranks_of: dict[str, _Ranks], num_known: int, sheet: str, note: str) -> Table:
     rows: list[tuple[Cell, ...]] = []
     marked = None
     for name, bounds in zip(map(_name, _STRATA), _STRATA, strict=True):
         ranks = ranks_of.get(name, np.zeros(0))
         if len(ranks):
             marked = len(rows) if bool(_within(np.array([num_known]), *bounds)[0]) else marked
-            shares = (float((ranks <= most).mean()) for most in _WITHIN)
-            rows.append((name, len(ranks), *shares, float(np.median(ranks))))
+            shares = (Share((ranks <= most).mean()) for most in _WITHIN)
+            rows.append((name, len(ranks), *shares, round(float(np.median(ranks)))))
     within = (f"among the first {most}" for most in _WITHIN)
     columns = ("other known drugs of the disease", "treatments", *within, "median rank")
     title = "Hidden treatments that were found, by what else is known of the disease"
-    return Table(sheet, title, columns, tuple(rows), marked=marked)
+    return Table(sheet, title, columns, tuple(rows), note, marked)
 
 
 def _name(bounds: tuple[int, int | None]) -> str:
@@ -129,8 +133,9 @@ def fold_tables(ranks: pl.DataFrame, num_known: int) -> list[Table]:
     found = own["rank"].to_numpy()
     hits = np.array([((found > low) & (found <= high)).sum() for low, high in pairwise(_BANDS)])
     counts = own["drugs_of_disease"].to_numpy()
+    note = "Drugs that the model knew as treatments are left out of the lists."
     ranks_of = {_name(bounds): found[_within(counts, *bounds)] for bounds in _STRATA}
     return [
-        _band_table(hits, lists, "by rank, evaluation"),
-        _stratum_table(ranks_of, num_known, "hidden, evaluation"),
+        _band_table(hits, lists, "by rank, evaluation", note),
+        _stratum_table(ranks_of, num_known, "hidden, evaluation", note),
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,29 @@ from .tables import Cell, Interval, Table
 _RANK_COLUMNS = ("ranker", "disease_index", "drug_index", "rank", "drugs_of_disease")
 _STRATUM_METRICS = ("recall@50", "mrr")
 _ABOVE = ("approved_above_failed", "approved_above_contraindicated")
+
+
+#: Words of an evaluation, for readers who do not know the program.
+_MEANINGS = {
+    "ranker": "the drug ranker of cdd rank",
+    "ranker, no popularity": "the same without the popularity of drugs",
+    "paths": "the drug ranker without the embeddings",
+    "gnn": "the decoder that the model was trained with",
+    "neighbors": "neighbors in the embeddings",
+    "popularity": "number of indications of the drug",
+    "degree": "number of facts about the drug",
+    "relatives": "indications of related diseases, up to three steps away",
+    "shared": "indications of diseases that share genes or phenotypes",
+    "walk": "indications of diseases that random walks along related diseases reach",
+    "mrr": "mean of 1 / rank over the held-out pairs",
+    "map": "mean over diseases of the average precision",
+    "hits@10": "fraction of the held-out pairs among the first 10 drugs",
+    "recall@50": "fraction of the held-out pairs among the first 50 drugs",
+    "recall@100": "fraction of the held-out pairs among the first 100 drugs",
+    "auroc": "area under the ROC curve, held-out pairs against all drugs that are not known",
+    "auprc": "area under the precision-recall curve, for the same pairs",
+    "entropy@50": "low if every disease gets the same few drugs; in nats",
+}
 
 
 class Evaluation(NamedTuple):
@@ -94,6 +117,16 @@ def _tables(report: Mapping[str, Any]) -> Iterator[Table]:
         of_relations = ("num_targets", "num_candidates", "mrr", "hits@10", "recall@50")
         title = "Link prediction among all nodes of the target's type"
         yield _metrics("relations", title, "source - relation - target", rows, of_relations)
+    yield _words(name for name, _ in rankers)
+
+
+def _words(rankers: Iterable[str]) -> Table:
+    """Return the meaning of rankers and metrics; "walk+popularity" is a walk with another tie."""
+    names = {*rankers, *EVALUATION_COLUMNS}
+    rows = [(name, text) for name, text in _MEANINGS.items() if name in names]
+    if any(name.endswith("+popularity") for name in names):
+        rows.append(("... +popularity", "the same; ties are broken by the number of indications"))
+    return Table("words", "Words", ("word", "meaning"), tuple(rows))
 
 
 def _contraindications(rankers: Sequence[tuple[str, Mapping[str, Any]]]) -> Iterator[Table]:

@@ -25,14 +25,14 @@ def model_origin(model: Model) -> list[Row]:
     """
     config, stats = (_read(model.directory / name) for name in (CONFIG_FILE, STATS_FILE))
     graph = model.graph
-    title = MODELS[config["model"]].title if config.get("model") in MODELS else "unknown"
     rows = [
         ("graph", f"{graph.num_nodes:,} nodes, {graph.num_edges:,} directed edges, "
          f"{len(graph.relations)} relations"),
         ("files of the graph", ", ".join(map(str, config.get("edges_files") or []))),
         ("SHA-256 of the file", str(config.get("edges_sha256") or "")),
         ("hash of the content", graph_fingerprint(graph)),
-        ("model", f"{title}, run {config.get('run') or 'without an id'}"),
+        ("model", model_title(config.get("model"))),
+        ("run", str(config.get("run") or "")),
         ("trained", _when(stats)),
         ("settings", _settings(config.get("arguments") or {})),
         ("added after training", ", ".join(model.new_nodes["node_name"].to_list())),
@@ -53,6 +53,11 @@ def evaluation_origin(report: Mapping[str, Any]) -> list[Row]:
         ("warnings", " ".join(map(str, report.get("warnings") or []))),
     ]  # fmt: skip
     return [row for row in rows if row[1]]
+
+
+def model_title(name: object) -> str:
+    """Return the name of a model as people write it; a model of another program keeps its name."""
+    return MODELS[name].title if isinstance(name, str) and name in MODELS else str(name)
 
 
 def program() -> str:

@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 
 from ...api.optional import optional_package
-from .tables import Cell, Interval
+from .tables import Cell, Interval, Share
 
 
 def to_html(template: str, values: Mapping[str, Any]) -> bytes:
@@ -49,8 +49,8 @@ def percent(share: float) -> str:
         >>> percent(0.5731), percent(0.0412), percent(0.00031), percent(1.0)
         ('57%', '4.1%', '0.03%', '100%')
     """
-    points = 100 * share
-    digits = 0 if points >= 10 else 1 if points >= 1 else 2
+    points = round(100 * share, 2)
+    digits = 0 if points >= 9.95 else 1 if points >= 0.995 else 2
     return f"{points:.{digits}f}%"
 
 
@@ -60,11 +60,13 @@ def number(value: float) -> str:
 
 
 def cell(value: Cell) -> str:
-    """Return the text of a cell of a table."""
+    """Return the text of a cell of a table; of an interval, the figure alone."""
     if value is None:
         return ""
+    if isinstance(value, Share):
+        return percent(value)
     if isinstance(value, Interval):
-        return f"{value.value:.3f} ({value.low:.3f} to {value.high:.3f})"
+        return number(float(value.value))
     if isinstance(value, bool):
         return "yes" if value else "no"
     return value if isinstance(value, str) else number(value)

@@ -15,6 +15,10 @@ class Interval(NamedTuple):
     high: float
 
 
+class Share(float):
+    """A fraction that a page shows as a percentage."""
+
+
 Cell = str | int | float | bool | Interval | None
 
 

@@ -22,7 +22,7 @@ from ...system.untrusted.text import printable_record
 from .disease import check_same_graph, disease_record
 from .disease_tables import fact_table, origin_table, ranked_table
 from .evaluation import Evaluation, evaluation_tables
-from .origin import Row, evaluation_origin, model_origin, program
+from .origin import Row, evaluation_origin, model_origin, model_title, program
 from .page import to_html
 from .pictures import evaluation_svgs, evidence_svg, reliability_svg
 from .spreadsheet import to_csv, to_xlsx
@@ -164,6 +164,6 @@ def _about_evaluation(evaluation: Evaluation, suffix: str, day: str) -> tuple[st
         "pictures": evaluation_svgs(evaluation),
         "origin": rows,
         "date": day,
-        "title": f"Evaluation of {evaluation.report.get('model')}",
+        "title": f"Evaluation of {model_title(evaluation.report.get('model'))}",
     }
     return about, to_html("evaluation.html", values)
