@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from boosting import fit_boosted
 from rivals import export_split, found_scores
-from shallow import train_shallow
+from shallow import COMPLEX, DISTMULT, shallow_ranker, train_shallow
 
 from clinical_drug_discovery.evaluation.baselines import BASELINES
 from clinical_drug_discovery.evaluation.metrics import Metrics, ranking_metrics
@@ -88,8 +88,9 @@ def rankers_of(
             yield name, lambda diseases, scores=scores: scores(features, diseases - first)  # type: ignore[misc]  # mypy cannot type the default
     if arguments.minutes is not None:
         seconds = 60 * arguments.minutes
-        for name, is_complex in (("DistMult", False), ("ComplEx", True)):
-            yield name, train_shallow(graph, is_complex=is_complex, seconds=seconds, seed=seed)
+        for name in (DISTMULT, COMPLEX):
+            model = train_shallow(graph, kind=name, seconds=seconds, seed=seed)
+            yield name, shallow_ranker(graph, model)
 
 
 def trained_rankers(

@@ -1,13 +1,15 @@
-"""DistMult and ComplEx, which learn one vector per node: models that a GNN has to beat.
+"""DistMult, ComplEx and RotatE, which learn one vector per node: models that a GNN has to beat.
 
 Each edge type has its own relation vector, and so has its reverse ("reciprocal relations", Lacroix
-et al., arXiv:1806.07297). The loss is a softmax of each target among sampled nodes of its type,
-with the N3 penalty of the same paper. The optimizer is Adagrad. Edge types are sampled by the
-square root of their size, as in the training of the GNNs.
+et al., arXiv:1806.07297). The loss is a softmax of each target among sampled nodes of its type.
+DistMult and ComplEx have the N3 penalty of the same paper. RotatE (Sun et al., arXiv:1902.10197)
+rotates complex numbers and scores by distance; it has no penalty. The optimizer is Adagrad. Edge
+types are sampled by the square root of their size, as in the training of the GNNs.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 
@@ -26,48 +28,80 @@ from clinical_drug_discovery.graph.vocabulary import PRIMEKG
 from clinical_drug_discovery.ranking.gnn_scores import Scores
 from clinical_drug_discovery.training.edge_sampler import divide_equally
 
+DISTMULT, COMPLEX, ROTATE = KINDS = ("DistMult", "ComplEx", "RotatE")
 BATCH, NEGATIVES = 8192, 1024
 LEARNING_RATE, PENALTY, FIRST_STD = 0.1, 2e-3, 0.1
 
 
 class Shallow(nn.Module):
-    """score(s, r, t) = <query(s, r), t>, for real or complex vectors."""
+    """One vector per node and per edge type. A complex vector is stored as (real, imaginary).
 
-    def __init__(self, graph: KnowledgeGraph, dim: int, is_complex: bool, seed: int) -> None:
+    With q = query(s, r): DistMult and ComplEx score by <q, t>, RotatE by -|q - t|.
+    """
+
+    def __init__(self, graph: KnowledgeGraph, dim: int, kind: str, seed: int) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
-        sizes = graph.num_nodes, len(graph.edge_types)
-        nodes, relations = (FIRST_STD * torch.randn(n, dim, generator=generator) for n in sizes)
+        num_relations = len(graph.edge_types)
+        nodes = FIRST_STD * torch.randn(graph.num_nodes, dim, generator=generator)
+        if kind == ROTATE:  # angles
+            relations = math.pi * (2 * torch.rand(num_relations, dim // 2, generator=generator) - 1)
+        else:
+            relations = 1 + FIRST_STD * torch.randn(num_relations, dim, generator=generator)
         self.nodes = nn.Embedding.from_pretrained(nodes, freeze=False, sparse=True)
-        self.relations = nn.Embedding.from_pretrained(relations + 1, freeze=False)
-        self.is_complex = is_complex
+        self.relations = nn.Embedding.from_pretrained(relations, freeze=False)
+        self.kind = kind
 
     def query(self, source: Tensor, relation: Tensor) -> Tensor:
-        """Return s r. The score is its inner product with t, or Re(s r conj(t)) if complex."""
-        if not self.is_complex:
+        """Return s r. For complex vectors, its inner product with t is Re(s r conj(t))."""
+        if self.kind == DISTMULT:
             return source * relation
-        (a, b), (c, d) = source.chunk(2, dim=-1), relation.chunk(2, dim=-1)
+        a, b = source.chunk(2, dim=-1)
+        if self.kind == ROTATE:
+            c, d = relation.cos(), relation.sin()
+        else:
+            c, d = relation.chunk(2, dim=-1)
         return torch.cat([a * c - b * d, a * d + b * c], dim=-1)
+
+    def scores(self, query: Tensor, targets: Tensor) -> Tensor:
+        """Return the scores of all pairs, shape (number of queries, number of targets)."""
+        products = query @ targets.T
+        if self.kind != ROTATE:
+            return products
+        squares = query.square().sum(dim=1, keepdim=True) + targets.square().sum(dim=1)
+        return -(squares - 2 * products).clamp_min(1e-12).sqrt()
+
+    def own_scores(self, query: Tensor, target: Tensor) -> Tensor:
+        """Return the score of each query and its own target, shape (number of queries, 1)."""
+        if self.kind != ROTATE:
+            return (query * target).sum(dim=1, keepdim=True)
+        return -(query - target).square().sum(dim=1, keepdim=True).clamp_min(1e-12).sqrt()
 
     def size(self, x: Tensor) -> Tensor:
         """Return the sum of the cubed moduli of each row."""
-        if self.is_complex:
+        if self.kind == COMPLEX:
             a, b = x.chunk(2, dim=-1)
             x = (a * a + b * b + 1e-12).sqrt()
         return x.abs().pow(3).sum(dim=-1)
 
 
 def train_shallow(
-    graph: KnowledgeGraph, *, is_complex: bool, seconds: float, dim: int = 128, seed: int = 0
-) -> Callable[[IntArray], Scores]:
-    """Train for some seconds; returns a function that scores all drugs for diseases."""
+    graph: KnowledgeGraph,
+    *,
+    kind: str,
+    seconds: float,
+    dim: int = 128,
+    seed: int = 0,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Shallow:
+    """Train a model of `KINDS` for some seconds of a clock. The learning rate falls to 0."""
     torch.sparse.check_sparse_tensor_invariants.disable()  # an explicit choice avoids a warning
-    model = Shallow(graph, dim, is_complex, seed)
+    start, steps = clock(), 0
+    model = Shallow(graph, dim, kind, seed)
     rng = np.random.default_rng(seed)
     optimizer = torch.optim.Adagrad(model.parameters(), LEARNING_RATE)
     sizes = divide_equally(graph.edge_type_counts, BATCH)
-    start, steps = time.perf_counter(), 0
-    while (passed := (time.perf_counter() - start) / seconds) < 1:
+    while (passed := (clock() - start) / seconds) < 1:
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * (1 - passed)
         optimizer.zero_grad()
@@ -75,9 +109,12 @@ def train_shallow(
         torch.autograd.backward(loss.sum() / sum(sizes))
         optimizer.step()
         steps += 1
-    print(
-        f"{'ComplEx' if is_complex else 'DistMult'}: {steps} steps in {seconds:.0f} s", flush=True
-    )
+    print(f"{kind}: {steps} steps in {seconds:.0f} s", flush=True)
+    return model
+
+
+def shallow_ranker(graph: KnowledgeGraph, model: Shallow) -> Callable[[IntArray], Scores]:
+    """Return a function that scores all drugs for diseases by both directions of an indication."""
     indication = EdgeType(PRIMEKG.drug_type, PRIMEKG.indication, PRIMEKG.disease_type)
     forth = graph.edge_types.index(indication)
     span = node_range_of(graph, PRIMEKG.drug_type)
@@ -87,8 +124,10 @@ def train_shallow(
         z, relations = model.nodes.weight, model.relations.weight
         asked, drugs = z[torch.from_numpy(diseases)], z[slice(*span)]
         # Add both directions, since each has its own relation vector.
-        back = model.query(asked, relations[graph.reverse_edge_type[forth]]) @ drugs.T
-        scores: Scores = (back + asked @ model.query(drugs, relations[forth]).T).numpy()
+        back = model.scores(model.query(asked, relations[graph.reverse_edge_type[forth]]), drugs)
+        scores: Scores = (
+            back + model.scores(model.query(drugs, relations[forth]), asked).T
+        ).numpy()
         return scores
 
     return scores_of
@@ -111,11 +150,13 @@ def _loss(
     )
     relation = model.relations(torch.tensor([r]))
     query = model.query(source, relation)
-    own = (query * target).sum(dim=1, keepdim=True)
-    logits = query @ others.T
+    logits = model.scores(query, others)
     logits = logits.masked_fill(torch.from_numpy(dst[:, None] == drawn), -torch.inf)
     truth = torch.zeros(size, dtype=torch.int64)
-    loss = functional.cross_entropy(torch.cat([own, logits], dim=1), truth, reduction="sum")
+    logits = torch.cat([model.own_scores(query, target), logits], dim=1)
+    loss: Tensor = functional.cross_entropy(logits, truth, reduction="sum")
+    if model.kind == ROTATE:
+        return loss
     cubes = model.size(source).sum() + model.size(target).sum() + size * model.size(relation).sum()
     total: Tensor = loss + PENALTY * cubes
     return total

@@ -27,11 +27,7 @@ _ROWS = 8_192  # rows per chunk
 
 
 def structural_vectors(graph: KnowledgeGraph, dim: int, generator: torch.Generator) -> Tensor:
-    """Return random vectors of all nodes, summed over neighbors and neighbors' neighbors.
-
-    For types with a hierarchy, these are added to `walk_vectors` along the hierarchy.
-
-    Peak memory: three arrays of the result's size, and 8 bytes per edge of the largest type.
+    """Return `projected_vectors`, to which types with a hierarchy add `walk_vectors` along it.
 
     Args:
         graph: on the CPU.
@@ -41,10 +37,32 @@ def structural_vectors(graph: KnowledgeGraph, dim: int, generator: torch.Generat
     Returns:
         shape (N, dim), float32. Each row has length sqrt(dim).
     """
+    vectors = projected_vectors(graph, dim, generator)
+    for t, (first, stop) in enumerate(pairwise(graph.type_offsets)):
+        if (links := sparse_links(graph, graph.node_type_names[t], _LINKED)) is not None:
+            walks = walk_vectors(links, dim, generator)
+            vectors[first:stop] = _unit(walks) + _NEAR * _unit(vectors[first:stop])
+        vectors[first:stop] = _unit(vectors[first:stop]).mul_(dim**0.5)
+    return vectors
+
+
+def projected_vectors(graph: KnowledgeGraph, dim: int, generator: torch.Generator) -> Tensor:
+    """Return random vectors of all nodes, summed over neighbors and neighbors' neighbors (FastRP).
+
+    Peak memory: three arrays of the result's size, and 8 bytes per edge of the largest type.
+
+    Args:
+        graph: on the CPU.
+        dim: length of a vector.
+        generator: draws the random vectors.
+
+    Returns:
+        shape (N, dim), float32. The mean of each node type is 0.
+    """
     own = torch.randn(graph.num_nodes, dim, generator=generator)
     near = _step(graph, own)
     far = _step(graph, near)
-    for t, (first, stop) in enumerate(pairwise(graph.type_offsets)):
+    for first, stop in pairwise(graph.type_offsets):
         for start in range(first, stop, _ROWS):
             part = slice(start, min(start + _ROWS, stop))
             near[part] += far[part] + _OWN * _unit(own[part])
@@ -53,11 +71,7 @@ def structural_vectors(graph: KnowledgeGraph, dim: int, generator: torch.Generat
         if stop - first > 1:
             shared = near[first:stop].numpy().mean(axis=0, dtype=np.float64)
             near[first:stop] -= torch.from_numpy(shared).float()
-        if (links := sparse_links(graph, graph.node_type_names[t], _LINKED)) is not None:
-            walks = walk_vectors(links, dim, generator)
-            near[first:stop] = _unit(walks) + _NEAR * _unit(near[first:stop])
-        own[first:stop] = _unit(near[first:stop]).mul_(dim**0.5)
-    return own
+    return near
 
 
 def _step(graph: KnowledgeGraph, x: Tensor) -> Tensor:

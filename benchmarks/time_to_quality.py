@@ -1,0 +1,304 @@
+"""Compare embeddings by the seconds of their training: how much do neighbors know of treatments?
+
+python benchmarks/time_to_quality.py KG [--split pair|disease] [--fold 1] [--folds 6]
+    [--methods graphsage,hgt,start,fastrp,distmult,rotate,node2vec] [--epochs 10,20,40,100]
+    [--seconds 60,120,240] [--walks 2] [--node2vec PYTHON] [--output DIR] [--plot FILE]
+
+Each method learns from the training graph of one fold of `cdd evaluate --folds`. The probe of
+`cdd evaluate` (ranker `neighbors`) then ranks the held-out drugs by the embeddings. Each run has a
+process of its own and a file of its own in DIR, so the same command continues where it stopped.
+
+- graphsage, hgt: the defaults, except for --epochs. Each number of epochs is a run of its own,
+  since the learning rate falls to 0 within a run.
+- start: the vectors that both start from, with 512 dimensions, of the graph without treatments.
+- fastrp: this package's FastRP alone, with 512 dimensions, of the graph with treatments.
+- distmult, rotate: shallow.py, 128 dimensions, for --seconds of CPU time each.
+- node2vec: PecanPy with 128 dimensions and --walks walks of 40 steps from each node. It needs the
+  interpreter of an environment that has it (see rival_pecanpy.py).
+
+The times count from the training graph in memory to the embeddings of all nodes, without compiling
+this package's kernels. On a machine that others use too, compare the CPU seconds. The peak memory
+is that of the process, with the whole graph.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+import torch
+from rivals import export_split
+from shallow import DISTMULT, ROTATE, train_shallow
+from torch import Tensor
+
+from clinical_drug_discovery.evaluation.embedding_probe import neighbor_scores
+from clinical_drug_discovery.evaluation.folds import Fold
+from clinical_drug_discovery.evaluation.held_out import TEST, HeldOut, hold_out
+from clinical_drug_discovery.evaluation.measures.differences import differences
+from clinical_drug_discovery.evaluation.metrics import filtered_ranks, pair_metrics
+from clinical_drug_discovery.evaluation.split import ranking_task
+from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
+from clinical_drug_discovery.graph.source import ReadSettings, Source
+from clinical_drug_discovery.graph.vocabulary import VocabularyChoice
+from clinical_drug_discovery.lib._run.start import begin_run, read_edges
+from clinical_drug_discovery.lib.embed_model import settings_of
+from clinical_drug_discovery.lib.evaluate import SPLITS
+from clinical_drug_discovery.models.inference import embed_nodes
+from clinical_drug_discovery.models.initialisation import projected_vectors, structural_vectors
+from clinical_drug_discovery.system.machine import GIB, peak_memory_bytes
+from clinical_drug_discovery.system.progress import Run
+from clinical_drug_discovery.training.compile_kernels import compile_kernels
+from clinical_drug_discovery.training.memory_plan import plan_training
+from clinical_drug_discovery.training.objective.treatment_votes import without_treatments
+from clinical_drug_discovery.training.train import train
+
+SEED, DIM, RELATION_SHARE = 0, 512, 0.01  # as `cdd evaluate` does by default
+SHALLOW = {"distmult": DISTMULT, "rotate": ROTATE}
+GNNS, FREE, NODE2VEC = ("graphsage", "hgt"), ("start", "fastrp"), "node2vec"
+METHODS = (*FREE, *GNNS, *SHALLOW, NODE2VEC)
+
+
+class Embedded(NamedTuple):
+    """Embeddings of all nodes, and what they cost."""
+
+    vectors: Tensor
+    cost: dict[str, float]  #: seconds, cpu_seconds, peak_gib
+
+
+def runs_of(arguments: argparse.Namespace) -> Iterator[tuple[str, int]]:
+    """Yield each method and the amount of its training: epochs, seconds or walks."""
+    for method in arguments.methods:
+        if method in FREE:
+            yield method, 0
+        else:
+            by_time = arguments.seconds if method in SHALLOW else arguments.walks
+            for amount in arguments.epochs if method in GNNS else by_time:
+                yield method, amount
+
+
+def place_of(arguments: argparse.Namespace, method: str, amount: int) -> Path:
+    """Return the file of a run."""
+    directory = arguments.output / f"{arguments.split}-{arguments.fold}-of-{arguments.folds}"
+    return Path(directory / f"{method}-{amount}.json")
+
+
+def measured(embed: Callable[[], Tensor]) -> Embedded:
+    """Embed, and measure the cost."""
+    start, cpu_start = time.perf_counter(), time.process_time()
+    vectors = embed()
+    cost = {
+        "seconds": time.perf_counter() - start,
+        "cpu_seconds": time.process_time() - cpu_start,
+        "peak_gib": peak_memory_bytes() / GIB,
+    }
+    return Embedded(vectors, cost)
+
+
+def embed_gnn(run: Run, graph: KnowledgeGraph, model: str, num_epochs: int) -> Embedded:
+    """Train a GNN and embed all nodes."""
+    settings = settings_of(model, {"num_epochs": num_epochs})
+    plan = plan_training(run, graph, settings, None, None, 0)
+    compile_kernels(run, plan.backend)
+
+    def embed() -> Tensor:
+        trained = train(run, graph, settings, plan, SEED)
+        return embed_nodes(run, trained.model, trained.graph, plan.chunk_size, plan.backend)[0]
+
+    return measured(embed)
+
+
+def embed_untrained(graph: KnowledgeGraph, method: str) -> Embedded:
+    """Return the vectors that training starts from, or FastRP alone."""
+    generator = torch.Generator().manual_seed(SEED)
+    if method == "fastrp":
+        return measured(lambda: projected_vectors(graph, DIM, generator))
+    return measured(lambda: structural_vectors(without_treatments(graph)[0], DIM, generator))
+
+
+def embed_shallow(graph: KnowledgeGraph, kind: str, seconds: int) -> Embedded:
+    """Train DistMult or RotatE for some CPU seconds."""
+
+    def embed() -> Tensor:
+        model = train_shallow(graph, kind=kind, seconds=seconds, seed=SEED, clock=time.process_time)
+        vectors: Tensor = model.nodes.weight.detach()
+        return vectors
+
+    return measured(embed)
+
+
+def embed_node2vec(held_out: HeldOut, python: str | None, num_walks: int) -> Embedded:
+    """Train node2vec in its own environment."""
+    if python is None:
+        sys.exit("--node2vec must name the Python of an environment with PecanPy")
+    script = Path(__file__).with_name("rival_pecanpy.py")
+    with tempfile.TemporaryDirectory() as directory:
+        export_split(Path(directory), held_out.split.graph, held_out.pairs.diseases)
+        vectors = Path(directory) / "vectors.npy"
+        command = [python, script, directory, "--vectors", vectors, "--num-walks", num_walks]
+        command += ["--workers", torch.get_num_threads()]
+        done = subprocess.run([*map(str, command)], check=True, stdout=subprocess.PIPE, text=True)
+        cost = json.loads(done.stdout.splitlines()[-1])
+        return Embedded(torch.from_numpy(np.load(vectors)), cost)
+
+
+def measure_run(arguments: argparse.Namespace, method: str, amount: int) -> dict[str, Any]:
+    """Hold out the fold, embed its training graph, and rank the held-out drugs."""
+    nowhere = Path("nothing-is-written-here.csv")
+    source = Source.of(arguments.edges)
+    run = begin_run(source, nowhere, Path("nor-here"), "cpu", 0.0)
+    whole = read_edges(run, source, ReadSettings(), VocabularyChoice(), True, None)
+    make, parameters = SPLITS[arguments.split]
+    fold = Fold(arguments.fold, arguments.folds)
+    held_out = hold_out(
+        whole, partial(make, **parameters, fold=fold), part=TEST, validation_share=0.0,
+        relation_share=RELATION_SHARE, seed=SEED,
+    )  # fmt: skip
+    del whole
+    graph = held_out.split.graph
+    if method in GNNS:
+        embedded = embed_gnn(run, graph, method, amount)
+    elif method in SHALLOW:
+        embedded = embed_shallow(graph, SHALLOW[method], amount)
+    elif method == NODE2VEC:
+        embedded = embed_node2vec(held_out, arguments.node2vec, amount)
+    else:
+        embedded = embed_untrained(graph, method)
+    if arguments.vectors is not None:
+        np.save(arguments.vectors, embedded.vectors.numpy())
+    return {
+        "method": method, "amount": amount, "dim": embedded.vectors.shape[1], **embedded.cost,
+        **probe(held_out, embedded.vectors),
+    }  # fmt: skip
+
+
+def probe(held_out: HeldOut, vectors: Tensor) -> dict[str, Any]:
+    """Rank the held-out drugs by neighbors in the embeddings."""
+    task = ranking_task(held_out.split, held_out.pairs)
+    scores = neighbor_scores(held_out.split.graph, vectors, task.diseases)
+    ranks = filtered_ranks(scores, task.known, task.row, task.candidate)
+    return {
+        **pair_metrics(ranks, task.row, seed=SEED),
+        "disease_index": task.row.tolist(),
+        "drug_index": task.candidate.tolist(),
+        "rank": ranks.tolist(),
+    }
+
+
+def show(found: list[dict[str, Any]], base: str) -> None:
+    """Print a table of all runs, and their differences to one of them, paired by disease."""
+    columns = ("disease_index", "drug_index", "rank")
+    tables = [
+        pl.DataFrame({name: each[name] for name in columns}).with_columns(
+            ranker=pl.lit(name_of(each))
+        )
+        for each in found
+    ]
+    minus = differences(pl.concat(tables), base=base, seed=SEED)
+    print(
+        f"{'':18}{'CPU s':>7}{'wall s':>8}{'GiB':>6}{'MRR':>8}{'':16}{'recall@50':>11}{'':16}"
+        f"minus {base}"
+    )
+    for each in found:
+        row = f"{name_of(each):18}{each['cpu_seconds']:7.0f}{each['seconds']:8.0f}"
+        row += f"{each['peak_gib']:6.2f}   "
+        row += "   ".join(with_interval(each, name, ".3f") for name in ("mrr", "recall@50"))
+        if (less := minus.get(name_of(each))) is not None:
+            row += "   " + ", ".join(
+                with_interval(less, name, "+.3f") for name in ("mrr", "recall@50")
+            )
+        print(row)
+
+
+def name_of(each: dict[str, Any]) -> str:
+    """Return the name of a run."""
+    return f"{each['method']} {each['amount']}" if each["amount"] else str(each["method"])
+
+
+def with_interval(metrics: dict[str, Any], name: str, form: str) -> str:
+    """Return a metric with its interval."""
+    value, low, high = (format(metrics[f"{name}{end}"], form) for end in ("", "_low", "_high"))
+    return f"{value} ({low} to {high})"
+
+
+def plot(found: list[dict[str, Any]], path: Path) -> None:
+    """Draw both figures of the probe against CPU seconds, with intervals."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    for axis, name, label in zip(axes, ("mrr", "recall@50"), ("MRR", "recall@50"), strict=True):
+        for method in dict.fromkeys(each["method"] for each in found):
+            runs = sorted(
+                (each for each in found if each["method"] == method),
+                key=lambda each: float(each["cpu_seconds"]),
+            )
+            middle = [each[name] for each in runs]
+            ends = [
+                [abs(each[f"{name}{e}"] - each[name]) for each in runs] for e in ("_low", "_high")
+            ]
+            seconds = [each["cpu_seconds"] for each in runs]
+            axis.errorbar(seconds, middle, ends, marker="o", capsize=3, label=method)
+        axis.set(xlabel="CPU seconds of training", ylabel=label, xscale="log")
+    axes[0].legend()
+    figure.savefig(path)
+
+
+def numbers(text: str) -> list[int]:
+    """Read a list such as 10,20,40."""
+    return [int(number) for number in text.split(",")]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("edges", type=Path)
+    parser.add_argument("--split", choices=SPLITS, default="pair")
+    parser.add_argument("--fold", type=int, default=1)
+    parser.add_argument("--folds", type=int, default=6)
+    parser.add_argument("--methods", type=lambda text: text.split(","), default=METHODS)
+    parser.add_argument("--epochs", type=numbers, default=[10, 20, 40, 100])
+    parser.add_argument("--seconds", type=numbers, default=[60, 120, 240])
+    parser.add_argument("--walks", type=numbers, default=[2])
+    parser.add_argument("--node2vec", help="the Python of an environment with PecanPy")
+    parser.add_argument("--output", type=Path, default=Path("time_to_quality"))
+    parser.add_argument("--base", help="run to subtract from the others, such as 'hgt 40'")
+    parser.add_argument("--plot", type=Path, help="file of a picture; needs matplotlib")
+    parser.add_argument("--vectors", type=Path, help="of one run: write its embeddings (.npy)")
+    parser.add_argument("--run", nargs=2, help=argparse.SUPPRESS)  # one run, in this process
+    arguments = parser.parse_args()
+    if unknown := set(arguments.methods) - set(METHODS):
+        parser.error(f"--methods (got {', '.join(unknown)}) must be among {', '.join(METHODS)}")
+    if arguments.run is not None:
+        method, amount = arguments.run[0], int(arguments.run[1])
+        place = place_of(arguments, method, amount)
+        text = json.dumps(measure_run(arguments, method, amount))
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.with_suffix(".part").write_text(text)
+        place.with_suffix(".part").replace(place)  # a file that exists is complete
+        return
+    runs = list(runs_of(arguments))
+    if arguments.vectors is not None and len(runs) != 1:
+        parser.error(f"--vectors needs one run, not {len(runs)}")
+    for method, amount in runs:
+        if not place_of(arguments, method, amount).exists():
+            command = [sys.executable, *sys.argv, "--run", method, str(amount)]
+            subprocess.run(command, check=True)
+    found = [json.loads(place_of(arguments, *each).read_text()) for each in runs]
+    show(found, arguments.base or name_of(found[0]))
+    if arguments.plot is not None:
+        plot(found, arguments.plot)
+
+
+if __name__ == "__main__":
+    main()
