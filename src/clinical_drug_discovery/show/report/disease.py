@@ -114,6 +114,10 @@ def _listed_drugs(ranking: Ranking, disease: int) -> list[_Record]:
     return [row | describe(ranking.graph, number[row["drug_index"]]) for row in rows]
 
 
+def _effect(path: _Record) -> float:
+    return float(path["effect"])
+
+
 def _kind(path: _Record) -> str:
     return str(path["kind"])
 
@@ -159,6 +163,7 @@ def _ranked_drugs(ranking: Ranking, disease: int, rows: list[_Record]) -> list[_
                 "treats": treats[:_TREATED],
                 "num_treats": len(treats),
                 "evidence": evidence,
+                "strongest": max(evidence, key=_effect)["text"] if evidence else "",
                 "ends": graph.nodes[[node, disease]].to_dicts(),
                 "kinds": [(kind, list(paths)) for kind, paths in groupby(evidence, _kind)],
             }

@@ -11,7 +11,7 @@ from .tables import Cell, Table
 
 _DRUG = (
     "rank", "drug_name", "drug_id", "probability", "probability_treats", "score", "known",
-    "contraindicated", "stated", "rank_without_popularity",
+    "contraindicated", "stated", "rank_without_popularity", "strongest",
 )  # fmt: skip
 _EVIDENCE = tuple(f"{kind} {i}" for kind in KINDS for i in range(1, MAX_PATHS + 1))
 
