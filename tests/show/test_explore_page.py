@@ -35,7 +35,7 @@ def page(browser: Browser, explorer: Explorer, request: pytest.FixtureRequest) -
     wrong: list[str] = []
     context.on("request", lambda one: asked.append(one.url))
     opened = context.new_page()
-    opened.set_default_timeout(10_000)
+    opened.set_default_timeout(60_000)  # of a busy machine
     opened.on("pageerror", lambda error: wrong.append(str(error)))
     opened.on("console", lambda one: wrong.append(one.text) if one.type == "error" else None)
     opened.goto(explorer.address)
@@ -135,11 +135,16 @@ def test_export(page: Page, model: cdd.Model) -> None:
     page.get_by_label("Known treatments too").check()
     page.get_by_text("195 drugs are ranked").wait_for()
     with page.expect_download() as download:
-        page.get_by_role("link", name="Export CSV").click()
+        page.get_by_role("link", name="CSV").click()
     found = pl.read_csv(download.value.path(), schema_overrides={"disease_id": pl.String})
     expected = model.rank("asthma", 1000, include_known=True)
     assert found["drug_name"].to_list() == expected["drug_name"].to_list()
     assert found.columns == expected.columns
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Report").click()
+    assert download.value.suggested_filename == "asthma - ranked drugs.html"
+    text = Path(download.value.path()).read_text()
+    assert all(name in text for name in expected["drug_name"].to_list()[:20])
 
 
 def focused(page: Page) -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,10 +14,14 @@ import polars as pl
 from ...api.explanations import STATED
 from ...graph.knowledge_graph import EdgeType
 from ...ranking.evidence.explanations import NO_DIRECTION
+from ...system.errors import InputError
+from ..report.links import links_of
+from ..report.write import write_report
 from .open_model import OpenModel
 
 _ALL = 2**31  # more rows than any list has
 _KEPT_LISTS = 16  # whole lists that are kept; one of 8,000 drugs takes about 1 MB
+_LINKS = 6  # identifiers of a group of diseases that are shown
 _FACTS = 12  # neighbors of a relation that a node's page shows at first
 
 
@@ -37,15 +43,9 @@ class Answers:
 
     def home(self) -> dict[str, Any]:
         """Return the size of the graph, and nodes to begin with."""
-        graph = self.opened.graph
-        words = graph.vocabulary
-        treats = graph.vocabulary.treats
-        known = np.zeros(graph.num_nodes, np.int64)
-        for r, kind in enumerate(graph.edge_types):
-            if kind.relation in treats and kind.dst_type == words.disease_type:
-                first, stop = graph.node_range(graph.endpoint_types[r][1])
-                known[first:stop] += np.diff(graph.indptr_of(r).numpy())
-        best = np.argsort(-known, kind="stable")[:8]
+        graph, words = self.opened.graph, self.opened.graph.vocabulary
+        treated = self.opened.most_treated(8)
+        diseases = self.opened.describe([row for row, _ in treated])
         return {
             "no_ranks": self.opened.no_ranks,
             "nodes": graph.num_nodes,
@@ -61,17 +61,16 @@ class Answers:
             "drug_type": words.drug_type,
             "disease_type": words.disease_type,
             "diseases": [
-                node | {"treatments": int(known[row])}
-                for row, node in zip(best, self.opened.describe(best), strict=True)
-                if known[row]
+                node | {"treatments": count}
+                for node, (_, count) in zip(diseases, treated, strict=True)
             ],
             "drugs": self.opened.best_known(words.drug_type, 8),
         }
 
     def search(self, text: str, types: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """Return the nodes that a text may mean, each with the synonym that fits."""
-        found = self.opened.suggestions.find(text, types=types)
-        records = self.opened.describe([one.row for one in found])
+        found = self.opened.suggest(text, types)
+        records = self.opened.describe(self.opened.rows([one.node for one in found]))
         return [
             record | {"synonym": one.synonym} for record, one in zip(records, found, strict=True)
         ]
@@ -89,7 +88,8 @@ class Answers:
             }
             for kind, others in self.opened.facts_of(row)
         ]
-        return {**self.opened.describe([row])[0], "groups": groups}
+        links = links_of(self.opened.graph.nodes.row(row, named=True))[:_LINKS]
+        return {**self.opened.describe([row])[0], "links": links, "groups": groups}
 
     def facts(
         self, number: int, relation: str, node_type: str, start: int, stop: int
@@ -115,6 +115,29 @@ class Answers:
         row = self.opened.row(node)
         is_drug = self.opened.type_of(row) == self.opened.graph.vocabulary.drug_type
         return (self._diseases if is_drug else self._drugs)(row, choice)[:top]
+
+    def report(self, disease: int, suffix: str, top: int, choice: Choice) -> bytes:
+        """Return the report about the drugs for a disease; see `write_report`.
+
+        Args:
+            disease: node_index of the disease.
+            suffix: ".html" or ".xlsx".
+            top: largest number of drugs.
+            choice: the choices above the list.
+
+        Raises:
+            InputError: a package that writes such a report is not installed.
+        """
+        query = self.opened.query(self.opened.row(disease))
+        with TemporaryDirectory() as directory:
+            path = Path(directory) / f"report{suffix}"
+            try:
+                write_report(
+                    path, model_dir=self.opened.model, disease=query, top=top, **choice._asdict()
+                )
+            except ImportError as error:
+                raise InputError(str(error)) from None
+            return path.read_bytes()
 
     def why(self, drug: int, disease: int, choice: Choice) -> dict[str, Any]:
         """Return what speaks for a drug in a disease: facts, sentences, and a network of both.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from starlette.applications import Starlette
@@ -22,6 +23,11 @@ from .new_node import relations_of
 
 _MOST_BYTES = 1 << 20  # of the new node that the form sends
 _MOST = 2**31 - 1
+_EXPORTS = {
+    "csv": "text/csv; charset=utf-8",
+    "html": "text/html; charset=utf-8",
+    "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+}
 _MOST_ROWS = 10_000
 
 #: A question to a model, as a function of the model and the parameters of the address.
@@ -111,13 +117,19 @@ def make_app(models: Models) -> Starlette:
         node_type = request.query_params.get("type", "")
         return Response(asked.maps.positions(node_type), media_type="application/octet-stream")
 
-    def export(request: Request) -> Response:
+    def export(suffix: str, request: Request) -> Response:
         asked, given = models.get(request.query_params.get("model", FIRST)), Parameters(request)
-        top = given.number("top", 100, _MOST_ROWS)
-        text = asked.answers.table(given.number("node"), top, given.choice()).write_csv()
-        name = f"ranks-{given.number('node')}.csv"
-        headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-        return Response(text, media_type="text/csv; charset=utf-8", headers=headers)
+        node, top, choice = (
+            given.number("node"),
+            given.number("top", 20, _MOST_ROWS),
+            given.choice(),
+        )
+        if suffix == "csv":
+            content = asked.answers.table(node, top, choice).write_csv().encode()
+        else:
+            content = asked.answers.report(node, f".{suffix}", top, choice)
+        headers = {"Content-Disposition": f'attachment; filename="ranks-{node}.{suffix}"'}
+        return Response(content, media_type=_EXPORTS[suffix], headers=headers)
 
     async def add(request: Request) -> Response:
         asked = await _body(request)
@@ -132,7 +144,7 @@ def make_app(models: Models) -> Starlette:
         routes=[
             Route("/api/progress", progress),
             Route("/api/map", positions),
-            Route("/api/ranks.csv", export),
+            *(Route(f"/api/export.{suffix}", partial(export, suffix)) for suffix in _EXPORTS),
             Route("/api/add", add, methods=["POST"]),
             Route("/api/{question}", answer),
             Mount("/", files),

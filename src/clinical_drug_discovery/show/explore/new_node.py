@@ -59,7 +59,7 @@ def add_new_node(opened: OpenModel, asked: Any) -> tuple[OpenModel, int]:
     columns = [c for c in rows[0] if sources or not c.endswith("_source")]
     table = {column: [row[column] for row in rows] for column in columns}
     larger = opened.model.add_facts(table)
-    return OpenModel(larger, opened.synonyms), int(larger.new_nodes["node_index"][-1])
+    return OpenModel(larger, before=opened), int(larger.new_nodes["node_index"][-1])
 
 
 def _checked(opened: OpenModel, asked: Any) -> tuple[str, str, list[tuple[str, int]]]:

@@ -19,17 +19,26 @@ from ...lib.similar import cosines
 from ...ranking.evidence.sentences import phrase, spoken
 from ...system.errors import InputError
 from ...system.log import part
-from .suggestions import Suggestions
+from .suggestions import Suggestion, Suggestions
 
+_SUGGESTED = 12  # nodes that a search shows
 _NODE = ("node_index", "node_id", "node_type", "node_name", "node_source")
 
 
 class OpenModel:
-    """A model that the page asks. In the page, a node has the number of its node_index."""
+    """A model that the page asks. In the page, a node has the number of its node_index.
 
-    def __init__(self, model: Model, synonyms: Sequence[Synonym] = ()) -> None:
+    Args:
+        model: the model.
+        synonyms: other names of nodes.
+        before: the model without the new nodes of `model`; the names of its nodes are known.
+    """
+
+    def __init__(
+        self, model: Model, synonyms: Sequence[Synonym] = (), before: OpenModel | None = None
+    ) -> None:
         self.model, self.graph = model, model.graph
-        self.synonyms = synonyms
+        self._synonyms, self._before = synonyms, before
         self._numbers = self.graph.nodes["node_index"].to_numpy()
         self._order = np.argsort(self._numbers)
         self._degree = self.graph.degree.numpy()
@@ -38,20 +47,35 @@ class OpenModel:
     def prepare(self) -> None:
         """Compute all that the first questions need, so that they do not wait for it."""
         with part("Preparing the answers"):
-            words = self.graph.vocabulary
-            self.suggestions.find("a")
+            self.suggest("a")
             try:
-                disease = self.best_known(words.disease_type, 1)[0]["node"]
-                self.model.rank(self.query(self.row(disease)), 1)
+                for disease, _ in self.most_treated(1):
+                    asked = self.query(disease)
+                    best = self.model.rank(asked, 1)["drug_index"]
+                    if len(best):
+                        self.model.explain(self.query(self.row(best[0])), asked)
             except InputError as error:
                 self.no_ranks = str(error)
 
+    def suggest(self, text: str, types: Sequence[str] | None = None) -> list[Suggestion]:
+        """Return the nodes that a text may mean; see `Suggestions.find`."""
+        found = self._suggestions.find(text, _SUGGESTED, types, similar=self._before is None)
+        if self._before is None:
+            return found
+        own = {one.node for one in found}
+        older = [one for one in self._before.suggest(text, types) if one.node not in own]
+        return [*found, *older][:_SUGGESTED]
+
     @cached_property
-    def suggestions(self) -> Suggestions:
-        """The names of all nodes; made in about a second for 130,000 nodes."""
+    def _suggestions(self) -> Suggestions:
+        """The names of the new nodes, or of all; the latter takes a second for 130,000 nodes."""
         words = self.graph.vocabulary
-        first = (words.drug_type, words.disease_type)
-        return Suggestions(self.graph.nodes, self._degree, first, self.synonyms)
+        rows = np.arange(self.graph.num_nodes)
+        if self._before is not None:
+            rows = np.array(self.rows(self.model.new_nodes["node_index"].to_list()), np.int64)
+        synonyms = self._synonyms if self._before is None else ()
+        nodes, first = self.graph.nodes[rows], (words.drug_type, words.disease_type)
+        return Suggestions(nodes, self._degree[rows], first, synonyms)
 
     def row(self, number: int) -> int:
         """Return the row of the node with a node_index.
@@ -130,3 +154,14 @@ class OpenModel:
         first, stop = node_range_of(self.graph, node_type)
         best = np.argsort(-self._degree[first:stop], kind="stable")[:top]
         return self.describe(first + best)
+
+    def most_treated(self, top: int) -> list[tuple[int, int]]:
+        """Return the rows of the diseases with the most treatments, and how many these are."""
+        graph, words = self.graph, self.graph.vocabulary
+        known = np.zeros(graph.num_nodes, np.int64)
+        for r, kind in enumerate(graph.edge_types):
+            if kind.relation in words.treats and kind.dst_type == words.disease_type:
+                first, stop = graph.node_range(graph.endpoint_types[r][1])
+                known[first:stop] += np.diff(graph.indptr_of(r).numpy())
+        best = np.argsort(-known, kind="stable")[:top]
+        return [(row, int(known[row])) for row in best.tolist() if known[row]]

@@ -17,7 +17,7 @@ _LEAST_FOR_SIMILAR = 4  # characters; shorter texts resemble too many names
 class Suggestion(NamedTuple):
     """A node that a text may mean."""
 
-    row: int
+    node: int  #: its node_index
     synonym: str  #: the synonym that fits; "" if the name or the identifier does
 
 
@@ -28,7 +28,7 @@ class Suggestions:
     the text, similar names are looked for, which takes a few tenths of a second.
 
     Args:
-        nodes: N rows.
+        nodes: N rows of a node table.
         degree: shape (N,), number of facts of each node.
         first_types: nodes of these types come before others that fit as well.
         synonyms: other names of nodes.
@@ -36,7 +36,7 @@ class Suggestions:
     Example:
         >>> nodes = cdd.sample_graph().nodes
         >>> found = Suggestions(nodes, np.ones(nodes.height), ("drug",)).find("warf")
-        >>> nodes["node_name"][found[0].row]
+        >>> nodes.filter(node_index=found[0].node)["node_name"].item()
         'Warfarin'
     """
 
@@ -48,6 +48,7 @@ class Suggestions:
         synonyms: Sequence[Synonym] = (),
     ) -> None:
         self._index = NodeIndex(nodes, synonyms=synonyms)
+        self._numbers: list[int] = nodes["node_index"].to_list()
         self._types: list[str] = nodes["node_type"].to_list()
         names: list[str] = nodes["node_name"].to_list()
         self._owners = [*range(len(names))]
@@ -65,7 +66,12 @@ class Suggestions:
         self._first = set(first_types)
 
     def find(
-        self, text: str, limit: int = 12, types: Collection[str] | None = None
+        self,
+        text: str,
+        limit: int = 12,
+        types: Collection[str] | None = None,
+        *,
+        similar: bool = True,
     ) -> list[Suggestion]:
         """Return the nodes that a text may mean, the most likely first.
 
@@ -76,24 +82,31 @@ class Suggestions:
             text: the first characters, in any spelling.
             limit: largest number of nodes.
             types: only nodes of these types; None: of all types.
+            similar: look for similar names, too.
         """
         plain = normalize_name(text)
         if not plain:
             return []
-        places = [i for i, name in enumerate(self._plain) if plain in name]
-        if types is not None:
-            places = [i for i in places if self._types[self._owners[i]] in types]
-        if not places and len(plain) >= _LEAST_FOR_SIMILAR:
-            places = nearest_names(plain, self._plain)
-        else:
-            places.sort(key=lambda i: self._place(i, plain))
-        found = [Suggestion(row, "") for row in self._index.rows_of_identifier(text.strip())]
-        found += [Suggestion(self._owners[i], self._synonyms[i]) for i in places]
-        once = {one.row: one for one in reversed(found)}
-        wanted = list(dict.fromkeys(once[one.row] for one in found))
-        if types is not None:
-            wanted = [one for one in wanted if self._types[one.row] in types]
-        return wanted[:limit]
+        allowed = set(self._types) if types is None else set(types)
+        rows = [
+            r for r in self._index.rows_of_identifier(text.strip()) if self._types[r] in allowed
+        ]
+        found = [(row, "") for row in rows]
+        places = self._among(allowed, [i for i, n in enumerate(self._plain) if n.startswith(plain)])
+        if len({self._owners[i] for i in places}) < limit:
+            places = self._among(allowed, [i for i, n in enumerate(self._plain) if plain in n])
+        places.sort(key=lambda i: self._place(i, plain))
+        if not (found or places) and similar and len(plain) >= _LEAST_FOR_SIMILAR:
+            places = self._among(allowed, nearest_names(plain, self._plain))
+        found += [(self._owners[i], self._synonyms[i]) for i in places]
+        first: dict[int, str] = {}
+        for row, synonym in found:
+            first.setdefault(row, synonym)
+        nodes = [Suggestion(self._numbers[row], synonym) for row, synonym in first.items()]
+        return nodes[:limit]
+
+    def _among(self, types: Collection[str], places: list[int]) -> list[int]:
+        return [i for i in places if self._types[self._owners[i]] in types]
 
     def _place(self, i: int, plain: str) -> tuple[int, bool, float, str]:
         """Return how well a name that contains the text fits, for the order of the list."""

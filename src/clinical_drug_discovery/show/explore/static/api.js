@@ -70,22 +70,31 @@ export function say(text) {
   document.getElementById("live").textContent = text;
 }
 
+/** Call `show` with the part of the work that the server does, until the result is called. */
+export function whileWaiting(show) {
+  const look = async () => {
+    const { part } = await ask("progress").catch(() => ({}));
+    if (part && timer) show(part);
+  };
+  let timer = setInterval(look, EACH);
+  look();
+  return () => {
+    clearInterval(timer);
+    timer = null;
+  };
+}
+
 /** Show the answer of `work` in a box; until then, the progress; in the end, perhaps an error. */
 export async function into(box, work, draw) {
   const mine = {};
   box.work = mine; // a later call for the same box replaces this one
   box.setAttribute("aria-busy", "true");
   const waiting = el("p", { class: "waiting" }, el("span", { class: "spinner" }), "Working");
-  let polling = null;
+  let done = () => {};
   const slow = setTimeout(() => {
     if (box.work !== mine) return;
     box.replaceChildren(waiting);
-    const look = async () => {
-      const { part } = await ask("progress").catch(() => ({}));
-      if (part && box.work === mine) waiting.lastChild.textContent = part;
-    };
-    look();
-    polling = setInterval(look, EACH);
+    done = whileWaiting((part) => { waiting.lastChild.textContent = part; });
   }, SLOW);
   try {
     const answer = await work();
@@ -96,7 +105,7 @@ export async function into(box, work, draw) {
     }
   } finally {
     clearTimeout(slow);
-    clearInterval(polling);
+    done();
     if (box.work === mine) box.removeAttribute("aria-busy");
   }
 }

@@ -76,19 +76,3 @@ export function bar(value, text, kind = "") {
 export function warningMark(text) {
   return el("span", { class: "harm" }, el("span", { "aria-hidden": "true" }, "⚠ "), text);
 }
-
-/** Return a page of the reader's choice about an identifier; null for an unknown namespace. */
-export function outsideLink(id) {
-  const [prefix, local] = [id.slice(0, id.indexOf(":")).toLowerCase(), id.slice(id.indexOf(":") + 1)];
-  const plain = local.replace(/^(\w+):/, "");
-  const zeros = plain.padStart(7, "0");
-  const number = /^\d+$/.test(plain);
-  if (/^DB\d{5}$/.test(plain)) return `https://go.drugbank.com/drugs/${plain}`;
-  if (prefix === "mondo" && number) return `https://monarchinitiative.org/MONDO:${zeros}`;
-  if (["hpo", "hp"].includes(prefix) && number) return `https://hpo.jax.org/browse/term/HP:${zeros}`;
-  if (prefix.startsWith("ncbi") && number) return `https://www.ncbi.nlm.nih.gov/gene/${plain}`;
-  if (prefix === "reactome") return `https://reactome.org/content/detail/${encodeURIComponent(plain)}`;
-  if (prefix === "go" && number) return `https://amigo.geneontology.org/amigo/term/GO:${zeros}`;
-  if (prefix === "uberon" && number) return `https://www.ebi.ac.uk/ols4/search?q=UBERON:${zeros}`;
-  return null;
-}

@@ -1,6 +1,6 @@
 // The form for a new drug (or another node): a name and facts. The model then ranks it at once.
 
-import { ask, currentModel, place, say, send } from "./api.js";
+import { ask, currentModel, place, say, send, whileWaiting } from "./api.js";
 import { el, typeName } from "./dom.js";
 import { searchBox } from "./search.js";
 
@@ -74,10 +74,7 @@ export function formPage(known) {
     if (!name.value.trim()) return fail("Give the new node a name.", name);
     if (!facts.length) return fail("Add at least one fact.", search.querySelector("input"));
     submit.disabled = true;
-    const watch = setInterval(async () => {
-      const { part } = await ask("progress").catch(() => ({}));
-      if (part && submit.disabled) submit.textContent = part;
-    }, 700);
+    const done = whileWaiting((part) => { submit.textContent = part; });
     submit.textContent = "Adding";
     try {
       const record = { name: name.value, type, facts: facts.map(({ relation: one, node }) => ({ relation: one, node })) };
@@ -86,7 +83,7 @@ export function formPage(known) {
     } catch (error) {
       fail(error.message, name);
     } finally {
-      clearInterval(watch);
+      done();
       submit.disabled = false;
       submit.textContent = "Add and rank";
     }

@@ -1,7 +1,7 @@
 // The page of a node: its identifier, and tabs with ranks, facts, similar nodes and a network.
 
 import { ask, currentModel, into, place } from "./api.js";
-import { count, counted, el, outsideLink, typeMark, typeName } from "./dom.js";
+import { count, counted, el, typeMark, typeName } from "./dom.js";
 import { networkOf } from "./network.js";
 import { ranksTab } from "./ranks.js";
 import { similarTab } from "./similar.js";
@@ -58,15 +58,14 @@ export function nodePage(known, node) {
     return { box: factsTab(node) };
   }
 
-  const outside = outsideLink(node.id);
   const parts = [
     el("div", { class: "title" },
       el("h1", { tabindex: "-1" }, node.name),
       el("p", { class: "facts-line" }, typeMark(node.type),
-        outside
-          ? el("a", { href: outside, target: "_blank", rel: "noopener noreferrer" }, node.id,
+        node.links.map(({ text, url }) => (url
+          ? el("a", { href: url, target: "_blank", rel: "noopener noreferrer" }, text,
             el("span", { class: "unseen" }, " (opens another site)"))
-          : el("span", {}, node.id),
+          : el("span", {}, text))),
         el("span", { class: "quiet" }, counted(node.facts, "fact")))),
     el("div", { role: "tablist", class: "tabs", "aria-label": `About ${node.name}` }, links),
     panel,

@@ -1,6 +1,6 @@
 // The ranked drugs of a disease, or the ranked diseases of a drug, beside the reasons for one.
 
-import { address, ask, currentModel, into, place, say } from "./api.js";
+import { address, ask, askBytes, currentModel, into, place, say, whileWaiting } from "./api.js";
 import { bar, count, el, percent, warningMark } from "./dom.js";
 import { whyPanel } from "./why.js";
 
@@ -23,7 +23,8 @@ export function ranksTab(node, isDrug) {
 
   const table = el("div", { class: "ranks-list" });
   const reasons = el("section", { class: "card reasons", "aria-label": "Reasons", tabindex: "-1" });
-  const exports = el("span", { class: "exports" });
+  const exports = el("span", { class: "exports", role: "group", "aria-label": "Export" });
+  const problem = el("p", { class: "error", role: "alert" });
   const choices = CHOICES.map(([name, text]) => el("label", { class: "check" },
       el("input", {
         type: "checkbox", checked: chosen[name],
@@ -31,6 +32,7 @@ export function ranksTab(node, isDrug) {
       }), text));
   const box = el("div", {},
     el("div", { class: "choices", role: "group", "aria-label": "Choices" }, choices, exports),
+    problem,
     el("div", { class: "columns" }, table, reasons));
 
   function parameters() {
@@ -39,9 +41,14 @@ export function ranksTab(node, isDrug) {
   }
 
   function load() {
-    exports.replaceChildren(el("a", {
-      class: "button light", download: "", href: address("ranks.csv", { ...parameters(), top: 1000 }),
-    }, "Export CSV"));
+    exports.replaceChildren(
+      ...(isDrug ? [] : [["html", "Report"], ["xlsx", "Excel"]]).map(([suffix, text]) => {
+        const made = el("button", { type: "button", class: "button light", onclick: () => save(made, suffix) }, text);
+        return made;
+      }),
+      el("a", {
+        class: "button light", download: "", href: address("export.csv", { ...parameters(), top: 1000 }),
+      }, "CSV"));
     into(table, () => ask(isDrug ? "diseases" : "drugs", parameters()), (found) => {
       first = found.rows[0]?.node ?? null;
       say(`${count(found.total)} ranked ${what}s`);
@@ -50,6 +57,29 @@ export function ranksTab(node, isDrug) {
       mark(drawn);
       return drawn;
     });
+  }
+
+  /** Save a report, which takes a while; the button shows the progress. */
+  async function save(button, suffix) {
+    if (button.busy) return;
+    const text = button.textContent;
+    const done = whileWaiting((part) => { button.textContent = part; });
+    button.busy = true;
+    problem.textContent = "";
+    try {
+      const bytes = await askBytes(`export.${suffix}`, { ...parameters(), top: Math.min(top, 50) });
+      const where = URL.createObjectURL(new Blob([bytes]));
+      const name = `${node.name} - ranked drugs.${suffix}`.replace(/[^\p{L}\p{N} .-]+/gu, "_");
+      el("a", { href: where, download: name }).click();
+      setTimeout(() => URL.revokeObjectURL(where), 60_000);
+      say("The report is saved");
+    } catch (error) {
+      say(error.message);
+      problem.textContent = error.message;
+    }
+    done();
+    button.busy = false;
+    button.textContent = text;
   }
 
   function draw(found) {
