@@ -83,9 +83,10 @@ def rankers_of(
     if not arguments.no_paths:
         first = node_range_of(graph, PRIMEKG.disease_type)[0]
         features = MetapathFeatures(graph)
-        for name, fit in (("paths", fit_path_ranker), ("paths, boosted", fit_boosted)):
-            scores = fit(features, seed=seed).scores
-            yield name, lambda diseases, scores=scores: scores(features, diseases - first)  # type: ignore[misc]  # mypy cannot type the default
+        paths, _ = fit_path_ranker(features, seed=seed)
+        yield "paths", lambda diseases: paths.scores(features, diseases - first)
+        boosted = fit_boosted(features, seed=seed)
+        yield "paths, boosted", lambda diseases: boosted.scores(features, diseases - first)
     if arguments.minutes is not None:
         seconds = 60 * arguments.minutes
         for name in (DISTMULT, COMPLEX):

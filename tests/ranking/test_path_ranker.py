@@ -8,8 +8,10 @@ import torch
 from graphs import graph_of, planted_facts
 
 from clinical_drug_discovery.graph.adjacency import Floats
+from clinical_drug_discovery.ranking.listwise_examples import ListwiseExample
 from clinical_drug_discovery.ranking.metapath_features import MetapathFeatures
-from clinical_drug_discovery.ranking.path_ranker import PathRanker, fit_path_ranker
+from clinical_drug_discovery.ranking.path_ranker import PathRanker, Unseen, _loss, fit_path_ranker
+from clinical_drug_discovery.system.machine import one_thread
 
 
 def ranks_of_hidden(
@@ -37,7 +39,7 @@ def split() -> tuple[MetapathFeatures, MetapathFeatures]:
 def test_a_planted_mechanism_is_found(split: tuple[MetapathFeatures, MetapathFeatures]) -> None:
     features, whole = split
     ranks = ranks_of_hidden(
-        features, fit_path_ranker(features, num_mlps=1, num_epochs=12, seed=1), whole
+        features, fit_path_ranker(features, num_mlps=1, num_epochs=12, seed=1)[0], whole
     )
     assert np.mean(1 / ranks) > 0.8  # by chance it is 0.08
 
@@ -49,7 +51,7 @@ def test_the_same_seed_gives_the_same_ranker(
     state = torch.get_rng_state()
     asked = np.arange(5)
     first, second = (
-        fit_path_ranker(features, num_mlps=1, num_epochs=1, seed=3).scores(features, asked)
+        fit_path_ranker(features, num_mlps=1, num_epochs=1, seed=3)[0].scores(features, asked)
         for _ in range(2)
     )
     np.testing.assert_array_equal(first, second)
@@ -60,7 +62,58 @@ def test_scores_do_not_depend_on_what_is_asked_with_them(
     split: tuple[MetapathFeatures, MetapathFeatures],
 ) -> None:
     features, _ = split
-    ranker = fit_path_ranker(features, num_mlps=1, num_epochs=1)
+    ranker, _ = fit_path_ranker(features, num_mlps=1, num_epochs=1)
     together = ranker.scores(features, np.arange(30))
     alone = ranker.scores(features, np.array([23]))
     np.testing.assert_allclose(together[23], alone[0], rtol=1e-4, atol=1e-5)
+
+
+@one_thread(True)  # as in the fit of the drug ranker
+def test_diseases_and_pairs_are_left_out(split: tuple[MetapathFeatures, MetapathFeatures]) -> None:
+    features, _ = split
+    _, unseen = fit_path_ranker(features, num_epochs=1)
+    treated, (one, other) = set(features.treated.tolist()), unseen.left_out
+    assert len(one) == pytest.approx(len(treated) / 4, abs=1)
+    assert not set(one.tolist()) & set(other.tolist())
+    assert set(one.tolist()) <= treated
+    assert set(unseen.several.tolist()) == {s for s in treated if features.num_known(s) > 1}
+    for disease, drugs in hidden_drugs(unseen).items():
+        assert drugs < set(features.known_drugs(disease).tolist())  # one stays
+
+
+@pytest.mark.parametrize("seed", [0, 1])  # with all known drugs hidden, and with the others shown
+def test_hidden_drugs_are_negatives(rng: np.random.Generator, seed: int) -> None:
+    known, candidates, similarities = 4, 9, 2
+    example = ListwiseExample(
+        disease=0,
+        num_positives=known,
+        num_hard=5,
+        log_probability=np.zeros(candidates, np.float32),
+        base=rng.random((candidates, 3)).astype(np.float16),
+        popularity=rng.random((candidates, 2)).astype(np.float16),
+        anchor=np.zeros(candidates, np.float32),
+        co_indicated=rng.random((similarities, known, candidates)).astype(np.float16),
+    )
+    hidden = np.array([False, True, False, False])
+    scores = torch.zeros(candidates, requires_grad=True)
+    seen = []
+
+    def mlp(features: torch.Tensor, *_: object) -> torch.Tensor:
+        seen.append(features)
+        return scores.expand(len(features), -1)
+
+    scale = np.ones(2 * similarities + 1, np.float32)
+    loss = _loss(mlp, (example, hidden), scale, torch.Generator().manual_seed(seed))  # type: ignore[arg-type]  # only called
+    (gradient,) = torch.autograd.grad(loss, scores)
+    assert (gradient[[0, 2, 3]] < 0).all()
+    assert (gradient[[1, 4, 5, 6, 7, 8]] > 0).all()
+    count = float(seen[0][0, 0, -1])  # of the known drugs that the features show
+    assert count in (0, pytest.approx(np.arcsinh(np.log(1 + 2))))
+
+
+def hidden_drugs(unseen: Unseen) -> dict[int, set[int]]:
+    """The hidden drugs of each disease that has some."""
+    found: dict[int, set[int]] = {}
+    for row, drug in unseen.hidden.tolist():
+        found.setdefault(int(unseen.several[row]), set()).add(drug)
+    return found

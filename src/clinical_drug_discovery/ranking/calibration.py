@@ -27,37 +27,39 @@ _Doubles = npt.NDArray[np.float64]
 _Mask = npt.NDArray[np.bool_]
 
 
-def fit_weight(first: Floats, second: Floats, known: _Mask) -> float:
+def fit_weight(first: Floats, second: Floats, known: _Mask, others: _Mask) -> float:
     """Fit the weight w with which first + w * second ranks the known drugs best.
 
     The fit is a conditional logit model with both scores as features: each known drug competes with
-    the unknown drugs. w is the coefficient of `second` divided by that of `first`.
+    the others. w is the coefficient of `second` divided by that of `first`.
 
     Args:
         first: shape (n, D), log-probabilities of D drugs for n diseases.
         second: shape (n, D), log-probabilities by another ranking.
         known: shape (n, D), true for the drugs that should rank first.
+        others: shape (n, D), true for the drugs that should rank below them.
 
     Returns:
         w, between 0 (`second` is ignored) and 10.
     """
     both = np.stack([first, second], axis=2).astype(np.float64)
-    rows = [(features[~has], features[has]) for features, has in zip(both, known, strict=True)]
-    rows = [(others, positives) for others, positives in rows if len(others) and len(positives)]
+    masks = zip(both, known, others, strict=True)
+    rows = [(values[below], values[above]) for values, above, below in masks]
+    rows = [(below, above) for below, above in rows if len(below) and len(above)]
     if not rows:
         return 0.0
-    num_positives = sum(len(positives) for _, positives in rows)
+    num_positives = sum(len(above) for _, above in rows)
 
     def loss(theta: _Doubles) -> tuple[float, _Doubles]:
         total, gradient = 0.0, np.zeros(2)
-        for others, positives in rows:
-            logits = others @ theta
+        for below, above in rows:
+            logits = below @ theta
             probability = np.exp(logits - logits.max())
-            lead = positives @ theta - (logits.max() + np.log(probability.sum()))
-            mean = probability @ others / probability.sum()
+            lead = above @ theta - (logits.max() + np.log(probability.sum()))
+            mean = probability @ below / probability.sum()
             missed = np.exp(-np.logaddexp(0, lead))
             total += np.logaddexp(0, -lead).sum()
-            gradient -= missed @ (positives - mean)
+            gradient -= missed @ (above - mean)
         return total / num_positives, gradient / num_positives
 
     theta = _minimize(loss, np.array([1.0, 0.0]))
@@ -127,7 +129,7 @@ class Calibration:
         return np.asarray(np.minimum(self.probability(scores) / self.recorded_share, 1), np.float32)
 
 
-def fit_calibration(scores: Floats, known: _Mask) -> Calibration:
+def fit_calibration(scores: Floats, known: _Mask, weight: float = 1.0) -> Calibration:
     """Fit the curve from scores to probabilities, by maximum likelihood.
 
     The log-odds rise along a chain of straight lines. They meet at quantiles of the scores of known
@@ -143,6 +145,7 @@ def fit_calibration(scores: Floats, known: _Mask) -> Calibration:
     Args:
         scores: shape (K,), finite.
         known: shape (K,), true for recorded indications.
+        weight: of each known pair; above 1 if only a sample of the known pairs is given.
     """
     x, hits = scores.astype(np.float64), int(known.sum())
     others, count = _binned(x[~known])
@@ -151,23 +154,23 @@ def fit_calibration(scores: Floats, known: _Mask) -> Calibration:
     inner = np.quantile(x[known], quantiles) if hits else x[:1]
     knots = np.unique([x.min(), *inner, x.max()])
     data = np.concatenate([x[known], others])
-    weight = np.concatenate([np.ones(hits), count])
+    weights = np.concatenate([np.full(hits, weight), count])
     target = np.repeat([(hits + 1) / (hits + 2), 1 / (count.sum() + 2)], [hits, len(others)])
     widths = np.maximum(np.diff(knots), _MIN_SPREAD)
     rise = np.clip((data[:, None] - knots[:-1]) / widths, 0, 1)  # along each line, from 0 to 1
-    base = np.log((hits + 1) / (count.sum() + 1))
+    base = np.log((weight * hits + 1) / (count.sum() + 1))
 
     def loss(theta: _Doubles) -> tuple[float, _Doubles]:
         logits = theta[0] + rise @ theta[1:]
         softplus = np.logaddexp(0, logits)
-        error = weight * (np.exp(logits - softplus) - target)
-        total = float((weight * (softplus - target * logits)).sum())
-        return total / weight.sum(), np.append(error.sum(), error @ rise) / weight.sum()
+        error = weights * (np.exp(logits - softplus) - target)
+        total = float((weights * (softplus - target * logits)).sum())
+        return total / weights.sum(), np.append(error.sum(), error @ rise) / weights.sum()
 
     start = np.append(base, np.full(len(widths), _FIRST_RISE))
     theta = _minimize(loss, start, [(None, None), *[(0, None)] * len(widths)])
     log_odds = theta[0] + np.append(0, np.cumsum(theta[1:]))
-    best = _best_share(x, known, size) if hits else 1.0
+    best = _best_share(x, known, size, weight) if hits else 1.0
     return Calibration(tuple(knots.tolist()), tuple(log_odds.tolist()), best)
 
 
@@ -182,13 +185,13 @@ def _binned(scores: _Doubles) -> tuple[_Doubles, _Doubles]:
     return total[count > 0] / count[count > 0], count[count > 0]
 
 
-def _best_share(scores: _Doubles, known: _Mask, size: int) -> float:
+def _best_share(scores: _Doubles, known: _Mask, size: int, weight: float) -> float:
     """Return the largest share of known pairs among the best pairs with `size` or more of them."""
     order = np.argsort(-scores, kind="stable")
     ranked = -scores[order]
     number = np.searchsorted(ranked, ranked[known[order]], "right")  # pairs down to a known one
-    shares = np.arange(1, len(number) + 1)[size - 1 :] / number[size - 1 :]
-    return float(shares.max())
+    hits = np.arange(1, len(number) + 1)[size - 1 :]
+    return float((weight * hits / (number[size - 1 :] + (weight - 1) * hits)).max())
 
 
 def _minimize(

@@ -9,6 +9,7 @@ the fitted one, at most 0.5, and an imputed score replaces the neighbors' part o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,12 +24,14 @@ from ..system.machine import one_thread
 from .calibration import Calibration, ImputedScore, fit_calibration, fit_imputed_score, fit_weight
 from .metapath_features import MetapathFeatures
 from .neighbors import Neighbors, of_largest
-from .path_ranker import MAX_ASKED, Form, PathRanker, fit_path_ranker
+from .path_ranker import HIDDEN_SHARE, Form, PathRanker, Unseen, fit_path_ranker
 from .treatments import treatments
 
 _MAX_WEIGHT = 0.5  # of the neighbors; weights from 0.25 to 1 rank a real graph about equally
 _LEAST = 1e-3  # added to the neighbors' scores, many of which are 0
+NUM_TESTED = 512  #: limit of diseases on which the ranker is tested, and at most so many left out
 _MIN_KNOWN, _MIN_DISEASES = 3, 20  # see `probabilities`; if fewer have so many, all are used
+_MIN_HIDDEN = 25  # with fewer hidden pairs, the diseases that were left out serve in their place
 _DIGITS = 4  # decimals of a score: smaller differences are rounding errors, and count as ties
 _Mask = npt.NDArray[np.bool_]
 
@@ -157,85 +160,118 @@ def fit_drug_ranker(
         InputError: the graph lacks known pairs; see `why_no_ranker`.
     """
     features = MetapathFeatures(graph, for_many=False)
-    paths = fit_path_ranker(features, seed=seed)
-    # If the graph is too small to leave diseases out, the probabilities are fitted on all treated
-    # ones.
-    asked = [_some(out if len(out) else features.treated) for out in paths.left_out]
-    known = np.concatenate([features.known[:, s].toarray().T > 0 for s in asked])
-    votes, all_parts = None, None
-    if embeddings is not None:
-        neighbors = Neighbors.of(graph, embeddings)
-        every = np.concatenate(asked)
-        votes = log_neighbors(neighbors.votes(every))
-        all_parts = log_neighbors(neighbors.scores(every))
-
-    forms = [Form(known, popular) for known in (True, False) for popular in (True, False)]
-    by_form = [
-        np.concatenate(parts)
-        for parts in zip(
-            *(
-                [scores[:, n] for scores in paths.scores_by_mlp(features, some, forms)]
-                for n, some in enumerate(asked)
-            ),
-            strict=True,
-        )
-    ]
-    many = known.sum(axis=1) >= _MIN_KNOWN
-    if many.sum() < _MIN_DISEASES:
-        many[:] = True
-    blends = []
-    for i, near, rows in ((0, all_parts, slice(None)), (2, votes, many)):
-        scores, unpopular = by_form[i][rows], by_form[i + 1][rows]
-        part = None if near is None else near[rows]
-        blends.append(
-            _fit_blend(scores, unpopular, part, known[rows], count_known=i == 0, seed=seed)
-        )
+    paths, unseen = fit_path_ranker(features, seed=seed)
+    neighbors = None if embeddings is None else Neighbors.of(graph, embeddings)
+    test = _Test(paths, features, neighbors, seed)
+    enough = len(unseen.hidden) >= _MIN_HIDDEN
+    with_known = test.hidden(unseen) if enough else test.left_out(unseen, use_known=True)
     return DrugRanker(
         paths,
-        None if embeddings is None else Vectors.of(neighbors),
-        blends[0],
-        blends[1],
+        None if neighbors is None else Vectors.of(neighbors),
+        with_known,
+        test.left_out(unseen, use_known=False),
         features.feature_names,
         features.popularity_names,
     )
 
 
-def _some(diseases: IntArray) -> IntArray:
-    """Return at most `MAX_ASKED` of the diseases, evenly spaced."""
-    return diseases[:: -(-len(diseases) // MAX_ASKED)]
+def _some(diseases: IntArray, most: int) -> IntArray:
+    """Return at most `most` of the diseases, evenly spaced."""
+    return diseases[:: -(-len(diseases) // most) or 1]
 
 
-def _fit_blend(
-    scores: Floats,
-    unpopular: Floats,
-    near: Floats | None,
-    known: _Mask,
-    *,
-    count_known: bool,
-    seed: int,
-) -> Blend:
-    """Fit a `Blend` on scores of diseases that were left out of the training of the paths.
+@dataclass(frozen=True)
+class _Test:
+    """The fit of the last numbers of a ranker, on pairs that its MLPs have not learned."""
 
-    Args:
-        scores: shape (n, D), of the path ranker.
-        unpopular: shape (n, D), of the path ranker without popularity.
-        near: shape (n, D), from `log_neighbors`, trained on the known pairs.
-        known: shape (n, D), true for known pairs.
-        count_known: add log(number of known drugs) to the scores, as `probabilities` does.
-        seed: seed of the differences of known pairs from their imputed score.
-    """
-    weight, imputed, rest = 0.0, None, np.zeros(1)
-    if near is not None:
-        weight = min(fit_weight(scores, near, known), _MAX_WEIGHT)
-        imputed, rest = fit_imputed_score(scores, near, known)
-    # Without these differences, known pairs would spread less than other pairs, and the curve would
-    # be too flat.
-    spread = np.random.default_rng(seed).choice(rest, known.shape)
-    offset = np.log(known.sum(axis=1, keepdims=True)) if count_known else 0.0
-    curves = []
-    for values in (scores, unpopular):
-        total = values + offset
-        if near is not None and imputed is not None:
-            total = total + weight * np.where(known, imputed(values) + spread, near)
-        curves.append(fit_calibration(total.astype(np.float32).ravel(), known.ravel()))
-    return Blend(weight, imputed, *curves)
+    paths: PathRanker
+    features: MetapathFeatures
+    neighbors: Neighbors | None  #: of embeddings that were trained with all known pairs
+    seed: int  #: of the differences of known pairs from their imputed score
+
+    def hidden(self, unseen: Unseen) -> Blend:
+        """Fit the numbers for diseases with known drugs, on the pairs hidden from all MLPs."""
+        rows = _some(np.arange(len(unseen.several)), NUM_TESTED)
+        diseases, known = unseen.several[rows], self._known(unseen.several[rows])
+        hidden = np.zeros((len(unseen.several), self.features.num_drugs), bool)
+        hidden[unseen.hidden[:, 0], unseen.hidden[:, 1]] = True
+        hidden = hidden[rows]
+        forms = [Form(popularity=popular) for popular in (True, False)]
+        by_mlp = self.paths.scores_by_mlp(self.features, diseases, forms, hidden)
+        near = None if self.neighbors is None else self.neighbors.scores(diseases)
+        count = (known & ~hidden).sum(axis=1, keepdims=True)
+        scores = [values.mean(axis=1) for values in by_mlp]
+        return self._fit(scores, near, known, hidden, np.log(count), 1 / HIDDEN_SHARE)
+
+    def left_out(self, unseen: Unseen, *, use_known: bool) -> Blend:
+        """Fit the numbers on diseases that an MLP has left out; each is scored by that MLP.
+
+        Args:
+            unseen: if an MLP did not leave out any, all treated diseases take their place.
+            use_known: each pair is scored as if the other known drugs were known. Otherwise, as if
+                none were known: only on diseases with three known drugs or more, unless few have
+                so many.
+        """
+        most = NUM_TESTED // len(unseen.left_out)
+        asked = [_some(a if len(a) else self.features.treated, most) for a in unseen.left_out]
+        diseases = np.concatenate(asked)
+        known = self._known(diseases)
+        count, forms = known.sum(axis=1), [Form(use_known, popular) for popular in (True, False)]
+        found = zip(
+            *(
+                self.paths.only(n).scores_by_mlp(self.features, some, forms)
+                for n, some in enumerate(asked)
+            ),
+            strict=True,
+        )
+        scores = [np.concatenate(parts)[:, 0] for parts in found]
+        near = None
+        if self.neighbors is not None:
+            near = (self.neighbors.scores if use_known else self.neighbors.votes)(diseases)
+        if use_known:
+            return self._fit(scores, near, known, known, np.log(count)[:, None], 1.0)
+        rows = count >= _MIN_KNOWN
+        if rows.sum() < _MIN_DISEASES:
+            rows[:] = True
+        near = None if near is None else near[rows]
+        return self._fit([values[rows] for values in scores], near, known[rows], known[rows], 0, 1)
+
+    def _known(self, diseases: IntArray) -> _Mask:
+        """Return the mask of the known pairs of n diseases, shape (n, D)."""
+        return np.asarray(self.features.known[:, diseases].toarray().T > 0)
+
+    def _fit(
+        self,
+        scores: Sequence[Floats],
+        neighbors: Floats | None,
+        known: _Mask,
+        unseen: _Mask,
+        offset: Floats | float,
+        weight: float,
+    ) -> Blend:
+        """Fit a `Blend`.
+
+        Args:
+            scores: each of shape (n, D), of the path ranker with and without popularity.
+            neighbors: shape (n, D), scores of the neighbors.
+            known: shape (n, D), true for known pairs.
+            unseen: shape (n, D), true for those that the path ranker has not learned.
+            offset: added to the scores, as `probabilities` does.
+            weight: of each unseen pair, 1 / (the probability that it was hidden).
+        """
+        factor, imputed, spread, near = 0.0, None, np.zeros(known.shape), None
+        if neighbors is not None:
+            near = log_neighbors(neighbors)
+            factor = min(fit_weight(scores[0], near, unseen, ~known), _MAX_WEIGHT)
+            imputed, rest = fit_imputed_score(scores[0], near, known)
+            # Without these differences, known pairs would spread less than other pairs, and the
+            # curve would be too flat.
+            spread = np.random.default_rng(self.seed).choice(rest, known.shape)
+        counted, curves = unseen | ~known, []
+        for values in scores:
+            total = values + offset
+            if near is not None and imputed is not None:
+                total = total + factor * np.where(known, imputed(values) + spread, near)
+            x = total[counted].astype(np.float32)
+            curves.append(fit_calibration(x, unseen[counted], weight))
+        return Blend(factor, imputed, *curves)

@@ -6,10 +6,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..graph.knowledge_graph import EdgeType, KnowledgeGraph, node_range_of
+from .drug_ranker import NUM_TESTED
 from .drug_similarity import Metapath, meet, steps_from
 from .listwise_examples import MAX_EXAMPLES, NUM_EASY, NUM_HARD, NUM_HARMFUL
 from .metapath_features import MAX_SIMILAR
-from .path_ranker import MAX_ASKED, NUM_FOLDS
 
 _ENTRY = 8  # bytes per entry of a sparse matrix: the value and the column number
 # The memory of base features, in diseases: a chunk has 32, and temporary copies take half a chunk.
@@ -27,8 +27,8 @@ def rank_fit_bytes(graph: KnowledgeGraph, dim: int = 0) -> int:
     - path counts: 8 for each path of a metapath, or for each pair of end nodes if there are fewer
       pairs; times 4 for metapaths from drugs, times 3 for metapaths from diseases
     - similar treated diseases: 12 T min(T, 256); drugs that diseases share: 12 for each such pair
-    - 2 C (T (B + G + 4) + K W) + 4 * 48 B D for the examples and the features of 48 diseases; with
-      the diseases that the MLPs leave out, at most 512, 56 D for each of them
+    - 2 C (T (B + G + 4) + K W) + 4 * 48 B D for the examples and the features of 48 diseases
+    - 56 min(T, 512) D for the scores of the diseases on which the MLPs are tested
     - embeddings: 12 N dim for copies, 4096 T + 12288 D for similarities
 
     Args:
@@ -57,8 +57,7 @@ def rank_fit_bytes(graph: KnowledgeGraph, dim: int = 0) -> int:
     of_pairs = treated * (num_base + num_popular + 4) + num_pairs * similarities
     examples = 2 * candidates * fraction * of_pairs
     examples += 4 * _CHUNKS * num_base * num_drugs
-    left_out = 2 * min(-(-min(treated, MAX_EXAMPLES) // NUM_FOLDS), MAX_ASKED)
-    examples += 14 * 4 * left_out * num_drugs
+    examples += 14 * 4 * min(treated, NUM_TESTED) * num_drugs
     shared = min(sum(float((_degrees(graph, k) ** 2).sum()) for k in known), float(treated) ** 2)
     similar = 12 * (treated * min(treated, MAX_SIMILAR) + shared)
     vectors = 0.0

@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from time import perf_counter
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -43,8 +44,9 @@ _MIN_STD = 0.02  # added to every standard deviation
 _WARM_UP, _WEIGHT_DECAY = 0.15, 0.01  # warm-up as a fraction of all steps; weight decay
 _POPULAR = 16  # width of the hidden layer of the popularity
 _CHUNK = 32  # diseases scored at a time; their features take 90 MB on PrimeKG
-MAX_ASKED = 256  #: left-out diseases of each MLP on which the drug ranker is fitted
 NUM_FOLDS = 4  #: each MLP leaves a different quarter of the treated diseases out of the training
+HIDDEN_SHARE = 0.1  #: of the pairs of diseases with several known drugs, hidden from all MLPs
+_Mask = npt.NDArray[np.bool_]
 
 
 class ScoreMlp(nn.Module):
@@ -184,6 +186,14 @@ class Form(NamedTuple):
     popularity: bool = True  #: the popularity of drugs
 
 
+class Unseen(NamedTuple):
+    """The known pairs that MLPs were not trained on, on which their scores can be tested."""
+
+    left_out: tuple[IntArray, ...]  #: diseases that each MLP left out with all their pairs
+    several: IntArray  #: the diseases with at least two known drugs
+    hidden: IntArray  #: shape (H, 2), pairs of these hidden from all: position in `several`, drug
+
+
 @dataclass(frozen=True)
 class PathRanker:
     """A trained ranker. It does not contain the features that it was trained on."""
@@ -192,7 +202,6 @@ class PathRanker:
     base_scale: Floats  #: shape (B,)
     co_indicated_scale: Floats  #: shape (2 W + 1,)
     seconds: dict[str, float]  #: duration of each part of the training
-    left_out: tuple[IntArray, ...]  #: treated diseases that each MLP was not trained on
 
     @cached_property
     def _stacked(self) -> StackedMlps:
@@ -214,8 +223,16 @@ class PathRanker:
         by_mlp = self.scores_by_mlp(features, diseases, [Form(popularity=popularity)])[0]
         return np.asarray(by_mlp.mean(axis=1))
 
+    def only(self, number: int) -> PathRanker:
+        """Return the ranker with one of its MLPs."""
+        return replace(self, mlps=self.mlps[number : number + 1])
+
     def scores_by_mlp(
-        self, features: MetapathFeatures, diseases: IntArray, forms: Sequence[Form]
+        self,
+        features: MetapathFeatures,
+        diseases: IntArray,
+        forms: Sequence[Form],
+        hidden: _Mask | None = None,
     ) -> list[Floats]:
         """Return the log-softmax of each MLP over all drugs, shape (n, M, D), in several forms.
 
@@ -223,6 +240,7 @@ class PathRanker:
             features: see `scores`.
             diseases: shape (n,).
             forms: parts to use; the features are computed once for all forms.
+            hidden: shape (n, D), known drugs that do not count as known.
         """
         # The first layer is applied to the features of a disease once for all drugs. Features that
         # are 0 for all drugs are skipped.
@@ -242,7 +260,8 @@ class PathRanker:
                 for use_known in dict.fromkeys(form.use_known for form in forms):
                     values, at = squashed, which
                     if use_known and features.num_known(disease):
-                        near, also = self._co_indicated(features, disease)
+                        but = None if hidden is None else hidden[first + i]
+                        near, also = self._co_indicated(features, disease, but)
                         values, at = np.concatenate([squashed, also]), np.r_[which, near]
                     scores = self._stacked.scores(values, at, start)
                     for form, result in zip(forms, out, strict=True):
@@ -251,9 +270,14 @@ class PathRanker:
                             result[first + i] = torch.log_softmax(total, dim=1).numpy()
         return out
 
-    def _co_indicated(self, features: MetapathFeatures, disease: int) -> tuple[IntArray, Floats]:
+    def _co_indicated(
+        self, features: MetapathFeatures, disease: int, hidden: _Mask | None
+    ) -> tuple[IntArray, Floats]:
         """Return which features of co-indicated drugs are not 0, and their squashed values."""
-        also = co_indicated_features(features.co_indicated_similarity(disease)[1])
+        drugs, similarity = features.co_indicated_similarity(disease)
+        also = co_indicated_features(
+            similarity if hidden is None else similarity[:, ~hidden[drugs]]
+        )
         near = np.flatnonzero(also.any(axis=1))
         return near + len(self.base_scale), squash(also[near], self.co_indicated_scale[near])
 
@@ -270,15 +294,19 @@ class PathRanker:
 
 def fit_path_ranker(
     features: MetapathFeatures, *, num_mlps: int = 2, num_epochs: int = 8, seed: int = 0
-) -> PathRanker:
-    """Train a ranker on all known pairs of a graph.
+) -> tuple[PathRanker, Unseen]:
+    """Train a ranker on the known pairs of a graph.
 
     Args:
         features: of the graph.
         num_mlps: number of MLPs, whose scores are averaged. Each MLP has its own seed, and is not
-            trained on a quarter of the treated diseases, so these can be used to test it.
+            trained on a quarter of the treated diseases. A tenth of the pairs is hidden from all
+            MLPs. So the scores can be tested on both.
         num_epochs: least number of passes over the treated diseases for each MLP.
         seed: seed of all sampling.
+
+    Returns:
+        The ranker, and the pairs that it was not trained on.
     """
     start = perf_counter()
     with part("Fitting the drug ranker: sampling examples"):
@@ -286,28 +314,54 @@ def fit_path_ranker(
         examples = sample_examples(features, base_scale, seed=seed)
     sampled = perf_counter()
     mean, std = _moments(examples, co_indicated_scale)
+    rng = np.random.default_rng(seed)
     # The folds are disjoint if there are enough examples. A single example is not left out.
-    order = np.random.default_rng(seed).permutation(len(examples))
+    order = rng.permutation(len(examples))
     folds = np.array_split(order, min(NUM_FOLDS, len(order)))
     left_out = [np.sort(folds[n % len(folds)][: len(order) - 1]) for n in range(num_mlps)]
+    hidden = _hide(examples, rng)
     mlps = []
     for n, out in enumerate(left_out):
         label = f"path ranker {n + 1} of {num_mlps}"
         generator = torch.Generator().manual_seed(seed * 1000 + n)
         mlp = ScoreMlp(mean, std, examples[0].popularity.shape[1], _HIDDEN)
         mlp.initialise(generator)
-        learned = [examples[i] for i in np.setdiff1d(order, out)]
+        learned = [(examples[i], hidden[i]) for i in np.setdiff1d(order, out)]
         _train(mlp, learned, co_indicated_scale, num_epochs, generator, label)
         mlps.append(mlp)
     seconds = {"features": sampled - start, "mlps": perf_counter() - sampled}
-    diseases = np.array([example.disease for example in examples])
-    asked = tuple(diseases[out] for out in left_out)
-    return PathRanker(tuple(mlps), base_scale, co_indicated_scale, seconds, asked)
+    ranker = PathRanker(tuple(mlps), base_scale, co_indicated_scale, seconds)
+    diseases = np.array([example.disease for example in examples], np.int64)
+    several = [i for i, mask in enumerate(hidden) if len(mask) > 1]
+    pairs = [
+        (row, drug)
+        for row, i in enumerate(several)
+        for drug in features.known_drugs(int(diseases[i]))[hidden[i]].tolist()
+    ]
+    return ranker, Unseen(
+        tuple(diseases[out] for out in left_out),
+        diseases[several],
+        np.array(pairs, np.int64).reshape(-1, 2),
+    )
+
+
+def _hide(examples: Sequence[ListwiseExample], rng: np.random.Generator) -> list[_Mask]:
+    """Draw the pairs to hide: one mask over the k known drugs of each example.
+
+    One drug of each disease stays. Each of the others is drawn with the probability
+    h k / (k - 1), so each pair of a disease with two drugs or more has the probability h.
+    """
+    masks = []
+    for k in (example.num_positives for example in examples):
+        mask = rng.random(k) < HIDDEN_SHARE * k / max(k - 1, 1)
+        mask[rng.integers(k)] = False
+        masks.append(mask)
+    return masks
 
 
 def _train(
     mlp: ScoreMlp,
-    examples: list[ListwiseExample],
+    examples: list[tuple[ListwiseExample, _Mask]],
     co_indicated_scale: Floats,
     num_epochs: int,
     generator: torch.Generator,
@@ -341,29 +395,38 @@ def _one_cycle(progress: float) -> float:
 
 
 def _loss(
-    mlp: ScoreMlp, example: ListwiseExample, co_indicated_scale: Floats, generator: torch.Generator
+    mlp: ScoreMlp,
+    example_and_hidden: tuple[ListwiseExample, _Mask],
+    co_indicated_scale: Floats,
+    generator: torch.Generator,
 ) -> Tensor:
-    """Return the weighted loss of one example; a random half of the calls hide all known drugs."""
-    known = example.num_positives
+    """Return the weighted loss of one example; a random half of the calls hide all known drugs.
+
+    Hidden drugs are negatives, as are the drugs of which the graph does not say that they treat.
+    """
+    example, hidden = example_and_hidden
+    positive = np.zeros(len(example.base), bool)
+    positive[: len(hidden)] = ~hidden
+    at, others = torch.from_numpy(np.flatnonzero(positive)), torch.from_numpy(~positive)
     base = torch.from_numpy(example.base).float()
     log_probability = torch.from_numpy(example.log_probability)
     rest = torch.from_numpy(example.anchor), torch.from_numpy(example.popularity).float()
     if torch.rand(1, generator=generator) < 0.5:
         nothing = torch.zeros(len(base), len(co_indicated_scale))
         scores = mlp(torch.cat([base, nothing], dim=1)[None], *rest, generator)[0] - log_probability
-        positives, others = scores[:known], scores[known:].logsumexp(dim=0)
-        losses = torch.logaddexp(others, positives) - positives
+        positives = scores[at]
+        losses = torch.logaddexp(scores[others].logsumexp(dim=0), positives) - positives
     else:
-        chosen = torch.randperm(known, generator=generator)[:_MAX_POSITIVES]
-        similarity = example.co_indicated.astype(np.float32)
+        chosen = torch.randperm(len(at), generator=generator)[:_MAX_POSITIVES]
+        similarity = example.co_indicated[:, ~hidden].astype(np.float32)
         also = co_indicated_features_without(similarity, chosen.numpy())
         squashed = torch.from_numpy(squash(also, co_indicated_scale)).transpose(1, 2)
         features = torch.cat([base.expand(len(chosen), -1, -1), squashed], dim=2)
         scores = mlp(features, *rest, generator) - log_probability
-        positives = scores.gather(1, chosen[:, None])[:, 0]
+        positives = scores.gather(1, at[chosen][:, None])[:, 0]
         # The other known drugs of the disease are not among the negatives.
-        losses = torch.logaddexp(scores[:, known:].logsumexp(dim=1), positives) - positives
-    weighted: Tensor = losses.mean() * known ** (1 - _DISCOUNT)
+        losses = torch.logaddexp(scores[:, others].logsumexp(dim=1), positives) - positives
+    weighted: Tensor = losses.mean() * len(at) ** (1 - _DISCOUNT)
     return weighted
 
 

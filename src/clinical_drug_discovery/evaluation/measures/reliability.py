@@ -9,8 +9,10 @@ of its disease (Horvitz and Thompson, 1952):
 - a held-out pair: h (1 - h^(k - 1)), since another treatment of the disease must stay
 - an unlisted pair: 1 - (1 - h)^k - h^k, since some but not all treatments must be held out
 
-The curve is thus that of the diseases with at least two treatments. If whole diseases are held out
-(h = 1), each pair counts once.
+The curve is thus that of the diseases with at least two treatments. A probability is that of a
+treatment in the record that the ranker was fitted on, and that record lacks the fraction h. So the
+share of recorded treatments is 1 - h times the share of held-out pairs. If whole diseases are held
+out (h = 1), each pair counts once, since the record of other diseases is whole.
 """
 
 from __future__ import annotations
@@ -49,8 +51,9 @@ def reliability(
     held_out = np.zeros_like(known)
     held_out[row, candidate] = True
     num_treatments = (known | held_out).sum(axis=1, keepdims=True)
-    counted, weight = held_out | ~known, np.ones(known.shape)
+    counted, weight, kept = held_out | ~known, np.ones(known.shape), 1.0
     if fraction < 1:
+        kept = 1 - fraction
         counted &= (known & ~held_out).any(axis=1, keepdims=True)
         k = np.maximum(num_treatments, 2)  # rows with fewer are not counted
         of_unlisted = 1 / (1 - (1 - fraction) ** k - fraction**k)
@@ -69,7 +72,7 @@ def reliability(
                 "num_held_out": int(positive[at].sum()),
                 "weight": total,
                 "predicted": float((w[at] * p[at]).sum()) / total,
-                "recorded": float(w[at][positive[at]].sum()) / total,
+                "recorded": kept * float(w[at][positive[at]].sum()) / total,
             }
         )
     return found
