@@ -20,7 +20,8 @@ from clinical_drug_discovery.ranking.calibration import (
 from clinical_drug_discovery.ranking.drug_ranker import DrugRanker, Vectors, fit_drug_ranker
 from clinical_drug_discovery.ranking.listwise_examples import feature_scales, sample_examples
 from clinical_drug_discovery.ranking.metapath_features import MetapathFeatures
-from clinical_drug_discovery.ranking.path_ranker import Form, stack_mlps
+from clinical_drug_discovery.ranking.path_ranker import Form
+from clinical_drug_discovery.ranking.score_mlp import stack_mlps
 
 NUM_HIDDEN = 60
 

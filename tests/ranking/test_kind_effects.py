@@ -12,7 +12,8 @@ from graphs import Fact, graph_of, node, random_facts
 from clinical_drug_discovery.ranking.evidence.explanations import KINDS
 from clinical_drug_discovery.ranking.evidence.kind_effects import kind_effects, kind_of
 from clinical_drug_discovery.ranking.metapath_features import MetapathFeatures
-from clinical_drug_discovery.ranking.path_ranker import PathRanker, ScoreMlp
+from clinical_drug_discovery.ranking.path_ranker import PathRanker
+from clinical_drug_discovery.ranking.score_mlp import ScoreMlp
 
 WALKS = ("disease_disease", "phenotype_link")
 

@@ -23,8 +23,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
 from ..graph.adjacency import Floats
 from ..graph.knowledge_graph import IntArray
@@ -34,6 +33,7 @@ from ..training.optimizer import Adam
 from .drug_similarity import co_indicated_features, co_indicated_features_without
 from .listwise_examples import ListwiseExample, feature_scales, sample_examples, squash
 from .metapath_features import MetapathFeatures
+from .score_mlp import ScoreMlp, StackedMlps, stack_mlps
 
 _HIDDEN, _LEARNING_RATE = 64, 3e-3  # width of the first hidden layer; highest learning rate
 _BATCH = 4  # examples per training step
@@ -42,141 +42,10 @@ _MAX_POSITIVES = 4  # limit of known drugs to predict per disease and epoch, eac
 _DISCOUNT = 0.3  # the loss of a disease with k known drugs has the weight k^(1 - 0.3)
 _MIN_STD = 0.02  # added to every standard deviation
 _WARM_UP, _WEIGHT_DECAY = 0.15, 0.01  # warm-up as a fraction of all steps; weight decay
-_POPULAR = 16  # width of the hidden layer of the popularity
 _CHUNK = 32  # diseases scored at a time; their features take 90 MB on PrimeKG
 NUM_FOLDS = 4  #: each MLP leaves a different quarter of the treated diseases out of the training
 HIDDEN_SHARE = 0.1  #: of the pairs of diseases with several known drugs, hidden from all MLPs
 _Mask = npt.NDArray[np.bool_]
-
-
-class ScoreMlp(nn.Module):
-    """Map features to a score; see the top of this file.
-
-    The constructor does not set the weights: call `initialise` or `load_state_dict`.
-    """
-
-    def __init__(self, mean: Tensor, std: Tensor, num_popularity: int, hidden: int) -> None:
-        super().__init__()
-        self.mean, self.std = nn.Buffer(mean), nn.Buffer(std)
-        self.anchor = nn.Parameter(torch.ones(()))
-        self.linear = nn.utils.skip_init(nn.Linear, len(mean), 1)
-        self.first = nn.utils.skip_init(nn.Linear, len(mean), hidden)
-        self.second = nn.utils.skip_init(nn.Linear, hidden, hidden // 2)
-        self.last = nn.utils.skip_init(nn.Linear, hidden // 2, 1)
-        self.popular_first = nn.utils.skip_init(nn.Linear, num_popularity, _POPULAR)
-        self.popular_last = nn.utils.skip_init(nn.Linear, _POPULAR, 1)
-
-    def initialise(self, generator: torch.Generator) -> None:
-        """Start with the anchor alone; draw the other weights from the distribution of torch."""
-        for layer in (self.first, self.second, self.popular_first, self.popular_last):
-            bound = layer.in_features**-0.5
-            for parameter in layer.parameters():
-                nn.init.uniform_(parameter, -bound, bound, generator=generator)
-        for layer in (self.linear, self.last):
-            for parameter in layer.parameters():
-                nn.init.zeros_(parameter)
-
-    def forward(
-        self,
-        features: Tensor,
-        anchor: Tensor,
-        popularity: Tensor,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """Return the scores of C candidates in each of P examples, shape (P, C).
-
-        Args:
-            features: shape (P, C, F), after `squash`.
-            anchor: shape (C,), see `MetapathFeatures.walk_anchor`.
-            popularity: shape (C, G), see `MetapathFeatures.popularity`.
-            generator: random generator for dropout; None turns dropout off.
-        """
-        x = (features - self.mean) / self.std
-        if generator is not None:  # drop whole features: no score should rely on one feature
-            x = x * (torch.rand(len(x), 1, x.shape[2], generator=generator) > 0.1)
-        hidden = _drop(functional.gelu(self.first(x)), generator)
-        hidden = _drop(functional.gelu(self.second(hidden)), generator)
-        scores: Tensor = (self.linear(x) + self.last(hidden))[..., 0]
-        return scores + self.anchor * anchor + self.popular(popularity)
-
-    def popular(self, popularity: Tensor) -> Tensor:
-        """Return the popularity of C drugs, shape (C,); see `forward`."""
-        scores: Tensor = self.popular_last(functional.gelu(self.popular_first(popularity)))[:, 0]
-        return scores
-
-
-def _drop(x: Tensor, generator: torch.Generator | None, probability: float = 0.2) -> Tensor:
-    """Apply dropout; all candidates share a mask, because separate masks would take longer."""
-    if generator is None:
-        return x
-    kept = torch.rand(len(x), 1, x.shape[2], generator=generator) > probability
-    return x * (kept / (1 - probability))
-
-
-@dataclass(frozen=True)
-class StackedMlps:
-    """The stacked weights of M MLPs, for features of shape (F, D): all drugs of one disease.
-
-    Mean and standard deviation are folded into the first layer. A feature that is 0 for all drugs
-    therefore adds 0 and can be left out. Anchor and popularity are not included.
-    """
-
-    first: Tensor  #: shape (M (H + 1), F): `first` of all MLPs, then `linear` of all MLPs
-    first_bias: Tensor  #: shape (M (H + 1), 1)
-    second: Tensor  #: shape (M, H / 2, H)
-    second_bias: Tensor  #: shape (M, H / 2, 1)
-    last: Tensor  #: shape (M, 1, H / 2)
-    last_bias: Tensor  #: shape (M, 1, 1)
-
-    @torch.no_grad()
-    def partial_sum(self, features: Floats, which: IntArray) -> Tensor:
-        """Return what K features contribute to the first layers, shape (M (H + 1), D or 1).
-
-        Args:
-            features: shape (K, D), after `squash`; (K, 1) if they are the same for all drugs.
-            which: shape (K,), indices of these features.
-        """
-        return self.first[:, torch.from_numpy(which)] @ torch.from_numpy(features)
-
-    @torch.no_grad()
-    def scores(self, features: Floats, which: IntArray, start: Tensor) -> Tensor:
-        """Return the scores of each MLP for the drugs of one disease, shape (M, D).
-
-        Args:
-            features: shape (K, D), after `squash`.
-            which: shape (K,), indices of these features, ascending.
-            start: shape (M (H + 1), D or 1): `first_bias` plus partial sums of all other features.
-        """
-        num, _, hidden = self.second.shape
-        x = self.partial_sum(features, which)
-        x += start
-        y = functional.gelu(x[: num * hidden]).view(num, hidden, -1)
-        y = functional.gelu(torch.baddbmm(self.second_bias, self.second, y))
-        return torch.baddbmm(self.last_bias, self.last, y)[:, 0] + x[num * hidden :]
-
-
-@torch.no_grad()
-def stack_mlps(mlps: Sequence[ScoreMlp]) -> StackedMlps:
-    """Stack the weights of MLPs; all must have the same sizes."""
-
-    def stack(layer: str, part: str) -> Tensor:
-        return torch.stack([getattr(getattr(mlp, layer), part) for mlp in mlps])
-
-    std = torch.stack([mlp.std for mlp in mlps])[:, None]
-    shift = torch.stack([mlp.mean for mlp in mlps])[:, None] / std
-    weights, biases = [], []
-    for layer in ("first", "linear"):
-        weight = stack(layer, "weight")
-        weights.append((weight / std).flatten(0, 1))
-        biases.append((stack(layer, "bias") - (weight * shift).sum(dim=2)).flatten())
-    return StackedMlps(
-        torch.cat(weights),
-        torch.cat(biases)[:, None],
-        stack("second", "weight"),
-        stack("second", "bias")[:, :, None],
-        stack("last", "weight"),
-        stack("last", "bias")[:, :, None],
-    )
 
 
 class Form(NamedTuple):

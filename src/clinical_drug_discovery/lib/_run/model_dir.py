@@ -17,7 +17,8 @@ from ...graph.stored.graph_file import load_graph, save_graph
 from ...models.embeddings_file import RUN
 from ...ranking.calibration import Calibration, ImputedScore
 from ...ranking.drug_ranker import Blend, DrugRanker, Vectors
-from ...ranking.path_ranker import PathRanker, ScoreMlp
+from ...ranking.path_ranker import PathRanker
+from ...ranking.score_mlp import ScoreMlp
 from ...ranking.stored.check_ranker import check_ranker, check_sizes
 from ...system import disk
 from ...system.errors import InputError

@@ -18,7 +18,8 @@ from ...system.errors import InputError
 from ...system.files import DamagedFileError
 from ..drug_ranker import Blend, DrugRanker, Vectors
 from ..metapath_features import MetapathFeatures
-from ..path_ranker import PathRanker, ScoreMlp
+from ..path_ranker import PathRanker
+from ..score_mlp import ScoreMlp
 
 _MAX_MLPS = 1000
 
