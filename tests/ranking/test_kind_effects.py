@@ -38,7 +38,7 @@ def test_walks_count_as_related_diseases(
     mlp = ScoreMlp(torch.zeros(size), torch.ones(size), len(features.popularity_names), 8)
     mlp.initialise(torch.Generator().manual_seed(0))  # the anchor alone decides
     scales = np.ones(features.num_base, np.float32), np.ones(size - features.num_base, np.float32)
-    paths = PathRanker((mlp,), *scales, {})
+    paths = PathRanker((mlp,), *scales, {}, ())
     drugs, num_walks = np.arange(features.num_drugs), 0
     for disease in features.treated.tolist():
         visits = features.base(np.array([disease]))[0][features.walk_rows].sum(axis=0)

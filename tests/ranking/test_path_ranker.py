@@ -10,7 +10,12 @@ from graphs import graph_of, planted_facts
 from clinical_drug_discovery.graph.adjacency import Floats
 from clinical_drug_discovery.ranking.listwise_examples import ListwiseExample
 from clinical_drug_discovery.ranking.metapath_features import MetapathFeatures
-from clinical_drug_discovery.ranking.path_ranker import PathRanker, Unseen, _loss, fit_path_ranker
+from clinical_drug_discovery.ranking.path_ranker import (
+    HiddenPairs,
+    PathRanker,
+    _loss,
+    fit_path_ranker,
+)
 from clinical_drug_discovery.system.machine import one_thread
 
 
@@ -71,13 +76,13 @@ def test_scores_do_not_depend_on_what_is_asked_with_them(
 @one_thread(True)  # as in the fit of the drug ranker
 def test_diseases_and_pairs_are_left_out(split: tuple[MetapathFeatures, MetapathFeatures]) -> None:
     features, _ = split
-    _, unseen = fit_path_ranker(features, num_epochs=1)
-    treated, (one, other) = set(features.treated.tolist()), unseen.left_out
+    ranker, hidden = fit_path_ranker(features, num_epochs=1)
+    treated, (one, other) = set(features.treated.tolist()), ranker.left_out
     assert len(one) == pytest.approx(len(treated) / 4, abs=1)
     assert not set(one.tolist()) & set(other.tolist())
     assert set(one.tolist()) <= treated
-    assert set(unseen.several.tolist()) == {s for s in treated if features.num_known(s) > 1}
-    for disease, drugs in hidden_drugs(unseen).items():
+    assert set(hidden.diseases.tolist()) == {s for s in treated if features.num_known(s) > 1}
+    for disease, drugs in hidden_drugs(hidden).items():
         assert drugs < set(features.known_drugs(disease).tolist())  # one stays
 
 
@@ -111,9 +116,9 @@ def test_hidden_drugs_are_negatives(rng: np.random.Generator, seed: int) -> None
     assert count in (0, pytest.approx(np.arcsinh(np.log(1 + 2))))
 
 
-def hidden_drugs(unseen: Unseen) -> dict[int, set[int]]:
+def hidden_drugs(hidden: HiddenPairs) -> dict[int, set[int]]:
     """The hidden drugs of each disease that has some."""
     found: dict[int, set[int]] = {}
-    for row, drug in unseen.hidden.tolist():
-        found.setdefault(int(unseen.several[row]), set()).add(drug)
+    for row, drug in hidden.pairs.tolist():
+        found.setdefault(int(hidden.diseases[row]), set()).add(drug)
     return found

@@ -24,7 +24,7 @@ from ..system.machine import one_thread
 from .calibration import Calibration, ImputedScore, fit_calibration, fit_imputed_score, fit_weight
 from .metapath_features import MetapathFeatures
 from .neighbors import Neighbors, of_largest
-from .path_ranker import HIDDEN_SHARE, Form, PathRanker, Unseen, fit_path_ranker
+from .path_ranker import HIDDEN_SHARE, Form, HiddenPairs, PathRanker, fit_path_ranker
 from .treatments import treatments
 
 _MAX_WEIGHT = 0.5  # of the neighbors; weights from 0.25 to 1 rank a real graph about equally
@@ -160,16 +160,16 @@ def fit_drug_ranker(
         InputError: the graph lacks known pairs; see `why_no_ranker`.
     """
     features = MetapathFeatures(graph, for_many=False)
-    paths, unseen = fit_path_ranker(features, seed=seed)
+    paths, hidden = fit_path_ranker(features, seed=seed)
     neighbors = None if embeddings is None else Neighbors.of(graph, embeddings)
     test = _Test(paths, features, neighbors, seed)
-    enough = len(unseen.hidden) >= _MIN_HIDDEN
-    with_known = test.hidden(unseen) if enough else test.left_out(unseen, use_known=True)
+    enough = len(hidden.pairs) >= _MIN_HIDDEN
+    with_known = test.hidden(hidden) if enough else test.left_out(use_known=True)
     return DrugRanker(
         paths,
         None if neighbors is None else Vectors.of(neighbors),
         with_known,
-        test.left_out(unseen, use_known=False),
+        test.left_out(use_known=False),
         features.feature_names,
         features.popularity_names,
     )
@@ -189,13 +189,13 @@ class _Test:
     neighbors: Neighbors | None  #: of embeddings that were trained with all known pairs
     seed: int  #: of the differences of known pairs from their imputed score
 
-    def hidden(self, unseen: Unseen) -> Blend:
+    def hidden(self, pairs: HiddenPairs) -> Blend:
         """Fit the numbers for diseases with known drugs, on the pairs hidden from all MLPs."""
-        rows = _some(np.arange(len(unseen.several)), NUM_TESTED)
-        diseases, known = unseen.several[rows], self._known(unseen.several[rows])
-        hidden = np.zeros((len(unseen.several), self.features.num_drugs), bool)
-        hidden[unseen.hidden[:, 0], unseen.hidden[:, 1]] = True
-        hidden = hidden[rows]
+        rows = _some(np.arange(len(pairs.diseases)), NUM_TESTED)
+        diseases, known = pairs.diseases[rows], self._known(pairs.diseases[rows])
+        every = np.zeros((len(pairs.diseases), self.features.num_drugs), bool)
+        every[pairs.pairs[:, 0], pairs.pairs[:, 1]] = True
+        hidden = every[rows]
         forms = [Form(popularity=popular) for popular in (True, False)]
         by_mlp = self.paths.scores_by_mlp(self.features, diseases, forms, hidden)
         near = None if self.neighbors is None else self.neighbors.scores(diseases)
@@ -203,17 +203,18 @@ class _Test:
         scores = [values.mean(axis=1) for values in by_mlp]
         return self._fit(scores, near, known, hidden, np.log(count), 1 / HIDDEN_SHARE)
 
-    def left_out(self, unseen: Unseen, *, use_known: bool) -> Blend:
+    def left_out(self, *, use_known: bool) -> Blend:
         """Fit the numbers on diseases that an MLP has left out; each is scored by that MLP.
 
+        If an MLP did not leave out any, all treated diseases take their place.
+
         Args:
-            unseen: if an MLP did not leave out any, all treated diseases take their place.
             use_known: each pair is scored as if the other known drugs were known. Otherwise, as if
                 none were known: only on diseases with three known drugs or more, unless few have
                 so many.
         """
-        most = NUM_TESTED // len(unseen.left_out)
-        asked = [_some(a if len(a) else self.features.treated, most) for a in unseen.left_out]
+        left_out, treated = self.paths.left_out, self.features.treated
+        asked = [_some(a if len(a) else treated, NUM_TESTED // len(left_out)) for a in left_out]
         diseases = np.concatenate(asked)
         known = self._known(diseases)
         count, forms = known.sum(axis=1), [Form(use_known, popular) for popular in (True, False)]

@@ -55,12 +55,11 @@ class Form(NamedTuple):
     popularity: bool = True  #: the popularity of drugs
 
 
-class Unseen(NamedTuple):
-    """The known pairs that MLPs were not trained on, on which their scores can be tested."""
+class HiddenPairs(NamedTuple):
+    """Known pairs that no MLP was trained on, on which the scores can be tested."""
 
-    left_out: tuple[IntArray, ...]  #: diseases that each MLP left out with all their pairs
-    several: IntArray  #: the diseases with at least two known drugs
-    hidden: IntArray  #: shape (H, 2), pairs of these hidden from all: position in `several`, drug
+    diseases: IntArray  #: the diseases of which pairs were drawn: all with at least two known drugs
+    pairs: IntArray  #: shape (H, 2), the pairs: position in `diseases`, drug
 
 
 @dataclass(frozen=True)
@@ -71,6 +70,7 @@ class PathRanker:
     base_scale: Floats  #: shape (B,)
     co_indicated_scale: Floats  #: shape (2 W + 1,)
     seconds: dict[str, float]  #: duration of each part of the training
+    left_out: tuple[IntArray, ...]  #: treated diseases that each MLP was not trained on
 
     @cached_property
     def _stacked(self) -> StackedMlps:
@@ -163,7 +163,7 @@ class PathRanker:
 
 def fit_path_ranker(
     features: MetapathFeatures, *, num_mlps: int = 2, num_epochs: int = 8, seed: int = 0
-) -> tuple[PathRanker, Unseen]:
+) -> tuple[PathRanker, HiddenPairs]:
     """Train a ranker on the known pairs of a graph.
 
     Args:
@@ -175,7 +175,7 @@ def fit_path_ranker(
         seed: seed of all sampling.
 
     Returns:
-        The ranker, and the pairs that it was not trained on.
+        The ranker, and the pairs that were hidden from all MLPs.
     """
     start = perf_counter()
     with part("Fitting the drug ranker: sampling examples"):
@@ -199,7 +199,6 @@ def fit_path_ranker(
         _train(mlp, learned, co_indicated_scale, num_epochs, generator, label)
         mlps.append(mlp)
     seconds = {"features": sampled - start, "mlps": perf_counter() - sampled}
-    ranker = PathRanker(tuple(mlps), base_scale, co_indicated_scale, seconds)
     diseases = np.array([example.disease for example in examples], np.int64)
     several = [i for i, mask in enumerate(hidden) if len(mask) > 1]
     pairs = [
@@ -207,11 +206,9 @@ def fit_path_ranker(
         for row, i in enumerate(several)
         for drug in features.known_drugs(int(diseases[i]))[hidden[i]].tolist()
     ]
-    return ranker, Unseen(
-        tuple(diseases[out] for out in left_out),
-        diseases[several],
-        np.array(pairs, np.int64).reshape(-1, 2),
-    )
+    asked = tuple(diseases[out] for out in left_out)
+    ranker = PathRanker(tuple(mlps), base_scale, co_indicated_scale, seconds, asked)
+    return ranker, HiddenPairs(diseases[several], np.array(pairs, np.int64).reshape(-1, 2))
 
 
 def _hide(examples: Sequence[ListwiseExample], rng: np.random.Generator) -> list[_Mask]:

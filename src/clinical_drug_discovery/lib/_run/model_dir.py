@@ -171,6 +171,8 @@ def save_ranker(path: Path, ranker: DrugRanker, graph_sha256: str, run: str | No
             tensors[f"mlp.{n}.{name}"] = tensor.clone()  # safetensors rejects shared memory
     for name in _SCALES:
         tensors[name] = torch.from_numpy(getattr(ranker.paths, name))
+    for n, diseases in enumerate(ranker.paths.left_out):
+        tensors[f"left_out.{n}"] = torch.from_numpy(diseases).long()
     if ranker.vectors is not None:
         tensors["vectors.drugs"] = torch.from_numpy(ranker.vectors.drugs)
         tensors["vectors.diseases"] = torch.from_numpy(ranker.vectors.diseases)
@@ -218,8 +220,9 @@ def load_ranker(path: Path) -> tuple[DrugRanker, str, str | None]:
 
 
 def _ranker(record: dict[str, Any], tensors: dict[str, Tensor]) -> DrugRanker:
+    numbers = range(record["num_mlps"])
     mlps = []
-    for n in range(record["num_mlps"]):
+    for n in numbers:
         start = f"mlp.{n}."
         state = {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
         num_popularity = len(record["popularity_names"])
@@ -227,11 +230,12 @@ def _ranker(record: dict[str, Any], tensors: dict[str, Tensor]) -> DrugRanker:
         mlp.load_state_dict(state)
         mlps.append(mlp)
     base_scale, co_indicated_scale = (tensors[name].numpy() for name in _SCALES)
+    left_out = tuple(tensors[f"left_out.{n}"].numpy() for n in numbers)
     vectors = None
     if "vectors.drugs" in tensors:
         vectors = Vectors(*(tensors[f"vectors.{name}"].numpy() for name in ("drugs", "diseases")))
     return DrugRanker(
-        PathRanker(tuple(mlps), base_scale, co_indicated_scale, record["seconds"]),
+        PathRanker(tuple(mlps), base_scale, co_indicated_scale, record["seconds"], left_out),
         vectors,
         _blend(record["with_known"]),
         _blend(record["without_known"]),

@@ -76,6 +76,9 @@ def _check_paths(paths: PathRanker, num_features: int) -> None:
         _require((scale > 0).all(), f"{name} must be positive")
     total = len(paths.base_scale) + len(paths.co_indicated_scale)
     _require(total == num_features, "the scales must have a number for each feature")
+    for n, diseases in enumerate(paths.left_out):
+        fits = diseases.ndim == 1 and diseases.dtype == np.int64 and (diseases >= 0).all()
+        _require(fits, f"left_out.{n} must be numbers of diseases")
     seconds = all(type(value) in (int, float) for value in paths.seconds.values())
     _require(seconds, "seconds must be numbers")
 
@@ -143,4 +146,9 @@ def check_fits(ranker: DrugRanker, features: MetapathFeatures) -> None:
         raise InputError(
             "the drug ranker was fitted on a graph with other drugs or diseases; run cdd embed "
             "again"
+        )
+    left_out = ranker.paths.left_out
+    if any((diseases >= features.num_diseases).any() for diseases in left_out):
+        raise InputError(
+            "the drug ranker has left out diseases that the graph lacks; run cdd embed again"
         )

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from ...models.embeddings_file import without_formulas
 from ...system.errors import InputError
 from ...system.log import current_part
 from .answers import Choice
@@ -125,7 +126,7 @@ def make_app(models: Models) -> Starlette:
             given.choice(),
         )
         if suffix == "csv":
-            content = asked.answers.table(node, top, choice).write_csv().encode()
+            content = without_formulas(asked.answers.table(node, top, choice)).write_csv().encode()
         else:
             content = asked.answers.report(node, f".{suffix}", top, choice)
         headers = {"Content-Disposition": f'attachment; filename="ranks-{node}.{suffix}"'}
