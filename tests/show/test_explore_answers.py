@@ -80,6 +80,9 @@ def test_facts_of_a_node_are_those_of_the_graph(answers: Answers, opened: OpenMo
             assert len(every) == group["count"]
             assert every[:12] == group["nodes"]
             assert answers.facts(number, *asked, 1, 2) == every[1:2]
+            rows = np.array(opened.rows([one["node"] for one in every]))
+            cosines = opened.cosines(opened.row(number), rows)
+            assert (np.diff(cosines) <= 0).all()
 
 
 def test_reasons_are_those_of_the_model(answers: Answers, opened: OpenModel) -> None:
@@ -118,7 +121,7 @@ def test_similar_nodes_and_neighbors(answers: Answers, opened: OpenModel) -> Non
     found = answers.similar(number, "disease", 5)
     assert [one["node"] for one in found] == expected["node_index"].to_list()
     assert [one["cosine"] for one in found] == expected["cosine"].to_list()
-    facts = {o for _, ends in opened.facts_of(opened.row(number)) for o in ends.tolist()}
+    facts = {o for ends in opened.facts_of(opened.row(number)).values() for o in ends.tolist()}
     first = answers.neighbors(number, [number], 4)
     rest = answers.neighbors(number, [number, *(one["node"] for one in first["nodes"])], 50)
     listed = [opened.row(one["node"]) for one in first["nodes"] + rest["nodes"]]
@@ -128,7 +131,7 @@ def test_similar_nodes_and_neighbors(answers: Answers, opened: OpenModel) -> Non
     assert cosines[:4].min() >= cosines[4:].max()
     for edge in first["edges"] + rest["edges"]:
         source, target = opened.rows([edge["source"], edge["target"]])
-        kinds = [kind for kind, ends in opened.facts_of(source) if target in ends]
+        kinds = [kind for kind, ends in opened.facts_of(source).items() if target in ends]
         assert edge["phrase"] in [opened.phrase(kind) for kind in kinds]
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pytest
+from contrasts import contrasts
 
 import clinical_drug_discovery as cdd
 from clinical_drug_discovery.show.explore.serve import Explorer, explore
@@ -29,8 +30,11 @@ def explorer(model_dir: Path) -> Iterator[Explorer]:
 @pytest.fixture
 def page(browser: Browser, explorer: Explorer, request: pytest.FixtureRequest) -> Iterator[Page]:
     """An open page. In the end, all its requests went to its own server, without an error."""
-    width = getattr(request, "param", 1400)
-    context = browser.new_context(viewport={"width": width, "height": 900}, accept_downloads=True)
+    given: tuple[int, Any] = getattr(request, "param", (1400, "light"))
+    width, scheme = given
+    context = browser.new_context(
+        viewport={"width": width, "height": 900}, color_scheme=scheme, accept_downloads=True
+    )
     asked: list[str] = []
     wrong: list[str] = []
     context.on("request", lambda one: asked.append(one.url))
@@ -41,11 +45,13 @@ def page(browser: Browser, explorer: Explorer, request: pytest.FixtureRequest) -
     opened.goto(explorer.address)
     opened.get_by_role("heading", level=1).wait_for()
     yield opened
+    pale = contrasts(opened)
     sideways = opened.evaluate("document.documentElement.scrollWidth - innerWidth")
     context.close()
     assert len(asked) > 10
     assert [url for url in asked if not url.startswith(explorer.address)] == []
     assert wrong == []
+    assert pale == []
     assert sideways <= 0, "the page is wider than the screen"
 
 
@@ -59,7 +65,9 @@ def shown(found: Locator) -> Locator:
     return found
 
 
-both_widths = pytest.mark.parametrize("page", [390, 1400], indirect=True)
+both_widths = pytest.mark.parametrize(
+    "page", [(390, "light"), (1400, "dark")], indirect=True, ids=["narrow", "wide"]
+)
 
 
 @both_widths

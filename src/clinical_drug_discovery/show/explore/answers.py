@@ -76,7 +76,10 @@ class Answers:
         ]
 
     def node(self, number: int) -> dict[str, Any]:
-        """Return a node and its facts by relation, the first few of each."""
+        """Return a node and its facts by relation; the neighbors with the nearest embeddings first.
+
+        Each relation has a few neighbors. `facts` returns the others.
+        """
         row = self.opened.row(number)
         groups = [
             {
@@ -84,9 +87,9 @@ class Answers:
                 "type": kind.dst_type,
                 "phrase": self.opened.phrase(kind),
                 "count": len(others),
-                "nodes": self.opened.describe(others[:_FACTS]),
+                "nodes": self.opened.describe(self.opened.nearest_first(row, others)[:_FACTS]),
             }
-            for kind, others in self.opened.facts_of(row)
+            for kind, others in self.opened.facts_of(row).items()
         ]
         links = links_of(self.opened.graph.nodes.row(row, named=True))[:_LINKS]
         return {**self.opened.describe([row])[0], "links": links, "groups": groups}
@@ -94,11 +97,11 @@ class Answers:
     def facts(
         self, number: int, relation: str, node_type: str, start: int, stop: int
     ) -> list[dict[str, Any]]:
-        """Return some of the neighbors of a node by one relation."""
-        for kind, others in self.opened.facts_of(self.opened.row(number)):
-            if (kind.relation, kind.dst_type) == (relation, node_type):
-                return self.opened.describe(others[start:stop])
-        return []
+        """Return some of the neighbors of a node by one relation, in the order of `node`."""
+        row = self.opened.row(number)
+        kind = EdgeType(self.opened.type_of(row), relation, node_type)
+        others = self.opened.facts_of(row).get(kind, np.empty(0, np.int64))
+        return self.opened.describe(self.opened.nearest_first(row, others)[start:stop])
 
     def drugs(self, disease: int, top: int, choice: Choice) -> dict[str, Any]:
         """Return the best drugs for a disease, and how many there are in all."""
@@ -202,14 +205,13 @@ class Answers:
         """
         opened = self.opened
         row, known = opened.row(number), opened.rows(shown)
-        found = [others for _, others in opened.facts_of(row)]
-        others = np.setdiff1d(np.concatenate([np.empty(0, np.int64), *found]), [row, *known])
-        if len(others) > limit:
-            others = others[np.argsort(-opened.cosines(row, others), kind="stable")[:limit]]
+        found = [np.empty(0, np.int64), *opened.facts_of(row).values()]
+        others = np.setdiff1d(np.concatenate(found), [row, *known])
+        others = opened.nearest_first(row, others)[:limit]
         inside = np.array([*known, *others.tolist()], np.int64)
         edges: dict[tuple[int, int], dict[str, Any]] = {}
         for new in [row, *others.tolist()]:
-            for kind, ends in opened.facts_of(new):
+            for kind, ends in opened.facts_of(new).items():
                 for end in np.intersect1d(ends, inside).tolist():
                     if (end, new) not in edges and end != new:
                         edges.setdefault((new, end), self._edge(new, end, kind))

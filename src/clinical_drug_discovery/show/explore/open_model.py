@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -119,13 +119,15 @@ class OpenModel:
             for one, row in zip(found, rows, strict=True)
         ]
 
-    def facts_of(self, row: int) -> Iterator[tuple[EdgeType, IntArray]]:
-        """Yield the edge types out of a node, and the rows of the nodes at their other ends.
+    def facts_of(self, row: int) -> dict[EdgeType, IntArray]:
+        """Return the rows of a node's neighbors, by the edge type out of the node."""
+        return {
+            kind: others.astype(np.int64) for kind, others in neighbors_of(self.graph, row).items()
+        }
 
-        The nodes with the most facts come first.
-        """
-        for kind, others in neighbors_of(self.graph, row).items():
-            yield kind, others[np.argsort(-self._degree[others], kind="stable")].astype(np.int64)
+    def nearest_first(self, row: int, others: IntArray) -> IntArray:
+        """Return rows in the order of falling cosine with the embedding of a node."""
+        return others[np.argsort(-self.cosines(row, others), kind="stable")]
 
     def cosines(self, row: int, others: IntArray) -> npt.NDArray[np.float64]:
         """Return the cosine of a node's embedding with those of other nodes."""
