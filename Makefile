@@ -12,7 +12,7 @@ AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS
 	NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=+avx,+avx2,+bmi,+bmi2,+f16c,+fma,+lzcnt,+movbe,+popcnt,+sse4.2 \
 	NUMBA_CACHE_DIR=$(VENV)/numba-avx2
 
-.PHONY: setup setup-locked lock audit demo test test-slow test-avx2 examples fuzz lint docs vendor wheel clean
+.PHONY: setup setup-locked lock audit demo test test-slow test-avx2 examples fuzz lint docs pictures vendor wheel clean
 
 setup: $(VENV)/.installed
 
@@ -94,6 +94,10 @@ docs: $(VENV)/.installed-docs
 $(VENV)/.installed-docs: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
 	touch $@
+
+# The pictures of cdd explore in docs/guide; needs Chromium. PICTURES is the directory.
+pictures: setup
+	$(BIN)/python .ci/take_pictures.py $(or $(PICTURES),docs/guide)
 
 # The JavaScript library of cdd explore, from npm.
 vendor:

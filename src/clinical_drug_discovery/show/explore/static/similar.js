@@ -68,9 +68,13 @@ function mapOf(bytes, named, type, model) {
   let tree = null;
   let hovered = null;
 
+  const bounds = boundsOf(places);
+
+  /** Return where a node is; both directions have the same scale. */
   function at(i, width, height) {
-    return [EDGE + ((places[2 * i] + 1) / 2) * (width - 2 * EDGE),
-      EDGE + ((1 - places[2 * i + 1]) / 2) * (height - 2 * EDGE)];
+    const scale = Math.min((width - 2 * EDGE) / bounds.width, (height - 2 * EDGE) / bounds.height);
+    return [width / 2 + (places[2 * i] - bounds.x) * scale,
+      height / 2 - (places[2 * i + 1] - bounds.y) * scale];
   }
 
   function draw() {
@@ -98,7 +102,7 @@ function mapOf(bytes, named, type, model) {
     }
     tree = d3.quadtree(points, (one) => one.x, (one) => one.y);
     names.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    names.replaceChildren(...labels(found, width));
+    names.replaceChildren(...labels(found, width, height));
   }
 
   frame.addEventListener("pointermove", async (event) => {
@@ -129,24 +133,39 @@ function mapOf(bytes, named, type, model) {
   ];
 }
 
-/** Return the marked nodes with their names, without names that would cover others. */
-function labels(found, width) {
-  const taken = [];
+/** Return the middle and the size of the points. */
+function boundsOf(places) {
+  const low = [Infinity, Infinity];
+  const high = [-Infinity, -Infinity];
+  places.forEach((value, i) => {
+    low[i % 2] = Math.min(low[i % 2], value);
+    high[i % 2] = Math.max(high[i % 2], value);
+  });
+  return {
+    x: (low[0] + high[0]) / 2, y: (low[1] + high[1]) / 2,
+    width: high[0] - low[0] || 1, height: high[1] - low[1] || 1,
+  };
+}
+
+/** Return the marked nodes with their names; a name that would cover another is left out. */
+function labels(found, width, height) {
   found.sort((a, b) => a.at - b.at);
-  return found.reverse().map((one) => {
-    const mark = svg("circle", { class: one.own ? "own" : "similar", cx: one.x, cy: one.y, r: one.own ? 6 : 4 });
-    return [mark, one];
-  }).reverse().flatMap(([mark, one]) => {
+  const circle = (one) => svg("circle", {
+    class: one.own ? "own" : "similar", cx: one.x, cy: one.y, r: one.own ? 7 : 4,
+  });
+  const taken = [];
+  const texts = found.filter((one) => one.own || one.at <= NAMED).map((one) => {
     const text = one.name.length > 26 ? `${one.name.slice(0, 25)}…` : one.name;
     const long = 7 * text.length;
-    const right = one.x + 10 + long < width;
-    const spot = { x: right ? one.x + 9 : one.x - 9 - long, y: one.y - 8, w: long, h: 17 };
-    const free = taken.every((t) => spot.x > t.x + t.w || t.x > spot.x + spot.w || spot.y > t.y + t.h || t.y > spot.y + spot.h);
-    if (!(one.own || (one.at <= NAMED && free))) return [mark];
+    const spots = [[10, 4.5], [-10 - long, 4.5], [-long / 2, -11], [-long / 2, 20]]
+      .map(([dx, dy]) => ({ x: one.x + dx, y: one.y + dy, long }))
+      .filter((spot) => spot.x > 2 && spot.x + long < width - 2 && spot.y > 14 && spot.y < height - 4);
+    const free = spots.find((spot) => taken.every((other) =>
+      spot.x > other.x + other.long || other.x > spot.x + long || Math.abs(spot.y - other.y) > 15));
+    const spot = free ?? (one.own ? spots[0] : null);
+    if (!spot) return null;
     taken.push(spot);
-    return [mark, svg("text", {
-      class: one.own ? "own" : "", x: right ? one.x + 9 : one.x - 9, y: one.y + 4.5,
-      "text-anchor": right ? "start" : "end",
-    }, text)];
+    return svg("text", { class: one.own ? "own" : "", x: spot.x, y: spot.y }, text);
   });
+  return [...found.map(circle).reverse(), ...texts.filter(Boolean)];
 }
