@@ -318,7 +318,8 @@ def test_the_script_shows_the_milestones_on_a_terminal(
     output = tmp_path / "e.npy"
     flags = ["--edges", edges, "--output", output, "--device", "cpu", *SMALL]
     command = [SCRIPT, "embed", model, *map(str, flags)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=theirs) as process:
+    wide = {**os.environ, "COLUMNS": "200"}
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=theirs, env=wide) as process:
         os.close(theirs)
         shown = b""
         while True:

@@ -170,6 +170,7 @@ def test_a_terminal_gets_a_live_line_that_disappears() -> None:
         "with log.part('Training', 3, 'epoch') as advance:\n"
         "    advance('loss ' + 'x' * 200)\n"
         "    sys.stdin.read()\n"  # until the test has seen the line
+        "log.milestone('done ' * 14 + 'to /' + 'x' * 70)\n"
         "log.milestone('done')\n"
     )
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "60"}
@@ -191,4 +192,6 @@ def test_a_terminal_gets_a_live_line_that_disappears() -> None:
     os.close(ours)
     text = shown.decode()
     assert f"\rTraining: {'━' * 4}{'─' * 8} epoch 2/3, loss xxx" in text
-    assert text.endswith(f"\r{' ' * 59}\r\x1b[32m✓ \x1b[0mdone\r\n")
+    mark = "\x1b[32m✓ \x1b[0m"
+    lines = f"{'done ' * 10}done\r\n  done done done to\r\n  /{'x' * 70}\r\n"
+    assert text.endswith(f"\r{' ' * 59}\r{mark}{lines}{mark}done\r\n")

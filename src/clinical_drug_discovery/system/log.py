@@ -13,6 +13,7 @@ import logging
 import os
 import shutil
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +30,7 @@ _LINES, _TERMINAL, _JUPYTER = "lines", "terminal", "jupyter"  # kinds of display
 _MOST_SILENT = 8.0
 _REFRESH = {_TERMINAL: 0.25, _JUPYTER: 1.0}  # seconds between updates of the live line
 _BAR, _JUPYTER_WIDTH = 12, 110  # characters of the bar; characters of the live line in Jupyter
+_LEAST_WIDTH = 20  # characters of a wrapped line
 
 
 @dataclass
@@ -162,12 +164,28 @@ def _write(mark: str, color: str, text: str, level: int = logging.INFO) -> None:
     if display == _LINES:
         _log(level, text)
         return
-    if color and display == _TERMINAL and "NO_COLOR" not in os.environ:
-        mark = f"\x1b[{color}m{mark}\x1b[0m"
+    if display == _TERMINAL:
+        text = _wrapped(text, len(mark))
+        if color and not os.environ.get("NO_COLOR"):
+            mark = f"\x1b[{color}m{mark}\x1b[0m"
     with _lock:
         _clear()
         _put(f"{mark}{text}\n")
         _shown["line"] = time.monotonic()
+
+
+def _wrapped(text: str, start: int) -> str:
+    """Wrap a text at words, to the width of the terminal; paths stay whole, to be copied.
+
+    Args:
+        text: one line.
+        start: the column at which the first line starts.
+    """
+    lines = textwrap.wrap(
+        text, max(shutil.get_terminal_size().columns, _LEAST_WIDTH), initial_indent=" " * start,
+        subsequent_indent="  ", break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip
+    return "\n".join(lines)[start:]
 
 
 def _log(level: int, text: str) -> None:

@@ -6,16 +6,17 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 _LABEL = 19  # width of the labels of evidence
-_NARROW = 20  # least width of a wrapped text
+_NARROW = 30  # least width of a text behind its label
 
 
 def make_console() -> Console:
@@ -51,12 +52,71 @@ def show_record(result: dict[str, Any]) -> None:
 
 def make_table(columns: Sequence[str]) -> Table:
     """Return an empty table that breaks long words instead of cutting them."""
-    table, numeric = Table(box=None), ("rank", "cosine", "score", "probability")
+    table = Table(box=None)
     for column in columns:
         # "fold" breaks a long word where others would end it with an ellipsis.
-        justify: Literal["left", "right"] = "right" if column in numeric else "left"
-        table.add_column(column, justify=justify, overflow="fold")
+        table.add_column(column, justify=_justify(column), overflow="fold")
     return table
+
+
+def fitted_table(
+    console: Console,
+    rows: Sequence[tuple[Mapping[str, str], str | None]],
+    *,
+    name: str,
+    below: Sequence[str],
+    spare: Sequence[str],
+) -> tuple[Table, list[str]]:
+    """Return a table that keeps to the width of a console, with one line of header.
+
+    Names and long texts wrap at words. If that is not enough, the columns `below` move to lines of
+    their own below the name, and then the columns `spare` are left out, one after the other.
+
+    Args:
+        console: provides the width.
+        rows: the cells of each row by column, and its style.
+        name: the column that wraps.
+        below: columns with short texts, or "yes" for what the column says.
+        spare: columns that the reader misses least, the first one first.
+
+    Returns:
+        The table, and the columns that it leaves out.
+    """
+    columns = list(rows[0][0])
+    moved: list[str] = []
+    left_out: list[str] = []
+    for column in (*below, *spare):
+        if _needed(columns, rows, (name, *below)) <= console.width:
+            break
+        if column in columns:
+            columns.remove(column)
+            (moved if column in below else left_out).append(column)
+    table = Table(box=None)
+    for column in columns:
+        wraps = column in (name, *below)
+        table.add_column(column, justify=_justify(column), overflow="fold", no_wrap=not wraps)
+    for cells, style in rows:
+        notes = [column if cells[column] == "yes" else cells[column] for column in moved]
+        whole = "\n  ".join([cells[name], *filter(None, notes)])
+        table.add_row(*(whole if c == name else cells[c] for c in columns), style=style)
+    return table, left_out
+
+
+def _needed(
+    columns: Sequence[str], rows: Sequence[tuple[Mapping[str, str], Any]], wrapping: Sequence[str]
+) -> int:
+    """Return the least width of a table: each column has a blank on both sides."""
+    total = 0
+    for column in columns:
+        texts = [cells[column] for cells, _ in rows]
+        if column in wrapping:
+            texts = [word for text in texts for word in text.split()]
+        total += max(map(cell_len, (column, *texts))) + 2
+    return total
+
+
+def _justify(column: str) -> Literal["left", "right"]:
+    return "right" if column in ("rank", "cosine", "score", "probability") else "left"
 
 
 def yes(value: bool | None) -> str:
@@ -76,8 +136,16 @@ def short(value: Any) -> str:
 
 
 def print_labelled(console: Console, label: str, text: str, style: str | None = None) -> None:
-    """Print a text behind its label; further lines start at the column of the text."""
-    width = max(console.width - _LABEL - 2, _NARROW)
-    for line in Text(text).wrap(console, width):
-        console.print(f"{label:>{_LABEL}}  {line.plain.rstrip()}", style=style, soft_wrap=True)
+    """Print a text behind its label; further lines start at the column of the text.
+
+    On a narrow terminal, the label has a line of its own.
+    """
+    width = console.width - _LABEL - 2
+    indent = _LABEL
+    if width < _NARROW:
+        if label:
+            console.print(f"{label}:", soft_wrap=True)
+        label, indent, width = "", 0, console.width - 2
+    for line in Text(text).wrap(console, max(width, 1)):
+        console.print(f"{label:>{indent}}  {line.plain.rstrip()}", style=style, soft_wrap=True)
         label = ""

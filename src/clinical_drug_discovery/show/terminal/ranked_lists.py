@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.console import Console
+
 from ...graph.identifiers import shown_identifier
-from .console import make_console, make_table, print_labelled, show_record, yes
+from .console import fitted_table, make_console, print_labelled, show_record, yes
 
 # A row is marked if its rank without popularity is more than five times as high, and over 50.
 _POPULAR_FACTOR, _POPULAR_LEAST = 5, 50
@@ -15,15 +17,19 @@ _POPULAR_FACTOR, _POPULAR_LEAST = 5, 50
 def show_neighbors(result: list[dict[str, Any]]) -> None:
     """Print similar nodes as a table, then the evidence for each node."""
     console, flagged = make_console(), any(row["no_facts"] for row in result)
-    columns = ["rank", "cosine", "name", "type", "id", "stated", *["no facts"] * flagged]
-    table = make_table(columns)
+    rows: list[tuple[dict[str, str], str | None]] = []
     for row in result:
-        cells = [str(row["rank"]), f"{row['cosine']:.3f}", row["node_name"], row["node_type"]]
-        identifier = shown_identifier(row["node_id"], row["node_source"], row["node_type"])
-        cells += [identifier, row["stated"] or ""]
-        cells += [yes(row["no_facts"])] * flagged
-        table.add_row(*cells, style="red" if row["contraindicated"] else None)
-    console.print(table)
+        cells = {
+            "rank": str(row["rank"]),
+            "cosine": f"{row['cosine']:.3f}",
+            "name": row["node_name"],
+            "type": row["node_type"],
+            "id": shown_identifier(row["node_id"], row["node_source"], row["node_type"]),
+            "stated": row["stated"] or "",
+            **({"no facts": yes(row["no_facts"])} if flagged else {}),
+        }
+        rows.append((cells, "red" if row["contraindicated"] else None))
+    _print_table(console, rows, "name", ("no facts", "stated"), ("id", "type"))
     if any(row["stated"] is None for row in result):
         console.print(
             "No graph lies beside the embeddings, so contraindications are not marked (--model-dir "
@@ -47,13 +53,22 @@ def show_ranking(result: dict[str, Any]) -> None:
     kind = result["vocabulary"][f"{asked}_type"]
     console.print(f"{of.capitalize()} for {name} ({shown_identifier(id_, source, kind)}):\n")
     numbers = ["score", "probability"] if of == "drugs" else ["probability", "score"]
-    table = make_table(["rank", *numbers, one, "id", "known", "stated"])
+    lines: list[tuple[dict[str, str], str | None]] = []
     for row in rows:
         values = {"score": f"{row['score']:.2f}", "probability": f"{row['probability']:.3f}"}
-        cells = [str(row["rank"]), *(values[number] for number in numbers), row[f"{one}_name"]]
-        cells += [row[f"{one}_id"], yes(row["known"]), row["stated"]]
-        table.add_row(*cells, style="red" if row["contraindicated"] else None)
-    console.print(table if rows else f"The list is empty: none of the {of} is left.")
+        cells = {
+            "rank": str(row["rank"]),
+            **{number: values[number] for number in numbers},
+            one: row[f"{one}_name"],
+            "id": row[f"{one}_id"],
+            "known": yes(row["known"]),
+            "stated": row["stated"],
+        }
+        lines.append((cells, "red" if row["contraindicated"] else None))
+    if lines:
+        _print_table(console, lines, one, ("known", "stated"), ("score", "id"))
+    else:
+        console.print(f"The list is empty: none of the {of} is left.")
     console.print()
     _print_contraindicated(result["num_contraindicated"], len(rows))
     _print_left_out(result, of)
@@ -61,6 +76,20 @@ def show_ranking(result: dict[str, Any]) -> None:
         console.print(f"Written to {result['output']}", soft_wrap=True)
     if "notes" in result:
         _print_evidence(rows, f"{one}_name", result["notes"])
+
+
+def _print_table(
+    console: Console,
+    rows: Sequence[tuple[Mapping[str, str], str | None]],
+    name: str,
+    below: Sequence[str],
+    spare: Sequence[str],
+) -> None:
+    """Print a table that keeps to the width of the console; see `fitted_table`."""
+    table, left_out = fitted_table(console, rows, name=name, below=below, spare=spare)
+    console.print(table)
+    if left_out:
+        console.print(f"Left out, because the terminal is narrow: {', '.join(left_out)}.")
 
 
 def _print_left_out(result: dict[str, Any], of: str) -> None:
