@@ -80,7 +80,8 @@ def _left_out_scores(
     for n, left_out in enumerate(paths.left_out):
         asked: IntArray = left_out[:: -(-len(left_out) // _MOST_ASKED) or 1]
         if len(asked):
-            hidden, others = (x[:, n] for x in paths.scores_by_mlp(features, asked, forms))
+            of_one = paths.only(n).scores_by_mlp(features, asked, forms)
+            hidden, others = (x[:, 0] for x in of_one)
             yield hidden, others, features.known[:, asked].toarray().T > 0
 
 
