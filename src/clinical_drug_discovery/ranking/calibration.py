@@ -7,7 +7,7 @@ pairs, except where its docstring states that they were.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -80,16 +80,13 @@ class ImputedScore:
         return np.asarray(self.slope * other + self.intercept, np.float32)
 
 
-def fit_imputed_score(unseen: Floats, seen: Floats, known: _Mask) -> tuple[ImputedScore, _Doubles]:
+def fit_imputed_score(unseen: Floats, seen: Floats, known: _Mask) -> ImputedScore:
     """Fit the line that predicts `seen` from `unseen`, on the best drugs that are not known.
 
     Args:
         unseen: shape (n, D), log-probabilities by rankings not trained on the known pairs.
         seen: shape (n, D), scores by a model that was trained on the known pairs.
         known: shape (n, D), true for known pairs.
-
-    Returns:
-        The line, and the differences of `seen` from it, at least one.
     """
     others = np.where(known, -np.inf, unseen)
     best = np.argsort(-others, axis=1, kind="stable")[:, :_NUM_TOP]
@@ -97,11 +94,10 @@ def fit_imputed_score(unseen: Floats, seen: Floats, known: _Mask) -> tuple[Imput
     at = row, best[row, column]
     x, y = unseen[at].astype(np.float64), seen[at].astype(np.float64)
     if not len(x):
-        return ImputedScore(0.0, 0.0), np.zeros(1)
+        return ImputedScore(0.0, 0.0)
     centred = x - x.mean()
     slope = float(centred @ y / max(float(centred @ centred), _MIN_SPREAD))
-    line = ImputedScore(slope, float(y.mean() - slope * x.mean()))
-    return line, y - (line.slope * x + line.intercept)
+    return ImputedScore(slope, float(y.mean() - slope * x.mean()))
 
 
 @dataclass(frozen=True)
@@ -127,6 +123,25 @@ class Calibration:
         and K. Noto, "Learning classifiers from only positive and unlabeled data", 2008, lemma 1).
         """
         return np.asarray(np.minimum(self.probability(scores) / self.recorded_share, 1), np.float32)
+
+    def moved(self, scores: Floats, others: Floats) -> Calibration:
+        """Return the curve for other scores of the same pairs.
+
+        Another score gets the probability of the score that as many pairs exceed. So as many pairs
+        have a probability above p as before.
+
+        Args:
+            scores: shape (K,), of pairs for which the curve holds.
+            others: shape (K,), the other scores of these pairs.
+        """
+        old, new = np.sort(scores.astype(np.float64)), np.sort(others.astype(np.float64))
+        knots = np.asarray(self.scores)
+        if not len(old):
+            return self
+        # Beyond the ends, the distance to the end stays.
+        inside = np.interp(knots, old, new)
+        outside = np.minimum(knots - old[0], 0) + np.maximum(knots - old[-1], 0)
+        return replace(self, scores=tuple(np.maximum.accumulate(inside + outside).tolist()))
 
 
 def fit_calibration(scores: Floats, known: _Mask, weight: float = 1.0) -> Calibration:

@@ -162,7 +162,7 @@ def fit_drug_ranker(
     features = MetapathFeatures(graph, for_many=False)
     paths, hidden = fit_path_ranker(features, seed=seed)
     neighbors = None if embeddings is None else Neighbors.of(graph, embeddings)
-    test = _Test(paths, features, neighbors, seed)
+    test = _Test(paths, features, neighbors)
     enough = len(hidden.pairs) >= _MIN_HIDDEN
     with_known = test.hidden(hidden) if enough else test.left_out(use_known=True)
     return DrugRanker(
@@ -187,7 +187,6 @@ class _Test:
     paths: PathRanker
     features: MetapathFeatures
     neighbors: Neighbors | None  #: of embeddings that were trained with all known pairs
-    seed: int  #: of the differences of known pairs from their imputed score
 
     def hidden(self, pairs: HiddenPairs) -> Blend:
         """Fit the numbers for diseases with known drugs, on the pairs hidden from all MLPs."""
@@ -252,6 +251,9 @@ class _Test:
     ) -> Blend:
         """Fit a `Blend`.
 
+        The curve is fitted on the scores of the paths alone, then moved to the scores with the
+        neighbors: these rank the known pairs too well to fit on.
+
         Args:
             scores: each of shape (n, D), of the path ranker with and without popularity.
             neighbors: shape (n, D), scores of the neighbors.
@@ -260,19 +262,16 @@ class _Test:
             offset: added to the scores, as `probabilities` does.
             weight: of each unseen pair, 1 / (the probability that it was hidden).
         """
-        factor, imputed, spread, near = 0.0, None, np.zeros(known.shape), None
+        factor, imputed = 0.0, None
         if neighbors is not None:
             near = log_neighbors(neighbors)
             factor = min(fit_weight(scores[0], near, unseen, ~known), _MAX_WEIGHT)
-            imputed, rest = fit_imputed_score(scores[0], near, known)
-            # Without these differences, known pairs would spread less than other pairs, and the
-            # curve would be too flat.
-            spread = np.random.default_rng(self.seed).choice(rest, known.shape)
+            imputed = fit_imputed_score(scores[0], near, known)
         counted, curves = unseen | ~known, []
         for values in scores:
-            total = values + offset
-            if near is not None and imputed is not None:
-                total = total + factor * np.where(known, imputed(values) + spread, near)
-            x = total[counted].astype(np.float32)
-            curves.append(fit_calibration(x, unseen[counted], weight))
+            total = (values + offset).astype(np.float32)
+            curve = fit_calibration(total[counted], unseen[counted], weight)
+            if neighbors is not None:  # the neighbors know the known pairs, but not the others
+                curve = curve.moved(total[~known], (total + factor * near)[~known])
+            curves.append(curve)
         return Blend(factor, imputed, *curves)
