@@ -275,6 +275,24 @@ def test_mistakes_end_with_code_2_one_message_and_no_file(
 SCRIPT = str(Path(sys.executable).with_name("cdd"))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS has names in UTF-8 in every locale")
+def test_a_name_that_the_locale_cannot_hold_is_refused_before_the_training(
+    edges: Path, tmp_path: Path
+) -> None:
+    shutil.copy(edges, tmp_path / "é.csv")
+    names = sorted(path.name for path in tmp_path.iterdir())
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    for one, output in (("é.csv", "e.npy"), ("kg.csv", "ö.npy")):
+        command = [SCRIPT, "embed", "graphsage", "--edges", one, "--output", output]
+        done = subprocess.run(
+            command, env={**os.environ, **locale}, cwd=tmp_path, capture_output=True, check=False
+        )
+        assert done.returncode == 2
+        assert done.stderr.splitlines()[-1].endswith(b"in the C locale, set PYTHONUTF8=1")
+        assert b"Traceback" not in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+
+
 MILESTONES = (
     "Device: ",
     "Full-batch training with edge sampling",

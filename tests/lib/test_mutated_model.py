@@ -17,11 +17,13 @@ from typing import Any
 import numpy as np
 import pytest
 from graphs import planted_facts, to_rows
-from mutations import mutate, mutate_checkpoint, stopped_run
+from mutations import mutate, mutate_checkpoint, rewrite, stopped_run
 
+from clinical_drug_discovery.lib._run.model_dir import RANKER_FILE, RANKER_VERSION
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.rank import rank_drugs
 from clinical_drug_discovery.system.errors import InputError
+from clinical_drug_discovery.system.files import load_checksummed
 
 SMALL: dict[str, Any] = {"embedding_dim": 4, "hidden_dim": 4, "num_layers": 1, "num_epochs": 1}
 
@@ -72,6 +74,24 @@ def test_a_mutated_model_is_ranked_or_refused(model: Path, tmp_path: Path) -> No
     assert len(refused) < 60  # otherwise the mutations are too coarse to test anything
     assert max(map(len, refused)) < 2000
     assert all("damaged" in line or "must" in line or "again" in line for line in refused)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_numbers_of_a_ranker_that_are_not_finite_are_refused(
+    model: Path, tmp_path: Path, value: float
+) -> None:
+    """Otherwise NaN would be printed as a ranking."""
+    shutil.copytree(model, tmp_path / "m")
+    path = tmp_path / "m" / RANKER_FILE
+    record, tensors = load_checksummed(path, RANKER_VERSION)
+    floats = [name for name, tensor in tensors.items() if tensor.is_floating_point()]
+    assert any("mlp" in name for name in floats)
+    assert any("vectors" in name for name in floats)
+    for name in floats:
+        changed = {key: tensor.clone() for key, tensor in tensors.items()}
+        changed[name].view(-1)[-1] = value
+        rewrite(path, RANKER_VERSION, record, changed)
+        assert f"{path} is damaged: " in outcome(path.parent)
 
 
 @pytest.mark.slow

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -65,3 +70,30 @@ def test_nodes_without_links_and_columns_beyond_the_nodes_are_zero() -> None:
     assert not found[3:].any()
     assert not found[:, 5:].any()
     assert torch.isfinite(found).all()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux resets the peak of a process")
+def test_the_memory_is_foreseen() -> None:
+    """Resident memory, for it counts what LAPACK takes; a small forest first, as a warm-up."""
+    script = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "import psutil, torch\n"
+        "from test_walk_vectors import forest\n"
+        "from clinical_drug_discovery.models.walk_vectors import walk_bytes, walk_vectors\n"
+        "from clinical_drug_discovery.system.machine import peak_memory_bytes\n"
+        "def share(num_trees):\n"
+        "    links = forest(num_trees, 12)\n"
+        "    generator = torch.Generator().manual_seed(0)\n"
+        "    Path('/proc/self/clear_refs').write_text('5')\n"
+        "    before = psutil.Process().memory_info().rss\n"
+        "    walk_vectors(links, 128, generator)\n"
+        "    return (peak_memory_bytes() - before) / walk_bytes(links.shape[0], 128)\n"
+        "share(1)\n"
+        "sys.stdout.write(str(share(5)))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, check=True, capture_output=True, text=True
+    )
+    assert 0.7 < float(done.stdout) < 1, done.stdout

@@ -21,6 +21,7 @@ from clinical_drug_discovery.models.sage import GraphSage
 from clinical_drug_discovery.ops.blocks import full_block, row_block
 from clinical_drug_discovery.system.errors import InputError
 from clinical_drug_discovery.training.batches import (
+    FullBatch,
     SubgraphBatches,
     SubgraphSampler,
     induced_subgraph,
@@ -104,6 +105,18 @@ def test_a_batch_larger_than_a_part_is_refused(graph: KnowledgeGraph) -> None:
     assert len(sampler.sample(np.arange(4))) == 10
     with pytest.raises(InputError, match=r"subgraph_size \(got 10\)"):
         sampler.sample(np.arange(11))
+
+
+def test_the_graph_does_not_keep_what_batches_compute(
+    graph: KnowledgeGraph, few_candidates: None
+) -> None:
+    """The reverse edges take 4 bytes per edge, and nothing needs them after the training."""
+    edges = EdgeSampler(graph, np.minimum(graph.edge_type_counts, 1), seed=3)
+    parts = SubgraphBatches(graph, KERNELS, graph.num_nodes * 2 // 3, seed=3)
+    whole = FullBatch(graph, KERNELS)
+    parts.next(edges.sample())
+    assert whole.next(edges.sample()).graph.reverse_edges is not None
+    assert "reverse_edges" not in vars(graph)
 
 
 @pytest.mark.parametrize("generate", [generate_gnn_embeddings, generate_hgt_embeddings])

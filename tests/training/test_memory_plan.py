@@ -169,6 +169,8 @@ def test_the_rows_of_a_batch_are_foreseen(
         drawn = np.mean([len(some.rows) for some in facts])
         foreseen = change(plan, edge_sample_size=size)
         assert drawn <= foreseen.graph.expected_rows(foreseen.positives) <= 1.5 * drawn
+        evenly = replace(foreseen.graph, degrees=None)
+        assert drawn <= evenly.expected_rows(foreseen.positives) <= 1.5 * drawn
         compared = [torch.cat([term.nodes for term in terms.sample()]) for _ in facts]
         assert max(map(len, compared)) <= foreseen.compared.num_rows
         rows = [len(a.including(b).rows) for a, b in zip(facts, compared, strict=True)]

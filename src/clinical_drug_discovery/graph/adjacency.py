@@ -14,7 +14,7 @@ from scipy.sparse import csr_array
 
 from .knowledge_graph import EdgeType, KnowledgeGraph, node_range_of
 
-_MOST_MEAN_DEGREE = 10  # of a sparse relation
+MOST_MEAN_DEGREE = 10  #: of a sparse relation
 DAMPING = 0.4  # exponent of the degrees in damped path counts
 Floats = npt.NDArray[np.float32]
 
@@ -99,7 +99,7 @@ def sparse_links(
         links = adjacency(graph, kind)
         with_edges = int((np.diff(links.indptr) > 0).sum())
         is_wide = with_edges >= max(least_share * links.shape[0], 1)
-        if is_wide and links.nnz <= _MOST_MEAN_DEGREE * with_edges:
+        if is_wide and links.nnz <= MOST_MEAN_DEGREE * with_edges:
             along = links if along is None else along + links
     return None if along is None else ones(along)
 

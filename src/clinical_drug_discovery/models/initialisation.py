@@ -9,6 +9,7 @@ bring drugs of one class together within 100 steps.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -29,6 +30,9 @@ _ROWS = 8_192  # rows per chunk
 def structural_vectors(graph: KnowledgeGraph, dim: int, generator: torch.Generator) -> Tensor:
     """Return `projected_vectors`, to which types with a hierarchy add `walk_vectors` along it.
 
+    Peak memory: that of `projected_vectors`, or one array of the result's size and the vectors of
+    the walks of one type.
+
     Args:
         graph: on the CPU.
         dim: length of a vector.
@@ -41,8 +45,12 @@ def structural_vectors(graph: KnowledgeGraph, dim: int, generator: torch.Generat
     for t, (first, stop) in enumerate(pairwise(graph.type_offsets)):
         if (links := sparse_links(graph, graph.node_type_names[t], _LINKED)) is not None:
             walks = walk_vectors(links, dim, generator)
-            vectors[first:stop] = _unit(walks) + _NEAR * _unit(vectors[first:stop])
-        vectors[first:stop] = _unit(vectors[first:stop]).mul_(dim**0.5)
+            for part in _parts(first, stop):
+                own = _unit(walks[part.start - first : part.stop - first])
+                vectors[part] = own + _NEAR * _unit(vectors[part])
+            del walks
+        for part in _parts(first, stop):
+            vectors[part] = _unit(vectors[part]).mul_(dim**0.5)
     return vectors
 
 
@@ -63,8 +71,7 @@ def projected_vectors(graph: KnowledgeGraph, dim: int, generator: torch.Generato
     near = _step(graph, own)
     far = _step(graph, near)
     for first, stop in pairwise(graph.type_offsets):
-        for start in range(first, stop, _ROWS):
-            part = slice(start, min(start + _ROWS, stop))
+        for part in _parts(first, stop):
             near[part] += far[part] + _OWN * _unit(own[part])
         # Subtract the type's mean, which all its nodes share. Numpy sums in the same order for any
         # number of threads.
@@ -72,6 +79,12 @@ def projected_vectors(graph: KnowledgeGraph, dim: int, generator: torch.Generato
             shared = near[first:stop].numpy().mean(axis=0, dtype=np.float64)
             near[first:stop] -= torch.from_numpy(shared).float()
     return near
+
+
+def _parts(first: int, stop: int) -> Iterator[slice]:
+    """Yield the ranges of a few thousand rows each that cover the range from first to stop."""
+    for start in range(first, stop, _ROWS):
+        yield slice(start, min(start + _ROWS, stop))
 
 
 def _step(graph: KnowledgeGraph, x: Tensor) -> Tensor:
@@ -87,8 +100,12 @@ def _step(graph: KnowledgeGraph, x: Tensor) -> Tensor:
             scale(links, every, power(links.sum(axis=0)))
             @ x[slice(*graph.node_range(src_type))].numpy()
         )
-        total[slice(*graph.node_range(dst_type))] += _unit(torch.from_numpy(sums))
-    return _unit(total)
+        first, stop = graph.node_range(dst_type)
+        for part in _parts(first, stop):
+            total[part] += _unit(torch.from_numpy(sums[part.start - first : part.stop - first]))
+    for part in _parts(0, len(total)):
+        total[part] = _unit(total[part])
+    return total
 
 
 def _unit(x: Tensor) -> Tensor:

@@ -21,6 +21,10 @@ _STEPS, _DAMPING = 8, 0.7
 _LEAST = 0.003  # smaller entries of a step are left out; with 0.0001 the vectors are as good
 _ROWS = 2048  # rows of W computed at a time
 _MORE_COLUMNS, _ROUNDS = 32, 2  # of subspace iteration
+# Bytes for each number of the basis: two bases, and the copies in float64 that numpy's qr makes.
+_NUMBER = 48
+# Bytes for each node, with 60 entries of W: while W is computed, and of the information.
+_WALKS, _INFORMATION = 4000, 1000
 
 
 @one_thread(True)  # the result does not depend on the number of threads
@@ -50,6 +54,11 @@ def walk_vectors(links: csr_array, dim: int, generator: torch.Generator) -> Tens
     result = torch.zeros(links.shape[0], dim)
     result[:, : len(leading)] = torch.from_numpy(basis @ scaled)
     return result
+
+
+def walk_bytes(num_nodes: int, dim: int) -> int:
+    """Predict the bytes that `walk_vectors` takes for a type with so many nodes."""
+    return num_nodes * max(_WALKS, _INFORMATION + _NUMBER * (dim + _MORE_COLUMNS))
 
 
 def _walks(links: csr_array) -> csr_array:

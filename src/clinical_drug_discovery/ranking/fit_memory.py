@@ -11,7 +11,10 @@ from .drug_similarity import Metapath, meet, steps_from
 from .listwise_examples import MAX_EXAMPLES, NUM_EASY, NUM_HARD, NUM_HARMFUL
 from .metapath_features import MAX_SIMILAR
 
-_ENTRY = 8  # bytes per entry of a sparse matrix: the value and the column number
+# Bytes per entry of a matrix of path counts: 4 for a value, 8 for a column number. Counts from
+# drugs are kept in three matrices. Counts from diseases are kept once, with the values of a second
+# matrix and the columns of the treated diseases.
+_OF_DRUGS, _OF_DISEASES, _WITHIN_DISEASES = 36, 20, 14
 # The memory of base features, in diseases: a chunk has 32, and temporary copies take half a chunk.
 _CHUNKS = 32 + 16
 _Counts = npt.NDArray[np.float64]
@@ -24,8 +27,9 @@ def rank_fit_bytes(graph: KnowledgeGraph, dim: int = 0) -> int:
     popularity, W similarities of drugs, C candidates per example and N = D + S, the result is the
     sum of these parts, in bytes:
 
-    - path counts: 8 for each path of a metapath, or for each pair of end nodes if there are fewer
-      pairs; times 4 for metapaths from drugs, times 3 for metapaths from diseases
+    - path counts: 36 for each pair of a drug and the end of a metapath, 20 for each such pair of a
+      disease, 14 for each pair of diseases that two edges join. For two edges, the number of pairs
+      is bounded by the numbers of paths and of ends, for each drug or disease
     - similar treated diseases: 12 T min(T, 256); drugs that diseases share: 12 for each such pair
     - 2 C (T (B + G + 4) + K W) + 4 * 48 B D for the examples and the features of 48 diseases
     - 56 min(T, 512) D for the scores of the diseases on which the MLPs are tested
@@ -44,11 +48,9 @@ def rank_fit_bytes(graph: KnowledgeGraph, dim: int = 0) -> int:
     num_drugs, num_diseases = _size(graph, drug), _size(graph, disease)
     treated = int(np.count_nonzero(sum(_degrees(graph, k.reverse) for k in known)))
     drugs, diseases = (_path_entries(graph, kind) for kind in (drug, disease))
-    matrices = 4 * sum(drugs.values()) + 3 * sum(diseases.values())
+    matrices = _OF_DRUGS * sum(drugs.values()) + _OF_DISEASES * sum(diseases.values())
     within = [k for k in graph.edge_types if k.src_type == k.dst_type == disease]
-    for kind in within:
-        third = _neighbor_sum(graph, kind, _neighbor_sum(graph, kind, _degrees(graph, kind)))
-        matrices += min(float(third.sum()), num_diseases**2)
+    matrices += _WITHIN_DISEASES * sum(_two_steps(graph, kind, kind) for kind in within)
     num_base, num_popular, similarities = feature_numbers(graph)
     fraction = min(1.0, MAX_EXAMPLES / max(treated, 1))
     harmful = any(k.relation in graph.vocabulary.contraindicates for k in graph.edge_types)
@@ -65,7 +67,7 @@ def rank_fit_bytes(graph: KnowledgeGraph, dim: int = 0) -> int:
         vectors = (
             12.0 * dim * (num_drugs + num_diseases) + 16 * 256 * treated + 12 * 1024 * num_drugs
         )
-    return int(_ENTRY * matrices + similar + examples + vectors)
+    return int(matrices + similar + examples + vectors)
 
 
 def feature_numbers(graph: KnowledgeGraph) -> tuple[int, int, int]:
@@ -106,9 +108,18 @@ def _path_entries(graph: KnowledgeGraph, start: str) -> dict[Metapath, float]:
         degrees = _degrees(graph, first.reverse)
         entries[(first,)] = float(degrees.sum())
         for second in steps_from(graph, first.dst_type):
-            most = _size(graph, start) * _size(graph, second.dst_type)
-            entries[first, second] = min(float(degrees @ _degrees(graph, second)), most)
+            entries[first, second] = _two_steps(graph, first, second)
     return entries
+
+
+def _two_steps(graph: KnowledgeGraph, first: EdgeType, second: EdgeType) -> float:
+    """Return an upper bound of the number of pairs of nodes that a path of two edges joins.
+
+    A node reaches at most as many ends as it has paths, and as there are nodes with such an edge.
+    """
+    paths = _neighbor_sum(graph, first.reverse, _degrees(graph, second))
+    ends = np.count_nonzero(_degrees(graph, second.reverse))
+    return float(np.minimum(paths, ends).sum())
 
 
 def _degrees(graph: KnowledgeGraph, kind: EdgeType) -> _Counts:

@@ -81,7 +81,8 @@ class FullBatch:
             graph: on the CPU.
             backend: the backend that the training uses.
         """
-        self._graph, self._backend = graph.to(backend.device), backend
+        # A copy with the same tensors: the reverse edges that steps compute are freed with it.
+        self._graph, self._backend = replace(graph).to(backend.device), backend
         self._padding = RowPadding(graph, backend.device)
         self._all_nodes = full_block(self._graph, backend)
 
@@ -121,7 +122,7 @@ class SubgraphBatches:
             seed: seed of the sampling.
             hidden: shape (E,), True for edges that no subgraph has, in both directions.
         """
-        self._graph, self._backend = graph, backend
+        self._graph, self._backend = replace(graph), backend  # see `FullBatch`
         self._hidden = np.flatnonzero(hidden) if hidden is not None else np.zeros(0, np.int64)
         self._padding = RowPadding(graph, backend.device)
         self._sampler = SubgraphSampler(graph, size, seed)

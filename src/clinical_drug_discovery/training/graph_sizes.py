@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
+
+from ..graph.adjacency import MOST_MEAN_DEGREE
 from ..graph.knowledge_graph import EdgeType, KnowledgeGraph
 from .edge_sampler import NUM_CANDIDATES
 from .objective.sizes import ComparedSizes
+
+_ALMOST_ALL = 1 - 1e-9  # largest share of edges to sample, as log(0) is infinite
 
 
 @dataclass(frozen=True)
@@ -19,6 +25,10 @@ class GraphSizes:
     edge_type_counts: Mapping[EdgeType, int]
     drug_type: str = ""
     disease_type: str = ""
+    #: number of edges into each node of the target type, for each edge type; None: not known
+    degrees: Mapping[EdgeType, npt.NDArray[np.int32]] | None = field(
+        default=None, compare=False, repr=False
+    )
 
     @staticmethod
     def of(graph: KnowledgeGraph) -> GraphSizes:
@@ -26,7 +36,11 @@ class GraphSizes:
         nodes = dict(zip(graph.node_type_names, graph.type_ptr.diff().tolist(), strict=True))
         edges = dict(zip(graph.edge_types, graph.edge_type_counts.tolist(), strict=True))
         words = graph.vocabulary
-        return GraphSizes(nodes, edges, words.drug_type, words.disease_type)
+        degrees = {
+            kind: graph.host.indptr_of(r).diff().numpy().astype(np.int32)
+            for r, kind in enumerate(graph.edge_types)
+        }
+        return GraphSizes(nodes, edges, words.drug_type, words.disease_type, degrees)
 
     @property
     def num_drugs(self) -> int:
@@ -53,33 +67,62 @@ class GraphSizes:
         """Number of nodes n of the largest type."""
         return max(self.node_type_counts.values())
 
+    @property
+    def largest_hierarchy(self) -> int:
+        """Upper bound of the number of nodes of a type that a hierarchy links."""
+        linked = (
+            self.node_type_counts[kind.src_type]
+            for kind, count in self.edge_type_counts.items()
+            if kind.src_type == kind.dst_type
+            and 0 < count <= MOST_MEAN_DEGREE * self.node_type_counts[kind.src_type]
+        )
+        return max(linked, default=0)
+
     def expected_rows(
         self, positives: Mapping[EdgeType, int], compared: ComparedSizes | None = None
     ) -> int:
         """Return the expected number of distinct nodes of a batch.
 
-        Endpoints are assumed to be uniform over the nodes of a type, which gives an upper estimate.
+        Without degrees, endpoints are assumed to be uniform over the nodes of a type. This gives an
+        upper estimate, because many edges lead to the same few nodes.
 
         Args:
             positives: number of positives of each edge type.
             compared: sizes of the terms beside link prediction; None: no such terms.
         """
-        ends = dict.fromkeys(self.node_type_counts, 0)
+        logs = {kind: np.zeros(1) for kind in self.node_type_counts}  # log probability to be missed
         others = {kind: max(n - NUM_CANDIDATES, 0) for kind, n in self.node_type_counts.items()}
         for kind, size in positives.items():
-            ends[kind.src_type] += size
-            ends[kind.dst_type] += size
+            for name, one in ((kind.src_type, kind.reverse), (kind.dst_type, kind)):
+                logs[name] = logs[name] + self._log_missed(one, size)
         if compared is not None:
             for name, drawn, distinct in (
                 (self.drug_type, compared.drug_ends, compared.candidates),
                 (self.disease_type, compared.disease_ends, compared.voters),
             ):
-                if name in ends:
-                    ends[name] += drawn
-                    share = distinct / max(self.node_type_counts[name], 1)
-                    others[name] = math.ceil(others[name] * (1 - share))
-        # The probability that k uniformly drawn endpoints miss a node is exp(-k / count).
+                if name in logs:
+                    count = max(self.node_type_counts[name], 1)
+                    logs[name] = logs[name] - drawn / count
+                    others[name] = math.ceil(others[name] * (1 - distinct / count))
         return sum(
-            count - math.floor(others[kind] * math.exp(-ends[kind] / count))
+            count - math.floor(others[kind] * np.exp(logs[kind]).mean())
             for kind, count in self.node_type_counts.items()
         )
+
+    def _log_missed(self, kind: EdgeType, size: int) -> npt.NDArray[np.float64]:
+        """Return log of a lower bound of the probability that no sampled edge leads to a node.
+
+        Args:
+            kind: a type of edges, of which `size` distinct ones are sampled.
+            size: at most the number of these edges.
+
+        Returns:
+            A number for each node of the target type, or one number for all.
+        """
+        if self.degrees is None:
+            # Of k ends, each node is missed by all with the probability exp(-k / count).
+            return np.array([-size / max(self.node_type_counts[kind.dst_type], 1)])
+        degree = self.degrees[kind]
+        # The d edges of a node are missed one after the other, among fewer and fewer edges.
+        left = self.edge_type_counts[kind] - degree + 1
+        return np.asarray(degree * np.log1p(-np.minimum(size / left, _ALMOST_ALL)))

@@ -18,6 +18,7 @@ import torch
 from ..graph.knowledge_graph import EdgeType, KnowledgeGraph
 from ..models.kinds.interface import FULL, SAMPLED, SUBGRAPH_SIZE, Settings, Sizes
 from ..models.kinds.table import kind_of
+from ..models.walk_vectors import walk_bytes
 from ..ops.backend import BLOCK_ROWS, Backend, choose_backend
 from ..ops.buffers import MOST_IDLE_BYTES
 from ..ops.reference import EDGE_CHUNK
@@ -148,7 +149,8 @@ class Plan:
         inference = 2 * vectors + result + needs.inference
         # `num_sharing`: 60 bytes for each pair of diseases while their similarity is computed
         fixed = _FIXED + needs.fixed + self.read_bytes + 60 * self.num_sharing
-        return fixed + max(training, inference, _ranking_bytes(self, needs.weights))
+        ranking = _ranking_bytes(self, needs.weights)
+        return fixed + max(_starting_bytes(self), training, inference, ranking)
 
     def _sizes(self) -> Sizes:
         graph = self.graph
@@ -162,6 +164,7 @@ class Plan:
             step_nodes=self.step_nodes,
             step_rows=self.num_rows,
             compared_bytes=self.compared.num_bytes(self.settings.embedding_dim),
+            found_bytes=self.compared.found_bytes(self.settings.embedding_dim),
             is_sampled=self.settings.training != FULL,
             stored=self.stored,
             edge_chunk=self.edge_chunk,
@@ -232,6 +235,18 @@ def _check_subgraph_size(plan: Plan) -> None:
             f"and candidates of a step have about {plan.num_rows:,} nodes, at most 10% more. "
             "Use a larger subgraph_size, or fewer positives (edge_batch_size or edge_sample_size)"
         )
+
+
+def _starting_bytes(plan: Plan) -> int:
+    """Return the bytes in use while the initial vectors are computed (`structural_vectors`)."""
+    graph, width = plan.graph, plan.settings.hidden_dim
+    vectors = 4 * graph.num_nodes * width
+    # The vectors of the model, three arrays of the same size, the sums of one node type, and copies
+    # of the matrix of one edge type.
+    largest = max(graph.edge_type_counts.values())
+    of_neighbors = 4 * vectors + 4 * graph.largest_type * width + 24 * largest
+    of_walks = 2 * vectors + walk_bytes(graph.largest_hierarchy, width)
+    return max(of_neighbors, of_walks)
 
 
 def _ranking_bytes(plan: Plan, weights: int) -> int:

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import torch
 
+from ...ops.backend import MOST_ROWS
 from ..sage import GraphSage
 from .interface import Contrast, ModelKind, Needs, Positives, Sizes, check_common
 
@@ -70,15 +71,19 @@ def sage_needs(sizes: Sizes, settings: SageSettings) -> Needs:
     gathered = stored * x // 4  # the copy of a layer's input that edges read
     one_type = 4 * min(sizes.largest_type, sizes.step_nodes) * hidden  # gradients, shape (n, C)
     kept = x * layers  # the hidden layers' inputs, kept for the backward pass
-    out = x if layers else 0  # the output of the last hidden layer
+    out = x if layers else 0  # the output of the last hidden layer, until the loss
+    found = 2 * sizes.found_bytes  # with their gradient, until the end of the backward pass
     step = max(
         kept + x + gathered if layers else 0,  # forward pass, hidden layers
-        kept + out + gathered,  # forward pass, last layer
-        kept + out + rows * (8 * hidden + 12 * dim) + sizes.compared_bytes,  # loss
-        kept + x + rows * ((8 + stored) * hidden + 8 * dim) + one_type,  # backward pass, last layer
-        kept + x + gathered + one_type if layers else 0,  # backward pass, hidden layers
+        kept + out + gathered + 8 * rows * hidden,  # forward pass, last layer
+        kept + rows * (8 * hidden + 12 * dim) + sizes.compared_bytes,  # loss
+        kept + rows * (8 * hidden + 16 * dim) + found,  # backward pass, loss
+        # backward pass, last layer
+        kept + x + rows * ((16 + stored) * hidden + 8 * dim) + one_type + found,
+        kept + x + gathered + one_type + found if layers else 0,  # backward pass, hidden layers
     )
-    chunk = sizes.chunk_nodes * 4 * (hidden + 3 * dim)  # one chunk
+    chunk = 4 * sizes.chunk_nodes * (hidden + dim)  # means and results of one chunk
+    chunk += 4 * min(MOST_ROWS, sizes.chunk_nodes) * (hidden + 4 * dim)  # rows multiplied at a time
     gathers = 8 * sizes.edge_chunk * hidden  # rows gathered for a chunk of edges
     return Needs(
         weights=4 * (2 * hidden * (hidden * layers + dim)),

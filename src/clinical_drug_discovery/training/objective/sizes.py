@@ -46,6 +46,10 @@ class ComparedSizes:
         """Number of embeddings that all terms read, with repetitions."""
         return self.drug_ends + self.disease_ends + self.voters + self.candidates
 
+    def found_bytes(self, dim: int) -> int:
+        """Return the bytes of the embeddings of `dim` numbers that all terms read."""
+        return 4 * dim * self.num_rows
+
     def num_bytes(self, dim: int) -> int:
         """Return the bytes for embeddings of `dim` numbers: one term is computed at a time."""
         near = max(self.near(self.num_drugs), self.near(self.num_diseases))
@@ -55,4 +59,4 @@ class ComparedSizes:
         of_votes = 4 * votes * vector + 16 * own * (self.candidates + 2 * self.voters)
         of_pairs = 8 * self.num_pairs * vector + 24 * self.num_pairs**2
         # In addition: the rows of all terms, a copy for autograd, and its gradient.
-        return 3 * self.num_rows * vector + max(of_near, of_votes, of_pairs)
+        return 3 * self.found_bytes(dim) + max(of_near, of_votes, of_pairs)
