@@ -123,6 +123,39 @@ def test_a_batch_equals_single_questions(model: Path, tmp_path: Path, suffix: st
     assert everything["num_rows"] == everything["num_diseases"] * 60
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize("n", [1, 2, 3, 7])
+def test_the_tables_of_all_shards_are_the_table_of_one_run(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, n: int
+) -> None:
+    for module in ("rank", "_run.ranked_list"):  # the graph has 40 diseases: 8 chunks, then
+        monkeypatch.setattr(f"clinical_drug_discovery.lib.{module}.CHUNK", 5)
+    whole = tmp_path / f"whole{suffix}"
+    asked: dict[str, Any] = {"diseases": "all", "top": 4}
+    every = rank_drugs(model, output=whole, **asked)
+    assert every["shard"] is None
+    outputs = [tmp_path / f"ranks-{i}{suffix}" for i in range(1, n + 1)]
+    records = [
+        rank_drugs(model, output=output, shard=f"{i}/{n}", **asked)
+        for i, output in enumerate(outputs, start=1)
+    ]
+    assert [record["shard"] for record in records] == [f"{i}/{n}" for i in range(1, n + 1)]
+    for name in ("num_diseases", "num_rows", "num_known_hidden", "num_contraindicated"):
+        assert sum(record[name] for record in records) == every[name]
+    if suffix == ".csv":
+        tables = [output.read_bytes().splitlines(keepends=True) for output in outputs]
+        assert {lines[0] for lines in tables} == {tables[0][0]}
+        joined = [tables[0][0], *(line for lines in tables for line in lines[1:])]
+        assert b"".join(joined) == whole.read_bytes()
+    else:
+        joined_rows = pl.scan_parquet(tmp_path / "ranks-*.parquet").collect()
+        assert joined_rows.equals(pl.read_parquet(whole))
+    with pytest.raises(
+        InputError, match=r"shard \(got '9/9'\) must have at most 8 parts: each part"
+    ):
+        rank_drugs(model, output=tmp_path / f"more{suffix}", shard="9/9", **asked)
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -216,6 +249,12 @@ def test_json_and_table_of_the_command(model: Path) -> None:
         (["--disease", "drug 1"], "disease (got 'drug 1') must be the name or id of a node"),
         (["--diseases", "all", "--output", "r.npy"], "output (got r.npy) must end in one of .csv"),
         (["--diseases", "all", "--output", "."], "output (got .)"),
+        *(
+            (["--diseases", "all", "--output", "r.csv", "--shard", text], "must be i/n, the i-th")
+            for text in ("0/3", "4/3", "0/0", "a/b", "1", "-1/2", "1/2/3", "1.0/2", f"1/1{'0' * 9}")
+        ),
+        (["--diseases", "all", "--output", "r.csv", "--shard", "1/2"], "must have at most 1 parts"),
+        (["--disease", "1", "--shard", "1/2"], "shard (got '1/2') works with diseases only"),
         (["--diseases", "ids.txt", "--output", "r.csv"], "diseases, line 3 of ids.txt (got 'nix')"),
         (["--diseases", "twice.txt", "--output", "r.csv"], "line 2 of twice.txt (got 'MONDO:1')"),
         (["--diseases", "empty.txt", "--output", "r.csv"], "diseases (got empty.txt) is empty"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,7 @@ from ..graph.synonyms import read_synonyms
 from ..models.embeddings_file import check_table_output, write_tables
 from ..ranking.evidence.explanations import notes_on
 from ..system.arguments import plain_arguments
-from ..system.errors import InputError
+from ..system.errors import InputError, shown
 from ..system.files import check_new
 from ..system.log import part
 from ..system.processes import alone, use_threads
@@ -26,7 +27,7 @@ from ..system.untrusted.inputs import bounded_lines, check_regular
 from ._model.extended import extend_model
 from ._model.network import read_network
 from ._run.model_dir import MODEL_FILES, model_dir_of, read_model_graph, read_model_ranker
-from ._run.ranked_list import Counts, ListRules, Ranking
+from ._run.ranked_list import CHUNK, Counts, ListRules, Ranking
 
 ALL = "all"  #: value of `diseases` that stands for every disease of the graph
 
@@ -39,6 +40,7 @@ def rank_drugs(
     *,
     disease: str | None = None,
     diseases: str | Path | None = None,
+    shard: str | None = None,
     drug: str | None = None,
     drugs: str | Path | None = None,
     output: str | Path | None = None,
@@ -57,6 +59,7 @@ def rank_drugs(
         model_dir: model directory that `cdd embed` has written, with its graph and its ranker.
         disease: one disease, given by name or identifier in any spelling, such as MONDO:0005148.
         diseases: many diseases: a text file with one name or id per line, or "all".
+        shard: only with diseases: i/n, such as 2/8; ranks only the i-th of n parts of them.
         drug: one drug; lists the diseases with the highest probabilities for this drug.
         drugs: text file with one name or id per line; only these drugs are ranked.
         output: file for the table, .csv or .parquet; many diseases need it.
@@ -82,9 +85,8 @@ def rank_drugs(
         drug treats the disease), contraindicated, and stated (the relations between the two in the
         graph, joined by "; "). `explain` adds stated_facts, evidence (see `Explainer`) and
         rank_without_popularity to each row, and notes to the record. For one drug, drug and disease
-        change places: "diseases" is a list of the same rows. For many diseases, the dict also has
-        num_diseases, num_diseases_without_facts (left out of "all"), num_rows and seconds, but not
-        the rows.
+        change places: "diseases" is a list of the same rows. For many diseases, the dict has
+        num_diseases, num_diseases_without_facts (left out of "all"), num_rows, shard and seconds.
 
     Raises:
         InputError: a parameter is invalid, a file is missing or damaged, or a disease or drug does
@@ -97,7 +99,7 @@ def rank_drugs(
         ('asthma', [1, 2, 3])
     """
     use_threads()
-    _check_question(disease, diseases, drug, drugs, output, explain)
+    _check_question(disease, diseases, shard, drug, drugs, output, explain)
     directory = Path(model_dir)
     inputs = (diseases, drugs, synonyms, add)
     table = None if output is None else _check_output(Path(output), directory, *inputs)
@@ -109,16 +111,16 @@ def rank_drugs(
     if drugs is not None:
         ranking = ranking.among(_listed(ranking, "drugs", drugs, names))
     if diseases is not None:
-        return _rank_many(ranking, diseases, rules, table, names) | new
+        return _rank_many(ranking, diseases, shard, rules, table, names) | new
     one, query = ("disease", disease) if drug is None else ("drug", drug)
     assert query is not None
-    at = ranking.find(one, query, names)
-    return _rank_one(ranking, one, at, rules, table, explain) | new
+    return _rank_one(ranking, one, ranking.find(one, query, names), rules, table, explain) | new
 
 
 def _check_question(
     disease: str | None,
     diseases: str | Path | None,
+    shard: str | None,
     drug: str | None,
     drugs: str | Path | None,
     output: str | Path | None,
@@ -130,6 +132,10 @@ def _check_question(
         raise InputError("drugs names the drugs to rank for a disease; it does not work with drug")
     if diseases is not None and output is None:
         raise InputError("diseases and output must be given together")
+    if shard is not None:
+        if diseases is None:
+            raise InputError(f"shard (got {shown(shard)}) works with diseases only")
+        _parse_shard(shard)
     if explain and diseases is not None:
         raise InputError("explain works with one disease or one drug, not with diseases")
     if explain and output is not None:
@@ -193,6 +199,7 @@ def _rank_one(
 def _rank_many(
     ranking: Ranking,
     diseases: str | Path,
+    shard: str | None,
     rules: ListRules,
     output: Path | None,
     synonyms: Sequence[Synonym],
@@ -206,6 +213,8 @@ def _rank_many(
         num_without_facts = ranking.diseases.height - len(asked)
     else:
         asked = _listed(ranking, "diseases", diseases, synonyms)
+    if shard is not None:
+        asked = _in_shard(asked, shard)
     counts: Counts = Counter()
 
     def tables() -> Iterator[pl.DataFrame]:
@@ -220,10 +229,45 @@ def _rank_many(
         "num_diseases": len(asked),
         "num_diseases_without_facts": num_without_facts,
         "num_rows": num_rows,
+        "shard": shard,
         **_counts(ranking, counts, of="drugs"),
         "vocabulary": asdict(ranking.graph.vocabulary),
         "seconds": time.perf_counter() - start,
     }
+
+
+def _parse_shard(shard: str) -> tuple[int, int]:
+    """Return i and n of a text such as "2/8", the i-th of n parts.
+
+    Raises:
+        InputError: the text does not have this form, or i is not from 1 to n.
+    """
+    found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", shard)
+    if found is not None and 1 <= int(found[1]) <= int(found[2]):
+        return int(found[1]), int(found[2])
+    raise InputError(
+        f"shard (got {shown(shard)}) must be i/n, the i-th of n parts, with i from 1 to n"
+    )
+
+
+def _in_shard(diseases: IntArray, shard: str) -> IntArray:
+    """Return the diseases of a shard, which is a range of whole chunks.
+
+    A matrix product may round a row differently among other rows. With whole chunks, each disease
+    is ranked beside the same diseases as without shards, so the results have the same bytes.
+
+    Raises:
+        InputError: there are more parts than chunks, so a part would be empty.
+    """
+    i, n = _parse_shard(shard)
+    num_chunks = -(-len(diseases) // CHUNK)
+    if n > num_chunks:
+        raise InputError(
+            f"shard (got {shown(shard)}) must have at most {num_chunks:,} parts: each part has at "
+            f"least one chunk of {CHUNK} diseases, and {len(diseases):,} diseases are asked for"
+        )
+    start, end = (CHUNK * (num_chunks * part // n) for part in (i - 1, i))
+    return diseases[start:end]
 
 
 def _counts(ranking: Ranking, counts: Counts, *, of: str) -> dict[str, int]:
