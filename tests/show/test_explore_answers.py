@@ -62,9 +62,12 @@ def test_lists_are_those_of_the_model(answers: Answers, opened: OpenModel) -> No
     expected = opened.model.rank("asthma", 7, include_known=True)
     assert [one["node"] for one in asked] == expected["drug_index"].to_list()
     assert [one["probability"] for one in asked] == expected["probability"].to_list()
-    found = answers.diseases(number_of(opened, "Metformin"), 7, choice)["rows"]
-    also = opened.model.rank_diseases("Metformin", 7, include_known=True)
-    assert [one["name"] for one in found] == also["disease_name"].to_list()
+    metformin = number_of(opened, "Metformin")
+    for rules in (choice, Choice(), Choice(hide_contraindicated=True, popularity=False)):
+        found = answers.diseases(metformin, 7, rules)
+        also = opened.model.rank_diseases("Metformin", 1000, **rules._asdict())
+        assert [one["name"] for one in found["rows"]] == also["disease_name"].to_list()[:7]
+        assert found["total"] == also.height
 
 
 def test_facts_of_a_node_are_those_of_the_graph(answers: Answers, opened: OpenModel) -> None:

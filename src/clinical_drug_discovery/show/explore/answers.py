@@ -12,7 +12,8 @@ import numpy as np
 import polars as pl
 
 from ...api.explanations import STATED
-from ...graph.knowledge_graph import EdgeType
+from ...graph.knowledge_graph import EdgeType, node_range_of
+from ...lib._run.ranked_list import ListRules
 from ...ranking.evidence.explanations import NO_DIRECTION
 from ...system.errors import InputError
 from ..report.links import links_of
@@ -110,14 +111,16 @@ class Answers:
 
     def diseases(self, drug: int, top: int, choice: Choice) -> dict[str, Any]:
         """Return the best diseases for a drug, and how many there are in all."""
-        table = self._diseases(self.opened.row(drug), choice)
-        return _listed(table, "disease", top)
+        row = self.opened.row(drug)
+        listed = _listed(self._diseases(row, top, choice), "disease", top)
+        return listed | {"total": self._num_diseases(row, choice)}
 
     def table(self, node: int, top: int, choice: Choice) -> pl.DataFrame:
         """Return the ranked list of a drug or a disease, in the columns of `Model.rank`."""
         row = self.opened.row(node)
-        is_drug = self.opened.type_of(row) == self.opened.graph.vocabulary.drug_type
-        return (self._diseases if is_drug else self._drugs)(row, choice)[:top]
+        if self.opened.type_of(row) == self.opened.graph.vocabulary.drug_type:
+            return self._diseases(row, top, choice)
+        return self._drugs(row, choice)[:top]
 
     def report(self, disease: int, suffix: str, top: int, choice: Choice) -> bytes:
         """Return the report about the drugs for a disease; see `write_report`.
@@ -259,8 +262,20 @@ class Answers:
     def _rank_drugs(self, disease: int, choice: Choice) -> pl.DataFrame:
         return self.opened.model.rank(self.opened.query(disease), _ALL, **choice._asdict())
 
-    def _rank_diseases(self, drug: int, choice: Choice) -> pl.DataFrame:
-        return self.opened.model.rank_diseases(self.opened.query(drug), _ALL, **choice._asdict())
+    def _rank_diseases(self, drug: int, top: int, choice: Choice) -> pl.DataFrame:
+        """Return the best diseases; each further row costs time, so `top` is not all of them."""
+        return self.opened.model.rank_diseases(self.opened.query(drug), top, **choice._asdict())
+
+    def _num_diseases(self, drug: int, choice: Choice) -> int:
+        """Return the number of diseases that a list of a drug could have."""
+        ranking, graph = self.opened.model.ranking, self.opened.graph
+        own = [drug - node_range_of(graph, graph.vocabulary.drug_type)[0]]
+        known, harmful = (
+            matrix[own].toarray()[0] > 0
+            for matrix in (ranking.features.known, ranking.contraindicated)
+        )
+        rules = ListRules(1, choice.include_known, choice.hide_contraindicated)
+        return int(rules.shown(ranking.disease_has_facts, known, harmful)[0].sum())
 
 
 def pieces(text: str, nodes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -47,7 +47,7 @@ export function ranksTab(node, isDrug) {
         return made;
       }),
       el("a", {
-        class: "button light", download: "", href: address("export.csv", { ...parameters(), top: 1000 }),
+        class: "button light", download: "", href: address("export.csv", { ...parameters(), top: isDrug ? top : 1000 }),
       }, "CSV"));
     into(table, () => ask(isDrug ? "diseases" : "drugs", parameters()), (found) => {
       first = found.rows[0]?.node ?? null;
