@@ -95,7 +95,7 @@ $(VENV)/.installed-docs: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
 	touch $@
 
-# The pictures of cdd explore in docs/guide; needs Chromium. PICTURES is the directory.
+# The pictures of cdd explore and cdd report in docs/guide; needs Chromium. PICTURES is the directory.
 pictures: setup
 	$(BIN)/python .ci/take_pictures.py $(or $(PICTURES),docs/guide)
 

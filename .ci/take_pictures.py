@@ -1,4 +1,4 @@
-"""Take the pictures of the page "Explore a model in the browser".
+"""Take the pictures of the pages "Explore a model in the browser" and "Write a report".
 
     make pictures PICTURES=docs/guide
 
@@ -23,7 +23,7 @@ _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def main(output: Path) -> None:
-    """Write explore.png, explore_map.png and explore_narrow.png into a directory."""
+    """Write the pictures of the explorer and of a report into a directory."""
     from playwright.sync_api import sync_playwright
 
     program = next(filter(None, map(shutil.which, _BROWSERS)), None)
@@ -46,6 +46,11 @@ def main(output: Path) -> None:
                     page.screenshot(path=output / "explore_narrow.png")
                 else:
                     _take_wide(page, output)
+            report = Path(directory) / "report.html"
+            cdd.write_report(report, model_dir=made["model_dir"], disease="Parkinson disease")
+            page = browser.new_page(viewport={"width": 1100, "height": 900})
+            page.goto(report.as_uri())
+            _take_report(page, output)
             browser.close()
 
 
@@ -58,6 +63,14 @@ def _take_wide(page: Page, output: Path) -> None:
     page.get_by_role("tab", name="Similar").click()
     page.locator(".map-names .own").first.wait_for()
     page.screenshot(path=output / "explore_map.png")
+
+
+def _take_report(page: Page, output: Path) -> None:
+    found = page.locator("#ranking").bounding_box() or {}
+    clip = {"x": 0, "y": found["y"], "width": 1100, "height": 700}
+    page.screenshot(path=output / "report_ranking.png", full_page=True, clip=clip)
+    card = page.locator("article", has=page.get_by_role("heading", name="Haloperidol"))
+    card.screenshot(path=output / "report_evidence.png")
 
 
 if __name__ == "__main__":
