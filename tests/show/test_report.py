@@ -273,14 +273,28 @@ def test_mistakes_are_refused(given: dict[str, Any], message: str) -> None:
         write_report(output, **given)
 
 
-def test_a_damaged_report_is_refused(evaluation: Path, tmp_path: Path) -> None:
+def test_a_damaged_report_gives_one_line_or_a_report(evaluation: Path, tmp_path: Path) -> None:
     report = json.loads((evaluation / "report.json").read_text())
     (tmp_path / "ranks.parquet").write_bytes((evaluation / "ranks.parquet").read_bytes())
+    others: list[dict[str, Any]] = []
     for name in report:
-        changed = {key: value for key, value in report.items() if key != name}
-        (tmp_path / "report.json").write_text(json.dumps(changed))
+        others.append({key: value for key, value in report.items() if key != name})
+        others += [{**report, name: value} for value in (None, [], {}, "x", 3, [3], {"a": 3})]
+    pictured: list[dict[str, Any]] = [
+        {"rankers": {"walk": {}}},
+        {"strata": {"walk": {"drugs_of_disease": {"0": {}}}}},
+    ]
+    for other in (*others, *({**report, **one} for one in pictured)):
+        (tmp_path / "report.json").write_text(json.dumps(other))
         with suppress(InputError):  # any other error fails
             write_report(tmp_path / "e.xlsx", evaluation=tmp_path, overwrite=True)
+    for name in ("rankers", "strata", "reliability"):
+        (tmp_path / "report.json").write_text(json.dumps({**report, name: [{"low": "x"}]}))
+        with pytest.raises(InputError):
+            write_report(tmp_path / "e.html", evaluation=tmp_path)
+    pl.DataFrame({"ranker": [1], "rank": ["x"]}).write_parquet(tmp_path / "ranks.parquet")
+    with pytest.raises(InputError, match=r"report.json and ranks.parquet: "):
+        write_report(tmp_path / "e.html", evaluation=tmp_path)
 
 
 def test_identifiers_get_the_address_of_their_source() -> None:

@@ -18,8 +18,9 @@ from ...lib._run.ranked_list import ListRules, Ranking
 from ...ranking.evidence.explanations import notes_on
 from ...system.errors import InputError
 from .confidence import fold_tables, left_out_tables
-from .evaluation import Evaluation, evaluation_tables
+from .evaluation import Evaluation, evaluation_tables, refusing_damage
 from .facts import describe, groups_of, node_numbers, treated_by
+from .pictures import reliability_svg
 
 _SIMILAR = 10  # diseases with similar embeddings to list
 _TREATED = 8  # diseases of a drug to name
@@ -97,12 +98,13 @@ def check_same_graph(model: Model, evaluation: Evaluation) -> None:
 
 def _folds(evaluation: Evaluation, num_known: int) -> _Record:
     """Return what an evaluation has ranked, and how well."""
-    headline, _ = evaluation_tables(evaluation)
-    return {
-        "headline": headline,
-        "tables": fold_tables(evaluation.ranks, num_known),
-        "reliability": evaluation.report.get("reliability"),
-    }
+    with refusing_damage(evaluation):
+        headline, _ = evaluation_tables(evaluation)
+        return {
+            "headline": headline,
+            "tables": fold_tables(evaluation.ranks, num_known),
+            "picture": reliability_svg(evaluation.report),
+        }
 
 
 def _listed_drugs(ranking: Ranking, disease: int) -> list[_Record]:

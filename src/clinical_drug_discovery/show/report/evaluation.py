@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,8 +66,7 @@ class Evaluation(NamedTuple):
         try:
             report = dict(printable_record(read_json(directory / REPORT)))
             ranks = pl.read_parquet(directory / RANKS)
-            ranks.select(_RANK_COLUMNS)
-            dict(report["rankers"]), dict(report["strata"]), int(report["num_candidates"])
+            _check(report, ranks)
         except (OSError, ValueError, TypeError, KeyError, pl.exceptions.PolarsError) as error:
             reason = str(error).split("\n")[0]
             raise InputError(
@@ -76,18 +76,42 @@ class Evaluation(NamedTuple):
         return Evaluation(directory, report, ranks)
 
 
-def evaluation_tables(evaluation: Evaluation) -> tuple[str, list[Table]]:
-    """Return a sentence about the ranked pairs of an evaluation, and its tables.
+def _check(report: Mapping[str, Any], ranks: pl.DataFrame) -> None:
+    """Check what both kinds of reports read; other figures are checked when they are shown.
 
     Raises:
-        InputError: the report lacks a figure.
+        ValueError, TypeError, KeyError: an entry is missing or invalid.
+    """
+    for name in ("rankers", "strata"):
+        if not dict(report[name]):
+            raise ValueError(f"{name} is empty")
+    int(report["num_candidates"])
+    for name in _RANK_COLUMNS:
+        kind = ranks.schema[name]
+        if not (kind == pl.String if name == "ranker" else kind.is_numeric()):
+            raise ValueError(f"column {name} of {RANKS} has the type {kind}")
+
+
+@contextmanager
+def refusing_damage(evaluation: Evaluation) -> Iterator[None]:
+    """Turn errors about the content of a report within the `with` block into one line.
+
+    Raises:
+        InputError: the report lacks a figure, or has one of another type.
     """
     try:
-        return headline(evaluation.report), list(_tables(evaluation.report))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        yield
+    except InputError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise InputError(
             f"{evaluation.directory / REPORT} is damaged: {type(error).__name__} {error}"
         ) from None
+
+
+def evaluation_tables(evaluation: Evaluation) -> tuple[str, list[Table]]:
+    """Return a sentence about the ranked pairs of an evaluation, and its tables."""
+    return headline(evaluation.report), list(_tables(evaluation.report))
 
 
 def _tables(report: Mapping[str, Any]) -> Iterator[Table]:
@@ -95,7 +119,7 @@ def _tables(report: Mapping[str, Any]) -> Iterator[Table]:
     above = [name for name in _ABOVE if rankers[0][1].get(name) is not None]
     yield _metrics("rankers", "Rankers", "ranker", rankers, (*EVALUATION_COLUMNS, *above))
     if "outcomes" in report:
-        outcomes = tuple(report["outcomes"].items())
+        outcomes = tuple((name, int(count)) for name, count in report["outcomes"].items())
         yield Table("outcomes", "Rows of the outside list", ("outcome", "rows"), outcomes)
     if report["differences"]:
         differences = list(report["differences"].items())
@@ -161,7 +185,11 @@ def _figure(values: Mapping[str, Any], name: str) -> Cell:
     if value is None or isinstance(value, int):
         return value
     low, high = (values.get(f"{name}_{end}") for end in ("low", "high"))
-    return float(value) if low is None or high is None else Interval(value, low, high)
+    return (
+        float(value)
+        if low is None or high is None
+        else Interval(float(value), float(low), float(high))
+    )
 
 
 def _strata(strata: Mapping[str, Mapping[str, Any]], column: str, metric: str, title: str) -> Table:

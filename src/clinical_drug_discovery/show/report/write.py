@@ -21,10 +21,10 @@ from ...system.processes import alone, use_threads
 from ...system.untrusted.text import printable_record
 from .disease import check_same_graph, disease_record
 from .disease_tables import fact_table, origin_table, ranked_table
-from .evaluation import Evaluation, evaluation_tables
+from .evaluation import Evaluation, evaluation_tables, refusing_damage
 from .origin import Row, evaluation_origin, model_origin, model_title, program
 from .page import to_html
-from .pictures import evaluation_svgs, evidence_svg, reliability_svg
+from .pictures import evaluation_svgs, evidence_svg
 from .spreadsheet import to_csv, to_xlsx
 
 SUFFIXES = (".html", ".xlsx", ".csv")
@@ -88,7 +88,8 @@ def write_report(
     if model_dir is None and disease is None:
         if found is None:
             raise InputError("model_dir and disease, or evaluation, must be given")
-        about, content = _about_evaluation(found, path.suffix.lower(), day)
+        with refusing_damage(found):
+            about, content = _about_evaluation(found, path.suffix.lower(), day)
     elif model_dir is None or disease is None:
         missing = "model_dir" if model_dir is None else "disease"
         raise InputError(f"{missing} must be given: a report needs both model_dir and disease")
@@ -142,18 +143,14 @@ def _about_disease(
     }
     for drug in record["drugs"]:
         drug["picture"] = evidence_svg(record["disease"]["name"], drug)
-    if record["folds"]:
-        record["folds"]["picture"] = reliability_svg(record["folds"])
     return about, to_html("disease.html", values)
 
 
 def _about_evaluation(evaluation: Evaluation, suffix: str, day: str) -> tuple[str, bytes]:
     """Return what the report is about, and its content."""
     headline, tables = evaluation_tables(evaluation)
-    rows = printable_record(
-        [*evaluation_origin(evaluation.report), ("report", f"{day}, {program()}")]
-    )
-    about = "an evaluation"
+    made = [*evaluation_origin(evaluation.report), ("report", f"{day}, {program()}")]
+    rows, about = printable_record(made), "an evaluation"
     if suffix == ".csv":
         return about, to_csv(tables[0])
     if suffix == ".xlsx":
