@@ -95,8 +95,10 @@ $(VENV)/.installed-docs: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
 	touch $@
 
-# The pictures of cdd explore and cdd report in docs/guide; needs Chromium. PICTURES is the directory.
+# The pictures of the README and of cdd map, and those of cdd explore and cdd report in docs/guide,
+# which need Chromium. PICTURES is the directory of the latter.
 pictures: setup
+	$(BIN)/python .ci/draw_pictures.py docs/_static
 	$(BIN)/python .ci/take_pictures.py $(or $(PICTURES),docs/guide)
 
 # The JavaScript library of cdd explore, from npm.

@@ -54,6 +54,7 @@ def package_files() -> set[str]:
     home = ROOT / "src" / PACKAGE
     files = [*home.rglob("*.py"), home / "py.typed", *(home / "data").iterdir()]
     files += (home / "show" / "report" / "templates").glob("*")
+    files += (home / "show" / "map" / "static").iterdir()
     files += (path for path in (home / "show" / "explore" / "static").rglob("*") if path.is_file())
     return {path.relative_to(ROOT / "src").as_posix() for path in files}
 

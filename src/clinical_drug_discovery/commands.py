@@ -256,6 +256,7 @@ COMMANDS: dict[tuple[str, ...], Command] = {
     ("explore",): _command("show.explore.serve", "explore", show.show_address, serves=True),
     ("evaluate",): Command(_read_evaluate, _evaluate, show_evaluation, trains=True),
     ("report",): _command("show.report.write", "write_report", show.show_report),
+    ("map",): _command("show.map.draw_map", "draw_map", show.show_map),
     ("synthesize",): _command("lib.synthesize", "synthesize_graph", show_record),
     ("demo",): _command("lib.demo", "run_demo", show.show_demo),
     ("cache",): _command("lib.cache", "manage_cache", show.show_cache),

@@ -83,9 +83,9 @@ def similar_nodes(
         unknown = dict.fromkeys(("contraindicated", "stated", "no_facts"))
         return [record | unknown for record in nearest(nodes, values, at, type=type, top=top)]
     graph = read_model_graph(directory)
-    _check_same_nodes(nodes, graph, Path(embeddings), directory)
+    check_same_nodes(nodes, graph, Path(embeddings), directory)
     check_embeddings_of(Path(embeddings), directory)
-    values = values[_rows_of(graph, nodes)]
+    values = values[rows_of(graph, nodes)]
     if add is not None:
         model = extend_model(graph, read_network(directory, graph), None, Path(add), "add")
         if model is not None:
@@ -134,7 +134,7 @@ def similar_in(
     ]
 
 
-def _rows_of(graph: KnowledgeGraph, nodes: pl.DataFrame) -> IntArray:
+def rows_of(graph: KnowledgeGraph, nodes: pl.DataFrame) -> IntArray:
     """Return the row in `nodes` of each node of the graph, which has the same nodes."""
     rows = np.empty(graph.num_nodes, np.int64)
     rows[graph.nodes["node_index"].arg_sort().to_numpy()] = (
@@ -143,10 +143,14 @@ def _rows_of(graph: KnowledgeGraph, nodes: pl.DataFrame) -> IntArray:
     return rows
 
 
-def _check_same_nodes(
+def check_same_nodes(
     nodes: pl.DataFrame, graph: KnowledgeGraph, embeddings: Path, directory: Path
 ) -> None:
-    """Check that embeddings and graph have the same nodes, with the same ids, names and types."""
+    """Check that embeddings and graph have the same nodes, with the same ids, names and types.
+
+    Raises:
+        InputError: they differ; the message has the first difference.
+    """
     columns = [pl.col("node_index").cast(pl.Int64), *(pl.col(c).cast(pl.String) for c in _NODE)]
     one, other = (
         table.select(columns).sort("node_index").with_columns(pl.col(_NODE).fill_null(""))

@@ -12,6 +12,7 @@ from __future__ import annotations
 from .curves import recall, reliability, strata
 from .inline_svg import svg
 from .network import evidence
+from .points import map_nodes as map  # noqa: A004  # plot.map reads best
 from .training import history
 
-__all__ = ["evidence", "history", "recall", "reliability", "strata", "svg"]
+__all__ = ["evidence", "history", "map", "recall", "reliability", "strata", "svg"]

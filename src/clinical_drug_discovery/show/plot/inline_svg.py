@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _BLACK = re.compile(r"(?<![\w#])(#000000|black)\b")
+_SVG_METADATA = ("Date", "Creator", "Format", "Type")  # which would change the bytes
 _LOCK = threading.Lock()  # of the settings of matplotlib, which belong to the whole process
 
 
@@ -85,14 +86,32 @@ def _for_page(tag: str, prefix: str, used: set[str]) -> str:
     return _BLACK.sub("currentColor", tag)
 
 
+def file_bytes(figure: Figure, kind: str) -> bytes:
+    """Return a figure as the content of a file: the same bytes for the same figure.
+
+    Args:
+        figure: to be written.
+        kind: "png" (200 dots per inch) or "svg" (with letters as outlines, so that it looks the
+            same everywhere).
+    """
+    settings = {"svg.fonttype": "path"}
+    metadata = dict.fromkeys(_SVG_METADATA) if kind == "svg" else {"Software": None}
+    return _saved(figure, kind, settings, metadata, dpi=200)
+
+
 def _written(figure: Figure) -> str:
     """Return the SVG that matplotlib writes, with letters as text."""
+    settings, metadata = {"svg.fonttype": "none"}, dict.fromkeys(_SVG_METADATA)
+    return _saved(figure, "svg", settings, metadata, transparent=True).decode()
+
+
+def _saved(
+    figure: Figure, kind: str, settings: dict[Any, Any], metadata: dict[str, None], **how: Any
+) -> bytes:
     import matplotlib as mpl
 
-    buffer = io.StringIO()
-    settings: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "clinical-drug-discovery"}
-    empty = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    with _LOCK, mpl.rc_context(settings):
+    buffer = io.BytesIO()
+    with _LOCK, mpl.rc_context({"svg.hashsalt": "clinical-drug-discovery", **settings}):
         figure.draw_without_rendering()  # the first drawing of a legend differs from the others
-        figure.savefig(buffer, format="svg", transparent=True, metadata=empty)
+        figure.savefig(buffer, format=kind, metadata=metadata, **how)
     return buffer.getvalue()

@@ -34,9 +34,9 @@ KINDS: dict[str, tuple[str, tuple[int, ...]]] = {
     "related disease": (PURPLE, (14, 2, 2, 2)),
 }
 # Lengths in inches; one unit of the axes is one inch.
-_STEP, _BEND, _HALF_LABEL, _ROW, _BELOW = 1.2, 0.4, 0.55, 0.66, 0.42
+_STEP, _BEND, _HALF_LABEL, _ROW, _BELOW = 1.26, 0.4, 0.6, 0.66, 0.42
 _BOLD_LETTER, _BESIDE = 0.096, 0.16  # width of a letter; from the middle of a node to its name
-_LETTERS = 17  # of a line of a name
+_LETTERS, _BOLD_LETTERS = 19, 17  # of a line of the name of a middle node, of an end
 _THIN, _THICK, _PLAIN = 1.2, 5.0, 1.6  # widths of lines, in points
 
 _Prefix = tuple[tuple[str, int], ...]  # phrase and node of each step from the drug to a middle node
@@ -90,7 +90,9 @@ def evidence(explanation: Any, *, ax: Axes | None = None) -> Figure:
     paths = _in_order([_path(row) for row in rows])
     x, places = _placed(paths)
     lowest = -(len(paths) - 1) * _ROW
-    drug, disease = (_wrapped(str(rows[0]["nodes"][i]["node_name"]), 3) for i in (0, -1))
+    drug, disease = (
+        _wrapped(str(rows[0]["nodes"][i]["node_name"]), _BOLD_LETTERS, 3) for i in (0, -1)
+    )
     left, right = (
         _BESIDE + _BOLD_LETTER * max(map(len, name.split("\n"))) for name in (drug, disease)
     )
@@ -260,10 +262,12 @@ def _line(kind: str, width: float) -> dict[str, Any]:
 def _draw_node(axes: Axes, at: _Point, node: Mapping[str, Any]) -> None:
     """Draw a middle node, with its name and its type below."""
     axes.plot(*at, marker="o", markersize=7, color="black", zorder=2)
-    name = _wrapped(str(node["node_name"]), 2)
+    name = _wrapped(str(node["node_name"]), _LETTERS, 2)
     lines = name.count("\n") + 1
-    axes.text(at.x, at.y - 0.08, name, fontsize=SMALL, ha="center", va="top", parse_math=False,
-              linespacing=1.0)  # fmt: skip
+    axes.text(
+        at.x, at.y - 0.08, name, fontsize=SMALL - 0.5, ha="center", va="top", linespacing=1.0,
+        parse_math=False,
+    )  # fmt: skip
     axes.text(
         at.x, at.y - 0.1 - 0.135 * lines, printable(str(node["node_type"])), fontsize=SMALL - 2,
         ha="center", va="top", alpha=0.75, parse_math=False,
@@ -279,8 +283,8 @@ def _draw_end(axes: Axes, at: _Point, name: str, *, left: bool) -> None:
     )  # fmt: skip
 
 
-def _wrapped(name: str, most: int) -> str:
-    lines = textwrap.wrap(printable(name), _LETTERS, max_lines=most, placeholder="…")
+def _wrapped(name: str, letters: int, most: int) -> str:
+    lines = textwrap.wrap(printable(name), letters, max_lines=most, placeholder="…")
     return "\n".join(lines)
 
 

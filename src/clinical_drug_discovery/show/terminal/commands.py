@@ -98,6 +98,21 @@ def show_report(result: dict[str, Any]) -> None:
     make_console().print(text, soft_wrap=True)
 
 
+def show_map(result: dict[str, Any]) -> None:
+    """Print the path of a map and the groups that have a color."""
+    console, left_out = make_console(), result["num_without_facts"]
+    if result["groups"]:
+        table = Table(box=None)
+        table.add_column(result["color_by"])
+        table.add_column("nodes", justify="right")
+        for name, count in result["groups"].items():
+            table.add_row(name, f"{count:,}")
+        console.print(table)
+    text = f"{result['output']}: {result['num_nodes']:,} nodes, {result['bytes'] / 2**10:,.0f} KiB"
+    text += f" ({left_out:,} without facts are left out)" if left_out else ""
+    console.print(text, soft_wrap=True)
+
+
 def show_demo(result: dict[str, Any]) -> None:
     """Print the answers of all models side by side, then commands to try next."""
     console, titles = make_console(), {name: entry.title for name, entry in MODELS.items()}

@@ -78,6 +78,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "tracker": ("tensorboard", "mlflow", "wandb"),
     "on_conflict": ("error", "first"),
     "on_missing": ("error", "drop"),
+    "color_by": ("class", "area", "degree", "cluster", "type"),
+    "method": ("umap", "pca"),
 }
 #: Names in messages that differ from the name of the parameter.
 _SHOWN_NAMES = {"edges_csv": "edges file"}
