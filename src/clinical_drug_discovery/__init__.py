@@ -29,15 +29,18 @@ if TYPE_CHECKING:
     from .lib.gnn_embeddings import generate_gnn_embeddings
     from .lib.gnn_hgt import generate_hgt_embeddings
     from .show import plot
+    from .show.explore.serve import Explorer, explore
     from .show.report.write import write_report
     from .system.errors import InputError
 
 #: Each public name, and the module that has it.
 _MODULES = {
     "Embeddings": "api.embeddings",
+    "Explorer": "show.explore.serve",
     "InputError": "system.errors",
     "KnowledgeGraph": "graph.knowledge_graph",
     "Model": "api.model",
+    "explore": "show.explore.serve",
     "generate_gnn_embeddings": "lib.gnn_embeddings",
     "generate_hgt_embeddings": "lib.gnn_hgt",
     "graph_from_frames": "api.graphs",
@@ -54,9 +57,11 @@ _MODULES = {
 }
 __all__ = [
     "Embeddings",
+    "Explorer",
     "InputError",
     "KnowledgeGraph",
     "Model",
+    "explore",
     "generate_gnn_embeddings",
     "generate_hgt_embeddings",
     "graph_from_frames",

@@ -40,6 +40,7 @@ TYPES: dict[str, Any] = {
     "EdgesPath | None": list[Path] | None,
     "str | Path | None": Path | None,
     "Sequence[str] | None": list[str] | None,
+    "str | Path | Model": Path,
     "str | Path | Model | None": Path | None,
 }
 ONLY_IN_PYTHON = ("EpochHook | None",)  #: annotations of parameters that do not have a flag

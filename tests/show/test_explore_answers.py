@@ -92,8 +92,9 @@ def test_reasons_are_those_of_the_model(answers: Answers, opened: OpenModel) -> 
     drug, disease = (number_of(opened, name) for name in ("Haloperidol", "Parkinson disease"))
     found = answers.why(drug, disease, Choice())
     expected = opened.model.explain("Haloperidol", "Parkinson disease")
-    texts = ["".join(piece["text"] for piece in path["pieces"]) for path in found["evidence"]]
-    assert [one["text"] for one in found["stated"]] + texts == expected["text"].to_list()
+    sentences = found["stated"] + found["evidence"]
+    texts = ["".join(piece["text"] for piece in one["pieces"]) for one in sentences]
+    assert texts == expected["text"].to_list()
     assert [one["harms"] for one in found["stated"]] == [True]
     ranked = opened.model.rank("Parkinson disease", 1000)
     listed = ranked.filter(pl.col("drug_index") == drug).row(0, named=True)

@@ -12,7 +12,6 @@ import pytest
 from contrasts import contrasts
 
 import clinical_drug_discovery as cdd
-from clinical_drug_discovery.show.explore.serve import Explorer, explore
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
@@ -22,13 +21,15 @@ pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
-def explorer(model_dir: Path) -> Iterator[Explorer]:
-    with explore(model_dir, browser=False) as served:
+def explorer(model_dir: Path) -> Iterator[cdd.Explorer]:
+    with cdd.explore(model_dir, browser=False) as served:
         yield served
 
 
 @pytest.fixture
-def page(browser: Browser, explorer: Explorer, request: pytest.FixtureRequest) -> Iterator[Page]:
+def page(
+    browser: Browser, explorer: cdd.Explorer, request: pytest.FixtureRequest
+) -> Iterator[Page]:
     """An open page. In the end, all its requests went to its own server, without an error."""
     given: tuple[int, Any] = getattr(request, "param", (1400, "light"))
     width, scheme = given
@@ -198,7 +199,7 @@ def test_keys_alone(page: Page) -> None:
     assert focused(page) == "Show its neighbors"
 
 
-def test_a_wrong_token_shows_nothing(browser: Browser, explorer: Explorer) -> None:
+def test_a_wrong_token_shows_nothing(browser: Browser, explorer: cdd.Explorer) -> None:
     context = browser.new_context()
     page = context.new_page()
     for wrong in ("", "wrong/", "wrong/api/home"):

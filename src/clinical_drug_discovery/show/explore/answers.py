@@ -166,7 +166,10 @@ class Answers:
             "listed": {name: listed[0][name] for name in fields} if listed else None,
             "candidates": ranked.height,
             "stated": [
-                {"text": one["text"], "harms": one["relations"][0] in words.contraindicates}
+                {
+                    "harms": one["relations"][0] in words.contraindicates,
+                    "pieces": pieces(one["text"], one["nodes"]),
+                }
                 for one in table
                 if one["kind"] == STATED
             ],

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from ...api.loading import load_model
+from ...api.model import Model
 from ...graph.synonyms import read_synonyms
 from ...system.arguments import plain_arguments
 from ...system.errors import InputError
@@ -34,6 +35,12 @@ class Explorer:
     Attributes:
         address: address of the page, with its token.
         port: port on this computer.
+
+    Example:
+        >>> page = cdd.explore(model, browser=False)
+        >>> page.address.endswith("/"), page.port > 0
+        (True, True)
+        >>> page.close()
     """
 
     address: str
@@ -71,7 +78,7 @@ class Explorer:
 
 @plain_arguments
 def explore(
-    model_dir: str | Path,
+    model_dir: str | Path | Model,
     *,
     port: int = 0,
     browser: bool = True,
@@ -83,7 +90,7 @@ def explore(
     It loads nothing from other computers.
 
     Args:
-        model_dir: directory that `cdd embed` has written.
+        model_dir: model directory that `cdd embed` has written; in Python also a loaded model.
         port: port of the page on this computer (0: any free port).
         browser: open the page in the browser.
         synonyms: file with other names of nodes: .csv or .tsv with the columns name and id.
@@ -96,23 +103,22 @@ def explore(
             `explore` are not installed.
 
     Example:
-        >>> from clinical_drug_discovery.show.explore.serve import explore
-        >>> with explore(model_dir, browser=False) as page:
+        >>> with cdd.explore(model, browser=False) as page:
         ...     print(page.address.split(":")[1])
         //127.0.0.1
     """
     _check_packages()
     listening = _listen(port)  # before the model is loaded, so that an error comes at once
     try:
-        model = load_model(model_dir)
+        model = model_dir if isinstance(model_dir, Model) else load_model(model_dir)
         opened = OpenModel(model, read_synonyms(synonyms, model.graph.nodes))
         opened.prepare()
         explorer = _serve(opened, listening)
     except BaseException:
         listening.close()
         raise
-    if browser:
-        webbrowser.open(explorer.address)
+    if browser:  # in a thread, because a browser within the terminal runs until it is left
+        threading.Thread(target=webbrowser.open, args=(explorer.address,), daemon=True).start()
     return explorer
 
 

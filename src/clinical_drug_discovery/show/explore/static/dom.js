@@ -73,6 +73,6 @@ export function bar(value, text, kind = "") {
 }
 
 /** Return the mark of a contraindication; the words say it without the colour. */
-export function warningMark(text) {
+export function warningMark(...text) {
   return el("span", { class: "harm" }, el("span", { "aria-hidden": "true" }, "⚠ "), text);
 }

@@ -66,13 +66,13 @@ async function banner(model) {
     box.replaceChildren();
     return;
   }
-  const known = await home(model).catch(() => null);
-  if (!known || model !== currentModel()) return;
+  const known = await home(model).catch(() => ({ new: [] }));
+  if (model !== currentModel()) return;
   const links = known.new.map((one) =>
     el("a", { href: place("node", one.node) }, `${one.name} (${counted(one.facts, "fact")})`));
   box.replaceChildren(el("p", { class: "banner" },
-    "All answers now include what you have added: ",
-    links.flatMap((link, at) => (at ? [", ", link] : [link])), ". ",
+    links.length ? "All answers now include what you have added: " : null,
+    links.flatMap((link, at) => [at ? ", " : "", link]), links.length ? ". " : null,
     el("a", { href: "#/m0" }, "Back to the model as it was")));
 }
 

@@ -27,7 +27,7 @@ export function whyPanel(found, back) {
     found.stated.length
       ? el("section", {}, el("h3", {}, "The graph states"),
         el("ul", { class: "sentences" }, found.stated.map((one) => el("li", {},
-          one.harms ? warningMark(one.text) : one.text))))
+          one.harms ? warningMark(linked(one.pieces)) : linked(one.pieces)))))
       : null,
     ...kinds.map((kind) => kindSection(kind, found.evidence.filter((one) => one.kind === kind))),
     found.evidence.length ? null : el("p", {}, "No path in the graph speaks for this drug."),
@@ -50,7 +50,11 @@ function kindSection(kind, paths) {
   return el("section", {},
     el("h3", {}, title),
     el("p", { class: "quiet small" }, text),
-    el("ul", { class: "sentences" }, paths.map((path) => el("li", {}, path.pieces.map((piece) =>
-      piece.node === undefined ? piece.text
-        : el("a", { class: typeClass(piece.type), href: place("node", piece.node) }, piece.text))))));
+    el("ul", { class: "sentences" }, paths.map((path) => el("li", {}, linked(path.pieces)))));
+}
+
+/** Return a sentence whose nodes are links. */
+function linked(pieces) {
+  return pieces.map((piece) => (piece.node === undefined ? piece.text
+    : el("a", { class: typeClass(piece.type), href: place("node", piece.node) }, piece.text)));
 }
