@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,20 +11,30 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from typer.testing import CliRunner
 
 from clinical_drug_discovery import cli
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
+from clinical_drug_discovery.graph.read import read_graph
 from clinical_drug_discovery.lib import doctor
 from clinical_drug_discovery.lib._run import device_trial
 from clinical_drug_discovery.lib._run.device_trial import TOLERANCE, compare_devices
+from clinical_drug_discovery.lib._run.primekg_shape import sizes_like_primekg
 from clinical_drug_discovery.lib.doctor import describe_machine
+from clinical_drug_discovery.lib.synthesize import synthesize_graph
 from clinical_drug_discovery.models.inference import embed_all
 from clinical_drug_discovery.models.kinds.interface import Settings
 from clinical_drug_discovery.system.devices import available_devices, has_passed_trial, trials_file
 from clinical_drug_discovery.system.errors import InputError
+from clinical_drug_discovery.training.graph_sizes import GraphSizes
+from clinical_drug_discovery.training.memory_plan import fit_plan, plan_for
+from clinical_drug_discovery.training.objective.disease_pairs import (
+    compared_by_genes,
+    most_sharing_pairs,
+)
 from clinical_drug_discovery.training.train import Trained, train
 
 CPU = torch.device("cpu")
@@ -198,6 +209,124 @@ def test_a_gpu_passes_its_trial(
     trial = describe_machine(try_device=device)["try"]
     assert trial["passed"], trial
     assert has_passed_trial(device)
+
+
+@pytest.fixture(scope="module")
+def synthetic(tmp_path_factory: pytest.TempPathFactory) -> KnowledgeGraph:
+    path = tmp_path_factory.mktemp("synthetic") / "kg.parquet"
+    synthesize_graph(path, scale=0.02)
+    return read_graph(path)
+
+
+@pytest.mark.parametrize("training", ["full", "sampled"])
+@pytest.mark.parametrize("model", ["graphsage", "hgt"])
+def test_a_size_needs_what_a_graph_of_that_size_needs(
+    synthetic: KnowledgeGraph, model: str, training: str
+) -> None:
+    real = GraphSizes.of(synthetic)
+    given, num_sharing = sizes_like_primekg(real.num_nodes, real.num_edges)
+    assert (given.num_nodes, given.num_edges) == (real.num_nodes, real.num_edges)
+    assert given.edge_type_counts.keys() == real.edge_type_counts.keys()
+    for kind, count in real.node_type_counts.items():
+        assert given.node_type_counts[kind] == pytest.approx(count, abs=1)
+    tensors = (synthetic.src, synthetic.indptr, synthetic.node_type)
+    assert real.tensor_bytes == sum(one.nbytes for one in tensors)
+    assert given.tensor_bytes == pytest.approx(real.tensor_bytes, rel=0.01)
+    (settings,) = doctor._chosen_settings(model, {"training": training})
+    sharing = most_sharing_pairs(synthetic, **compared_by_genes(synthetic))
+    assert num_sharing == pytest.approx(sharing, rel=0.2)
+    one, other = (
+        replace(plan_for(sizes, settings, CPU), num_sharing=pairs if settings.contrast else 0)
+        for sizes, pairs in ((real, sharing), (given, num_sharing))
+    )
+    assert other.bytes_needed() == pytest.approx(one.bytes_needed(), rel=0.03)
+
+
+def test_a_plan_without_a_graph_counts_the_graph_and_its_reading() -> None:
+    sizes, _ = sizes_like_primekg(10_000, 50_000_000)  # so many edges that reading takes the most
+    (settings,) = doctor._chosen_settings("graphsage", {"hidden_dim": 16, "embedding_dim": 16})
+    plan = plan_for(sizes, settings, CPU)
+    held = psutil.Process().memory_info().rss
+    fitted = fit_plan(plan, "64GiB", choose_chunk_size=True, is_read=False)
+    assert fitted.predicted_bytes >= held + sizes.reading_bytes - 2**26
+    assert sizes.reading_bytes > plan.bytes_needed() + sizes.tensor_bytes
+
+
+def test_a_plan_for_a_size_is_printed_and_says_what_it_assumes() -> None:
+    asked = ["doctor", "--plan", "--num-nodes", "129375", "--num-edges", "8100502", "--device=cpu"]
+    asked += ["--memory-budget", "64GiB"]
+    record = json.loads(CliRunner().invoke(cli.make_app(), [*asked, "--json"]).stdout)
+    graph = {"num_nodes": 129_375, "num_edges": 8_100_502}
+    assert record["planned_graph"].items() >= graph.items()
+    assert "PrimeKG's proportions" in record["planned_graph"]["assumed"]
+    assert list(record["plan"]) == ["graphsage", "hgt"]
+    for found in record["plan"].values():
+        assert found["fits"]
+        assert 1 < found["predicted_memory_gib"] < 4
+        # ten times the weights of all nodes, the embeddings, and the graph
+        assert 1.4 < found["disk_gib"] < 1.7
+        assert list(found["estimated_seconds"]) == ["read", "train", "inference"]
+        assert "AMD EPYC" in found["estimated_from"]
+    assert record["plan"]["graphsage"]["estimated_seconds"]["train"] == 260  # 100 epochs of 2.63 s
+    small = [*asked, "--model", "hgt", "--hidden-dim", "64"]
+    result = CliRunner(env={"COLUMNS": "200"}).invoke(cli.make_app(), small)
+    assert "PrimeKG's proportions" in result.stdout
+    assert "graphsage\n" not in result.stdout
+    (record,) = json.loads(CliRunner().invoke(cli.make_app(), [*small, "--json"]).stdout)[
+        "plan"
+    ].values()
+    assert record["hidden_dim"] == 64
+    assert record["estimated_seconds"] is None
+    assert record["estimated_from"].startswith("not measured")
+
+
+def test_the_table_of_the_docs_is_what_the_command_computes() -> None:
+    """The process itself, 0.3 GiB, differs between machines."""
+    text = (Path(__file__).parents[2] / "docs/memory.md").read_text(encoding="utf-8")
+    rows = re.findall(r"(?m)^\| ([\d.]+) million \| (\w+) \| ([\d.]+) \|.*\| ([\d.]+) GiB \|", text)
+    assert len(rows) >= 8
+    for millions, title, memory, disk in rows:
+        edges = round(float(millions) * 1e6)
+        sizes, num_sharing = sizes_like_primekg(round(edges / 62.6), edges)
+        (settings,) = doctor._chosen_settings(title.lower(), {})
+        plan = plan_for(sizes, settings, CPU)
+        plan = replace(plan, num_sharing=num_sharing if settings.contrast else 0)
+        graph = sizes.tensor_bytes + sizes.names_bytes
+        found = (plan.bytes_needed() + graph) / 2**30 + 0.3
+        assert float(memory) == pytest.approx(found, rel=0.1)
+        assert float(disk) == pytest.approx(doctor._disk_and_time(plan)["disk_gib"], rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"num_nodes": 10}, r"num_nodes \(got 10\) is allowed only with plan"),
+        ({"hidden_dim": 8}, r"hidden_dim \(got 8\) is allowed only with plan"),
+        ({"plan": True, "num_nodes": 10}, "needs edges, .* or else num_nodes and num_edges"),
+        ({"plan": True, "num_nodes": 0, "num_edges": 9}, r"num_nodes \(got 0\)"),
+        ({"plan": True, "num_nodes": 9, "num_edges": 1}, r"num_edges \(got 1\)"),
+        (
+            {"plan": True, "num_nodes": 9, "edges_csv": "kg.csv"},
+            r"num_nodes \(got 9\) must be left out: edges",
+        ),
+        (
+            {"plan": True, "num_nodes": 9, "num_edges": 9, "model": "gcn"},
+            r"model \(got 'gcn'\) must be one of graphsage, hgt",
+        ),
+        (
+            {"plan": True, "num_nodes": 9, "num_edges": 9, "hidden_dim": 12},
+            r"hidden_dim \(got 12\) must be divisible by num_heads",
+        ),
+    ],
+)
+def test_mistakes_in_a_plan_are_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        describe_machine(**given)
+
+
+def test_the_smallest_graph_has_a_plan() -> None:
+    plans = describe_machine(plan=True, num_nodes=1, num_edges=2, device="cpu")["plan"]
+    assert all(found["fits"] for found in plans.values())
 
 
 def test_plan_and_edges_need_each_other(tmp_path: Path) -> None:

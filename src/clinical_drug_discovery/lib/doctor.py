@@ -1,4 +1,4 @@
-"""Describe this machine, predict the memory of a run, and test the GPU."""
+"""Describe this machine, predict memory, disk space and time of a run, and test the GPU."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import platform
 import re
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -14,16 +15,24 @@ from typing import TYPE_CHECKING, Any
 
 from ..system.arguments import plain_arguments
 from ..system.devices import available_devices, check_device, check_device_name, choose_device
-from ..system.errors import DoesNotFitError, InputError
+from ..system.errors import DoesNotFitError, InputError, shown
 from ..system.limits.memory import available_memory
 from ..system.processes import alone
 
 if TYPE_CHECKING:
     from ..models.kinds.interface import Settings
+    from ..training.graph_sizes import GraphSizes
     from ..training.memory_plan import Plan
 
 _PACKAGES = ("clinical-drug-discovery", "torch", "numpy", "numba", "polars", "safetensors")
 _GIB = 2**30
+_READING = 3.65 / 8.1  # seconds per million rows: benchmarks/README.md, "Reading and writing"
+_MEASURED = (
+    "times per edge on 2 cores of an AMD EPYC with AVX512_BF16, measured at PrimeKG's size (63 "
+    "edges per node); without compiling kernels, checks and the drug ranker. With AVX2 only, a "
+    "training takes 1.5 times as long or more"
+)
+_NOT_MEASURED = "not measured: times are known for default sizes, full training and CPU kernels"
 #: Usual name of an instruction set: name of the feature in LLVM.
 _INSTRUCTION_SETS = {
     "AVX2": "avx2",
@@ -39,6 +48,14 @@ _INSTRUCTION_SETS = {
 def describe_machine(
     plan: bool = False,
     edges_csv: str | Path | None = None,
+    num_nodes: int | None = None,
+    num_edges: int | None = None,
+    model: str | None = None,
+    hidden_dim: int | None = None,
+    embedding_dim: int | None = None,
+    num_layers: int | None = None,
+    num_epochs: int | None = None,
+    training: str | None = None,
     memory_budget: str | int | None = None,
     device: str | None = None,
     try_device: str | None = None,
@@ -46,9 +63,18 @@ def describe_machine(
     """Describe this machine: versions, devices, CPU, memory and threads.
 
     Args:
-        plan: also predict the peak memory of all models with default settings for the graph of
-            --edges.
+        plan: also predict memory, disk space and time of a training, for the graph of a file or
+            for numbers of nodes and edges.
         edges_csv: only with --plan: the edges file of the graph.
+        num_nodes: only with --plan: number of nodes of a graph that has PrimeKG's proportions of
+            node types and relations.
+        num_edges: only with --plan: its number of directed edges, two for each fact.
+        model: only with --plan: graphsage or hgt (default: all models).
+        hidden_dim: only with --plan: width of the layers (default: that of the model).
+        embedding_dim: only with --plan: numbers per embedding (default: that of the model).
+        num_layers: only with --plan: number of layers (default: that of the model).
+        num_epochs: only with --plan: number of epochs (default: that of the model).
+        training: only with --plan: full or sampled (default: full).
         memory_budget: only with --plan: largest peak memory of a run, such as 5.33GB (default: 70%
             of the free memory).
         device: only with --plan: cuda, mps or cpu; it need not be available on this machine
@@ -58,7 +84,8 @@ def describe_machine(
 
     Returns:
         Versions, devices, CPU, memory and threads, each under a name such as "memory_total_gib".
-        "plan" has the result of `plan_models`, and "try" that of `_run.device_trial.try_device`.
+        "planned_graph" and "plan" have the results of `plan_models`, and "try" that of
+        `_run.device_trial.try_device`.
 
     Raises:
         InputError: a parameter or the file is invalid, or the device to try is not available.
@@ -68,10 +95,14 @@ def describe_machine(
         >>> describe_machine()["devices"]
         ['cpu']
     """
-    if plan and edges_csv is None:
-        raise InputError("plan (got True) needs edges, the edges file of a graph")
-    if edges_csv is not None and not plan:
-        raise InputError(f"edges (got {edges_csv}) is allowed only with plan")
+    chosen = {
+        "hidden_dim": hidden_dim,
+        "embedding_dim": embedding_dim,
+        "num_layers": num_layers,
+        "num_epochs": num_epochs,
+        "training": training,
+    }
+    _check_plan(plan, edges_csv, {"num_nodes": num_nodes, "num_edges": num_edges}, model, chosen)
     trial = None
     if try_device is not None:
         if try_device == "cpu":
@@ -82,11 +113,46 @@ def describe_machine(
         from ._run import device_trial
 
         trial = device_trial.try_device(try_device, _all_default_settings())
+    described = _describe()
+    if plan:
+        size = None if num_nodes is None or num_edges is None else (num_nodes, num_edges)
+        settings = _chosen_settings(model, chosen)
+        described |= plan_models(edges_csv, size, settings, memory_budget, device)
+    if trial is not None:
+        described["try"] = trial
+    return described
+
+
+def _check_plan(
+    plan: bool,
+    edges_csv: str | Path | None,
+    size: Mapping[str, int | None],
+    model: str | None,
+    chosen: Mapping[str, Any],
+) -> None:
+    """Check which parameters of a plan are given together."""
+    given = {"edges": edges_csv, **size, "model": model, **chosen}
+    for name, value in given.items():
+        if value is not None and not plan:
+            raise InputError(f"{name} (got {shown(value)}) is allowed only with plan")
+        if value is not None and name in size and edges_csv is not None:
+            raise InputError(
+                f"{name} (got {value}) must be left out: edges has a number of its own"
+            )
+    if plan and edges_csv is None and None in size.values():
+        raise InputError(
+            "plan (got True) needs edges, the edges file of a graph, or else num_nodes and "
+            "num_edges"
+        )
+
+
+def _describe() -> dict[str, Any]:
+    """Describe the machine and the versions."""
     import psutil
     import torch
 
     memory, room = psutil.virtual_memory(), available_memory()
-    described: dict[str, Any] = {
+    return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "versions": {name: version(name) for name in _PACKAGES},
@@ -101,11 +167,6 @@ def describe_machine(
         "num_cpus": os.cpu_count(),
         "num_threads": torch.get_num_threads(),
     }
-    if edges_csv is not None:
-        described["plan"] = plan_models(edges_csv, memory_budget, device)
-    if trial is not None:
-        described["try"] = trial
-    return described
 
 
 def _cpu_name() -> str:
@@ -154,18 +215,28 @@ def _default_device() -> str:
 
 
 def plan_models(
-    edges_csv: str | Path, memory_budget: str | int | None, device: str | None
-) -> dict[str, dict[str, Any]]:
-    """Predict the peak memory of all models with default settings, without the drug ranker.
+    edges_csv: str | Path | None,
+    size: tuple[int, int] | None,
+    models: Sequence[Settings],
+    memory_budget: str | int | None,
+    device: str | None,
+) -> dict[str, Any]:
+    """Predict memory, disk space and time of trainings, without the drug ranker.
 
     Args:
-        edges_csv: the edges file, which is read from its cache if possible.
+        edges_csv: the edges file, which is read from its cache if possible; None: use `size`.
+        size: numbers of nodes and of directed edges of a graph like PrimeKG; None: use `edges_csv`.
+        models: the settings of each model.
         memory_budget: see `parse_memory`.
         device: "cuda", "mps" or "cpu", available or not; None: the default device of a run.
 
     Returns:
-        One entry for each model: "device", the settings, "fits" (True or False), and either
-        "predicted_memory_gib" or, if the run does not fit the budget, the message "why".
+        "planned_graph" with the sizes and the assumption about them, and "plan" with an entry for
+        each model: "device", the settings, "fits" (True or False), and either
+        "predicted_memory_gib" or, if the run does not fit the budget, the message "why";
+        "disk_gib" (model directory, checkpoints and embeddings as Parquet, without the file and the
+        cache of the graph); "estimated_seconds" by part, None if nobody has measured such a run;
+        and "estimated_from".
 
     Raises:
         InputError: a parameter or the file is invalid.
@@ -174,41 +245,91 @@ def plan_models(
         check_device_name(device)
     import torch
 
-    from ..graph.cache import read_cached
     from ..system.processes import use_threads
-    from ..training.graph_sizes import GraphSizes
     from ..training.memory_plan import plan_for
-    from ..training.objective.disease_pairs import compared_by_genes, most_sharing_pairs
 
     target = choose_device(None).device if device is None else torch.device(device)
     use_threads()
-    graph, _ = read_cached(edges_csv)
-    sizes = GraphSizes.of(graph)
-    num_sharing = most_sharing_pairs(graph, **compared_by_genes(graph))
+    sizes, num_sharing, assumed = _sizes_of(edges_csv, size)
     plans = {}
-    for settings in _all_default_settings():
+    for settings in models:
         plan = plan_for(sizes, settings, target)
         if settings.contrast is not None:
             plan = replace(plan, num_sharing=num_sharing)
-        plans[settings.model] = {"device": target.type, **_fit(plan, memory_budget)}
-    return plans
+        found = _fit(plan, memory_budget, is_read=size is None)
+        plans[settings.model] = {"device": target.type, **found, **_disk_and_time(plan)}
+    graph = {"num_nodes": sizes.num_nodes, "num_edges": sizes.num_edges, "assumed": assumed}
+    return {"planned_graph": graph, "plan": plans}
 
 
-def _fit(plan: Plan, memory_budget: str | int | None) -> dict[str, Any]:
+def _sizes_of(
+    edges_csv: str | Path | None, size: tuple[int, int] | None
+) -> tuple[GraphSizes, int, str]:
+    """Return the sizes of a graph, `most_sharing_pairs`, and what is assumed."""
+    if edges_csv is None:
+        from ._run.primekg_shape import sizes_like_primekg
+
+        assert size is not None
+        return *sizes_like_primekg(*size), "PrimeKG's proportions of node types and relations"
+    from ..graph.cache import read_cached
+    from ..training.graph_sizes import GraphSizes
+    from ..training.objective.disease_pairs import compared_by_genes, most_sharing_pairs
+
+    graph, _ = read_cached(edges_csv)
+    num_sharing = most_sharing_pairs(graph, **compared_by_genes(graph))
+    return GraphSizes.of(graph), num_sharing, "nothing: the file was read"
+
+
+def _fit(plan: Plan, memory_budget: str | int | None, is_read: bool) -> dict[str, Any]:
     from ..training.memory_plan import fit_plan
 
     found: dict[str, Any]
     try:
-        plan = fit_plan(plan, memory_budget, choose_chunk_size=True)
+        plan = fit_plan(plan, memory_budget, choose_chunk_size=True, is_read=is_read)
         found = {"predicted_memory_gib": round(plan.predicted_bytes / _GIB, 3), "fits": True}
     except DoesNotFitError as error:
         found = {"fits": False, "why": str(error)}
     return {**asdict(plan.settings), "chunk_size": plan.chunk_size, **found}
 
 
-def _all_default_settings() -> list[Settings]:
-    """Return the default settings of each model."""
-    from ..models.kinds.table import MODELS
+def _disk_and_time(plan: Plan) -> dict[str, Any]:
+    """Return the predicted disk space, and an estimate of the time from measured times per edge."""
+    from ..models.kinds.table import kind_of
+    from ._run.finish import result_bytes
     from .embed_model import settings_of
 
-    return [settings_of(model, {}) for model in MODELS]
+    graph, settings = plan.graph, plan.settings
+    files = result_bytes(graph.num_nodes, graph.tensor_bytes, graph.names_bytes, settings)
+    found: dict[str, Any] = {"disk_gib": round(sum(files) / _GIB, 3)}
+    times = kind_of(settings.model).times
+    usual = settings_of(settings.model, {"num_epochs": settings.num_epochs})
+    measured = settings == usual and plan.backend.device.type == "cpu" and not plan.is_small
+    if times is None or not measured:
+        return found | {"estimated_seconds": None, "estimated_from": _NOT_MEASURED}
+    millions = graph.num_edges / 1e6
+    seconds = {
+        "read": _READING * millions,
+        "train": times.epoch * millions * settings.num_epochs,
+        "inference": times.inference * millions,
+    }
+    rounded = {name: float(f"{value:.2g}") for name, value in seconds.items()}
+    return found | {"estimated_seconds": rounded, "estimated_from": _MEASURED}
+
+
+def _chosen_settings(model: str | None, chosen: Mapping[str, Any]) -> list[Settings]:
+    """Return the settings of one model, or of each model, with defaults for those not chosen.
+
+    Raises:
+        InputError: the model does not exist, or a setting is invalid for it.
+    """
+    from ..models.kinds.table import MODELS, entry_of
+    from .embed_model import settings_of
+
+    if model is not None:
+        entry_of(model)
+    return [settings_of(name, chosen) for name in (MODELS if model is None else [model])]
+
+
+def _all_default_settings() -> list[Settings]:
+    """Return the default settings of each model."""
+    return _chosen_settings(None, {})

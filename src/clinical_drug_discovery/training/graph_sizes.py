@@ -14,6 +14,8 @@ from ..graph.knowledge_graph import EdgeType, KnowledgeGraph
 from .edge_sampler import NUM_CANDIDATES
 from .objective.sizes import ComparedSizes
 
+_NAMES = 60  # bytes of ids and names for each node; 46 in synthetic graphs, 59 in a real one
+_SORTING = 48  # bytes for each edge while `build_graph` sorts
 _ALMOST_ALL = 1 - 1e-9  # largest share of edges to sample, as log(0) is infinite
 
 
@@ -61,6 +63,22 @@ class GraphSizes:
     def num_edges(self) -> int:
         """Number of directed edges E."""
         return sum(self.edge_type_counts.values())
+
+    @property
+    def tensor_bytes(self) -> int:
+        """Bytes of the graph's tensors: sources, pointers, and the types of nodes."""
+        ends = sum(self.node_type_counts[kind.dst_type] + 1 for kind in self.edge_type_counts)
+        return 4 * self.num_edges + 8 * ends + 4 * self.num_nodes
+
+    @property
+    def names_bytes(self) -> int:
+        """Predicted bytes of the table of nodes."""
+        return _NAMES * self.num_nodes
+
+    @property
+    def reading_bytes(self) -> int:
+        """Predicted bytes that reading takes at its peak: the graph, and the sorting of edges."""
+        return self.tensor_bytes + self.names_bytes + _SORTING * self.num_edges
 
     @property
     def largest_type(self) -> int:

@@ -257,13 +257,16 @@ def _ranking_bytes(plan: Plan, weights: int) -> int:
     return 4 * plan.graph.num_nodes * width + weights + plan.rank_fit
 
 
-def fit_plan(plan: Plan, memory_budget: str | int | None, *, choose_chunk_size: bool) -> Plan:
+def fit_plan(
+    plan: Plan, memory_budget: str | int | None, *, choose_chunk_size: bool, is_read: bool = True
+) -> Plan:
     """Choose the chunk size of inference so that the predicted peak fits the budget.
 
     Args:
         plan: its `predicted_bytes` are ignored.
         memory_budget: see `parse_memory`.
         choose_chunk_size: use the largest of `CHUNK_SIZES` that fits, not that of the plan.
+        is_read: the graph is in memory already; False: count what it takes, and its reading.
 
     Returns:
         The plan with the chunk size and the predicted peak.
@@ -275,6 +278,9 @@ def fit_plan(plan: Plan, memory_budget: str | int | None, *, choose_chunk_size: 
     held, before = psutil.Process().memory_info().rss, peak_memory_bytes()
     if memory_budget is None:
         budget += held  # the free memory does not include what this process uses already
+    if not is_read:
+        before = max(before, held + plan.graph.reading_bytes)
+        held += plan.graph.tensor_bytes + plan.graph.names_bytes
     sizes = CHUNK_SIZES if choose_chunk_size else (plan.chunk_size,)
     for size in sizes:
         fitted = replace(plan, chunk_size=size)

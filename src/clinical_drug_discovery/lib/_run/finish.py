@@ -59,16 +59,14 @@ def check_space(run: Run, graph: KnowledgeGraph, settings: Settings) -> None:
     Raises:
         InputError: a file system has less free space than the results need.
     """
-    names = graph.nodes.estimated_size()
+    names = int(graph.nodes.estimated_size())
     arrays = [getattr(graph, field.name) for field in fields(graph)]
     tensors = sum(array.nbytes for array in arrays if isinstance(array, Tensor))
-    weights = 4 * graph.num_nodes * settings.hidden_dim
-    model = _CHECKPOINTS * weights + tensors + 2 * names
     per_number = _CSV_BYTES if run.output.suffix.lower() == ".csv" else 4
-    embeddings = per_number * graph.num_nodes * settings.embedding_dim + names
+    model, embeddings = result_bytes(graph.num_nodes, tensors, names, settings, per_number)
     needed: dict[int, tuple[str, Path, int]] = {}
     for name, path, size in (
-        ("model_dir", run.model_dir, int(model)), ("output", run.output, int(embeddings)),
+        ("model_dir", run.model_dir, model), ("output", run.output, embeddings),
     ):  # fmt: skip
         place = next(parent for parent in path.resolve().parents if parent.exists())
         device = place.stat().st_dev
@@ -81,6 +79,23 @@ def check_space(run: Run, graph: KnowledgeGraph, settings: Settings) -> None:
                 f"{shown} needs about {size:,} bytes for the results of this run, but the disk of "
                 f"{place} has {free:,} bytes free"
             )
+
+
+def result_bytes(
+    num_nodes: int, tensors: int, names: int, settings: Settings, per_number: int = 4
+) -> tuple[int, int]:
+    """Predict the bytes of a model directory with its checkpoints, and of the embeddings.
+
+    Args:
+        num_nodes: of the graph.
+        tensors: bytes of the graph's tensors.
+        names: bytes of the table of nodes.
+        settings: already checked.
+        per_number: bytes for each number of an embedding; 4 in Parquet and .npy.
+    """
+    weights = 4 * num_nodes * settings.hidden_dim
+    model = _CHECKPOINTS * weights + tensors + 2 * names
+    return model, per_number * num_nodes * settings.embedding_dim + names
 
 
 def finish_run(run: Run, places: Places, write: Write) -> None:

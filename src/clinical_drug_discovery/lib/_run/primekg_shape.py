@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from collections.abc import Iterable
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING, NamedTuple
 
 from ...graph.vocabulary import PRIMEKG
+
+if TYPE_CHECKING:
+    from ...training.graph_sizes import GraphSizes
 
 DRUG, DISEASE = PRIMEKG.drug_type, PRIMEKG.disease_type
 INDICATION_NOISE = 0.1  # fraction of the indications that do not follow the mechanism
@@ -87,3 +93,38 @@ LISTS = {
 NOISE = {"indication": INDICATION_NOISE, "off-label use": 0.3, "contraindication": 0.2}
 #: Relations with a fact for every x node, so that no drug or gene is left without edges.
 COVERING = ("drug_protein", "anatomy_protein_present")
+
+
+def sizes_like_primekg(num_nodes: int, num_edges: int) -> tuple[GraphSizes, int]:
+    """Return the sizes of a graph that does not exist, with PrimeKG's proportions of types.
+
+    Args:
+        num_nodes: number of nodes.
+        num_edges: number of directed edges, two for each fact; an odd number is rounded down.
+
+    Returns:
+        The sizes; and the expected number of pairs of diseases that `most_sharing_pairs` counts.
+    """
+    from ...graph.knowledge_graph import EdgeType  # not at the top: it imports torch
+    from ...training.graph_sizes import GraphSizes
+
+    counts = _divided(num_nodes, (row[0] for row in NODE_TYPES.values()))
+    facts = _divided(num_edges // 2, (relation.rows for relation in RELATIONS.values()))
+    edges: dict[EdgeType, int] = {}
+    for (name, relation), number in zip(RELATIONS.items(), facts, strict=True):
+        kind = EdgeType(relation.x_type, name, relation.y_type)
+        for one in (kind, kind.reverse):  # the same type twice, if both ends have one node type
+            edges[one] = edges.get(one, 0) + number
+    nodes = dict(zip(NODE_TYPES, counts, strict=True))
+    # The popularity of genes is log-normal with deviation s, so its mean square is exp(s^2) times
+    # the square of its mean.
+    name = PRIMEKG.disease_gene_relation
+    mean = edges[EdgeType(DISEASE, name, GENE)] / max(nodes[GENE], 1)
+    square = mean + mean**2 * math.exp(RELATIONS[name].y_tail ** 2)
+    return GraphSizes(nodes, edges, DRUG, DISEASE), round(nodes[GENE] * square)
+
+
+def _divided(total: int, shares: Iterable[int]) -> list[int]:
+    """Divide a number in proportion to shares, such that the sum is exact."""
+    ends = [0, *accumulate(shares)]
+    return [total * stop // ends[-1] - total * start // ends[-1] for start, stop in pairwise(ends)]

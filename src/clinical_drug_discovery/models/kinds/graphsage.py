@@ -9,7 +9,7 @@ import torch
 
 from ...ops.backend import MOST_ROWS
 from ..sage import GraphSage
-from .interface import Contrast, ModelKind, Needs, Positives, Sizes, check_common
+from .interface import Contrast, ModelKind, Needs, Positives, Sizes, Times, check_common
 
 
 @dataclass(frozen=True)
@@ -93,5 +93,9 @@ def sage_needs(sizes: Sizes, settings: SageSettings) -> Needs:
 
 
 KIND = ModelKind(
-    SageSettings, make_sage, sage_needs, {"embedding_dim": 32, "hidden_dim": 32, "num_layers": 2}
+    SageSettings,
+    make_sage,
+    sage_needs,
+    {"embedding_dim": 32, "hidden_dim": 32, "num_layers": 2},
+    Times(epoch=2.63 / 8.1, inference=2.2 / 8.1),
 )

@@ -155,6 +155,17 @@ class Needs(NamedTuple):
     fixed: int = 0  #: compiled kernels and other things that any graph needs
 
 
+class Times(NamedTuple):
+    """Seconds per million directed edges, for the estimates of `cdd doctor --plan`.
+
+    They are medians of `benchmarks/README.md`, "Models at their defaults": default settings, a
+    synthetic graph of PrimeKG's size (63 edges per node), 2 cores of an AMD EPYC with AVX512_BF16.
+    """
+
+    epoch: float
+    inference: float
+
+
 @dataclass(frozen=True)
 class ModelKind:
     """A kind of model."""
@@ -167,6 +178,7 @@ class ModelKind:
     #: Sizes of a model whose training of one step compiles all of its CPU kernels. None: the model
     #: does not have kernels that the others lack.
     tiny: Mapping[str, int] | None = None
+    times: Times | None = None  #: None: not measured
 
 
 def check_common(settings: Settings) -> None:

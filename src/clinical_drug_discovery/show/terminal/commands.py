@@ -149,11 +149,15 @@ def show_demo(result: dict[str, Any]) -> None:
         console.print(f"\nTry next: {program()} {command}", soft_wrap=True)
 
 
+_OWN_TABLES = ("planned_graph", "plan", "try")  # parts of the result that are shown below it
+
+
 def show_doctor(result: dict[str, Any]) -> None:
     """Print the machine, then the plan or the trial of each model."""
     trial = result.get("try", {})
-    show_record({name: v for name, v in result.items() if name not in ("plan", "try")})
-    for name, record in {**result.get("plan", {}), **trial.get("models", {})}.items():
+    show_record({name: v for name, v in result.items() if name not in _OWN_TABLES})
+    planned = {"planned graph": result["planned_graph"]} if "plan" in result else {}
+    for name, record in {**planned, **result.get("plan", {}), **trial.get("models", {})}.items():
         make_console().print(f"\n{name}")
         show_record({f"  {key}": v for key, v in record.items() if v not in ([], {})})
     if trial:

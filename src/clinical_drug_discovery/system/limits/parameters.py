@@ -54,6 +54,8 @@ RANGES: dict[str, Range] = {
     "temperature": Range(0.001, _MOST_FLOAT32),
     "subgraph_size": _COUNT,
     "limit_nodes": _COUNT,
+    "num_nodes": Range(1, 2**31 - 1),  # node and edge numbers are int32
+    "num_edges": Range(2, 2**31 - 1),
     "chunk_size": _COUNT,
     "num_steps": Range(1, 100),
     "max_nodes": _COUNT,
