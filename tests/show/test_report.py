@@ -199,6 +199,7 @@ def test_a_disease_with_the_figures_of_an_evaluation(
     write_report(path, model_dir=model, disease=PARKINSON, evaluation=evaluation, top=2, date=DAY)
     words = " ".join(Elements(path.read_text(encoding="utf-8")).text.split())
     assert "In an evaluation of this graph" in words
+    assert "\\n" not in path.read_text(encoding="utf-8")  # escapes would break a picture
     report = json.loads((evaluation / "report.json").read_text())
     assert f"{report['split_counts']['num_test_pairs']:,} held-out pairs" in words
     report["graph"] = "0" * 64
@@ -221,6 +222,7 @@ def test_the_report_of_an_evaluation(evaluation: Path, tmp_path: Path) -> None:
         assert f"{figures['mrr']:.3f} ({figures['mrr_low']:.3f} to" in words
     assert report["graph"] in words
     assert sum(tag == "svg" for tag, _ in elements.found) == 4
+    assert "\\n" not in words
     table = pl.read_csv(tmp_path / "e.csv")
     assert table["ranker"].to_list() == list(report["rankers"])
     assert table["recall@50_high"].to_list() == pytest.approx(

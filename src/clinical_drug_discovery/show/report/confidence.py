@@ -103,7 +103,7 @@ def _stratum_table(ranks_of: dict[str, _Ranks], num_known: int, sheet: str, note
             marked = len(rows) if bool(_within(np.array([num_known]), *bounds)[0]) else marked
             shares = (Share((ranks <= most).mean()) for most in _WITHIN)
             rows.append((name, len(ranks), *shares, round(float(np.median(ranks)))))
-    within = (f"among the first {most}" for most in _WITHIN)
+    within = (f"first {most}" for most in _WITHIN)
     columns = ("other known drugs of the disease", "treatments", *within, "median rank")
     title = "Hidden treatments that were found, by what else is known of the disease"
     return Table(sheet, title, columns, tuple(rows), note, marked)

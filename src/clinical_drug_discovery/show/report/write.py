@@ -126,15 +126,16 @@ def _about_disease(
     record: dict[str, Any], origin: Sequence[Row], suffix: str, day: str
 ) -> tuple[str, bytes]:
     """Return what the report is about, and its content."""
-    record = printable_record(record)
+    folds = record["folds"]  # `Evaluation` has escaped its texts; the picture must stay as it is
+    record = {**printable_record({**record, "folds": None}), "folds": folds}
     rows = printable_record([*origin, ("report", f"{day}, {program()}")])
     about = f"drugs for {record['disease']['name']}"
     if suffix == ".csv":
         return about, to_csv(ranked_table(record))
     if suffix == ".xlsx":
-        folds = record["folds"]["tables"] if record["folds"] else []
         tables = [ranked_table(record), fact_table(record), *record["left_out"]["tables"]]
-        return about, to_xlsx([*tables, *folds, origin_table(rows)], day)
+        tables += folds["tables"] if folds else []
+        return about, to_xlsx([*tables, origin_table(rows)], day)
     values = {
         **record,
         "origin": rows,
