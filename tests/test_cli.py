@@ -42,6 +42,7 @@ from clinical_drug_discovery.lib.synthesize import synthesize_graph
 from clinical_drug_discovery.models.kinds.graphsage import SageSettings
 from clinical_drug_discovery.models.kinds.hgt import HgtSettings
 from clinical_drug_discovery.models.read_embeddings import read_embeddings
+from clinical_drug_discovery.show.map.draw_map import draw_map
 from clinical_drug_discovery.show.terminal.commands import show_demo
 from clinical_drug_discovery.show.terminal.console import program
 
@@ -86,6 +87,7 @@ FUNCTIONS: dict[Callable[..., Any], str] = {
     synthesize_graph: "lib.synthesize",
     run_demo: "lib.demo",
     describe_machine: "lib.doctor",
+    draw_map: "show.map.draw_map",
 }
 
 
