@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from ...graph.node_lookup import Synonym
 from ...lib._run.ranked_list import ListRules, Ranking
 from ...ranking.evidence.explanations import notes_on
 from ...system.errors import InputError
-from .confidence import fold_tables, left_out_tables
+from .confidence import LeftOut, fold_tables, left_out_tables, rank_left_out
 from .evaluation import Evaluation, evaluation_tables, refusing_damage
 from .facts import describe, groups_of, node_numbers, treated_by
 from .pictures import reliability_svg
@@ -25,6 +26,8 @@ from .pictures import reliability_svg
 _SIMILAR = 10  # diseases with similar embeddings to list
 _TREATED = 8  # diseases of a drug to name
 _Record = dict[str, Any]
+# The same for all reports of a model: kept, because it takes seconds on PrimeKG.
+_LEFT_OUT: WeakKeyDictionary[Model, dict[bool, LeftOut]] = WeakKeyDictionary()
 
 
 def disease_record(
@@ -57,7 +60,7 @@ def disease_record(
     rows = ranking.explain(found.to_dicts())
     listed = _listed_drugs(ranking, at)
     known = [drug for drug in listed if drug["known"]]
-    tables, figures = left_out_tables(ranking, len(known))
+    tables, figures = left_out_tables(_left_out(model, ranking), len(known))
     blend = ranking.ranker.with_known if known else ranking.ranker.without_known
     curve = blend.calibration if popularity else blend.without_popularity
     return {
@@ -79,6 +82,14 @@ def disease_record(
         "recorded_share": curve.recorded_share,
         "folds": None if evaluation is None else _folds(evaluation, len(known)),
     }
+
+
+def _left_out(model: Model, ranking: Ranking) -> LeftOut:
+    """Return where known drugs stood that a part of the ranker did not know."""
+    found = _LEFT_OUT.setdefault(model, {})
+    if ranking.popularity not in found:
+        found[ranking.popularity] = rank_left_out(ranking)
+    return found[ranking.popularity]
 
 
 def check_same_graph(model: Model, evaluation: Evaluation) -> None:
