@@ -11,8 +11,6 @@ from ...graph.knowledge_graph import IntArray, KnowledgeGraph
 from ...ranking.evidence.sentences import phrase, spoken
 from .links import links_of
 
-_MOST = 200  # neighbors that a group lists; a hub has thousands
-
 Node = dict[str, Any]  #: name, type, links
 
 
@@ -37,7 +35,7 @@ def groups_of(graph: KnowledgeGraph, node: int, *, without: str = "") -> list[di
 
     Returns:
         A record for each edge type of the node: relation, type, phrase ("is linked to"), count, and
-        nodes, the first 200 by name.
+        nodes, sorted by name.
     """
     groups = []
     for kind, neighbors in neighbors_of(graph, node).items():
@@ -48,7 +46,7 @@ def groups_of(graph: KnowledgeGraph, node: int, *, without: str = "") -> list[di
                     "type": kind.dst_type,
                     "phrase": phrase(spoken(graph.vocabulary, kind)),
                     "count": len(neighbors),
-                    "nodes": [describe(graph, i) for i in _by_name(graph, neighbors)[:_MOST]],
+                    "nodes": [describe(graph, i) for i in _by_name(graph, neighbors)],
                 }
             )
     return sorted(groups, key=lambda group: (group["type"], group["relation"]))

@@ -14,7 +14,7 @@ from ...models.embeddings_file import without_formulas
 from .tables import Cell, Table
 
 _WIDTHS = (8, 60)  # least and most characters of a column
-_SHEET_NAME = 31  # characters that a spreadsheet allows
+_SHEET_NAME, _CELL = 31, 32_767  # characters of a name and of a cell that a spreadsheet allows
 _HARMFUL = "contraindicated"  #: rows that are true in this column are red
 
 
@@ -73,7 +73,9 @@ def _write_cell(sheet: Any, row: int, column: int, value: Cell, style: Any) -> N
     elif isinstance(value, int | float):
         sheet.write_number(row, column, value, style)
     elif value is not None:
-        sheet.write_string(row, column, str(value), style)
+        text = str(value)
+        cut = text if len(text) <= _CELL else f"{text[: _CELL - 3]}..."
+        sheet.write_string(row, column, cut, style)
 
 
 def _frame(table: Table) -> pl.DataFrame:
