@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -324,6 +325,20 @@ def test_the_script_writes_lines_when_stderr_is_no_terminal(edges: Path, tmp_pat
     for milestone in MILESTONES:
         assert any(line.startswith(milestone) for line in lines), milestone
     assert "\x1b" not in stderr
+
+
+def test_a_nice_run_says_so_and_writes_the_same_bytes(edges: Path, tmp_path: Path) -> None:
+    outputs = []
+    for nice in ([], ["--nice"]):
+        outputs.append(tmp_path / f"e{len(nice)}.npy")
+        flags = ["--no-ranker", "--edges", edges, "--output", outputs[-1], *SMALL, *nice]
+        process = run_script("embed", "graphsage", *flags)
+        _, stderr = process.communicate(timeout=120)
+        assert process.returncode == 0, stderr
+        assert bool(re.search(r"Priority \d+, \d+ of \d+ cores", stderr)) == bool(nice)
+    assert outputs[0].read_bytes() == outputs[1].read_bytes()
+    can_be_nice = {words for words, command in COMMANDS.items() if command.has_nice}
+    assert can_be_nice == {("embed", "graphsage"), ("embed", "hgt"), ("rank",), ("evaluate",)}
 
 
 @pytest.mark.parametrize(

@@ -28,11 +28,15 @@ from .system.devices import check_device
 from .system.errors import InputError
 from .system.interrupts import Stopped, catch_signals
 from .system.log import log_to_stderr, milestone
+from .system.processes import be_nice
 from .system.untrusted.text import printable, printable_record
 
 _CONFIG_HELP = (
     "File of parameters, .toml or .json, such as config.json of a model directory. Flags on the "
     "command line replace its values."
+)
+_NICE_HELP = (
+    "For a computer in use: run at a low priority (10), and leave one core to other programs."
 )
 
 
@@ -43,6 +47,8 @@ def make_command(command: Command) -> Callable[..., None]:
     def run(**values: Any) -> None:
         as_json = values.pop("json")
         values.pop("config", None)  # `OneValueCommand` has read it
+        if values.pop("nice", False):
+            milestone(be_nice())
         try:
             with _refusing():
                 if command.trains and values["device"] is not None:
@@ -60,12 +66,15 @@ def make_command(command: Command) -> Callable[..., None]:
         if isinstance(record, dict) and record.get("try", {}).get("passed") is False:
             raise typer.Exit(1)
 
+    nice = typer.Option("--nice", help=_NICE_HELP)
     as_json = typer.Option("--json", help="Print the result as JSON.")
     parameters = [
         _parameter(flag.name, TYPES[flag.annotation], flag.default, _option(flag)) for flag in flags
     ]
     if command.has_config:
         parameters.append(_parameter("config", Path | None, None, typer.Option(help=_CONFIG_HELP)))
+    if command.has_nice:
+        parameters.append(_parameter("nice", bool, False, nice))
     parameters.append(_parameter("json", bool, False, as_json))
     run.__doc__ = summary
     # typer reads the flags from these two attributes.

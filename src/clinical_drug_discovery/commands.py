@@ -55,11 +55,17 @@ class Command:
     show: Callable[[Any], None]
     trains: bool = False  #: True if the command trains a model; --device is then checked first
     has_config: bool = False  #: True if the command takes --config
+    has_nice: bool = False  #: True if the command takes --nice
     serves: bool = False  #: True if the result has a method `wait`, which serves until Ctrl-C
 
 
 def _command(
-    module: str, name: str, show: Callable[[Any], None], embeds: bool = False, serves: bool = False
+    module: str,
+    name: str,
+    show: Callable[[Any], None],
+    embeds: bool = False,
+    serves: bool = False,
+    has_nice: bool = False,
 ) -> Command:
     """Return the command whose flags are the parameters of one function."""
 
@@ -74,7 +80,15 @@ def _command(
         summary, flags = read_flags(module, name)
         return summary, _for_command_line(flags)
 
-    return Command(read, call, show, trains=embeds, has_config=embeds, serves=serves)
+    return Command(
+        read,
+        call,
+        show,
+        trains=embeds,
+        has_config=embeds,
+        has_nice=embeds or has_nice,
+        serves=serves,
+    )
 
 
 def settings_flags(entry: Entry) -> list[Flag]:
@@ -120,7 +134,7 @@ def embed_command(model: str) -> Command:
             reading=ReadSettings(**reading),
         )
 
-    return Command(read, call, show.show_embedding, trains=True, has_config=True)
+    return Command(read, call, show.show_embedding, trains=True, has_config=True, has_nice=True)
 
 
 def _for_command_line(flags: list[Flag]) -> list[Flag]:
@@ -253,9 +267,9 @@ COMMANDS: dict[tuple[str, ...], Command] = {
     **{("embed", model): embed_command(model) for model in MODELS},
     ("fit-ranker",): _command("lib.fit_ranker", "fit_model_ranker", show.show_fit),
     ("similar",): _command("lib.similar", "similar_nodes", show_neighbors),
-    ("rank",): _command("lib.rank", "rank_drugs", show_ranking),
+    ("rank",): _command("lib.rank", "rank_drugs", show_ranking, has_nice=True),
     ("explore",): _command("show.explore.serve", "explore", show.show_address, serves=True),
-    ("evaluate",): Command(_read_evaluate, _evaluate, show_evaluation, trains=True),
+    ("evaluate",): Command(_read_evaluate, _evaluate, show_evaluation, trains=True, has_nice=True),
     ("report",): _command("show.report.write", "write_report", show.show_report),
     ("map",): _command("show.map.draw_map", "draw_map", show.show_map),
     ("synthesize",): _command("lib.synthesize", "synthesize_graph", show_record),

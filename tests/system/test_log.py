@@ -73,19 +73,37 @@ def test_a_part_tells_its_step_note_time_and_remaining_time(
     now = 100.0
     clock = SimpleNamespace(monotonic=lambda: now)
     monkeypatch.setattr(log, "time", clock)
-    this = Part("Training", 100, "epoch", start=now, last=now)
+    this = Part("Training", 100, "epoch", start=now)
     now += 50
     assert this.describe() == "Training: epoch 1/100, 50 s so far"
     for _ in range(9):
         now += 10
         this.advance("loss 0.25")
     now += 4
-    expected = "Training: epoch 10/100, loss 0.25, 2 min 24 s so far, about 23 min 32 s left"
+    expected = "Training: epoch 10/100, loss 0.25, 2 min 24 s so far, about 15 min 6 s left"
     assert this.describe() == expected
-    short = f"Training: ━{'─' * 11} epoch 10/100, loss 0.25, 2 min 24 s, 23 min 32 s left"
+    short = f"Training: ━{'─' * 11} epoch 10/100, loss 0.25, 2 min 24 s, 15 min 6 s left"
     assert this.describe(live=True) == short
     now += 10_000
     assert this.describe().endswith("2 h 49 min so far, about 0 s left")
+
+
+def test_the_remaining_time_follows_a_machine_that_slows_down(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(log, "time", SimpleNamespace(monotonic=lambda: now))
+    this = Part("Training", 200, "epoch", start=now, done=50, before=50)
+    left = []
+    for seconds in [2.0] * 50 + [20.0] * 5:
+        now += seconds
+        this.advance()
+        left.append(this.describe().rpartition("about ")[2])
+    assert left[0] == "4 min 58 s left"  # 149 epochs of 2 s
+    assert left[49] == "3 min 20 s left"  # 100 of 2 s
+    # The mean of the last five steps: 5.6 s after one slow step, then up to 20 s.
+    assert left[50:53] == ["9 min 14 s left", "15 min 2 s left", "20 min 42 s left"]
+    assert left[54] == "31 min 40 s left"  # 95 of 20 s
 
 
 def test_a_part_that_fails_is_closed() -> None:

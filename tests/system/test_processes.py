@@ -1,7 +1,8 @@
-"""A fork of a process that has used the package gets an error instead of waiting for ever."""
+"""A fork gets an error instead of waiting for ever; a nice process leaves a core to others."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -63,3 +64,49 @@ def test_a_fork_of_a_process_that_only_imported_the_package_works() -> None:
         "    assert os.waitpid(child, 0)[1] == 0\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def in_nice_process(cores: int, script: str, **environment: str) -> list[int]:
+    """Call `be_nice` in a process with so many cores; return the numbers that a script prints."""
+    script = (
+        "import os, sys\n"
+        "os.nice(int(os.environ.get('BEFORE', 0)))\n"
+        f"os.sched_getaffinity = lambda process: set(range({cores}))\n"
+        "from clinical_drug_discovery.system.processes import be_nice, most_threads\n"
+        "said = be_nice()\n"
+        "assert 'numpy' not in sys.modules\n"
+        "priority = os.getpriority(os.PRIO_PROCESS, 0)\n"
+        f"assert said == f'Priority {{priority}}, {{most_threads()}} of {cores} cores'\n"
+        f"{script}\n"
+    )
+    names = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "POLARS_MAX_THREADS")
+    rest = {name: value for name, value in os.environ.items() if name not in names}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env={**rest, **environment}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return [int(number) for number in done.stdout.split()]
+
+
+def test_a_nice_process_has_a_low_priority_and_leaves_one_core_free() -> None:
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    script = (
+        "import numba, numpy, polars, torch, threadpoolctl\n"
+        "blas = max(one['num_threads'] for one in threadpoolctl.threadpool_info())\n"
+        "print(priority, most_threads(), numba.config.NUMBA_NUM_THREADS, "
+        "polars.thread_pool_size(), torch.get_num_threads(), blas)"
+    )
+    priority, *threads = in_nice_process(4, script)
+    assert priority == max(10, before)
+    assert threads[:3] == [3, 3, 3]
+    assert max(threads[3:]) <= 3  # these do not start more threads than there really are cores
+    assert in_nice_process(1, "print(most_threads())") == [1]
+    assert os.getpriority(os.PRIO_PROCESS, 0) == before
+
+
+def test_what_the_user_has_set_lower_stays() -> None:
+    script = "print(priority, *(os.environ[name] for name in given))"
+    given = {"OMP_NUM_THREADS": "2", "NUMBA_NUM_THREADS": "8", "POLARS_MAX_THREADS": ""}
+    script = f"given = {list(given)}\n{script}"
+    priority, *threads = in_nice_process(4, script, BEFORE="15", **given)
+    assert priority >= 15
+    assert threads == [2, 3, 3]

@@ -16,6 +16,7 @@ import sys
 import textwrap
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -29,6 +30,9 @@ _LINES, _TERMINAL, _JUPYTER = "lines", "terminal", "jupyter"  # kinds of display
 # libraries keep Python's lock during long calls.
 _MOST_SILENT = 8.0
 _REFRESH = {_TERMINAL: 0.25, _JUPYTER: 1.0}  # seconds between updates of the live line
+# Steps whose mean time gives the remaining time: few, so that it soon shows that a machine slows
+# down, and several, because single steps take longer (every tenth epoch has a check).
+_RECENT = 5
 _BAR, _JUPYTER_WIDTH = 12, 110  # characters of the bar; characters of the live line in Jupyter
 _LEAST_WIDTH = 20  # characters of a wrapped line
 
@@ -43,13 +47,18 @@ class Part:
     start: float = field(default_factory=time.monotonic)
     done: int = 0
     before: int = 0  #: steps that were done at the start
-    last: float = field(default_factory=time.monotonic)  #: time of the last step
     note: str = ""
+    #: times of the last steps, with the time before the first of them
+    times: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT + 1))
+
+    def __post_init__(self) -> None:
+        """Count the time from the start of the part."""
+        self.times.append(self.start)
 
     def advance(self, note: str = "") -> None:
         """Count one step, and keep a note on it. Nothing is written here, so this takes 0.2 us."""
         self.done += 1
-        self.last = time.monotonic()
+        self.times.append(time.monotonic())
         self.note = note
 
     def describe(self, live: bool = False) -> str:
@@ -66,9 +75,10 @@ class Part:
         if self.note:
             pieces.insert(0, self.note)
         if self.done > self.before:
-            each = (self.last - self.start) / (self.done - self.before)
+            last = self.times[-1]
+            each = (last - self.times[0]) / (len(self.times) - 1)
             left = each * (self.total - self.done)
-            pieces.append(f"{about}{_duration(max(0.0, left - (now - self.last)))} left")
+            pieces.append(f"{about}{_duration(max(0.0, left - (now - last)))} left")
         filled = _BAR * self.done // max(self.total, 1)
         bar = f"{'━' * filled}{'─' * (_BAR - filled)} " if live else ""
         step = f"{self.unit} {min(self.done + 1, self.total)}/{self.total}"

@@ -1,4 +1,4 @@
-"""The process that the package shares with others: forks, threads and interrupted imports."""
+"""The process that the package shares with others: its priority, threads, forks and imports."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from importlib import import_module
 
 from .errors import InputError
 
+_NICE = 10  # priority of `be_nice`; 0 is usual, 19 waits for everybody
+#: Environment variables that limit the threads of a library which is not loaded yet.
+_THREADS = (
+    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
+    "NUMBA_NUM_THREADS", "POLARS_MAX_THREADS",
+)  # fmt: skip
 _state = {"used": False, "forked": False}
+_most = [os.cpu_count() or 1]  # see `most_threads`
 _locks = [threading.RLock()]  # one lock; a forked process makes its own
 
 
@@ -32,6 +39,34 @@ def use_threads() -> None:
             "mp_context"
         )
     _state["used"] = True
+
+
+def be_nice() -> str:
+    """Lower the priority of this process to 10, and leave one core to others; return what was done.
+
+    The libraries get one thread less than the process has cores, and at least one. A lower number
+    or a lower priority that the user has set stays. Call this before the libraries are loaded:
+    their threads inherit the priority of the thread that starts them. Only the command line calls
+    it: a process cannot raise its priority again, so a function must not lower that of its caller.
+
+    Beside a busy program, as many threads as cores are slower than one thread less. At the end of
+    each parallel region all threads wait for the slowest one, which has to share its core.
+    """
+    allowed = getattr(os, "sched_getaffinity", None)  # not on macOS
+    cores = len(allowed(0)) if allowed is not None else os.cpu_count() or 1
+    threads = max(1, cores - 1)
+    for name in _THREADS:
+        given = os.environ.get(name, "")
+        os.environ[name] = str(min(int(given), threads) if given.isdigit() else threads)
+    _most[0] = threads
+    priority = max(_NICE, os.getpriority(os.PRIO_PROCESS, 0))
+    os.setpriority(os.PRIO_PROCESS, 0, priority)
+    return f"Priority {priority}, {threads} of {cores} cores"
+
+
+def most_threads() -> int:
+    """Return the largest number of threads that this process should use."""
+    return _most[0]
 
 
 def _mark_fork() -> None:

@@ -7,7 +7,6 @@ the training: weights, optimizer, random generators, history and position. The l
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from ..system.files import (
     save_checksummed,
 )
 from ..system.interrupts import finishing_steps, note_resume
+from ..system.processes import most_threads
 from ..system.progress import Run
 from .history import TrainingRecord, is_finite
 
@@ -171,7 +171,7 @@ class Checkpoints:
         before, found = _threads(), self.found.threads
         numba_most: int = vars(numba.config)["NUMBA_NUM_THREADS"]
         numba.set_num_threads(min(found["numba"], numba_most))
-        torch.set_num_threads(min(found["torch"], os.cpu_count() or 1))
+        torch.set_num_threads(min(found["torch"], most_threads()))
         try:
             yield
         finally:
