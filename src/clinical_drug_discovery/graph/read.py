@@ -36,6 +36,7 @@ from .reading.records import (
     remove_incomplete_rows,
     remove_repeated_headers,
 )
+from .reading.room import check_room
 from .reading.rows import ROW, TABLE, RowReader, Rows
 from .reading.spellings import check_spellings
 from .reading.unpacking import Limit, check_rows
@@ -64,11 +65,13 @@ def read_graph(source: EdgesPath | Source, settings: ReadSettings | None = None)
         settings: filters, and what to do about conflicts and missing fields.
 
     Raises:
-        InputError: the files cannot be read as a graph, or a setting is invalid for this graph.
+        InputError: the files cannot be read as a graph, a setting is invalid for this graph, or the
+            process cannot take the memory for reading.
     """
     source = source if isinstance(source, Source) else Source.of(source)
     settings = ReadSettings() if settings is None else settings
     settings.check()
+    check_room(source.files)
     rows, findings = _read_rows(source, settings)
     return graph_of_rows(source, settings, rows, findings)
 

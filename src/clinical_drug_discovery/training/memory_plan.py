@@ -35,7 +35,7 @@ from .objective.sizes import ComparedSizes
 # bytes that every run takes: compiled kernels, libraries for matrix products, thread pools, and
 # freed memory that the C heap keeps for a while
 _FIXED = 190 * 2**20
-_FACT = 150 + 2 * NUM_CANDIDATES  # bytes for each positive of a batch: node numbers and masks
+_FACT = 150 + NUM_CANDIDATES  # bytes for each positive of a batch: node numbers and a mask
 _BATCH_ROOM = 1.1  # largest number of nodes of a batch / expected number of nodes
 #: numbers of nodes that inference can embed at a time, the largest first
 CHUNK_SIZES = (32_768, 16_384, 8_192, 4_096, 2_048, 1_024)
@@ -58,6 +58,11 @@ class Plan:
     def is_small(self) -> bool:
         """True if the graph is so small that the CPU computes best on one thread."""
         return self.backend.device.type == "cpu" and self.edge_chunk > 0
+
+    @property
+    def copies(self) -> int:
+        """Number of copies of a batch: one on the CPU, and one on another device."""
+        return 1 if self.backend.device.type == "cpu" else 2
 
     @property
     def stored(self) -> int:
@@ -141,7 +146,7 @@ class Plan:
             3 * vectors  # input vectors, and two moments of Adam for them
             + 4 * needs.weights  # weights, gradients, and two moments of Adam
             + needs.step
-            + _FACT * sum(self.positives.values())
+            + self.copies * _FACT * sum(self.positives.values())
             + self.subgraph_bytes
             + (0 if self.edge_chunk else min(MOST_IDLE_BYTES, x))  # freed buffers, kept for reuse
         )

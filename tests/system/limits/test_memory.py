@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from clinical_drug_discovery.graph.read import read_graph
+from clinical_drug_discovery.graph.reading import room
+from clinical_drug_discovery.system.errors import InputError
 from clinical_drug_discovery.system.limits import memory
 from clinical_drug_discovery.system.limits.memory import available_memory_bytes
 
@@ -141,6 +144,20 @@ def test_a_real_control_group_counts(group: Path) -> None:
         "assert sys.argv[1] in room.limit, room\n"
     )
     subprocess.run([sys.executable, "-c", code, str(group)], check=True, timeout=60)
+
+
+def test_a_file_that_cannot_be_read_in_the_memory_is_refused_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "kg.csv"
+    path.write_bytes(b"x" * 10 * MIB)
+    rooms = iter([memory.Room(size * MIB, "the rest of a group") for size in (80, 20)])
+    monkeypatch.setattr(room, "available_memory", lambda: next(rooms))
+    with pytest.raises(InputError, match=r"kg\.csv"):  # it is not a graph
+        read_graph(path)
+    text = r"kg\.csv: reading needs about 0\.07 GiB, but the rest of a group has 0\.02 GiB"
+    with pytest.raises(InputError, match=text):
+        read_graph(path)
 
 
 def test_a_run_in_a_group_that_is_too_small_is_refused(group: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from ..hgt import Hgt
 from .interface import Contrast, ModelKind, Needs, Positives, Sizes, Times, check_common
 
 # bytes for compiled kernels that only HGT has, and for gradients of many small matrices
-_FIXED = 112 * 2**20
+_FIXED = 32 * 2**20
 
 
 @dataclass(frozen=True)
