@@ -56,7 +56,7 @@ def percent(share: float) -> str:
 
 def number(value: float) -> str:
     """Return a number with thousands separators, or with three decimals."""
-    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
+    return f"{value:,}" if isinstance(value, int) else f"{round(value, 3) + 0.0:.3f}"  # not -0.000
 
 
 def cell(value: Cell) -> str:
