@@ -28,6 +28,7 @@ from rivals import export_split, found_scores
 from shallow import COMPLEX, DISTMULT, shallow_ranker, train_shallow
 
 from clinical_drug_discovery.evaluation.baselines import BASELINES
+from clinical_drug_discovery.evaluation.gnn_scores import GnnScores, Scores
 from clinical_drug_discovery.evaluation.metrics import Metrics, ranking_metrics
 from clinical_drug_discovery.evaluation.rankers import Ranker, drug_rankers
 from clinical_drug_discovery.evaluation.split import RankingTask, Split, ranking_task
@@ -40,7 +41,6 @@ from clinical_drug_discovery.lib.embed_model import settings_of
 from clinical_drug_discovery.lib.evaluate import SPLITS
 from clinical_drug_discovery.models.inference import embed_nodes
 from clinical_drug_discovery.models.kinds.table import MODELS
-from clinical_drug_discovery.ranking.gnn_scores import GnnScores, Scores
 from clinical_drug_discovery.ranking.metapath_features import MetapathFeatures
 from clinical_drug_discovery.ranking.path_ranker import fit_path_ranker
 from clinical_drug_discovery.training.compile_kernels import compile_kernels

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from clinical_drug_discovery.evaluation.gnn_scores import Scores
 from clinical_drug_discovery.graph.knowledge_graph import (
     EdgeType,
     IntArray,
@@ -27,7 +28,6 @@ from clinical_drug_discovery.graph.knowledge_graph import (
     node_range_of,
 )
 from clinical_drug_discovery.graph.vocabulary import PRIMEKG
-from clinical_drug_discovery.ranking.gnn_scores import Scores
 
 
 def export_split(place: Path, graph: KnowledgeGraph, diseases: IntArray) -> None:

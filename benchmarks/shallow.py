@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from clinical_drug_discovery.evaluation.gnn_scores import Scores
 from clinical_drug_discovery.graph.knowledge_graph import (
     EdgeType,
     IntArray,
@@ -27,7 +28,6 @@ from clinical_drug_discovery.graph.knowledge_graph import (
     node_range_of,
 )
 from clinical_drug_discovery.graph.vocabulary import PRIMEKG
-from clinical_drug_discovery.ranking.gnn_scores import Scores
 from clinical_drug_discovery.training.edge_sampler import divide_equally
 
 DISTMULT, COMPLEX, ROTATE = KINDS = ("DistMult", "ComplEx", "RotatE")

@@ -14,15 +14,16 @@ from typing import Any
 import optuna
 
 import clinical_drug_discovery as cdd
-from clinical_drug_discovery.lib.evaluate import EvaluationSettings, evaluate_model
 
 EDGES = Path(cdd.__file__).parent / "data" / "sample_kg.csv"
 
 
 def mrr_on(part: str, settings: dict[str, Any]) -> float:
     """Train without the held-out pairs; return the mean reciprocal rank of those of one part."""
-    pairs = EvaluationSettings("pair", share=0.4, relation_share=0, validation_share=0.5, on=part)
-    report = evaluate_model(
+    pairs = cdd.EvaluationSettings(
+        "pair", share=0.4, relation_share=0, validation_share=0.5, on=part
+    )
+    report = cdd.evaluate_model(
         EDGES, f"optuna_{part}", model="graphsage", settings=pairs, model_settings=settings,
         rankers=["gnn"], overwrite=True,
     )  # fmt: skip

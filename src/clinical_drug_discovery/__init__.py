@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .api.loading import load_model
     from .api.model import Model
     from .graph.knowledge_graph import KnowledgeGraph
+    from .lib.evaluate import EvaluationSettings, evaluate_model, evaluate_model_dir
     from .lib.gnn_embeddings import generate_gnn_embeddings
     from .lib.gnn_hgt import generate_hgt_embeddings
     from .show import plot
@@ -36,10 +37,13 @@ if TYPE_CHECKING:
 #: Each public name, and the module that has it.
 _MODULES = {
     "Embeddings": "api.embeddings",
+    "EvaluationSettings": "lib.evaluate",
     "Explorer": "show.explore.serve",
     "InputError": "system.errors",
     "KnowledgeGraph": "graph.knowledge_graph",
     "Model": "api.model",
+    "evaluate_model": "lib.evaluate",
+    "evaluate_model_dir": "lib.evaluate",
     "explore": "show.explore.serve",
     "generate_gnn_embeddings": "lib.gnn_embeddings",
     "generate_hgt_embeddings": "lib.gnn_hgt",
@@ -57,10 +61,13 @@ _MODULES = {
 }
 __all__ = [
     "Embeddings",
+    "EvaluationSettings",
     "Explorer",
     "InputError",
     "KnowledgeGraph",
     "Model",
+    "evaluate_model",
+    "evaluate_model_dir",
     "explore",
     "generate_gnn_embeddings",
     "generate_hgt_embeddings",

@@ -17,6 +17,7 @@ from clinical_drug_discovery.api import optional
 
 SAMPLE = Path(cdd.__file__).parent / "data" / "sample_kg.csv"
 WITHOUT_ERRORS = {"sample_graph", "to_frames"}
+NEEDED = {"to_anndata": "anndata"}  # the other optional packages are there for the tests
 
 
 def members() -> Iterator[tuple[str, Any]]:
@@ -60,7 +61,11 @@ def test_the_example_of_a_public_name_runs(
     given = {"cdd": cdd, "model": model, "model_dir": model_dir, "path": SAMPLE}
     text = inspect.getdoc(member) or ""
     test = doctest.DocTestParser().get_doctest(text, given, name, None, None)
+    # An example that is skipped would not show anything.
     assert test.examples
+    assert not any(doctest.SKIP in example.options for example in test.examples)
+    if name in NEEDED:
+        pytest.importorskip(NEEDED[name])
     report: list[str] = []
     failed = doctest.DocTestRunner(verbose=False).run(test, out=report.append)
     assert not failed.failed, "".join(report)
@@ -81,7 +86,9 @@ def test_names_are_imported_when_they_are_used() -> None:
 
 def test_the_table_of_names_has_all_of_them() -> None:
     assert sorted(cdd._MODULES) == sorted(cdd.__all__)
-    assert {"Model", "load_model", "read_graph"} <= set(cdd.__all__)
+    methods = ("rank", "rank_many", "rank_diseases", "similar", "score", "explain", "embed")
+    wanted = {"Model", "load_model", "read_graph", "evaluate_model", "evaluate_model_dir"}
+    assert wanted | {f"Model.{name}" for name in (*methods, "embeddings", "add_facts")} <= {*NAMES}
 
 
 @pytest.mark.parametrize(

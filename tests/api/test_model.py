@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +42,40 @@ def test_answers_are_those_of_the_command_line(model: cdd.Model, model_dir: Path
         assert found.to_dicts() == rows
     rows = similar_nodes(model_dir.with_name("e.parquet"), "Warfarin", top=4, type="disease")
     assert model.similar("Warfarin", 4, type="disease").to_dicts() == rows
+
+
+def test_synonyms_find_what_the_command_line_finds(model_dir: Path, tmp_path: Path) -> None:
+    path = tmp_path / "names.csv"
+    path.write_text("name,id\nasthma bronchiale,MONDO:4979\nGlucophage,DrugBank:DB00331\n")
+    model = cdd.load_model(model_dir, synonyms=path)
+    rows = rank_drugs(model_dir, disease="Asthma Bronchiale", top=3, synonyms=path)["drugs"]
+    assert model.rank("Asthma  bronchiale", 3).to_dicts() == rows
+    assert model.rank_many(["asthma bronchiale"], 3).to_dicts() == rows
+    assert model.rank_diseases("glucophage", 1)["drug_name"].item() == "Metformin"
+    assert model.rank("asthma", drugs=["Glucophage"])["drug_name"].item() == "Metformin"
+    larger = model.add_facts(twin(model, "Atorvastatin"))
+    for asked in (model, larger):
+        assert asked.similar("Glucophage", 1).height == 1
+        assert asked.explain("Glucophage", "asthma bronchiale").columns[0] == "kind"
+        assert asked.score([("Glucophage", "indication", "asthma bronchiale")]).height == 1
+    with pytest.raises(cdd.InputError, match=r"synonyms \(got .*gone.csv\)"):
+        cdd.load_model(model_dir, synonyms=tmp_path / "gone.csv")
+
+
+def test_questions_are_answered_without_torch(model_dir: Path) -> None:
+    script = (
+        "import sys\n"
+        "from clinical_drug_discovery.lib.rank import rank_drugs\n"
+        "from clinical_drug_discovery.lib.similar import similar_nodes\n"
+        "model_dir, embeddings = sys.argv[1:]\n"
+        "rank_drugs(model_dir, disease='asthma', explain=True)\n"
+        "rank_drugs(model_dir, drug='Metformin', popularity=False)\n"
+        "similar_nodes(embeddings, 'Warfarin', explain=True)\n"
+        "heavy = {'torch', 'numba', 'sklearn'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    given = [str(model_dir), str(model_dir.with_name("e.parquet"))]
+    subprocess.run([sys.executable, "-c", script, *given], check=True)
 
 
 def test_many_diseases_and_few_drugs(model: cdd.Model) -> None:

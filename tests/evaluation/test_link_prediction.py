@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from graphs import Fact, graph_of, node, to_triples
 
+from clinical_drug_discovery.evaluation.gnn_scores import Scores
 from clinical_drug_discovery.evaluation.link_prediction import (
     held_out_pairs,
     hold_out_facts,
@@ -13,7 +14,6 @@ from clinical_drug_discovery.evaluation.link_prediction import (
 )
 from clinical_drug_discovery.evaluation.split import leak_count, split_pairs
 from clinical_drug_discovery.graph.knowledge_graph import IntArray, KnowledgeGraph
-from clinical_drug_discovery.ranking.gnn_scores import Scores
 from clinical_drug_discovery.ranking.treatments import pairs_of
 
 

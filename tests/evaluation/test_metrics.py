@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from clinical_drug_discovery.evaluation.gnn_scores import Scores
 from clinical_drug_discovery.evaluation.metrics import (
     Known,
     average_precision,
@@ -18,7 +19,6 @@ from clinical_drug_discovery.evaluation.metrics import (
     ranking_metrics,
     top_entropy,
 )
-from clinical_drug_discovery.ranking.gnn_scores import Scores
 from clinical_drug_discovery.system.errors import InputError
 
 Case = tuple[Scores, Known, np.ndarray, np.ndarray]

@@ -10,6 +10,7 @@ import torch
 from graphs import graph_of, planted_facts
 
 from clinical_drug_discovery.evaluation import rankers
+from clinical_drug_discovery.evaluation.gnn_scores import GnnScores
 from clinical_drug_discovery.evaluation.rankers import (
     RANKERS,
     check_rankers,
@@ -20,7 +21,6 @@ from clinical_drug_discovery.evaluation.rankers import (
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph, node_range_of
 from clinical_drug_discovery.models.layers import DistMult
 from clinical_drug_discovery.ranking.drug_ranker import fit_drug_ranker
-from clinical_drug_discovery.ranking.gnn_scores import GnnScores
 from clinical_drug_discovery.system.errors import InputError
 from clinical_drug_discovery.system.machine import one_thread
 

@@ -7,11 +7,11 @@ import pytest
 from graphs import Fact, node
 
 from clinical_drug_discovery.evaluation.baselines import BASELINES
+from clinical_drug_discovery.evaluation.gnn_scores import Scores
 from clinical_drug_discovery.evaluation.metrics import Metrics, ranking_metrics
 from clinical_drug_discovery.evaluation.split import known_drugs, ranking_task, split_pairs
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph, node_range_of
 from clinical_drug_discovery.graph.vocabulary import PRIMEKG
-from clinical_drug_discovery.ranking.gnn_scores import Scores
 from clinical_drug_discovery.ranking.treatments import Pairs
 from clinical_drug_discovery.system.errors import InputError
 

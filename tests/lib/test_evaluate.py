@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from clinical_drug_discovery.cli import make_app
 from clinical_drug_discovery.evaluation import held_out
+from clinical_drug_discovery.evaluation.gnn_scores import Scores
 from clinical_drug_discovery.evaluation.measures.differences import differences
 from clinical_drug_discovery.evaluation.measures.strata import strata_metrics
 from clinical_drug_discovery.evaluation.metrics import pair_metrics
@@ -27,7 +28,6 @@ from clinical_drug_discovery.lib.embed_model import settings_of
 from clinical_drug_discovery.lib.evaluate import EvaluationSettings, evaluate_model
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
-from clinical_drug_discovery.ranking.gnn_scores import Scores
 from clinical_drug_discovery.show.terminal.evaluation import show_evaluation
 from clinical_drug_discovery.system.errors import InputError
 

@@ -18,13 +18,13 @@ import torch
 from backends import TORCH
 from graphs import graph_of, random_facts
 
+from clinical_drug_discovery.evaluation.gnn_scores import GnnScores
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph, node_range_of
 from clinical_drug_discovery.models.hgt import Hgt
 from clinical_drug_discovery.models.inference import LayeredModel, embed_all
 from clinical_drug_discovery.models.kinds.interface import FULL, SAMPLED
 from clinical_drug_discovery.models.layers import DistMult
 from clinical_drug_discovery.models.sage import GraphSage
-from clinical_drug_discovery.ranking.gnn_scores import GnnScores
 from clinical_drug_discovery.system.machine import one_thread
 from clinical_drug_discovery.training.batches import HostBatch, make_batches
 from clinical_drug_discovery.training.edge_sampler import EdgeSampler

@@ -166,20 +166,19 @@ def test_any_order_of_edge_types_gives_the_same(
 ) -> None:
     given = parameters(graph, torch.float64)
     order = rng.permutation(len(graph.edge_types)).tolist()
-    cuts = graph.edge_type_ptr.tolist()
-    other = replace(
-        graph,
-        src=torch.cat([graph.src[cuts[r] : cuts[r + 1]] for r in order]),
+    cuts = graph.arrays.edge_type_ptr.tolist()
+    arrays = graph.arrays._replace(
+        src=np.concatenate([graph.sources_of(r) for r in order]),
         # The places of the edges of each type move with the edges.
-        indptr=torch.cat(
+        indptr=np.concatenate(
             [
-                graph.indptr_of(r) - cuts[r] + int(graph.edge_type_counts[order[:at]].sum())
+                graph.pointers_of(r) - cuts[r] + int(graph.edge_type_counts[order[:at]].sum())
                 for at, r in enumerate(order)
             ]
         ),
-        edge_type_ptr=torch.tensor([0, *graph.edge_type_counts[order].cumsum()]),
-        edge_types=tuple(graph.edge_types[r] for r in order),
+        edge_type_ptr=np.array([0, *graph.edge_type_counts[order].cumsum()]),
     )
+    other = replace(graph, arrays=arrays, edge_types=tuple(graph.edge_types[r] for r in order))
     assert to_triples(other) == to_triples(graph)
     # x, weight and bias go by node; attention, message and prior by edge type.
     moved = given[:3] + [value.detach()[order].requires_grad_() for value in given[3:]]

@@ -20,8 +20,8 @@ from clinical_drug_discovery.ranking.calibration import (
 from clinical_drug_discovery.ranking.drug_ranker import DrugRanker, Vectors, fit_drug_ranker
 from clinical_drug_discovery.ranking.listwise_examples import feature_scales, sample_examples
 from clinical_drug_discovery.ranking.metapath_features import MetapathFeatures
-from clinical_drug_discovery.ranking.path_ranker import Form
-from clinical_drug_discovery.ranking.score_mlp import stack_mlps
+from clinical_drug_discovery.ranking.path_scores import Form, Weights, gelu, popular, stack_mlps
+from clinical_drug_discovery.ranking.score_mlp import ScoreMlp
 
 NUM_HIDDEN = 60
 
@@ -200,14 +200,29 @@ def test_a_file_gives_back_the_ranker(
     assert (loaded.vectors is not None) == with_embedding
 
 
+def mlp_of(weights: Weights) -> ScoreMlp:
+    tensors = {name: torch.from_numpy(array) for name, array in weights.items()}
+    sizes = weights["popular_first.weight"].shape[1], len(weights["first.bias"])
+    mlp = ScoreMlp(tensors["mean"], tensors["std"], *sizes)
+    mlp.load_state_dict(tensors)
+    return mlp
+
+
+def test_the_activation_is_that_of_torch() -> None:
+    x = np.linspace(-12, 12, 50_001, dtype=np.float32)
+    wanted = torch.nn.functional.gelu(torch.from_numpy(x).double()).numpy()
+    np.testing.assert_allclose(gelu(x.copy()), wanted, rtol=2e-7, atol=1e-6)
+
+
 def test_stacked_mlps_score_as_the_mlps_do(
     fitted: tuple[DrugRanker, MetapathFeatures, MetapathFeatures],
 ) -> None:
-    mlps = fitted[0].paths.mlps
+    weights = fitted[0].paths.mlps
+    mlps = [mlp_of(one) for one in weights]
     features = torch.rand(7, len(mlps[0].mean), generator=torch.Generator().manual_seed(0))
     features[:, ::3] = 0
     which = np.flatnonzero(features.any(dim=0).numpy())
-    stacked = stack_mlps(mlps)
+    stacked = stack_mlps(weights)
     got = stacked.scores(features.T[which].numpy(), which, stacked.first_bias)
     nothing = torch.zeros(7), torch.zeros(7, mlps[0].popular_first.in_features)
     for one, mlp in zip(got, mlps, strict=True):
@@ -241,11 +256,13 @@ def test_popularity_can_be_left_out(
     ranker, features, _ = fitted
     disease = int(features.treated[0])
     asked = np.array([disease])
-    for n, mlp in enumerate(ranker.paths.mlps):
+    for n, weights in enumerate(ranker.paths.mlps):
         forms = [Form(popularity=True), Form(popularity=False)]
         both = [scores[0, n] for scores in ranker.paths.scores_by_mlp(features, asked, forms)]
+        of_drugs = features.popularity(disease)
         with torch.no_grad():
-            popular = mlp.popular(torch.from_numpy(features.popularity(disease).T)).numpy()
-        difference = both[0] - both[1] - popular
+            added = mlp_of(weights).popular(torch.from_numpy(of_drugs.T)).numpy()
+        np.testing.assert_allclose(popular(weights, of_drugs), added, rtol=1e-4, atol=1e-5)
+        difference = both[0] - both[1] - added
         np.testing.assert_allclose(difference, difference[0], atol=1e-4)  # the softmax's constant
-        assert np.ptp(popular) > 0.1
+        assert np.ptp(added) > 0.1

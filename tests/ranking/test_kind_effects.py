@@ -12,8 +12,8 @@ from graphs import Fact, graph_of, node, random_facts
 from clinical_drug_discovery.ranking.evidence.explanations import KINDS
 from clinical_drug_discovery.ranking.evidence.kind_effects import kind_effects, kind_of
 from clinical_drug_discovery.ranking.metapath_features import MetapathFeatures
-from clinical_drug_discovery.ranking.path_ranker import PathRanker
-from clinical_drug_discovery.ranking.score_mlp import ScoreMlp
+from clinical_drug_discovery.ranking.path_scores import PathRanker
+from clinical_drug_discovery.ranking.score_mlp import ScoreMlp, weights_of
 
 WALKS = ("disease_disease", "phenotype_link")
 
@@ -38,7 +38,7 @@ def test_walks_count_as_related_diseases(
     mlp = ScoreMlp(torch.zeros(size), torch.ones(size), len(features.popularity_names), 8)
     mlp.initialise(torch.Generator().manual_seed(0))  # the anchor alone decides
     scales = np.ones(features.num_base, np.float32), np.ones(size - features.num_base, np.float32)
-    paths = PathRanker((mlp,), *scales, {}, ())
+    paths = PathRanker((weights_of(mlp),), *scales, {}, ())
     drugs, num_walks = np.arange(features.num_drugs), 0
     for disease in features.treated.tolist():
         visits = features.base(np.array([disease]))[0][features.walk_rows].sum(axis=0)

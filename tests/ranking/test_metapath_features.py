@@ -13,6 +13,7 @@ from clinical_drug_discovery.ranking.drug_similarity import (
     co_indicated_features,
     co_indicated_features_without,
 )
+from clinical_drug_discovery.ranking.for_drug.few_drugs import DiseaseSide, FewDrugs
 from clinical_drug_discovery.ranking.metapath_features import MetapathFeatures
 from clinical_drug_discovery.system.errors import InputError
 
@@ -187,3 +188,26 @@ def test_co_indicated_features_without_one_drug_are_those_of_the_others() -> Non
     for drug, got in zip(every, co_indicated_features_without(similarity, every), strict=True):
         expected = co_indicated_features(np.delete(similarity, drug, axis=1))
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("asked", [[3], [7, 2, 29, 0], list(range(29, -1, -1))])
+def test_the_features_of_a_few_drugs_are_those_among_all(asked: list[int]) -> None:
+    features = MetapathFeatures(graph_of(facts_of_drugs()))
+    drugs, diseases = np.array(asked), np.arange(features.num_diseases)
+    few = FewDrugs(DiseaseSide.of(features, lambda text: None), drugs)
+    of_pairs, of_diseases, largest = few.base_parts(diseases)
+    of_all, wanted = features.base_parts(diseases)
+    largest_of_all = of_all[:, features.walk_rows].sum(axis=1).max(axis=1)
+    close = {"rtol": 1e-4, "atol": 1e-5}
+    np.testing.assert_allclose(of_pairs, of_all[:, :, drugs], **close)
+    np.testing.assert_allclose(of_diseases, wanted, **close)
+    np.testing.assert_allclose(largest, largest_of_all, **close)
+    anchors, popularity = few.anchors(of_pairs, largest), few.popularity(diseases)
+    assert few.treated_among(diseases).tolist() == features.treated.tolist()
+    for disease in diseases.tolist():
+        anchor = features.walk_anchor(of_all[disease])[drugs]
+        np.testing.assert_allclose(anchors[disease], anchor, **close)
+        wanted = features.popularity(disease)[:, drugs]
+        np.testing.assert_allclose(popularity[:, disease], wanted, **close)
+        wanted = co_indicated_features(features.co_indicated_similarity(disease)[1])[:, drugs]
+        np.testing.assert_allclose(few.co_indicated(disease), wanted, **close)

@@ -10,12 +10,8 @@ from graphs import graph_of, planted_facts
 from clinical_drug_discovery.graph.adjacency import Floats
 from clinical_drug_discovery.ranking.listwise_examples import ListwiseExample
 from clinical_drug_discovery.ranking.metapath_features import MetapathFeatures
-from clinical_drug_discovery.ranking.path_ranker import (
-    HiddenPairs,
-    PathRanker,
-    _loss,
-    fit_path_ranker,
-)
+from clinical_drug_discovery.ranking.path_ranker import _loss, fit_path_ranker
+from clinical_drug_discovery.ranking.path_scores import HiddenPairs, PathRanker
 from clinical_drug_discovery.system.machine import one_thread
 
 

@@ -18,7 +18,7 @@ from contrasts import contrasts
 
 import clinical_drug_discovery as cdd
 from clinical_drug_discovery.lib.evaluate import EvaluationSettings, evaluate_model
-from clinical_drug_discovery.ranking.path_ranker import Form
+from clinical_drug_discovery.ranking.path_scores import Form
 from clinical_drug_discovery.show.report.links import links_of
 from clinical_drug_discovery.show.report.page import percent
 from clinical_drug_discovery.show.report.write import write_report

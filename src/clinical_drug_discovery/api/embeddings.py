@@ -42,8 +42,8 @@ def to_anndata(embeddings: Embeddings) -> Any:
         ImportError: the package anndata is not installed.
 
     Example:
-        >>> adata = cdd.to_anndata(model.embeddings("drug"))  # doctest: +SKIP
-        >>> adata.X.shape, adata.obs["node_name"].iloc[0]  # doctest: +SKIP
+        >>> adata = cdd.to_anndata(model.embeddings("drug"))
+        >>> adata.X.shape, adata.obs["node_name"].iloc[0]
         ((195, 32), 'Abacavir')
     """
     anndata = optional_package("anndata")

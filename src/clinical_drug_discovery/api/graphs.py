@@ -309,7 +309,7 @@ def to_networkx(
     for row in graph.nodes[np.flatnonzero(inside)].iter_rows(named=True):
         result.add_node(row.pop("node_index"), **row)
     kept = np.flatnonzero(inside[src] & inside[dst] & (src < dst))
-    kinds = np.searchsorted(graph.edge_type_ptr.numpy(), kept, side="right") - 1
+    kinds = np.searchsorted(graph.arrays.edge_type_ptr, kept, side="right") - 1
     for x, r, y in zip(index[src[kept]], kinds, index[dst[kept]], strict=True):
         relation = graph.edge_types[r].relation
         result.add_edge(int(x), int(y), key=relation, relation=relation)

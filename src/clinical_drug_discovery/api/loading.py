@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..graph.synonyms import read_synonyms
 from ..lib._model.network import read_network
 from ..lib._run.saved_model import SavedModel
 from ..system.arguments import plain_arguments
@@ -16,13 +17,19 @@ from .model import Model
 @plain_arguments
 @alone()
 @part("Loading the model")
-def load_model(model_dir: str | Path, *, embeddings: str | Path | None = None) -> Model:
+def load_model(
+    model_dir: str | Path,
+    *,
+    embeddings: str | Path | None = None,
+    synonyms: str | Path | None = None,
+) -> Model:
     """Load a model that `cdd embed` or one of the `generate_...` functions has written.
 
     Args:
         model_dir: model directory.
         embeddings: file with the embeddings of the model (default: the file that the run wrote,
             beside the model directory). If this file is gone, the network computes them again.
+        synonyms: file with other names of nodes: .csv or .tsv with the columns name and id.
 
     Returns:
         The model. It is loaded once and may be asked often.
@@ -42,4 +49,6 @@ def load_model(model_dir: str | Path, *, embeddings: str | Path | None = None) -
     saved = SavedModel.read(directory, embeddings)
     network = read_network(directory, saved.graph)
     values = network.embed(saved.graph) if saved.embeddings is None else saved.embeddings
-    return Model(saved.graph, network, values, saved.ranker, saved.model, directory)
+    names = read_synonyms(synonyms, saved.graph.nodes)
+    parts = saved.graph, network, values, saved.ranker, saved.model, directory
+    return Model(*parts, synonyms=names)

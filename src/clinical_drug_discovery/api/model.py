@@ -12,10 +12,9 @@ import numpy as np
 import polars as pl
 from torch import Tensor
 
-from ..graph.adjacency import Floats
 from ..graph.frames.tables import to_polars
 from ..graph.knowledge_graph import IntArray, KnowledgeGraph, node_range_of
-from ..graph.node_lookup import NodeIndex
+from ..graph.node_lookup import NodeIndex, Synonym
 from ..lib._model.extended import embed_other, extend_model
 from ..lib._model.network import Network
 from ..lib._run.ranked_list import ListRules, Ranking, numbered
@@ -59,12 +58,13 @@ class Model:
         name: str,
         directory: Path,
         new_nodes: pl.DataFrame | None = None,
+        synonyms: Sequence[Synonym] = (),
     ) -> None:
         self.graph, self.directory = graph, directory
+        self._synonyms = synonyms
         self.new_nodes = graph.nodes.clear() if new_nodes is None else new_nodes
         self._network, self._embeddings, self._ranker = network, embeddings, ranker
         self._name = name
-        self._every_score: dict[bool, Floats] = {}  # by `popularity`
 
     def __repr__(self) -> str:
         size = f"{self.graph.num_nodes:,} nodes, {self._embeddings.shape[1]} dimensions"
@@ -214,9 +214,7 @@ class Model:
         rules = ListRules(top, include_known, hide_contraindicated)
         ranking = self._among(None, popularity)
         at = ranking.find("drug", drug)
-        if popularity not in self._every_score:
-            self._every_score[popularity] = ranking.every_score()
-        return ranking.diseases_for(at, rules, self._every_score[popularity])[0]
+        return ranking.diseases_for(at, rules)[0]
 
     @plain_arguments
     @alone()
@@ -341,10 +339,10 @@ class Model:
         rows = Path(facts) if isinstance(facts, str | Path) else to_polars("facts", facts)
         found = extend_model(self.graph, self._network, self._ranker, rows)
         if found is None:
-            parts = self.graph, self._network, self._embeddings, self._ranker
-            return Model(*parts, self._name, self.directory)
+            same = self.graph, self._network, self._embeddings, self._ranker
+            return Model(*same, self._name, self.directory, None, self._synonyms)
         parts = found.graph, found.network, found.embeddings, found.ranker
-        return Model(*parts, self._name, self.directory, found.new_nodes)
+        return Model(*parts, self._name, self.directory, found.new_nodes, self._synonyms)
 
     @alone()
     @part("Embedding another graph")
@@ -379,7 +377,7 @@ class Model:
                 "the model does not have a drug ranker: cdd fit-ranker fits one, if the graph has "
                 "known treatments"
             )
-        return Ranking.on(self.graph, self._ranker)
+        return Ranking.on(self.graph, self._ranker).with_synonyms(self._synonyms)
 
     @cached_property
     def _explainer(self) -> Explainer:
@@ -387,12 +385,13 @@ class Model:
 
     @cached_property
     def _index(self) -> NodeIndex:
-        return NodeIndex(self.graph.nodes)
+        return NodeIndex(self.graph.nodes, synonyms=self._synonyms)
 
     @cached_property
-    def _ends(self) -> tuple[NodeIndex, NodeIndex]:  # of drugs, of diseases
-        nodes, words = self.graph.nodes, self.graph.vocabulary
-        return NodeIndex(nodes, type=words.drug_type), NodeIndex(nodes, type=words.disease_type)
+    def _ends(self) -> list[NodeIndex]:  # of drugs, of diseases
+        nodes, words, names = self.graph.nodes, self.graph.vocabulary, self._synonyms
+        types = words.drug_type, words.disease_type
+        return [NodeIndex(nodes, type=one, synonyms=names) for one in types]
 
     def _among(self, drugs: Sequence[str] | None, popularity: bool) -> Ranking:
         ranking = replace(self.ranking, popularity=popularity)

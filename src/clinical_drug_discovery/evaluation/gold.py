@@ -14,9 +14,9 @@ import polars as pl
 from ..graph.knowledge_graph import IntArray, KnowledgeGraph, node_range_of
 from ..graph.node_lookup import NodeIndex, Synonym
 from ..graph.synonyms import table_rows
-from ..ranking.gnn_scores import Scores
 from ..ranking.treatments import Pairs, pairs_of
 from ..system.errors import InputError
+from .gnn_scores import Scores
 from .metrics import Metrics, bootstrap_interval
 from .split import RankingTask
 

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..graph.knowledge_graph import IntArray, KnowledgeGraph, without_edges
-from ..ranking.gnn_scores import Scores
 from ..ranking.treatments import Pairs, drug_disease_types, pair_keys, pairs_of
+from .gnn_scores import Scores
 from .metrics import filtered_ranks, pair_metrics
 from .split import edges_between
 

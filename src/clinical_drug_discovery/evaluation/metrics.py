@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..graph.knowledge_graph import IntArray
-from ..ranking.gnn_scores import Scores
 from ..system.errors import InputError
+from .gnn_scores import Scores
 
 Metrics = dict[str, float | int | None]
 Known = npt.NDArray[np.bool_]

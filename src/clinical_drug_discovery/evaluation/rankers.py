@@ -16,12 +16,12 @@ from torch import Tensor
 from ..graph.knowledge_graph import IntArray, KnowledgeGraph, node_range_of
 from ..graph.node_lookup import did_you_mean
 from ..ranking.drug_ranker import DrugRanker, fit_drug_ranker
-from ..ranking.gnn_scores import GnnScores, Scores
 from ..ranking.metapath_features import MetapathFeatures
 from ..ranking.stored.check_ranker import check_fits
 from ..system.errors import InputError
 from .baselines import BASELINES
 from .embedding_probe import neighbor_scores
+from .gnn_scores import GnnScores, Scores
 
 GNN = "gnn"  #: the model's own decoder
 RANKER = "ranker"  #: the drug ranker of `cdd rank`

@@ -263,7 +263,7 @@ def _hold_out(
     is_validation = group < int(validation_share * (group.max() + 1))
     removed = edges_between(graph, pairs.drug, pairs.disease)
     training = without_edges(graph, removed)
-    by_type = np.diff(np.r_[0, np.cumsum(removed)][graph.edge_type_ptr.numpy()])
+    by_type = np.diff(np.r_[0, np.cumsum(removed)][graph.arrays.edge_type_ptr])
     other = [kind.relation not in relations for kind in graph.edge_types]
     validation, test = pairs.select(is_validation), pairs.select(~is_validation)
     counts = {
@@ -285,7 +285,7 @@ def edges_between(graph: KnowledgeGraph, src: IntArray, dst: IntArray) -> npt.ND
     pairs = np.unique(src.astype(np.int64) * graph.num_nodes + dst)
     found = np.zeros(graph.num_edges, bool)
     for r in range(len(graph.edge_types)):
-        start, stop = graph.edge_type_ptr[r : r + 2].tolist()
+        start, stop = graph.arrays.edge_type_ptr[r : r + 2].tolist()
         from_, to = graph.src_of(r).numpy(), graph.dst_of(r).numpy()
         near = np.flatnonzero(in_pair[from_] & in_pair[to])
         keys = from_[near].astype(np.int64) * graph.num_nodes + to[near]

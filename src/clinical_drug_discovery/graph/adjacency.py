@@ -29,7 +29,7 @@ def adjacency(graph: KnowledgeGraph, edge_type: EdgeType) -> csr_array:
     # Edges of the reverse type are sorted by target; these targets are the sources of `edge_type`.
     r = graph.reverse_edge_type[graph.edge_types.index(edge_type)]
     first, stop = graph.node_range(graph.endpoint_types[r][0])
-    indptr, targets = graph.indptr_of(r).numpy(), graph.src_of(r).numpy() - first
+    indptr, targets = graph.pointers_of(r), graph.sources_of(r) - first
     entries = (np.ones(len(targets), np.float32), targets, indptr - indptr[0])
     return csr_array(entries, shape=(len(indptr) - 1, stop - first))
 

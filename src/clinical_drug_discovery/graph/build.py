@@ -10,10 +10,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import torch
 
 from ..system.errors import InputError
-from .knowledge_graph import EdgeType, IntArray, KnowledgeGraph, ReadReport
+from .knowledge_graph import EdgeType, GraphArrays, IntArray, KnowledgeGraph, ReadReport
 from .vocabulary import recognize_vocabulary
 
 Keys = npt.NDArray[np.int64]
@@ -202,11 +201,13 @@ def build_graph(
     edge_type_ptr = np.searchsorted(key, np.arange(len(codes) + 1) << bits)
     counts = dict(zip(edge_types, np.diff(edge_type_ptr).tolist(), strict=True))
     return KnowledgeGraph(
-        node_type=torch.from_numpy(node_type.astype(np.int32)),
-        src=torch.from_numpy(edge_src),
-        indptr=torch.from_numpy(np.searchsorted(key, np.concatenate(starts))),
-        edge_type_ptr=torch.from_numpy(edge_type_ptr),
-        type_ptr=torch.from_numpy(type_ptr),
+        GraphArrays(
+            node_type=node_type.astype(np.int32),
+            src=edge_src,
+            indptr=np.searchsorted(key, np.concatenate(starts)),
+            edge_type_ptr=edge_type_ptr,
+            type_ptr=type_ptr,
+        ),
         node_type_names=type_names,
         edge_types=edge_types,
         nodes=nodes,

@@ -18,8 +18,8 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+import numpy as np
 import polars as pl
-from torch import Tensor
 
 from ..system.files import DamagedFileError, OtherVersionError, atomic_path
 from ..system.limits.cache import (
@@ -209,13 +209,15 @@ def content_sha256(graph: KnowledgeGraph) -> str:
     Takes about 0.2 s for 8 million edges.
     """
     digest = hashlib.sha256()
+    for name, array in graph.arrays._asdict().items():
+        digest.update(f"\0{name}\0torch.{array.dtype.name} {list(array.shape)}".encode())
+        digest.update(np.ascontiguousarray(array).data)
     for one in fields(graph):
         value = getattr(graph, one.name)
+        if one.name == "arrays":
+            continue
         digest.update(f"\0{one.name}\0".encode())
-        if isinstance(value, Tensor):
-            digest.update(f"{value.dtype} {list(value.shape)}".encode())
-            digest.update(value.contiguous().numpy().data)
-        elif isinstance(value, pl.DataFrame):
+        if isinstance(value, pl.DataFrame):
             for column in value:
                 digest.update(f"\0{column.name}\0".encode())
                 digest.update("\0".join(map(str, column.to_list())).encode())

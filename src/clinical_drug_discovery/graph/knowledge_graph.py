@@ -1,27 +1,31 @@
-"""The knowledge graph: a frozen record of flat integer tensors, and a table of the nodes.
+"""The knowledge graph: a frozen record of flat integer arrays, and a table of the nodes.
 
 Notation: N nodes, E directed edges, T node types, R edge types. Every fact has an edge in both
 directions, so the reverse of an edge type is an edge type of the graph, too. The forward and the
-backward pass therefore use the same tensors.
+backward pass therefore use the same arrays.
+
+The arrays are numpy's. Models compute with tensors of the same memory, which are made when they are
+first used: the import of torch takes longer than a question to a saved model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import torch
-from scipy.sparse import csr_array
-from torch import Tensor
 
 from ..system.errors import InputError
 from .vocabulary import Vocabulary, VocabularyChoice, recognize_vocabulary
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 IntArray = npt.NDArray[np.integer]
 
@@ -77,6 +81,18 @@ class ReadReport:
         return record
 
 
+class GraphArrays(NamedTuple):
+    """The arrays of a graph; see `KnowledgeGraph`."""
+
+    node_type: npt.NDArray[np.int32]  #: shape (N,): index into `node_type_names`
+    src: npt.NDArray[np.int32]  #: shape (E,): source node of each edge
+    #: The pointers p of all edge types, one type after the other; see `indptr_of`. An edge type
+    #: with n target nodes has n + 1 pointers. Target i has the sources src[p[i]:p[i + 1]].
+    indptr: npt.NDArray[np.int64]
+    edge_type_ptr: npt.NDArray[np.int64]  #: shape (R + 1,): edges of type r are [r]:[r + 1]
+    type_ptr: npt.NDArray[np.int64]  #: shape (T + 1,): nodes of type t are from [t] to [t + 1]
+
+
 @dataclass(frozen=True)
 class KnowledgeGraph:
     """A typed multigraph in which every edge has a reverse edge.
@@ -93,13 +109,7 @@ class KnowledgeGraph:
     """
 
     is_data: ClassVar[bool] = True  #: for `system.arguments.plain`
-    node_type: Tensor  #: shape (N,), int32: index into `node_type_names`
-    src: Tensor  #: shape (E,), int32: source node of each edge
-    #: int64: the pointers p of all edge types, one type after the other; see `indptr_of`. An edge
-    #: type with n target nodes has n + 1 pointers. Target i has the sources src[p[i]:p[i + 1]].
-    indptr: Tensor
-    edge_type_ptr: Tensor  #: shape (R + 1,), int64: edges of type r are edge_type_ptr[r]:[r + 1]
-    type_ptr: Tensor  #: shape (T + 1,), int64: nodes of type t are type_ptr[t]:type_ptr[t + 1]
+    arrays: GraphArrays
     node_type_names: tuple[str, ...]  #: sorted
     edge_types: tuple[EdgeType, ...]  #: sorted
     nodes: pl.DataFrame  #: columns node_index, node_id, node_type, node_name, node_source
@@ -115,12 +125,39 @@ class KnowledgeGraph:
     @property
     def num_nodes(self) -> int:
         """Number of nodes N."""
-        return self.node_type.numel()
+        return len(self.arrays.node_type)
 
     @property
     def num_edges(self) -> int:
         """Number of directed edges E, two for each fact."""
-        return self.src.numel()
+        return len(self.arrays.src)
+
+    @cached_property
+    def _tensors(self) -> dict[str, Tensor]:
+        """The arrays as tensors on the CPU; `to` puts those of another device here."""
+        import torch
+
+        return {name: torch.from_numpy(array) for name, array in self.arrays._asdict().items()}
+
+    @property
+    def node_type(self) -> Tensor:
+        """The type of each node."""
+        return self._tensors["node_type"]
+
+    @property
+    def src(self) -> Tensor:
+        """The source of each edge."""
+        return self._tensors["src"]
+
+    @property
+    def indptr(self) -> Tensor:
+        """The pointers of all edge types."""
+        return self._tensors["indptr"]
+
+    @property
+    def type_ptr(self) -> Tensor:
+        """The pointers of the node types."""
+        return self._tensors["type_ptr"]
 
     @property
     def device(self) -> torch.device:
@@ -135,13 +172,15 @@ class KnowledgeGraph:
     @cached_property
     def edge_type_relation(self) -> Tensor:
         """The index into `relations` for each edge type, shape (R,), int64."""
+        import torch
+
         index = {relation: i for i, relation in enumerate(self.relations)}
         return torch.tensor([index[kind.relation] for kind in self.edge_types])
 
     @cached_property
     def type_offsets(self) -> tuple[int, ...]:
         """`type_ptr` as Python integers."""
-        return tuple(self.host.type_ptr.tolist())
+        return tuple(self.arrays.type_ptr.tolist())
 
     @property
     def host(self) -> KnowledgeGraph:
@@ -168,7 +207,7 @@ class KnowledgeGraph:
     @cached_property
     def edge_type_counts(self) -> npt.NDArray[np.int64]:
         """The number of edges of each type, shape (R,)."""
-        return self.host.edge_type_ptr.diff().numpy()
+        return np.diff(self.arrays.edge_type_ptr)
 
     @cached_property
     def indptr_ptr(self) -> list[int]:
@@ -180,15 +219,24 @@ class KnowledgeGraph:
         """Return the pointers of one edge type with n target nodes, shape (n + 1,)."""
         return self.indptr[self.indptr_ptr[edge_type] : self.indptr_ptr[edge_type + 1]]
 
+    def pointers_of(self, edge_type: int) -> npt.NDArray[np.int64]:
+        """Return `indptr_of` as an array."""
+        return self.arrays.indptr[self.indptr_ptr[edge_type] : self.indptr_ptr[edge_type + 1]]
+
+    @cached_property
+    def degrees(self) -> npt.NDArray[np.int64]:
+        """The number of edges into each node, shape (N,)."""
+        degrees = np.zeros(self.num_nodes, np.int64)
+        for r, (_, dst) in enumerate(self.endpoint_types):
+            degrees[slice(*self.node_range(dst))] += np.diff(self.pointers_of(r))
+        return degrees
+
     @cached_property
     def degree(self) -> Tensor:
-        """The number of edges into each node, shape (N,), int64."""
-        if self.host is not self:
-            return self.host.degree.to(self.device)
-        degree = np.zeros(self.num_nodes, np.int64)  # numpy does many small sums faster than torch
-        for r, (_, dst) in enumerate(self.endpoint_types):
-            degree[slice(*self.node_range(dst))] += np.diff(self.indptr_of(r).numpy())
-        return torch.from_numpy(degree)
+        """`degrees` as a tensor."""
+        import torch
+
+        return torch.from_numpy(self.host.degrees).to(self.device)
 
     @cached_property
     def sources(self) -> tuple[Tensor, ...]:
@@ -204,26 +252,43 @@ class KnowledgeGraph:
 
         The graph must be on the CPU. The result is kept and takes 4 bytes per edge.
         """
+        import torch
+
         return torch.from_numpy(_reverse_edges(self))
 
     @property
     def edge_type(self) -> Tensor:
         """The type of each edge, shape (E,), int32; computed again at each access."""
+        import torch
+
         kinds = torch.arange(len(self.edge_types), dtype=torch.int32, device=self.device)
-        return kinds.repeat_interleave(self.edge_type_ptr.diff())
+        return kinds.repeat_interleave(self._tensors["edge_type_ptr"].diff())
 
     @property
     def dst(self) -> Tensor:
         """The target of each edge, shape (E,), int32; computed again at each access."""
+        import torch
+
         return torch.cat([self.dst_of(r) for r in range(len(self.edge_types))])
 
     def src_of(self, edge_type: int) -> Tensor:
         """Return the source of each edge of a type, int32; a view of `src`."""
-        start, stop = self.edge_type_ptr[edge_type : edge_type + 2].tolist()
+        start, stop = self.arrays.edge_type_ptr[edge_type : edge_type + 2].tolist()
         return self.src[start:stop]
+
+    def sources_of(self, edge_type: int) -> npt.NDArray[np.int32]:
+        """Return `src_of` as an array."""
+        return self.arrays.src[slice(*self.arrays.edge_type_ptr[edge_type : edge_type + 2])]
+
+    def targets_of(self, edge_type: int) -> npt.NDArray[np.int32]:
+        """Compute `dst_of` as an array."""
+        nodes = np.arange(*self.node_range(self.endpoint_types[edge_type][1]), dtype=np.int32)
+        return np.repeat(nodes, np.diff(self.pointers_of(edge_type)))
 
     def dst_of(self, edge_type: int) -> Tensor:
         """Compute the target of each edge of a type, int32."""
+        import torch
+
         first, stop = self.node_range(self.endpoint_types[edge_type][1])
         nodes = torch.arange(first, stop, dtype=torch.int32, device=self.device)
         return nodes.repeat_interleave(self.indptr_of(edge_type).diff())
@@ -234,10 +299,10 @@ class KnowledgeGraph:
             return self
         if device == self.host.device:
             return self.host
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        tensors: dict[str, Any] = {n: x.to(device) for n, x in values.items() if torch.is_tensor(x)}
-        graph = replace(self, **tensors)
-        object.__setattr__(graph, "_host", self.host)  # not a field: saving a graph must skip it
+        graph = replace(self)
+        # Not fields: saving a graph must skip them.
+        moved = {name: tensor.to(device) for name, tensor in self._tensors.items()}
+        graph.__dict__.update(_tensors=moved, _host=self.host)
         return graph
 
     def has_edges(self, src: IntArray, edge_type: IntArray, dst: IntArray) -> npt.NDArray[np.bool_]:
@@ -253,7 +318,7 @@ class KnowledgeGraph:
         Returns:
             shape (K,), True for triples that are edges.
         """
-        indptr, edge_src = self.indptr.numpy(), self.src.numpy()
+        indptr, edge_src = self.arrays.indptr, self.arrays.src
         first = np.array([self.type_offsets[t] for _, t in self.endpoint_types])
         at_dst = np.array(self.indptr_ptr)[edge_type] + dst - first[edge_type]
         low, end = indptr[at_dst], indptr[at_dst + 1]
@@ -270,12 +335,14 @@ class KnowledgeGraph:
 
 def _reverse_edges(graph: KnowledgeGraph) -> npt.NDArray[np.int32]:
     """Return the number of the reverse edge of each edge, by sorting each edge type by source."""
+    from scipy.sparse import csr_array  # its import takes as long as a question about similar nodes
+
     reverse = np.empty(graph.num_edges, np.int32)
-    bounds = list(pairwise(graph.edge_type_ptr.tolist()))
+    bounds = list(pairwise(graph.arrays.edge_type_ptr.tolist()))
     for r, (start, stop) in enumerate(bounds):
         first, last = graph.node_range(graph.endpoint_types[r][0])
-        indptr = (graph.indptr_of(r).numpy() - start).astype(np.int32)
-        entries = (np.arange(start, stop, dtype=np.int32), graph.src_of(r).numpy() - first, indptr)
+        indptr = (graph.pointers_of(r) - start).astype(np.int32)
+        entries = (np.arange(start, stop, dtype=np.int32), graph.sources_of(r) - first, indptr)
         edges = csr_array(entries, shape=(len(indptr) - 1, last - first))
         # Column by column, the edge numbers (the data) are in the order of the reverse edges.
         reverse[slice(*bounds[graph.reverse_edge_type[r]])] = edges.tocsc().data
@@ -287,7 +354,7 @@ def without_edges(graph: KnowledgeGraph, removed: npt.NDArray[np.bool_]) -> Know
 
     The nodes, the order of the remaining edges and the list of edge types do not change, even if an
     edge type loses all edges. A model that was trained on the new graph can therefore also be used
-    with the old graph. Both graphs share unchanged tensors, and `report` still describes the file.
+    with the old graph. Both graphs share unchanged arrays, and `report` still describes the file.
 
     Args:
         graph: on the CPU.
@@ -297,12 +364,12 @@ def without_edges(graph: KnowledgeGraph, removed: npt.NDArray[np.bool_]) -> Know
     gone[_reverse_edges(graph)[removed]] = True
     kept = np.zeros(graph.num_edges + 1, np.int64)
     np.cumsum(~gone, out=kept[1:])
-    return replace(
-        graph,
-        src=torch.from_numpy(graph.src.numpy()[~gone]),
-        indptr=torch.from_numpy(kept[graph.indptr.numpy()]),
-        edge_type_ptr=torch.from_numpy(kept[graph.edge_type_ptr.numpy()]),
+    arrays = graph.arrays._replace(
+        src=graph.arrays.src[~gone],
+        indptr=kept[graph.arrays.indptr],
+        edge_type_ptr=kept[graph.arrays.edge_type_ptr],
     )
+    return replace(graph, arrays=arrays)
 
 
 def with_vocabulary(graph: KnowledgeGraph, choice: VocabularyChoice) -> KnowledgeGraph:
@@ -328,6 +395,6 @@ def node_range_of(graph: KnowledgeGraph, node_type: str) -> tuple[int, int]:
 def edges_of(graph: KnowledgeGraph, edge_types: Sequence[int]) -> tuple[IntArray, IntArray]:
     """Return the source and the target of each edge of the given types, int32."""
     none = [np.empty(0, np.int32)]
-    src = np.concatenate(none + [graph.src_of(r).numpy() for r in edge_types])
-    dst = np.concatenate(none + [graph.dst_of(r).numpy() for r in edge_types])
+    src = np.concatenate(none + [graph.sources_of(r) for r in edge_types])
+    dst = np.concatenate(none + [graph.targets_of(r) for r in edge_types])
     return src, dst

@@ -91,6 +91,10 @@ class EvaluationSettings:
         folds: hold out every eligible pair, disease or area once, in this many folds with a model
             each, instead of one draw. Each fold is written when it is done, and the same command
             continues where an earlier one stopped.
+
+    Example:
+        >>> cdd.EvaluationSettings("disease", num_diseases=20).num_diseases
+        20
     """
 
     split: str
@@ -161,10 +165,14 @@ def evaluate_model(
             score is NaN or infinite. Only the cached graph and finished folds may be written then.
 
     Example:
-        >>> from clinical_drug_discovery.lib.evaluate import EvaluationSettings, evaluate_model
-        >>> pairs = EvaluationSettings(split="pair", share=0.2)
-        >>> report = evaluate_model("kg.csv", "evaluation", model="hgt", settings=pairs)
-        >>> report["rankers"]["ranker"]["mrr"]
+        >>> pairs = cdd.EvaluationSettings("pair", share=0.2, relation_share=0)
+        >>> sizes = {"embedding_dim": 8, "hidden_dim": 8, "num_epochs": 2}  # small and quick
+        >>> report = cdd.evaluate_model(
+        ...     path, "evaluation", model="graphsage", settings=pairs, model_settings=sizes,
+        ...     rankers=["gnn", "popularity"],
+        ... )
+        >>> sorted(report["rankers"]), 0 < report["rankers"]["gnn"]["mrr"] < 1
+        (['gnn', 'popularity'], True)
     """
     make_split, split_settings = _split_of(settings)
     trained_with = settings_of(model, model_settings or {})
@@ -280,9 +288,12 @@ def evaluate_model_dir(
             can be ranked, or a score is NaN or infinite. Nothing has been written then.
 
     Example:
-        >>> from clinical_drug_discovery.lib.evaluate import evaluate_model_dir
-        >>> report = evaluate_model_dir("hgt_model", "approvals.tsv", "gold", since="2020")
-        >>> report["outcomes"]["ranked"], report["rankers"]["ranker"]["recall@50"]
+        >>> with open("approvals.csv", "w") as file:
+        ...     print("drug_name,disease_name", file=file)
+        ...     print("Fluoxetine,fibromyalgia", file=file)
+        >>> report = cdd.evaluate_model_dir(model_dir, "approvals.csv", "gold", rankers=["ranker"])
+        >>> report["outcomes"]["ranked"]
+        1
     """
     use_threads()
     asked = None if rankers is None else check_rankers(rankers)

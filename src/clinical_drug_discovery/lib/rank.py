@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ import numpy as np
 import polars as pl
 
 from ..graph.knowledge_graph import IntArray
-from ..graph.node_lookup import Synonym
 from ..graph.synonyms import read_synonyms
 from ..models.embeddings_file import check_table_output, write_tables
 from ..ranking.evidence.explanations import notes_on
@@ -24,8 +23,6 @@ from ..system.files import check_new
 from ..system.log import part
 from ..system.processes import alone, use_threads
 from ..system.untrusted.inputs import bounded_lines, check_regular
-from ._model.extended import extend_model
-from ._model.network import read_network
 from ._run.model_dir import MODEL_FILES, model_dir_of, read_model_graph, read_model_ranker
 from ._run.ranked_list import CHUNK, Counts, ListRules, Ranking
 
@@ -107,14 +104,14 @@ def rank_drugs(
     rules = ListRules(top, include_known, hide_contraindicated)
     ranking, new = (Ranking.of(directory), {}) if add is None else _extended(directory, Path(add))
     ranking = replace(ranking, popularity=popularity)
-    names = read_synonyms(synonyms, ranking.graph.nodes)
+    ranking = ranking.with_synonyms(read_synonyms(synonyms, ranking.graph.nodes))
     if drugs is not None:
-        ranking = ranking.among(_listed(ranking, "drugs", drugs, names))
+        ranking = ranking.among(_listed(ranking, "drugs", drugs))
     if diseases is not None:
-        return _rank_many(ranking, diseases, shard, rules, table, names) | new
+        return _rank_many(ranking, diseases, shard, rules, table) | new
     one, query = ("disease", disease) if drug is None else ("drug", drug)
     assert query is not None
-    return _rank_one(ranking, one, ranking.find(one, query, names), rules, table, explain) | new
+    return _rank_one(ranking, one, ranking.find(one, query), rules, table, explain) | new
 
 
 def _check_question(
@@ -147,6 +144,9 @@ def _check_question(
 
 def _extended(model_dir: Path, facts: Path) -> tuple[Ranking, dict[str, Any]]:
     """Return the ranking on a graph with added facts, and what was new for the record."""
+    from ._model.extended import extend_model  # imports torch, for the network
+    from ._model.network import read_network
+
     ranker, graph_sha256 = read_model_ranker(model_dir)
     graph = read_model_graph(model_dir, graph_sha256)
     model = extend_model(graph, read_network(model_dir, graph), ranker, facts, "add")
@@ -197,12 +197,7 @@ def _rank_one(
 
 
 def _rank_many(
-    ranking: Ranking,
-    diseases: str | Path,
-    shard: str | None,
-    rules: ListRules,
-    output: Path | None,
-    synonyms: Sequence[Synonym],
+    ranking: Ranking, diseases: str | Path, shard: str | None, rules: ListRules, output: Path | None
 ) -> dict[str, Any]:
     """Write the lists of many diseases to a table, and return the record."""
     assert output is not None
@@ -212,7 +207,7 @@ def _rank_many(
     if str(diseases) == ALL:
         num_without_facts = ranking.diseases.height - len(asked)
     else:
-        asked = _listed(ranking, "diseases", diseases, synonyms)
+        asked = _listed(ranking, "diseases", diseases)
     if shard is not None:
         asked = _in_shard(asked, shard)
     counts: Counts = Counter()
@@ -284,23 +279,20 @@ def _counts(ranking: Ranking, counts: Counts, *, of: str) -> dict[str, int]:
     }
 
 
-def _listed(
-    ranking: Ranking, parameter: str, path: str | Path, synonyms: Sequence[Synonym]
-) -> IntArray:
+def _listed(ranking: Ranking, parameter: str, path: str | Path) -> IntArray:
     """Return the drugs or diseases that a file lists, numbered within their type.
 
     Args:
         ranking: provides the nodes.
         parameter: "drugs" or "diseases".
         path: text file with one name or id per line.
-        synonyms: other names of nodes.
 
     Raises:
         InputError: the file is missing or empty, a line does not name exactly one node, or the node
             does not have facts.
     """
     lines = [(f"{parameter}, line {i} of {path}", line) for i, line in _read_lines(parameter, path)]
-    return ranking.find_all(parameter.removesuffix("s"), lines, synonyms)
+    return ranking.find_all(parameter.removesuffix("s"), lines)
 
 
 def _read_lines(parameter: str, path: str | Path) -> list[tuple[int, str]]:

@@ -19,10 +19,7 @@ from ..system.arguments import plain_arguments
 from ..system.errors import InputError
 from ..system.log import part
 from ..system.processes import alone, use_threads
-from ._model.extended import extend_model
-from ._model.network import read_network
-from ._run.model_dir import GRAPH_FILE, model_dir_of, read_model_graph
-from ._run.saved_model import check_embeddings_of
+from ._run.model_dir import GRAPH_FILE, check_embeddings_of, model_dir_of, read_model_graph
 
 _BLOCK = 8192  # rows whose cosines are computed at a time: 32 MiB at 512 dimensions
 _NODE = ("node_name", "node_type", "node_id", "node_source")
@@ -87,6 +84,9 @@ def similar_nodes(
     check_embeddings_of(Path(embeddings), directory)
     values = values[rows_of(graph, nodes)]
     if add is not None:
+        from ._model.extended import extend_model  # imports torch, for the network
+        from ._model.network import read_network
+
         model = extend_model(graph, read_network(directory, graph), None, Path(add), "add")
         if model is not None:
             graph, values = model.graph, model.embeddings.numpy()
@@ -119,7 +119,7 @@ def similar_in(
     Raises:
         InputError: the node does not have facts, or the graph does not have the type.
     """
-    if not graph.degree[at]:
+    if not graph.degrees[at]:
         raise InputError(
             f"node (got {query!r}) does not have facts in the graph, so its embedding says nothing "
             "about it"
@@ -181,7 +181,7 @@ def _stated(
     """Return the records, extended by what the graph says about the asked and each listed node."""
     words, types = graph.vocabulary, graph.nodes["node_type"]
     stated = stated_relations(graph, np.full(len(others), asked), others)
-    facts = (graph.degree[others] > 0).tolist()
+    facts = (graph.degrees[others] > 0).tolist()
     return [
         record
         | {

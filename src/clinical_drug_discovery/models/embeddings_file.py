@@ -8,20 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import torch
 from polars.io.plugins import register_io_source
-from torch import Tensor
 
 from ..system import disk
 from ..system.errors import InputError, check_shape
 from ..system.files import atomic_path, check_name, check_writable
-from ..system.machine import empty_cache
+from ..system.machine import trim_heap
 from ..system.untrusted.text import FORMULA
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SUFFIXES = (".csv", ".parquet", ".npy")
 COLUMNS = ("node_id", "node_name", "node_type", "embedding", "node_index", "node_source")
@@ -141,7 +142,7 @@ def write_embeddings(
                 _write_parquet(file, tables, size, metadata=None if run is None else {RUN: run})
             else:
                 _write_csv(file, tables)
-    empty_cache(torch.device("cpu"))
+    trim_heap()
     return nodes.height
 
 

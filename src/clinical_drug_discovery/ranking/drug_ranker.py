@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
-from torch import Tensor
 
 from ..graph.adjacency import Floats
 from ..graph.knowledge_graph import IntArray, KnowledgeGraph
@@ -24,8 +25,11 @@ from ..system.machine import one_thread
 from .calibration import Calibration, ImputedScore, fit_calibration, fit_imputed_score, fit_weight
 from .metapath_features import MetapathFeatures
 from .neighbors import Neighbors, of_largest
-from .path_ranker import HIDDEN_SHARE, Form, HiddenPairs, PathRanker, fit_path_ranker
+from .path_scores import HIDDEN_SHARE, Form, HiddenPairs, PathRanker
 from .treatments import treatments
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _MAX_WEIGHT = 0.5  # of the neighbors; weights from 0.25 to 1 rank a real graph about equally
 _LEAST = 1e-3  # added to the neighbors' scores, many of which are 0
@@ -60,8 +64,11 @@ class Vectors:
 
     def neighbors(self, features: MetapathFeatures) -> Neighbors:
         """Return the neighbors in the graph of the features."""
-        drugs, diseases = (v.astype(np.float32) for v in (self.drugs, self.diseases))
-        return Neighbors(drugs, diseases, csr_array(features.known.T), features.treated)
+        return Neighbors(*self._wide, csr_array(features.known.T), features.treated)
+
+    @cached_property
+    def _wide(self) -> tuple[Floats, Floats]:
+        return self.drugs.astype(np.float32), self.diseases.astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,7 @@ class DrugRanker:
         if self.vectors is not None:
             near = log_neighbors(self.vectors.neighbors(features).scores(diseases))
             for row, disease, part in zip(scores, diseases.tolist(), near, strict=True):
-                blend, known = self._blend(features, disease), features.known_drugs(disease)
+                blend, known = self.blend(features, disease), features.known_drugs(disease)
                 if blend.imputed is not None:
                     part[known] = blend.imputed(row[known])
                 row += np.float32(blend.weight) * part
@@ -119,20 +126,26 @@ class DrugRanker:
         """
         recorded, treats = np.zeros_like(scores), np.zeros_like(scores)
         for i, disease in enumerate(diseases.tolist()):
-            blend = self._blend(features, disease)
+            blend = self.blend(features, disease)
             calibration = blend.calibration if popularity else blend.without_popularity
             among = scores[i] + np.float32(np.log(max(features.num_known(disease), 1)))
             recorded[i] = calibration.probability(among)
             treats[i] = calibration.probability_treats(among)
         return recorded, treats
 
-    def _blend(self, features: MetapathFeatures, disease: int) -> Blend:
+    def blend(self, features: MetapathFeatures, disease: int) -> Blend:
+        """Return the fitted numbers for a disease."""
         return self.with_known if features.num_known(disease) > 0 else self.without_known
 
 
 def log_neighbors(scores: Floats) -> Floats:
     """Return log(score / largest score of the row + 0.001), shape (n, D)."""
-    return np.asarray(np.log(of_largest(scores) + np.float32(_LEAST)), np.float32)
+    return log_shares(of_largest(scores))
+
+
+def log_shares(shares: Floats) -> Floats:
+    """Return log(share + 0.001), any shape."""
+    return np.asarray(np.log(shares + np.float32(_LEAST)), np.float32)
 
 
 def why_no_ranker(graph: KnowledgeGraph) -> str | None:
@@ -159,6 +172,8 @@ def fit_drug_ranker(
     Raises:
         InputError: the graph lacks known pairs; see `why_no_ranker`.
     """
+    from .path_ranker import fit_path_ranker  # imports torch, which a fitted ranker does not need
+
     features = MetapathFeatures(graph, for_many=False)
     paths, hidden = fit_path_ranker(features, seed=seed)
     neighbors = None if embeddings is None else Neighbors.of(graph, embeddings)

@@ -8,7 +8,7 @@ visit other node types are used. A graph that lacks a node type gives fewer meta
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -24,6 +24,15 @@ from ..graph.knowledge_graph import EdgeType, IntArray, KnowledgeGraph
 _CONTINUE, _WALK_STEPS = 0.7, 8
 
 Metapath = tuple[EdgeType, ...]
+_TREATS = "drug - treats - disease"
+#: The last similarities in `MetapathFeatures.co_indicated_similarity`.
+CO_INDICATED = (
+    "drug - similar in any way - drug",
+    f"{_TREATS} - treats - drug",
+    f"{_TREATS} - treats - drug, cosine",
+    f"{_TREATS} - similar in any way - disease - treats - drug",
+    f"{_TREATS} - shares drugs - disease - treats - drug",
+)
 
 
 @dataclass(frozen=True)
@@ -137,6 +146,10 @@ class RandomWalk:
             total += at
         return total
 
+    def reversed(self) -> RandomWalk:
+        """Return the walks along the steps in the other direction."""
+        return RandomWalk(self.name, csr_array(self.step.T))
+
 
 def random_walks(graph: KnowledgeGraph, node_type: str) -> list[RandomWalk]:
     """Return the random walks along each relation within a node type."""
@@ -147,6 +160,56 @@ def random_walks(graph: KnowledgeGraph, node_type: str) -> list[RandomWalk]:
         step = scale(matrix, power(matrix.sum(axis=1), -1), every)
         found.append(RandomWalk(f"{node_type} - walk along {kind.relation} - {node_type}", step))
     return found
+
+
+def names_of_paths(
+    connecting: Iterable[str], by_disease: Iterable[str], others: Iterable[str], by_drug: list[str]
+) -> list[str]:
+    """Return the names of the features of pairs.
+
+    Args:
+        connecting: metapaths through nodes of other types.
+        by_disease: similarities of diseases, and walks.
+        others: relations between drugs and diseases that do not mean a treatment.
+        by_drug: similarities of drugs.
+    """
+    names = list(connecting)
+    for name in by_disease:
+        names += [f"drug - treats - {name}", f"drug - treats - {name}, nearest"]
+    names += [f"{_TREATS} - similar in any way - disease, nearest"]
+    names += [f"drug - {r} - disease - similar in any way - disease" for r in others]
+    for how in ("related", "similar in any way"):
+        names += [f"{name} - treats - disease - {how} - disease" for name in by_drug]
+    return [*names, f"{_TREATS} - shares drugs - disease - related - disease"]
+
+
+def nearest(block: Floats, treats: csr_array) -> Floats:
+    """Return the maximum of a block (n, T) over the diseases that each drug treats, shape (n, D).
+
+    Args:
+        block: similarity of n diseases to T treated diseases.
+        treats: shape (D, T), 1 where the drug treats the disease.
+    """
+    out = np.zeros((len(block), treats.shape[0]), np.float32)
+    has = np.flatnonzero(np.diff(treats.indptr))
+    if len(has):
+        chosen = block[:, treats.indices]
+        out[:, has] = np.maximum.reduceat(chosen, treats.indptr[has], axis=1)
+    return out
+
+
+def names_of(graph: KnowledgeGraph, node_type: str) -> list[str]:
+    """Return the names of the nodes of a type."""
+    nodes = graph.nodes.filter(graph.nodes["node_type"] == node_type)
+    return [str(name) for name in nodes["node_name"]]
+
+
+def log_degrees(graph: KnowledgeGraph, node_type: str, but: str) -> tuple[list[str], list[Floats]]:
+    """Return names and log(1 + degrees) of edge types from `node_type`, except those to `but`."""
+    kinds = [k for k in graph.edge_types if k.src_type == node_type and k.dst_type != but]
+    names = [f"{k.relation} - {k.dst_type}" for k in kinds]
+    degrees = [np.log1p(np.diff(adjacency(graph, k).indptr)).astype(np.float32) for k in kinds]
+    return names, degrees
 
 
 def _relations_within(graph: KnowledgeGraph, node_type: str) -> list[EdgeType]:

@@ -132,8 +132,8 @@ def _neighbor_sum(graph: KnowledgeGraph, kind: EdgeType, values: _Counts) -> _Co
     """Return for each target node the sum of the values of its source nodes."""
     r = graph.edge_types.index(kind)
     first, _ = graph.node_range(graph.endpoint_types[r][0])
-    total = np.concatenate([[0.0], np.cumsum(values[graph.src_of(r).numpy() - first])])
-    at = graph.indptr_of(r).numpy()
+    total = np.concatenate([[0.0], np.cumsum(values[graph.sources_of(r) - first])])
+    at = graph.pointers_of(r)
     return np.asarray(np.diff(total[at - at[0]]))
 
 

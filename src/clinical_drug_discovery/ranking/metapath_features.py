@@ -15,16 +15,22 @@ not affect the features of other drugs either: see `co_indicated_features_withou
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from functools import cached_property
 
 import numpy as np
 from scipy.sparse import csr_array
 
-from ..graph.adjacency import Floats, adjacency, power, scale
+from ..graph.adjacency import Floats, power, scale
 from ..graph.knowledge_graph import IntArray, KnowledgeGraph
 from .drug_similarity import (
+    CO_INDICATED,
     Similarity,
     connecting_metapaths,
+    log_degrees,
+    names_of,
+    names_of_paths,
+    nearest,
     path_counts,
     random_walks,
     similarities,
@@ -75,36 +81,52 @@ class MetapathFeatures:
         treats = graph.vocabulary.treats
         self._others = {r: m for r, m in matrices.items() if r not in treats and m.nnz}
         harmful = [matrices[r] for r in graph.vocabulary.contraindicates if r in matrices]
-        self._harmful_by_disease = [csr_array(matrix.T) for matrix in harmful]
+        self._harmful = sum(harmful, csr_array(self.known.shape, dtype=np.float32)).tocsc()
         drug, disease = graph.vocabulary.drug_type, graph.vocabulary.disease_type
         self._for_many = for_many
         drugs, diseases = path_counts(graph, drug), path_counts(graph, disease)
         self._connecting = connecting_metapaths(drugs, diseases)
-        stems, words = stem_vectors(_names(graph, drug)), word_vectors(_names(graph, disease))
+        stems, words = stem_vectors(names_of(graph, drug)), word_vectors(names_of(graph, disease))
         by_stem = Similarity("drug - name shares stem - drug", stems, stems)
         by_word = Similarity("disease - shares words - disease", words, words)
-        self._drug_similarities = [*similarities(graph, drug, drugs), by_stem]
-        self._disease_similarities = [*similarities(graph, disease, diseases), by_word]
-        self._drug_degrees = _degrees(graph, drug, disease)
-        self._disease_degrees = _degrees(graph, disease, drug)
-        self._walks = random_walks(graph, disease)
-        self._disease_similarity_names = [s.name for s in self._disease_similarities]
-        self._disease_similarity_names += [walk.name for walk in self._walks]
+        self.drug_similarities = [*similarities(graph, drug, drugs), by_stem]
+        self.disease_similarities = [*similarities(graph, disease, diseases), by_word]
+        self._drug_degrees = log_degrees(graph, drug, disease)
+        self.disease_degrees = log_degrees(graph, disease, drug)
+        self.walks = random_walks(graph, disease)
+        self._disease_similarity_names = [s.name for s in self.disease_similarities]
+        self._disease_similarity_names += [walk.name for walk in self.walks]
         # Shape (D, T). Entries are 1, not damped: many indications give larger features.
-        self._treats = csr_array(self.known[:, self.treated])
-        self._treats_t = csr_array(self._treats.T)
-        self._num_indications = np.diff(self.known.indptr)
-        self._right_treated = [
-            csr_array(s.right[self.treated].T) for s in self._disease_similarities
-        ]
-        self._column = np.full(self.num_diseases, -1)  # position in `treated`; -1: untreated
-        self._column[self.treated] = np.arange(len(self.treated))
+        self.treats = csr_array(self.known[:, self.treated])
+        self._treats_t = csr_array(self.treats.T)
+        self.num_indications = np.diff(self.known.indptr)
+        self.right_treated = [csr_array(s.right[self.treated].T) for s in self.disease_similarities]
+        self.column = np.full(self.num_diseases, -1)  # position in `treated`; -1: untreated
+        self.column[self.treated] = np.arange(len(self.treated))
+        self._asked = np.arange(self.num_drugs)  # whose features are computed; see `for_drugs`
+        self._asked_t, self._is_part = self._treats_t, False
+        self._last: tuple[IntArray, tuple[Floats, Floats]] | None = None
+
+    def for_drugs(self, drugs: IntArray) -> MetapathFeatures:
+        """Return the features of m drugs alone, in their order; `FewDrugs` has the base features.
+
+        The known drugs of a disease still are all of them.
+        """
+        self._treated_similarity, self.shared_drugs  # noqa: B018  # computed once for all parts
+        few = copy(self)
+        few._asked, few.num_drugs, few._is_part = drugs, len(drugs), True
+        few._connecting = [(name, csr_array(a[:, drugs]), b) for name, a, b in self._connecting]
+        few._others = {r: csr_array(matrix[drugs]) for r, matrix in self._others.items()}
+        few._asked_t = csr_array(self.treats[drugs].T)
+        few._drug_degrees = self._drug_degrees[0], [v[drugs] for v in self._drug_degrees[1]]
+        few.__dict__.pop("_similar", None)
+        return few
 
     @cached_property
     def feature_names(self) -> tuple[str, ...]:
         """The names of all features: first base features, then features of co-indicated drugs."""
         names = list(self._pair_names)
-        names += [f"disease - {name}, how many" for name in self._disease_degrees[0]]
+        names += [f"disease - {name}, how many" for name in self.disease_degrees[0]]
         names += [f"{name} - treats, nearest" for name in self._disease_similarity_names]
         for name in self._co_indicated_names:
             names += [f"{name} - treats - disease", f"{name} - treats - disease, nearest"]
@@ -124,31 +146,14 @@ class MetapathFeatures:
     @cached_property
     def _pair_names(self) -> list[str]:
         """The names of the features that `_paths_to` yields, in the same order."""
-        treats = "drug - treats - disease"
-        names = [name for name, _, _ in self._connecting]
-        for name in self._disease_similarity_names:
-            names += [f"drug - treats - {name}", f"drug - treats - {name}, nearest"]
-        names += [f"{treats} - similar in any way - disease, nearest"]
-        names += [f"drug - {r} - disease - similar in any way - disease" for r in self._others]
-        names += [
-            f"{similarity.name} - treats - disease - {how} - disease"
-            for how in ("related", "similar in any way")
-            for similarity in self._drug_similarities
-        ]
-        return [*names, f"{treats} - shares drugs - disease - related - disease"]
+        connecting = [name for name, _, _ in self._connecting]
+        by_drug = [similarity.name for similarity in self.drug_similarities]
+        return names_of_paths(connecting, self._disease_similarity_names, self._others, by_drug)
 
     @cached_property
     def _co_indicated_names(self) -> list[str]:
         """The names of the similarities in `co_indicated_similarity`, in the same order."""
-        treats = "drug - treats - disease"
-        return [
-            *(similarity.name for similarity in self._drug_similarities),
-            "drug - similar in any way - drug",
-            f"{treats} - treats - drug",
-            f"{treats} - treats - drug, cosine",
-            f"{treats} - similar in any way - disease - treats - drug",
-            f"{treats} - shares drugs - disease - treats - drug",
-        ]
+        return [*(similarity.name for similarity in self.drug_similarities), *CO_INDICATED]
 
     def base(self, diseases: IntArray) -> Floats:
         """Compute the base features, which ignore the known drugs of the n diseases.
@@ -161,19 +166,24 @@ class MetapathFeatures:
         return np.concatenate([of_pairs, repeated], axis=1)
 
     def base_parts(self, diseases: IntArray) -> tuple[Floats, Floats]:
-        """Compute the base features in two parts.
+        """Compute the base features in two parts. Those of the last single disease are kept.
 
         Returns:
             The features of pairs, shape (n, P, D), which come first in `base`; and the features of
             diseases alone, shape (n, C), which come last.
         """
+        if self._last is not None and np.array_equal(diseases, self._last[0]):
+            return self._last[1]
         blocks = self._similarity_to_treated(diseases)
         of_pairs = np.empty((len(diseases), len(self._pair_names), self.num_drugs), np.float32)
         for f, column in enumerate(self._paths_to(diseases, blocks)):
             of_pairs[:, f] = column
-        of_diseases = [values[diseases] for values in self._disease_degrees[1]]
+        of_diseases = [values[diseases] for values in self.disease_degrees[1]]
         of_diseases += [block.max(axis=1, initial=0) for block in blocks]
-        return of_pairs, np.stack(of_diseases, axis=1)
+        found = of_pairs, np.stack(of_diseases, axis=1)
+        if len(diseases) == 1:  # a drug is ranked and explained
+            self._last = diseases.copy(), found
+        return found
 
     def popularity(self, disease: int) -> Floats:
         """Compute what depends on the drug alone: log(1 + degrees), shape (G, D).
@@ -181,13 +191,14 @@ class MetapathFeatures:
         Rows are in the order of `popularity_names`. The last row is the number of diseases that the
         drug treats, without the asked one.
         """
-        treats = np.log1p(self._num_indications - self._known_by_disease[[disease]].toarray()[0])
+        others = self.num_indications - self._known_by_disease[[disease]].toarray()[0]
+        treats = np.log1p(others[self._asked])
         return np.stack([*self._drug_degrees[1], treats]).astype(np.float32)
 
     @cached_property
     def walk_rows(self) -> IntArray:
         """Where the random walks are among the features of pairs."""
-        names = [f"drug - treats - {walk.name}" for walk in self._walks]
+        names = [f"drug - treats - {walk.name}" for walk in self.walks]
         return np.array([self._pair_names.index(name) for name in names], np.int64)
 
     def walk_anchor(self, base: Floats) -> Floats:
@@ -211,15 +222,12 @@ class MetapathFeatures:
 
     def contraindicated_drugs(self, disease: int) -> IntArray:
         """Return the drugs that are contraindicated for a disease, without known drugs."""
-        found = [
-            m.indices[slice(*m.indptr[disease : disease + 2])] for m in self._harmful_by_disease
-        ]
-        drugs = np.unique(np.concatenate([np.zeros(0, np.int64), *found]))
-        return np.setdiff1d(drugs, self.known_drugs(disease))
+        start, stop = self._harmful.indptr[disease : disease + 2]
+        return np.setdiff1d(self._harmful.indices[start:stop], self.known_drugs(disease))
 
     def num_known(self, disease: int) -> int:
         """Return the number of drugs that are known to treat a disease."""
-        return int(np.diff(self._known_by_disease.indptr[disease : disease + 2])[0])
+        return len(self.known_drugs(disease))
 
     def co_indicated_similarity(self, disease: int) -> tuple[IntArray, Floats]:
         """Compute W similarities between the known drugs of a disease and all drugs.
@@ -232,30 +240,40 @@ class MetapathFeatures:
         rows = np.zeros((len(self._co_indicated_names), len(drugs), self.num_drugs), np.float32)
         if not len(drugs):
             return drugs, rows
-        count = len(self._drug_similarities)
-        for j, similarity in enumerate(self._drug_similarities):
-            rows[j] = (similarity.left[drugs] @ similarity.right_t).toarray()
+        count = len(self.drug_similarities)
+        for j, similarity in enumerate(self.drug_similarities):
+            if self._is_part:
+                rows[j] = self._similar[j][drugs]
+            else:
+                rows[j] = (similarity.left[drugs] @ similarity.right_t).toarray()
         rows[count] = rows[:count].sum(axis=0)
-        column = self._column[disease]
+        column = self.column[disease]
         own = self._damped_t[[column]].toarray()[0]
         squares = self._damped_squares - own**2
-        norm = power(np.where(self._num_indications - (own > 0) > 0, squares, 0), -0.5)
+        norm = power(np.where(self.num_indications - (own > 0) > 0, squares, 0), -0.5)
         visits = self._damped[drugs].toarray()
         visits[:, column] = 0
-        rows[count + 1] = visits @ self._damped_t
-        rows[count + 2] = rows[count + 1] * norm[drugs][:, None] * norm
-        for j, step in ((count + 3, self._treated_similarity), (count + 4, self._shared_drugs)):
+        rows[count + 1] = visits @ self._damped_t[:, self._asked]
+        rows[count + 2] = rows[count + 1] * norm[drugs][:, None] * norm[self._asked]
+        for j, step in ((count + 3, self._treated_similarity), (count + 4, self.shared_drugs)):
             onward = np.ascontiguousarray((step.T @ visits.T).T)
             onward[:, column] = 0
-            rows[j] = onward @ self._treats_t
-        rows[:, np.arange(len(drugs)), drugs] = 0
+            rows[j] = onward @ self._asked_t
+        rows[:, drugs[:, None] == self._asked] = 0
         return drugs, rows
+
+    @cached_property
+    def _similar(self) -> list[Floats]:
+        """Each drug similarity of all drugs to the asked ones, shape (all drugs, D)."""
+        of_asked = [csr_array(one.right[self._asked].T) for one in self.drug_similarities]
+        pairs = zip(self.drug_similarities, of_asked, strict=True)
+        return [(one.left @ right_t).toarray() for one, right_t in pairs]
 
     @cached_property
     def _damped(self) -> csr_array:
         """`_treats`, each column divided by (number of known drugs)^0.4; shape (D, T)."""
         every = np.ones(self.num_drugs, np.float32)
-        return scale(self._treats, every, power(self._treats.sum(axis=0)))
+        return scale(self.treats, every, power(self.treats.sum(axis=0)))
 
     @cached_property
     def _damped_t(self) -> csr_array:
@@ -266,7 +284,7 @@ class MetapathFeatures:
         return np.asarray(self._damped.multiply(self._damped).sum(axis=1), np.float32)
 
     @cached_property
-    def _shared_drugs(self) -> csr_array:
+    def shared_drugs(self) -> csr_array:
         """`_damped`.T @ `_damped` with a zero diagonal, shape (T, T): drugs that diseases share."""
         shared = csr_array(self._damped_t @ self._damped)
         shared.setdiag(0)
@@ -300,44 +318,53 @@ class MetapathFeatures:
         shape (T, number of these drugs). The similarity of a drug to itself counts as 0.
         """
         found: list[tuple[IntArray, Floats]] = []
-        for similarity in self._drug_similarities:
-            total = csr_array(similarity.left @ (similarity.right_t @ self._treats))
-            total = csr_array(total - self._treats.multiply(similarity.diagonal[:, None]))
+        for similarity in self.drug_similarities:
+            total = csr_array(similarity.left @ (similarity.right_t @ self.treats))
+            total = csr_array(total - self.treats.multiply(similarity.diagonal[:, None]))
             drugs = np.flatnonzero(np.diff(total.indptr))
             found.append((drugs, np.ascontiguousarray(total[drugs].toarray().T, np.float32)))
         return found
 
     def _paths_to(self, diseases: IntArray, blocks: list[Floats]) -> Iterator[Floats]:
         """Yield the features of pairs in the order of `_pair_names`, each of shape (n, D)."""
-        for _, drug, disease in self._connecting:
-            yield (disease[diseases] @ drug).toarray()
+        yield from self.connecting_paths(diseases)
         for block in blocks:
             yield block @ self._treats_t
-            yield self._nearest(block)
+            yield nearest(block, self.treats)
         in_any_way = np.add.reduce(blocks)
-        yield self._nearest(in_any_way)
-        for matrix in self._others.values():
-            others = np.flatnonzero(matrix.sum(axis=0))
-            yield self._similarity_to(diseases, others) @ csr_array(matrix[:, others].T)
-        related = blocks[-1] if self._walks else in_any_way
+        yield nearest(in_any_way, self.treats)
+        yield from self.paths_of_other_relations(diseases)
+        related = blocks[-1] if self.walks else in_any_way
         columns = list(self._through_drugs(np.concatenate([related, in_any_way])))
         yield from (column[: len(diseases)] for column in columns)
         yield from (column[len(diseases) :] for column in columns)
-        shared = related @ self._shared_drugs
+        shared = related @ self.shared_drugs
         self._clear_own(shared, diseases)
         yield shared @ self._treats_t
 
+    def connecting_paths(self, diseases: IntArray) -> Iterator[Floats]:
+        """Yield the features of paths through nodes of other types, each of shape (n, D)."""
+        for _, drug, disease in self._connecting:
+            yield (disease[diseases] @ drug).toarray()
+
+    def paths_of_other_relations(self, diseases: IntArray) -> Iterator[Floats]:
+        """Yield the features of relations that do not mean a treatment, each of shape (n, D)."""
+        for matrix in self._others.values():
+            others = np.flatnonzero(matrix.sum(axis=0))
+            yield self._similarity_to(diseases, others) @ csr_array(matrix[:, others].T)
+
     def _through_drugs(self, block: Floats) -> Iterator[Floats]:
         """Yield block @ `_treats`.T @ similarity.T, of shape (m, D), for each drug similarity."""
-        size = 2 * len(self._drug_similarities) * self.num_drugs * len(self.treated)
-        if self._for_many and len(block) > 2 * _FEW_DISEASES and size <= _MAX_PRODUCT_BYTES:
+        size = 2 * len(self.drug_similarities) * self.num_drugs * len(self.treated)
+        is_many = self._for_many and len(block) > 2 * _FEW_DISEASES
+        if is_many and size <= _MAX_PRODUCT_BYTES:
             for drugs, product in self._products:
                 total = np.zeros((len(block), self.num_drugs), np.float32)
                 total[:, drugs] = block @ product
                 yield total
             return
         treated = np.ascontiguousarray((block @ self._treats_t).T)
-        for similarity in self._drug_similarities:
+        for similarity in self.drug_similarities:
             total = similarity.left @ (similarity.right_t @ treated)
             yield np.ascontiguousarray((total - treated * similarity.diagonal[:, None]).T)
 
@@ -347,12 +374,12 @@ class MetapathFeatures:
         The array has the similarity of each of n diseases to each treated disease, or the expected
         visits of walks from the treated disease to the disease.
         """
-        pairs = zip(self._disease_similarities, self._right_treated, strict=True)
+        pairs = zip(self.disease_similarities, self.right_treated, strict=True)
         blocks = [(similarity.left[diseases] @ right_t).toarray() for similarity, right_t in pairs]
-        if self._walks:
+        if self.walks:
             asked = np.zeros((self.num_diseases, len(diseases)), np.float32)
             asked[diseases, np.arange(len(diseases))] = 1
-            visits = (walk.visits(asked)[self.treated] for walk in self._walks)
+            visits = (walk.visits(asked)[self.treated] for walk in self.walks)
             blocks.extend(np.ascontiguousarray(block.T) for block in visits)
         for block in blocks:
             self._clear_own(block, diseases)
@@ -361,33 +388,12 @@ class MetapathFeatures:
     def _similarity_to(self, diseases: IntArray, others: IntArray) -> Floats:
         """Return the sum of all disease similarities, without walks, shape (n, len(others))."""
         total = np.zeros((len(diseases), len(others)), np.float32)
-        for similarity in self._disease_similarities:
+        for similarity in self.disease_similarities:
             total += (similarity.left[diseases] @ csr_array(similarity.right[others].T)).toarray()
         total[diseases[:, None] == others] = 0
         return total
 
     def _clear_own(self, block: Floats, diseases: IntArray) -> None:
         """Set the similarity of each disease to itself in a block (n, T) to 0, in place."""
-        rows = np.flatnonzero(self._column[diseases] >= 0)
-        block[rows, self._column[diseases[rows]]] = 0
-
-    def _nearest(self, block: Floats) -> Floats:
-        """Return the maximum of `block` over the diseases that each drug treats, shape (n, D)."""
-        out = np.zeros((len(block), self.num_drugs), np.float32)
-        has = np.flatnonzero(np.diff(self._treats.indptr))
-        starts = self._treats.indptr[has]
-        out[:, has] = np.maximum.reduceat(block[:, self._treats.indices], starts, axis=1)
-        return out
-
-
-def _names(graph: KnowledgeGraph, node_type: str) -> list[str]:
-    nodes = graph.nodes.filter(graph.nodes["node_type"] == node_type)
-    return [str(name) for name in nodes["node_name"]]
-
-
-def _degrees(graph: KnowledgeGraph, node_type: str, but: str) -> tuple[list[str], list[Floats]]:
-    """Return names and log(1 + degrees) of edge types from `node_type`, except those to `but`."""
-    kinds = [k for k in graph.edge_types if k.src_type == node_type and k.dst_type != but]
-    names = [f"{k.relation} - {k.dst_type}" for k in kinds]
-    degrees = [np.log1p(np.diff(adjacency(graph, k).indptr)).astype(np.float32) for k in kinds]
-    return names, degrees
+        rows = np.flatnonzero(self.column[diseases] >= 0)
+        block[rows, self.column[diseases[rows]]] = 0

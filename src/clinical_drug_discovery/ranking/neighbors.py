@@ -15,14 +15,17 @@ chosen on held-out pairs.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.sparse import csr_array
-from torch import Tensor
 
 from ..graph.adjacency import Floats
 from ..graph.knowledge_graph import IntArray, KnowledgeGraph, node_range_of
 from .treatments import treatment_matrix
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _DOUBLINGS = 3  # the cosine is squared so often: its power is 8
 NEAR_VOTES = 0.3  #: weight of the part "near votes"
@@ -68,9 +71,20 @@ class Neighbors:
 
     def votes(self, diseases: IntArray) -> Floats:
         """Return the votes for n diseases, shape (n, D), divided by the largest of their row."""
+        return of_largest(self.counts(diseases))
+
+    def counts(self, diseases: IntArray) -> Floats:
+        """Return the votes for n diseases, shape (n, D), before the division."""
         similarity = _similarity(self.diseases[diseases], self.diseases[self.treated])
         similarity[diseases[:, None] == self.treated] = 0  # the disease itself
-        return of_largest((self.known[self.treated].T @ similarity.T).T)
+        return np.asarray((self.known[self.treated].T @ similarity.T).T)
+
+    def counts_of(self, drug: int, diseases: IntArray) -> Floats:
+        """Return the votes for one drug and n diseases, shape (n,), before the division."""
+        voters = np.flatnonzero(self.known[:, [drug]].toarray()[:, 0])
+        similarity = _similarity(self.diseases[diseases], self.diseases[voters])
+        similarity[diseases[:, None] == voters] = 0
+        return np.asarray(similarity.sum(axis=1))
 
     def parts(self, diseases: IntArray) -> tuple[Floats, Floats, Floats]:
         """Return votes, near own and near votes for n diseases, each of shape (n, D).

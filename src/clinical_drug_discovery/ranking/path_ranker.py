@@ -8,17 +8,14 @@ drug alone, such as the number of diseases that it treats; it can be left out of
 Small multilayer perceptrons (MLPs) are trained with a listwise loss: the softmax for a known pair
 runs over all drugs except the other known drugs of the disease. The training shows each disease in
 two ways: with no known drug, and with all known drugs but one. One ranker thus serves both diseases
-with known drugs and diseases without.
+with known drugs and diseases without. `path_scores` computes the scores of the trained MLPs.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
 from time import perf_counter
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,14 +23,13 @@ import torch
 from torch import Tensor
 
 from ..graph.adjacency import Floats
-from ..graph.knowledge_graph import IntArray
 from ..system.log import part
-from ..system.machine import one_thread
 from ..training.optimizer import Adam
-from .drug_similarity import co_indicated_features, co_indicated_features_without
+from .drug_similarity import co_indicated_features_without
 from .listwise_examples import ListwiseExample, feature_scales, sample_examples, squash
 from .metapath_features import MetapathFeatures
-from .score_mlp import ScoreMlp, StackedMlps, stack_mlps
+from .path_scores import HIDDEN_SHARE, HiddenPairs, PathRanker
+from .score_mlp import ScoreMlp, weights_of
 
 _HIDDEN, _LEARNING_RATE = 64, 3e-3  # width of the first hidden layer; highest learning rate
 _BATCH = 4  # examples per training step
@@ -42,123 +38,8 @@ _MAX_POSITIVES = 4  # limit of known drugs to predict per disease and epoch, eac
 _DISCOUNT = 0.3  # the loss of a disease with k known drugs has the weight k^(1 - 0.3)
 _MIN_STD = 0.02  # added to every standard deviation
 _WARM_UP, _WEIGHT_DECAY = 0.15, 0.01  # warm-up as a fraction of all steps; weight decay
-_CHUNK = 32  # diseases scored at a time; their features take 90 MB on PrimeKG
 NUM_FOLDS = 4  #: each MLP leaves a different quarter of the treated diseases out of the training
-HIDDEN_SHARE = 0.1  #: of the pairs of diseases with several known drugs, hidden from all MLPs
 _Mask = npt.NDArray[np.bool_]
-
-
-class Form(NamedTuple):
-    """The parts of the score that are used."""
-
-    use_known: bool = True  #: similarities to the known drugs of a disease
-    popularity: bool = True  #: the popularity of drugs
-
-
-class HiddenPairs(NamedTuple):
-    """Known pairs that no MLP was trained on, on which the scores can be tested."""
-
-    diseases: IntArray  #: the diseases of which pairs were drawn: all with at least two known drugs
-    pairs: IntArray  #: shape (H, 2), the pairs: position in `diseases`, drug
-
-
-@dataclass(frozen=True)
-class PathRanker:
-    """A trained ranker. It does not contain the features that it was trained on."""
-
-    mlps: tuple[ScoreMlp, ...]
-    base_scale: Floats  #: shape (B,)
-    co_indicated_scale: Floats  #: shape (2 W + 1,)
-    seconds: dict[str, float]  #: duration of each part of the training
-    left_out: tuple[IntArray, ...]  #: treated diseases that each MLP was not trained on
-
-    @cached_property
-    def _stacked(self) -> StackedMlps:
-        return stack_mlps(self.mlps)
-
-    @one_thread(True)  # as in the fit of the drug ranker
-    def scores(
-        self, features: MetapathFeatures, diseases: IntArray, *, popularity: bool = True
-    ) -> Floats:
-        """Return the mean log-softmax of the MLPs over all drugs, shape (n, D).
-
-        The scores are comparable within a disease only.
-
-        Args:
-            features: of a graph with the same metapaths.
-            diseases: shape (n,).
-            popularity: add the popularity of the drugs.
-        """
-        by_mlp = self.scores_by_mlp(features, diseases, [Form(popularity=popularity)])[0]
-        return np.asarray(by_mlp.mean(axis=1))
-
-    def only(self, number: int) -> PathRanker:
-        """Return the ranker with one of its MLPs."""
-        return replace(self, mlps=self.mlps[number : number + 1])
-
-    def scores_by_mlp(
-        self,
-        features: MetapathFeatures,
-        diseases: IntArray,
-        forms: Sequence[Form],
-        hidden: _Mask | None = None,
-    ) -> list[Floats]:
-        """Return the log-softmax of each MLP over all drugs, shape (n, M, D), in several forms.
-
-        Args:
-            features: see `scores`.
-            diseases: shape (n,).
-            forms: parts to use; the features are computed once for all forms.
-            hidden: shape (n, D), known drugs that do not count as known.
-        """
-        # The first layer is applied to the features of a disease once for all drugs. Features that
-        # are 0 for all drugs are skipped.
-        shape = (len(diseases), len(self.mlps), features.num_drugs)
-        out = [np.empty(shape, np.float32) for _ in forms]
-        for first in range(0, len(diseases), _CHUNK):
-            chunk = diseases[first : first + _CHUNK]
-            of_pairs, of_diseases = features.base_parts(chunk)
-            disease_at = np.arange(of_pairs.shape[1], len(self.base_scale))
-            squashed_diseases = squash(of_diseases.T, self.base_scale[disease_at])
-            for i, disease in enumerate(chunk.tolist()):
-                which = np.flatnonzero(of_pairs[i].any(axis=1))
-                squashed = squash(of_pairs[i][which], self.base_scale[which])
-                start = self._stacked.partial_sum(squashed_diseases[:, [i]], disease_at)
-                start += self._stacked.first_bias
-                rest = self._rest(features, disease, of_pairs[i])
-                for use_known in dict.fromkeys(form.use_known for form in forms):
-                    values, at = squashed, which
-                    if use_known and features.num_known(disease):
-                        but = None if hidden is None else hidden[first + i]
-                        near, also = self._co_indicated(features, disease, but)
-                        values, at = np.concatenate([squashed, also]), np.r_[which, near]
-                    scores = self._stacked.scores(values, at, start)
-                    for form, result in zip(forms, out, strict=True):
-                        if form.use_known == use_known:
-                            total = scores + rest[form.popularity]
-                            result[first + i] = torch.log_softmax(total, dim=1).numpy()
-        return out
-
-    def _co_indicated(
-        self, features: MetapathFeatures, disease: int, hidden: _Mask | None
-    ) -> tuple[IntArray, Floats]:
-        """Return which features of co-indicated drugs are not 0, and their squashed values."""
-        drugs, similarity = features.co_indicated_similarity(disease)
-        also = co_indicated_features(
-            similarity if hidden is None else similarity[:, ~hidden[drugs]]
-        )
-        near = np.flatnonzero(also.any(axis=1))
-        return near + len(self.base_scale), squash(also[near], self.co_indicated_scale[near])
-
-    @torch.no_grad()
-    def _rest(
-        self, features: MetapathFeatures, disease: int, of_pairs: Floats
-    ) -> tuple[Tensor, Tensor]:
-        """Return for each MLP the anchor, and the anchor plus the popularity, each (M, D)."""
-        walk = torch.from_numpy(features.walk_anchor(of_pairs))
-        of_drugs = torch.from_numpy(features.popularity(disease).T)
-        anchor = torch.stack([mlp.anchor * walk for mlp in self.mlps])
-        return anchor, anchor + torch.stack([mlp.popular(of_drugs) for mlp in self.mlps])
 
 
 def fit_path_ranker(
@@ -199,6 +80,7 @@ def fit_path_ranker(
         _train(mlp, learned, co_indicated_scale, num_epochs, generator, label)
         mlps.append(mlp)
     seconds = {"features": sampled - start, "mlps": perf_counter() - sampled}
+    weights = tuple(weights_of(mlp) for mlp in mlps)
     diseases = np.array([example.disease for example in examples], np.int64)
     several = [i for i, mask in enumerate(hidden) if len(mask) > 1]
     pairs = [
@@ -207,7 +89,7 @@ def fit_path_ranker(
         for drug in features.known_drugs(int(diseases[i]))[hidden[i]].tolist()
     ]
     asked = tuple(diseases[out] for out in left_out)
-    ranker = PathRanker(tuple(mlps), base_scale, co_indicated_scale, seconds, asked)
+    ranker = PathRanker(weights, base_scale, co_indicated_scale, seconds, asked)
     return ranker, HiddenPairs(diseases[several], np.array(pairs, np.int64).reshape(-1, 2))
 
 

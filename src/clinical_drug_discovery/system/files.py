@@ -1,8 +1,8 @@
 """Atomic writes, and safetensors files with a version and a checksum.
 
 An atomic write leaves either the complete file or the earlier file, also after a power failure. A
-checksummed file holds a JSON record and tensors, without pickles. Loading the file verifies the
-checksum.
+checksummed file holds a JSON record and arrays, without pickles. Loading the file verifies the
+checksum. Arrays may also be tensors of torch on the CPU; torch is imported only to return them.
 """
 
 from __future__ import annotations
@@ -17,26 +17,29 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+import numpy as np
+import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from . import disk
 from .errors import InputError
 from .interrupts import note_written
 from .untrusted.inputs import parse_json
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 # Linux and macOS allow 255 bytes in a name, and 1,024 (macOS) in a path. Unfinished files and
 # indices have longer names than the outputs (".part-NAME_index.csv" for NAME.npy).
 _NAME_BYTES, _PATH_BYTES = 240, 900 if sys.platform == "darwin" else 3900
 _SHOWN = 200  # characters of a path in a message
 _DTYPES = {  # in the order in which safetensors stores them
-    torch.int64: "I64", torch.float64: "F64", torch.float32: "F32", torch.int32: "I32",
-    torch.bfloat16: "BF16", torch.float16: "F16", torch.int16: "I16", torch.int8: "I8",
-    torch.uint8: "U8", torch.bool: "BOOL",
+    "int64": "I64", "float64": "F64", "float32": "F32", "int32": "I32", "float16": "F16",
+    "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL",
 }  # fmt: skip
+Array = npt.NDArray[Any]
 
 
 class WriteError(InputError, OSError):
@@ -177,41 +180,46 @@ class OtherVersionError(ValueError):
     """The file was written by another version of this package."""
 
 
-def save_checksummed(path: Path, version: int, record: Any, tensors: dict[str, Tensor]) -> None:
-    """Write a record and tensors to one safetensors file with a checksum.
+def save_checksummed(
+    path: Path, version: int, record: Any, arrays: Mapping[str, Array | Tensor]
+) -> None:
+    """Write a record and arrays to one safetensors file with a checksum.
 
     Args:
         path: overwritten; see `atomic_path`.
         version: version of the content's format.
         record: any JSON value.
-        tensors: contiguous tensors on the CPU that share no memory.
+        arrays: contiguous, on the CPU.
     """
     text = json.dumps(record)
-    metadata = {"version": str(version), "record": text, "sha256": checksum(text, tensors)}
-    save_tensors(path, tensors, metadata)
+    metadata = {"version": str(version), "record": text, "sha256": checksum(text, arrays)}
+    save_arrays(path, arrays, metadata)
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+def save_arrays(
+    path: Path, arrays: Mapping[str, Array | Tensor], metadata: Mapping[str, str]
+) -> None:
     """Write a safetensors file, with the bytes of `safetensors.torch.save_file`.
 
-    The library writes to a path alone, or makes a second copy of all tensors in memory, and it
-    stores metadata in random order. This function writes through `disk`, tensor by tensor.
+    The library writes to a path alone, or makes a second copy of all arrays in memory, and it
+    stores metadata in random order. This function writes through `disk`, array by array.
 
     Args:
         path: overwritten; see `atomic_path`.
-        tensors: contiguous tensors on the CPU that share no memory.
+        arrays: contiguous, on the CPU.
         metadata: any texts, to be stored in the header.
     """
+    found = {name: np.asarray(array) for name, array in arrays.items()}
     rank = list(_DTYPES)
-    order = sorted(tensors, key=lambda name: (rank.index(tensors[name].dtype), name))
+    order = sorted(found, key=lambda name: (rank.index(found[name].dtype.name), name))
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     end = 0
     for name in order:
-        begin, end = end, end + tensors[name].nbytes
-        shape = list(tensors[name].shape)
+        array = found[name]
+        begin, end = end, end + array.nbytes
         header[name] = {
-            "dtype": _DTYPES[tensors[name].dtype],
-            "shape": shape,
+            "dtype": _DTYPES[array.dtype.name],
+            "shape": list(array.shape),
             "data_offsets": [begin, end],
         }
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
@@ -220,12 +228,12 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
         file.write(len(text).to_bytes(8, "little"))
         file.write(text)
         for name in order:
-            if tensors[name].nbytes:
-                file.write(tensors[name].view(-1).view(torch.uint8).numpy().data)
+            if found[name].nbytes:
+                file.write(found[name].reshape(-1).view(np.uint8).data)
 
 
 def load_checksummed(path: Path, version: int) -> tuple[Any, dict[str, Tensor]]:
-    """Read the record and tensors of a file that `save_checksummed` wrote.
+    """Read the record and the tensors of a file that `save_checksummed` wrote.
 
     The tensors are memory-mapped, so unused pages take no memory. For this reason, the file must
     never be overwritten in place; a new file may replace it.
@@ -233,18 +241,27 @@ def load_checksummed(path: Path, version: int) -> tuple[Any, dict[str, Tensor]]:
     Raises:
         DamagedFileError, OtherVersionError, OSError: the file cannot be used.
     """
+    return _load(path, version, "pt")
+
+
+def load_arrays(path: Path, version: int) -> tuple[Any, dict[str, Array]]:
+    """Read a file like `load_checksummed`, but return arrays, and do not import torch."""
+    return _load(path, version, "np")
+
+
+def _load(path: Path, version: int, framework: str) -> tuple[Any, dict[str, Any]]:
     if not stat.S_ISREG(path.stat().st_mode):  # a pipe would wait for ever
         raise DamagedFileError("it is not a file")
     path.open("rb").close()  # raises OSError if the file is missing or may not be read
     try:
-        with safe_open(path, "pt") as file:
+        with safe_open(path, framework) as file:
             metadata = file.metadata() or {}
             if metadata["version"] != str(version):
                 raise OtherVersionError(f"version {metadata['version'][:20]}, not {version}")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
-        if checksum(metadata["record"], tensors) != metadata["sha256"]:
+            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+        if checksum(metadata["record"], found) != metadata["sha256"]:
             raise DamagedFileError("its checksum is wrong")
-        return parse_json(metadata["record"]), tensors
+        return parse_json(metadata["record"]), found
     except KeyError as error:
         raise DamagedFileError(f"{error} is missing") from error
     except (DamagedFileError, OtherVersionError):
@@ -255,7 +272,7 @@ def load_checksummed(path: Path, version: int) -> tuple[Any, dict[str, Tensor]]:
 
 def stored_checksum(path: Path) -> str:
     """Return the stored checksum of a file, without verifying it."""
-    with safe_open(path, "pt") as file:
+    with safe_open(path, "np") as file:
         return str(file.metadata()["sha256"])
 
 
@@ -265,10 +282,12 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
-    """Compute the SHA-256 of a record and tensors; 1.8 GB take a second."""
+def checksum(text: str, arrays: Mapping[str, Array | Tensor]) -> str:
+    """Compute the SHA-256 of a record and arrays; 1.8 GB take a second."""
     digest = hashlib.sha256(text.encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.numpy().data)
+    for name, given in sorted(arrays.items()):
+        array = np.asarray(given)
+        # "torch." begins the types in the files of earlier versions, too.
+        digest.update(f"{name} torch.{array.dtype.name} {list(array.shape)}".encode())
+        digest.update(array.data)
     return digest.hexdigest()

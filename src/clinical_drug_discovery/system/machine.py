@@ -12,8 +12,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 GIB = 2**30
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # parameter numbers of mallopt, from malloc.h
@@ -37,15 +39,22 @@ def empty_cache(device: torch.device) -> None:
     Otherwise glibc keeps small freed blocks, which took 0.4 GB after 100 epochs on PrimeKG.
     """
     if device.type != "cpu":
+        import torch
+
         gc.collect()
         torch.accelerator.empty_cache()
+    trim_heap()
+
+
+def trim_heap() -> None:
+    """Return freed memory of the C heap to the system."""
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
         libc.malloc_trim(0)
 
 
 @contextmanager
 def one_thread(wanted: bool) -> Iterator[None]:
-    """Run torch and the BLAS libraries on one thread within the block, if wanted.
+    """Run torch, if it is imported, and the BLAS libraries on one thread within the block.
 
     Small work has thousands of short parallel regions. At the end of each region, all threads wait
     for the slowest thread. If another program is busy, the work takes many times as long. Compiled
@@ -54,10 +63,16 @@ def one_thread(wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
-    # These imports are here because only training needs them. threadpool_limits affects only
-    # libraries that are already loaded, so scipy's BLAS is loaded first.
-    import scipy.linalg  # noqa: F401
     from threadpoolctl import threadpool_limits
+
+    torch = sys.modules.get("torch")
+    if torch is None:  # numpy alone computes the answers of a saved model
+        with threadpool_limits(1):
+            yield
+        return
+    # threadpool_limits affects only libraries that are already loaded, so scipy's BLAS is loaded
+    # first.
+    import scipy.linalg  # noqa: F401
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -82,6 +97,8 @@ def peak_memory_bytes() -> int:
 
 def limit_memory(device: torch.device, budget: int) -> None:
     """Make torch raise an out-of-memory error if a GPU needs more bytes than the budget."""
+    import torch
+
     if device.type == "mps":  # torch expects a fraction of Metal's recommendation, at most 2
         fraction = budget / torch.mps.recommended_max_memory()
         torch.mps.set_per_process_memory_fraction(min(2.0, fraction))
@@ -98,6 +115,8 @@ class PeakMemory:
         self.source = "none"  #: "reported" (by torch), "samples" (their maximum), "none" (on CPUs)
         if device.type == "cpu":
             return
+        import torch
+
         try:
             torch.accelerator.reset_peak_memory_stats(device)
             self.source = "reported"
@@ -107,12 +126,16 @@ class PeakMemory:
     def sample(self) -> None:
         """Sample the memory in use, if torch does not report the peak."""
         if self.source == "samples" and self._device.type == "mps":
+            import torch
+
             self._highest = max(self._highest, torch.mps.current_allocated_memory())
 
     def num_bytes(self) -> int | None:
         """Return the peak in bytes (a lower bound if sampled), or None on the CPU."""
         if self.source == "none":
             return None
+        import torch
+
         if self.source == "reported":
             return int(torch.accelerator.max_memory_allocated(self._device))
         return self._highest

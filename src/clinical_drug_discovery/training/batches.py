@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..graph.knowledge_graph import IntArray, KnowledgeGraph
+from ..graph.knowledge_graph import GraphArrays, IntArray, KnowledgeGraph
 from ..models.kinds.interface import FULL, SAMPLED, SUBGRAPH_SIZE
 from ..ops.backend import Backend
 from ..ops.blocks import Block, full_block, row_block
@@ -159,8 +159,8 @@ class SubgraphBatches:
         if not needs_fixed_shapes(self._backend.device):
             return graph
         (size,) = self._num_edges.fit(np.array([graph.num_edges])).tolist()
-        src = torch.cat([graph.src, graph.src.new_zeros(size - graph.num_edges)])
-        return replace(graph, src=src)
+        src = np.concatenate([graph.arrays.src, np.zeros(size - graph.num_edges, np.int32)])
+        return replace(graph, arrays=graph.arrays._replace(src=src))
 
 
 def make_batches(
@@ -225,28 +225,25 @@ def induced_subgraph(graph: KnowledgeGraph, nodes: IntArray, hidden: IntArray) -
         for r, (_, dst) in enumerate(graph.endpoint_types)
     ]
     first, run = np.cumsum([0, *map(len, runs)]), np.concatenate(runs)
-    begin, end = graph.indptr.numpy()[run], graph.indptr.numpy()[run + 1]
+    begin, end = graph.arrays.indptr[run], graph.arrays.indptr[run + 1]
     # Numbers of all edges into the chosen nodes, ordered by edge type and target.
     count = end - begin
     edge_ptr = np.cumsum(count)
     edge = np.repeat(begin - (edge_ptr - count), count) + np.arange(count.sum())
-    src = new_number[graph.src.numpy()[edge]]
+    src = new_number[graph.arrays.src[edge]]
     gone = np.zeros(graph.num_edges, bool)
     gone[hidden] = True
     kept = (src >= 0) & ~gone[edge]
     num_kept = np.concatenate([[0], np.cumsum(kept)])
     ptr = np.concatenate([[0], num_kept[edge_ptr]])
-    return replace(
-        graph,
-        node_type=graph.node_type[torch.from_numpy(nodes)],
-        src=torch.from_numpy(src[kept]),
-        indptr=torch.from_numpy(
-            np.concatenate([ptr[start : stop + 1] for start, stop in pairwise(first)])
-        ),
-        edge_type_ptr=torch.from_numpy(ptr[first]),
-        type_ptr=torch.from_numpy(type_ptr),
-        nodes=graph.nodes[nodes],
+    arrays = GraphArrays(
+        node_type=graph.arrays.node_type[nodes],
+        src=src[kept],
+        indptr=np.concatenate([ptr[start : stop + 1] for start, stop in pairwise(first)]),
+        edge_type_ptr=ptr[first],
+        type_ptr=type_ptr,
     )
+    return replace(graph, arrays=arrays, nodes=graph.nodes[nodes])
 
 
 class SubgraphSampler:

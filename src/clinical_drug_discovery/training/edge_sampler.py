@@ -103,7 +103,7 @@ class EdgeSampler(RandomSampler):
         graph, sizes = self._graph, np.asarray(self._sizes)[self._order]
         edges, targets = [], []
         for r, size in zip(self._order.tolist(), sizes, strict=True):
-            first = int(graph.edge_type_ptr[r])
+            first = int(graph.arrays.edge_type_ptr[r])
             count = int(graph.edge_type_counts[r])
             edges.append(first + self._rng.choice(count, size, replace=False))
             at = np.searchsorted(graph.indptr_of(r).numpy(), edges[-1], side="right") - 1

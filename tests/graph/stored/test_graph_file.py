@@ -41,9 +41,10 @@ def saved(tmp_path: Path, graph: KnowledgeGraph) -> Path:
 
 
 def assert_same(one: KnowledgeGraph, other: KnowledgeGraph) -> None:
-    for name, value in vars(one).items():
-        if isinstance(value, Tensor):
-            assert torch.equal(value, getattr(other, name))
+    for name, array in one.arrays._asdict().items():
+        same = getattr(other.arrays, name)
+        assert array.dtype == same.dtype
+        assert np.array_equal(array, same)
     assert one.nodes.equals(other.nodes)
     assert one.nodes.schema == other.nodes.schema
     assert (one.edge_types, one.report, one.vocabulary) == (

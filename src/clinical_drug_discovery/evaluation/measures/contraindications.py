@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from ...graph.knowledge_graph import IntArray, KnowledgeGraph, node_range_of
-from ...ranking.gnn_scores import Scores
 from ...ranking.treatments import pairs_of
+from ..gnn_scores import Scores
 from ..metrics import Metrics, filtered_ranks
 from ..split import RankingTask
 

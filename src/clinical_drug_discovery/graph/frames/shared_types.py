@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import torch
 
 from ...system.errors import InputError
 from ..knowledge_graph import KnowledgeGraph
@@ -37,17 +36,19 @@ def with_types_of(graph: KnowledgeGraph, other: KnowledgeGraph) -> KnowledgeGrap
     for kind in other.edge_types:
         r = number.get(kind)
         if r is None:
-            indptr.append(torch.full((size.get(kind.dst_type, 0) + 1,), ends[-1]))
+            indptr.append(np.full(size.get(kind.dst_type, 0) + 1, ends[-1]))
         else:
-            indptr.append(graph.indptr_of(r))
+            indptr.append(graph.pointers_of(r))
         ends.append(ends[-1] + (0 if r is None else int(graph.edge_type_counts[r])))
-    types = torch.arange(len(sizes), dtype=torch.int32)
+    arrays = graph.arrays._replace(
+        node_type=np.repeat(np.arange(len(sizes), dtype=np.int32), sizes),
+        indptr=np.concatenate(indptr),
+        edge_type_ptr=np.array(ends),
+        type_ptr=np.array([0, *np.cumsum(sizes).tolist()]),
+    )
     return replace(
         graph,
-        node_type=types.repeat_interleave(torch.tensor(sizes)),
-        indptr=torch.cat(indptr),
-        edge_type_ptr=torch.tensor(ends),
-        type_ptr=torch.tensor([0, *np.cumsum(sizes).tolist()]),
+        arrays=arrays,
         node_type_names=other.node_type_names,
         edge_types=other.edge_types,
         vocabulary=other.vocabulary,

@@ -74,9 +74,9 @@ def frames_of(graph: KnowledgeGraph) -> tuple[pl.DataFrame, pl.DataFrame]:
     index = graph.nodes["node_index"]
     parts = []
     for r, kind in enumerate(graph.edge_types):
-        src, dst = graph.src_of(r), graph.dst_of(r)
+        src, dst = graph.sources_of(r), graph.targets_of(r)
         once = src < dst
-        ends = {"x_index": index[src[once].numpy()], "y_index": index[dst[once].numpy()]}
+        ends = {"x_index": index[src[once]], "y_index": index[dst[once]]}
         facts = pl.DataFrame(ends).with_columns(pl.lit(kind.relation).alias("relation"))
         parts.append(facts.select("relation", *ends))
     return graph.nodes, pl.concat(parts)

@@ -11,21 +11,19 @@ from dataclasses import fields
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ...system.files import DamagedFileError
 from ..build import MAX_EDGE_TYPES
-from ..knowledge_graph import IntArray, KnowledgeGraph, ReadReport
+from ..knowledge_graph import GraphArrays, IntArray, KnowledgeGraph, ReadReport
 from ..vocabulary import Vocabulary
 
-#: The tensors of a graph.
-TENSORS = {
-    "node_type": torch.int32,
-    "src": torch.int32,
-    "indptr": torch.int64,
-    "edge_type_ptr": torch.int64,
-    "type_ptr": torch.int64,
+#: The arrays of a graph.
+ARRAYS = {
+    "node_type": np.int32,
+    "src": np.int32,
+    "indptr": np.int64,
+    "edge_type_ptr": np.int64,
+    "type_ptr": np.int64,
 }
 NODE_TEXT = ("node_id", "node_type", "node_name", "node_source")  #: columns of text of the nodes
 _MOST_NODES = 2**31
@@ -45,7 +43,7 @@ def check_record(values: Any) -> None:
     Raises:
         DamagedFileError: a field is missing, or has another type.
     """
-    names = {field.name for field in fields(KnowledgeGraph)} - {*TENSORS, "nodes"}
+    names = {field.name for field in fields(KnowledgeGraph)} - {"arrays", "nodes"}
     require(isinstance(values, dict) and values.keys() == names, "other fields of the graph")
     types, edge_types = values["node_type_names"], values["edge_types"]
     require(_are_texts(types) and 1 <= len(types) <= MAX_TYPES, "node_type_names must be texts")
@@ -84,7 +82,7 @@ def _check_fields(record: Any, kind: type[ReadReport] | type[Vocabulary], name: 
         require(record["treats"], "the vocabulary must have a word for treatments")
 
 
-def check_types(text: bytes, num_nodes: int, names: Sequence[str], type_ptr: Tensor) -> None:
+def check_types(text: bytes, num_nodes: int, names: Sequence[str], type_ptr: IntArray) -> None:
     """Check that the stored column node_type has the names of the types in their order.
 
     Args:
@@ -96,11 +94,11 @@ def check_types(text: bytes, num_nodes: int, names: Sequence[str], type_ptr: Ten
     Raises:
         DamagedFileError: the column is another one, or `type_ptr` does not rise from 0.
     """
-    is_list = type_ptr.dim() == 1 and type_ptr.dtype == TENSORS["type_ptr"]
+    is_list = type_ptr.ndim == 1 and type_ptr.dtype == ARRAYS["type_ptr"]
     require(is_list, "type_ptr must be a list")
-    _check_pointers("type_ptr", type_ptr.numpy(), len(names), num_nodes)
+    _check_pointers("type_ptr", type_ptr, len(names), num_nodes)
     words = [name.encode() + b"\0" for name in names]
-    counts = np.diff(type_ptr.numpy()).tolist()
+    counts = np.diff(type_ptr).tolist()
     # The length comes first: a long name, repeated for each node, could take all memory.
     length = sum(len(word) * count for word, count in zip(words, counts, strict=True)) - 1
     fits = length == len(text)
@@ -108,23 +106,32 @@ def check_types(text: bytes, num_nodes: int, names: Sequence[str], type_ptr: Ten
     require(fits, "the types of the nodes disagree with type_ptr")
 
 
+def check_arrays(arrays: GraphArrays) -> None:
+    """Check the types and the dimensions of the arrays of a graph.
+
+    Raises:
+        DamagedFileError: an array has another type or dimension.
+    """
+    for name, dtype in ARRAYS.items():
+        array = getattr(arrays, name)
+        fits = array.ndim == 1 and array.dtype == dtype
+        require(fits, f"{name} must be a list of {dtype.__name__}")
+
+
 def check_graph(graph: KnowledgeGraph) -> None:
-    """Check the tensors and the nodes of a graph whose record was checked.
+    """Check the arrays and the nodes of a graph whose record and types were checked.
 
     Raises:
         DamagedFileError: the graph breaks a rule of `KnowledgeGraph`.
     """
-    for name, dtype in TENSORS.items():
-        tensor = getattr(graph, name)
-        require(tensor.dim() == 1 and tensor.dtype == dtype, f"{name} must be a list of {dtype}")
     num_types = len(graph.node_type_names)
-    type_ptr, edge_type_ptr = graph.type_ptr.numpy(), graph.edge_type_ptr.numpy()
+    type_ptr, edge_type_ptr = graph.arrays.type_ptr, graph.arrays.edge_type_ptr
     num_nodes, num_edges = graph.num_nodes, graph.num_edges
     require(0 < num_nodes < _MOST_NODES and num_edges > 0, "no nodes or no edges")
     _check_pointers("type_ptr", type_ptr, num_types, num_nodes)
     _check_pointers("edge_type_ptr", edge_type_ptr, len(graph.edge_types), num_edges)
     of_node = np.repeat(np.arange(num_types, dtype=np.int32), np.diff(type_ptr))
-    require(np.array_equal(of_node, graph.node_type.numpy()), "node_type disagrees with type_ptr")
+    require(np.array_equal(of_node, graph.arrays.node_type), "node_type disagrees with type_ptr")
     _check_nodes(graph)
     _check_rows(graph, edge_type_ptr)
     _check_edges(graph)
@@ -140,7 +147,7 @@ def _check_nodes(graph: KnowledgeGraph) -> None:
     nodes = graph.nodes
     require(nodes.height == graph.num_nodes, "nodes has another length")
     index = nodes["node_index"].to_numpy()
-    starts = graph.type_ptr.numpy()[1:-1]
+    starts = graph.arrays.type_ptr[1:-1]
     rises = np.diff(index) > 0
     rises[starts[(starts > 0) & (starts < len(index))] - 1] = True
     require(index.min() >= 0 and rises.all(), "node_index must rise within a type")
@@ -158,7 +165,7 @@ def _are_distinct(index: IntArray) -> bool:
 
 def _check_rows(graph: KnowledgeGraph, edge_type_ptr: IntArray) -> None:
     """Check `indptr`, whose parts must join the edges of each type and each target."""
-    indptr, starts = graph.indptr.numpy(), np.array(graph.indptr_ptr)
+    indptr, starts = graph.arrays.indptr, np.array(graph.indptr_ptr)
     require(len(indptr) == starts[-1], "indptr has another length")
     fits = np.array_equal(indptr[starts[:-1]], edge_type_ptr[:-1])
     fits &= np.array_equal(indptr[starts[1:] - 1], edge_type_ptr[1:])
@@ -168,30 +175,24 @@ def _check_rows(graph: KnowledgeGraph, edge_type_ptr: IntArray) -> None:
 def _check_edges(graph: KnowledgeGraph) -> None:
     """Check the sources: their order, their types, and that every edge has a reverse edge.
 
-    The last two rules are checked by counts: each node has as many edges of a type as edges of the
-    reverse type lead into it. If both types have as many edges, no edge is left that could begin at
-    a node of another type. A comparison edge by edge would take longer than loading.
+    The last rule is checked by counts: each node has as many edges of a type as edges of the
+    reverse type lead into it. A comparison edge by edge would take longer than loading.
     """
-    src, indptr = graph.src.numpy(), graph.indptr.numpy()
+    src, indptr = graph.arrays.src, graph.arrays.indptr
     rises = np.empty(len(src) + 1, bool)
     np.greater(src[1:], src[:-1], out=rises[1:-1])
     rises[indptr] = True  # the first source of each target, and the end
     require(rises.all(), "the sources of a node must rise")
     degrees, starts = np.diff(indptr), graph.indptr_ptr
-    bounds = graph.edge_type_ptr.tolist()
-    # This count of torch takes the sources as they are; numpy's would copy them twice.
-    counts, one = torch.zeros(graph.num_nodes, dtype=torch.int32), torch.ones(1, dtype=torch.int32)
-    found = counts.numpy()
+    bounds = graph.arrays.edge_type_ptr.tolist()
     for r, (kind, _) in enumerate(graph.endpoint_types):
         first, stop = graph.node_range(kind)
         other = graph.reverse_edge_type[r]
-        number = bounds[r + 1] - bounds[r]
-        try:
-            counts.index_add_(0, graph.src[bounds[r] : bounds[r + 1]], one.expand(number))
-        except IndexError:
-            raise DamagedFileError("src has a node that does not exist") from None
-        fits = number == bounds[other + 1] - bounds[other]
-        wanted = degrees[starts[other] : starts[other + 1] - 1]
-        fits = fits and np.array_equal(found[first:stop], wanted)
+        of_type = src[bounds[r] : bounds[r + 1]]
+        fits = len(of_type) == bounds[other + 1] - bounds[other]
+        if len(of_type):
+            fits = fits and first <= of_type.min() and of_type.max() < stop
         require(fits, "an edge lacks its reverse edge, or begins at a node of another type")
-        found[first:stop] = 0  # the others are zero already
+        found = np.bincount(of_type - first, minlength=stop - first)
+        wanted = degrees[starts[other] : starts[other + 1] - 1]
+        require(np.array_equal(found, wanted), "an edge lacks its reverse edge")

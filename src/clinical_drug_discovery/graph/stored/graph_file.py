@@ -14,17 +14,23 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import torch
-from torch import Tensor
 
-from ...system.files import DamagedFileError, load_checksummed, save_checksummed
-from ..knowledge_graph import EdgeType, KnowledgeGraph, ReadReport
+from ...system.files import Array, DamagedFileError, load_arrays, save_checksummed
+from ..knowledge_graph import EdgeType, GraphArrays, KnowledgeGraph, ReadReport
 from ..vocabulary import Vocabulary
-from .check_graph import NODE_TEXT, TENSORS, check_graph, check_record, check_types, require
+from .check_graph import (
+    ARRAYS,
+    NODE_TEXT,
+    check_arrays,
+    check_graph,
+    check_record,
+    check_types,
+    require,
+)
 
 #: Increase this number whenever a code change gives a new graph or edge order for the same file.
 FORMAT_VERSION = 6
-_NODES = "nodes."  # begins the name of a tensor that holds a column of the node table
+_NODES = "nodes."  # begins the name of an array that holds a column of the node table
 _INDEX = "node_index"
 _BETWEEN = "\0"  # between two texts; the reader refuses files with this character
 
@@ -37,21 +43,20 @@ def save_graph(path: Path, graph: KnowledgeGraph, about: Mapping[str, Any]) -> N
         graph: on the CPU.
         about: a record to store with the graph, as JSON.
     """
-    tensors = {name: getattr(graph, name).contiguous() for name in TENSORS}
-    index = graph.nodes[_INDEX].cast(pl.Int64).to_numpy()
-    tensors[_NODES + _INDEX] = torch.from_numpy(index.copy())
+    arrays: dict[str, Array] = {
+        name: np.ascontiguousarray(array) for name, array in graph.arrays._asdict().items()
+    }
+    arrays[_NODES + _INDEX] = graph.nodes[_INDEX].cast(pl.Int64).to_numpy()
     for name in NODE_TEXT:
-        text = bytearray(_BETWEEN.join(graph.nodes[name].to_list()).encode())
-        # torch.frombuffer refuses an empty buffer, such as that of one node without a source.
-        empty = torch.zeros(0, dtype=torch.uint8)
-        tensors[_NODES + name] = torch.frombuffer(text, dtype=torch.uint8) if text else empty
+        text = _BETWEEN.join(graph.nodes[name].to_list()).encode()
+        arrays[_NODES + name] = np.frombuffer(text, np.uint8)
     record: dict[str, Any] = {}
     for field in fields(graph):
         value = getattr(graph, field.name)
-        if field.name not in tensors and not isinstance(value, pl.DataFrame):
+        if field.name not in ("arrays", "nodes"):
             is_record = isinstance(value, ReadReport | Vocabulary)
             record[field.name] = asdict(value) if is_record else value
-    save_checksummed(path, FORMAT_VERSION, {"graph": record, "about": about}, tensors)
+    save_checksummed(path, FORMAT_VERSION, {"graph": record, "about": about}, arrays)
 
 
 def load_graph(path: Path) -> tuple[KnowledgeGraph, dict[str, Any]]:
@@ -64,28 +69,29 @@ def load_graph(path: Path) -> tuple[KnowledgeGraph, dict[str, Any]]:
         DamagedFileError, OtherVersionError, OSError: see `load_checksummed`. A file whose content
             is not a graph is damaged, even if its checksum is right.
     """
-    record, tensors = load_checksummed(path, FORMAT_VERSION)
+    record, arrays = load_arrays(path, FORMAT_VERSION)
     columns = (_INDEX, *NODE_TEXT)
-    require(tensors.keys() == {*TENSORS, *(_NODES + name for name in columns)}, "other tensors")
+    require(arrays.keys() == {*ARRAYS, *(_NODES + name for name in columns)}, "other arrays")
     require(isinstance(record, dict) and record.keys() == {"graph", "about"}, "another record")
     values, about = record["graph"], record["about"]
     require(isinstance(about, dict), "about must be a record")
     check_record(values)
-    found: dict[str, Any] = {name: tensors[name] for name in TENSORS}
-    found |= values | {  # JSON turns tuples into lists
+    found: dict[str, Any] = values | {  # JSON turns tuples into lists
         "node_type_names": tuple(values["node_type_names"]),
         "edge_types": tuple(EdgeType(*row) for row in values["edge_types"]),
         "report": ReadReport(**_with_tuples(values["report"])),
         "vocabulary": Vocabulary(**_with_tuples(values["vocabulary"])),
     }
-    types, type_ptr = values["node_type_names"], tensors["type_ptr"]
-    nodes = _nodes({name: tensors[_NODES + name] for name in columns}, types, type_ptr)
-    graph = KnowledgeGraph(**found, nodes=nodes)
+    types, type_ptr = values["node_type_names"], arrays["type_ptr"]
+    nodes = _nodes({name: arrays[_NODES + name] for name in columns}, types, type_ptr)
+    of_graph = GraphArrays(**{name: arrays[name] for name in ARRAYS})
+    check_arrays(of_graph)
+    graph = KnowledgeGraph(of_graph, **found, nodes=nodes)
     check_graph(graph)
     return graph, about
 
 
-def _nodes(columns: Mapping[str, Tensor], types: Sequence[str], type_ptr: Tensor) -> pl.DataFrame:
+def _nodes(columns: Mapping[str, Array], types: Sequence[str], type_ptr: Array) -> pl.DataFrame:
     """Return the table of the nodes.
 
     Args:
@@ -97,12 +103,11 @@ def _nodes(columns: Mapping[str, Tensor], types: Sequence[str], type_ptr: Tensor
         DamagedFileError: the columns do not have one length, or are not text.
     """
     index = columns[_INDEX]
-    require(index.dtype == torch.int64 and index.dim() == 1, "node_index must be whole numbers")
-    table = {_INDEX: pl.Series(_INDEX, index.numpy().copy())}
+    require(index.dtype == np.int64 and index.ndim == 1, "node_index must be whole numbers")
+    table = {_INDEX: pl.Series(_INDEX, index)}
     for name in NODE_TEXT:
-        tensor = columns[name]
-        require(tensor.dtype == torch.uint8 and tensor.dim() == 1, f"{name} must be text")
-        data = tensor.numpy()
+        data = columns[name]
+        require(data.dtype == np.uint8 and data.ndim == 1, f"{name} must be text")
         # Counted first: a file of NUL alone would otherwise give billions of empty texts.
         require(np.count_nonzero(data == 0) + 1 == len(index), f"{name} has another length")
         stored = data.tobytes()

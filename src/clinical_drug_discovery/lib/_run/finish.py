@@ -6,10 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import fields
 from pathlib import Path
-
-from torch import Tensor
 
 from ...graph.knowledge_graph import KnowledgeGraph
 from ...models.embeddings_file import output_files
@@ -60,10 +57,9 @@ def check_space(run: Run, graph: KnowledgeGraph, settings: Settings) -> None:
         InputError: a file system has less free space than the results need.
     """
     names = int(graph.nodes.estimated_size())
-    arrays = [getattr(graph, field.name) for field in fields(graph)]
-    tensors = sum(array.nbytes for array in arrays if isinstance(array, Tensor))
+    arrays = sum(array.nbytes for array in graph.arrays)
     per_number = _CSV_BYTES if run.output.suffix.lower() == ".csv" else 4
-    model, embeddings = result_bytes(graph.num_nodes, tensors, names, settings, per_number)
+    model, embeddings = result_bytes(graph.num_nodes, arrays, names, settings, per_number)
     needed: dict[int, tuple[str, Path, int]] = {}
     for name, path, size in (
         ("model_dir", run.model_dir, model), ("output", run.output, embeddings),
@@ -82,19 +78,19 @@ def check_space(run: Run, graph: KnowledgeGraph, settings: Settings) -> None:
 
 
 def result_bytes(
-    num_nodes: int, tensors: int, names: int, settings: Settings, per_number: int = 4
+    num_nodes: int, arrays: int, names: int, settings: Settings, per_number: int = 4
 ) -> tuple[int, int]:
     """Predict the bytes of a model directory with its checkpoints, and of the embeddings.
 
     Args:
         num_nodes: of the graph.
-        tensors: bytes of the graph's tensors.
+        arrays: bytes of the graph's arrays.
         names: bytes of the table of nodes.
         settings: already checked.
         per_number: bytes for each number of an embedding; 4 in Parquet and .npy.
     """
     weights = 4 * num_nodes * settings.hidden_dim
-    model = _CHECKPOINTS * weights + tensors + 2 * names
+    model = _CHECKPOINTS * weights + arrays + 2 * names
     return model, per_number * num_nodes * settings.embedding_dim + names
 
 

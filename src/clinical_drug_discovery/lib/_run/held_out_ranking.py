@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 
 from ...evaluation.folds import Fold, pooled_rankers, pooled_relations
+from ...evaluation.gnn_scores import GnnScores
 from ...evaluation.held_out import HeldOut, hold_out
 from ...evaluation.link_prediction import relation_metrics
 from ...evaluation.measures.reliability import pooled_reliability
@@ -19,7 +20,6 @@ from ...graph.knowledge_graph import KnowledgeGraph, node_range_of
 from ...models.inference import embed_nodes
 from ...models.kinds.interface import Settings
 from ...ranking.fit_memory import rank_fit_bytes
-from ...ranking.gnn_scores import GnnScores
 from ...system.machine import GIB, one_thread
 from ...system.progress import Run
 from ...training.compile_kernels import compile_kernels

@@ -6,37 +6,38 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 import polars as pl
-import torch
-from torch import Tensor
 
 from ...graph.knowledge_graph import KnowledgeGraph
 from ...graph.stored.graph_file import load_graph, save_graph
-from ...models.embeddings_file import RUN
+from ...models.embeddings_file import RUN, run_of_embeddings
 from ...ranking.calibration import Calibration, ImputedScore
 from ...ranking.drug_ranker import Blend, DrugRanker, Vectors
-from ...ranking.path_ranker import PathRanker
-from ...ranking.score_mlp import ScoreMlp
+from ...ranking.path_scores import PathRanker, mlp_shapes
 from ...ranking.stored.check_ranker import check_ranker, check_sizes
 from ...system import disk
 from ...system.errors import InputError
 from ...system.files import (
+    Array,
     DamagedFileError,
     OtherVersionError,
     atomic_path,
     checksum,
-    load_checksummed,
+    load_arrays,
+    save_arrays,
     save_checksummed,
     save_record,
-    save_tensors,
     stored_checksum,
 )
 from ...system.progress import Run
 from ...system.run_directory import settle
 from ...system.untrusted.inputs import read_json
-from ...training.train import Trained
+
+if TYPE_CHECKING:
+    from ...training.train import Trained
 
 GRAPH_FILE, RANKER_FILE, WEIGHTS_FILE = (
     f"{name}.safetensors" for name in ("graph", "ranker", "weights")
@@ -136,6 +137,20 @@ def check_same_run(model_dir: Path, runs: Mapping[str, str | None]) -> None:
             )
 
 
+def check_embeddings_of(embeddings: Path, model_dir: Path) -> None:
+    """Check that embeddings, if they carry the id of a run, are of the run of a model.
+
+    Raises:
+        InputError: they are of another run.
+    """
+    found, run = run_of_embeddings(embeddings), run_of_model(model_dir)
+    if None not in (found, run) and found != run:
+        raise InputError(
+            f"embeddings (got {embeddings}) are of another run than the model in {model_dir}; "
+            "model_dir must be the directory that was written with the embeddings"
+        )
+
+
 def _read(model_dir: Path, name: str, load: Callable[[Path], _Content]) -> _Content:
     settle(model_dir)
     if not model_dir.is_dir():
@@ -165,29 +180,28 @@ def save_ranker(path: Path, ranker: DrugRanker, graph_sha256: str, run: str | No
         graph_sha256: checksum of the graph that the ranker was fitted on.
         run: id of the run of the model.
     """
-    tensors: dict[str, Tensor] = {}
+    arrays: dict[str, Array] = {}
     for n, mlp in enumerate(ranker.paths.mlps):
-        for name, tensor in mlp.state_dict().items():
-            tensors[f"mlp.{n}.{name}"] = tensor.clone()  # safetensors rejects shared memory
+        arrays |= {f"mlp.{n}.{name}": array for name, array in mlp.items()}
     for name in _SCALES:
-        tensors[name] = torch.from_numpy(getattr(ranker.paths, name))
+        arrays[name] = getattr(ranker.paths, name)
     for n, diseases in enumerate(ranker.paths.left_out):
-        tensors[f"left_out.{n}"] = torch.from_numpy(diseases).long()
+        arrays[f"left_out.{n}"] = diseases.astype(np.int64)
     if ranker.vectors is not None:
-        tensors["vectors.drugs"] = torch.from_numpy(ranker.vectors.drugs)
-        tensors["vectors.diseases"] = torch.from_numpy(ranker.vectors.diseases)
+        arrays["vectors.drugs"] = ranker.vectors.drugs
+        arrays["vectors.diseases"] = ranker.vectors.diseases
     record = {
         "graph_sha256": graph_sha256,
         RUN: run,
         "num_mlps": len(ranker.paths.mlps),
-        "hidden": ranker.paths.mlps[0].first.out_features,
+        "hidden": len(ranker.paths.mlps[0]["first.bias"]),
         "with_known": asdict(ranker.with_known),
         "without_known": asdict(ranker.without_known),
         "feature_names": ranker.feature_names,
         "popularity_names": ranker.popularity_names,
         "seconds": ranker.paths.seconds,
     }
-    save_checksummed(path, RANKER_VERSION, record, tensors)
+    save_checksummed(path, RANKER_VERSION, record, arrays)
 
 
 def add_ranker(model_dir: Path, ranker: DrugRanker, run: str | None) -> None:
@@ -208,10 +222,10 @@ def load_ranker(path: Path) -> tuple[DrugRanker, str, str | None]:
         OtherVersionError: another version of this package wrote it.
         OSError: the file cannot be read.
     """
-    record, tensors = load_checksummed(path, RANKER_VERSION)
-    check_sizes(record, tensors)
+    record, arrays = load_arrays(path, RANKER_VERSION)
+    check_sizes(record, arrays)
     try:
-        ranker = _ranker(record, tensors)
+        ranker = _ranker(record, arrays)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).split("\n")[0]
         raise DamagedFileError(f"it is not a ranker: {reason}") from error
@@ -219,21 +233,15 @@ def load_ranker(path: Path) -> tuple[DrugRanker, str, str | None]:
     return ranker, record["graph_sha256"], record.get(RUN)
 
 
-def _ranker(record: dict[str, Any], tensors: dict[str, Tensor]) -> DrugRanker:
+def _ranker(record: dict[str, Any], arrays: dict[str, Array]) -> DrugRanker:
+    names = mlp_shapes(0, 0, 0)
     numbers = range(record["num_mlps"])
-    mlps = []
-    for n in numbers:
-        start = f"mlp.{n}."
-        state = {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
-        num_popularity = len(record["popularity_names"])
-        mlp = ScoreMlp(state["mean"], state["std"], num_popularity, record["hidden"])
-        mlp.load_state_dict(state)
-        mlps.append(mlp)
-    base_scale, co_indicated_scale = (tensors[name].numpy() for name in _SCALES)
-    left_out = tuple(tensors[f"left_out.{n}"].numpy() for n in numbers)
+    mlps = [{name: arrays[f"mlp.{n}.{name}"] for name in names} for n in numbers]
+    base_scale, co_indicated_scale = (arrays[name] for name in _SCALES)
+    left_out = tuple(arrays[f"left_out.{n}"] for n in numbers)
     vectors = None
-    if "vectors.drugs" in tensors:
-        vectors = Vectors(*(tensors[f"vectors.{name}"].numpy() for name in ("drugs", "diseases")))
+    if "vectors.drugs" in arrays:
+        vectors = Vectors(*(arrays[f"vectors.{name}"] for name in ("drugs", "diseases")))
     return DrugRanker(
         PathRanker(tuple(mlps), base_scale, co_indicated_scale, record["seconds"], left_out),
         vectors,
@@ -302,8 +310,8 @@ def save_model(
     Raises:
         WriteError: a file cannot be written.
     """
-    weights = {
-        f"{name}.{key}": tensor.detach().cpu().contiguous()
+    weights: dict[str, Array] = {
+        f"{name}.{key}": tensor.detach().cpu().contiguous().numpy()
         for name, module in (("model", trained.model), ("decoder", trained.decoder))
         for key, tensor in module.state_dict().items()
     }
@@ -312,7 +320,7 @@ def save_model(
         **parameters,
         "num_nodes": graph.num_nodes,
         "node_types": graph.node_type_names,
-        "type_ptr": graph.type_ptr.tolist(),
+        "type_ptr": graph.arrays.type_ptr.tolist(),
         "relations": graph.relations,
         "edge_types": graph.edge_types,
     }
@@ -323,7 +331,7 @@ def save_model(
     config |= {"edges_files": files, "edges_sha256": next(iter(run.edges_sha256), None)}
     config |= {"finished_epochs": len(trained.history), "arguments": dict(arguments)}
     with atomic_path(directory / WEIGHTS_FILE) as path:
-        save_tensors(path, weights, {RUN: name})
+        save_arrays(path, weights, {RUN: name})
     with atomic_path(directory / "nodes.parquet") as path, disk.create(path) as file:
         graph.nodes.write_parquet(file, metadata={RUN: name})
     with atomic_path(directory / "history.csv") as path, disk.create(path) as file:

@@ -20,6 +20,9 @@ from ...ranking.drug_ranker import DrugRanker
 from ...ranking.evidence.explanations import Explainer
 from ...ranking.evidence.kind_effects import kind_effects
 from ...ranking.evidence.stated_relations import stated_relations
+from ...ranking.for_drug.best_diseases import BestDiseases
+from ...ranking.for_drug.few_drugs import CHUNK as DISEASES_AT_A_TIME
+from ...ranking.for_drug.few_drugs import DiseaseSide
 from ...ranking.metapath_features import MetapathFeatures
 from ...ranking.stored.check_ranker import check_fits
 from ...system import log
@@ -78,7 +81,10 @@ class Ranking:
     contraindicated: csr_array  #: shape (drugs, diseases), 1 for contraindications
     candidates: _Mask  #: shape (drugs,): the drugs that are ranked
     popularity: bool = True  #: add the popularity of drugs to their scores
+    synonyms: Sequence[Synonym] = ()  #: other names of nodes, for `find`
     _indexes: dict[str, NodeIndex] = field(default_factory=dict, repr=False, compare=False)
+    #: by `popularity`
+    _of_drugs: dict[bool, BestDiseases] = field(default_factory=dict, repr=False, compare=False)
 
     @staticmethod
     def of(model_dir: Path) -> Ranking:
@@ -105,7 +111,7 @@ class Ranking:
         words = graph.vocabulary
         types = words.drug_type, words.disease_type
         drug, disease = (slice(*node_range_of(graph, name)) for name in types)
-        has_facts = graph.degree.numpy() > 0
+        has_facts = graph.degrees > 0
         return Ranking(
             graph,
             features,
@@ -118,23 +124,24 @@ class Ranking:
             has_facts[drug],
         )
 
-    def find(self, one: str, query: str, synonyms: Sequence[Synonym] = ()) -> int:
+    def with_synonyms(self, synonyms: Sequence[Synonym]) -> Ranking:
+        """Return the ranking that also finds nodes by other names."""
+        return replace(self, synonyms=synonyms, _indexes={})
+
+    def find(self, one: str, query: str) -> int:
         """Return the "disease" or "drug" that a query names, numbered within its type.
 
         Raises:
             InputError: the query does not name exactly one node, or the node does not have facts.
         """
-        return int(self.find_all(one, [(one, query)], synonyms)[0])
+        return int(self.find_all(one, [(one, query)])[0])
 
-    def find_all(
-        self, one: str, queries: Sequence[tuple[str, str]], synonyms: Sequence[Synonym] = ()
-    ) -> IntArray:
+    def find_all(self, one: str, queries: Sequence[tuple[str, str]]) -> IntArray:
         """Return the different diseases or drugs that queries name, numbered within their type.
 
         Args:
             one: "disease" or "drug".
             queries: pairs (place of the query, for the error message; query).
-            synonyms: other names of nodes.
 
         Raises:
             InputError: see `find`; or two queries name the same node.
@@ -145,11 +152,9 @@ class Ranking:
             if one == "disease"
             else (self.drugs, self.drug_has_facts, words.drug_type)
         )
-        index = None if synonyms else self._indexes.get(one)
-        if index is None:
-            index = NodeIndex(nodes, type=kind, synonyms=synonyms)
-            if not synonyms:  # kept, because it takes a second for 130,000 nodes
-                self._indexes[one] = index
+        index = self._indexes.get(one)
+        if index is None:  # kept, because it takes a second for 130,000 nodes
+            index = self._indexes[one] = NodeIndex(nodes, type=kind, synonyms=self.synonyms)
         seen: dict[int, str] = {}
         for where, query in queries:
             at, asked = index.find(query, parameter=where), f"{where} (got {query!r})"
@@ -195,55 +200,41 @@ class Ranking:
         counts["num_contraindicated"] = int(pairs.contraindicated.sum())
         return self._table(pairs), counts
 
-    def every_score(self) -> Floats:
-        """Return the scores of all n diseases with facts and all drugs, shape (n, drugs).
-
-        This takes minutes and 0.5 GB on PrimeKG.
-        """
+    def diseases_for(self, drug: int, rules: ListRules) -> tuple[pl.DataFrame, Counts]:
+        """Return the best diseases for a drug by probability, and counts; see `BestDiseases`."""
         diseases = np.flatnonzero(self.disease_has_facts)
-        scores = np.empty((len(diseases), self.drugs.height), np.float32)
-        for part in self.chunks(np.arange(len(diseases))):
-            scores[part] = self._scores(diseases[part])[0]
-        return scores
-
-    def diseases_for(
-        self, drug: int, rules: ListRules, every_score: Floats | None = None
-    ) -> tuple[pl.DataFrame, Counts]:
-        """Return the best diseases for a drug by probability, and counts.
-
-        The score of one drug depends on all drugs, so this takes as long as ranking all drugs for
-        all diseases, unless `every_score` is given. Without it, only one chunk of scores is in
-        memory at a time. If probabilities are equal, the disease with the lower number comes first.
-        """
-        diseases = np.flatnonzero(self.disease_has_facts)
-        scores, probabilities, treats = np.empty((3, len(diseases)), np.float32)
-        if every_score is not None:
-            scores = every_score[:, drug]
-            columns = self._probabilities(diseases, scores[:, None])
-            probabilities, treats = (column[:, 0] for column in columns)
-        else:
-            for part in self.chunks(np.arange(len(diseases))):
-                by_disease = self._scores(diseases[part])
-                scores[part], probabilities[part], treats[part] = (v[:, drug] for v in by_disease)
         known, harmful = (
-            matrix[[drug]].toarray()[0, diseases] > 0
+            matrix[[drug]].toarray()[0] > 0
             for matrix in (self.features.known, self.contraindicated)
         )
-        shown, counts = rules.shown(np.ones(len(diseases), bool), known, harmful)
-        order = np.argsort(-probabilities, kind="stable")
-        best = order[shown[order]][: rules.top]
+        every = np.ones(len(diseases), bool)
+        shown, counts = rules.shown(every, known[diseases], harmful[diseases])
+        found = self._best_diseases().best(drug, diseases[shown], rules.top)
+        _check_finite(found.scores)
         pairs = _Pairs(
-            diseases[best],
-            np.full(len(best), drug),
-            np.arange(1, len(best) + 1),
-            scores[best],
-            probabilities[best],
-            treats[best],
-            known[best],
-            harmful[best],
+            found.diseases,
+            np.full(len(found.diseases), drug),
+            np.arange(1, len(found.diseases) + 1),
+            found.scores,
+            found.probabilities,
+            found.treats,
+            known[found.diseases],
+            harmful[found.diseases],
         )
         counts["num_contraindicated"] = int(pairs.contraindicated.sum())
         return self._table(pairs), counts
+
+    def _best_diseases(self) -> BestDiseases:
+        """Return what answers questions about one drug; the first call takes long."""
+        if self.popularity not in self._of_drugs:
+            chunks = -(-self.features.num_diseases // DISEASES_AT_A_TIME)
+            sides = [one.side for one in self._of_drugs.values()]
+            with log.part("Comparing the diseases", (2 - len(sides)) * chunks, "chunk") as advance:
+                side = sides[0] if sides else DiseaseSide.of(self.features, advance)
+                self._of_drugs[self.popularity] = BestDiseases.of(
+                    self.ranker, side, self.popularity, advance
+                )
+        return self._of_drugs[self.popularity]
 
     def chunks(self, diseases: IntArray) -> Iterator[IntArray]:
         """Yield the diseases in chunks, and show the progress."""
@@ -293,14 +284,8 @@ class Ranking:
     def _scores(self, diseases: IntArray) -> tuple[Floats, Floats, Floats]:
         """Return scores, and probabilities of recorded and of all treatments, shape (n, drugs)."""
         scores = self.ranker.scores(self.features, diseases, popularity=self.popularity)
-        if not np.isfinite(scores).all():  # finite weights may still be huge
-            raise InputError(
-                "the drug ranker gives scores that are NaN or infinite; run cdd embed again"
-            )
-        return scores, *self._probabilities(diseases, scores)
-
-    def _probabilities(self, diseases: IntArray, scores: Floats) -> tuple[Floats, Floats]:
-        return self.ranker.probabilities(
+        _check_finite(scores)
+        return scores, *self.ranker.probabilities(
             self.features, diseases, scores, popularity=self.popularity
         )
 
@@ -348,6 +333,18 @@ class _Pairs:
 def numbered(parameter: str, queries: Sequence[str]) -> list[tuple[str, str]]:
     """Return each query with its place, for `Ranking.find_all`."""
     return [(f"{parameter}, entry {i}", query) for i, query in enumerate(queries, start=1)]
+
+
+def _check_finite(scores: Floats) -> None:
+    """Check scores; finite weights may still be huge.
+
+    Raises:
+        InputError: a score is NaN or infinite.
+    """
+    if not np.isfinite(scores).all():
+        raise InputError(
+            "the drug ranker gives scores that are NaN or infinite; run cdd embed again"
+        )
 
 
 def _dense(matrix: csr_array, diseases: IntArray) -> _Mask:

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...evaluation.gnn_scores import GnnScores
 from ...evaluation.rankers import RANKERS, Ranker, saved_rankers, why_not_saved
 from ...graph.knowledge_graph import KnowledgeGraph
-from ...models.embeddings_file import RUN, output_files, run_of_embeddings
+from ...models.embeddings_file import RUN, output_files
 from ...models.read_embeddings import read_embeddings
 from ...ranking.drug_ranker import DrugRanker
-from ...ranking.gnn_scores import GnnScores
 from ...system.errors import InputError
 from ...system.files import file_sha256
 from ...system.log import part
@@ -25,10 +25,10 @@ from .._model.network import read_decoder
 from .model_dir import (
     RANKER_FILE,
     STATS_FILE,
+    check_embeddings_of,
     check_same_run,
     read_model_graph,
     read_model_ranker,
-    run_of_model,
 )
 
 _HASHES = "output_sha256"
@@ -126,20 +126,6 @@ def _read_stats(directory: Path) -> dict[str, Any]:
         raise InputError(
             f"model_dir (got {directory}) must have the file stats.json of a finished run: {error}"
         ) from None
-
-
-def check_embeddings_of(embeddings: Path, model_dir: Path) -> None:
-    """Check that embeddings, if they carry the id of a run, are of the run of a model.
-
-    Raises:
-        InputError: they are of another run.
-    """
-    found, run = run_of_embeddings(embeddings), run_of_model(model_dir)
-    if None not in (found, run) and found != run:
-        raise InputError(
-            f"embeddings (got {embeddings}) are of another run than the model in {model_dir}; "
-            "model_dir must be the directory that was written with the embeddings"
-        )
 
 
 def _check_unchanged(path: Path, stats: dict[str, Any], model_dir: Path) -> None:

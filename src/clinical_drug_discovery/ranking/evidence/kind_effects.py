@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from ...graph.adjacency import Floats
 from ...graph.knowledge_graph import IntArray
@@ -11,7 +10,7 @@ from ...system.machine import one_thread
 from ..drug_similarity import co_indicated_features
 from ..listwise_examples import squash
 from ..metapath_features import LEAST_SHARE, MetapathFeatures
-from ..path_ranker import PathRanker
+from ..path_scores import PathRanker
 from .explanations import KINDS, SIDE_EFFECTS
 
 _MECHANISM, _SIMILAR, _RELATED = KINDS
@@ -43,7 +42,6 @@ def kind_of(feature: str) -> str | None:
 
 
 @one_thread(True)
-@torch.no_grad()
 def kind_effects(
     paths: PathRanker, features: MetapathFeatures, disease: int, drugs: IntArray
 ) -> list[dict[str, float]]:
@@ -88,9 +86,8 @@ def kind_effects(
 
 def _effects(paths: PathRanker, rows: Floats, anchors: Floats) -> list[float]:
     """Return score(row 0) - score(row i) for all other rows i, as a mean over the MLPs."""
-    x, anchor = torch.from_numpy(rows)[None], torch.from_numpy(anchors)
-    total = torch.zeros(len(rows))
-    for mlp in paths.mlps:
-        nothing = torch.zeros(len(rows), mlp.popular_first.in_features)
-        total += mlp(x, anchor, nothing)[0] / len(paths.mlps)
-    return [float(value) for value in total[0] - total[1:]]
+    every = np.arange(rows.shape[1])
+    scores = paths.stacked.scores(np.ascontiguousarray(rows.T), every, paths.stacked.first_bias)
+    scores += np.stack([mlp["anchor"] * anchors for mlp in paths.mlps])
+    mean = scores.mean(axis=0)  # without the popularity, which is the same in all rows
+    return [float(value) for value in mean[0] - mean[1:]]

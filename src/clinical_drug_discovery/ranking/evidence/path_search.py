@@ -46,7 +46,7 @@ class PathSearch:
 
     def __init__(self, graph: KnowledgeGraph) -> None:
         self._graph = graph
-        self._src, self._indptr = graph.src.numpy(), graph.indptr.numpy()
+        self._src, self._indptr = graph.arrays.src, graph.arrays.indptr
         self._number = {kind: r for r, kind in enumerate(graph.edge_types)}
 
     def paths_from(self, start: int, metapath: Metapath) -> PathsFromNode:

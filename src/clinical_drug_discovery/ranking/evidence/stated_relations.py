@@ -20,7 +20,7 @@ def stated_relations(
     Returns:
         K tuples of relation names, each sorted. A tuple is empty if no edge joins the two nodes.
     """
-    node_type = graph.node_type.numpy()
+    node_type = graph.arrays.node_type
     types = np.stack([node_type[one], node_type[other]])
     stated = np.zeros((len(one), len(graph.relations)), bool)
     for r, ends in enumerate(graph.endpoint_types):

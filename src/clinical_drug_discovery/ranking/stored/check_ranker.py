@@ -11,24 +11,21 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ...system.errors import InputError
-from ...system.files import DamagedFileError
+from ...system.files import Array, DamagedFileError
 from ..drug_ranker import Blend, DrugRanker, Vectors
 from ..metapath_features import MetapathFeatures
-from ..path_ranker import PathRanker
-from ..score_mlp import ScoreMlp
+from ..path_scores import PathRanker, Weights, mlp_shapes
 
 _MAX_MLPS = 1000
 
 
-def check_sizes(record: Any, tensors: Mapping[str, Tensor]) -> None:
-    """Check what decides the memory of the MLPs, before they are made.
+def check_sizes(record: Any, arrays: Mapping[str, Array]) -> None:
+    """Check the names and the sizes of the MLPs, before they are made.
 
     Raises:
-        DamagedFileError: the record is not that of a ranker, or disagrees with the tensors.
+        DamagedFileError: the record is not that of a ranker, or disagrees with the arrays.
     """
     is_record = isinstance(record, dict) and isinstance(record.get("graph_sha256"), str)
     _require(is_record, "its record is not that of a ranker")
@@ -40,18 +37,15 @@ def check_sizes(record: Any, tensors: Mapping[str, Tensor]) -> None:
         _require(is_list, "feature_names and popularity_names must be lists of texts")
     names, popular = lists
     _require(isinstance(record.get("seconds"), dict), "seconds must be a record")
+    _require(type(hidden) is int and hidden > 1, "hidden must be a whole number above 1")
     for n in range(number):
-        first = tensors.get(f"mlp.{n}.first.weight")
-        fits = first is not None and first.dim() == 2 and type(hidden) is int
-        fits = fits and first is not None and first.shape == (hidden, len(names))
-        _require(fits, f"mlp.{n}.first.weight must have {hidden} rows and a column per feature")
-        for name in ("mean", "std"):
-            vector = tensors.get(f"mlp.{n}.{name}")
-            fits = vector is not None and vector.shape == (len(names),)
-            _require(fits, f"mlp.{n}.{name} must have a number for each feature")
-        layer = tensors.get(f"mlp.{n}.popular_first.weight")
-        fits = layer is not None and layer.dim() == 2 and layer.shape[1] == len(popular)
-        _require(fits, f"mlp.{n}.popular_first.weight must have a column per name of popularity")
+        start = f"mlp.{n}."
+        found = {name.removeprefix(start) for name in arrays if name.startswith(start)}
+        shapes = mlp_shapes(len(names), len(popular), hidden)
+        _require(found == shapes.keys(), f"mlp.{n} has other weights")
+        for name, shape in shapes.items():
+            fits = arrays[start + name].shape == shape
+            _require(fits, f"{start}{name} must have the shape {list(shape)}")
 
 
 def check_ranker(ranker: DrugRanker) -> None:
@@ -71,7 +65,7 @@ def _check_paths(paths: PathRanker, num_features: int) -> None:
     for n, mlp in enumerate(paths.mlps):
         _check_mlp(f"mlp.{n}", mlp)
     for name in ("base_scale", "co_indicated_scale"):
-        scale = torch.from_numpy(getattr(paths, name))
+        scale = getattr(paths, name)
         _check_floats(name, scale, 1)
         _require((scale > 0).all(), f"{name} must be positive")
     total = len(paths.base_scale) + len(paths.co_indicated_scale)
@@ -83,10 +77,10 @@ def _check_paths(paths: PathRanker, num_features: int) -> None:
     _require(seconds, "seconds must be numbers")
 
 
-def _check_mlp(name: str, mlp: ScoreMlp) -> None:
-    for part, tensor in mlp.state_dict().items():
-        _check_floats(f"{name}.{part}", tensor, tensor.dim())
-    _require((mlp.std > 0).all(), f"{name}.std must be positive")
+def _check_mlp(name: str, mlp: Weights) -> None:
+    for part, array in mlp.items():
+        _check_floats(f"{name}.{part}", array, array.ndim)
+    _require((mlp["std"] > 0).all(), f"{name}.std must be positive")
 
 
 def _check_vectors(vectors: Vectors) -> None:
@@ -116,12 +110,12 @@ def _check_blend(name: str, blend: Blend) -> None:
         _require(fits, f"the calibration of {name} must be a rising curve")
 
 
-def _check_floats(name: str, tensor: Tensor, dim: int) -> None:
-    _require(tensor.dtype == torch.float32 and tensor.dim() == dim, f"{name} must be float32")
-    _require(tensor.isfinite().all(), f"{name} holds NaN or infinity")
+def _check_floats(name: str, array: Array, dim: int) -> None:
+    _require(array.dtype == np.float32 and array.ndim == dim, f"{name} must be float32")
+    _require(np.isfinite(array).all(), f"{name} holds NaN or infinity")
 
 
-def _require(fits: bool | np.bool_ | Tensor, rule: str) -> None:
+def _require(fits: bool | np.bool_, rule: str) -> None:
     if not fits:
         raise DamagedFileError(rule)
 

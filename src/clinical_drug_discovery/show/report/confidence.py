@@ -14,7 +14,7 @@ from ...evaluation.measures.strata import STRATA, stratum_name
 from ...evaluation.metrics import filtered_ranks
 from ...graph.knowledge_graph import IntArray
 from ...lib._run.ranked_list import Ranking
-from ...ranking.path_ranker import Form
+from ...ranking.path_scores import Form
 from .tables import Cell, Share, Table
 
 _MOST_ASKED = 128  # left-out diseases of each MLP: 10 ms each on PrimeKG

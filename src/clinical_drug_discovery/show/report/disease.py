@@ -54,7 +54,9 @@ def disease_record(
     """
     ranking = replace(model.ranking, popularity=popularity)
     graph, words = model.graph, model.graph.vocabulary
-    at = ranking.find("disease", disease, synonyms)
+    if synonyms:
+        ranking = ranking.with_synonyms(synonyms)
+    at = ranking.find("disease", disease)
     node = node_range_of(graph, words.disease_type)[0] + at
     found, counts = ranking.drugs_for(np.array([at]), rules)
     rows = ranking.explain(found.to_dicts())

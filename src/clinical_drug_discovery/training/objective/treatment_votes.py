@@ -161,7 +161,7 @@ def _treatment_edges(graph: KnowledgeGraph) -> Mask:
     found, left = np.zeros(graph.num_edges, bool), set[str]()
     for r, kind in enumerate(graph.edge_types):
         if kind.relation in words.treats and {kind.src_type, kind.dst_type} == ends:
-            found[slice(*graph.edge_type_ptr[r : r + 2].tolist())] = True
+            found[slice(*graph.arrays.edge_type_ptr[r : r + 2].tolist())] = True
         elif graph.edge_type_counts[r]:
             left.add(kind.dst_type)
     return found if ends <= left else np.zeros_like(found)
