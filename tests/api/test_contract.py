@@ -58,6 +58,7 @@ def test_the_example_of_a_public_name_runs(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     member = dict(members())[name]
+    (tmp_path / "approvals.csv").write_text("drug_name,disease_name\nFluoxetine,fibromyalgia\n")
     given = {"cdd": cdd, "model": model, "model_dir": model_dir, "path": SAMPLE}
     text = inspect.getdoc(member) or ""
     test = doctest.DocTestParser().get_doctest(text, given, name, None, None)

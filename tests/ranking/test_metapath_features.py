@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from functools import partial
 
 import numpy as np
 import pytest
@@ -198,16 +199,16 @@ def test_the_features_of_a_few_drugs_are_those_among_all(asked: list[int]) -> No
     of_pairs, of_diseases, largest = few.base_parts(diseases)
     of_all, wanted = features.base_parts(diseases)
     largest_of_all = of_all[:, features.walk_rows].sum(axis=1).max(axis=1)
-    close = {"rtol": 1e-4, "atol": 1e-5}
-    np.testing.assert_allclose(of_pairs, of_all[:, :, drugs], **close)
-    np.testing.assert_allclose(of_diseases, wanted, **close)
-    np.testing.assert_allclose(largest, largest_of_all, **close)
+    close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+    close(of_pairs, of_all[:, :, drugs])
+    close(of_diseases, wanted)
+    close(largest, largest_of_all)
     anchors, popularity = few.anchors(of_pairs, largest), few.popularity(diseases)
     assert few.treated_among(diseases).tolist() == features.treated.tolist()
     for disease in diseases.tolist():
         anchor = features.walk_anchor(of_all[disease])[drugs]
-        np.testing.assert_allclose(anchors[disease], anchor, **close)
+        close(anchors[disease], anchor)
         wanted = features.popularity(disease)[:, drugs]
-        np.testing.assert_allclose(popularity[:, disease], wanted, **close)
+        close(popularity[:, disease], wanted)
         wanted = co_indicated_features(features.co_indicated_similarity(disease)[1])[:, drugs]
-        np.testing.assert_allclose(few.co_indicated(disease), wanted, **close)
+        close(few.co_indicated(disease), wanted)

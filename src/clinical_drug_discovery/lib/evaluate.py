@@ -165,14 +165,10 @@ def evaluate_model(
             score is NaN or infinite. Only the cached graph and finished folds may be written then.
 
     Example:
-        >>> pairs = cdd.EvaluationSettings("pair", share=0.2, relation_share=0)
-        >>> sizes = {"embedding_dim": 8, "hidden_dim": 8, "num_epochs": 2}  # small and quick
-        >>> report = cdd.evaluate_model(
-        ...     path, "evaluation", model="graphsage", settings=pairs, model_settings=sizes,
-        ...     rankers=["gnn", "popularity"],
-        ... )
-        >>> sorted(report["rankers"]), 0 < report["rankers"]["gnn"]["mrr"] < 1
-        (['gnn', 'popularity'], True)
+        >>> given = {"settings": cdd.EvaluationSettings("pair"), "model_settings": {"num_epochs": 2}}
+        >>> report = cdd.evaluate_model(path, "out", model="graphsage", rankers=["gnn"], **given)
+        >>> report["model"], list(report["rankers"])
+        ('graphsage', ['gnn'])
     """
     make_split, split_settings = _split_of(settings)
     trained_with = settings_of(model, model_settings or {})
@@ -288,9 +284,6 @@ def evaluate_model_dir(
             can be ranked, or a score is NaN or infinite. Nothing has been written then.
 
     Example:
-        >>> with open("approvals.csv", "w") as file:
-        ...     print("drug_name,disease_name", file=file)
-        ...     print("Fluoxetine,fibromyalgia", file=file)
         >>> report = cdd.evaluate_model_dir(model_dir, "approvals.csv", "gold", rankers=["ranker"])
         >>> report["outcomes"]["ranked"]
         1

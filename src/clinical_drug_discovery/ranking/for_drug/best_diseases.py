@@ -8,7 +8,7 @@ diseases are then scored exactly in the order of this upper bound, until the lis
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from .few_drugs import CHUNK, DiseaseSide, FewDrugs
 
 NUM_RIVALS = 64  #: drugs that are counted for the bound: those that treat the most diseases
 _EXACT = 32  # diseases scored exactly at a time
+_MOST_KEPT = 2048  # diseases whose scores are kept: 60 MB on PrimeKG
 _MARGIN = np.float32(1e-3)  # above rounding errors of the bounds
 
 
@@ -46,6 +47,7 @@ class BestDiseases:
     rivals: Floats  #: shape (S, M): logarithm of the rivals' shares of each disease, per MLP
     votes: Floats  #: shape (S,), the largest votes of a drug for each disease
     near: Floats  #: shape (T, D), shares of the neighbors' scores of the treated diseases
+    exact: dict[int, Floats] = field(default_factory=dict)  #: scores of diseases that were needed
 
     @staticmethod
     @one_thread(True)
@@ -94,13 +96,24 @@ class BestDiseases:
                 if tuple(keys[::-1, last]) > tuple(bounds[::-1, order[start]]):
                     break
             chunk = order[start : start + _EXACT]
-            features, diseases = self.side.features, asked[chunk]
-            every = self.ranker.scores(features, diseases, popularity=self.popularity)
-            scores[chunk] = every[:, drug]
-            keys[:, chunk] = self._keys(diseases, scores[chunk])
+            scores[chunk] = self._exact_scores(drug, asked[chunk])
+            keys[:, chunk] = self._keys(asked[chunk], scores[chunk])
         best = np.lexsort((asked, -keys[0], -keys[1]))[:top]
         recorded, treats = self._probabilities(asked[best], scores[best])
         return Found(asked[best], scores[best], recorded, treats)
+
+    def _exact_scores(self, drug: int, diseases: IntArray) -> Floats:
+        """Return the scores of a drug; those of other drugs are kept for later questions."""
+        new = [disease for disease in diseases.tolist() if disease not in self.exact]
+        if len(self.exact) + len(new) > _MOST_KEPT:
+            self.exact.clear()
+            new = diseases.tolist()
+        if new:
+            every = self.ranker.scores(
+                self.side.features, np.array(new), popularity=self.popularity
+            )
+            self.exact.update(zip(new, every, strict=True))
+        return np.array([self.exact[disease][drug] for disease in diseases.tolist()], np.float32)
 
     def _keys(self, diseases: IntArray, scores: Floats) -> Floats:
         """Return score + log(number of known drugs), and the probability, shape (2, n)."""

@@ -11,8 +11,13 @@ import polars as pl
 
 from ...api.optional import optional_package
 from ...graph.knowledge_graph import KnowledgeGraph
-from ...lib._run.model_dir import GRAPH_FILE, check_targets, model_dir_of, read_model_graph
-from ...lib._run.saved_model import check_embeddings_of
+from ...lib._run.model_dir import (
+    GRAPH_FILE,
+    check_embeddings_of,
+    check_targets,
+    model_dir_of,
+    read_model_graph,
+)
 from ...lib.similar import check_same_nodes, rows_of
 from ...models.read_embeddings import Values, read_embeddings
 from ...system import disk
