@@ -133,8 +133,8 @@ def evaluate_model(
 ) -> dict[str, Any]:
     """Hold out drug-disease pairs, train a model without them, and rank all drugs for the diseases.
 
-    The report compares the model, the drug ranker, the parts of the drug ranker and untrained
-    baselines, all on the same training graph. The page "Evaluation" explains the metrics.
+    The report compares the model, the drug ranker, its parts and untrained baselines, all on the
+    same training graph. The page "Evaluation" explains the metrics.
 
     Args:
         edges_csv: knowledge graph, one file or several; see `cdd embed`.
@@ -142,8 +142,7 @@ def evaluate_model(
         nodes: node table of formats that have one.
         model: graphsage or hgt.
         settings: the pairs and facts to hold out.
-        model_settings: settings of the model by name, such as `{"num_epochs": 50}`. Settings that
-            are missing or None have the defaults of `cdd embed`.
+        model_settings: by name; those that are missing or None have the defaults of `cdd embed`.
         vocabulary: the graph's names for drugs, diseases and treatments (default: recognized).
         reading: filters of the graph, and what to do about faults in its files.
         rankers: names of the rankers to compare, such as gnn, ranker or popularity (default: all).
@@ -165,10 +164,11 @@ def evaluate_model(
             score is NaN or infinite. Only the cached graph and finished folds may be written then.
 
     Example:
-        >>> given = {"settings": cdd.EvaluationSettings("pair"), "model_settings": {"num_epochs": 2}}
-        >>> report = cdd.evaluate_model(path, "out", model="graphsage", rankers=["gnn"], **given)
-        >>> report["model"], list(report["rankers"])
-        ('graphsage', ['gnn'])
+        >>> short, pairs = {"num_epochs": 2}, cdd.EvaluationSettings("pair")
+        >>> given = {"model": "graphsage", "settings": pairs, "model_settings": short}
+        >>> report = cdd.evaluate_model(path, "out", rankers=["gnn"], **given)
+        >>> list(report["rankers"])
+        ['gnn']
     """
     make_split, split_settings = _split_of(settings)
     trained_with = settings_of(model, model_settings or {})
