@@ -5,15 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 from graphs import Fact, Node, node, planted_facts, to_rows
 from rich.console import Console
 
 from clinical_drug_discovery.lib._run import ranked_list
+from clinical_drug_discovery.lib._run.ranked_list import Ranking
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.rank import rank_drugs
 from clinical_drug_discovery.ranking.evidence.explanations import NO_DIRECTION
+from clinical_drug_discovery.ranking.for_drug import best_diseases
 from clinical_drug_discovery.show.terminal import ranked_lists
 from clinical_drug_discovery.show.terminal.ranked_lists import show_ranking
 from clinical_drug_discovery.system.errors import InputError
@@ -141,6 +144,30 @@ def test_csv_parquet_and_json_hold_the_same_values(
     assert len(tables[0]) == 9
     guide = (Path(__file__).parents[2] / "docs" / "guide" / "rank.md").read_text(encoding="utf-8")
     assert [name for name in tables[0][0] if f"`{name}`" not in guide] == []
+
+
+def test_bounds_are_above_the_scores_and_find_the_same_diseases(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ranking = Ranking.of(model)
+    diseases, drugs = np.flatnonzero(ranking.disease_has_facts), range(0, ranking.drugs.height, 3)
+    every = ranking.ranker.scores(ranking.features, diseases)
+    monkeypatch.setattr(best_diseases, "NUM_RIVALS", 5)
+    found = ranking._best_diseases()
+    expected = [found.best(drug, diseases, 4) for drug in drugs]
+    monkeypatch.setattr(best_diseases, "_FEW_DISEASES", 0)
+    monkeypatch.setattr(best_diseases, "_EXACT", 2)
+    num_exact = []
+    for drug, wanted in zip(drugs, expected, strict=True):
+        assert (found._bounds(drug, diseases) >= every[:, drug]).all()
+        found.exact.clear()
+        best = found.best(drug, diseases, 4)
+        num_exact.append(len(found.exact))
+        np.testing.assert_array_equal(best.diseases, wanted.diseases)
+        np.testing.assert_allclose(best.scores, wanted.scores, atol=2e-4)
+        exact = every[np.searchsorted(diseases, best.diseases), drug]
+        np.testing.assert_allclose(best.scores, exact, atol=2e-4)
+    assert np.mean(num_exact) < 0.9 * len(diseases)
 
 
 def test_diseases_for_a_drug_have_the_probabilities_of_the_drug_for_each_disease(

@@ -23,6 +23,7 @@ from .few_drugs import CHUNK, DiseaseSide, FewDrugs
 
 NUM_RIVALS = 64  #: drugs that are counted for the bound: those that treat the most diseases
 _EXACT = 32  # diseases scored exactly at a time
+_FEW_DISEASES = 512  # bounds do not help with so few
 _MOST_KEPT = 2048  # diseases whose scores are kept: 60 MB on PrimeKG
 _MARGIN = np.float32(1e-3)  # above rounding errors of the bounds
 
@@ -86,7 +87,10 @@ class BestDiseases:
             The diseases in the order of probability, then of score + log(number of known drugs),
             which decides where the curve of the probabilities is flat, then of number.
         """
-        bounds = self._keys(asked, self._bounds(drug, asked))
+        if len(asked) <= _FEW_DISEASES:  # all are scored, and their scores are kept
+            bounds = np.full((2, len(asked)), np.inf, np.float32)
+        else:
+            bounds = self._keys(asked, self._bounds(drug, asked))
         order = np.lexsort((asked, -bounds[0], -bounds[1]))
         scores = np.full(len(asked), -np.inf, np.float32)
         keys = np.full((2, len(asked)), -np.inf, np.float32)
