@@ -312,6 +312,7 @@ def test_a_wrong_table_is_refused(
         ({"color_by": "area", "type": "gene/protein"}, "color_by .*needs a map of 'disease'"),
         ({"color_by": "area", "type": "all"}, "color_by .*needs a map of 'disease'"),
         ({"color_by": "degree", "features": CLASSES}, "features .*needs color_by 'class'"),
+        ({"color_by": "class", "feature": "x"}, "feature .*'x'.* needs features"),
         ({"color_by": "color"}, "color_by .*must be 'class' or 'area'"),
         ({"method": "tsne"}, "method .*must be 'umap' or 'pca'"),
         ({"model_dir": "nowhere"}, "nowhere"),

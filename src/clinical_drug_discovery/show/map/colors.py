@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +85,9 @@ def color_nodes(
     """
     if color_by == CLASS and features is not None:
         return Coloring("class", tuple(read_classes(features, feature, nodes)), None)
-    if features is not None or feature is not None:
+    if feature is not None and features is None:
+        raise InputError(f"feature (got {feature!r}) needs features, a table of classes (got None)")
+    if features is not None:
         raise InputError(f"features (got {features}) needs color_by 'class' (got {color_by!r})")
     if color_by == TYPE:
         return Coloring("type", tuple(nodes["node_type"]), None)
@@ -161,7 +164,8 @@ def _clusters(nodes: pl.DataFrame, values: npt.NDArray[np.float32], seed: int) -
 
     rows = directions(values)
     number = max(2, min(_NUM_CLUSTERS, len(rows) // 5))
-    with part(f"Looking for {number} clusters"):
+    with part(f"Looking for {number} clusters"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # equal embeddings may leave clusters empty
         model = KMeans(number, n_init=1, random_state=seed).fit(rows)
     nearest = model.transform(rows).argmin(axis=0).tolist()
     names = [f"around {nodes['node_name'][at]}" for at in nearest]
