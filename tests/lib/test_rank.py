@@ -151,7 +151,7 @@ def test_the_tables_of_all_shards_are_the_table_of_one_run(
         joined_rows = pl.scan_parquet(tmp_path / "ranks-*.parquet").collect()
         assert joined_rows.equals(pl.read_parquet(whole))
     with pytest.raises(
-        InputError, match=r"shard \(got '9/9'\) must have at most 8 parts: each part"
+        InputError, match=r"shard \(got '9/9'\) must be i/n with n at most 8: each part"
     ):
         rank_drugs(model, output=tmp_path / f"more{suffix}", shard="9/9", **asked)
 
@@ -253,7 +253,10 @@ def test_json_and_table_of_the_command(model: Path) -> None:
             (["--diseases", "all", "--output", "r.csv", "--shard", text], "must be i/n, the i-th")
             for text in ("0/3", "4/3", "0/0", "a/b", "1", "-1/2", "1/2/3", "1.0/2", f"1/1{'0' * 9}")
         ),
-        (["--diseases", "all", "--output", "r.csv", "--shard", "1/2"], "must have at most 1 parts"),
+        (
+            ["--diseases", "all", "--output", "r.csv", "--shard", "1/2"],
+            "must be i/n with n at most 1: each",
+        ),
         (["--disease", "1", "--shard", "1/2"], "shard (got '1/2') works with diseases only"),
         (["--diseases", "ids.txt", "--output", "r.csv"], "diseases, line 3 of ids.txt (got 'nix')"),
         (["--diseases", "twice.txt", "--output", "r.csv"], "line 2 of twice.txt (got 'MONDO:1')"),

@@ -258,8 +258,8 @@ def _in_shard(diseases: IntArray, shard: str) -> IntArray:
     num_chunks = -(-len(diseases) // CHUNK)
     if n > num_chunks:
         raise InputError(
-            f"shard (got {shown(shard)}) must have at most {num_chunks:,} parts: each part has at "
-            f"least one chunk of {CHUNK} diseases, and {len(diseases):,} diseases are asked for"
+            f"shard (got {shown(shard)}) must be i/n with n at most {num_chunks:,}: each part has "
+            f"at least one chunk of {CHUNK} diseases, and {len(diseases):,} diseases are asked for"
         )
     start, end = (CHUNK * (num_chunks * part // n) for part in (i - 1, i))
     return diseases[start:end]
