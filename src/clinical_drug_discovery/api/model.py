@@ -190,8 +190,8 @@ class Model:
     ) -> pl.DataFrame:
         """Rank the diseases for a drug, as `cdd rank --drug` does.
 
-        The first call ranks all drugs for every disease. It takes minutes on PrimeKG, and keeps the
-        scores (0.5 GB) for later calls.
+        The first call prepares what all drugs share: 15 s and 0.2 GB on a graph of 6,000 drugs and
+        23,000 diseases. Each call takes some seconds there.
 
         Args:
             drug: name or identifier of a drug.

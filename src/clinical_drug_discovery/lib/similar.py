@@ -82,17 +82,17 @@ def similar_nodes(
     graph = read_model_graph(directory)
     check_same_nodes(nodes, graph, Path(embeddings), directory)
     check_embeddings_of(Path(embeddings), directory)
-    values = values[rows_of(graph, nodes)]
+    order: IntArray | None = rows_of(graph, nodes)
     if add is not None:
         from ._model.extended import extend_model  # imports torch, for the network
         from ._model.network import read_network
 
         model = extend_model(graph, read_network(directory, graph), None, Path(add), "add")
         if model is not None:
-            graph, values = model.graph, model.embeddings.numpy()
+            graph, values, order = model.graph, model.embeddings.numpy(), None
     at = find_node(graph.nodes, node, synonyms=read_synonyms(synonyms, graph.nodes))
     explainer = Explainer(graph) if explain else None
-    return similar_in(graph, values, at, node, type=type, top=top, explainer=explainer)
+    return similar_in(graph, values, at, node, order=order, type=type, top=top, explainer=explainer)
 
 
 def similar_in(
@@ -101,6 +101,7 @@ def similar_in(
     at: int,
     query: str,
     *,
+    order: IntArray | None = None,
     type: str | None = None,
     top: int = 10,
     explainer: Explainer | None = None,
@@ -109,9 +110,10 @@ def similar_in(
 
     Args:
         graph: on the CPU.
-        values: shape (N, D), embeddings in the order of the graph.
+        values: shape (N, D), embeddings.
         at: number of the node.
         query: the text that names the node, for the error message.
+        order: shape (N,), the row in `values` of each node of the graph; None: they are in order.
         type: see `similar_nodes`.
         top: see `similar_nodes`.
         explainer: adds the evidence; None: no evidence.
@@ -124,7 +126,7 @@ def similar_in(
             f"node (got {query!r}) does not have facts in the graph, so its embedding says nothing "
             "about it"
         )
-    others, cosines = _nearest(graph.nodes, values, at, type, top)
+    others, cosines = _nearest(graph.nodes, values, at, type, top, order)
     records = _stated(graph, at, others, _records(graph.nodes, others, cosines))
     if explainer is None:
         return records
@@ -210,9 +212,14 @@ def nearest(
 
 
 def _nearest(
-    nodes: pl.DataFrame, values: np.ndarray, at: int, type: str | None, top: int
+    nodes: pl.DataFrame,
+    values: np.ndarray,
+    at: int,
+    type: str | None,
+    top: int,
+    order: IntArray | None = None,
 ) -> tuple[IntArray, np.ndarray]:
-    """Return the rows of the most similar nodes, and their cosines; see `nearest`."""
+    """Return the rows of the most similar nodes, and their cosines; see `similar_in`."""
     wanted = type if type is not None else nodes["node_type"][at]
     if wanted not in nodes["node_type"]:
         types = nodes["node_type"].unique().sort().to_list()
@@ -221,7 +228,11 @@ def _nearest(
         )
     rows = np.flatnonzero((nodes["node_type"] == wanted).to_numpy())
     rows = rows[rows != at]
-    cosine = cosines(values, rows, values[at])
+    cosine = (
+        cosines(values, rows, values[at])
+        if order is None
+        else cosines(values, order[rows], values[order[at]])
+    )
     best = np.argsort(-cosine, kind="stable")[:top]
     return rows[best], cosine[best]
 
