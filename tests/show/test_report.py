@@ -275,6 +275,15 @@ def test_mistakes_are_refused(given: dict[str, Any], message: str) -> None:
         write_report(output, **given)
 
 
+def test_a_report_does_not_replace_an_input(model_dir: Path, evaluation: Path) -> None:
+    embeddings = model_dir.with_name(f"{model_dir.name.removesuffix('_model')}.csv")
+    for path in (model_dir / "history.csv", evaluation / "gold_pairs.csv", embeddings):
+        with pytest.raises(InputError, match=r"output \(got .*\) would overwrite"):
+            write_report(
+                path, model_dir=model_dir, disease="asthma", evaluation=evaluation, overwrite=True
+            )
+
+
 def test_a_damaged_report_gives_one_line_or_a_report(evaluation: Path, tmp_path: Path) -> None:
     report = json.loads((evaluation / "report.json").read_text())
     (tmp_path / "ranks.parquet").write_bytes((evaluation / "ranks.parquet").read_bytes())

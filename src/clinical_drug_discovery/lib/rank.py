@@ -23,7 +23,7 @@ from ..system.files import check_new
 from ..system.log import part
 from ..system.processes import alone, use_threads
 from ..system.untrusted.inputs import bounded_lines, check_regular
-from ._run.model_dir import MODEL_FILES, model_dir_of, read_model_graph, read_model_ranker
+from ._run.model_dir import check_not_input, read_model_graph, read_model_ranker
 from ._run.ranked_list import CHUNK, Counts, ListRules, Ranking
 
 ALL = "all"  #: value of `diseases` that stands for every disease of the graph
@@ -159,13 +159,7 @@ def _extended(model_dir: Path, facts: Path) -> tuple[Ranking, dict[str, Any]]:
 
 def _check_output(output: Path, model_dir: Path, *inputs: str | Path | None) -> Path:
     check_table_output(output)
-    taken = [model_dir / name for name in MODEL_FILES]
-    taken += [Path(path) for path in inputs if path is not None and str(path) != ALL]
-    if output.resolve() in [path.resolve() for path in taken]:
-        raise InputError(f"output (got {output}) would overwrite an input of this command")
-    # If the output is a symbolic link, the file behind it would be replaced.
-    if model_dir.resolve() in (model_dir_of(path).resolve() for path in (output, output.resolve())):
-        raise InputError(f"output (got {output}) would overwrite the model's embeddings")
+    check_not_input(output, model_dir, *(path for path in inputs if str(path) != ALL))
     return output
 
 

@@ -262,6 +262,27 @@ def _calibration(record: dict[str, Any]) -> Calibration:
     return Calibration(tuple(record["scores"]), tuple(record["log_odds"]), record["recorded_share"])
 
 
+def check_not_input(output: Path, model_dir: Path | None, *inputs: str | Path | None) -> None:
+    """Check that the answer to a question overwrites neither the model nor another input.
+
+    Args:
+        output: the file to write.
+        model_dir: the model directory that is asked, if one is.
+        inputs: other input files, or None.
+
+    Raises:
+        InputError: a file would be overwritten.
+    """
+    taken = [Path(path) for path in inputs if path is not None]
+    taken += [] if model_dir is None else [model_dir / name for name in MODEL_FILES]
+    if output.resolve() in [path.resolve() for path in taken]:
+        raise InputError(f"output (got {output}) would overwrite an input of this command")
+    # If the output is a symbolic link, the file behind it would be replaced.
+    of_output = [model_dir_of(path).resolve() for path in (output, output.resolve())]
+    if model_dir is not None and model_dir.resolve() in of_output:
+        raise InputError(f"output (got {output}) would overwrite the model's embeddings")
+
+
 def check_targets(sources: Mapping[str, Path], output: Sequence[Path], model_dir: Path) -> None:
     """Check that a run overwrites neither input files nor other outputs of the same run.
 

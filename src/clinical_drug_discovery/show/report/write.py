@@ -10,6 +10,8 @@ from typing import Any
 from ...api.loading import load_model
 from ...api.model import Model
 from ...graph.synonyms import read_synonyms
+from ...lib._run.evaluation import GOLD_PAIRS
+from ...lib._run.model_dir import check_not_input
 from ...lib._run.ranked_list import ListRules
 from ...models.embeddings_file import check_output
 from ...system import disk
@@ -82,7 +84,8 @@ def write_report(
     """
     use_threads()
     path, day = Path(output), _parse_day(date)
-    check_output(path, SUFFIXES)
+    pairs = None if evaluation is None else Path(evaluation) / GOLD_PAIRS
+    _check_output(path, model_dir, synonyms, add, pairs)
     check_new([path], overwrite)
     found = None if evaluation is None else Evaluation.read(Path(evaluation))
     if model_dir is None and disease is None:
@@ -111,6 +114,15 @@ def write_report(
     with atomic_path(path) as temporary, disk.create(temporary) as file:
         file.write(content)
     return {"output": str(path), "bytes": len(content), "about": about}
+
+
+def _check_output(
+    path: Path, model_dir: str | Path | Model | None, *inputs: str | Path | None
+) -> None:
+    """Check that the output can be written, and that it is not an input."""
+    check_output(path, SUFFIXES)
+    asked = model_dir.directory if isinstance(model_dir, Model) else model_dir
+    check_not_input(path, None if asked is None else Path(asked), *inputs)
 
 
 def _parse_day(text: str | None) -> str:
