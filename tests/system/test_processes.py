@@ -1,14 +1,17 @@
-"""A fork gets an error instead of waiting for ever; a nice process leaves a core to others."""
+"""Forks get an error, nice processes leave a core free, long answers let short ones in."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 from graphs import Fact, to_rows
+
+from clinical_drug_discovery.system.processes import alone, let_others
 
 SCRIPT = """
 import multiprocessing, sys
@@ -110,3 +113,26 @@ def test_what_the_user_has_set_lower_stays() -> None:
     priority, *threads = in_nice_process(4, script, BEFORE="15", **given)
     assert priority >= 15
     assert threads == [2, 3, 3]
+
+
+def test_a_long_answer_lets_others_in_between_its_steps() -> None:
+    order: list[str] = []
+    started = threading.Event()
+
+    def short() -> None:
+        started.set()
+        with alone():
+            order.append("short")
+
+    let_others()  # outside, nothing happens
+    with alone():
+        waiting = threading.Thread(target=short)
+        waiting.start()
+        started.wait()
+        with alone():  # within an answer that is part of another, the others still wait
+            let_others()
+        order.append("first step")
+        while waiting.is_alive():
+            let_others()
+        order.append("second step")
+    assert order == ["first step", "short", "second step"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -17,6 +18,7 @@ _THREADS = (
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
     "NUMBA_NUM_THREADS", "POLARS_MAX_THREADS",
 )  # fmt: skip
+_PAUSE = 0.001  # seconds in which a waiting thread wakes up
 _state = {"used": False, "forked": False}
 _most = [os.cpu_count() or 1]  # see `most_threads`
 _locks = [threading.RLock()]  # one lock; a forked process makes its own
@@ -88,6 +90,20 @@ def alone() -> Iterator[None]:
     """
     with _locks[0]:
         yield
+
+
+def let_others() -> None:
+    """Let the threads that wait in `alone` run now; a long answer calls this between two steps.
+
+    Outside of `alone`, and within an `alone` inside another, nothing happens.
+    """
+    lock = _locks[0]
+    try:
+        lock.release()
+    except RuntimeError:  # this thread is not inside
+        return
+    time.sleep(_PAUSE)
+    lock.acquire()
 
 
 def import_for_gradients() -> None:

@@ -27,6 +27,7 @@ from ...ranking.metapath_features import MetapathFeatures
 from ...ranking.stored.check_ranker import check_fits
 from ...system import log
 from ...system.errors import InputError
+from ...system.processes import let_others
 from .model_dir import read_model_graph, read_model_ranker
 
 CHUNK = 128  #: diseases ranked at a time; their scores take 6 MB on PrimeKG
@@ -85,6 +86,8 @@ class Ranking:
     _indexes: dict[str, NodeIndex] = field(default_factory=dict, repr=False, compare=False)
     #: by `popularity`
     _of_drugs: dict[bool, BestDiseases] = field(default_factory=dict, repr=False, compare=False)
+    #: values of `popularity` for which a thread makes the entry of `_of_drugs`
+    _preparing: set[bool] = field(default_factory=set, repr=False, compare=False)
 
     @staticmethod
     def of(model_dir: Path) -> Ranking:
@@ -225,16 +228,31 @@ class Ranking:
         return self._table(pairs), counts
 
     def _best_diseases(self) -> BestDiseases:
-        """Return what answers questions about one drug; the first call takes long."""
+        """Return what answers questions about one drug; the first call takes long.
+
+        Other threads may ask short questions meanwhile. A second call waits for the first.
+        """
+        while self.popularity in self._preparing:
+            let_others()
         if self.popularity not in self._of_drugs:
-            chunks = -(-self.features.num_diseases // DISEASES_AT_A_TIME)
-            sides = [one.side for one in self._of_drugs.values()]
-            with log.part("Comparing the diseases", (2 - len(sides)) * chunks, "chunk") as advance:
-                side = sides[0] if sides else DiseaseSide.of(self.features, advance)
-                self._of_drugs[self.popularity] = BestDiseases.of(
-                    self.ranker, side, self.popularity, advance
-                )
+            self._preparing.add(self.popularity)
+            try:
+                self._of_drugs[self.popularity] = self._prepare_diseases()
+            finally:
+                self._preparing.remove(self.popularity)
         return self._of_drugs[self.popularity]
+
+    def _prepare_diseases(self) -> BestDiseases:
+        chunks = -(-self.features.num_diseases // DISEASES_AT_A_TIME)
+        sides = [one.side for one in self._of_drugs.values()]
+        with log.part("Comparing the diseases", (2 - len(sides)) * chunks, "chunk") as count:
+
+            def advance(note: str) -> None:
+                count(note)
+                let_others()
+
+            side = sides[0] if sides else DiseaseSide.of(self.features, advance)
+            return BestDiseases.of(self.ranker, side, self.popularity, advance)
 
     def chunks(self, diseases: IntArray) -> Iterator[IntArray]:
         """Yield the diseases in chunks, and show the progress."""

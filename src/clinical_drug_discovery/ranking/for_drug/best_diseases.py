@@ -15,6 +15,7 @@ import numpy as np
 from ...graph.adjacency import Floats
 from ...graph.knowledge_graph import IntArray
 from ...system.machine import one_thread
+from ...system.processes import let_others
 from ..drug_ranker import DrugRanker, log_shares
 from ..listwise_examples import squash
 from ..neighbors import of_largest
@@ -102,6 +103,7 @@ class BestDiseases:
             chunk = order[start : start + _EXACT]
             scores[chunk] = self._exact_scores(drug, asked[chunk])
             keys[:, chunk] = self._keys(asked[chunk], scores[chunk])
+            let_others()
         best = np.lexsort((asked, -keys[0], -keys[1]))[:top]
         recorded, treats = self._probabilities(asked[best], scores[best])
         return Found(asked[best], scores[best], recorded, treats)
@@ -139,6 +141,7 @@ class BestDiseases:
             chunk = asked[start : start + CHUNK]
             logits = pair_logits(self.ranker.paths, few, chunk, popularity=self.popularity)
             parts.append(np.minimum(logits[:, :, 0] - self.rivals[chunk], 0).mean(axis=1))
+            let_others()
         bounds = np.concatenate([np.zeros(0, np.float32), *parts])
         if self.ranker.vectors is not None:
             untreated = features.column[asked] < 0

@@ -57,6 +57,12 @@ class OpenModel:
             except InputError as error:
                 self.no_ranks = str(error)
 
+    def prepare_diseases(self) -> None:
+        """Compute what the first list of diseases needs; other questions are answered meanwhile."""
+        if not self.no_ranks:
+            for drug in self.best_known(self.graph.vocabulary.drug_type, 1):
+                self.model.rank_diseases(self.query(self.row(drug["node"])), 1)
+
     def suggest(self, text: str, types: Sequence[str] | None = None) -> list[Suggestion]:
         """Return the nodes that a text may mean; see `Suggestions.find`."""
         found = self._suggestions.find(text, _SUGGESTED, types, similar=self._before is None)

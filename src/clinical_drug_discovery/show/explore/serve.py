@@ -117,6 +117,7 @@ def explore(
     except BaseException:
         listening.close()
         raise
+    threading.Thread(target=opened.prepare_diseases, daemon=True).start()
     if browser:  # in a thread, because a browser within the terminal runs until it is left
         threading.Thread(target=webbrowser.open, args=(explorer.address,), daemon=True).start()
     return explorer
