@@ -20,7 +20,9 @@ from clinical_drug_discovery.system.errors import InputError
 
 
 def assert_same_graph(a: KnowledgeGraph, b: KnowledgeGraph) -> None:
-    for name in ("node_type", "src", "dst", "edge_type", "indptr", "edge_type_ptr", "type_ptr"):
+    for name, array in a.arrays._asdict().items():
+        np.testing.assert_array_equal(array, getattr(b.arrays, name), err_msg=name)
+    for name in ("dst", "edge_type"):
         assert torch.equal(getattr(a, name), getattr(b, name)), name
     assert a.edge_types == b.edge_types
     assert a.node_type_names == b.node_type_names

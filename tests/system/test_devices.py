@@ -120,9 +120,13 @@ def test_no_mps_while_operations_may_fall_back(
     assert choose_device(named).device.type == "mps"
 
 
-def test_the_package_sets_no_environment_variable() -> None:
+def test_only_the_command_line_sets_environment_variables() -> None:
+    """`be_nice` sets the numbers of threads; nothing but the command line calls it."""
     setting = re.compile(r"environ\[[^\]]*\]\s*=[^=]|environ\.(update|setdefault|pop)|putenv")
-    assert [path.name for path in SOURCES if setting.search(path.read_text())] == []
+    found = {path.name: len(setting.findall(path.read_text())) for path in SOURCES}
+    assert {name: count for name, count in found.items() if count} == {"processes.py": 1}
+    calling = [path.name for path in SOURCES if "be_nice()" in path.read_text()]
+    assert sorted(calling) == ["cli.py", "processes.py"]
 
 
 @pytest.mark.parametrize("model", ["graphsage", "hgt"])
