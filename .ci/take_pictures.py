@@ -34,7 +34,7 @@ def main(output: Path) -> None:
         table = Path(directory) / "embeddings.parquet"
         made = cdd.generate_gnn_embeddings(edges, table, 64, 64, num_epochs=60, cache=False)
         with explore(made["model_dir"], browser=False) as served, sync_playwright() as play:
-            # Root, as which containers run, has no sandbox.
+            # Chromium cannot use its sandbox as root, the usual user of containers.
             browser = play.chromium.launch(executable_path=program, args=["--no-sandbox"])
             for width, height in ((1400, 1080), (390, 844)):
                 page = browser.new_page(viewport={"width": width, "height": height})

@@ -3,7 +3,7 @@
 Each edge type has its own relation vector, and so has its reverse ("reciprocal relations", Lacroix
 et al., arXiv:1806.07297). The loss is a softmax of each target among sampled nodes of its type.
 DistMult and ComplEx have the N3 penalty of the same paper. RotatE (Sun et al., arXiv:1902.10197)
-rotates complex numbers and scores by distance; it has no penalty. The optimizer is Adagrad. Edge
+rotates complex numbers and scores by distance, without a penalty. The optimizer is Adagrad. Edge
 types are sampled by the square root of their size, as in the training of the GNNs.
 """
 

@@ -72,7 +72,7 @@ def browser() -> Iterator[Browser]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as play:
-        # Root, as which containers run, has no sandbox.
+        # Chromium cannot use its sandbox as root, the usual user of containers.
         started = play.chromium.launch(executable_path=program, args=["--no-sandbox"])
         yield started
         started.close()

@@ -291,7 +291,7 @@ def test_features_are_sentences_of_primekg_or_codes(tmp_path: Path) -> None:
         (["node_id,kind", "DB0,a"], "kin", "must be a column of .*did you mean 'kind'"),
         (["node_id,class", "DB0,a", "DB0,b"], None, "row 3: node_id 'DB0' is there twice"),
         (["node_id,class", "X1,a"], None, "does not have any of the 2 nodes.*'X1'.*'DB0'"),
-        (["node_id,class"], None, "has no rows"),
+        (["node_id,class"], None, "at least one row"),
         (["node_id,class", 'DB0,"a', "DB1,b"], None, "cannot be read as a table"),
     ],
 )

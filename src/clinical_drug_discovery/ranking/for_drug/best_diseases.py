@@ -41,7 +41,7 @@ class Found:
 
 @dataclass(frozen=True)
 class BestDiseases:
-    """Finds the best diseases for a drug. What is the same for all drugs is computed once."""
+    """Finds the best diseases for a drug. Parts that all drugs share are computed once."""
 
     ranker: DrugRanker
     side: DiseaseSide

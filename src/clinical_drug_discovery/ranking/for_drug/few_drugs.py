@@ -24,7 +24,7 @@ CHUNK = 512  #: diseases whose features are computed at a time
 
 @dataclass(frozen=True)
 class DiseaseSide:
-    """What the features of all drugs share. It takes 10 s and 0.2 GB on PrimeKG.
+    """The parts that the features of all drugs share. They take 10 s and 0.2 GB on PrimeKG.
 
     The similarity of a disease to itself counts as 0.
     """
@@ -72,7 +72,7 @@ class DiseaseSide:
 
     @cached_property
     def shared_with_own(self) -> Floats:
-        """What each treated disease has by `shared` from its related diseases; shape (T,)."""
+        """The sum of `shared` over the related diseases of each treated disease; shape (T,)."""
         related = self.related[self.features.treated]
         return np.asarray((related * self.shared.T).sum(axis=1))
 

@@ -36,7 +36,7 @@ class Models:
         """Return a model.
 
         Raises:
-            InputError: there is no such model, or it was dropped.
+            InputError: the model does not exist, or it was dropped.
         """
         with self._lock:
             found = self._first if name == FIRST else self._extended.get(name)

@@ -29,7 +29,7 @@ _CLASS_TYPES = ("pharmacologic class", "drug class", "chemical class", "atc")
 
 @dataclass(frozen=True)
 class Coloring:
-    """What the colors of a map say about its N nodes: either a group or a number of each."""
+    """The colors of the N nodes of a map: either a group or a number for each node."""
 
     title: str  #: of the legend
     groups: tuple[str | None, ...] | None  #: N names; None for a node without a group

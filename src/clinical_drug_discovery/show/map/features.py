@@ -114,7 +114,7 @@ def _read(path: Path) -> pl.DataFrame:
         reason = str(error).split("\n")[0]
         raise InputError(f"features (got {path}) cannot be read as a table: {reason}") from error
     if not table.height:
-        raise InputError(f"features (got {path}) has no rows")
+        raise InputError(f"features (got {path}) must have at least one row")
     return table
 
 

@@ -19,7 +19,7 @@ ALL = "all"  #: stands for all node types
 
 
 class MapChoice(NamedTuple):
-    """What a map shows; see `draw_map`."""
+    """The content of a map; see `draw_map`."""
 
     type: str
     color_by: str

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 #: Colors that have less contrast to white, for areas of many points.
 ORANGE, SKY = "#E69F00", "#56B4E9"
-GRAY = "#858585"  #: for what has no color of its own; contrast 3.7 : 1 to white
+GRAY = "#858585"  #: for groups without a color of their own; contrast 3.7 : 1 to white
 #: Color, line style and marker of each line of a picture. A line differs from the others in two of
 #: the three, so that it can be found in black and white as well.
 LINES = (

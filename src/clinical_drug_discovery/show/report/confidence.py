@@ -1,4 +1,4 @@
-"""How far a ranking can be trusted: where treatments stood that the ranker did not know."""
+"""Trust in a ranking: the ranks of treatments that the ranker did not know."""
 
 from __future__ import annotations
 

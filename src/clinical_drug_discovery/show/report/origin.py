@@ -1,4 +1,4 @@
-"""How a report was made: the graph, the model, the program and their settings."""
+"""The origin of a report: the graph, the model, the program and their settings."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ export function nodePage(known, node) {
 }
 
 function factsTab(node) {
-  if (!node.groups.length) return el("p", {}, "The graph has no facts about this node.");
+  if (!node.groups.length) return el("p", {}, "The graph does not have facts about this node.");
   return el("div", { class: "groups" }, node.groups.map((group) => {
     const list = el("ul", { class: "chips" }, group.nodes.map(chip));
     const section = el("section", { class: "card group" },
