@@ -155,18 +155,18 @@ def _read(model_dir: Path, name: str, load: Callable[[Path], _Content]) -> _Cont
     settle(model_dir)
     if not model_dir.is_dir():
         raise InputError(f"model_dir (got {model_dir}) must be a directory")
-    path = model_dir / name
+    path, hint, again = model_dir / name, "", "run cdd embed again"
+    if name == RANKER_FILE:  # needs no training
+        again = f"cdd fit-ranker --model-dir {model_dir} fits it"
+        hint = f"; {again}"
     try:
         return load(path)
     except FileNotFoundError:
-        hint = ""
-        if name == RANKER_FILE:
-            hint = f"; cdd fit-ranker --model-dir {model_dir} fits it"
         raise InputError(f"model_dir (got {model_dir}) must hold {name}{hint}") from None
     except OtherVersionError as error:
-        raise InputError(f"{path} has {error}; run cdd embed again") from None
+        raise InputError(f"{path} has {error}; {again}") from None
     except DamagedFileError as error:
-        raise InputError(f"{path} is damaged: {error}; run cdd embed again") from None
+        raise InputError(f"{path} is damaged: {error}; {again}") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
 
