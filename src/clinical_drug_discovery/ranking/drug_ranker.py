@@ -26,7 +26,7 @@ from .calibration import Calibration, ImputedScore, fit_calibration, fit_imputed
 from .metapath_features import MetapathFeatures
 from .neighbors import Neighbors, of_largest
 from .path_scores import HIDDEN_SHARE, Form, HiddenPairs, PathRanker
-from .treatments import treatments
+from .treatments import mask_of, treatments
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -206,7 +206,8 @@ class _Test:
     def hidden(self, pairs: HiddenPairs) -> Blend:
         """Fit the numbers for diseases with known drugs, on the pairs hidden from all MLPs."""
         rows = _some(np.arange(len(pairs.diseases)), NUM_TESTED)
-        diseases, known = pairs.diseases[rows], self._known(pairs.diseases[rows])
+        diseases = pairs.diseases[rows]
+        known = mask_of(self.features.known, diseases)
         every = np.zeros((len(pairs.diseases), self.features.num_drugs), bool)
         every[pairs.pairs[:, 0], pairs.pairs[:, 1]] = True
         hidden = every[rows]
@@ -230,7 +231,7 @@ class _Test:
         left_out, treated = self.paths.left_out, self.features.treated
         asked = [_some(a if len(a) else treated, NUM_TESTED // len(left_out)) for a in left_out]
         diseases = np.concatenate(asked)
-        known = self._known(diseases)
+        known = mask_of(self.features.known, diseases)
         count, forms = known.sum(axis=1), [Form(use_known, popular) for popular in (True, False)]
         found = zip(
             *(
@@ -250,10 +251,6 @@ class _Test:
             rows[:] = True
         near = None if near is None else near[rows]
         return self._fit([values[rows] for values in scores], near, known[rows], known[rows], 0, 1)
-
-    def _known(self, diseases: IntArray) -> _Mask:
-        """Return the mask of the known pairs of n diseases, shape (n, D)."""
-        return np.asarray(self.features.known[:, diseases].toarray().T > 0)
 
     def _fit(
         self,

@@ -85,6 +85,16 @@ def treatment_matrix(graph: KnowledgeGraph) -> csr_array:
     return adjacency_between(graph, words.disease_type, words.drug_type, words.treats)
 
 
+def mask_of(matrix: csr_array, diseases: IntArray) -> npt.NDArray[np.bool_]:
+    """Return which entries of n diseases are not 0, shape (n, drugs).
+
+    Args:
+        matrix: shape (drugs, diseases), such as `treatments`; no entry is negative.
+        diseases: shape (n,).
+    """
+    return np.asarray(matrix[:, diseases].toarray().T > 0)
+
+
 def lacks_treatments(graph: KnowledgeGraph, relations: Collection[str] | None = None) -> str:
     """Return the message that the graph lacks edges of `relations` (default: those that treat)."""
     words, counts = graph.vocabulary, graph.edge_type_counts

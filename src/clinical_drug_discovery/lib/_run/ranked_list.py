@@ -25,6 +25,7 @@ from ...ranking.for_drug.few_drugs import CHUNK as DISEASES_AT_A_TIME
 from ...ranking.for_drug.few_drugs import DiseaseSide
 from ...ranking.metapath_features import MetapathFeatures
 from ...ranking.stored.check_ranker import check_fits
+from ...ranking.treatments import mask_of
 from ...system import log
 from ...system.errors import InputError
 from ...system.processes import let_others
@@ -182,8 +183,8 @@ class Ranking:
         If scores are equal, the drug with the lower number comes first.
         """
         scores, probabilities, treats = self._scores(diseases)
-        known = _dense(self.features.known, diseases)
-        harmful = _dense(self.contraindicated, diseases)
+        known = mask_of(self.features.known, diseases)
+        harmful = mask_of(self.contraindicated, diseases)
         candidate = np.broadcast_to(self.candidates, scores.shape)
         shown, counts = rules.shown(candidate, known, harmful)
         order = np.argsort(-scores, axis=1, kind="stable")
@@ -363,12 +364,6 @@ def _check_finite(scores: Floats) -> None:
         raise InputError(
             "the drug ranker gives scores that are NaN or infinite; run cdd embed again"
         )
-
-
-def _dense(matrix: csr_array, diseases: IntArray) -> _Mask:
-    """Return the columns of n diseases as a mask of shape (n, drugs)."""
-    mask: _Mask = matrix[:, diseases].toarray().T > 0
-    return mask
 
 
 def _named(nodes: pl.DataFrame, rows: IntArray, name: str) -> pl.DataFrame:

@@ -15,6 +15,7 @@ from ...evaluation.metrics import filtered_ranks
 from ...graph.knowledge_graph import IntArray
 from ...lib._run.ranked_list import Ranking
 from ...ranking.path_scores import Form
+from ...ranking.treatments import mask_of
 from .tables import Cell, Share, Table
 
 _MOST_ASKED = 128  # left-out diseases of each MLP: 10 ms each on PrimeKG
@@ -98,7 +99,7 @@ def _left_out_scores(
         if len(asked):
             of_one = paths.only(n).scores_by_mlp(features, asked, forms)
             hidden, others = (x[:, 0] for x in of_one)
-            yield hidden, others, features.known[:, asked].toarray().T > 0
+            yield hidden, others, mask_of(features.known, asked)
 
 
 def _band_table(hits: IntArray, num_lists: int, sheet: str, note: str) -> Table:
