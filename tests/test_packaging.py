@@ -1,4 +1,4 @@
-"""What is published: the files of a wheel, two names of the program, one version."""
+"""The published package: the files of a wheel, two names of the program, one version."""
 
 from __future__ import annotations
 

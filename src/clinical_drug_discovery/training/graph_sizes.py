@@ -140,7 +140,7 @@ class GraphSizes:
             A number for each node of the target type, or one number for all.
         """
         if self.degrees is None:
-            # Of k ends, each node is missed by all with the probability exp(-k / count).
+            # All k ends miss a node with the probability exp(-k / count).
             return np.array([-size / max(self.node_type_counts[kind.dst_type], 1)])
         degree = self.degrees[kind]
         # The d edges of a node are missed one after the other, among fewer and fewer edges.
