@@ -123,6 +123,19 @@ def test_a_batch_equals_single_questions(model: Path, tmp_path: Path, suffix: st
     assert everything["num_rows"] == everything["num_diseases"] * 60
 
 
+def test_the_number_of_workers_changes_no_byte(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clinical_drug_discovery.lib._run.ranked_list.CHUNK", 3)  # 14 chunks
+    found = []
+    for workers in (None, 1, 2, 5):
+        output = tmp_path / f"ranks-{workers}.csv"
+        record = rank_drugs(model, diseases="all", output=output, top=4, workers=workers)
+        record = {k: v for k, v in record.items() if k not in ("output", "seconds")}
+        found.append((record, output.read_bytes()))
+    assert all(one == found[0] for one in found)
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 @pytest.mark.parametrize("n", [1, 2, 3, 7])
 def test_the_tables_of_all_shards_are_the_table_of_one_run(
@@ -258,6 +271,7 @@ def test_json_and_table_of_the_command(model: Path) -> None:
             "must be i/n with n at most 1: each",
         ),
         (["--disease", "1", "--shard", "1/2"], "shard (got '1/2') works with diseases only"),
+        (["--disease", "1", "--workers", "2"], "workers (got 2) works with diseases only"),
         (["--diseases", "ids.txt", "--output", "r.csv"], "diseases, line 3 of ids.txt (got 'nix')"),
         (["--diseases", "twice.txt", "--output", "r.csv"], "line 2 of twice.txt (got 'MONDO:1')"),
         (["--diseases", "empty.txt", "--output", "r.csv"], "diseases (got empty.txt) is empty"),

@@ -1,4 +1,4 @@
-"""Forks get an error, nice processes leave a core free, long answers let short ones in."""
+"""Forks get an error, nice processes leave a core free, answers share cores and let others in."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from graphs import Fact, to_rows
 
-from clinical_drug_discovery.system.processes import alone, let_others
+from clinical_drug_discovery.system.processes import alone, in_order, let_others
 
 SCRIPT = """
 import multiprocessing, sys
@@ -136,3 +136,41 @@ def test_a_long_answer_lets_others_in_between_its_steps() -> None:
             let_others()
         order.append("second step")
     assert order == ["first step", "short", "second step"]
+
+
+def test_results_come_in_order_and_few_of_them_wait() -> None:
+    started: list[int] = []
+    second = threading.Event()
+
+    def work(item: int) -> int:
+        started.append(item)
+        if item == 1:
+            second.wait()  # until a later item is done
+        elif item == 2:
+            second.set()
+        return item * item
+
+    results = in_order(work, range(20), 3)
+    assert next(results) == 0
+    assert started == [0]  # alone
+    assert next(results) == 1
+    assert len(started) <= 5
+    assert list(results) == [n * n for n in range(2, 20)]
+    assert sorted(started) == list(range(20))
+
+
+def test_an_error_comes_at_its_place_and_drops_what_has_not_begun() -> None:
+    started: list[int] = []
+
+    def work(item: int) -> int:
+        started.append(item)
+        if item == 4:
+            raise ValueError("four")
+        return item
+
+    results = in_order(work, range(1000), 2)
+    assert [next(results) for _ in range(4)] == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match="four"):
+        next(results)
+    assert len(started) < 10
+    assert list(results) == []

@@ -38,6 +38,7 @@ def rank_drugs(
     disease: str | None = None,
     diseases: str | Path | None = None,
     shard: str | None = None,
+    workers: int | None = None,
     drug: str | None = None,
     drugs: str | Path | None = None,
     output: str | Path | None = None,
@@ -57,6 +58,7 @@ def rank_drugs(
         disease: one disease, given by name or identifier in any spelling, such as MONDO:0005148.
         diseases: many diseases: a text file with one name or id per line, or "all".
         shard: only with diseases: i/n, such as 2/8; ranks only the i-th of n parts of them.
+        workers: only with diseases: threads (default: one per core); any number, same result.
         drug: one drug; lists the diseases with the highest probabilities for this drug.
         drugs: text file with one name or id per line; only these drugs are ranked.
         output: file for the table, .csv or .parquet; many diseases need it.
@@ -96,11 +98,9 @@ def rank_drugs(
         ('asthma', [1, 2, 3])
     """
     use_threads()
-    _check_question(disease, diseases, shard, drug, drugs, output, explain)
+    _check_question(disease, diseases, shard, workers, drug, drugs, output, explain)
     directory = Path(model_dir)
-    inputs = (diseases, drugs, synonyms, add)
-    table = None if output is None else _check_output(Path(output), directory, *inputs)
-    check_new([] if table is None else [table], overwrite)
+    table = _check_output(output, overwrite, directory, diseases, drugs, synonyms, add)
     rules = ListRules(top, include_known, hide_contraindicated)
     ranking, new = (Ranking.of(directory), {}) if add is None else _extended(directory, Path(add))
     ranking = replace(ranking, popularity=popularity)
@@ -108,7 +108,7 @@ def rank_drugs(
     if drugs is not None:
         ranking = ranking.among(_listed(ranking, "drugs", drugs))
     if diseases is not None:
-        return _rank_many(ranking, diseases, shard, rules, table) | new
+        return _rank_many(ranking, diseases, shard, workers, rules, table) | new
     one, query = ("disease", disease) if drug is None else ("drug", drug)
     assert query is not None
     return _rank_one(ranking, one, ranking.find(one, query), rules, table, explain) | new
@@ -118,6 +118,7 @@ def _check_question(
     disease: str | None,
     diseases: str | Path | None,
     shard: str | None,
+    workers: int | None,
     drug: str | None,
     drugs: str | Path | None,
     output: str | Path | None,
@@ -133,6 +134,8 @@ def _check_question(
         if diseases is None:
             raise InputError(f"shard (got {shown(shard)}) works with diseases only")
         _parse_shard(shard)
+    if workers is not None and diseases is None:
+        raise InputError(f"workers (got {workers}) works with diseases only")
     if explain and diseases is not None:
         raise InputError("explain works with one disease or one drug, not with diseases")
     if explain and output is not None:
@@ -157,10 +160,16 @@ def _extended(model_dir: Path, facts: Path) -> tuple[Ranking, dict[str, Any]]:
     return Ranking.on(model.graph, model.ranker), {"new_nodes": names}
 
 
-def _check_output(output: Path, model_dir: Path, *inputs: str | Path | None) -> Path:
-    check_table_output(output)
-    check_not_input(output, model_dir, *(path for path in inputs if str(path) != ALL))
-    return output
+def _check_output(
+    output: str | Path | None, overwrite: bool, model_dir: Path, *inputs: str | Path | None
+) -> Path | None:
+    if output is None:
+        return None
+    table = Path(output)
+    check_table_output(table)
+    check_not_input(table, model_dir, *(path for path in inputs if str(path) != ALL))
+    check_new([table], overwrite)
+    return table
 
 
 def _rank_one(
@@ -191,7 +200,12 @@ def _rank_one(
 
 
 def _rank_many(
-    ranking: Ranking, diseases: str | Path, shard: str | None, rules: ListRules, output: Path | None
+    ranking: Ranking,
+    diseases: str | Path,
+    shard: str | None,
+    workers: int | None,
+    rules: ListRules,
+    output: Path | None,
 ) -> dict[str, Any]:
     """Write the lists of many diseases to a table, and return the record."""
     assert output is not None
@@ -207,8 +221,7 @@ def _rank_many(
     counts: Counts = Counter()
 
     def tables() -> Iterator[pl.DataFrame]:
-        for chunk in ranking.chunks(asked):
-            found, more = ranking.drugs_for(chunk, rules)
+        for found, more in ranking.drugs_for_many(asked, rules, workers):
             counts.update(more)
             yield found
 

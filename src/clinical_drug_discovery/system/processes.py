@@ -6,9 +6,13 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib import import_module
+from itertools import islice
+from typing import TypeVar
 
 from .errors import InputError
 
@@ -20,8 +24,10 @@ _THREADS = (
 )  # fmt: skip
 _PAUSE = 0.001  # seconds in which a waiting thread wakes up
 _state = {"used": False, "forked": False}
-_most = [os.cpu_count() or 1]  # see `most_threads`
 _locks = [threading.RLock()]  # one lock; a forked process makes its own
+_most: list[int] = []  # see `most_threads`; empty: all cores
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 def use_threads() -> None:
@@ -54,13 +60,12 @@ def be_nice() -> str:
     Beside a busy program, as many threads as cores are slower than one thread less. At the end of
     each parallel region all threads wait for the slowest one, which has to share its core.
     """
-    allowed = getattr(os, "sched_getaffinity", None)  # not on macOS
-    cores = len(allowed(0)) if allowed is not None else os.cpu_count() or 1
+    cores = _cores()
     threads = max(1, cores - 1)
     for name in _THREADS:
         given = os.environ.get(name, "")
         os.environ[name] = str(min(int(given), threads) if given.isdigit() else threads)
-    _most[0] = threads
+    _most[:] = [threads]
     priority = max(_NICE, os.getpriority(os.PRIO_PROCESS, 0))
     os.setpriority(os.PRIO_PROCESS, 0, priority)
     return f"Priority {priority}, {threads} of {cores} cores"
@@ -68,7 +73,43 @@ def be_nice() -> str:
 
 def most_threads() -> int:
     """Return the largest number of threads that this process should use."""
-    return _most[0]
+    return _most[0] if _most else _cores()
+
+
+def _cores() -> int:
+    """Return the number of cores that this process may use."""
+    allowed = getattr(os, "sched_getaffinity", None)  # not on macOS
+    return len(allowed(0)) if allowed is not None else os.cpu_count() or 1
+
+
+def in_order(
+    work: Callable[[_Item], _Result], items: Iterable[_Item], workers: int
+) -> Iterator[_Result]:
+    """Yield the result for each item, in the order of the items, computed by several threads.
+
+    The libraries release Python's lock while they compute, so threads use several cores and share
+    the memory of their input. The first item is computed alone: it makes the parts that all items
+    share. At most one result more than there are workers waits to be taken.
+
+    Args:
+        work: computes one result; it must not depend on the other items.
+        items: read as far as needed.
+        workers: number of threads.
+    """
+    remaining = iter(items)
+    yield from map(work, islice(remaining, 1))
+    waiting: deque[Future[_Result]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for item in remaining:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) > workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:  # after an error or an interrupt, what has not begun is dropped
+            for one in waiting:
+                one.cancel()
 
 
 def _mark_fork() -> None:

@@ -71,6 +71,7 @@ RANGES: dict[str, Range] = {
     "folds": Range(2, _MOST),
     "checkpoint_minutes": Range(0, 10**6, low_allowed=True),
     "scale": Range(0, 64, low_allowed=False),
+    "workers": Range(1, 1024),
     "port": Range(0, 65535),
     "max_unpacked_gib": Range(0, 2**20, low_allowed=False),
 }
