@@ -86,13 +86,15 @@ def _collapse(rows: Tensor) -> dict[str, float | None]:
     num_rows, dim = rows.shape
     if num_rows == 0:
         return {"mean_cosine": None, "effective_rank": None}
-    # Both figures come from a vector (D,) and a matrix (D, D), without a loop over pairs of nodes.
+    # Both figures come from a vector (D,) and a matrix (D, D), without a loop over pairs of nodes;
+    # few rows have a smaller matrix (n, n) with the same singular values.
     direction = torch.zeros(dim, dtype=torch.float64)
-    gram = torch.zeros(dim, dim, dtype=torch.float64)
-    for chunk in rows.split(_CHUNK_ROWS):
+    size = min(num_rows, dim)
+    gram = torch.zeros(size, size, dtype=torch.float64)
+    for chunk in rows.split(_CHUNK_ROWS if size == dim else num_rows):
         wide = chunk.double()
         direction += functional.normalize(wide, dim=1).sum(dim=0)
-        gram += wide.t() @ wide
+        gram += wide.t() @ wide if size == dim else wide @ wide.t()
     singular = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
     fraction = singular / singular.sum().clamp(min=torch.finfo(torch.float64).tiny)
     entropy = -torch.special.xlogy(fraction, fraction).sum()

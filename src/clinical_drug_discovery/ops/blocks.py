@@ -9,8 +9,8 @@ Notation: N nodes, M target rows, R edge types.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
@@ -164,9 +164,21 @@ class EdgeIndex:
     shift: Tensor | None  #: edge number - place, for each pair; None: they are equal
     first_pair: list[int]  #: first pair of each edge type, an index into `starts`
     edge_ranges: list[tuple[int, int]]  #: range of places of each edge type
+    #: the edges of each edge type of a graph whose edges all fit into a chunk; others keep none
+    kept: dict[int, list[EdgeChunk]] = field(default_factory=dict)
 
-    def chunks(self, edge_type: int, chunk_size: int) -> Iterator[EdgeChunk]:
-        """Yield the edges of a type, `chunk_size` at a time."""
+    def chunks(self, edge_type: int, chunk_size: int) -> Iterable[EdgeChunk]:
+        """Return the edges of a type, `chunk_size` at a time.
+
+        Those of a small graph are kept, for all layers and both passes: 16 bytes per edge.
+        """
+        if self.graph.num_edges > chunk_size:
+            return self._chunks(edge_type, chunk_size)
+        if edge_type not in self.kept:
+            self.kept[edge_type] = list(self._chunks(edge_type, chunk_size))
+        return self.kept[edge_type]
+
+    def _chunks(self, edge_type: int, chunk_size: int) -> Iterator[EdgeChunk]:
         first_node = self.graph.type_offsets[self.graph.endpoint_types[edge_type][0]]
         first, end = self.edge_ranges[edge_type]
         for start in range(first, end, chunk_size):

@@ -8,7 +8,7 @@ channels, P = H d.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
 import torch
@@ -204,8 +204,9 @@ def attend_backward(
     return grad_scale
 
 
-def _groups(chunks: Iterator[EdgeChunk]) -> Iterator[list[EdgeChunk]]:
-    while group := list(islice(chunks, _GROUP)):
+def _groups(chunks: Iterable[EdgeChunk]) -> Iterator[list[EdgeChunk]]:
+    left = iter(chunks)
+    while group := list(islice(left, _GROUP)):
         yield group
 
 
