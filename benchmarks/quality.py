@@ -105,7 +105,7 @@ def trained_rankers(
         Source.of(arguments.edges), nowhere, Path("nor-here"), "cpu", settings.learning_rate
     )
     plan = plan_training(run, graph, settings, None, None, 0)
-    compile_kernels(run, plan.backend)
+    compile_kernels(run, plan.backend, plan.settings.model)
     trained = train(run, graph, settings, plan, seed)
     embeddings, _ = embed_nodes(run, trained.model, trained.graph, plan.chunk_size, plan.backend)
     print(f"{arguments.model}: {settings.num_epochs} epochs, {run.seconds}", flush=True)

@@ -108,7 +108,7 @@ def embed_gnn(run: Run, graph: KnowledgeGraph, model: str, num_epochs: int) -> E
     """Train a GNN and embed all nodes."""
     settings = settings_of(model, {"num_epochs": num_epochs})
     plan = plan_training(run, graph, settings, None, None, 0)
-    compile_kernels(run, plan.backend)
+    compile_kernels(run, plan.backend, plan.settings.model)
 
     def embed() -> Tensor:
         trained = train(run, graph, settings, plan, SEED)

@@ -166,7 +166,7 @@ def embed_graph(
     if finished is not None:
         return finished
     check_space(run, graph, settings)
-    compile_kernels(run, plan.backend)
+    compile_kernels(run, plan.backend, plan.settings.model)
     with checkpoints.threads(), one_thread(plan.is_small), working(run) as places:
         with hooks(run, settings, on_epoch, tracker) as after_epoch:
             trained = train(run, graph, settings, plan, seed, checkpoints, after_epoch)

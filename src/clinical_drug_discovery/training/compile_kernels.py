@@ -1,7 +1,8 @@
-"""The compilation of the CPU kernels: once per machine, in a separate process.
+"""The compilation of a model's CPU kernels: once per machine, in two other processes.
 
-The compiler takes 0.1 GiB of memory. In a separate process, this does not raise the peak memory of
-the run, so the first run has the same peak as later runs.
+The compiler takes 0.1 GiB of memory. In other processes, this does not raise the peak memory of the
+run, so the first run has the same peak as later runs. The compiler of a process uses one core, so
+each of two processes compiles about half of the kernels, if this one may use several cores.
 """
 
 from __future__ import annotations
@@ -20,10 +21,9 @@ from ..graph.build import build_graph
 from ..graph.knowledge_graph import KnowledgeGraph, ReadReport
 from ..models.kinds.table import MODELS, kind_of
 from ..models.layers import DistMult
+from ..ops import reference
 from ..ops.backend import Backend, has_bfloat16_products
-from ..ops.cpu import attention as cpu_attention
-from ..ops.cpu import head_maps as cpu_heads
-from ..ops.cpu import neighbors as cpu
+from ..ops.cpu import attention, neighbors
 from ..ops.cpu.kernel import is_cached, take_problems, why_no_cache
 from ..system.progress import Run
 from .batches import FullBatch
@@ -31,22 +31,32 @@ from .edge_sampler import EdgeSampler
 from .optimizer import ModelOptimizer
 from .train import training_step
 
-_MODULES = (cpu, cpu_attention, cpu_heads)
 # Kernels of CPUs with AVX512_BF16 or AMX, and the kernels that other CPUs use instead.
 _PAIRS, _SINGLE = {"_map_pairs", "_outer_pairs"}, {"_map", "_outer"}
-# Runs in the other process. The folder of this package comes last: it only serves a package that
-# was found through the working directory.
+# Operations whose kernels one process compiles, by module; the other process compiles the rest. On
+# HGT, each takes about half of the time.
+_FIRST = [
+    (attention, "attend"),
+    (attention, "map_heads"),
+    (attention, "map_heads_backward"),
+    (neighbors, "add_neighbors"),
+]
+_REST = [(attention, "attend_backward"), (neighbors, "add_neighbors_backward")]
+# Runs in another process. The folder of this package comes last: it only serves a package that was
+# found through the working directory.
 _SCRIPT = f"""
 import sys
-sys.path.append(sys.argv[1])
+folder, model, share = sys.argv[1:]
+sys.path.append(folder)
 from {__name__} import take_problems, train_tiny_models
-train_tiny_models()
+train_tiny_models(model, share)
 sys.stderr.write('\\n'.join(take_problems()))
 """
+ALL, FIRST, REST = "all", "first", "rest"  #: shares of the kernels that a process compiles
 
 
-def compile_kernels(run: Run, backend: Backend) -> None:
-    """Compile all kernels unless numba's cache on disk has them all, and measure the time.
+def compile_kernels(run: Run, backend: Backend, model: str) -> None:
+    """Compile a model's kernels unless numba's cache on disk has them, and measure the time.
 
     If nothing was compiled, `run.seconds["seconds_compile"]` is 0.
     """
@@ -58,59 +68,82 @@ def compile_kernels(run: Run, backend: Backend) -> None:
             f"this run compiles the CPU kernels during the training, and cannot keep them: {why}"
         )
         return
-    missing = missing_kernels()
+    missing = missing_kernels(model)
     if problems := take_problems():
         more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
         run.warn(f"{problems[0]}{more}: compiled again")
     if not missing:
         return
     run.progress.milestone(
-        "Compiling the CPU kernels: 40 to 80 seconds of one CPU core, once on this machine; "
-        "later runs reuse them"
+        f"Compiling {len(missing)} CPU kernels, once on this machine; later runs reuse them"
     )
     with run.timed("compile"):
-        # -P: a file random.py in the working directory must not replace a module of Python.
-        # A session of its own: Ctrl-C reaches only this process, which then ends the other one.
-        done = subprocess.run(
-            [sys.executable, "-P", "-c", _SCRIPT, str(Path(__file__).parents[2])],
-            check=False,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
-    if missing := missing_kernels():
-        why = (done.stderr.strip() or "numba's cache directory may be read-only").splitlines()[-1]
+        said = _compile(model, (FIRST, REST) if torch.get_num_threads() > 1 else (ALL,))
+    if missing := missing_kernels(model):
+        why = (said or "numba's cache directory may be read-only").splitlines()[-1]
         run.warn(
             f"{len(missing)} CPU kernels are not in numba's cache ({why}), so this run and later "
             "runs compile them during the training, which takes 0.1 GiB of memory"
         )
 
 
-def missing_kernels() -> list[str]:
-    """Return the names of the kernels for this CPU that numba's cache does not hold."""
+def missing_kernels(model: str) -> list[str]:
+    """Return the names of a model's kernels for this CPU that numba's cache does not hold."""
     return [
         kernel.py_func.__name__
-        for module in _MODULES
+        for name in _trained(model)
+        for module in kind_of(name).kernels
         for kernel in _kernels(module)
         if not is_cached(kernel)
     ]
 
 
-def train_tiny_models() -> None:
-    """Compile all kernels by training each model for one step on a graph with three nodes."""
+def train_tiny_models(model: str, share: str = ALL) -> None:
+    """Compile a model's kernels by training it for one step on a graph with three nodes.
+
+    Args:
+        model: name of the model. A model without kernels of its own compiles those of all others.
+        share: `ALL`, or the kernels of one of two processes: `FIRST` or `REST`. torch, which
+            compiles nothing, then computes the operations of the other process.
+    """
+    for module, name in {FIRST: _REST, REST: _FIRST}.get(share, []):
+        setattr(module, name, getattr(reference, name))
     graph, generator = _tiny_graph(), torch.Generator().manual_seed(0)
     sampler = EdgeSampler(graph, graph.edge_type_counts, seed=0)
     batches = FullBatch(graph, Backend(graph.device, kernels=True))
-    for kind in map(kind_of, MODELS):
-        if kind.tiny is None:
-            continue
-        settings = SimpleNamespace(**kind.tiny)
-        model = kind.make(graph.type_offsets, len(graph.edge_types), settings, generator)
+    for kind in map(kind_of, _trained(model)):
+        settings = SimpleNamespace(**(kind.tiny or {}))
+        tiny = kind.make(graph.type_offsets, len(graph.edge_types), settings, generator)
         decoder = DistMult(1, 32, generator)
-        optimizer = ModelOptimizer(model, decoder, 0.01, 1, lazy=False)
-        training_step(model, decoder, optimizer, batches.next(sampler.sample()))
+        optimizer = ModelOptimizer(tiny, decoder, 0.01, 1, lazy=False)
+        training_step(tiny, decoder, optimizer, batches.next(sampler.sample()))
+
+
+def _trained(model: str) -> list[str]:
+    """Return the models whose training compiles the kernels of a model."""
+    if model in MODELS and kind_of(model).tiny is not None:
+        return [model]
+    return [name for name in MODELS if kind_of(name).tiny is not None]
+
+
+def _compile(model: str, shares: tuple[str, ...]) -> str:
+    """Compile each share of a model's kernels in a process; return their last words."""
+    # -P: a file random.py in the working directory must not replace a module of Python.
+    # A session of its own: Ctrl-C reaches only this process, which then ends the others.
+    command = [sys.executable, "-P", "-c", _SCRIPT, str(Path(__file__).parents[2]), model]
+    processes = [
+        subprocess.Popen(
+            [*command, share], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True,
+        )
+        for share in shares
+    ]  # fmt: skip
+    try:
+        return "\n".join(said for one in processes if (said := one.communicate()[1].strip()))
+    finally:
+        for one in processes:
+            one.kill()
+            one.wait()
 
 
 def _tiny_graph() -> KnowledgeGraph:

@@ -39,7 +39,7 @@ def embed_in_memory(
         The fields of `EmbeddingStats`, with empty paths; nodes, the node table of the graph; and
         embeddings, an array of shape (N, D) in the order of the nodes.
     """
-    compile_kernels(run, plan.backend)
+    compile_kernels(run, plan.backend, plan.settings.model)
     with one_thread(plan.is_small), hooks(run, plan.settings, on_epoch, tracker) as after_epoch:
         trained = train(run, graph, plan.settings, plan, seed, after_epoch=after_epoch)
         embeddings, collapse = embed_nodes(

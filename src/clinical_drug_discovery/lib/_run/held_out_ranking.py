@@ -122,7 +122,7 @@ def train_and_rank(
     plan = plan_training(
         run, graph, asked.settings, asked.memory_budget, asked.chunk_size, rank_fit
     )
-    compile_kernels(run, plan.backend)
+    compile_kernels(run, plan.backend, plan.settings.model)
     with one_thread(plan.is_small):
         trained = train(run, graph, asked.settings, plan, seed)
         embeddings, collapse = embed_nodes(

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 
 from ...ops.backend import padded
+from ...ops.cpu import attention, head_maps
 from ...ops.cpu.attention import PIECE_EDGES
 from ...system.errors import InputError
 from ..hgt import Hgt
@@ -125,5 +126,6 @@ KIND = ModelKind(
     make_hgt,
     hgt_needs,
     {"embedding_dim": 32, "hidden_dim": 32, "num_layers": 2, "num_heads": 4},
+    (attention, head_maps),
     Times(epoch=7.42 / 8.1, inference=3.2 / 8.1),
 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
@@ -178,6 +179,8 @@ class ModelKind:
     #: Sizes of a model whose training of one step compiles all of its CPU kernels. None: the model
     #: does not have kernels that the others lack.
     tiny: Mapping[str, int] | None = None
+    #: modules of `ops.cpu` whose kernels the model runs; empty: those of all other models
+    kernels: tuple[ModuleType, ...] = ()
     times: Times | None = None  #: None: not measured
 
 
