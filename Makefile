@@ -12,7 +12,7 @@ AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS
 	NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=+avx,+avx2,+bmi,+bmi2,+f16c,+fma,+lzcnt,+movbe,+popcnt,+sse4.2 \
 	NUMBA_CACHE_DIR=$(VENV)/numba-avx2
 
-.PHONY: setup setup-locked lock audit demo test test-slow test-avx2 examples fuzz lint docs pictures vendor wheel clean
+.PHONY: setup setup-locked lock audit demo test test-slow test-avx2 bench-avx2 examples fuzz lint docs pictures vendor wheel clean
 
 setup: $(VENV)/.installed
 
@@ -69,6 +69,11 @@ test-slow: setup
 # All tests as on a CPU with AVX2 only. Needs an x86-64 CPU. PATHS may name some tests.
 test-avx2: setup
 	$(AVX2) $(PYTEST) $(PATHS)
+
+# How far each operation is from its bound, as on a CPU with AVX2 only; make prints the variables
+# that force it. KG may name a graph. Needs an x86-64 CPU.
+bench-avx2: setup
+	$(AVX2) $(BIN)/python benchmarks/roofline.py $(KG)
 
 # Runs each file of examples/, with its packages (about 250 MB).
 examples: setup

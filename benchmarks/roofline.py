@@ -1,29 +1,36 @@
 """How far is each operation from what the machine could do at best?
 
-python benchmarks/kernels.py [kg.csv]   (without a file: a synthetic graph of PrimeKG's size)
+python benchmarks/roofline.py [kg.csv]   (without a file: a synthetic graph of PrimeKG's size)
+make bench-avx2 [KG=kg.csv]              (the same as on a CPU with AVX2 only)
 
 An operation must move bytes and make products; its bound is the longer of bytes over the bandwidth
 of a large copy and operations over the rate of a large matrix product of the precision it computes
-in, both measured in the same run. Bytes are the least that must be moved: every row that an edge
-gathers once per edge, the edge's own numbers, and what is read or written of each row once per edge
-type. Gathered rows may come from the cache, which is faster than a copy: a ratio below 1 is
-possible. Beside it the bandwidth of gathering rows of 512 bytes at random, by the size of their
-table.
+in, both measured in the same run. A multiplication and an addition are two operations. Bytes are
+the least that must be moved: every row that an edge gathers once per edge, the edge's own numbers,
+and what is read or written of each row once per edge type. Gathered rows may come from the cache,
+which is faster than a copy: a ratio below 1 is possible. Beside it the bandwidth of gathering rows
+of 512 bytes at random, by the size of their table.
+
+On one core (`taskset -c 0`) times are CPU seconds, which other programs change less.
 """
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+import numba
 import torch
+from llvmlite import binding
 from measure import edges_file, seconds_of
 from torch.nn import functional
 
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.graph.read import read_graph
-from clinical_drug_discovery.ops.backend import Backend
+from clinical_drug_discovery.ops.backend import Backend, has_bfloat16_products
 from clinical_drug_discovery.ops.blocks import Block, full_block
 from clinical_drug_discovery.ops.cpu import attention as cpu_attention
 from clinical_drug_discovery.ops.cpu import head_maps as cpu_heads
@@ -34,6 +41,7 @@ from clinical_drug_discovery.ops.mean import packed
 DIM, HEADS = 256, 8
 KERNELS = Backend(torch.device("cpu"), kernels=True)
 TABLE_MIB = (1, 4, 8, 16, 32, 64, 128)
+ONE_CORE = max(torch.get_num_threads(), numba.get_num_threads()) == 1
 
 
 @dataclass(frozen=True)
@@ -53,22 +61,35 @@ class Machine:
     def __init__(self) -> None:
         a = torch.randn(1 << 26)
         b = torch.empty_like(a)
-        self.copy = 2 * a.nbytes / seconds_of(lambda: b.copy_(a))
+        self.copy = 2 * a.nbytes / measured(lambda: b.copy_(a))
         self.rates: dict[torch.dtype, float] = {}
         for dtype in {torch.float32, KERNELS.product_dtype(a.dtype)}:
             m = torch.randn(2048, 2048).to(dtype)
-            self.rates[dtype] = 2 * 2048**3 / seconds_of(lambda m=m: m @ m)  # type: ignore[misc]  # a lambda's default
+            self.rates[dtype] = 2 * 2048**3 / measured(lambda m=m: m @ m)  # type: ignore[misc]  # a lambda's default
 
     def bound(self, work: Work) -> float:
         """Seconds that some work takes at least."""
         return max(work.num_bytes / self.copy, work.num_operations / self.rates[work.dtype])
 
 
+def measured(work: Callable[[], object], repeat: int = 3) -> float:
+    """Seconds of some work: CPU seconds if the process runs on one core."""
+    return seconds_of(work, repeat, time.process_time if ONE_CORE else time.perf_counter)
+
+
+def instructions() -> str:
+    """The instruction sets that torch and the kernels use, as the environment allows."""
+    kernels = os.environ.get("NUMBA_CPU_NAME") or binding.get_host_cpu_name()
+    products = torch.backends.cpu.get_cpu_capability()
+    more = " with products of bfloat16" if has_bfloat16_products() else ""
+    return f"kernels for {kernels}; torch for {products}{more}"
+
+
 def gather_bandwidth(mib: int) -> float:
     """Bytes per second of sums over 64 random rows of 512 bytes each, of a table of that size."""
     num_rows = (mib << 20) // 512
     table, at = torch.randn(num_rows, 128), torch.randint(num_rows, (1 << 14, 64))
-    seconds = seconds_of(lambda: functional.embedding_bag(at, table, mode="sum"))
+    seconds = measured(lambda: functional.embedding_bag(at, table, mode="sum"))
     return at.numel() * 512 / seconds
 
 
@@ -84,9 +105,9 @@ def mean(graph: KnowledgeGraph, block: Block) -> Iterator[Work]:
             of_type = out[slice(*graph.node_range(t))]
             cpu.add_neighbors_backward(rows, block, t, of_type)
 
-    seconds = seconds_of(lambda: cpu.add_neighbors(rows, block, share, out))
+    seconds = measured(lambda: cpu.add_neighbors(rows, block, share, out))
     yield Work("mean forward", seconds, moved, operations)
-    yield Work("mean backward", seconds_of(backward), moved, operations)
+    yield Work("mean backward", measured(backward), moved, operations)
 
 
 def attention(graph: KnowledgeGraph, block: Block) -> Iterator[Work]:
@@ -135,12 +156,12 @@ def attention(graph: KnowledgeGraph, block: Block) -> Iterator[Work]:
     shares = 2 * HEADS * kv.element_size()
     in_out = 2 * out[0].nbytes  # a float32 row that is read and written
     yield Work(
-        "attention forward", seconds_of(forward, 3),
+        "attention forward", measured(forward),
         edges * (pair + 4) + num_targets * (pair / 2 + in_out), 4 * DIM * edges,
     )  # fmt: skip
     # A block of rows of which none is a target of any edge: then nothing is left to do by source.
     nowhere = replace(block, row_of_node=torch.full_like(block.rows_of_nodes(), -1))
-    both, by_target = seconds_of(backward(block), 3), seconds_of(backward(nowhere), 3)
+    both, by_target = measured(backward(block)), measured(backward(nowhere))
     yield Work(
         "attention backward by target", by_target,
         edges * (pair + 4 + shares) + num_targets * (pair + in_out), 6 * DIM * edges,
@@ -170,9 +191,9 @@ def head_maps(graph: KnowledgeGraph) -> Iterator[Work]:
     mapped = sum(len(nodes) for nodes in graph.sources)
     operations = 4 * DIM * (DIM // HEADS) * mapped
     moved = mapped * (heads[0].nbytes + out[0].nbytes)
-    yield Work("head maps forward", seconds_of(forward), moved, operations)
+    yield Work("head maps forward", measured(forward), moved, operations, heads.dtype)
     moved += mapped * 2 * by_heads[0].nbytes
-    yield Work("head maps backward", seconds_of(backward), moved, 2 * operations)
+    yield Work("head maps backward", measured(backward), moved, 2 * operations, heads.dtype)
 
 
 def dense(graph: KnowledgeGraph) -> Iterator[Work]:
@@ -181,29 +202,26 @@ def dense(graph: KnowledgeGraph) -> Iterator[Work]:
     weight, out = torch.randn(DIM, DIM), torch.empty(graph.num_nodes, DIM)
     grad_x, grad_weight = torch.zeros_like(x), torch.zeros_like(weight)
     operations, dtype = 2 * DIM * DIM * graph.num_nodes, KERNELS.product_dtype(x.dtype)
-    seconds = seconds_of(lambda: linear_into(out, x, weight, None, KERNELS))
+    seconds = measured(lambda: linear_into(out, x, weight, None, KERNELS))
     yield Work("linear forward", seconds, 2 * x.nbytes, operations, dtype)
-    seconds = seconds_of(
-        lambda: linear_backward(grad, x, weight, grad_x, grad_weight, None, KERNELS)
-    )
+    seconds = measured(lambda: linear_backward(grad, x, weight, grad_x, grad_weight, None, KERNELS))
     yield Work("linear backward", seconds, 4 * x.nbytes, 2 * operations, dtype)
 
 
-def report(machine: Machine, work: Work) -> None:
+def row(machine: Machine, work: Work) -> str:
     seconds, bound = work.seconds, machine.bound(work)
     by = "bytes" if bound == work.num_bytes / machine.copy else "operations"
-    print(
-        f"{work.name}: {seconds:.3f} s = {seconds / bound:.1f} times the bound by {by}; "
-        f"{work.num_bytes / 1e9:.2f} GB at {work.num_bytes / seconds / 1e9:.0f} GB/s, "
-        f"{work.num_operations / 1e9:.1f} Gflop at "
-        f"{work.num_operations / seconds / 1e9:.0f} Gflop/s",
-        flush=True,
+    return (
+        f"| {work.name} | {work.num_bytes / 1e9:.2f} | {work.num_operations / 1e9:.1f} | "
+        f"{seconds:.3f} | {bound:.3f} by {by} | {seconds / bound:.2f} |"
     )
 
 
 @torch.no_grad()
 def main() -> None:
     machine = Machine()
+    threads = "one core, CPU seconds" if ONE_CORE else f"{torch.get_num_threads()} threads"
+    print(f"{instructions()}; {threads}")
     print(f"copy: {machine.copy / 1e9:.0f} GB/s read and written")
     for dtype, rate in machine.rates.items():
         print(f"matrix product of {dtype}: {rate / 1e9:.0f} Gflop/s")
@@ -212,9 +230,11 @@ def main() -> None:
     with edges_file(sys.argv[1] if sys.argv[1:] else None) as path:
         graph = read_graph(path)
     block = full_block(graph, KERNELS)
+    print(f"{graph.num_nodes:,} nodes, {graph.num_edges:,} directed edges\n")
+    print("| operation | GB | Gflop | seconds | bound | ratio |\n|---|---|---|---|---|---|")
     for works in (mean(graph, block), attention(graph, block), head_maps(graph), dense(graph)):
         for work in works:
-            report(machine, work)
+            print(row(machine, work), flush=True)
 
 
 if __name__ == "__main__":
