@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from clinical_drug_discovery.graph.stored.graph_file import FORMAT_VERSION
-from clinical_drug_discovery.lib._run.model_dir import GRAPH_FILE, RANKER_FILE, RANKER_VERSION
+from clinical_drug_discovery.lib._run.model_dir import GRAPH_FILE, RANKER_FILE
+from clinical_drug_discovery.ranking.stored.ranker_file import RANKER_VERSION
 from clinical_drug_discovery.system.files import load_checksummed, save_checksummed, stored_checksum
 from clinical_drug_discovery.training.checkpoint import VERSION as CHECKPOINT_VERSION
 from clinical_drug_discovery.training.checkpoint import Checkpoints

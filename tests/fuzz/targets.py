@@ -25,13 +25,13 @@ from mutations import mutate, mutate_checkpoint, stopped_run  # noqa: E402
 from clinical_drug_discovery.graph.read import read_graph  # noqa: E402
 from clinical_drug_discovery.graph.source import ReadSettings  # noqa: E402
 from clinical_drug_discovery.graph.stored.graph_file import load_graph  # noqa: E402
-from clinical_drug_discovery.lib._run.model_dir import load_ranker  # noqa: E402
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings  # noqa: E402
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings  # noqa: E402
 from clinical_drug_discovery.lib.rank import rank_drugs  # noqa: E402
 from clinical_drug_discovery.lib.similar import nearest  # noqa: E402
 from clinical_drug_discovery.models.embeddings_file import write_embeddings  # noqa: E402
 from clinical_drug_discovery.models.read_embeddings import read_embeddings  # noqa: E402
+from clinical_drug_discovery.ranking.stored.ranker_file import load_ranker  # noqa: E402
 from clinical_drug_discovery.system.errors import InputError  # noqa: E402
 from clinical_drug_discovery.system.files import DamagedFileError, OtherVersionError  # noqa: E402
 

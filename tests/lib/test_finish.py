@@ -27,11 +27,13 @@ from clinical_drug_discovery.lib._run import model_dir as model_files
 from clinical_drug_discovery.lib._run import results
 from clinical_drug_discovery.lib._run.evaluation import write_report
 from clinical_drug_discovery.lib._run.finish import finish_run, working
-from clinical_drug_discovery.lib._run.model_dir import RANKER_VERSION, run_of_model
+from clinical_drug_discovery.lib._run.model_dir import run_of_model
 from clinical_drug_discovery.lib._run.saved_model import SavedModel
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.synthesize import synthesize_graph
 from clinical_drug_discovery.models.embeddings_file import write_tables
+from clinical_drug_discovery.ranking.stored import ranker_file
+from clinical_drug_discovery.ranking.stored.ranker_file import RANKER_VERSION
 from clinical_drug_discovery.system import disk
 from clinical_drug_discovery.system.errors import InputError
 from clinical_drug_discovery.system.files import save_checksummed
@@ -83,7 +85,7 @@ def write(home: Path) -> Iterator[Write]:
     # The fit of a ranker takes seconds, and the probe a tenth.
     patch.setattr(results, "probe_embeddings", lambda *_, **__: None)
     patch.setattr(results, "fit_ranker", lambda run, *_: run.seconds.update(seconds_rank_fit=0.0))
-    patch.setattr(model_files, "save_ranker", save_ranker)
+    patch.setattr(ranker_file, "save_ranker", save_ranker)
     yield write_again
     patch.undo()
 

@@ -12,10 +12,10 @@ import torch
 from graphs import planted_facts, to_rows
 
 from clinical_drug_discovery.lib._run import finish, results
-from clinical_drug_discovery.lib._run.model_dir import RANKER_VERSION
 from clinical_drug_discovery.lib.fit_ranker import fit_model_ranker
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.rank import rank_drugs
+from clinical_drug_discovery.ranking.stored.ranker_file import RANKER_VERSION
 from clinical_drug_discovery.system import disk
 from clinical_drug_discovery.system.errors import DoesNotFitError, InputError
 from clinical_drug_discovery.system.files import load_checksummed

@@ -19,9 +19,10 @@ import pytest
 from graphs import planted_facts, to_rows
 from mutations import mutate, mutate_checkpoint, rewrite, stopped_run
 
-from clinical_drug_discovery.lib._run.model_dir import RANKER_FILE, RANKER_VERSION
+from clinical_drug_discovery.lib._run.model_dir import RANKER_FILE
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.rank import rank_drugs
+from clinical_drug_discovery.ranking.stored.ranker_file import RANKER_VERSION
 from clinical_drug_discovery.system.errors import InputError
 from clinical_drug_discovery.system.files import load_checksummed
 

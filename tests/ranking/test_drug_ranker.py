@@ -11,7 +11,6 @@ import torch
 from graphs import graph_of, node, planted_facts
 
 from clinical_drug_discovery.evaluation.measures.reliability import reliability
-from clinical_drug_discovery.lib._run.model_dir import load_ranker, save_ranker
 from clinical_drug_discovery.ranking.calibration import (
     ImputedScore,
     fit_calibration,
@@ -22,6 +21,7 @@ from clinical_drug_discovery.ranking.listwise_examples import feature_scales, sa
 from clinical_drug_discovery.ranking.metapath_features import MetapathFeatures
 from clinical_drug_discovery.ranking.path_scores import Form, Weights, gelu, popular, stack_mlps
 from clinical_drug_discovery.ranking.score_mlp import ScoreMlp
+from clinical_drug_discovery.ranking.stored.ranker_file import load_ranker, save_ranker
 
 NUM_HIDDEN = 60
 

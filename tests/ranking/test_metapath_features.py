@@ -14,7 +14,8 @@ from clinical_drug_discovery.ranking.drug_similarity import (
     co_indicated_features,
     co_indicated_features_without,
 )
-from clinical_drug_discovery.ranking.for_drug.few_drugs import DiseaseSide, FewDrugs
+from clinical_drug_discovery.ranking.for_drug.disease_side import DiseaseSide
+from clinical_drug_discovery.ranking.for_drug.one_drug import OneDrug
 from clinical_drug_discovery.ranking.metapath_features import MetapathFeatures
 from clinical_drug_discovery.system.errors import InputError
 
@@ -191,24 +192,19 @@ def test_co_indicated_features_without_one_drug_are_those_of_the_others() -> Non
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("asked", [[3], [7, 2, 29, 0], list(range(29, -1, -1))])
-def test_the_features_of_a_few_drugs_are_those_among_all(asked: list[int]) -> None:
+@pytest.mark.parametrize("drug", range(0, 30, 3))
+def test_the_features_of_one_drug_are_those_among_all(drug: int) -> None:
     features = MetapathFeatures(graph_of(facts_of_drugs()))
-    drugs, diseases = np.array(asked), np.arange(features.num_diseases)
-    few = FewDrugs(DiseaseSide.of(features, lambda text: None), drugs)
-    of_pairs, of_diseases, largest = few.base_parts(diseases)
-    of_all, wanted = features.base_parts(diseases)
-    largest_of_all = of_all[:, features.walk_rows].sum(axis=1).max(axis=1)
+    diseases = np.arange(features.num_diseases)
+    side = DiseaseSide.of(features, lambda text: None)
+    one = OneDrug(side, drug)
+    of_all, of_diseases = features.base_parts(diseases)
     close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
-    close(of_pairs, of_all[:, :, drugs])
-    close(of_diseases, wanted)
-    close(largest, largest_of_all)
-    anchors, popularity = few.anchors(of_pairs, largest), few.popularity(diseases)
-    assert few.treated_among(diseases).tolist() == features.treated.tolist()
-    for disease in diseases.tolist():
-        anchor = features.walk_anchor(of_all[disease])[drugs]
-        close(anchors[disease], anchor)
-        wanted = features.popularity(disease)[:, drugs]
-        close(popularity[:, disease], wanted)
-        wanted = co_indicated_features(features.co_indicated_similarity(disease)[1])[:, drugs]
-        close(few.co_indicated(disease), wanted)
+    close(one.of_pairs.T, of_all[:, :, drug])
+    close(side.of_diseases.T, of_diseases)
+    close(side.largest, of_all[:, features.walk_rows].sum(axis=1).max(axis=1))
+    close(one.anchors, [features.walk_anchor(of_all[disease])[drug] for disease in diseases])
+    close(one.popularity.T, [features.popularity(disease)[:, drug] for disease in diseases])
+    similarities = map(features.co_indicated_similarity, features.treated.tolist())
+    wanted = [co_indicated_features(similarity)[:, drug] for _, similarity in similarities]
+    close(one.co_indicated.T, wanted)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -12,14 +12,16 @@ from ..graph.identifiers import shown_identifier
 from ..graph.knowledge_graph import IntArray, KnowledgeGraph
 from ..graph.node_lookup import did_you_mean, find_node
 from ..graph.synonyms import read_synonyms
-from ..models.read_embeddings import read_embeddings
-from ..ranking.evidence.explanations import Explainer
+from ..models.read_embeddings import read_embeddings, read_embeddings_of
 from ..ranking.evidence.stated_relations import stated_relations
 from ..system.arguments import plain_arguments
 from ..system.errors import InputError
 from ..system.log import part
 from ..system.processes import alone, use_threads
 from ._run.model_dir import GRAPH_FILE, check_embeddings_of, model_dir_of, read_model_graph
+
+if TYPE_CHECKING:
+    from ..ranking.evidence.explanations import Explainer
 
 _BLOCK = 8192  # rows whose cosines are computed at a time: 32 MiB at 512 dimensions
 _NODE = ("node_name", "node_type", "node_id", "node_source")
@@ -72,27 +74,53 @@ def similar_nodes(
         [(1, 'drug'), (2, 'drug'), (3, 'drug')]
     """
     use_threads()
-    nodes, values = read_embeddings(embeddings)
     directory = model_dir_of(embeddings) if model_dir is None else Path(model_dir)
     needed = explain or add is not None or model_dir is not None
     if not needed and not (directory / GRAPH_FILE).exists():
+        nodes, values = read_embeddings(embeddings)
         at = find_node(nodes, node, synonyms=read_synonyms(synonyms, nodes))
         unknown = dict.fromkeys(("contraindicated", "stated", "no_facts"))
         return [record | unknown for record in nearest(nodes, values, at, type=type, top=top)]
-    graph = read_model_graph(directory)
-    check_same_nodes(nodes, graph, Path(embeddings), directory)
+    graph, extended = read_model_graph(directory), None
     check_embeddings_of(Path(embeddings), directory)
-    order: IntArray | None = rows_of(graph, nodes)
     if add is not None:
         from ._model.extended import extend_model  # imports torch, for the network
         from ._model.network import read_network
 
-        model = extend_model(graph, read_network(directory, graph), None, Path(add), "add")
-        if model is not None:
-            graph, values, order = model.graph, model.embeddings.numpy(), None
+        extended = extend_model(graph, read_network(directory, graph), None, Path(add), "add")
+    if extended is not None:
+        graph, values, order = extended.graph, extended.embeddings.numpy(), None
     at = find_node(graph.nodes, node, synonyms=read_synonyms(synonyms, graph.nodes))
-    explainer = Explainer(graph) if explain else None
+    if extended is None:
+        types = {graph.nodes["node_type"][at], type or graph.nodes["node_type"][at]}
+        values, order = _read_types(Path(embeddings), types, graph, directory)
+    explainer = _explainer(graph) if explain else None
     return similar_in(graph, values, at, node, order=order, type=type, top=top, explainer=explainer)
+
+
+def _read_types(
+    embeddings: Path, types: set[str], graph: KnowledgeGraph, directory: Path
+) -> tuple[np.ndarray, IntArray]:
+    """Read the embeddings of some node types.
+
+    Returns:
+        The embeddings, shape (n, D), and the row in them of each node of the graph; -1 for a node
+        of another type.
+
+    Raises:
+        InputError: the file has other nodes than the graph.
+    """
+    nodes, rows, values = read_embeddings_of(embeddings, types)
+    check_same_nodes(nodes, graph, embeddings, directory)
+    place = np.full(nodes.height, -1)
+    place[rows] = np.arange(len(rows))
+    return values, place[rows_of(graph, nodes)]
+
+
+def _explainer(graph: KnowledgeGraph) -> Explainer:
+    from ..ranking.evidence.explanations import Explainer  # imports scipy's sparse matrices
+
+    return Explainer(graph)
 
 
 def similar_in(
@@ -113,7 +141,8 @@ def similar_in(
         values: shape (N, D), embeddings.
         at: number of the node.
         query: the text that names the node, for the error message.
-        order: shape (N,), the row in `values` of each node of the graph; None: they are in order.
+        order: shape (N,), the row in `values` of each node of the graph, which may be any number
+            for nodes that are neither asked nor listed; None: the nodes are in order.
         type: see `similar_nodes`.
         top: see `similar_nodes`.
         explainer: adds the evidence; None: no evidence.

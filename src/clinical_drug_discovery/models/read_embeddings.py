@@ -5,13 +5,15 @@ A file may come from a stranger. Sizes are checked before memory is taken, types
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from ..graph.knowledge_graph import IntArray
 from ..graph.reading.parquet_sizes import check_all_read, check_parquet
 from ..graph.reading.unpacking import Limit, check_rows
 from ..system.errors import InputError
@@ -24,6 +26,7 @@ _NODE_COLUMNS = tuple(name for name in COLUMNS if name != "embedding")
 _PACKED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ\x00", b"PK\x03\x04")
 _BYTES_PER_ROW = 64  # of a table of nodes in memory, at least
 Values = npt.NDArray[np.float32]
+_Types = Collection[str] | None  # None: all
 
 
 def read_embeddings(path: str | Path) -> tuple[pl.DataFrame, Values]:
@@ -42,18 +45,40 @@ def read_embeddings(path: str | Path) -> tuple[pl.DataFrame, Values]:
         InputError: the file is missing or damaged, or does not hold embeddings; the message names
             the first such row (row 1 of a CSV file is its header).
     """
+    nodes, _, values = read_embeddings_of(path, None)
+    return nodes, values
+
+
+def read_embeddings_of(
+    path: str | Path, types: Collection[str] | None
+) -> tuple[pl.DataFrame, IntArray, Values]:
+    """Read all nodes, and the embeddings of some types alone.
+
+    From .npy, and from .parquet as this package writes it, no other embeddings are read or checked.
+
+    Args:
+        path: see `read_embeddings`.
+        types: node types; None: all.
+
+    Returns:
+        The nodes, N rows; the numbers of the n rows of the types, ascending; and the embeddings of
+        these rows, shape (n, D).
+
+    Raises:
+        InputError: see `read_embeddings`.
+    """
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise InputError(f"embeddings (got {path}) must end in one of {', '.join(SUFFIXES)}")
     check_regular("embeddings", path)
     first_row = 1 if suffix == ".parquet" else 2
-    read: dict[str, Callable[[Path, int], tuple[pl.DataFrame, Values]]] = {
+    read: dict[str, Callable[[Path, int, _Types], tuple[pl.DataFrame, Values]]] = {
         ".csv": _read_csv, ".parquet": _read_parquet, ".npy": _read_npy
     }  # fmt: skip
     try:
         with without_panics():
-            nodes, values = read[suffix](path, first_row)
+            nodes, values = read[suffix](path, first_row, types)
         _check_types(path, nodes)
     except InputError:
         raise
@@ -64,22 +89,33 @@ def read_embeddings(path: str | Path) -> tuple[pl.DataFrame, Values]:
         first_line = (str(error) or type(error).__name__).split("\n")[0]
         text = f"embeddings (got {path}) cannot be read as embeddings: {first_line}"
         raise InputError(text) from error
-    if len(values) != nodes.height:
-        raise InputError(
-            f"embeddings (got {path}) has {len(values):,} embeddings, but {nodes.height:,} nodes"
-        )
+    rows = _rows_of(nodes, types)
     if not (finite := np.isfinite(values).all(axis=1)).all():
-        row = first_row + int(np.flatnonzero(~finite)[0])
+        row = first_row + int(rows[~finite][0])
         raise InputError(f"embeddings (got {path}), row {row}: NaN, infinity or a gap")
-    return plain_nodes(path, nodes, first_row), values
+    return plain_nodes(path, nodes, first_row), rows, values
 
 
-def _read_npy(path: Path, _: int) -> tuple[pl.DataFrame, Values]:
+def _rows_of(nodes: pl.DataFrame, types: _Types) -> IntArray:
+    """Return the numbers of the rows of some types, or of all rows."""
+    if types is None:
+        return np.arange(nodes.height)
+    found = nodes["node_type"].cast(pl.String).is_in(list(types))
+    return np.flatnonzero(found.fill_null(False).to_numpy())
+
+
+def _read_npy(path: Path, _: int, types: _Types) -> tuple[pl.DataFrame, Values]:
     index = index_path(path)
     check_regular(f"embeddings (got {path}): the index", index)
     before = _stamp(index)
-    values = _read_array(path)
+    found = _map_array(path)
     nodes = pl.concat(list(_csv_batches(index, _NODE_COLUMNS)))
+    if len(found) != nodes.height:
+        raise InputError(
+            f"embeddings (got {path}) has {len(found):,} embeddings, but {nodes.height:,} nodes"
+        )
+    with np.errstate(over="ignore"):  # infinity is refused by the caller
+        values = np.array(found if types is None else found[_rows_of(nodes, types)], np.float32)
     if _stamp(index) != before:
         raise InputError(f"embeddings (got {path}) were replaced while they were read")
     return nodes, values
@@ -91,8 +127,8 @@ def _stamp(path: Path) -> tuple[int, int, int]:
     return found.st_ino, found.st_mtime_ns, found.st_size
 
 
-def _read_array(path: Path) -> Values:
-    """Read a matrix of numbers; the size in its header must be that of the file."""
+def _map_array(path: Path) -> npt.NDArray[Any]:
+    """Map a matrix of numbers; the size in its header must be that of the file."""
     with path.open("rb") as file:
         if file.read(4).startswith(b"PK"):
             raise InputError(
@@ -112,11 +148,10 @@ def _read_array(path: Path) -> Values:
             f"embeddings (got {path}) must be a matrix of numbers that fills the file; its header "
             f"says shape {found.shape} and type {found.dtype}"
         )
-    with np.errstate(over="ignore"):  # infinity is refused by the caller
-        return np.array(found, np.float32)
+    return found
 
 
-def _read_parquet(path: Path, first_row: int) -> tuple[pl.DataFrame, Values]:
+def _read_parquet(path: Path, first_row: int, types: _Types) -> tuple[pl.DataFrame, Values]:
     check_parquet(path, path)
     frame = pl.scan_parquet(path, glob=False)
     schema = frame.collect_schema()
@@ -127,12 +162,20 @@ def _read_parquet(path: Path, first_row: int) -> tuple[pl.DataFrame, Values]:
     width = dtype.size if isinstance(dtype, pl.Array) else 1
     size = path.stat().st_size
     Limit(path, size, None).check(num_rows * (_BYTES_PER_ROW + 4 * width))
-    table = frame.select(COLUMNS).collect()
-    check_all_read(path, table.height, num_rows)
-    return table.drop("embedding"), _numbers(path, table["embedding"], first_row)
+    nodes = frame.select(_NODE_COLUMNS).collect()
+    check_all_read(path, nodes.height, num_rows)
+    rows = _rows_of(nodes, types)
+    if types is None or not (isinstance(dtype, pl.Array) and dtype.inner == pl.Float32):
+        column = frame.select("embedding").collect()["embedding"]
+        check_all_read(path, len(column), num_rows)
+        return nodes, _numbers(path, column, first_row)[rows]
+    wanted = pl.col("node_type").cast(pl.String).is_in(list(types))
+    column = frame.filter(wanted).select("embedding").collect()["embedding"]
+    check_all_read(path, len(column), len(rows))
+    return nodes, column.to_numpy()
 
 
-def _read_csv(path: Path, first_row: int) -> tuple[pl.DataFrame, Values]:
+def _read_csv(path: Path, first_row: int, types: _Types) -> tuple[pl.DataFrame, Values]:
     tables: list[pl.DataFrame] = []
     parts: list[Values] = []
     row = first_row
@@ -141,7 +184,8 @@ def _read_csv(path: Path, first_row: int) -> tuple[pl.DataFrame, Values]:
         parts.append(_numbers(path, batch["embedding"], row, width))
         tables.append(batch.drop("embedding"))
         row += batch.height
-    return pl.concat(tables), np.concatenate(parts)
+    nodes = pl.concat(tables)
+    return nodes, np.concatenate(parts)[_rows_of(nodes, types)]
 
 
 def _csv_batches(path: Path, columns: tuple[str, ...]) -> Iterator[pl.DataFrame]:

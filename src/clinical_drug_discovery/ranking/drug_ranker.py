@@ -93,10 +93,30 @@ class DrugRanker:
             diseases: shape (n,), numbered within their type.
             popularity: add the popularity of the drugs, see `path_ranker`.
         """
-        scores = self.paths.scores(features, diseases, popularity=popularity)
+        near = None
         if self.vectors is not None:
-            near = log_neighbors(self.vectors.neighbors(features).scores(diseases))
-            for row, disease, part in zip(scores, diseases.tolist(), near, strict=True):
+            near = of_largest(self.vectors.neighbors(features).scores(diseases))
+        return self.scores_with(near, features, diseases, popularity=popularity)
+
+    def scores_with(
+        self,
+        near: Floats | None,
+        features: MetapathFeatures,
+        diseases: IntArray,
+        *,
+        popularity: bool = True,
+    ) -> Floats:
+        """Return `scores`, given the scores of `neighbors` as shares of the largest of a disease.
+
+        Args:
+            near: shape (n, D); None if the ranker uses paths alone.
+            features: see `scores`.
+            diseases: see `scores`.
+            popularity: see `scores`.
+        """
+        scores = self.paths.scores(features, diseases, popularity=popularity)
+        if near is not None:
+            for row, disease, part in zip(scores, diseases.tolist(), log_shares(near), strict=True):
                 blend, known = self.blend(features, disease), features.known_drugs(disease)
                 if blend.imputed is not None:
                     part[known] = blend.imputed(row[known])

@@ -49,6 +49,11 @@ class Similarity:
         return csr_array(self.right.T)
 
     @cached_property
+    def left_t(self) -> csr_array:
+        """The transpose of `left`, which often is `right`, too."""
+        return self.right_t if self.left is self.right else csr_array(self.left.T)
+
+    @cached_property
     def diagonal(self) -> Floats:
         """The diagonal of left @ right.T, which callers must subtract; shape (n,)."""
         return np.asarray(self.left.multiply(self.right).sum(axis=1), np.float32)

@@ -15,7 +15,6 @@ not affect the features of other drugs either: see `co_indicated_features_withou
 from __future__ import annotations
 
 from collections.abc import Iterator
-from copy import copy
 from functools import cached_property
 
 import numpy as np
@@ -79,19 +78,19 @@ class MetapathFeatures:
         self.treated = np.flatnonzero(self.known.sum(axis=0))
         self._known_by_disease = csr_array(self.known.T)
         treats = graph.vocabulary.treats
-        self._others = {r: m for r, m in matrices.items() if r not in treats and m.nnz}
+        self.other_relations = {r: m for r, m in matrices.items() if r not in treats and m.nnz}
         harmful = [matrices[r] for r in graph.vocabulary.contraindicates if r in matrices]
         self._harmful = sum(harmful, csr_array(self.known.shape, dtype=np.float32)).tocsc()
         drug, disease = graph.vocabulary.drug_type, graph.vocabulary.disease_type
         self._for_many = for_many
         drugs, diseases = path_counts(graph, drug), path_counts(graph, disease)
-        self._connecting = connecting_metapaths(drugs, diseases)
+        self.connecting = connecting_metapaths(drugs, diseases)
         stems, words = stem_vectors(names_of(graph, drug)), word_vectors(names_of(graph, disease))
         by_stem = Similarity("drug - name shares stem - drug", stems, stems)
         by_word = Similarity("disease - shares words - disease", words, words)
         self.drug_similarities = [*similarities(graph, drug, drugs), by_stem]
         self.disease_similarities = [*similarities(graph, disease, diseases), by_word]
-        self._drug_degrees = log_degrees(graph, drug, disease)
+        self.drug_degrees = log_degrees(graph, drug, disease)
         self.disease_degrees = log_degrees(graph, disease, drug)
         self.walks = random_walks(graph, disease)
         self._disease_similarity_names = [s.name for s in self.disease_similarities]
@@ -103,24 +102,7 @@ class MetapathFeatures:
         self.right_treated = [csr_array(s.right[self.treated].T) for s in self.disease_similarities]
         self.column = np.full(self.num_diseases, -1)  # position in `treated`; -1: untreated
         self.column[self.treated] = np.arange(len(self.treated))
-        self._asked = np.arange(self.num_drugs)  # whose features are computed; see `for_drugs`
-        self._asked_t, self._is_part = self._treats_t, False
         self._last: tuple[IntArray, tuple[Floats, Floats]] | None = None
-
-    def for_drugs(self, drugs: IntArray) -> MetapathFeatures:
-        """Return the features of m drugs alone, in their order; `FewDrugs` has the base features.
-
-        The known drugs of a disease still are all of them.
-        """
-        self._treated_similarity, self.shared_drugs  # noqa: B018  # computed once for all parts
-        few = copy(self)
-        few._asked, few.num_drugs, few._is_part = drugs, len(drugs), True
-        few._connecting = [(name, csr_array(a[:, drugs]), b) for name, a, b in self._connecting]
-        few._others = {r: csr_array(matrix[drugs]) for r, matrix in self._others.items()}
-        few._asked_t = csr_array(self.treats[drugs].T)
-        few._drug_degrees = self._drug_degrees[0], [v[drugs] for v in self._drug_degrees[1]]
-        few.__dict__.pop("_similar", None)
-        return few
 
     @cached_property
     def feature_names(self) -> tuple[str, ...]:
@@ -135,7 +117,7 @@ class MetapathFeatures:
     @cached_property
     def popularity_names(self) -> tuple[str, ...]:
         """The names of the rows of `popularity`."""
-        names = [f"drug - {name}, how many" for name in self._drug_degrees[0]]
+        names = [f"drug - {name}, how many" for name in self.drug_degrees[0]]
         return (*names, "drug - treats - disease, how many")
 
     @property
@@ -146,9 +128,11 @@ class MetapathFeatures:
     @cached_property
     def _pair_names(self) -> list[str]:
         """The names of the features that `_paths_to` yields, in the same order."""
-        connecting = [name for name, _, _ in self._connecting]
+        connecting = [name for name, _, _ in self.connecting]
         by_drug = [similarity.name for similarity in self.drug_similarities]
-        return names_of_paths(connecting, self._disease_similarity_names, self._others, by_drug)
+        return names_of_paths(
+            connecting, self._disease_similarity_names, self.other_relations, by_drug
+        )
 
     @cached_property
     def _co_indicated_names(self) -> list[str]:
@@ -172,8 +156,9 @@ class MetapathFeatures:
             The features of pairs, shape (n, P, D), which come first in `base`; and the features of
             diseases alone, shape (n, C), which come last.
         """
-        if self._last is not None and np.array_equal(diseases, self._last[0]):
-            return self._last[1]
+        last = self._last  # read once: another thread may replace it
+        if last is not None and np.array_equal(diseases, last[0]):
+            return last[1]
         blocks = self._similarity_to_treated(diseases)
         of_pairs = np.empty((len(diseases), len(self._pair_names), self.num_drugs), np.float32)
         for f, column in enumerate(self._paths_to(diseases, blocks)):
@@ -192,8 +177,7 @@ class MetapathFeatures:
         drug treats, without the asked one.
         """
         others = self.num_indications - self._known_by_disease[[disease]].toarray()[0]
-        treats = np.log1p(others[self._asked])
-        return np.stack([*self._drug_degrees[1], treats]).astype(np.float32)
+        return np.stack([*self.drug_degrees[1], np.log1p(others)]).astype(np.float32)
 
     @cached_property
     def walk_rows(self) -> IntArray:
@@ -242,53 +226,63 @@ class MetapathFeatures:
             return drugs, rows
         count = len(self.drug_similarities)
         for j, similarity in enumerate(self.drug_similarities):
-            if self._is_part:
-                rows[j] = self._similar[j][drugs]
-            else:
-                rows[j] = (similarity.left[drugs] @ similarity.right_t).toarray()
+            rows[j] = (similarity.left[drugs] @ similarity.right_t).toarray()
         rows[count] = rows[:count].sum(axis=0)
         column = self.column[disease]
-        own = self._damped_t[[column]].toarray()[0]
-        squares = self._damped_squares - own**2
-        norm = power(np.where(self.num_indications - (own > 0) > 0, squares, 0), -0.5)
-        visits = self._damped[drugs].toarray()
+        norm = self.norms_without(np.arange(self.num_drugs), self.damped_t[[column]].toarray()[0])
+        visits = self.damped[drugs].toarray()
         visits[:, column] = 0
-        rows[count + 1] = visits @ self._damped_t[:, self._asked]
-        rows[count + 2] = rows[count + 1] * norm[drugs][:, None] * norm[self._asked]
-        for j, step in ((count + 3, self._treated_similarity), (count + 4, self.shared_drugs)):
+        rows[count + 1] = visits @ self.damped_t
+        rows[count + 2] = rows[count + 1] * norm[drugs][:, None] * norm
+        for j, step in enumerate(self.steps_between_treated, start=count + 3):
             onward = np.ascontiguousarray((step.T @ visits.T).T)
             onward[:, column] = 0
-            rows[j] = onward @ self._asked_t
-        rows[:, drugs[:, None] == self._asked] = 0
+            rows[j] = onward @ self._treats_t
+        rows[:, np.arange(len(drugs)), drugs] = 0
         return drugs, rows
 
-    @cached_property
-    def _similar(self) -> list[Floats]:
-        """Each drug similarity of all drugs to the asked ones, shape (all drugs, D)."""
-        of_asked = [csr_array(one.right[self._asked].T) for one in self.drug_similarities]
-        pairs = zip(self.drug_similarities, of_asked, strict=True)
-        return [(one.left @ right_t).toarray() for one, right_t in pairs]
+    def norms_without(self, drugs: IntArray, own: Floats) -> Floats:
+        """Return 1 / (length of the row of `damped`) without one entry of each of n drugs.
+
+        Args:
+            drugs: shape (n,).
+            own: shape (n,), the entry of each drug that does not count, or 0.
+
+        Returns:
+            Shape (n,); 0 for a drug that does not have another entry.
+        """
+        squares = self._damped_squares[drugs] - own**2
+        return power(np.where(self.num_indications[drugs] - (own > 0) > 0, squares, 0), -0.5)
 
     @cached_property
-    def _damped(self) -> csr_array:
+    def damped(self) -> csr_array:
         """`_treats`, each column divided by (number of known drugs)^0.4; shape (D, T)."""
         every = np.ones(self.num_drugs, np.float32)
         return scale(self.treats, every, power(self.treats.sum(axis=0)))
 
     @cached_property
-    def _damped_t(self) -> csr_array:
-        return csr_array(self._damped.T)
+    def damped_t(self) -> csr_array:
+        """The transpose of `damped`."""
+        return csr_array(self.damped.T)
 
     @cached_property
     def _damped_squares(self) -> Floats:
-        return np.asarray(self._damped.multiply(self._damped).sum(axis=1), np.float32)
+        return np.asarray(self.damped.multiply(self.damped).sum(axis=1), np.float32)
 
     @cached_property
     def shared_drugs(self) -> csr_array:
-        """`_damped`.T @ `_damped` with a zero diagonal, shape (T, T): drugs that diseases share."""
-        shared = csr_array(self._damped_t @ self._damped)
+        """`damped`.T @ `damped` with a zero diagonal, shape (T, T): drugs that diseases share."""
+        shared = csr_array(self.damped_t @ self.damped)
         shared.setdiag(0)
         return shared
+
+    @property
+    def steps_between_treated(self) -> tuple[csr_array, csr_array]:
+        """The steps from one treated disease to another of two of the `CO_INDICATED` similarities.
+
+        Each has the shape (T, T).
+        """
+        return self._treated_similarity, self.shared_drugs
 
     @cached_property
     def _treated_similarity(self) -> csr_array:
@@ -327,13 +321,16 @@ class MetapathFeatures:
 
     def _paths_to(self, diseases: IntArray, blocks: list[Floats]) -> Iterator[Floats]:
         """Yield the features of pairs in the order of `_pair_names`, each of shape (n, D)."""
-        yield from self.connecting_paths(diseases)
+        for _, drug, disease in self.connecting:
+            yield (disease[diseases] @ drug).toarray()
         for block in blocks:
             yield block @ self._treats_t
             yield nearest(block, self.treats)
         in_any_way = np.add.reduce(blocks)
         yield nearest(in_any_way, self.treats)
-        yield from self.paths_of_other_relations(diseases)
+        for matrix in self.other_relations.values():
+            others = np.flatnonzero(matrix.sum(axis=0))
+            yield self._similarity_to(diseases, others) @ csr_array(matrix[:, others].T)
         related = blocks[-1] if self.walks else in_any_way
         columns = list(self._through_drugs(np.concatenate([related, in_any_way])))
         yield from (column[: len(diseases)] for column in columns)
@@ -341,17 +338,6 @@ class MetapathFeatures:
         shared = related @ self.shared_drugs
         self._clear_own(shared, diseases)
         yield shared @ self._treats_t
-
-    def connecting_paths(self, diseases: IntArray) -> Iterator[Floats]:
-        """Yield the features of paths through nodes of other types, each of shape (n, D)."""
-        for _, drug, disease in self._connecting:
-            yield (disease[diseases] @ drug).toarray()
-
-    def paths_of_other_relations(self, diseases: IntArray) -> Iterator[Floats]:
-        """Yield the features of relations that do not mean a treatment, each of shape (n, D)."""
-        for matrix in self._others.values():
-            others = np.flatnonzero(matrix.sum(axis=0))
-            yield self._similarity_to(diseases, others) @ csr_array(matrix[:, others].T)
 
     def _through_drugs(self, block: Floats) -> Iterator[Floats]:
         """Yield block @ `_treats`.T @ similarity.T, of shape (m, D), for each drug similarity."""

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
 import polars as pl
 
 from ...graph.knowledge_graph import KnowledgeGraph
 from ...graph.stored.graph_file import load_graph, save_graph
 from ...models.embeddings_file import RUN, run_of_embeddings
-from ...ranking.calibration import Calibration, ImputedScore
-from ...ranking.drug_ranker import Blend, DrugRanker, Vectors
-from ...ranking.path_scores import PathRanker, mlp_shapes
-from ...ranking.stored.check_ranker import check_ranker, check_sizes
 from ...system import disk
 from ...system.errors import InputError
 from ...system.files import (
@@ -26,9 +20,7 @@ from ...system.files import (
     OtherVersionError,
     atomic_path,
     checksum,
-    load_arrays,
     save_arrays,
-    save_checksummed,
     save_record,
     stored_checksum,
 )
@@ -37,6 +29,7 @@ from ...system.run_directory import settle
 from ...system.untrusted.inputs import read_json
 
 if TYPE_CHECKING:
+    from ...ranking.drug_ranker import DrugRanker
     from ...training.train import Trained
 
 GRAPH_FILE, RANKER_FILE, WEIGHTS_FILE = (
@@ -48,11 +41,9 @@ MODEL_FILES = (
     WEIGHTS_FILE, "nodes.parquet", "history.csv", CONFIG_FILE, STATS_FILE, GRAPH_FILE, RANKER_FILE,
     CHECKPOINT_FILE,
 )  # fmt: skip
-# Increase a version whenever this package would read an existing file differently.
+# Increase it whenever this package would read an existing file differently.
 MODEL_VERSION = 2  #: format version of config.json
-RANKER_VERSION = 6  #: format version of ranker.safetensors
 _ID_DIGITS, _SHOWN = 32, 12  # digits of the id of a run: in files, in messages
-_SCALES = ("base_scale", "co_indicated_scale")
 _Content = TypeVar("_Content")
 
 
@@ -88,6 +79,10 @@ def read_model_ranker(model_dir: Path) -> tuple[DrugRanker, str]:
     Raises:
         InputError: the file is missing or damaged, or another version of the package wrote it.
     """
+    # Not at the top: this imports scipy's sparse matrices, which a question to embeddings alone
+    # does not need.
+    from ...ranking.stored.ranker_file import load_ranker
+
     ranker, sha256, run = _read(model_dir, RANKER_FILE, load_ranker)
     check_same_run(model_dir, {RANKER_FILE: run})
     return ranker, sha256
@@ -171,95 +166,13 @@ def _read(model_dir: Path, name: str, load: Callable[[Path], _Content]) -> _Cont
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
 
 
-def save_ranker(path: Path, ranker: DrugRanker, graph_sha256: str, run: str | None = None) -> None:
-    """Write a ranker to a checksummed safetensors file.
-
-    Args:
-        path: file to write; an existing file is overwritten.
-        ranker: a fitted ranker.
-        graph_sha256: checksum of the graph that the ranker was fitted on.
-        run: id of the run of the model.
-    """
-    arrays: dict[str, Array] = {}
-    for n, mlp in enumerate(ranker.paths.mlps):
-        arrays |= {f"mlp.{n}.{name}": array for name, array in mlp.items()}
-    for name in _SCALES:
-        arrays[name] = getattr(ranker.paths, name)
-    for n, diseases in enumerate(ranker.paths.left_out):
-        arrays[f"left_out.{n}"] = diseases.astype(np.int64)
-    if ranker.vectors is not None:
-        arrays["vectors.drugs"] = ranker.vectors.drugs
-        arrays["vectors.diseases"] = ranker.vectors.diseases
-    record = {
-        "graph_sha256": graph_sha256,
-        RUN: run,
-        "num_mlps": len(ranker.paths.mlps),
-        "hidden": len(ranker.paths.mlps[0]["first.bias"]),
-        "with_known": asdict(ranker.with_known),
-        "without_known": asdict(ranker.without_known),
-        "feature_names": ranker.feature_names,
-        "popularity_names": ranker.popularity_names,
-        "seconds": ranker.paths.seconds,
-    }
-    save_checksummed(path, RANKER_VERSION, record, arrays)
-
-
 def add_ranker(model_dir: Path, ranker: DrugRanker, run: str | None) -> None:
     """Write a ranker to the directory of its model, in place of an earlier ranker."""
+    from ...ranking.stored.ranker_file import save_ranker
+
     sha256 = stored_checksum(model_dir / GRAPH_FILE)
     with atomic_path(model_dir / RANKER_FILE) as path:
         save_ranker(path, ranker, sha256, run)
-
-
-def load_ranker(path: Path) -> tuple[DrugRanker, str, str | None]:
-    """Read a file that `save_ranker` wrote.
-
-    Returns:
-        The ranker, the checksum of the graph that the ranker was fitted on, and the id of the run.
-
-    Raises:
-        DamagedFileError: the file has changed since it was written.
-        OtherVersionError: another version of this package wrote it.
-        OSError: the file cannot be read.
-    """
-    record, arrays = load_arrays(path, RANKER_VERSION)
-    check_sizes(record, arrays)
-    try:
-        ranker = _ranker(record, arrays)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).split("\n")[0]
-        raise DamagedFileError(f"it is not a ranker: {reason}") from error
-    check_ranker(ranker)
-    return ranker, record["graph_sha256"], record.get(RUN)
-
-
-def _ranker(record: dict[str, Any], arrays: dict[str, Array]) -> DrugRanker:
-    names = mlp_shapes(0, 0, 0)
-    numbers = range(record["num_mlps"])
-    mlps = [{name: arrays[f"mlp.{n}.{name}"] for name in names} for n in numbers]
-    base_scale, co_indicated_scale = (arrays[name] for name in _SCALES)
-    left_out = tuple(arrays[f"left_out.{n}"] for n in numbers)
-    vectors = None
-    if "vectors.drugs" in arrays:
-        vectors = Vectors(*(arrays[f"vectors.{name}"] for name in ("drugs", "diseases")))
-    return DrugRanker(
-        PathRanker(tuple(mlps), base_scale, co_indicated_scale, record["seconds"], left_out),
-        vectors,
-        _blend(record["with_known"]),
-        _blend(record["without_known"]),
-        tuple(record["feature_names"]),
-        tuple(record["popularity_names"]),
-    )
-
-
-def _blend(record: dict[str, Any]) -> Blend:
-    imputed = None if record["imputed"] is None else ImputedScore(**record["imputed"])
-    curves = [record["calibration"], record["without_popularity"]]
-    return Blend(record["weight"], imputed, *(_calibration(curve) for curve in curves))
-
-
-def _calibration(record: dict[str, Any]) -> Calibration:
-    return Calibration(tuple(record["scores"]), tuple(record["log_odds"]), record["recorded_share"])
 
 
 def check_not_input(output: Path, model_dir: Path | None, *inputs: str | Path | None) -> None:

@@ -20,9 +20,9 @@ from ...ranking.drug_ranker import DrugRanker
 from ...ranking.evidence.explanations import Explainer
 from ...ranking.evidence.kind_effects import kind_effects
 from ...ranking.evidence.stated_relations import stated_relations
-from ...ranking.for_drug.best_diseases import BestDiseases
-from ...ranking.for_drug.few_drugs import CHUNK as DISEASES_AT_A_TIME
-from ...ranking.for_drug.few_drugs import DiseaseSide
+from ...ranking.for_drug.best_diseases import NUM_RIVALS, BestDiseases
+from ...ranking.for_drug.disease_side import CHUNK as DISEASES_AT_A_TIME
+from ...ranking.for_drug.disease_side import DiseaseSide
 from ...ranking.metapath_features import MetapathFeatures
 from ...ranking.stored.check_ranker import check_fits
 from ...ranking.treatments import mask_of
@@ -245,9 +245,10 @@ class Ranking:
         return self._of_drugs[self.popularity]
 
     def _prepare_diseases(self) -> BestDiseases:
-        chunks = -(-self.features.num_diseases // DISEASES_AT_A_TIME)
         sides = [one.side for one in self._of_drugs.values()]
-        with log.part("Comparing the diseases", (2 - len(sides)) * chunks, "chunk") as count:
+        chunks = 0 if sides else -(-self.features.num_diseases // DISEASES_AT_A_TIME)
+        rivals = min(NUM_RIVALS, self.features.num_drugs)
+        with log.part("Comparing the diseases", chunks + rivals, "step") as count:
 
             def advance(note: str) -> None:
                 count(note)

@@ -17,13 +17,12 @@ from ...graph.knowledge_graph import IntArray
 from ...system.machine import one_thread
 from ...system.processes import let_others
 from ..drug_ranker import DrugRanker, log_shares
-from ..listwise_examples import squash
-from ..neighbors import of_largest
-from ..path_scores import PathRanker, popular
-from .few_drugs import CHUNK, DiseaseSide, FewDrugs
+from ..neighbors import Neighbors, of_largest
+from .disease_side import CHUNK, DiseaseSide
+from .one_drug import OneDrug
 
 NUM_RIVALS = 64  #: drugs that are counted for the bound: those that treat the most diseases
-_EXACT = 32  # diseases scored exactly at a time
+_EXACT = 8  # diseases scored exactly at a time
 _FEW_DISEASES = 512  # bounds do not help with so few
 _MOST_KEPT = 2048  # diseases whose scores are kept: 60 MB on PrimeKG
 _MARGIN = np.float32(1e-3)  # above rounding errors of the bounds
@@ -46,7 +45,9 @@ class BestDiseases:
     ranker: DrugRanker
     side: DiseaseSide
     popularity: bool  #: see `DrugRanker.scores`
-    rivals: Floats  #: shape (S, M): logarithm of the rivals' shares of each disease, per MLP
+    rivals: frozenset[int]  #: the drugs that are counted for the bound
+    shares: Floats  #: shape (M, S): logarithm of the rivals' shares of each disease, per MLP
+    neighbors: Neighbors | None  #: None: the ranker uses paths alone
     votes: Floats  #: shape (S,), the largest votes of a drug for each disease
     near: Floats  #: shape (T, D), shares of the neighbors' scores of the treated diseases
     exact: dict[int, Floats] = field(default_factory=dict)  #: scores of diseases that were needed
@@ -56,24 +57,21 @@ class BestDiseases:
     def of(
         ranker: DrugRanker, side: DiseaseSide, popularity: bool, advance: Callable[[str], None]
     ) -> BestDiseases:
-        """Compute the shares of the rivals; `advance` is told after each chunk."""
+        """Compute the shares of the rivals; `advance` is told after each of them."""
         features = side.features
-        order = np.argsort(-features.num_indications, kind="stable")
-        few = FewDrugs(side, np.sort(order[:NUM_RIVALS]))
-        neighbors = None if ranker.vectors is None else ranker.vectors.neighbors(features)
-        shares, votes = [], []
-        for start in range(0, features.num_diseases, CHUNK):
-            chunk = np.arange(start, min(start + CHUNK, features.num_diseases))
-            logits = pair_logits(ranker.paths, few, chunk, popularity=popularity)
-            shares.append(np.logaddexp.reduce(logits, axis=2))
-            if neighbors is not None:
-                votes.append(neighbors.counts(chunk).max(axis=1))
-            advance(f"{chunk[-1] + 1:,} of {features.num_diseases:,} diseases")
-        near = np.zeros((0, 0), np.float32)
-        if neighbors is not None:
+        rivals = np.argsort(-features.num_indications, kind="stable")[:NUM_RIVALS].tolist()
+        shares = np.full((len(ranker.paths.mlps), features.num_diseases), -np.inf, np.float32)
+        for i, drug in enumerate(rivals, start=1):
+            logits = OneDrug(side, drug).logits(ranker.paths, popularity=popularity)
+            np.logaddexp(shares, logits, out=shares)
+            advance(f"{i:,} of {len(rivals):,} drugs")
+        neighbors, votes, near = None, np.zeros(0, np.float32), np.zeros((0, 0), np.float32)
+        if ranker.vectors is not None:
+            neighbors = ranker.vectors.neighbors(features)
+            votes = _largest_votes(neighbors, features.num_diseases)
             near = of_largest(neighbors.scores(features.treated))
-        every_vote = np.concatenate(votes) if votes else np.zeros(0, np.float32)
-        return BestDiseases(ranker, side, popularity, np.concatenate(shares), every_vote, near)
+        parts = frozenset(rivals), shares, neighbors, votes, near
+        return BestDiseases(ranker, side, popularity, *parts)
 
     @one_thread(True)
     def best(self, drug: int, asked: IntArray, top: int) -> Found:
@@ -91,7 +89,7 @@ class BestDiseases:
         if len(asked) <= _FEW_DISEASES:  # all are scored, and their scores are kept
             bounds = np.full((2, len(asked)), np.inf, np.float32)
         else:
-            bounds = self._keys(asked, self._bounds(drug, asked))
+            bounds = self._keys(asked, self._bounds(drug)[asked])
         order = np.lexsort((asked, -bounds[0], -bounds[1]))
         scores = np.full(len(asked), -np.inf, np.float32)
         keys = np.full((2, len(asked)), -np.inf, np.float32)
@@ -115,11 +113,22 @@ class BestDiseases:
             self.exact.clear()
             new = diseases.tolist()
         if new:
-            every = self.ranker.scores(
-                self.side.features, np.array(new), popularity=self.popularity
-            )
+            every = self.ranker.scores_with(
+                self._near(np.array(new)), self.side.features, np.array(new),
+                popularity=self.popularity,
+            )  # fmt: skip
             self.exact.update(zip(new, every, strict=True))
         return np.array([self.exact[disease][drug] for disease in diseases.tolist()], np.float32)
+
+    def _near(self, diseases: IntArray) -> Floats | None:
+        """Return the neighbors' scores of all drugs as shares of the largest, shape (n, D)."""
+        if self.neighbors is None:
+            return None
+        column = self.side.features.column[diseases]
+        near = np.empty((len(diseases), self.near.shape[1]), np.float32)
+        near[column >= 0] = self.near[column[column >= 0]]
+        near[column < 0] = self.neighbors.votes(diseases[column < 0])
+        return near
 
     def _keys(self, diseases: IntArray, scores: Floats) -> Floats:
         """Return score + log(number of known drugs), and the probability, shape (2, n)."""
@@ -133,61 +142,30 @@ class BestDiseases:
         )
         return recorded[:, 0], treats[:, 0]
 
-    def _bounds(self, drug: int, asked: IntArray) -> Floats:
-        """Return an upper bound of the score of a drug for n diseases, shape (n,)."""
-        few, features = FewDrugs(self.side, np.array([drug])), self.side.features
-        parts = []
-        for start in range(0, len(asked), CHUNK):
-            chunk = asked[start : start + CHUNK]
-            logits = pair_logits(self.ranker.paths, few, chunk, popularity=self.popularity)
-            parts.append(np.minimum(logits[:, :, 0] - self.rivals[chunk], 0).mean(axis=1))
-            let_others()
-        bounds = np.concatenate([np.zeros(0, np.float32), *parts])
-        if self.ranker.vectors is not None:
-            untreated = features.column[asked] < 0
+    def _bounds(self, drug: int) -> Floats:
+        """Return an upper bound of the score of a drug for all diseases, shape (S,)."""
+        features = self.side.features
+        logits = OneDrug(self.side, drug).logits(self.ranker.paths, popularity=self.popularity)
+        shares = self.shares if drug in self.rivals else np.logaddexp(self.shares, logits)
+        bounds = (logits - shares).mean(axis=0)
+        if self.neighbors is not None:
             weights = [
                 blend.weight for blend in (self.ranker.with_known, self.ranker.without_known)
             ]
-            near = log_shares(self._near(drug, asked))
-            bounds += np.where(untreated, weights[1], weights[0]).astype(np.float32) * near
+            near = self.neighbors.counts_of(drug, np.arange(features.num_diseases))
+            near /= np.maximum(self.votes, 1e-30)
+            near[features.treated] = self.near[:, drug]
+            weight = np.where(features.column < 0, weights[1], weights[0]).astype(np.float32)
+            bounds += weight * log_shares(near)
         # The score of a known pair may be above what the bound says, because part of it is imputed.
-        bounds[features.known[[drug]].toarray()[0, asked] > 0] = np.inf
+        bounds[features.known[[drug]].indices] = np.inf
         # Numbers of a damaged model are scored, and refused there.
         bounds = np.nan_to_num(bounds + _MARGIN, nan=np.inf, posinf=np.inf)
         return np.asarray(bounds, np.float32)
 
-    def _near(self, drug: int, asked: IntArray) -> Floats:
-        """Return the neighbors' score of a drug for n diseases, as a share of the largest."""
-        assert self.ranker.vectors is not None
-        neighbors = self.ranker.vectors.neighbors(self.side.features)
-        shares = neighbors.counts_of(drug, asked) / np.maximum(self.votes[asked], 1e-30)
-        column = self.side.features.column[asked]
-        shares[column >= 0] = self.near[column[column >= 0], drug]
-        return np.asarray(shares, np.float32)
 
-
-def pair_logits(
-    paths: PathRanker, few: FewDrugs, diseases: IntArray, *, popularity: bool
-) -> Floats:
-    """Return the scores of each MLP for m drugs and n diseases before the softmax, (n, M, m).
-
-    All pairs are computed at once. `PathRanker.scores` is quicker for all drugs of a disease.
-    """
-    of_pairs, of_diseases, largest = few.base_parts(diseases)
-    shape = len(diseases), len(few.drugs)
-    num_pairs, num_base = of_pairs.shape[1], len(paths.base_scale)
-    values = np.zeros((num_base + len(paths.co_indicated_scale), *shape), np.float32)
-    values[:num_pairs] = of_pairs.swapaxes(0, 1)
-    values[num_pairs:num_base] = of_diseases.T[:, :, None]
-    for i in few.treated_among(diseases).tolist():
-        values[num_base:, i] = few.co_indicated(int(diseases[i]))
-    anchors = few.anchors(of_pairs, largest)
-    rest = np.stack([mlp["anchor"] * anchors for mlp in paths.mlps])
-    if popularity:
-        of_drugs = few.popularity(diseases)
-        flat = of_drugs.reshape(len(of_drugs), -1)
-        rest += np.stack([popular(mlp, flat) for mlp in paths.mlps]).reshape(rest.shape)
-    scale = np.concatenate([paths.base_scale, paths.co_indicated_scale])
-    squashed = squash(values.reshape(len(values), -1), scale)
-    scores = paths.stacked.scores(squashed, np.arange(len(values)), paths.stacked.first_bias)
-    return np.ascontiguousarray((scores.reshape(rest.shape) + rest).swapaxes(0, 1))
+def _largest_votes(neighbors: Neighbors, num_diseases: int) -> Floats:
+    """Return the largest votes of a drug for each disease, shape (S,)."""
+    starts = range(0, num_diseases, CHUNK)
+    chunks = (np.arange(start, min(start + CHUNK, num_diseases)) for start in starts)
+    return np.concatenate([neighbors.counts(chunk).max(axis=1) for chunk in chunks])
