@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from clinical_drug_discovery.models.initialisation import uniform
+from clinical_drug_discovery.models.initialisation import node_vectors, uniform
 from clinical_drug_discovery.models.kinds.interface import (
     Contrast,
     ModelKind,
@@ -95,8 +95,7 @@ class Rgcn(nn.Module):
     ) -> None:
         super().__init__()
         hidden, number = settings.hidden_dim, settings.num_layers
-        self.node_embedding = nn.Parameter(torch.empty(num_nodes, hidden))
-        nn.init.normal_(self.node_embedding, generator=generator)
+        self.node_embedding = node_vectors(num_nodes, hidden, generator)
         dims = [hidden] * (number - 1) + [settings.embedding_dim]
         self.layers = nn.ModuleList(
             RgcnLayer(hidden, dim, num_edge_types, settings.num_bases, generator) for dim in dims

@@ -15,7 +15,7 @@ import pytest
 from clinical_drug_discovery.system import disk
 
 #: The calls of `disk` that a fault can hit.
-CALLS = ("create", "create_temporary", "append", "flush", "rename", "make_directory")
+CALLS = ("create", "create_temporary", "append", "flush", "rename", "make_directory", "reserve")
 
 
 @dataclass

@@ -21,7 +21,7 @@ PACKAGE = Path(clinical_drug_discovery.__file__).parent
 PREFIX = "clinical_drug_discovery."
 MOST_FILES_OF_A_FOLDER, MOST_LINES_OF_A_FILE, MEDIAN_LINES = 12, 400, 180
 MOST_LINES_OF_A_FUNCTION, MOST_PARAMETERS = 80, 20
-PUBLIC_FUNCTIONS = {"generate_gnn_embeddings", "generate_hgt_embeddings"}
+PUBLIC_FUNCTIONS = {"embed_model", "generate_gnn_embeddings", "generate_hgt_embeddings"}
 
 
 def sources() -> dict[str, str]:

@@ -84,7 +84,7 @@ def test_signatures_are_the_seeds() -> None:
     )
     assert hgt["similarity_threshold"].default == 0.1
     shared = {"limit_nodes", "include_node_types", "seed", "memory_budget", "model_dir"}
-    shared |= {"chunk_size"}
+    shared |= {"chunk_size", "scratch_dir"}
     for name in shared:
         assert sage[name] == hgt[name]
         assert sage[name].kind is inspect.Parameter.KEYWORD_ONLY

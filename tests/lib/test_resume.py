@@ -13,12 +13,13 @@ import polars as pl
 import pytest
 import torch
 from graphs import Fact, to_rows
+from stops import Killed, kill_after, results
 
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
 from clinical_drug_discovery.system.errors import InputError
 from clinical_drug_discovery.system.files import load_checksummed, save_checksummed
-from clinical_drug_discovery.training.checkpoint import VERSION, Checkpoints
+from clinical_drug_discovery.training.checkpoint import VERSION
 from clinical_drug_discovery.training.history import TrainingRecord
 
 Generate = Callable[..., dict[str, Any]]
@@ -31,28 +32,11 @@ SMALL: dict[str, Any] = {"embedding_dim": 8, "hidden_dim": 8, "num_layers": 2, "
 SMALL |= {"ranker": False, "cache": False, "device": "cpu"}
 
 
-class Killed(BaseException):
-    """Ends a run at a moment that the test chooses."""
-
-
 @pytest.fixture
 def edges(tmp_path: Path, facts: list[Fact]) -> Path:
     path = tmp_path / "kg.csv"
     to_rows(facts).write_csv(path)
     return path
-
-
-def kill_after(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """Let the process die after it has saved so many checkpoints."""
-    save, saved = Checkpoints.save, []
-
-    def saving(*given: Any) -> None:
-        save(*given)
-        saved.append(1)
-        if len(saved) == number:
-            raise Killed
-
-    monkeypatch.setattr(Checkpoints, "save", saving)
 
 
 def stop(generate: Generate, edges: Path, output: Path, number: int, **settings: Any) -> None:
@@ -61,14 +45,6 @@ def stop(generate: Generate, edges: Path, output: Path, number: int, **settings:
         kill_after(patch, number)
         with pytest.raises(Killed):
             generate(edges, output, checkpoint_minutes=0, **{**SMALL, **settings})
-
-
-def results(output: Path) -> list[bytes]:
-    """Return the bytes that must not depend on a stop, and the history without its times."""
-    model_dir = output.with_name(f"{output.stem}_model")
-    history = pl.read_csv(model_dir / "history.csv").drop("seconds").write_csv().encode()
-    names = ("weights.safetensors", "config.json")
-    return [output.read_bytes(), *((model_dir / name).read_bytes() for name in names), history]
 
 
 @pytest.mark.parametrize("kernels", [False, pytest.param(True, marks=pytest.mark.slow)])

@@ -32,7 +32,9 @@ _MEASURED = (
     "edges per node); without compiling kernels, checks and the drug ranker. With AVX2 only, a "
     "training takes 1.5 times as long or more"
 )
-_NOT_MEASURED = "not measured: times are known for default sizes, full training and CPU kernels"
+_NOT_MEASURED = (
+    "not measured: times are known for default sizes, full training and CPU kernels, in memory"
+)
 #: Usual name of an instruction set: name of the feature in LLVM.
 _INSTRUCTION_SETS = {
     "AVX2": "avx2",
@@ -57,6 +59,7 @@ def describe_machine(
     num_epochs: int | None = None,
     training: str | None = None,
     memory_budget: str | int | None = None,
+    scratch_dir: str | Path | None = None,
     device: str | None = None,
     try_device: str | None = None,
 ) -> dict[str, Any]:
@@ -77,6 +80,8 @@ def describe_machine(
         training: only with --plan: full or sampled (default: full).
         memory_budget: only with --plan: largest peak memory of a run, such as 5.33GB (default: 70%
             of the free memory).
+        scratch_dir: only with --plan: directory for large arrays, if they do not fit the budget; it
+            need not exist.
         device: only with --plan: cuda, mps or cpu; it need not be available on this machine
             (default: the default device of a run).
         try_device: cuda or mps: train all models on this device for two epochs, and compare the
@@ -102,7 +107,8 @@ def describe_machine(
         "num_epochs": num_epochs,
         "training": training,
     }
-    _check_plan(plan, edges_csv, {"num_nodes": num_nodes, "num_edges": num_edges}, model, chosen)
+    size = {"num_nodes": num_nodes, "num_edges": num_edges}
+    _check_plan(plan, edges_csv, size, model, {**chosen, "scratch_dir": scratch_dir})
     trial = None
     if try_device is not None:
         if try_device == "cpu":
@@ -115,9 +121,8 @@ def describe_machine(
         trial = device_trial.try_device(try_device, _all_default_settings())
     described = _describe()
     if plan:
-        size = None if num_nodes is None or num_edges is None else (num_nodes, num_edges)
         settings = _chosen_settings(model, chosen)
-        described |= plan_models(edges_csv, size, settings, memory_budget, device)
+        described |= plan_models(edges_csv, size, settings, memory_budget, device, scratch_dir)
     if trial is not None:
         described["try"] = trial
     return described
@@ -216,26 +221,29 @@ def _default_device() -> str:
 
 def plan_models(
     edges_csv: str | Path | None,
-    size: tuple[int, int] | None,
+    size: Mapping[str, int | None],
     models: Sequence[Settings],
     memory_budget: str | int | None,
     device: str | None,
+    scratch_dir: str | Path | None = None,
 ) -> dict[str, Any]:
     """Predict memory, disk space and time of trainings, without the drug ranker.
 
     Args:
         edges_csv: the edges file, which is read from its cache if possible; None: use `size`.
-        size: numbers of nodes and of directed edges of a graph like PrimeKG; None: use `edges_csv`.
+        size: "num_nodes" and "num_edges" of a graph like PrimeKG; None for both: use `edges_csv`.
         models: the settings of each model.
         memory_budget: see `parse_memory`.
         device: "cuda", "mps" or "cpu", available or not; None: the default device of a run.
+        scratch_dir: takes the large arrays of a model that does not fit without it.
 
     Returns:
         "planned_graph" with the sizes and the assumption about them, and "plan" with an entry for
         each model: "device", the settings, "fits" (True or False), and either
         "predicted_memory_gib" or, if the run does not fit the budget, the message "why";
         "disk_gib" (model directory, checkpoints and embeddings as Parquet, without the file and the
-        cache of the graph); "estimated_seconds" by part, None if nobody has measured such a run;
+        cache of the graph); "scratch_gib" (largest size of the files in the scratch directory, 0 if
+        it is not needed); "estimated_seconds" by part, None if nobody has measured such a run;
         and "estimated_from".
 
     Raises:
@@ -250,27 +258,30 @@ def plan_models(
 
     target = choose_device(None).device if device is None else torch.device(device)
     use_threads()
-    sizes, num_sharing, assumed = _sizes_of(edges_csv, size)
+    scratch = None if scratch_dir is None else Path(scratch_dir)
+    sizes, num_sharing, assumed = _sizes_of(edges_csv, size["num_nodes"], size["num_edges"])
     plans = {}
     for settings in models:
         plan = plan_for(sizes, settings, target)
         if settings.contrast is not None:
             plan = replace(plan, num_sharing=num_sharing)
-        found = _fit(plan, memory_budget, is_read=size is None)
+        plan, found = _fit(plan, memory_budget, edges_csv is not None, scratch)
         plans[settings.model] = {"device": target.type, **found, **_disk_and_time(plan)}
     graph = {"num_nodes": sizes.num_nodes, "num_edges": sizes.num_edges, "assumed": assumed}
     return {"planned_graph": graph, "plan": plans}
 
 
 def _sizes_of(
-    edges_csv: str | Path | None, size: tuple[int, int] | None
+    edges_csv: str | Path | None, num_nodes: int | None, num_edges: int | None
 ) -> tuple[GraphSizes, int, str]:
     """Return the sizes of a graph, `most_sharing_pairs`, and what is assumed."""
     if edges_csv is None:
         from ._run.primekg_shape import sizes_like_primekg
 
-        assert size is not None
-        return *sizes_like_primekg(*size), "PrimeKG's proportions of node types and relations"
+        assert num_nodes is not None
+        assert num_edges is not None
+        sizes = sizes_like_primekg(num_nodes, num_edges)
+        return *sizes, "PrimeKG's proportions of node types and relations"
     from ..graph.cache import read_cached
     from ..training.graph_sizes import GraphSizes
     from ..training.objective.disease_pairs import compared_by_genes, most_sharing_pairs
@@ -280,16 +291,21 @@ def _sizes_of(
     return GraphSizes.of(graph), num_sharing, "nothing: the file was read"
 
 
-def _fit(plan: Plan, memory_budget: str | int | None, is_read: bool) -> dict[str, Any]:
+def _fit(
+    plan: Plan, memory_budget: str | int | None, is_read: bool, scratch_dir: Path | None
+) -> tuple[Plan, dict[str, Any]]:
+    """Return the plan that fits, if any, and its record."""
     from ..training.memory_plan import fit_plan
 
     found: dict[str, Any]
     try:
-        plan = fit_plan(plan, memory_budget, choose_chunk_size=True, is_read=is_read)
+        plan = fit_plan(
+            plan, memory_budget, choose_chunk_size=True, is_read=is_read, scratch_dir=scratch_dir
+        )
         found = {"predicted_memory_gib": round(plan.predicted_bytes / _GIB, 3), "fits": True}
     except DoesNotFitError as error:
         found = {"fits": False, "why": str(error)}
-    return {**asdict(plan.settings), "chunk_size": plan.chunk_size, **found}
+    return plan, {**asdict(plan.settings), "chunk_size": plan.chunk_size, **found}
 
 
 def _disk_and_time(plan: Plan) -> dict[str, Any]:
@@ -300,11 +316,14 @@ def _disk_and_time(plan: Plan) -> dict[str, Any]:
 
     graph, settings = plan.graph, plan.settings
     files = result_bytes(graph.num_nodes, graph.tensor_bytes, graph.names_bytes, settings)
-    found: dict[str, Any] = {"disk_gib": round(sum(files) / _GIB, 3)}
+    found: dict[str, Any] = {
+        "disk_gib": round(sum(files) / _GIB, 3),
+        "scratch_gib": round(plan.file_bytes / _GIB, 3),
+    }
     times = kind_of(settings.model).times
     usual = settings_of(settings.model, {"num_epochs": settings.num_epochs})
     measured = settings == usual and plan.backend.device.type == "cpu" and not plan.is_small
-    if times is None or not measured:
+    if times is None or not measured or plan.scratch_dir is not None:
         return found | {"estimated_seconds": None, "estimated_from": _NOT_MEASURED}
     millions = graph.num_edges / 1e6
     seconds = {

@@ -18,6 +18,7 @@ from ..graph.vocabulary import VocabularyChoice
 from ..models.inference import embed_nodes
 from ..models.kinds.interface import Settings
 from ..models.kinds.table import entry_of, kind_of
+from ..ops.buffers import large_in_files
 from ..ranking.fit_memory import rank_fit_bytes
 from ..system.arguments import plain_arguments
 from ..system.errors import InputError, shown
@@ -50,6 +51,7 @@ def embed_model(
     device: str | None = None,
     seed: int = 0,
     memory_budget: str | int | None = None,
+    scratch_dir: str | Path | None = None,
     model_dir: str | Path | None = None,
     chunk_size: int | None = None,
     cache: bool = True,
@@ -81,6 +83,9 @@ def embed_model(
         seed: seed of the initial weights and of all sampling.
         memory_budget: largest peak memory of the process, such as 4GiB (default: 70% of the free
             memory).
+        scratch_dir: directory on a disk for the vectors, the moments of Adam and the outputs of
+            layers, if they do not fit the budget. The result has the same bytes, but takes longer.
+            The files are gone at the end, also after a crash (default: keep everything in memory).
         model_dir: directory to write the model to (default: NAME_model beside the output NAME).
         chunk_size: number of nodes that inference embeds at a time (default: as many as fit).
         cache: save the graph in a file that later runs read faster, until the edges file changes.
@@ -113,10 +118,10 @@ def embed_model(
     reading.check()
     return embed_graph(
         settings_of(model, model_settings or {}), words, reading, edges_csv, output_csv,
-        nodes=nodes, device=device, seed=seed, memory_budget=memory_budget, model_dir=model_dir,
-        chunk_size=chunk_size, cache=cache, cache_dir=cache_dir, ranker=ranker,
-        overwrite=overwrite, resume=resume, checkpoint_minutes=checkpoint_minutes,
-        tracker=tracker, on_epoch=on_epoch,
+        nodes=nodes, device=device, seed=seed, memory_budget=memory_budget,
+        scratch_dir=scratch_dir, model_dir=model_dir, chunk_size=chunk_size, cache=cache,
+        cache_dir=cache_dir, ranker=ranker, overwrite=overwrite, resume=resume,
+        checkpoint_minutes=checkpoint_minutes, tracker=tracker, on_epoch=on_epoch,
     )  # fmt: skip
 
 
@@ -131,6 +136,7 @@ def embed_graph(
     device: str | None,
     seed: int,
     memory_budget: str | int | None,
+    scratch_dir: str | Path | None,
     model_dir: str | Path | None,
     chunk_size: int | None,
     cache: bool,
@@ -153,11 +159,13 @@ def embed_graph(
         settings.learning_rate,
         overwrite=overwrite,
         resume=resume,
+        scratch_dir=scratch_dir,
     )
     graph = read_edges(run, source, reading, words, cache, cache_dir)
     fits_ranker = ranker and output_csv is not None
     rank_fit = rank_fit_bytes(graph, settings.embedding_dim) if fits_ranker else 0
-    plan = plan_training(run, graph, settings, memory_budget, chunk_size, rank_fit)
+    scratch = None if scratch_dir is None else Path(scratch_dir)
+    plan = plan_training(run, graph, settings, memory_budget, chunk_size, rank_fit, scratch)
     if output_csv is None:
         return embed_in_memory(run, graph, plan, seed=seed, on_epoch=on_epoch, tracker=tracker)
     checkpoints, finished = open_checkpoints(
@@ -165,9 +173,12 @@ def embed_graph(
     )
     if finished is not None:
         return finished
-    check_space(run, graph, settings)
+    check_space(run, graph, plan)
     compile_kernels(run, plan.backend, plan.settings.model)
-    with checkpoints.threads(), one_thread(plan.is_small), working(run) as places:
+    with (
+        checkpoints.threads(), one_thread(plan.is_small), working(run) as places,
+        large_in_files(plan.scratch_dir),
+    ):  # fmt: skip
         with hooks(run, settings, on_epoch, tracker) as after_epoch:
             trained = train(run, graph, settings, plan, seed, checkpoints, after_epoch)
         embeddings, collapse = embed_nodes(

@@ -52,6 +52,7 @@ def generate_hgt_embeddings(
     max_unpacked_gib: float | None = None,
     seed: int = 0,
     memory_budget: str | int | None = None,
+    scratch_dir: str | Path | None = None,
     model_dir: str | Path | None = None,
     chunk_size: int | None = None,
     cache: bool = True,
@@ -123,6 +124,9 @@ def generate_hgt_embeddings(
         seed: seed of the initial weights and of all sampling.
         memory_budget: largest peak memory of the process, such as 4GiB (default: 70% of the free
             memory).
+        scratch_dir: directory on a disk for the vectors, the moments of Adam and the outputs of
+            layers, if they do not fit the budget. The result has the same bytes, but takes longer.
+            The files are gone at the end, also after a crash (default: keep everything in memory).
         model_dir: directory to write the model to (default: NAME_model beside the output NAME).
         chunk_size: number of nodes that inference embeds at a time. A smaller number takes less
             memory and more time, and is rounded up to a multiple of 1,024. On the CPU, the result
@@ -186,7 +190,8 @@ def generate_hgt_embeddings(
     )
     return embed_graph(
         settings, words, reading, edges_csv, output_csv, nodes=nodes, device=device, seed=seed,
-        memory_budget=memory_budget, model_dir=model_dir, chunk_size=chunk_size, cache=cache,
-        cache_dir=cache_dir, ranker=ranker, overwrite=overwrite, resume=resume,
-        checkpoint_minutes=checkpoint_minutes, tracker=tracker, on_epoch=on_epoch,
+        memory_budget=memory_budget, scratch_dir=scratch_dir, model_dir=model_dir,
+        chunk_size=chunk_size, cache=cache, cache_dir=cache_dir, ranker=ranker,
+        overwrite=overwrite, resume=resume, checkpoint_minutes=checkpoint_minutes,
+        tracker=tracker, on_epoch=on_epoch,
     )  # fmt: skip

@@ -21,7 +21,7 @@ from ..ops.blocks import Block
 from ..ops.buffers import empty, zeros, zeros_like
 from ..ops.linear import linear, linear_gradients
 from ..ops.mean import own_rows
-from .initialisation import uniform
+from .initialisation import node_vectors, uniform
 from .layers import TypedLinear, layer_norm_backward_from_result, layer_norm_with_scale
 
 
@@ -46,8 +46,7 @@ class Hgt(nn.Module):
     ) -> None:
         super().__init__()
         num_types = len(type_ptr) - 1
-        self.node_embedding = nn.Parameter(torch.empty(type_ptr[-1], hidden_dim))
-        nn.init.normal_(self.node_embedding, generator=generator)
+        self.node_embedding = node_vectors(type_ptr[-1], hidden_dim, generator)
         self.project = TypedLinear(num_types, hidden_dim, hidden_dim, generator)
         self.layers = nn.ModuleList(
             HgtLayer(num_types, num_edge_types, hidden_dim, num_heads, generator)

@@ -14,10 +14,11 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..graph.adjacency import adjacency, power, scale, sparse_links
 from ..graph.knowledge_graph import KnowledgeGraph
+from ..ops.buffers import empty, zeros
 from .walk_vectors import walk_vectors
 
 _OWN = 0.25  # weight of a node's own random vector, which keeps all nodes distinct
@@ -67,7 +68,7 @@ def projected_vectors(graph: KnowledgeGraph, dim: int, generator: torch.Generato
     Returns:
         shape (N, dim), float32. The mean of each node type is 0.
     """
-    own = torch.randn(graph.num_nodes, dim, generator=generator)
+    own = _normal(graph.num_nodes, dim, generator)
     near = _step(graph, own)
     far = _step(graph, near)
     for first, stop in pairwise(graph.type_offsets):
@@ -92,7 +93,7 @@ def _step(graph: KnowledgeGraph, x: Tensor) -> Tensor:
 
     Neighbors with many edges get a smaller weight. Nodes without edges get 0.
     """
-    total = torch.zeros_like(x)
+    total = zeros(x, *x.shape)
     for r, (src_type, dst_type) in enumerate(graph.endpoint_types):
         links = adjacency(graph, graph.edge_types[graph.reverse_edge_type[r]])  # targets by sources
         every = np.ones(links.shape[0], np.float32)
@@ -110,6 +111,18 @@ def _step(graph: KnowledgeGraph, x: Tensor) -> Tensor:
 
 def _unit(x: Tensor) -> Tensor:
     return torch.nn.functional.normalize(x, dim=1)
+
+
+def node_vectors(num_nodes: int, dim: int, generator: torch.Generator) -> nn.Parameter:
+    """Return a learned vector per node, at first normally distributed, shape (num_nodes, dim).
+
+    With a scratch directory, many vectors lie in a file (`ops.buffers.large_in_files`).
+    """
+    return nn.Parameter(_normal(num_nodes, dim, generator))
+
+
+def _normal(num_rows: int, dim: int, generator: torch.Generator) -> Tensor:
+    return empty(torch.empty(0), num_rows, dim).normal_(generator=generator)
 
 
 def uniform(shape: tuple[int, ...], in_dim: int, generator: torch.Generator) -> Tensor:

@@ -17,7 +17,7 @@ from ..ops.blocks import Block
 from ..ops.buffers import empty, zeros, zeros_like
 from ..ops.linear import linear, linear_backward, linear_gradients, linear_into
 from ..ops.mean import add_mean, mean_backward_by_type, own_rows, packed
-from .initialisation import uniform
+from .initialisation import node_vectors, uniform
 from .layers import layer_norm, layer_norm_backward
 
 
@@ -40,8 +40,7 @@ class GraphSage(nn.Module):
         generator: torch.Generator,
     ) -> None:
         super().__init__()
-        self.node_embedding = nn.Parameter(torch.empty(num_nodes, hidden_dim))
-        nn.init.normal_(self.node_embedding, generator=generator)
+        self.node_embedding = node_vectors(num_nodes, hidden_dim, generator)
         dims = [hidden_dim] * (num_layers - 1) + [embedding_dim]
         self.layers = nn.ModuleList(SageLayer(hidden_dim, dim, generator) for dim in dims)
         self.stages = [(f"Layer {i}/{num_layers}", dim) for i, dim in enumerate(dims, start=1)]

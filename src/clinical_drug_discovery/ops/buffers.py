@@ -5,18 +5,24 @@ epoch, this took a sixth of the epoch, and several times as long on a virtual ma
 takes back freed memory. So numpy allocates the buffers: numpy asks Linux for huge pages, torch does
 not. Freed buffers of up to 64 MiB in total are kept. If none of them fits a request, the oldest are
 released before a new buffer is allocated.
+
+Within `large_in_files`, buffers of at least 64 MiB lie in files of a scratch directory instead.
 """
 
 from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from ..system.limits.scratch import Scratch
 
 _LEAST_BYTES = 8 << 20  # bytes; torch allocates smaller buffers, and the C heap reuses them
 _STEP = 2 << 20  # bytes; sizes are multiples of it, so that similar batches share buffers
@@ -24,6 +30,8 @@ _MOST_SPARE = 1.125  # largest ratio of a reused buffer's size to the requested 
 #: Largest total size of the kept buffers. Three times this size saved no time and raised the
 #: peak memory by 3%.
 MOST_IDLE_BYTES = 64 << 20
+#: Least size of a buffer in a file. Buffers of a subgraph of the default size stay below.
+LEAST_IN_FILES = 64 << 20
 _NUMPY = {torch.float32: np.float32, torch.float64: np.float64, torch.bfloat16: np.uint16}
 Block = npt.NDArray[np.uint8]
 Lent = npt.NDArray[np.generic]
@@ -39,14 +47,55 @@ def empty(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor
     """
     dtype = dtype or like.dtype
     num_bytes = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
-    if num_bytes < _LEAST_BYTES or like.device.type != "cpu" or dtype not in _NUMPY:
+    if like.device.type != "cpu" or dtype not in _NUMPY:
+        return like.new_empty(shape, dtype=dtype)
+    if _is_in_file(num_bytes):
+        pages = _FILES[-1].array(num_bytes).view(_NUMPY[dtype])
+        return torch.from_numpy(pages.reshape(shape)).view(dtype)
+    if num_bytes < _LEAST_BYTES:
         return like.new_empty(shape, dtype=dtype)
     return torch.from_numpy(_POOL.lend(num_bytes, shape, _NUMPY[dtype])).view(dtype)
 
 
 def zeros(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
     """Return a buffer of zeros; the arguments are those of `empty`."""
-    return empty(like, *shape, dtype=dtype).zero_()
+    buffer = empty(like, *shape, dtype=dtype)
+    # A new file is all zeros; to clear it would write it to the disk.
+    return buffer if buffer.device.type == "cpu" and _is_in_file(buffer.nbytes) else buffer.zero_()
+
+
+@contextmanager
+def large_in_files(directory: Path | None) -> Iterator[None]:
+    """Put the large buffers that are made within the block into files of a directory.
+
+    Args:
+        directory: see `system.limits.scratch`; None: all buffers stay in memory.
+    """
+    if directory is None:
+        yield
+        return
+    _FILES.append(Scratch(directory))
+    try:
+        yield
+    finally:
+        _FILES.pop()
+
+
+@contextmanager
+def rows_in_any_order(*buffers: Tensor) -> Iterator[None]:
+    """Let the block read single pages of the buffers that lie in files, without those around."""
+    addresses = [buffer.data_ptr() for buffer in buffers]
+    for files in _FILES:
+        files.expect(addresses, any_order=True)
+    try:
+        yield
+    finally:
+        for files in _FILES:
+            files.expect(addresses, any_order=False)
+
+
+def _is_in_file(num_bytes: int) -> bool:
+    return bool(_FILES) and num_bytes >= LEAST_IN_FILES
 
 
 def release_buffers() -> None:
@@ -94,6 +143,7 @@ class _Pool:
 
 
 _POOL = _Pool()
+_FILES: list[Scratch] = []  # of the blocks of `large_in_files`, the innermost last
 
 
 def _cut(values: Tensor, like: Sequence[Tensor]) -> list[Tensor]:

@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 # Some file systems (CIFS, FUSE) cannot flush a directory; they order renames by themselves.
 _CANNOT_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES)
+_ZEROS = memoryview(bytes(2**20))
 
 
 def create(path: Path) -> BinaryIO:
@@ -30,6 +31,26 @@ def create_temporary(directory: Path, suffix: str) -> Path:
     os.umask(umask)
     os.chmod(name, 0o666 & ~umask)
     return Path(name)
+
+
+def reserve(directory: Path, num_bytes: int) -> int:
+    """Reserve space in a new file without a name; return its handle.
+
+    The system frees the space when the handle and the last mapping of the file are closed.
+    """
+    handle, name = tempfile.mkstemp(dir=directory, prefix=".part-")
+    try:
+        os.unlink(name)
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(handle, 0, num_bytes)
+        else:  # macOS: written zeros reserve space, too
+            with open(handle, "wb", closefd=False) as file:
+                for start in range(0, num_bytes, len(_ZEROS)):
+                    file.write(_ZEROS[: num_bytes - start])
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
 
 
 def append(path: Path, data: bytes) -> None:

@@ -3,6 +3,10 @@
 The peak occurs at one of a few moments of the run. For each of these moments, `Plan.bytes_needed`
 and the `needs` of the model add up the bytes of all arrays that exist then. The largest sum is the
 predicted peak. Letters in shapes: N nodes, C = hidden_dim, M nodes of a batch.
+
+With a scratch directory, a run that does not fit has large arrays in files (`ops.buffers`). Each
+counts with `LEAST_IN_FILES` bytes, since the system can drop other pages. The rows of one node
+type, which edges read in any order, count in full.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 import math
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -20,7 +25,7 @@ from ..models.kinds.interface import FULL, SAMPLED, SUBGRAPH_SIZE, Settings, Siz
 from ..models.kinds.table import kind_of
 from ..models.walk_vectors import walk_bytes
 from ..ops.backend import BLOCK_ROWS, Backend, choose_backend
-from ..ops.buffers import MOST_IDLE_BYTES
+from ..ops.buffers import LEAST_IN_FILES, MOST_IDLE_BYTES
 from ..ops.reference import EDGE_CHUNK
 from ..system.errors import DoesNotFitError, InputError
 from ..system.limits.memory import available_memory, parse_memory, sufficient_gib
@@ -36,9 +41,12 @@ from .objective.sizes import ComparedSizes
 # freed memory that the C heap keeps for a while
 _FIXED = 190 * 2**20
 _FACT = 150 + NUM_CANDIDATES  # bytes for each positive of a batch: node numbers and a mask
+_PAGE = 4096  # least number of bytes that are read from a file
 _BATCH_ROOM = 1.1  # largest number of nodes of a batch / expected number of nodes
 #: numbers of nodes that inference can embed at a time, the largest first
 CHUNK_SIZES = (32_768, 16_384, 8_192, 4_096, 2_048, 1_024)
+#: The same with large arrays in files: their size is free, and few chunks read the files seldom.
+FILE_CHUNK_SIZES = (262_144, 131_072, 65_536, *CHUNK_SIZES)
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,7 @@ class Plan:
     num_sharing: int = 0
     rank_fit: int = 0  #: bytes that the fit of the ranker takes; 0 without a ranker
     chunk_size: int = CHUNK_SIZES[0]  #: number of nodes that inference embeds at a time
+    scratch_dir: Path | None = None  #: directory of the files of large arrays; None: in memory
     predicted_bytes: int = 0  #: peak memory of the process in bytes; 0 before the prediction
 
     @property
@@ -140,8 +149,8 @@ class Plan:
         """Return the predicted peak in bytes, without the memory that is in use before training."""
         settings, nodes = self.settings, self.graph.num_nodes
         needs = kind_of(settings.model).needs(self._sizes(), settings)
-        vectors = 4 * nodes * settings.hidden_dim  # the input vectors of all nodes
-        x = 4 * self.step_nodes * settings.hidden_dim  # a layer's input in a step
+        vectors = self.held(4 * nodes * settings.hidden_dim)  # the input vectors of all nodes
+        x = self.held(4 * self.step_nodes * settings.hidden_dim)  # a layer's input in a step
         training = (
             3 * vectors  # input vectors, and two moments of Adam for them
             + 4 * needs.weights  # weights, gradients, and two moments of Adam
@@ -150,30 +159,51 @@ class Plan:
             + self.subgraph_bytes
             + (0 if self.edge_chunk else min(MOST_IDLE_BYTES, x))  # freed buffers, kept for reuse
         )
-        result = 4 * nodes * max(settings.hidden_dim, settings.embedding_dim)  # of a stage
-        inference = 2 * vectors + result + needs.inference
+        result = self.held(4 * nodes * max(settings.hidden_dim, settings.embedding_dim))
+        inference = 2 * vectors + result + needs.inference  # input and result of a stage
         # `num_sharing`: 60 bytes for each pair of diseases while their similarity is computed
         fixed = _FIXED + needs.fixed + self.read_bytes + 60 * self.num_sharing
+        if self.scratch_dir is not None:  # rows of one type, and what is computed from them
+            fixed += 8 * self.graph.largest_type * settings.hidden_dim
         ranking = _ranking_bytes(self, needs.weights)
         return fixed + max(_starting_bytes(self), training, inference, ranking)
 
+    def held(self, num_bytes: int) -> int:
+        """Return the bytes of a large array that count as memory: few if it lies in a file."""
+        return num_bytes if self.scratch_dir is None else min(num_bytes, LEAST_IN_FILES)
+
+    @property
+    def file_bytes(self) -> int:
+        """Bytes of the files in the scratch directory at their peak; 0 without one."""
+        if self.scratch_dir is None:
+            return 0
+        settings, nodes = self.settings, self.graph.num_nodes
+        whole = replace(self, scratch_dir=None)
+        needs = kind_of(settings.model).needs(whole._sizes(), settings)
+        vectors = 4 * nodes * settings.hidden_dim
+        result = 4 * nodes * max(settings.hidden_dim, settings.embedding_dim)
+        step = needs.step if settings.training == FULL else 0
+        return max(4 * vectors, 3 * vectors + step, 2 * vectors + result + needs.inference)
+
     def _sizes(self) -> Sizes:
         graph = self.graph
+        most = self.held(4 * graph.num_nodes * self.settings.hidden_dim)  # bytes of an array
+        rows = -(-most // (4 * self.settings.hidden_dim))
         return Sizes(
-            num_nodes=graph.num_nodes,
+            num_nodes=rows,
             num_edges=graph.num_edges,
             num_node_types=len(graph.node_type_counts),
             num_edge_types=len(graph.edge_type_counts),
-            largest_type=graph.largest_type,
+            largest_type=min(rows, graph.largest_type),
             largest_edge_type=max(graph.edge_type_counts.values()),
-            step_nodes=self.step_nodes,
+            step_nodes=min(rows, self.step_nodes),
             step_rows=self.num_rows,
             compared_bytes=self.compared.num_bytes(self.settings.embedding_dim),
             found_bytes=self.compared.found_bytes(self.settings.embedding_dim),
             is_sampled=self.settings.training != FULL,
             stored=self.stored,
             edge_chunk=self.edge_chunk,
-            chunk_nodes=min(self.chunk_size, graph.largest_type),
+            chunk_nodes=min(self.chunk_size, rows, graph.largest_type),
         )
 
 
@@ -184,6 +214,7 @@ def plan_training(
     memory_budget: str | int | None,
     chunk_size: int | None,
     rank_fit: int,
+    scratch_dir: Path | None = None,
 ) -> Plan:
     """Make the plan of a run and log it; apply an explicit memory budget to the GPU as well.
 
@@ -195,6 +226,7 @@ def plan_training(
         chunk_size: number of nodes that inference embeds at a time, rounded up to a multiple of
             `BLOCK_ROWS`; None: the largest that fits.
         rank_fit: bytes that the fit of the drug ranker takes; 0 without a ranker.
+        scratch_dir: directory for large arrays, which is used if the run does not fit without it.
 
     Raises:
         InputError: the memory budget or the subgraph size is too small for the run.
@@ -207,7 +239,9 @@ def plan_training(
     if settings.contrast is not None:
         sharing = most_sharing_pairs(graph, **compared_by_genes(graph))
         plan = replace(plan, num_sharing=sharing)
-    plan = fit_plan(plan, memory_budget, choose_chunk_size=chunk_size is None)
+    plan = fit_plan(
+        plan, memory_budget, choose_chunk_size=chunk_size is None, scratch_dir=scratch_dir
+    )
     if memory_budget is not None:
         limit_memory(run.device, parse_memory(memory_budget))
     run.progress.milestone(_describe_backend(plan))
@@ -215,7 +249,22 @@ def plan_training(
         f"Predicted peak memory: {plan.predicted_bytes / GIB:.2f} GiB; inference embeds "
         f"{plan.chunk_size:,} nodes at a time"
     )
+    if scratch_dir is not None:
+        use = "not needed, since everything fits into memory"
+        if plan.scratch_dir is not None:
+            use = f"up to {plan.file_bytes / GIB:.2f} GiB for vectors, moments of Adam and layers"
+        run.progress.milestone(f"Scratch directory {scratch_dir}: {use}{_traffic(plan)}")
     return plan
+
+
+def _traffic(plan: Plan) -> str:
+    """Return the most bytes that steps on subgraphs move from and to files, if there are any."""
+    if plan.scratch_dir is None or plan.settings.training == FULL:
+        return ""
+    width = 4 * plan.settings.hidden_dim
+    rows = min(plan.step_nodes * -(-width // _PAGE) * _PAGE, width * plan.graph.num_nodes)
+    moved = 6 * plan.num_steps * rows  # vectors and two moments are read and written
+    return f"; an epoch moves at most {moved / GIB:.2f} GiB"
 
 
 def _describe_backend(plan: Plan) -> str:
@@ -245,7 +294,7 @@ def _check_subgraph_size(plan: Plan) -> None:
 def _starting_bytes(plan: Plan) -> int:
     """Return the bytes in use while the initial vectors are computed (`structural_vectors`)."""
     graph, width = plan.graph, plan.settings.hidden_dim
-    vectors = 4 * graph.num_nodes * width
+    vectors = plan.held(4 * graph.num_nodes * width)
     # The vectors of the model, three arrays of the same size, the sums of one node type, and copies
     # of the matrix of one edge type.
     largest = max(graph.edge_type_counts.values())
@@ -258,12 +307,18 @@ def _ranking_bytes(plan: Plan, weights: int) -> int:
     """Return the bytes in use while the ranker is fitted; 0 without a ranker."""
     if not plan.rank_fit:
         return 0
-    width = plan.settings.hidden_dim + plan.settings.embedding_dim  # input vectors and embeddings
-    return 4 * plan.graph.num_nodes * width + weights + plan.rank_fit
+    widths = plan.settings.hidden_dim, plan.settings.embedding_dim  # input vectors and embeddings
+    arrays = sum(plan.held(4 * plan.graph.num_nodes * width) for width in widths)
+    return arrays + weights + plan.rank_fit
 
 
 def fit_plan(
-    plan: Plan, memory_budget: str | int | None, *, choose_chunk_size: bool, is_read: bool = True
+    plan: Plan,
+    memory_budget: str | int | None,
+    *,
+    choose_chunk_size: bool,
+    is_read: bool = True,
+    scratch_dir: Path | None = None,
 ) -> Plan:
     """Choose the chunk size of inference so that the predicted peak fits the budget.
 
@@ -272,9 +327,10 @@ def fit_plan(
         memory_budget: see `parse_memory`.
         choose_chunk_size: use the largest of `CHUNK_SIZES` that fits, not that of the plan.
         is_read: the graph is in memory already; False: count what it takes, and its reading.
+        scratch_dir: takes the large arrays if no chunk size fits without it; None: do not use one.
 
     Returns:
-        The plan with the chunk size and the predicted peak.
+        The plan with the chunk size, the scratch directory if it is used, and the predicted peak.
 
     Raises:
         DoesNotFitError: the peak is above the budget. The message lists settings that need less.
@@ -286,9 +342,12 @@ def fit_plan(
     if not is_read:
         before = max(before, held + plan.graph.reading_bytes)
         held += plan.graph.tensor_bytes + plan.graph.names_bytes
-    sizes = CHUNK_SIZES if choose_chunk_size else (plan.chunk_size,)
-    for size in sizes:
-        fitted = replace(plan, chunk_size=size)
+    choices: list[tuple[Path | None, int]] = [(None, size) for size in CHUNK_SIZES]
+    if scratch_dir is not None:
+        choices += [(scratch_dir, size) for size in FILE_CHUNK_SIZES]
+    for place, size in choices:
+        chunk_size = size if choose_chunk_size else plan.chunk_size
+        fitted = replace(plan, scratch_dir=place, chunk_size=chunk_size)
         peak = max(held + fitted.bytes_needed(), before)
         if peak <= budget:
             return replace(fitted, predicted_bytes=peak)
@@ -333,5 +392,7 @@ def _what_helps(plan: Plan, held: int, before: int, budget: int) -> str:
             f"disease_gene_relation gives {plan.num_sharing:,} pairs of diseases with a common gene"
             f", which is too many; without these pairs: {sufficient_gib(needed)}"
         )
+    if plan.scratch_dir is None and plan.copies == 1:
+        consider("scratch_dir (cdd embed --scratch-dir)", replace(plan, scratch_dir=Path()))
     consider("without the ranker (--no-ranker)", replace(plan, rank_fit=0))
     return "; ".join([*options, "fewer nodes (limit_nodes)"])

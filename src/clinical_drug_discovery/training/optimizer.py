@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..models.kinds.interface import TrainableModel
 from ..models.layers import DistMult
+from ..ops.buffers import rows_in_any_order, zeros
 from .schedule import learning_rate_fraction
 
 _CHUNK = 1 << 18  # numbers that are updated at a time, so that temporaries stay in the CPU's cache
@@ -27,7 +28,7 @@ class Adam:
 
     def __init__(self, weights: Iterable[Tensor], learning_rate: float) -> None:
         self._weights = list(weights)
-        self._moments = [(torch.zeros_like(w), torch.zeros_like(w)) for w in self._weights]
+        self._moments = [(zeros(w, *w.shape), zeros(w, *w.shape)) for w in self._weights]
         self._learning_rate = learning_rate
         self._num_steps = 0
 
@@ -85,7 +86,7 @@ class LazyAdam:
             learning_rate: learning rate before the schedule's factor.
         """
         self._table, self._learning_rate = table, learning_rate
-        self._mean, self._square = torch.zeros_like(table), torch.zeros_like(table)
+        self._mean, self._square = zeros(table, *table.shape), zeros(table, *table.shape)
         self._num_steps = table.new_zeros(len(table), 1)
         self._chunk = _chunk_size(table)
         self._taken: tuple[Tensor, Tensor] | None = None
@@ -96,7 +97,8 @@ class LazyAdam:
         Args:
             rows: shape (n,), int64, distinct row numbers.
         """
-        values = self._table[rows].requires_grad_()
+        with rows_in_any_order(self._table):
+            values = self._table[rows].requires_grad_()
         self._taken = rows, values
         return values
 
@@ -112,9 +114,13 @@ class LazyAdam:
         (rows, values), self._taken = self._taken, None
         if values.grad is None:
             raise RuntimeError("the rows that were taken have no gradient")
+        with rows_in_any_order(self._table, self._mean, self._square):
+            self._update(rows, values, values.grad, fraction * self._learning_rate)
+
+    def _update(self, rows: Tensor, values: Tensor, grads: Tensor, learning_rate: float) -> None:
         num_steps = self._num_steps[rows] + 1
         self._num_steps[rows] = num_steps
-        columns = values, values.grad, num_steps
+        columns = values, grads, num_steps
         size = max(self._chunk // values.shape[1], 1)
         for at, value, grad, count in zip(
             rows.split(size), *(part.split(size) for part in columns), strict=True
@@ -124,7 +130,7 @@ class LazyAdam:
             self._mean[at], self._square[at] = mean, square
             spread = square.div_(1 - _BETA2**count).sqrt_().add_(_EPS)
             move = mean.div_(1 - _BETA1**count).div_(spread)
-            self._table[at] = value.sub_(move, alpha=fraction * self._learning_rate)
+            self._table[at] = value.sub_(move, alpha=learning_rate)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the moments and the number of steps of each row (not copied)."""

@@ -18,6 +18,7 @@ from ...system.interrupts import note_resume, note_written
 from ...system.log import milestone
 from ...system.progress import Run
 from ...system.run_directory import PART, SWAP, Places, locked, part_of, swap, work_directory
+from ...training.memory_plan import Plan
 from .model_dir import MODEL_FILES, model_dir_of
 
 # The weights, and three checkpoints (two are kept while a third is written) that also hold both
@@ -47,8 +48,8 @@ def working(run: Run) -> Iterator[Places]:
                 places.work.rmdir()
 
 
-def check_space(run: Run, graph: KnowledgeGraph, settings: Settings) -> None:
-    """Compare the free space with the size of the results, before the training.
+def check_space(run: Run, graph: KnowledgeGraph, plan: Plan) -> None:
+    """Compare the free space with the size of the results and scratch files, before the training.
 
     Files of an earlier run that will be replaced do not count as free, because they stay until the
     new ones are complete.
@@ -59,20 +60,25 @@ def check_space(run: Run, graph: KnowledgeGraph, settings: Settings) -> None:
     names = int(graph.nodes.estimated_size())
     arrays = sum(array.nbytes for array in graph.arrays)
     per_number = _CSV_BYTES if run.output.suffix.lower() == ".csv" else 4
-    model, embeddings = result_bytes(graph.num_nodes, arrays, names, settings, per_number)
+    model, embeddings = result_bytes(graph.num_nodes, arrays, names, plan.settings, per_number)
+    written = [
+        (f"model_dir (got {run.model_dir})", run.model_dir.resolve().parent, model),
+        (f"output (got {run.output})", run.output.resolve().parent, embeddings),
+    ]
+    if plan.scratch_dir is not None:
+        shown = f"scratch_dir (got {plan.scratch_dir})"
+        written.append((shown, plan.scratch_dir.resolve(), plan.file_bytes))
     needed: dict[int, tuple[str, Path, int]] = {}
-    for name, path, size in (
-        ("model_dir", run.model_dir, model), ("output", run.output, embeddings),
-    ):  # fmt: skip
-        place = next(parent for parent in path.resolve().parents if parent.exists())
+    for shown, folder, size in written:
+        place = next(path for path in (folder, *folder.parents) if path.exists())
         device = place.stat().st_dev
         before = needed[device][2] if device in needed else 0
-        needed[device] = (f"{name} (got {path})", place, before + size)
+        needed[device] = (shown, place, before + size)
     for shown, place, size in needed.values():
         free = disk.free_bytes(place)
         if free < size:
             raise InputError(
-                f"{shown} needs about {size:,} bytes for the results of this run, but the disk of "
+                f"{shown} needs about {size:,} bytes for the files of this run, but the disk of "
                 f"{place} has {free:,} bytes free"
             )
 

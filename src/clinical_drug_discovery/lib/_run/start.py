@@ -14,6 +14,7 @@ from ...models.embeddings_file import check_output, output_files
 from ...system.devices import choose_device
 from ...system.errors import InputError
 from ...system.files import check_writable
+from ...system.limits.scratch import check_scratch
 from ...system.machine import PeakMemory, empty_cache, return_large_buffers
 from ...system.processes import use_threads
 from ...system.progress import Run
@@ -32,6 +33,7 @@ def start_run(
     learning_rate: float,
     overwrite: bool,
     resume: bool = False,
+    scratch_dir: str | Path | None = None,
 ) -> Run:
     """Start a run that writes embeddings: check parameters, paths and device; choose the device.
 
@@ -43,12 +45,16 @@ def start_run(
         learning_rate: already checked; for error messages.
         overwrite: replace the files of an earlier run.
         resume: continue an earlier run.
+        scratch_dir: directory for large arrays; None: keep them in memory.
 
     Raises:
         InputError: a parameter or a path is invalid, or the device is not available.
     """
     if output_csv is None:
-        wrong = {"model_dir": model_dir, "overwrite": overwrite, "resume": resume}
+        wrong = {
+            "model_dir": model_dir, "overwrite": overwrite, "resume": resume,
+            "scratch_dir": scratch_dir,
+        }  # fmt: skip
         for name, value in wrong.items():
             if value:
                 raise InputError(
@@ -63,7 +69,14 @@ def start_run(
     check_unused(directory)
     check_place(output, directory)
     settle(directory, to_write=True)
+    warning = None if scratch_dir is None else check_scratch(Path(scratch_dir))
     run = begin_run(source, output, directory, device, learning_rate)
+    if scratch_dir is not None and run.device.type != "cpu":
+        raise InputError(
+            f"scratch_dir (got {scratch_dir}) needs the device cpu, and this run is on {run.device}"
+        )
+    if warning is not None:
+        run.warn(warning)
     check_start(output_files(output), directory, resume, overwrite)
     return run
 
