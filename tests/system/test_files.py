@@ -20,6 +20,7 @@ from clinical_drug_discovery.system.files import (
     WriteError,
     atomic_path,
     check_writable,
+    load_arrays,
     load_checksummed,
     save_arrays,
     save_checksummed,
@@ -36,6 +37,22 @@ def checksummed(tmp_path: Path) -> Path:
     path = tmp_path / "model.safetensors"
     save_checksummed(path, 3, RECORD, TENSORS)
     return path
+
+
+def test_arrays_are_pages_of_the_file_which_stays_as_it_is(checksummed: Path) -> None:
+    save_checksummed(checksummed, 3, RECORD, {**TENSORS, "none": torch.zeros(0, 2)})
+    content = checksummed.read_bytes()
+    record, arrays = load_arrays(checksummed, 3)
+    assert record == RECORD
+    assert arrays["none"].shape == (0, 2)
+    for name, tensor in TENSORS.items():
+        assert arrays[name].dtype == tensor.numpy().dtype
+        assert (arrays[name] == tensor.numpy()).all()
+        assert not arrays[name].flags.owndata
+        arrays[name][:] = 5
+    assert checksummed.read_bytes() == content
+    checksummed.unlink()  # as when a new file takes the name
+    assert (arrays["a"] == 5).all()
 
 
 def fail_in_the_middle(path: Path) -> None:

@@ -7,6 +7,8 @@ because the first write to a page of memory takes twenty times as long as a late
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import numpy.typing as npt
 import polars as pl
@@ -22,6 +24,7 @@ Numbers = npt.NDArray[np.int32]
 _MAX_TABLE = 2**24  # possible edge types in a table, 128 MB
 MAX_EDGE_TYPES = 2**15 - 1  # the sort key has 15 bits for the edge type
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio; multiplying a hash by it mixes the bits
+_MOST_COPIED = 2**24  # keys that are copied to be sorted; 16 bytes for each
 _MIN_BITS = 18  # log2 of the smallest number of slots
 _SLOTS_PER_KEY = 8  # minimum; with 8, about one key in sixteen finds its slot taken by another key
 
@@ -127,11 +130,14 @@ def distinct_facts(keys: Keys, bits: int) -> tuple[IntArray, IntArray, IntArray,
 
 
 def sort_integers(keys: Keys) -> None:
-    """Sort in place; a copy of 8 bytes per key is needed.
+    """Sort in place, without a copy of many keys.
 
-    polars takes two thirds of the CPU time of np.sort, and uses two threads.
+    polars takes two thirds of the CPU time of np.sort, and uses two threads, but it needs copies.
     """
-    keys[:] = pl.Series(keys).sort().to_numpy()
+    if len(keys) > _MOST_COPIED:
+        keys.sort()
+    else:
+        keys[:] = pl.Series(keys).sort().to_numpy()
 
 
 def build_graph(
@@ -142,9 +148,10 @@ def build_graph(
     relation_names: tuple[str, ...],
     report: ReadReport,
 ) -> KnowledgeGraph:
-    """Build the graph from distinct undirected facts: add the reverse edges and sort once.
+    """Build the graph from distinct undirected facts: add the reverse edges and sort them.
 
-    In addition to the graph itself, sorting needs about 48 bytes per edge.
+    One relation is sorted after the other. This takes 24 bytes for each edge of the largest
+    relation, and 8 bytes for each edge of the graph.
 
     Args:
         nodes: N rows, sorted by (node_type, node_index).
@@ -156,55 +163,34 @@ def build_graph(
         report: stored in the graph.
 
     Raises:
-        InputError: the graph has more edge types than the sort key can hold.
+        InputError: the graph has more edge types than allowed.
     """
     type_names = tuple(nodes["node_type"].unique().sort())
     node_type = nodes["node_type"].cast(pl.Enum(type_names)).to_physical().to_numpy()
-    num_types, num_relations = len(type_names), len(relation_names)
-
-    def type_code(a: IntArray, b: IntArray) -> Keys:  # ascending in (src_type, relation, dst_type)
-        code = node_type[a].astype(np.int64) * num_relations + relation
-        return np.asarray(code * num_types + node_type[b], np.int64)
-
-    edge_type = np.concatenate([type_code(src, dst), type_code(dst, src)])
-    codes, edge_type = _renumbered(edge_type, num_types * num_relations * num_types)
-    if len(codes) > MAX_EDGE_TYPES:
+    type_ptr = np.searchsorted(node_type, np.arange(len(type_names) + 1))
+    if (relation[1:] < relation[:-1]).any():
+        order = np.argsort(relation, kind="stable")
+        src, relation, dst = src[order], relation[order], dst[order]
+    found: dict[EdgeType, tuple[Numbers, Keys]] = {}
+    ends = np.searchsorted(relation, np.arange(len(relation_names) + 1))
+    for name, (start, stop) in zip(relation_names, pairwise(ends.tolist()), strict=True):
+        edges = _edges_of_relation(src[start:stop], dst[start:stop], node_type, type_ptr)
+        for (src_type, dst_type), parts in edges.items():
+            found[EdgeType(type_names[src_type], name, type_names[dst_type])] = parts
+    edge_types = tuple(sorted(found))
+    if len(edge_types) > MAX_EDGE_TYPES:
         raise InputError(
-            f"the graph has {len(codes):,} edge types (source type, relation, target type); "
+            f"the graph has {len(edge_types):,} edge types (source type, relation, target type); "
             f"at most {MAX_EDGE_TYPES:,} are allowed"
         )
-    # Sorting one integer per edge is faster than a lexsort of three columns.
-    bits = node_bits(nodes.height)
-    key = edge_type
-    del edge_type
-    key <<= bits
-    key |= np.concatenate([dst, src])
-    key <<= bits
-    key |= np.concatenate([src, dst])
-    sort_integers(key)
-    edge_src = (key & ((1 << bits) - 1)).astype(np.int32)
-    key >>= bits  # (edge type, target)
-    type_ptr = np.searchsorted(node_type, np.arange(num_types + 1))
-    # For each edge type, the keys of all nodes of its target type, then the key after the last one.
-    starts = [
-        (r << bits) + np.arange(type_ptr[code % num_types], type_ptr[code % num_types + 1] + 1)
-        for r, code in enumerate(codes.tolist())
-    ]
-    edge_types = tuple(
-        EdgeType(
-            type_names[code // (num_types * num_relations)],
-            relation_names[code // num_types % num_relations],
-            type_names[code % num_types],
-        )
-        for code in codes.tolist()
-    )
-    edge_type_ptr = np.searchsorted(key, np.arange(len(codes) + 1) << bits)
-    counts = dict(zip(edge_types, np.diff(edge_type_ptr).tolist(), strict=True))
+    counts = {kind: len(found[kind][0]) for kind in edge_types}
+    edge_type_ptr = np.cumsum([0, *counts.values()])
+    pointers = [found[kind][1] + edge_type_ptr[r] for r, kind in enumerate(edge_types)]
     return KnowledgeGraph(
         GraphArrays(
             node_type=node_type.astype(np.int32),
-            src=edge_src,
-            indptr=np.searchsorted(key, np.concatenate(starts)),
+            src=np.concatenate([found[kind][0] for kind in edge_types]),
+            indptr=np.concatenate(pointers),
             edge_type_ptr=edge_type_ptr,
             type_ptr=type_ptr,
         ),
@@ -214,6 +200,48 @@ def build_graph(
         report=report,
         vocabulary=recognize_vocabulary(counts),
     )
+
+
+def _edges_of_relation(
+    src: IntArray, dst: IntArray, node_type: IntArray, type_ptr: IntArray
+) -> dict[tuple[int, int], tuple[Numbers, Keys]]:
+    """Return the edges of one relation in both directions, by their source and target type.
+
+    Args:
+        src: shape (n,), one node of each fact.
+        dst: shape (n,), the other node.
+        node_type: shape (N,), the type of each node, ascending.
+        type_ptr: the nodes of type t are from type_ptr[t] to type_ptr[t + 1].
+
+    Returns:
+        For each pair of types: the source of each edge, sorted by (target, source), int32; and the
+        first edge of each node of the target type, and the number of edges, int64.
+    """
+    num_types, bits = len(type_ptr) - 1, node_bits(len(node_type))
+    types = node_type.astype(np.int64)
+    both = [types[a] * num_types + types[b] for a, b in ((src, dst), (dst, src))]
+    pairs, key = _renumbered(np.concatenate(both), num_types * num_types)
+    del both
+    if len(pairs) << 2 * bits >= 2**63:
+        raise InputError(
+            f"a relation of the graph joins {len(pairs):,} pairs of node types; with "
+            f"{len(node_type):,} nodes, less than {2**63 >> 2 * bits:,} are allowed"
+        )
+    # Sorting one integer per edge is faster than a lexsort of three columns.
+    key <<= bits
+    key |= np.concatenate([dst, src])
+    key <<= bits
+    key |= np.concatenate([src, dst])
+    sort_integers(key)
+    found = {}
+    starts = np.searchsorted(key, np.arange(len(pairs) + 1) << 2 * bits)
+    parts = [key[start:stop] for start, stop in pairwise(starts.tolist())]
+    for number, (code, part) in enumerate(zip(pairs.tolist(), parts, strict=True)):
+        edge_src = (part & ((1 << bits) - 1)).astype(np.int32)
+        first, last = type_ptr[code % num_types : code % num_types + 2]
+        targets = (number << bits) + np.arange(first, last + 1)
+        found[divmod(code, num_types)] = edge_src, np.searchsorted(part, targets << bits)
+    return found
 
 
 def _renumbered(numbers: Keys, stop: int) -> tuple[Keys, Keys]:

@@ -113,7 +113,7 @@ def graph_of_rows(
         raise InputError(f"{source} is not a graph: every row joins a node to itself")
     num_used = nodes.height
     kept, inside = _filtered(source, settings, nodes, relations, src, relation, dst)
-    number = np.cumsum(kept) - 1
+    number = np.cumsum(kept, dtype=np.int32) - 1
     src, relation, dst = number[src[inside]], relation[inside], number[dst[inside]]
     nodes = nodes.filter(pl.Series(kept)).select(
         pl.col(name).alias(f"node_{name}") for name in ("index", "id", "type", "name", "source")

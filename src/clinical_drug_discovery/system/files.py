@@ -10,6 +10,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
+import mmap
 import os
 import re
 import stat
@@ -245,7 +247,11 @@ def load_checksummed(path: Path, version: int) -> tuple[Any, dict[str, Tensor]]:
 
 
 def load_arrays(path: Path, version: int) -> tuple[Any, dict[str, Array]]:
-    """Read a file like `load_checksummed`, but return arrays, and do not import torch."""
+    """Read a file like `load_checksummed`, but return arrays, and do not import torch.
+
+    Several processes that map a file share its pages. An array may be changed: the process then has
+    pages of its own, and the file stays as it is.
+    """
     return _load(path, version, "np")
 
 
@@ -258,7 +264,10 @@ def _load(path: Path, version: int, framework: str) -> tuple[Any, dict[str, Any]
             metadata = file.metadata() or {}
             if metadata["version"] != str(version):
                 raise OtherVersionError(f"version {metadata['version'][:20]}, not {version}")
-            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+            if framework == "np":  # the library would copy the arrays
+                found = _mapped(path)
+            else:
+                found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
         if checksum(metadata["record"], found) != metadata["sha256"]:
             raise DamagedFileError("its checksum is wrong")
         return parse_json(metadata["record"]), found
@@ -268,6 +277,22 @@ def _load(path: Path, version: int, framework: str) -> tuple[Any, dict[str, Any]
         raise
     except (SafetensorError, TypeError, ValueError, RuntimeError) as error:
         raise DamagedFileError(str(error).split("\n")[0]) from error
+
+
+def _mapped(path: Path) -> dict[str, Array]:
+    """Return the arrays of a safetensors file whose header the library has checked."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = parse_json(file.read(length).decode())
+        pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    names = {code: name for name, code in _DTYPES.items()}
+    found: dict[str, Array] = {}
+    for name, about in header.items():
+        if name != "__metadata__":
+            dtype, shape = np.dtype(names[about["dtype"]]), about["shape"]
+            begin, count = 8 + length + about["data_offsets"][0], math.prod(shape)
+            found[name] = np.frombuffer(pages, dtype, count, begin).reshape(shape)
+    return found
 
 
 def stored_checksum(path: Path) -> str:

@@ -15,9 +15,11 @@ from .edge_sampler import NUM_CANDIDATES
 from .objective.sizes import ComparedSizes
 
 _NAMES = 60  # bytes of ids and names for each node; 46 in synthetic graphs, 59 in a real one
-# Bytes for each edge while `build_graph` sorts, and of the buffers of the reader: with the graph,
-# 0.47 GiB for 8.1 million rows, which took 0.46 GiB.
-_SORTING, _BUFFERS = 48, 64 * 2**20
+# Bytes for each edge while the rows are read and made distinct, for each edge of the relation that
+# `build_graph` sorts, and for other edges meanwhile. A Parquet file of 16.2 million rows took 23
+# bytes for each row that was read, and 33 at most afterwards, with the graph.
+_ROWS, _SORTING, _SORTED = 32, 28, 14
+_BUFFERS = 64 * 2**20  # of the reader of text; that of Parquet took 1 GiB, whatever the size was
 _ALMOST_ALL = 1 - 1e-9  # largest share of edges to sample, as log(0) is infinite
 
 
@@ -80,7 +82,12 @@ class GraphSizes:
     @property
     def reading_bytes(self) -> int:
         """Predicted bytes that reading takes at its peak: the graph, and the sorting of edges."""
-        return self.tensor_bytes + self.names_bytes + _SORTING * self.num_edges + _BUFFERS
+        of_relation: dict[str, int] = {}
+        for kind, count in self.edge_type_counts.items():
+            of_relation[kind.relation] = of_relation.get(kind.relation, 0) + count
+        sorting = _SORTING * max(of_relation.values()) + _SORTED * self.num_edges
+        most = max(_ROWS * self.num_edges, sorting)
+        return self.tensor_bytes + self.names_bytes + most + _BUFFERS
 
     @property
     def largest_type(self) -> int:
