@@ -1,12 +1,13 @@
 """Compare embeddings by the seconds of their training: how much do neighbors know of treatments?
 
-python benchmarks/time_to_quality.py KG [--split pair|disease] [--fold 1] [--folds 6]
+python benchmarks/time_to_quality.py KG [--split pair|disease] [--fold 1,2,3] [--folds 6]
     [--methods graphsage,hgt,start,fastrp,distmult,rotate,node2vec] [--epochs 10,20,40,100]
     [--seconds 60,120,240] [--walks 2] [--node2vec PYTHON] [--output DIR] [--plot FILE]
 
-Each method learns from the training graph of one fold of `cdd evaluate --folds`. The probe of
+Each method learns from the training graph of a fold of `cdd evaluate --folds`. The probe of
 `cdd evaluate` (ranker `neighbors`) then ranks the held-out drugs by the embeddings. Each run has a
 process of its own and a file of its own in DIR, so the same command continues where it stopped.
+With several folds, the ranks are pooled, and the costs are means.
 
 - graphsage, hgt: the defaults, except for --epochs. Each number of epochs is a run of its own,
   since the learning rate falls to 0 within a run.
@@ -86,9 +87,9 @@ def runs_of(arguments: argparse.Namespace) -> Iterator[tuple[str, int]]:
                 yield method, amount
 
 
-def place_of(arguments: argparse.Namespace, method: str, amount: int) -> Path:
+def place_of(arguments: argparse.Namespace, method: str, amount: int, fold: int) -> Path:
     """Return the file of a run."""
-    directory = arguments.output / f"{arguments.split}-{arguments.fold}-of-{arguments.folds}"
+    directory = arguments.output / f"{arguments.split}-{fold}-of-{arguments.folds}"
     return Path(directory / f"{method}-{amount}.json")
 
 
@@ -151,14 +152,16 @@ def embed_node2vec(held_out: HeldOut, python: str | None, num_walks: int) -> Emb
         return Embedded(torch.from_numpy(np.load(vectors)), cost)
 
 
-def measure_run(arguments: argparse.Namespace, method: str, amount: int) -> dict[str, Any]:
+def measure_run(
+    arguments: argparse.Namespace, method: str, amount: int, number: int
+) -> dict[str, Any]:
     """Hold out the fold, embed its training graph, and rank the held-out drugs."""
     nowhere = Path("nothing-is-written-here.csv")
     source = Source.of(arguments.edges)
     run = begin_run(source, nowhere, Path("nor-here"), "cpu", 0.0)
     whole = read_edges(run, source, ReadSettings(), VocabularyChoice(), True, None)
     make, parameters = SPLITS[arguments.split]
-    fold = Fold(arguments.fold, arguments.folds)
+    fold = Fold(number, arguments.folds)
     held_out = hold_out(
         whole, partial(make, **parameters, fold=fold), part=TEST, validation_share=0.0,
         relation_share=RELATION_SHARE, seed=SEED,
@@ -192,6 +195,18 @@ def probe(held_out: HeldOut, vectors: Tensor) -> dict[str, Any]:
         "drug_index": task.candidate.tolist(),
         "rank": ranks.tolist(),
     }
+
+
+def pooled(of_folds: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the figures of one method over the held-out pairs of all folds."""
+    one, num_folds = dict(of_folds[0]), len(of_folds)
+    for name in ("disease_index", "drug_index", "rank"):
+        one[name] = [value for each in of_folds for value in each[name]]
+    for name in ("seconds", "cpu_seconds", "peak_gib"):
+        one[name] = sum(each[name] for each in of_folds) / num_folds
+    # Each disease is one row of the bootstrap, also if several folds held out pairs of it.
+    row = np.unique(one["disease_index"], return_inverse=True)[1]
+    return {**one, **pair_metrics(np.array(one["rank"]), row, seed=SEED)}
 
 
 def show(found: list[dict[str, Any]], base: str) -> None:
@@ -264,7 +279,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("edges", type=Path)
     parser.add_argument("--split", choices=SPLITS, default="pair")
-    parser.add_argument("--fold", type=int, default=1)
+    parser.add_argument("--fold", type=numbers, default=[1])
     parser.add_argument("--folds", type=int, default=6)
     parser.add_argument("--methods", type=lambda text: text.split(","), default=METHODS)
     parser.add_argument("--epochs", type=numbers, default=[10, 20, 40, 100])
@@ -275,26 +290,32 @@ def main() -> None:
     parser.add_argument("--base", help="run to subtract from the others, such as 'hgt 40'")
     parser.add_argument("--plot", type=Path, help="file of a picture; needs matplotlib")
     parser.add_argument("--vectors", type=Path, help="of one run: write its embeddings (.npy)")
-    parser.add_argument("--run", nargs=2, help=argparse.SUPPRESS)  # one run, in this process
+    parser.add_argument("--run", nargs=3, help=argparse.SUPPRESS)  # one run, in this process
     arguments = parser.parse_args()
     if unknown := set(arguments.methods) - set(METHODS):
         parser.error(f"--methods (got {', '.join(unknown)}) must be among {', '.join(METHODS)}")
     if arguments.run is not None:
-        method, amount = arguments.run[0], int(arguments.run[1])
-        place = place_of(arguments, method, amount)
-        text = json.dumps(measure_run(arguments, method, amount))
+        method, amount, fold = arguments.run[0], int(arguments.run[1]), int(arguments.run[2])
+        place = place_of(arguments, method, amount, fold)
+        text = json.dumps(measure_run(arguments, method, amount, fold))
         place.parent.mkdir(parents=True, exist_ok=True)
         place.with_suffix(".part").write_text(text)
         place.with_suffix(".part").replace(place)  # a file that exists is complete
         return
     runs = list(runs_of(arguments))
-    if arguments.vectors is not None and len(runs) != 1:
-        parser.error(f"--vectors needs one run, not {len(runs)}")
-    for method, amount in runs:
-        if not place_of(arguments, method, amount).exists():
-            command = [sys.executable, *sys.argv, "--run", method, str(amount)]
-            subprocess.run(command, check=True)
-    found = [json.loads(place_of(arguments, *each).read_text()) for each in runs]
+    if arguments.vectors is not None and (len(runs) != 1 or len(arguments.fold) != 1):
+        parser.error(f"--vectors needs one run, not {len(runs) * len(arguments.fold)}")
+    for fold in arguments.fold:
+        for method, amount in runs:
+            if not place_of(arguments, method, amount, fold).exists():
+                command = [sys.executable, *sys.argv, "--run", method, str(amount), str(fold)]
+                subprocess.run(command, check=True)
+    found = [
+        pooled(
+            [json.loads(place_of(arguments, *each, fold).read_text()) for fold in arguments.fold]
+        )
+        for each in runs
+    ]
     show(found, arguments.base or name_of(found[0]))
     if arguments.plot is not None:
         plot(found, arguments.plot)
