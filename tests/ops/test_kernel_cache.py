@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from numba.core import caching
 
 from clinical_drug_discovery.ops.cpu import kernel
 
@@ -97,6 +98,41 @@ def test_nowhere_to_write_is_a_message(
     assert again(1, 2) == 3
     assert "NUMBA_CACHE_DIR" in str(kernel.why_no_cache())
     assert not kernel.is_cached(again)
+
+
+def test_kernels_of_the_installation_are_read(
+    load: Callable[[], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The owner compiles beside the source; a user who cannot write there compiles the rest."""
+    monkeypatch.setattr("numba.core.config.CACHE_DIR", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    monkeypatch.setattr("numba.misc.appdirs.system", "linux")
+    installed = tmp_path / "__pycache__"
+    assert load()(1, 2) == 3
+    assert {path.parent for path in files(tmp_path)} == {installed}
+    of_owner = files(installed)
+
+    ensure = caching._CacheLocator.ensure_cache_path
+
+    def only_of_the_user(self: Any) -> None:
+        if Path(self.get_cache_path()) == installed:
+            raise OSError(30, "Read-only file system")
+        ensure(self)  # type: ignore[no-untyped-call]  # numba's
+
+    monkeypatch.setattr(caching._CacheLocator, "ensure_cache_path", only_of_the_user)
+    read = load()
+    assert kernel.is_cached(read)
+    assert read(1, 2) == 3
+    assert files(tmp_path) == of_owner
+    assert read(1.5, 2.0) == 3.5
+    assert files(installed) == of_owner
+    assert len(files(tmp_path / "user")) == 2
+    for path in of_owner:
+        path.write_bytes(b"damaged")
+    assert load()(1, 2) == 3  # compiled again, into the user's cache
+    (problem,) = kernel.take_problems()
+    assert str(installed) in problem
+    assert kernel.is_cached(load())
 
 
 def test_help_needs_neither_home_nor_numba(tmp_path: Path) -> None:

@@ -3,6 +3,9 @@
 numba's cache holds pickles, which can run any code, and numba does not flush them to the disk. So
 the cache is used only if root or this user owns it, a damaged kernel is compiled again, and a cache
 that cannot be written is a message instead of an error.
+
+numba keeps the kernels beside their source, or in the user's cache directory if it cannot write
+there. A user of such an installation then reads the kernels that its owner has compiled.
 """
 
 from __future__ import annotations
@@ -14,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numba
-from numba.core.caching import FunctionCache
+from numba.core import config
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 _problems: dict[str, None] = {}  # messages about damaged kernels, in order and each once
 _without: list[str] = []  # reasons why kernels of this process are not cached
@@ -78,31 +82,42 @@ class KernelCache(FunctionCache):
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)  # type: ignore[no-untyped-call]  # numba's
         self._check_owner()
+        source = Path(function.__code__.co_filename)
+        installed, self._installed = source.parent / "__pycache__", None
+        if not config.CACHE_DIR and installed != Path(self._cache_path):  # type: ignore[attr-defined]  # numba's
+            stamp = self._impl.locator.get_source_stamp()
+            self._installer = source.stat().st_uid
+            self._installed = IndexDataCacheFile(str(installed), self._impl.filename_base, stamp)
 
     def holds(self, codegen: Any) -> bool:
         """Return whether the cache holds all entries of its index for a CPU, complete."""
+        target = codegen.magic_tuple()
         try:
             self._check_owner()
-            target = codegen.magic_tuple()
-            index = self._cache_file._load_index()
-            names = [name for key, name in index.items() if key[1] == target]
-            for name in names:
-                self._cache_file._load_data(name)
-        except FileNotFoundError:
-            return False
+            if _is_complete(self._cache_file, target):
+                return True
         except Exception as error:  # pickle raises errors of many kinds
             self._discard(error)
             return False
-        return bool(names)
+        return bool(self._of_installation(lambda file: _is_complete(file, target)))
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """Return a compiled version, or None if the cache does not have it or it is damaged."""
         try:
             self._check_owner()
-            return super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]  # numba's
+            found = super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]  # numba's
         except Exception as error:
             self._discard(error)
             return None
+        if found is not None:
+            return found
+        key = self._index_key(sig, target_context.codegen())  # type: ignore[no-untyped-call]  # numba's
+
+        def rebuilt(file: Any) -> Any:
+            data = file.load(key)
+            return None if data is None else self._impl.rebuild(target_context, data)
+
+        return self._of_installation(rebuilt)
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Keep a compiled version, if the disk allows it."""
@@ -114,23 +129,61 @@ class KernelCache(FunctionCache):
                 super().save_overload(sig, data)  # type: ignore[no-untyped-call]  # numba's
 
     def _check_owner(self) -> None:
-        directory = Path(self._cache_path)
-        paths = (directory, *directory.glob(f"{self._impl.filename_base}.*"))
-        for path in paths:
-            with suppress(FileNotFoundError):  # another process has replaced it
-                found = path.stat() if path == directory else path.lstat()
-                if found.st_uid not in (0, os.geteuid()):
-                    raise _UntrustedError(
-                        f"numba's cache {directory} is not used, because {path.name} belongs to "
-                        "another user; set NUMBA_CACHE_DIR to a directory of your own"
-                    )
+        _check_owner(Path(self._cache_path), self._impl.filename_base, {0, os.geteuid()})
+
+    def _of_installation(self, read: Callable[[Any], Any]) -> Any:
+        """Read the kernels beside the source; None if they do not exist or cannot be used.
+
+        Whoever owns the source can run any code in this process, so these kernels are no new risk.
+        """
+        if self._installed is None:
+            return None
+        directory = Path(self._installed._cache_path)
+        try:
+            trusted = {0, os.geteuid(), self._installer}
+            _check_owner(directory, self._impl.filename_base, trusted)
+            return read(self._installed)
+        except Exception as error:
+            _problems[f"a kernel in {directory} cannot be used ({_described(error)})"] = None
+            return None
 
     def _discard(self, error: Exception) -> None:
         """Remove the index, so that the kernel is compiled again, and note the reason."""
         if isinstance(error, _UntrustedError):
             _problems[str(error)] = None
             return
-        what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        _problems[f"a kernel in numba's cache {self._cache_path} cannot be used ({what})"] = None
+        what = f"a kernel in numba's cache {self._cache_path}"
+        _problems[f"{what} cannot be used ({_described(error)})"] = None
         with suppress(OSError):
             Path(self._cache_file._index_path).unlink()
+
+
+def _check_owner(directory: Path, base: str, trusted: set[int]) -> None:
+    """Check who owns the files of a kernel.
+
+    Raises:
+        _UntrustedError: a file, or the directory, belongs to a user who is not trusted.
+    """
+    for path in (directory, *directory.glob(f"{base}.*")):
+        with suppress(FileNotFoundError):  # another process has replaced it
+            found = path.stat() if path == directory else path.lstat()
+            if found.st_uid not in trusted:
+                raise _UntrustedError(
+                    f"numba's cache {directory} is not used, because {path.name} belongs to "
+                    "another user; set NUMBA_CACHE_DIR to a directory of your own"
+                )
+
+
+def _is_complete(file: Any, target: tuple[str, ...]) -> bool:
+    """Return whether an index has entries for a CPU, and all of them can be read."""
+    names = [name for key, name in file._load_index().items() if key[1] == target]
+    try:
+        for name in names:
+            file._load_data(name)
+    except FileNotFoundError:
+        return False
+    return bool(names)
+
+
+def _described(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
