@@ -10,7 +10,9 @@ projection (`initialisation.structural_vectors`) do not see relatives that are f
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from scipy.linalg import qr
 from scipy.sparse import coo_array, csr_array, vstack
 from torch import Tensor
 
@@ -21,8 +23,8 @@ _STEPS, _DAMPING = 8, 0.7
 _LEAST = 0.003  # smaller entries of a step are left out; with 0.0001 the vectors are as good
 _ROWS = 2048  # rows of W computed at a time
 _MORE_COLUMNS, _ROUNDS = 32, 2  # of subspace iteration
-# Bytes for each number of the basis: two bases, and the copies in float64 that numpy's qr makes.
-_NUMBER = 48
+# Bytes for each number of the basis: in float64, in which it is made orthogonal, and three copies.
+_NUMBER = 20
 # Bytes for each node, with 60 entries of W: while W is computed, and of the information.
 _WALKS, _INFORMATION = 4000, 1000
 
@@ -46,7 +48,7 @@ def walk_vectors(links: csr_array, dim: int, generator: torch.Generator) -> Tens
     width = min(dim + _MORE_COLUMNS, len(links.indptr) - 1)
     basis = torch.randn(links.shape[0], width, generator=generator).numpy()
     for _ in range(_ROUNDS):
-        basis, _ = np.linalg.qr(information @ basis)
+        basis = _orthogonal(np.asfortranarray(information @ basis, np.float64))
     inner = basis.T @ (information @ basis)
     values, vectors = np.linalg.eigh((inner + inner.T) / 2)
     leading = np.argsort(-values)[:dim]
@@ -54,6 +56,18 @@ def walk_vectors(links: csr_array, dim: int, generator: torch.Generator) -> Tens
     result = torch.zeros(links.shape[0], dim)
     result[:, : len(leading)] = torch.from_numpy(basis @ scaled)
     return result
+
+
+def _orthogonal(basis: npt.NDArray[np.float64]) -> Floats:
+    """Return a basis of orthogonal columns of length 1, with the bits of `np.linalg.qr`.
+
+    That function makes three copies in float64 in addition.
+
+    Args:
+        basis: by column; overwritten.
+    """
+    orthogonal, _ = qr(basis, mode="economic", overwrite_a=True, check_finite=False)
+    return np.asarray(orthogonal, np.float32, order="C")
 
 
 def walk_bytes(num_nodes: int, dim: int) -> int:
