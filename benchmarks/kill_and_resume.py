@@ -6,6 +6,7 @@ have the bytes of the run that was never killed.
 
     python benchmarks/kill_and_resume.py               # 8 kills, on the sample graph
     python benchmarks/kill_and_resume.py --kills 50
+    python benchmarks/kill_and_resume.py --scratch-dir /tmp/scratch    # large arrays lie in files
 
 Each run is a process of its own, forked from one that has imported the libraries but not used them.
 So most kills do not hit the seconds of the imports, and 50 kills take a few minutes on 2 cores.
@@ -24,8 +25,13 @@ import time
 from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+from unittest import mock
 
 from safetensors.torch import load_file
+
+if TYPE_CHECKING:
+    from clinical_drug_discovery.training.memory_plan import Plan
 
 CASES = tuple(itertools.product(("graphsage", "hgt"), ("full", "sampled")))
 _SIZES = ("--embedding-dim", "32", "--hidden-dim", "32")
@@ -34,6 +40,7 @@ SMALL = (*_SIZES, "--device", "cpu", "--no-cache", "--no-ranker", "--checkpoint-
 SAMPLED = ("--training", "sampled", "--subgraph-size", "500")
 FACTS = {"graphsage": "--edge-batch-size", "hgt": "--edge-sample-size"}
 NUM_CANDIDATES = 4
+LEAST_IN_FILES = 4096
 IMPORTED = ("cli", "lib.gnn_embeddings", "lib.gnn_hgt")  # before the processes are forked
 KILLS_IN_A_ROW = 3  # most kills of one run
 
@@ -70,10 +77,14 @@ def start(
 
 def _run(arguments: list[str], log: str, kill_after: float) -> None:
     from clinical_drug_discovery.__main__ import main as run
-    from clinical_drug_discovery.training import edge_sampler, graph_sizes
+    from clinical_drug_discovery.ops import buffers
+    from clinical_drug_discovery.training import edge_sampler, graph_sizes, memory_plan
 
     for module in (edge_sampler, graph_sizes):
         vars(module)["NUM_CANDIDATES"] = NUM_CANDIDATES
+    if "--scratch-dir" in arguments:  # as if nothing fitted into memory
+        vars(buffers)["LEAST_IN_FILES"] = LEAST_IN_FILES
+        mock.patch.object(memory_plan.Plan, "bytes_needed", _needs_files).start()
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(handle, stream)
@@ -86,6 +97,10 @@ def _run(arguments: list[str], log: str, kill_after: float) -> None:
         run()
     finally:
         Path(log).with_suffix(".seconds").write_text(str(time.process_time() - begin))
+
+
+def _needs_files(plan: Plan) -> int:
+    return 0 if plan.scratch_dir else 2**60
 
 
 def results(output: Path) -> dict[str, bytes]:
@@ -105,7 +120,13 @@ def moment_of(run_dir: Path) -> str:
 
 
 def try_case(
-    edges: Path, case: tuple[str, str], kills: int, epochs: int, rng: random.Random, folder: Path
+    edges: Path,
+    case: tuple[str, str],
+    kills: int,
+    epochs: int,
+    rng: random.Random,
+    folder: Path,
+    flags: list[str],
 ) -> tuple[int, int, int]:
     """Return the numbers of kills, of resumed runs, and of resumed runs with the right bytes."""
     whole, log = folder / "whole.npy", folder / "log.txt"
@@ -115,7 +136,7 @@ def try_case(
     killed, resumed, right = 0, 0, 0
     while killed < kills:
         output = folder / f"{resumed}.npy"
-        resume = [*command(edges, case, output, epochs), "--resume"]
+        resume = [*command(edges, case, output, epochs), *flags, "--resume"]
         for _ in range(min(rng.randint(1, KILLS_IN_A_ROW), kills - killed)):
             if start(resume, log, rng.uniform(0.001, seconds)).exitcode != -signal.SIGPROF:
                 seconds = min(seconds, float(log.with_suffix(".seconds").read_text()))
@@ -139,7 +160,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--edges", type=Path, default=None, help="default: the sample graph")
     parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
+    parser.add_argument("--scratch-dir", help="of the runs that are killed and resumed")
     asked = parser.parse_args()
+    flags = ["--scratch-dir", asked.scratch_dir] if asked.scratch_dir else []
     rng = random.Random(asked.seed)
     edges = asked.edges or Path(str(files("clinical_drug_discovery") / "data" / "sample_kg.csv"))
     each, extra = divmod(asked.kills, len(CASES))
@@ -147,7 +170,7 @@ def main() -> None:
     for number, case in enumerate(CASES):
         with TemporaryDirectory() as folder:
             kills = each + (number < extra)
-            found = try_case(edges, case, kills, asked.epochs, rng, Path(folder))
+            found = try_case(edges, case, kills, asked.epochs, rng, Path(folder), flags)
         killed, resumed, right = found
         wrong += resumed - right
         print(f"{'/'.join(case)}: {killed} kills, {right} of {resumed} resumed runs are right")

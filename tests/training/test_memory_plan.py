@@ -252,6 +252,30 @@ def test_the_largest_chunks_that_fit_are_taken(plan: Plan) -> None:
     assert fitted.chunk_size < CHUNK_SIZES[0]
 
 
+@pytest.mark.parametrize("training", ["full", "sampled"])
+@pytest.mark.parametrize("plan", [SAGE, HGT])
+def test_arrays_lie_in_files_only_if_they_do_not_fit(
+    plan: Plan, training: str, tmp_path: Path
+) -> None:
+    many = {name: 20 * count for name, count in NODE_TYPES.items()}
+    plan = change(plan, graph=replace(SIZES, node_type_counts=many), training=training)
+    least = needed(plan, "64GiB")
+    options: dict[str, Any] = {"choose_chunk_size": True, "scratch_dir": tmp_path}
+    in_memory = fit_plan(plan, least + 2**26, **options)
+    assert (in_memory.scratch_dir, in_memory.file_bytes) == (None, 0)
+    in_files = fit_plan(plan, least // 2, **options)
+    assert in_files.scratch_dir == tmp_path
+    assert in_files.predicted_bytes <= least // 2
+    vectors = 4 * plan.graph.num_nodes * plan.settings.hidden_dim
+    assert 4 * vectors <= in_files.file_bytes <= 1.2 * least  # larger chunks
+    with pytest.raises(
+        DoesNotFitError, match=r"; scratch_dir \(cdd embed --scratch-dir\): \d"
+    ) as no:
+        fit_plan(plan, least // 2, choose_chunk_size=True)
+    enough = re.findall(r"scratch-dir\): (\d+\.\d\d GiB)", str(no.value))[0]
+    assert fit_plan(plan, enough, **options).scratch_dir == tmp_path
+
+
 _SMALL_BATCH: dict[str, dict[str, Any]] = {
     "graphsage": {"edge_batch_size": 10},
     "hgt": {"edge_sample_size": 1},
