@@ -150,7 +150,7 @@ def test_neighbors_in_the_embeddings_join(
     )
     for popularity in (True, False):
         plain = ranker.paths.scores(features, asked, popularity=popularity)
-        near = vectors.neighbors(features).scores(asked)
+        near = vectors.neighbors(features).scores(asked, impute=True)
         part = np.log(near / near.max(axis=1, keepdims=True) + 1e-3)
         weights = np.where(known.any(axis=1), 0.5, 0.2)[:, None]
         expected = plain + weights * np.where(known, 0.5 * plain - 2, part)

@@ -2,9 +2,10 @@
 
 score = log-softmax of the path ranker + weight * log(neighbors + 0.001)
 
-"neighbors" is the score of `neighbors`, divided by the largest of the disease. The embeddings were
-trained with every known pair, so a weight that is fitted on known pairs is too large. The weight is
-the fitted one, at most 0.5, and an imputed score replaces the neighbors' part of known pairs.
+"neighbors" is the score of `neighbors` with imputed votes, divided by the largest of the disease.
+The embeddings were trained with every known pair, so a weight that is fitted on known pairs is too
+large. The weight is the fitted one, at most 0.5, and an imputed score replaces the neighbors' part
+of known pairs.
 """
 
 from __future__ import annotations
@@ -63,8 +64,17 @@ class Vectors:
         return Vectors(*(v.astype(np.float16) for v in (neighbors.drugs, neighbors.diseases)))
 
     def neighbors(self, features: MetapathFeatures) -> Neighbors:
-        """Return the neighbors in the graph of the features."""
-        return Neighbors(*self._wide, csr_array(features.known.T), features.treated)
+        """Return the neighbors in the graph of the features. The last ones are kept."""
+        for asked, kept in self._last:
+            if asked is features:
+                return kept
+        made = Neighbors(*self._wide, csr_array(features.known.T), features.treated)
+        self._last[:] = [(features, made)]
+        return made
+
+    @cached_property
+    def _last(self) -> list[tuple[MetapathFeatures, Neighbors]]:
+        return []
 
     @cached_property
     def _wide(self) -> tuple[Floats, Floats]:
@@ -95,7 +105,7 @@ class DrugRanker:
         """
         near = None
         if self.vectors is not None:
-            near = of_largest(self.vectors.neighbors(features).scores(diseases))
+            near = of_largest(self.vectors.neighbors(features).scores(diseases, impute=True))
         return self.scores_with(near, features, diseases, popularity=popularity)
 
     def scores_with(
@@ -233,7 +243,9 @@ class _Test:
         hidden = every[rows]
         forms = [Form(popularity=popular) for popular in (True, False)]
         by_mlp = self.paths.scores_by_mlp(self.features, diseases, forms, hidden)
-        near = None if self.neighbors is None else self.neighbors.scores(diseases)
+        near = None
+        if self.neighbors is not None:
+            near = self.neighbors.scores(diseases, impute=True)
         count = (known & ~hidden).sum(axis=1, keepdims=True)
         scores = [values.mean(axis=1) for values in by_mlp]
         return self._fit(scores, near, known, hidden, np.log(count), 1 / HIDDEN_SHARE)
@@ -263,7 +275,10 @@ class _Test:
         scores = [np.concatenate(parts)[:, 0] for parts in found]
         near = None
         if self.neighbors is not None:
-            near = (self.neighbors.scores if use_known else self.neighbors.votes)(diseases)
+            if use_known:
+                near = self.neighbors.scores(diseases, impute=True)
+            else:
+                near = self.neighbors.votes_and_imputed(diseases)
         if use_known:
             return self._fit(scores, near, known, known, np.log(count)[:, None], 1.0)
         rows = count >= _MIN_KNOWN

@@ -33,7 +33,7 @@ def rank_fit_bytes(graph: KnowledgeGraph, dim: int = 0) -> int:
     - similar treated diseases: 12 T min(T, 256); drugs that diseases share: 12 for each such pair
     - 2 C (T (B + G + 4) + K W) + 4 * 48 B D for the examples and the features of 48 diseases
     - 56 min(T, 512) D for the scores of the diseases on which the MLPs are tested
-    - embeddings: 12 N dim for copies, 4096 T + 12288 D for similarities
+    - embeddings: 12 N dim for copies, 4096 T + 14336 D + 4 T D for similarities
 
     Args:
         graph: on the CPU.
@@ -64,9 +64,8 @@ def rank_fit_bytes(graph: KnowledgeGraph, dim: int = 0) -> int:
     similar = 12 * (treated * min(treated, MAX_SIMILAR) + shared)
     vectors = 0.0
     if dim:
-        vectors = (
-            12.0 * dim * (num_drugs + num_diseases) + 16 * 256 * treated + 12 * 1024 * num_drugs
-        )
+        vectors = 12.0 * dim * (num_drugs + num_diseases)
+        vectors += 16 * 256 * treated + 14 * 1024 * num_drugs + 4 * treated * num_drugs
     return int(matrices + similar + examples + vectors)
 
 

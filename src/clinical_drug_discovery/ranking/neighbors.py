@@ -10,11 +10,18 @@ neighbors count most. Three parts score the drugs for a disease:
 Each part is divided by its largest value. score = votes + near own + 0.3 near votes for diseases
 with known drugs; score = votes for other diseases. Power, form and factor are fixed: they were not
 chosen on held-out pairs.
+
+The drug ranker also imputes votes. No other disease can vote for a drug that treats nothing, or the
+asked disease alone, and such a drug would rank low whatever it is near to. Its imputed votes are
+the sum of max(cosine, 0)^4 to all drugs, each times the votes for that drug, divided by the largest
+such sum of a drug that treats a disease. Drugs that treat nothing have few near neighbors, so this
+power is lower. It was chosen among 3, 4, 6 and 8 on held-out pairs of one fold.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +35,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _DOUBLINGS = 3  # the cosine is squared so often: its power is 8
+_FEWER_DOUBLINGS = 2  # for imputed votes: their power is 4
 NEAR_VOTES = 0.3  #: weight of the part "near votes"
 _DISEASES, _DRUGS = 256, 1024  # scored at a time: 40 MB on PrimeKG
 
@@ -58,12 +66,19 @@ class Neighbors:
         )
         return Neighbors(drugs, diseases, known, np.flatnonzero(np.diff(known.indptr)))
 
-    def scores(self, diseases: IntArray) -> Floats:
-        """Return the scores of all drugs for n diseases, shape (n, D)."""
+    def scores(self, diseases: IntArray, *, impute: bool = False) -> Floats:
+        """Return the scores of all drugs for n diseases, shape (n, D).
+
+        Args:
+            diseases: shape (n,).
+            impute: impute the votes for drugs for which no other disease can vote.
+        """
         scores = np.zeros((len(diseases), len(self.drugs)), np.float32)
         for start in range(0, len(diseases), _DISEASES):
             chunk = diseases[start : start + _DISEASES]
             votes, near_own, near_votes = self.parts(chunk)
+            if impute:
+                self._impute(votes, chunk)
             scores[start : start + len(chunk)] = (
                 votes + of_largest(near_own) + NEAR_VOTES * near_votes
             )
@@ -75,9 +90,60 @@ class Neighbors:
 
     def counts(self, diseases: IntArray) -> Floats:
         """Return the votes for n diseases, shape (n, D), before the division."""
+        return np.asarray((self.known[self.treated].T @ self._voters(diseases).T).T)
+
+    def votes_and_imputed(self, diseases: IntArray) -> Floats:
+        """Return `votes`, imputed where no other disease can vote for a drug, shape (n, D)."""
+        votes = self.votes(diseases)
+        for start in range(0, len(diseases), _DISEASES):
+            part = slice(start, start + _DISEASES)
+            self._impute(votes[part], diseases[part])
+        return votes
+
+    def largest_sums(self, diseases: IntArray) -> Floats:
+        """Return what the imputed votes for n diseases are divided by, shape (n,)."""
+        return np.asarray((self._voters(diseases) @ self._near_known[:, self._used]).max(axis=1))
+
+    def sums_of(self, drug: int, diseases: IntArray) -> Floats:
+        """Return the imputed votes for one drug and n diseases, shape (n,), before the division."""
+        return np.asarray(self._voters(diseases) @ self._near_known[:, drug])
+
+    def _impute(self, votes: Floats, diseases: IntArray) -> None:
+        """Impute the votes (n, D) for drugs that treat no disease but the asked one, in place."""
+        sums = self._voters(diseases) @ self._near_known
+        sums /= np.maximum(sums[:, self._used].max(axis=1, keepdims=True), np.float32(1e-30))
+        others = self._num_treated - self.known[diseases].toarray()
+        np.copyto(votes, sums, where=others == 0)
+
+    def _voters(self, diseases: IntArray) -> Floats:
+        """Return the similarity of n diseases to all treated ones but themselves, shape (n, T)."""
         similarity = _similarity(self.diseases[diseases], self.diseases[self.treated])
-        similarity[diseases[:, None] == self.treated] = 0  # the disease itself
-        return np.asarray((self.known[self.treated].T @ similarity.T).T)
+        similarity[diseases[:, None] == self.treated] = 0
+        return similarity
+
+    @cached_property
+    def _used(self) -> IntArray:
+        """The drugs that treat a disease, ascending."""
+        return np.unique(self.known.indices)
+
+    @cached_property
+    def _num_treated(self) -> Floats:
+        """The number of diseases that each drug treats, shape (D,)."""
+        return np.asarray(self.known.sum(axis=0), np.float32)
+
+    @cached_property
+    def _near_known(self) -> Floats:
+        """The sum of max(cosine, 0)^4 of each drug to the known drugs of a treated disease.
+
+        Shape (T, D). It takes 19 MB and 0.1 s on a graph of PrimeKG's size.
+        """
+        known = csr_array(self.known[self.treated][:, self._used])
+        sums = np.empty((len(self.treated), len(self.drugs)), np.float32)
+        for start in range(0, len(self.drugs), _DRUGS):
+            part = slice(start, start + _DRUGS)
+            nearness = _similarity(self.drugs[self._used], self.drugs[part], _FEWER_DOUBLINGS)
+            sums[:, part] = known @ nearness
+        return sums
 
     def counts_of(self, drug: int, diseases: IntArray) -> Floats:
         """Return the votes for one drug and n diseases, shape (n,), before the division."""
@@ -97,7 +163,7 @@ class Neighbors:
         own = csr_array(self.known[diseases])
         asked = np.flatnonzero(np.diff(own.indptr))
         if len(asked):
-            used = np.unique(self.known.indices)
+            used = self._used
             voters, near_votes[asked] = votes[np.ix_(asked, used)], 0
             of_own = csr_array(own[asked][:, used])
             for start in range(0, len(self.drugs), _DRUGS):
@@ -122,11 +188,11 @@ def _unit(rows: Floats) -> Floats:
     return np.asarray(rows / np.maximum(length, np.float32(1e-30)))
 
 
-def _similarity(a: Floats, b: Floats) -> Floats:
-    """Return max(cosine, 0)^8 of all pairs of rows."""
+def _similarity(a: Floats, b: Floats, doublings: int = _DOUBLINGS) -> Floats:
+    """Return max(cosine, 0)^(2^doublings) of all pairs of rows."""
     similarity: Floats = a @ b.T
     np.maximum(similarity, 0, out=similarity)
-    for _ in range(_DOUBLINGS):
+    for _ in range(doublings):
         np.square(similarity, out=similarity)
     return similarity
 

@@ -49,6 +49,7 @@ class BestDiseases:
     shares: Floats  #: shape (M, S): logarithm of the rivals' shares of each disease, per MLP
     neighbors: Neighbors | None  #: None: the ranker uses paths alone
     votes: Floats  #: shape (S,), the largest votes of a drug for each disease
+    sums: Floats  #: shape (S,), see `Neighbors.largest_sums`
     near: Floats  #: shape (T, D), shares of the neighbors' scores of the treated diseases
     exact: dict[int, Floats] = field(default_factory=dict)  #: scores of diseases that were needed
 
@@ -65,12 +66,13 @@ class BestDiseases:
             logits = OneDrug(side, drug).logits(ranker.paths, popularity=popularity)
             np.logaddexp(shares, logits, out=shares)
             advance(f"{i:,} of {len(rivals):,} drugs")
-        neighbors, votes, near = None, np.zeros(0, np.float32), np.zeros((0, 0), np.float32)
+        neighbors, near = None, np.zeros((0, 0), np.float32)
+        votes = sums = np.zeros(0, np.float32)
         if ranker.vectors is not None:
             neighbors = ranker.vectors.neighbors(features)
-            votes = _largest_votes(neighbors, features.num_diseases)
-            near = of_largest(neighbors.scores(features.treated))
-        parts = frozenset(rivals), shares, neighbors, votes, near
+            votes, sums = _largest(neighbors, features.num_diseases)
+            near = of_largest(neighbors.scores(features.treated, impute=True))
+        parts = frozenset(rivals), shares, neighbors, votes, sums, near
         return BestDiseases(ranker, side, popularity, *parts)
 
     @one_thread(True)
@@ -127,7 +129,7 @@ class BestDiseases:
         column = self.side.features.column[diseases]
         near = np.empty((len(diseases), self.near.shape[1]), np.float32)
         near[column >= 0] = self.near[column[column >= 0]]
-        near[column < 0] = self.neighbors.votes(diseases[column < 0])
+        near[column < 0] = of_largest(self.neighbors.votes_and_imputed(diseases[column < 0]))
         return near
 
     def _keys(self, diseases: IntArray, scores: Floats) -> Floats:
@@ -152,8 +154,11 @@ class BestDiseases:
             weights = [
                 blend.weight for blend in (self.ranker.with_known, self.ranker.without_known)
             ]
-            near = self.neighbors.counts_of(drug, np.arange(features.num_diseases))
-            near /= np.maximum(self.votes, 1e-30)
+            diseases, largest = np.arange(features.num_diseases), self.votes
+            near = self.neighbors.counts_of(drug, diseases)
+            if not features.num_indications[drug]:
+                near, largest = self.neighbors.sums_of(drug, diseases), self.sums
+            near /= np.maximum(largest, 1e-30)
             near[features.treated] = self.near[:, drug]
             weight = np.where(features.column < 0, weights[1], weights[0]).astype(np.float32)
             bounds += weight * log_shares(near)
@@ -164,8 +169,9 @@ class BestDiseases:
         return np.asarray(bounds, np.float32)
 
 
-def _largest_votes(neighbors: Neighbors, num_diseases: int) -> Floats:
-    """Return the largest votes of a drug for each disease, shape (S,)."""
+def _largest(neighbors: Neighbors, num_diseases: int) -> tuple[Floats, Floats]:
+    """Return the largest votes of a drug for each disease, and the `largest_sums`, each (S,)."""
     starts = range(0, num_diseases, CHUNK)
-    chunks = (np.arange(start, min(start + CHUNK, num_diseases)) for start in starts)
-    return np.concatenate([neighbors.counts(chunk).max(axis=1) for chunk in chunks])
+    chunks = [np.arange(start, min(start + CHUNK, num_diseases)) for start in starts]
+    votes = [neighbors.counts(chunk).max(axis=1) for chunk in chunks]
+    return np.concatenate(votes), np.concatenate([neighbors.largest_sums(c) for c in chunks])

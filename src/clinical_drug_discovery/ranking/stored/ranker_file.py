@@ -16,7 +16,7 @@ from ..path_scores import PathRanker, mlp_shapes
 from .check_ranker import check_ranker, check_sizes
 
 # Increase it whenever this package would read an existing file differently.
-RANKER_VERSION = 6  #: format version
+RANKER_VERSION = 7  #: format version
 _SCALES = ("base_scale", "co_indicated_scale")
 
 
