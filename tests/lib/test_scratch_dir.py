@@ -73,7 +73,8 @@ def test_files_give_the_bytes_of_memory_also_after_a_kill(
         kill_after(patch, 1)
         with pytest.raises(Killed):
             generate(SAMPLE, files, scratch_dir=scratch, **options)
-    generate(SAMPLE, files, scratch_dir=scratch, resume=True, **options)
+    stats = generate(SAMPLE, files, scratch_dir=scratch, resume=True, **options)
+    assert stats["scratch_gib"] * 2**30 >= 4 * 4 * 820 * 32
     assert results(files) == results(tmp_path / "memory" / "e.npy")
     vectors, embeddings = 4 * 820 * 32, 4 * 820 * 40
     assert sizes.count(vectors) >= 2 * (1 + 2 + 1)  # twice: vectors, moments, and a layer

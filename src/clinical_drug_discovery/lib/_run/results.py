@@ -205,6 +205,7 @@ def record_of(
         warnings=run.warnings,
         read_report=graph.report.to_dict(),
         predicted_memory_gib=plan.predicted_bytes / GIB,
+        scratch_gib=plan.file_bytes / GIB,
         collapse={},
         similarity=_similarity(trained.pairs, embeddings),
         probe=None,
@@ -292,6 +293,7 @@ class EmbeddingStats:
     seconds_probe: float  #: time of the probe of the embeddings
     seconds_write: float
     predicted_memory_gib: float  #: peak memory of the process, predicted before the training
+    scratch_gib: float  #: predicted size of the files in scratch_dir; 0 if it was not used
     peak_memory_gib: float  #: measured peak memory of the process, including libraries
     device_memory_gib: float | None  #: peak of the GPU's allocator; None on the CPU
     #: "reported": the peak comes from torch; "samples": largest of some measurements; "none": CPU
