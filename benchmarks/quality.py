@@ -44,7 +44,7 @@ from clinical_drug_discovery.models.kinds.table import MODELS
 from clinical_drug_discovery.ranking.metapath_features import MetapathFeatures
 from clinical_drug_discovery.ranking.path_ranker import fit_path_ranker
 from clinical_drug_discovery.training.compile_kernels import compile_kernels
-from clinical_drug_discovery.training.memory_plan import plan_training
+from clinical_drug_discovery.training.memory_budget import plan_training
 from clinical_drug_discovery.training.train import train
 
 SHOWN = ("mrr", "hits@10", "recall@50", "recall@100", "auroc", "auprc", "entropy@50")

@@ -59,7 +59,7 @@ from clinical_drug_discovery.models.initialisation import projected_vectors, str
 from clinical_drug_discovery.system.machine import GIB, peak_memory_bytes
 from clinical_drug_discovery.system.progress import Run
 from clinical_drug_discovery.training.compile_kernels import compile_kernels
-from clinical_drug_discovery.training.memory_plan import plan_training
+from clinical_drug_discovery.training.memory_budget import plan_training
 from clinical_drug_discovery.training.objective.treatment_votes import without_treatments
 from clinical_drug_discovery.training.train import train
 

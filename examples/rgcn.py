@@ -49,6 +49,7 @@ class RgcnSettings:
         edge_batch_size: number of positives in the loss of an epoch.
         training: full or sampled.
         subgraph_size: only for training sampled: number of nodes in each subgraph.
+        subgraphs_per_step: only for training sampled: number of subgraphs in a step.
     """
 
     model: ClassVar[str] = "rgcn"
@@ -61,6 +62,7 @@ class RgcnSettings:
     edge_batch_size: int = 10_000
     training: str = "full"
     subgraph_size: int | None = None
+    subgraphs_per_step: int | None = None
 
     @property
     def hidden_unit(self) -> int:

@@ -88,7 +88,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 #: Files and folders whose tests run the CPU kernels.
 COMPILING = {
     "ops", "test_empty_edge_types.py", "test_hgt.py", "test_memory_plan.py", "test_plain_models.py",
-    "test_sage.py", "test_threads.py", "test_train.py",
+    "test_sage.py", "test_threads.py", "test_torchrun.py", "test_train.py",
 }  # fmt: skip
 
 

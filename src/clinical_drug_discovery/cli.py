@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from importlib.metadata import version
@@ -26,7 +26,10 @@ from .flags import Flag, flag_of
 from .models.kinds.table import entry_of
 from .system.devices import check_device
 from .system.errors import InputError
-from .system.interrupts import Stopped, catch_signals
+from .system.group import launch
+from .system.group.interface import LostProcessError
+from .system.group.voice import let_first_speak, say_last
+from .system.interrupts import Stopped, catch_signals, how_to_resume
 from .system.log import log_to_stderr, milestone
 from .system.processes import be_nice
 from .system.untrusted.text import printable, printable_record
@@ -51,20 +54,12 @@ def make_command(command: Command) -> Callable[..., None]:
             milestone(be_nice())
         try:
             with _refusing():
-                if command.trains and values["device"] is not None:
-                    check_device(values["device"])
+                _check_place(command, values)
                 result = command.call(**values)
         except KeyboardInterrupt:  # polars catches Ctrl-C itself
             raise Stopped(signal.SIGINT) from None
-        record = asdict(result) if is_dataclass(result) and not isinstance(result, type) else result
-        if as_json:
-            typer.echo(json.dumps(record, allow_nan=False))
-        else:
-            command.show(printable_record(record))
-        if command.serves:
-            result.wait()
-        if isinstance(record, dict) and record.get("try", {}).get("passed") is False:
-            raise typer.Exit(1)
+        if launch.rank() == 0:  # it has the result
+            _show(command, result, as_json)
 
     nice = typer.Option("--nice", help=_NICE_HELP)
     as_json = typer.Option("--json", help="Print the result as JSON.")
@@ -81,6 +76,30 @@ def make_command(command: Command) -> Callable[..., None]:
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
+
+
+def _check_place(command: Command, values: Mapping[str, Any]) -> None:
+    """Check that a command runs in so many processes, and on the device that it names."""
+    if launch.num_processes() > 1 and not command.has_config:
+        raise InputError(
+            "torchrun is for cdd embed: run this command without it (cdd rank --shard divides a "
+            "ranking)"
+        )
+    if command.trains and values["device"] is not None:
+        check_device(values["device"])
+
+
+def _show(command: Command, result: Any, as_json: bool) -> None:
+    """Print the result of a command, and serve it if the command does so."""
+    record = asdict(result) if is_dataclass(result) and not isinstance(result, type) else result
+    if as_json:
+        typer.echo(json.dumps(record, allow_nan=False))
+    else:
+        command.show(printable_record(record))
+    if command.serves:
+        result.wait()
+    if isinstance(record, dict) and record.get("try", {}).get("passed") is False:
+        raise typer.Exit(1)
 
 
 def _option(flag: Flag) -> Any:
@@ -165,7 +184,7 @@ def _refusing() -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        typer.echo(printable(f"error: {error}"), err=True)
+        say_last(printable(f"error: {error}"))
         raise typer.Exit(2) from None
 
 
@@ -222,9 +241,13 @@ def make_app() -> typer.Typer:
 def main() -> None:
     """Run the command line; `__main__` is the entry point of the console script `cdd`."""
     catch_signals()
+    let_first_speak()
     log_to_stderr()
     try:
         make_app()()
     except Stopped as stop:
-        typer.echo(stop.line(), err=True)
+        say_last(stop.line())
         raise SystemExit(stop.code) from None
+    except LostProcessError as error:
+        say_last(f"error: {error}, so all processes end; {how_to_resume()}", is_lost=True)
+        raise SystemExit(1) from None

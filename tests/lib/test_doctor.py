@@ -30,7 +30,8 @@ from clinical_drug_discovery.models.kinds.interface import Settings
 from clinical_drug_discovery.system.devices import available_devices, has_passed_trial, trials_file
 from clinical_drug_discovery.system.errors import InputError
 from clinical_drug_discovery.training.graph_sizes import GraphSizes
-from clinical_drug_discovery.training.memory_plan import fit_plan, plan_for
+from clinical_drug_discovery.training.memory_budget import fit_plan
+from clinical_drug_discovery.training.memory_plan import plan_for
 from clinical_drug_discovery.training.objective.disease_pairs import (
     compared_by_genes,
     most_sharing_pairs,

@@ -26,10 +26,11 @@ from clinical_drug_discovery.models.kinds.hgt import HgtSettings
 from clinical_drug_discovery.system.errors import DoesNotFitError, InputError
 from clinical_drug_discovery.system.limits.memory import parse_memory
 from clinical_drug_discovery.system.machine import GIB, peak_memory_bytes
-from clinical_drug_discovery.training import memory_plan
+from clinical_drug_discovery.training import memory_budget
 from clinical_drug_discovery.training.edge_sampler import EdgeSampler
 from clinical_drug_discovery.training.graph_sizes import GraphSizes
-from clinical_drug_discovery.training.memory_plan import CHUNK_SIZES, Plan, fit_plan
+from clinical_drug_discovery.training.memory_budget import fit_plan
+from clinical_drug_discovery.training.memory_plan import CHUNK_SIZES, Plan
 from clinical_drug_discovery.training.objective.near_pairs import NearPairSampler
 from clinical_drug_discovery.training.objective.terms import Terms
 from clinical_drug_discovery.training.objective.treatment_votes import TreatmentSampler
@@ -214,7 +215,7 @@ def test_each_budget_that_a_refusal_names_is_enough(
 ) -> None:
     """The peak of reading counts too, which no setting of the model lowers."""
     peak = peak_memory_bytes()
-    monkeypatch.setattr(memory_plan, "peak_memory_bytes", lambda: max(peak, read))
+    monkeypatch.setattr(memory_budget, "peak_memory_bytes", lambda: max(peak, read))
     with pytest.raises(DoesNotFitError) as refused:
         fit_plan(plan, "500MB", choose_chunk_size=True)
     said = str(refused.value)

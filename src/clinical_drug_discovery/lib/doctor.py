@@ -295,7 +295,7 @@ def _fit(
     plan: Plan, memory_budget: str | int | None, is_read: bool, scratch_dir: Path | None
 ) -> tuple[Plan, dict[str, Any]]:
     """Return the plan that fits, if any, and its record."""
-    from ..training.memory_plan import fit_plan
+    from ..training.memory_budget import fit_plan
 
     found: dict[str, Any]
     try:

@@ -22,18 +22,19 @@ from ..ops.buffers import large_in_files
 from ..ranking.fit_memory import rank_fit_bytes
 from ..system.arguments import plain_arguments
 from ..system.errors import InputError, shown
+from ..system.group.joined import current_group, joined
 from ..system.log import part
 from ..system.machine import one_thread
 from ..system.processes import alone
 from ..training.compile_kernels import compile_kernels
 from ..training.hooks import EpochHook, hooks
-from ..training.memory_plan import plan_training
+from ..training.memory_budget import plan_training
 from ..training.train import train
 from ._model.in_memory import embed_in_memory
 from ._run.finish import check_space, working
 from ._run.results import write_results
 from ._run.resume import keep_last_checkpoint, open_checkpoints
-from ._run.start import read_edges, start_run
+from ._run.start import divided_among, read_edges, start_run
 
 
 @plain_arguments
@@ -125,6 +126,7 @@ def embed_model(
     )  # fmt: skip
 
 
+@joined()
 def embed_graph(
     settings: Settings,
     words: VocabularyChoice,
@@ -148,8 +150,12 @@ def embed_graph(
     tracker: str | None,
     on_epoch: EpochHook | None,
 ) -> dict[str, Any]:
-    """Embed a graph; all public functions end here. See `embed_model` for the parameters."""
+    """Embed a graph; all public functions end here. See `embed_model` for the parameters.
+
+    Of several processes, the first writes and returns the record; the others return an empty one.
+    """
     settings.check()
+    settings = divided_among(settings, current_group())
     source = Source.of(edges_csv, nodes)
     run = start_run(
         source,
@@ -173,7 +179,8 @@ def embed_graph(
     )
     if finished is not None:
         return finished
-    check_space(run, graph, plan)
+    if run.group.rank == 0:
+        check_space(run, graph, plan)
     compile_kernels(run, plan.backend, plan.settings.model)
     with (
         checkpoints.threads(), one_thread(plan.is_small), working(run) as places,
@@ -184,6 +191,8 @@ def embed_graph(
         embeddings, collapse = embed_nodes(
             run, trained.model, trained.graph, plan.chunk_size, plan.backend
         )
+        if run.group.rank:
+            return {}
         stats = write_results(
             run, places, graph, plan, trained, embeddings, collapse,
             ranker=ranker, seed=seed, words=words, reading=reading,

@@ -34,6 +34,7 @@ def generate_gnn_embeddings(
     nodes: str | Path | None = None,
     training: str = "full",
     subgraph_size: int | None = None,
+    subgraphs_per_step: int | None = None,
     drug_type: str | None = None,
     disease_type: str | None = None,
     treats: Sequence[str] | None = None,
@@ -87,7 +88,9 @@ def generate_gnn_embeddings(
         training: full or sampled. full: each step uses the whole graph, and an epoch is one step.
             sampled: each step uses a subgraph around the positives, without the positives' edges.
         subgraph_size: only for training sampled: number of nodes in each subgraph (default 20,000).
-            An epoch has num_nodes / subgraph_size steps.
+            An epoch has num_nodes / (subgraph_size * subgraphs_per_step) steps.
+        subgraphs_per_step: only for training sampled: number of subgraphs whose gradients a step
+            averages (default 1; with torchrun, the number of processes, which must divide it).
         drug_type: node type of the drugs. This and the next words are recognized by default, if
             the graph has the names of PrimeKG, OptimusKG, Hetionet, DRKG or Biolink.
         disease_type: node type of the diseases.
@@ -150,6 +153,7 @@ def generate_gnn_embeddings(
         edge_batch_size=edge_batch_size,
         training=training,
         subgraph_size=subgraph_size,
+        subgraphs_per_step=subgraphs_per_step,
     )
     words = VocabularyChoice(
         drug_type=drug_type,

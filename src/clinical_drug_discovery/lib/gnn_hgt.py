@@ -36,6 +36,7 @@ def generate_hgt_embeddings(
     nodes: str | Path | None = None,
     training: str = "full",
     subgraph_size: int | None = None,
+    subgraphs_per_step: int | None = None,
     similarity_threshold: float = 0.1,
     temperature: float = 0.1,
     drug_type: str | None = None,
@@ -99,7 +100,9 @@ def generate_hgt_embeddings(
         training: full or sampled. full: each step uses the whole graph, and an epoch is one step.
             sampled: each step uses a subgraph around the positives, without the positives' edges.
         subgraph_size: only for training sampled: number of nodes in each subgraph (default 20,000).
-            An epoch has num_nodes / subgraph_size steps.
+            An epoch has num_nodes / (subgraph_size * subgraphs_per_step) steps.
+        subgraphs_per_step: only for training sampled: number of subgraphs whose gradients a step
+            averages (default 1; with torchrun, the number of processes, which must divide it).
         similarity_threshold: two diseases are similar if the Jaccard index of their sets of genes
             is at least this number, above 0 and at most 1.
         temperature: divisor of the cosines in the contrastive loss; at least 0.001.
@@ -169,6 +172,7 @@ def generate_hgt_embeddings(
         edge_sample_size=edge_sample_size,
         training=training,
         subgraph_size=subgraph_size,
+        subgraphs_per_step=subgraphs_per_step,
         similarity_threshold=similarity_threshold,
         temperature=temperature,
     )

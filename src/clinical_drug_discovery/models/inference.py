@@ -15,6 +15,8 @@ from ..ops.blocks import Block, range_block
 from ..ops.buffers import empty, release_buffers
 from ..ops.fixed_shapes import needs_fixed_shapes
 from ..system.errors import InputError
+from ..system.group.interface import ALONE, Group
+from ..system.group.rows import Rows
 from ..system.machine import empty_cache
 from ..system.progress import Run
 from .collapse import Collapse, collapse_by_type, collapse_warnings
@@ -49,8 +51,11 @@ def embed_all(
     chunk_size: int,
     backend: Backend,
     on_stage: Callable[[str], None] = lambda name: None,
+    group: Group = ALONE,
 ) -> Tensor:
     """Compute one stage for all nodes, then the next. Each stage runs a chunk of nodes at a time.
+
+    Several processes divide the nodes of each stage, and then exchange its output.
 
     The result equals the model's full forward pass; on the CPU, its bits do not depend on the chunk
     size. On a GPU all chunks have the same size, because GPUs prepare operations for each shape. A
@@ -66,39 +71,42 @@ def embed_all(
         chunk_size: nodes at a time; on the CPU, rounded up to a multiple of `BLOCK_ROWS`.
         backend: backend of the run.
         on_stage: called with the name of each stage before the stage starts.
+        group: the processes that divide the nodes.
 
     Returns:
         shape (N, D), on the CPU.
     """
     x: Tensor = model.node_embedding.detach()
+    rows = Rows(group, len(x), backends.BLOCK_ROWS)
     for index, (name, dim) in enumerate(model.stages):
         on_stage(name)
         begun = model.begin_stage(index, x, backend)
         out = empty(x, len(x), dim)
         even = needs_fixed_shapes(x.device)
-        chunks = (_even_chunks if even else _whole_blocks)(len(x), chunk_size)
+        chunks = (_even_chunks if even else _whole_blocks)(rows.own, chunk_size)
         for start, stop in chunks:
             block = range_block(graph, start, stop, backend)
             out[start:stop] = model.apply_stage(index, x, begun, block)
             empty_cache(x.device)
-        x = out
+        x = rows.share(out)
     return x.cpu()
 
 
-def _even_chunks(num_nodes: int, chunk_size: int) -> Iterator[tuple[int, int]]:
-    """Yield (start, stop) of equal ranges that cover all nodes; the last two may overlap."""
+def _even_chunks(nodes: slice, chunk_size: int) -> Iterator[tuple[int, int]]:
+    """Yield (start, stop) of equal ranges that cover the nodes; the last two may overlap."""
+    num_nodes = nodes.stop - nodes.start
     count = -(-num_nodes // chunk_size)
-    size = -(-num_nodes // count)
     for i in range(count):
-        stop = min((i + 1) * size, num_nodes)
+        size = -(-num_nodes // count)
+        stop = min(nodes.start + (i + 1) * size, nodes.stop)
         yield stop - size, stop
 
 
-def _whole_blocks(num_nodes: int, chunk_size: int) -> Iterator[tuple[int, int]]:
-    """Yield (start, stop) of ranges that start at multiples of `BLOCK_ROWS` and cover all nodes."""
+def _whole_blocks(nodes: slice, chunk_size: int) -> Iterator[tuple[int, int]]:
+    """Yield (start, stop) of ranges that start at multiples of `BLOCK_ROWS` and cover the nodes."""
     size = -(-chunk_size // backends.BLOCK_ROWS) * backends.BLOCK_ROWS
-    for start in range(0, num_nodes, size):
-        yield start, min(start + size, num_nodes)
+    for start in range(nodes.start, nodes.stop, size):
+        yield start, min(start + size, nodes.stop)
 
 
 def embed_nodes(
@@ -127,13 +135,17 @@ def embed_nodes(
         run.progress.detail(f"{stage}...")
 
     with run.timed("inference"):
-        embeddings = embed_all(model, graph.to(backend.device), chunk_size, backend, begin)
+        embeddings = embed_all(
+            model, graph.to(backend.device), chunk_size, backend, begin, run.group
+        )
         if not all(torch.isfinite(rows).all() for rows in embeddings.split(_FINITE_ROWS)):
             raise InputError(
                 f"learning_rate (got {run.learning_rate}) is too high: "
                 "the embeddings hold NaN or infinity"
             )
     release_buffers()
+    if run.group.rank:  # the first process checks and writes
+        return embeddings, {}
     with run.timed("collapse"):
         collapse = collapse_by_type(embeddings, graph.type_ptr.tolist(), graph.node_type_names)
     run.progress.milestone(f"Generated embeddings: {embeddings.shape}")

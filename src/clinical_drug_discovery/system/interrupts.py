@@ -17,6 +17,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from .group import launch
+
 _NAMES: dict[int, str] = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 _MOST_PATHS = 3  # files that the line names; further files are counted
 _written: list[Path] = []  # files that this process has written completely
@@ -37,7 +39,7 @@ class Stopped(SystemExit):
         """Return one line that says which part was stopped and which files are kept."""
         where = f" ({self.part})" if self.part else ""
         if _resume:
-            return f"stopped by {_NAMES[self.number]}{where}; {_how_to_resume()}"
+            return f"stopped by {_NAMES[self.number]}{where}; {how_to_resume()}"
         kept = [path for path in dict.fromkeys(_written) if path.exists()]
         if not kept:
             return f"stopped by {_NAMES[self.number]}{where}; nothing was written"
@@ -82,8 +84,11 @@ def note_resume(what: str | None, flag: str | None = "--resume") -> None:
     _flags[:] = [] if flag is None else [flag]
 
 
-def _how_to_resume() -> str:
+def how_to_resume() -> str:
     """Say in one line what is saved, and how to continue from it."""
+    if launch.num_processes() > 1:
+        saved = f"{_resume[0]}; " if _resume else ""
+        return f"{saved}to continue from the last checkpoint: torchrun again, with --resume"
     if not _state["command line"]:
         again = " with resume=True" if _flags else ""
         return f"{_resume[0]}; to continue, call the function again{again}"
@@ -104,27 +109,37 @@ class StopWish:
         """True after a signal."""
         return self.number is not None
 
-    def now(self) -> None:
+    def now(self, number: int | None = None) -> None:
         """Do what the signal would have done without the block.
+
+        Args:
+            number: a signal that another process has noted; None: the one of this process.
 
         Raises:
             Stopped: on the command line.
             KeyboardInterrupt: after Ctrl-C in Python; its message says how to continue.
         """
-        number, self.number = self.number, None
+        number, self.number = self.number if number is None else number, None
         self.restore()
         if number is None:
             return
-        if self.previous[number] is _stop:
+        if self.previous.get(number) is _stop:
             _stop(number, None)
         if number == signal.SIGINT:
-            raise KeyboardInterrupt(_how_to_resume() if _resume else "")
+            raise KeyboardInterrupt(how_to_resume() if _resume else "")
         if _resume:
-            os.write(2, f"stopped by {_NAMES[number]}; {_how_to_resume()}\n".encode())
+            os.write(2, f"stopped by {_NAMES[number]}; {how_to_resume()}\n".encode())
         signal.raise_signal(number)  # with the system's own handler: ends the process
 
     def note(self, number: int, frame: FrameType | None) -> None:
-        """Handle a signal: note the first, and let the second act."""
+        """Handle a signal: note the first, and let the second act.
+
+        torchrun passes a signal on, which the terminal or the cluster has sent to all processes, so
+        a second one is no wish. After half a minute, torchrun ends the processes itself.
+        """
+        is_one = launch.num_processes() == 1
+        if self.number is not None and not is_one:
+            return
         if self.number is not None:
             self.number = None
             self.restore()
@@ -133,8 +148,9 @@ class StopWish:
             signal.raise_signal(number)
             return
         self.number = number
-        if self.previous[number] is _stop:
-            what = "stopping after this step, with a checkpoint; a second signal stops at once"
+        if self.previous[number] is _stop and launch.rank() == 0:
+            what = "stopping after this step, with a checkpoint"
+            what += "; a second signal stops at once" if is_one else ""
             os.write(2, f"{_clear()}{_NAMES[number]}: {what}\n".encode())
 
     def restore(self) -> None:

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
+from .group import launch
 from .interrupts import Stopped
 from .untrusted.text import printable
 
@@ -199,6 +200,8 @@ def _wrapped(text: str, start: int) -> str:
 
 
 def _log(level: int, text: str) -> None:
+    if launch.rank():  # the first process speaks for all
+        return
     _shown["line"] = time.monotonic()
     if LOGGER.hasHandlers():
         LOGGER.log(level, "%s", text)
@@ -271,6 +274,8 @@ def _clear() -> None:
 
 
 def _put(text: str) -> None:
+    if launch.rank():
+        return
     with suppress(OSError, ValueError):  # a terminal that was closed must not end the run
         sys.stderr.write(text)
         sys.stderr.flush()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import disk, log
+from .group.interface import ALONE, Group
 
 if TYPE_CHECKING:
     import torch  # not imported at run time: the first line comes before torch is loaded
@@ -142,6 +143,7 @@ class Run:
     #: SHA-256 of the files of the graph, once they are read; empty for the standard input
     edges_sha256: list[str | None] = field(default_factory=list)
     history: HistoryFile = field(default_factory=HistoryFile)
+    group: Group = ALONE  #: the processes that train together
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:

@@ -9,6 +9,7 @@ a seed gives the same batches on every device.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -71,7 +72,7 @@ class DeviceBatch:
 class FullBatch:
     """Makes batches with the whole graph, for `training="full"`."""
 
-    num_steps = 1  #: number of steps in an epoch
+    num_steps = per_step = 1  #: steps in an epoch, and batches in a step
     description = "Full-batch training with edge sampling"
 
     def __init__(self, graph: KnowledgeGraph, backend: Backend) -> None:
@@ -102,7 +103,7 @@ class FullBatch:
 class SubgraphBatches:
     """Makes batches with a subgraph that lacks the positives' edges, for `training="sampled"`.
 
-    An epoch has num_nodes / size steps, rounded up.
+    An epoch has num_nodes / (size * per_step) steps, rounded up.
     """
 
     def __init__(
@@ -112,6 +113,7 @@ class SubgraphBatches:
         size: int,
         seed: int,
         hidden: Mask | None = None,
+        per_step: int = 1,
     ) -> None:
         """Prepare the sampling.
 
@@ -121,6 +123,7 @@ class SubgraphBatches:
             size: number of nodes in each subgraph.
             seed: seed of the sampling.
             hidden: shape (E,), True for edges that no subgraph has, in both directions.
+            per_step: number of subgraphs whose gradients a step averages.
         """
         self._graph, self._backend = replace(graph), backend  # see `FullBatch`
         self._hidden = np.flatnonzero(hidden) if hidden is not None else np.zeros(0, np.int64)
@@ -128,8 +131,16 @@ class SubgraphBatches:
         self._sampler = SubgraphSampler(graph, size, seed)
         self._num_edges = FixedSizes(np.array([graph.num_edges]))
         size = min(size, graph.num_nodes)
-        self.num_steps = -(-graph.num_nodes // size)
-        self.description = f"Training on subgraphs of {size:,} nodes, {self.num_steps} an epoch"
+        self.per_step = per_step
+        self.num_steps = num_steps_of(graph.num_nodes, size, per_step)
+        several = f" steps of {per_step}" if per_step > 1 else ""
+        self.description = (
+            f"Training on subgraphs of {size:,} nodes, {self.num_steps}{several} an epoch"
+        )
+
+    def begin(self, part: int) -> None:
+        """Sample for a part of the training; see `RandomSampler.begin`."""
+        self._sampler.begin(part)
 
     def next(self, facts: EdgeBatch) -> HostBatch:
         """Return a batch with these positives and candidates and a subgraph around them.
@@ -172,6 +183,7 @@ def make_batches(
     *,
     read: KnowledgeGraph | None = None,
     hidden: Mask | None = None,
+    per_step: int = 1,
 ) -> FullBatch | SubgraphBatches:
     """Return the object that makes the batches of "full" or "sampled" training.
 
@@ -183,10 +195,17 @@ def make_batches(
         seed: seed of the sampling.
         read: the same graph without the hidden edges; None: the same graph.
         hidden: shape (E,), True for edges of `graph` that the model does not read.
+        per_step: number of subgraphs in a step.
     """
     if training == FULL:
         return FullBatch(graph if read is None else read, backend)
-    return SubgraphBatches(graph, backend, subgraph_size or SUBGRAPH_SIZE, seed, hidden)
+    size = subgraph_size or SUBGRAPH_SIZE
+    return SubgraphBatches(graph, backend, size, seed, hidden, per_step)
+
+
+def num_steps_of(num_nodes: int, size: int, per_step: int) -> int:
+    """Return the number of steps of an epoch with some subgraphs of `size` nodes each."""
+    return math.ceil(math.ceil(num_nodes / size) / per_step)
 
 
 def max_positives(edge_type_counts: IntArray, training: str) -> IntArray:
@@ -258,7 +277,8 @@ class SubgraphSampler:
             seed: seed of the sampling.
         """
         self._graph, self._size = graph, min(size, graph.num_nodes)
-        self._rng = np.random.default_rng((seed, 3))
+        self._seed = (seed, 3)
+        self._rng = np.random.default_rng(self._seed)
         self._sizes: IntArray | None = None  # number of each node type; set at the first batch
 
     def sample(self, rows: IntArray) -> IntArray:
@@ -301,6 +321,10 @@ class SubgraphSampler:
                 found = np.concatenate([found, drawn])
             parts.append(found)
         return np.sort(np.concatenate(parts))
+
+    def begin(self, part: int) -> None:
+        """Sample for a part of the training; see `RandomSampler.begin`."""
+        self._rng = np.random.default_rng((*self._seed, part))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the random generator, and the number of nodes of each type."""

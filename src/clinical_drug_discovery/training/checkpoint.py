@@ -29,9 +29,10 @@ from ..system.files import (
 from ..system.interrupts import finishing_steps, note_resume
 from ..system.processes import most_threads
 from ..system.progress import Run
+from .distributed.shards import Shards
 from .history import TrainingRecord, is_finite
 
-VERSION = 1  #: format version; increase it whenever an older checkpoint would continue differently
+VERSION = 2  #: format version; increase it whenever an older checkpoint would continue differently
 PATTERN = "checkpoint-*.safetensors"  #: names of checkpoints in a directory
 _KEPT = 2  # checkpoints that stay: if the newest is damaged, the one before can be used
 _MOST_SHOWN, _MOST_DIFFERENCES = 100, 8  # characters of a value, and values, in a message
@@ -178,33 +179,38 @@ class Checkpoints:
             numba.set_num_threads(before["numba"])
             torch.set_num_threads(before["torch"])
 
-    def restore(self, parts: Mapping[str, Part], record: TrainingRecord) -> None:
+    def restore(self, parts: Mapping[str, Part], shards: Shards, record: TrainingRecord) -> None:
         """Bring all parts to the state of the checkpoint that was found, and free its memory.
 
-        A training that starts from the beginning removes the checkpoints of an earlier one.
+        A training that starts from the beginning removes the checkpoints of an earlier one. The
+        first of several processes reads the file, and the others get their share from it.
 
         Args:
             parts: the parts of the training by name.
+            shards: the division of the node tables.
             record: one of them.
 
         Raises:
             InputError: its content does not fit the parts.
         """
         found, self.found = self.found, None
-        for path in self.directory.glob(".part-*"):  # of a run that was killed while it saved
-            path.unlink(missing_ok=True)
-        if found is None:
-            for path in newest_first(self.directory):
+        if shards.group.rank == 0:
+            # Unfinished files are of a run that was killed while it saved.
+            for path in (
+                *self.directory.glob(".part-*"),
+                *([] if found else newest_first(self.directory)),
+            ):
                 path.unlink(missing_ok=True)
+        if found is None:
             return
         try:
-            _check_content(found, parts)
+            if shards.group.rank == 0:
+                _check_content(found, parts, shards)
             for name, part in parts.items():
-                start = f"{name}/"
                 tensors = {
-                    key.removeprefix(start): tensor
-                    for key, tensor in found.tensors.items()
-                    if key.startswith(start)
+                    key: shards.divide(f"{name}/{key}", found.tensors, own)
+                    for key, own in part.state_dict().items()
+                    if isinstance(own, Tensor)
                 }
                 part.load_state_dict({**found.values[name], **tensors})
             if len(record.history) != found.finished_epochs:
@@ -217,7 +223,9 @@ class Checkpoints:
                 "the checkpoint before it"
             ) from None
 
-    def save(self, parts: Mapping[str, Part], record: TrainingRecord, run: Run) -> None:
+    def save(
+        self, parts: Mapping[str, Part], shards: Shards, record: TrainingRecord, run: Run
+    ) -> None:
         """Save the state of all parts; if that fails, warn, since the training can go on.
 
         A state with NaN or infinity is not saved: it must not replace the last good checkpoint, and
@@ -225,6 +233,7 @@ class Checkpoints:
 
         Args:
             parts: the parts of the training.
+            shards: the division of the node tables. The first process gets them whole, and saves.
             record: one of them, which knows the position.
             run: receives a warning.
         """
@@ -234,10 +243,11 @@ class Checkpoints:
             values[name] = {}
             for key, value in part.state_dict().items():
                 if isinstance(value, Tensor):
-                    tensors[f"{name}/{key}"] = value.detach().cpu().contiguous()
+                    whole = shards.collect(f"{name}/{key}", value.detach())
+                    tensors[f"{name}/{key}"] = whole.cpu().contiguous()
                 else:
                     values[name][key] = value
-        if not all(map(is_finite, tensors.values())):
+        if shards.group.rank or not all(map(is_finite, tensors.values())):
             return
         content = {
             "identity": dict(self.identity),
@@ -298,7 +308,7 @@ def _shown(value: Any) -> str:
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
 
 
-def _check_content(found: Found, parts: Mapping[str, Part]) -> None:
+def _check_content(found: Found, parts: Mapping[str, Part], shards: Shards) -> None:
     """Check that the tensors of a checkpoint are those of the parts: names, types, shapes, values.
 
     Raises:
@@ -314,7 +324,7 @@ def _check_content(found: Found, parts: Mapping[str, Part]) -> None:
         raise ValueError("it has other parts than the training")
     for name, tensor in expected.items():
         other = found.tensors[name]
-        if (other.shape, other.dtype) != (tensor.shape, tensor.dtype):
+        if (other.shape, other.dtype) != (shards.shape(name, tensor), tensor.dtype):
             raise ValueError(f"{name} has another shape or type")
         if not is_finite(other):
             raise ValueError(f"{name} holds NaN or infinity")
@@ -322,7 +332,11 @@ def _check_content(found: Found, parts: Mapping[str, Part]) -> None:
 
 @contextmanager
 def keeping(
-    checkpoints: Checkpoints | None, parts: Mapping[str, Part], record: TrainingRecord, run: Run
+    checkpoints: Checkpoints | None,
+    parts: Mapping[str, Part],
+    shards: Shards,
+    record: TrainingRecord,
+    run: Run,
 ) -> Iterator[tuple[Callable[[str], None], Callable[[], None]]]:
     """Continue a saved state, show the progress, and save the state during the `with` block.
 
@@ -332,14 +346,15 @@ def keeping(
     Args:
         checkpoints: None: save nothing.
         parts: the parts of the training by name.
-        record: one of them.
+        shards: the division of the node tables.
+        record: one of the parts.
         run: shows the progress.
 
     Yields:
         A function to call with a note after each epoch, and one to call after each step.
     """
     if checkpoints is not None:
-        checkpoints.restore(parts, record)
+        checkpoints.restore(parts, shards, record)
     before = len(record.history)
     with run.progress.bar("Training", record.num_epochs, "epoch", before) as advance:
         if checkpoints is None:
@@ -350,11 +365,13 @@ def keeping(
 
             def after_step() -> None:
                 nonlocal due
-                if stop.is_wanted or record.is_finished or time.monotonic() >= due:
-                    checkpoints.save(parts, record, run)
+                wishes = run.group.gather([stop.number, time.monotonic() >= due])
+                number = next((number for number, _ in wishes if number is not None), None)
+                if number is not None or record.is_finished or wishes[0][1]:
+                    checkpoints.save(parts, shards, record, run)
                     due = time.monotonic() + 60 * checkpoints.minutes
-                if stop.is_wanted:
-                    stop.now()
+                if number is not None:
+                    stop.now(number)
 
             try:
                 yield advance, after_step
@@ -368,4 +385,4 @@ def keeping(
                 ) from None
             last = checkpoints.last
             if last and all(path.parent != checkpoints.directory for path in last):
-                checkpoints.save(parts, record, run)  # a finished training was continued
+                checkpoints.save(parts, shards, record, run)  # a finished training was continued

@@ -25,6 +25,7 @@ from ..ops import reference
 from ..ops.backend import Backend, has_bfloat16_products
 from ..ops.cpu import attention, neighbors
 from ..ops.cpu.kernel import is_cached, take_problems, why_no_cache
+from ..system.group.interface import first_here
 from ..system.progress import Run
 from .batches import FullBatch
 from .edge_sampler import EdgeSampler
@@ -61,8 +62,12 @@ def compile_kernels(run: Run, backend: Backend, model: str) -> None:
     If nothing was compiled, `run.seconds["seconds_compile"]` is 0.
     """
     run.seconds["seconds_compile"] = 0.0
-    if not backend.kernels:
-        return
+    if backend.kernels:
+        with first_here(run.group):
+            _compile_missing(run, model)
+
+
+def _compile_missing(run: Run, model: str) -> None:
     if why := why_no_cache():
         run.warn(
             f"this run compiles the CPU kernels during the training, and cannot keep them: {why}"

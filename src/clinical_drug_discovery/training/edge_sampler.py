@@ -63,7 +63,16 @@ class EdgeBatch:
 class RandomSampler:
     """A sampler of which only the random generator changes from sample to sample."""
 
+    _seed: tuple[int, ...]
     _rng: np.random.Generator
+
+    def begin(self, part: int) -> None:
+        """Sample for a part of the training, whatever was sampled before.
+
+        Args:
+            part: number of the part, from 0.
+        """
+        self._rng = np.random.default_rng((*self._seed, part))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the random generator, for a checkpoint."""
@@ -86,7 +95,7 @@ class EdgeSampler(RandomSampler):
             seed: seed of the sampling.
         """
         self._graph, self._sizes = graph, sizes
-        self._rng = np.random.default_rng(seed)
+        self._seed, self._rng = (seed, 0), np.random.default_rng(seed)
         # edge types, sorted by target type
         self._order = np.argsort([dst for _, dst in graph.endpoint_types], kind="stable")
         self._width = max(min(NUM_CANDIDATES, int(np.diff(graph.type_offsets).max())), 1)

@@ -97,7 +97,7 @@ class TrainingRecord:
         for name in sorted(losses, key=lambda name: name == "loss"):
             if not math.isfinite(losses[name]):
                 self._stop_for(name, losses[name], z)
-        if not self._losses:
+        if not self._losses and not self._collapse:  # the first part of the epoch's first step
             self._collapse = check_batch(z, rows, self._graph, self.epoch, self.num_epochs)
 
     def after_backward(self) -> None:
@@ -105,7 +105,7 @@ class TrainingRecord:
         self._run.peak.sample()
 
     def add(self, losses: Mapping[str, float]) -> bool:
-        """Add the losses of one step; return True if this step ends an epoch.
+        """Add the mean losses of one step; return True if this step ends an epoch.
 
         Raises:
             InputError: the mean link loss of the epoch is more than twice that of a model that
@@ -126,6 +126,7 @@ class TrainingRecord:
         record = {"epoch": self.epoch, **means, "seconds": seconds, **self._collapse}
         self.history.append(record)
         self._losses.clear()
+        self._collapse = {}
         self._start = time.perf_counter()
         self._run.history.append(record)
         return True

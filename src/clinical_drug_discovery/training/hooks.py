@@ -121,6 +121,8 @@ def hooks(
     Raises:
         InputError: the tracker cannot be opened, or `on_epoch` returns something else than it may.
     """
+    if run.group.rank:  # the first process speaks for all
+        on_epoch = tracker = None
     opened = None if tracker is None else _open(tracker, run, settings)
     open_ones = [] if opened is None else [opened]
 

@@ -14,6 +14,8 @@ from torch import Tensor
 from ..models.kinds.interface import TrainableModel
 from ..models.layers import DistMult
 from ..ops.buffers import rows_in_any_order, zeros
+from ..system.group.interface import ALONE, Group
+from ..system.group.rows import Asked, Rows
 from .schedule import learning_rate_fraction
 
 _CHUNK = 1 << 18  # numbers that are updated at a time, so that temporaries stay in the CPU's cache
@@ -76,61 +78,69 @@ class LazyAdam:
 
     Unlike in `torch.optim.SparseAdam`, the bias correction of a row uses the number of updates of
     this row. With the number of all steps, a late first update of a row would be too small.
+
+    The table can be divided by rows among several processes. Then each process holds the moments of
+    its own rows, fetches the rows that it needs, and returns their gradients.
     """
 
-    def __init__(self, table: Tensor, learning_rate: float) -> None:
+    def __init__(self, table: Tensor, learning_rate: float, rows: Rows | None = None) -> None:
         """Set all moments and step counts to 0.
 
         Args:
-            table: shape (N, C); `step` changes it in place.
+            table: shape (N, C), or the rows of this process; `step` changes it in place.
             learning_rate: learning rate before the schedule's factor.
+            rows: the division of the table; None: this process has all rows.
         """
+        self._rows = Rows(ALONE, len(table)) if rows is None else rows
         self._table, self._learning_rate = table, learning_rate
         self._mean, self._square = zeros(table, *table.shape), zeros(table, *table.shape)
         self._num_steps = table.new_zeros(len(table), 1)
         self._chunk = _chunk_size(table)
-        self._taken: tuple[Tensor, Tensor] | None = None
+        self._taken: list[tuple[Asked, Tensor]] = []
 
     def take(self, rows: Tensor) -> Tensor:
         """Return a copy of some rows. The backward pass must set its gradient before `step`.
 
+        A step may consist of several calls, whose gradients are added.
+
         Args:
-            rows: shape (n,), int64, distinct row numbers.
+            rows: shape (n,), int64, distinct row numbers of the whole table, ascending.
         """
         with rows_in_any_order(self._table):
-            values = self._table[rows].requires_grad_()
-        self._taken = rows, values
+            values, asked = self._rows.fetch(self._table, rows)
+        self._taken.append((asked, values.requires_grad_()))
         return values
 
     @torch.no_grad()
     def step(self, fraction: float = 1.0) -> None:
-        """Update the rows of the last `take`.
+        """Update the rows that were taken since the last step.
 
         Args:
             fraction: factor of the learning rate, from the schedule.
         """
-        if self._taken is None:
+        if not self._taken:
             raise RuntimeError("no rows were taken since the last step")
-        (rows, values), self._taken = self._taken, None
-        if values.grad is None:
+        taken, self._taken = [(asked, values.grad) for asked, values in self._taken], []
+        found = [(asked, grad) for asked, grad in taken if grad is not None]
+        if len(found) < len(taken):
             raise RuntimeError("the rows that were taken have no gradient")
+        rows, gradient = self._rows.give_back(found)
         with rows_in_any_order(self._table, self._mean, self._square):
-            self._update(rows, values, values.grad, fraction * self._learning_rate)
+            self._update(rows, gradient, fraction * self._learning_rate)
 
-    def _update(self, rows: Tensor, values: Tensor, grads: Tensor, learning_rate: float) -> None:
+    def _update(self, rows: Tensor, gradient: Tensor, learning_rate: float) -> None:
         num_steps = self._num_steps[rows] + 1
         self._num_steps[rows] = num_steps
-        columns = values, grads, num_steps
-        size = max(self._chunk // values.shape[1], 1)
-        for at, value, grad, count in zip(
-            rows.split(size), *(part.split(size) for part in columns), strict=True
+        size = max(self._chunk // gradient.shape[1], 1)
+        for at, grad, count in zip(
+            *(part.split(size) for part in (rows, gradient, num_steps)), strict=True
         ):
             mean = self._mean[at].lerp_(grad, 1 - _BETA1)
             square = self._square[at].mul_(_BETA2).addcmul_(grad, grad, value=1 - _BETA2)
             self._mean[at], self._square[at] = mean, square
-            spread = square.div_(1 - _BETA2**count).sqrt_().add_(_EPS)
-            move = mean.div_(1 - _BETA1**count).div_(spread)
-            self._table[at] = value.sub_(move, alpha=learning_rate)
+            spread = square.div_(_unbiased(_BETA2, count)).sqrt_().add_(_EPS)
+            move = mean.div_(_unbiased(_BETA1, count)).div_(spread)
+            self._table[at] = self._table[at].sub_(move, alpha=learning_rate)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the moments and the number of steps of each row (not copied)."""
@@ -142,6 +152,16 @@ class LazyAdam:
         self._mean.copy_(state["mean"])
         self._square.copy_(_not_negative(state["square"]))
         self._num_steps.copy_(_not_negative(state["num_steps"]))
+
+
+def _unbiased(beta: float, count: Tensor) -> Tensor:
+    """Return 1 - beta^count.
+
+    The last bit of a power in torch depends on its place in the tensor, so a row that another
+    process owns would get another one.
+    """
+    counts, place = count.unique(return_inverse=True)
+    return count.new_tensor([1 - beta**number for number in counts.tolist()])[place]
 
 
 def _chunk_size(values: Tensor) -> int:
@@ -161,6 +181,8 @@ class ModelOptimizer:
         *,
         lazy: bool,
         later_steps: Sequence[int] = (),
+        group: Group = ALONE,
+        rows: Rows | None = None,
     ) -> None:
         """Prepare the first step.
 
@@ -171,13 +193,15 @@ class ModelOptimizer:
             num_steps: number of steps in the whole training, or in its first cycle.
             lazy: use `LazyAdam` for the input vectors; for training on subgraphs.
             later_steps: number of steps of each later cycle, see `learning_rate_fraction`.
+            group: the processes whose gradients are added.
+            rows: the division of the input vectors among them; see `LazyAdam`.
         """
         weights = [*model.parameters(), *decoder.parameters()]
-        self._table = model.node_embedding
-        self._lazy = LazyAdam(self._table.detach(), learning_rate) if lazy else None
+        self._table, self._group = model.node_embedding, group
+        self._lazy = LazyAdam(self._table.detach(), learning_rate, rows) if lazy else None
         if lazy:
             weights = [weight for weight in weights if weight is not self._table]
-        self._adam = Adam(weights, learning_rate)
+        self._weights, self._adam = weights, Adam(weights, learning_rate)
         self._step, self._cycles = 0, (num_steps, *later_steps)
 
     def vectors(self, nodes: Tensor | None) -> Tensor:
@@ -187,7 +211,8 @@ class ModelOptimizer:
         return self._lazy.take(nodes)
 
     def step(self) -> None:
-        """Update all weights, and set their gradients to None."""
+        """Add the gradients of all processes, update all weights, and set the gradients to None."""
+        self._group.sum([w.grad for w in self._weights if w.grad is not None])
         fraction = learning_rate_fraction(self._step, self._cycles)
         self._step += 1
         self._adam.step(fraction)

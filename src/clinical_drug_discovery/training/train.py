@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import NamedTuple
 
 import torch
@@ -20,6 +21,7 @@ from ..system.processes import import_for_gradients
 from ..system.progress import Run
 from .batches import FullBatch, HostBatch, SubgraphBatches, make_batches
 from .checkpoint import Checkpoints, Part, keeping
+from .distributed.shards import Shards
 from .edge_sampler import EdgeSampler
 from .history import History, TrainingRecord
 from .hooks import EpochHook
@@ -55,10 +57,14 @@ def train(
 ) -> Trained:
     """Train a model.
 
+    With `training="sampled"`, a step has one or more parts, which several processes divide. The
+    gradients of all parts are averaged. The samples of a part depend on its number alone, so they
+    are the same for any number of processes.
+
     The model does not read known treatments, see `objective.treatment_votes.without_treatments`.
 
     Args:
-        run: provides the device; receives times and warnings.
+        run: provides the device and the processes; receives times and warnings.
         graph: on the CPU.
         settings: already checked; their class decides the model.
         plan: the plan for this graph and these settings.
@@ -70,24 +76,32 @@ def train(
         InputError: the loss diverges, because the learning rate is too high.
     """
     with run.timed("train"):
-        parts = _make_parts(run, graph, settings, plan, seed, checkpoints)
+        parts = make_parts(run, graph, settings, plan, seed, checkpoints)
         terms, record = parts.terms, parts.record
-        with keeping(checkpoints, parts.with_states(), record, run) as (advance, after_step):
+        with keeping(checkpoints, parts.with_states(), parts.shards, record, run) as (
+            advance, after_step,
+        ):  # fmt: skip
             while not record.is_finished:
-                drawn = terms.sample()
-                facts = parts.edges.sample().including(_nodes(drawn))
-                step = training_step(
-                    parts.model, parts.decoder, parts.optimizer, parts.batches.next(facts), drawn,
-                    terms.link_weight, record,
-                )  # fmt: skip
-                if record.add(step):
+                losses = []
+                for number in parts.own_numbers():
+                    batch, drawn = parts.draw(number)
+                    losses.append(
+                        add_gradients(
+                            parts.model, parts.decoder, parts.optimizer, batch, drawn,
+                            terms.link_weight, record, 1 / parts.batches.per_step,
+                        )
+                    )  # fmt: skip
+                    del batch, drawn  # free the memory before the next subgraph is sampled
+                parts.optimizer.step()
+                if record.add(mean_losses(run.group.gather(losses))):
                     advance(record.note)
-                    if after_epoch is not None and after_epoch(record.history[-1]):
+                    asked = after_epoch is not None and bool(after_epoch(record.history[-1]))
+                    if any(run.group.gather(asked)):
                         record.end_early("on_epoch asked to stop")
-                del facts, drawn  # free the memory before the next subgraph is sampled
                 if not plan.is_small:  # a seventh of the time of a step on a small graph
                     empty_cache(run.device)
                 after_step()
+        parts.shards.complete_model(parts.model)
     run.seconds["seconds_train"] += record.seconds_before
     return Trained(
         parts.model,
@@ -100,7 +114,7 @@ def train(
     )
 
 
-class _Parts(NamedTuple):
+class Parts(NamedTuple):
     """The parts of a training."""
 
     model: TrainableModel
@@ -110,6 +124,7 @@ class _Parts(NamedTuple):
     batches: FullBatch | SubgraphBatches
     terms: Terms
     record: TrainingRecord
+    shards: Shards  #: the division of the node tables among the processes
     read: KnowledgeGraph  #: the edges that the model reads
     cycles: tuple[int, ...]  #: epochs of each cycle of the learning rate
 
@@ -118,39 +133,57 @@ class _Parts(NamedTuple):
         names = ("model", "decoder", "optimizer", "edges", "batches", "record")
         return {**{name: getattr(self, name) for name in names}, **self.terms.samplers}
 
+    def own_numbers(self) -> range:
+        """Return the numbers of the parts of the next step that this process computes."""
+        group, per_step = self.shards.group, self.batches.per_step
+        first = self.record.num_done * per_step
+        bounds = [first + per_step * rank // group.size for rank in (group.rank, group.rank + 1)]
+        return range(*bounds)
 
-def _make_parts(
+    def draw(self, number: int) -> tuple[HostBatch, list[Term]]:
+        """Draw a part of a step: its batch, and the terms of its loss beside link prediction."""
+        if isinstance(self.batches, SubgraphBatches):  # full batches follow one stream of numbers
+            self.batches.begin(number)
+            for sampler in (self.edges, *self.terms.samplers.values()):
+                sampler.begin(number)
+        drawn = self.terms.sample()
+        return self.batches.next(self.edges.sample().including(_nodes(drawn))), drawn
+
+
+def make_parts(
     run: Run,
     graph: KnowledgeGraph,
     settings: Settings,
     plan: Plan,
     seed: int,
     checkpoints: Checkpoints | None,
-) -> _Parts:
+) -> Parts:
     """Make the parts of a training, on the device; see `train`."""
     import_for_gradients()
     read, hidden = without_treatments(graph)
     terms = make_terms(run, graph, settings, plan, seed)
     generator = torch.Generator().manual_seed(seed)
     kind = kind_of(settings.model)
-    model: TrainableModel = kind.make(
-        graph.type_offsets, len(graph.edge_types), settings, generator
-    )
+    is_first, shards = run.group.rank == 0, Shards(run.group, graph.num_nodes)
+    offsets = graph.type_offsets if is_first else (0,) * len(graph.type_offsets)
+    model: TrainableModel = kind.make(offsets, len(graph.edge_types), settings, generator)
     model.to(run.device)
-    if checkpoints is None or checkpoints.found is None:  # else a checkpoint has the vectors
+    # A checkpoint has the vectors, and other processes get them from the first.
+    if is_first and (checkpoints is None or checkpoints.found is None):
         with torch.no_grad():
             model.node_embedding.copy_(structural_vectors(read, settings.hidden_dim, generator))
     decoder = DistMult(len(graph.relations), settings.embedding_dim, generator).to(run.device)
+    shards.divide_model(model, decoder)
     batches = make_batches(
         graph, plan.backend, settings.training, settings.subgraph_size, seed,
-        read=read, hidden=hidden,
+        read=read, hidden=hidden, per_step=plan.per_step,
     )  # fmt: skip
     run.progress.milestone(batches.description)
     cycles = (settings.num_epochs,) if checkpoints is None else checkpoints.cycles
     first, *later = (num_epochs * batches.num_steps for num_epochs in cycles)
     optimizer = ModelOptimizer(
         model, decoder, settings.learning_rate, first, lazy=settings.training == SAMPLED,
-        later_steps=later,
+        later_steps=later, group=run.group, rows=shards.rows,
     )  # fmt: skip
     weights = (
         (f"{part}.{name}", weight)
@@ -161,7 +194,10 @@ def _make_parts(
         run, graph, sum(cycles), batches.num_steps, weights, is_linked=terms.link_weight > 0
     )
     edges = EdgeSampler(graph, list(plan.positives.values()), seed)
-    return _Parts(model, decoder, optimizer, edges, batches, terms, record, read, cycles)
+    parts = Parts(model, decoder, optimizer, edges, batches, terms, record, shards, read, cycles)
+    if run.group.size > 1:
+        parts.draw(0)  # the first part decides the number of nodes of each type in all subgraphs
+    return parts
 
 
 def training_step(
@@ -173,17 +209,37 @@ def training_step(
     link_weight: float = 1.0,
     record: TrainingRecord | None = None,
 ) -> dict[str, float]:
-    """Take one training step: forward pass, loss, backward pass, update of the weights.
+    """Take one training step of one part: add its gradients, and update the weights.
+
+    See `add_gradients` for the parameters, the result and the errors.
+    """
+    losses = add_gradients(model, decoder, optimizer, batch, terms, link_weight, record)
+    optimizer.step()
+    return losses
+
+
+def add_gradients(
+    model: TrainableModel,
+    decoder: DistMult,
+    optimizer: ModelOptimizer,
+    batch: HostBatch,
+    terms: Sequence[Term],
+    link_weight: float,
+    record: TrainingRecord | None,
+    share: float = 1.0,
+) -> dict[str, float]:
+    """Add the gradients of one part of a step: forward pass, loss, backward pass.
 
     Args:
         model: on the device.
         decoder: on the device.
-        optimizer: updates the weights of the model and the decoder.
+        optimizer: provides the input vectors.
         batch: on the CPU; this function moves it to the device. It has all nodes of `terms`.
         terms: further terms of the loss.
         link_weight: factor of the loss of link prediction.
         record: record of the training, for the checks of the loss and of collapse, and the peak
             memory of the device.
+        share: factor of the gradients: 1 / number of parts.
 
     Returns:
         "loss" (the weighted sum), "link_loss", and the loss of each term by its name.
@@ -195,7 +251,7 @@ def training_step(
     z = model(seen.all_nodes, seen.targets, optimizer.vectors(seen.nodes))
     link = link_prediction_loss(decoder, z, seen.facts)
     total, losses = link_weight * link.detach(), {"link_loss": link.detach()}
-    roots, gradients = [link], [torch.full_like(link, link_weight)]
+    roots, gradients = [link], [torch.full_like(link, share * link_weight)]
     if terms:
         # One call gathers all rows, because each call makes a gradient of the size of z.
         found = gather_rows(z, torch.searchsorted(seen.rows, _nodes(terms)).to(z.device))
@@ -203,7 +259,7 @@ def training_step(
         total = total + sum(term.weight * others[term.name] for term in terms)
         losses |= others
         roots.append(found)
-        gradients.append(gradient)
+        gradients.append(gradient.mul_(share))
         del found, gradient
     losses = {"loss": total, **losses}
     # One transfer for all losses, because each .item() waits for the GPU.
@@ -214,8 +270,14 @@ def training_step(
     torch.autograd.backward(roots, gradients)
     if record is not None:
         record.after_backward()
-    optimizer.step()
     return values
+
+
+def mean_losses(losses: Sequence[Sequence[Mapping[str, float]]]) -> dict[str, float]:
+    """Return the mean of each loss over the parts of all processes; a part may lack a term."""
+    parts = [part for of_process in losses for part in of_process]
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {name: fmean(part[name] for part in parts if name in part) for name in names}
 
 
 def _nodes(terms: Sequence[Term]) -> Tensor:

@@ -77,7 +77,7 @@ def slow_loss(z: Tensor, graph: KnowledgeGraph, batch: Treatments) -> Tensor:
 
 
 def test_the_loss_and_its_gradient_equal_loops_over_pairs(planted: KnowledgeGraph) -> None:
-    batch = TreatmentSampler(planted, num_steps=1, seed=0).sample()
+    batch = TreatmentSampler(planted, num_parts=1, seed=0).sample()
     z = torch.randn(planted.num_nodes, 6, generator=torch.Generator().manual_seed(0))
     fast, slow = (z.double().requires_grad_() for _ in range(2))
     exact = replace(batch, known=batch.known.double(), num_drugs=batch.num_drugs.double())
@@ -95,7 +95,7 @@ def test_a_step_has_few_drugs_and_diseases(
 ) -> None:
     for name, size in (("ASKED", 9), ("VOTERS", 20), ("OWN", 12), ("DRUGS", 30)):
         monkeypatch.setattr(treatment_votes, f"MAX_{name}", size)
-    known, sampler = known_pairs(planted), TreatmentSampler(planted, num_steps=1, seed=0)
+    known, sampler = known_pairs(planted), TreatmentSampler(planted, num_parts=1, seed=0)
     asked = set[int]()
     for _ in range(30):
         batch = sampler.sample()
@@ -112,7 +112,7 @@ def test_a_step_has_few_drugs_and_diseases(
 
 def test_steps_share_an_epoch(planted: KnowledgeGraph, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(treatment_votes, "MAX_VOTERS", 20)
-    assert len(TreatmentSampler(planted, num_steps=4, seed=0).sample().voters) == 5
+    assert len(TreatmentSampler(planted, num_parts=4, seed=0).sample().voters) == 5
 
 
 def test_one_treated_disease_has_no_other_to_vote() -> None:

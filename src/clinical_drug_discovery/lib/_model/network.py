@@ -158,7 +158,7 @@ def _read_settings(directory: Path) -> Settings:
         config = read_json(path)
         kind = kind_of(config["model"])
         settings: Settings = kind.settings(
-            **{f.name: config[f.name] for f in fields(kind.settings)}
+            **{f.name: config[f.name] for f in fields(kind.settings) if f.name in config}
         )
         settings.check()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -97,6 +97,7 @@ def compare_devices(
                 learning_rate=_LEARNING_RATE,
                 training=training,
                 subgraph_size=subgraph_size,
+                subgraphs_per_step=None,
             ),
         )
         for settings in defaults

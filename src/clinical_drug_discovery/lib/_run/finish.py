@@ -33,10 +33,15 @@ Write = Callable[[Path, Path], None]
 def working(run: Run) -> Iterator[Places]:
     """Work on a run: lock its model directory, and let its history grow in `<model_dir>.run`.
 
+    The first of several processes does this for all.
+
     Raises:
         InputError: another process writes to the model directory.
         WriteError: the lock cannot be written.
     """
+    if run.group.rank:
+        yield Places.of(run.model_dir)
+        return
     with locked(run.model_dir) as places:
         try:
             with run.history.growing(places.work):

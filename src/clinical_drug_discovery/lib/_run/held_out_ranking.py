@@ -23,7 +23,7 @@ from ...ranking.fit_memory import rank_fit_bytes
 from ...system.machine import GIB, one_thread
 from ...system.progress import Run
 from ...training.compile_kernels import compile_kernels
-from ...training.memory_plan import plan_training
+from ...training.memory_budget import plan_training
 from ...training.train import train
 from .evaluation import rank_pairs
 from .fold_files import FoldFiles, remove_evaluation

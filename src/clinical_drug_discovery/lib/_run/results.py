@@ -191,7 +191,12 @@ def record_of(
         num_relations=len(graph.relations),
         num_edge_types=len(graph.edge_types),
         device=str(run.device),
+        num_processes=run.group.size,
         seed=0,
+        seconds_exchange=run.group.seconds,
+        seconds_compute=run.seconds["seconds_train"]
+        + run.seconds["seconds_inference"]
+        - run.group.seconds,
         peak_memory_gib=peak_memory_bytes() / GIB,
         device_memory_gib=None if device_peak is None else device_peak / GIB,
         device_memory_source=run.peak.source,
@@ -283,11 +288,14 @@ class EmbeddingStats:
     num_epochs: int
     training: str  #: "full" or "sampled"
     device: str
+    num_processes: int  #: that torchrun has started; else 1
     seed: int
     seconds_read: float
     seconds_compile: float  #: time to compile the CPU kernels; 0 if nothing was compiled
     seconds_train: float
     seconds_inference: float  #: time to embed all nodes
+    seconds_exchange: float  #: part of both: exchanges with other processes, and waiting for them
+    seconds_compute: float  #: the rest of both
     seconds_collapse: float  #: time of the collapse check of all embeddings
     seconds_rank_fit: float  #: time to fit the drug ranker; about 0 without a ranker
     seconds_probe: float  #: time of the probe of the embeddings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ import torch
 
 from ...graph.cache import content_sha256
 from ...graph.knowledge_graph import KnowledgeGraph
-from ...system.errors import InputError, check_between
+from ...system.errors import InputError, check_between, shown
 from ...system.files import check_new
+from ...system.group.launch import is_restart
 from ...system.interrupts import note_resume
 from ...system.progress import Run
 from ...system.run_directory import work_directory
@@ -72,25 +73,33 @@ def open_checkpoints(
     directory = work_directory(run.model_dir)
     note_resume(None)
     found = None
-    if resume:
+    if continues(run.model_dir, resume) and run.group.rank == 0:
         found = find_checkpoint(_checkpoints_of(run.model_dir), run)
         if found is None:
             run.progress.milestone(
                 f"No checkpoint in {directory}: the training starts from the beginning"
             )
-    identity = _identity(run, graph, plan, seed)
+    found = _shared(run, found)
+    identity = _same_everywhere(run, _identity(run, graph, plan, seed))
     num_epochs = plan.settings.num_epochs
     checkpoints = Checkpoints.of(directory, identity, minutes, num_epochs, found)
     if found is None:
         return checkpoints, None
     is_complete = found.path.parent == run.model_dir and run.output.exists()
+    (is_complete, *_) = run.group.gather(is_complete)
     if found.finished_epochs == num_epochs and is_complete:
         run.progress.milestone(
             f"The run is finished: {run.output} and {run.model_dir} have all {num_epochs} epochs"
         )
-        return checkpoints, _stats_of(run)
+        return checkpoints, _stats_of(run) if run.group.rank == 0 else {}
     _announce(run, found, checkpoints)
     return checkpoints, None
+
+
+def continues(model_dir: Path, resume: bool) -> bool:
+    """Return whether a run continues an earlier one: as asked, or as torchrun has restarted it."""
+    unfinished = (work_directory(model_dir), model_dir)
+    return resume or (is_restart() and any(newest_first(path) for path in unfinished))
 
 
 def keep_last_checkpoint(run: Run, checkpoints: Checkpoints) -> None:
@@ -143,6 +152,34 @@ def _identity(run: Run, graph: KnowledgeGraph, plan: Plan, seed: int) -> dict[st
         "version": version("clinical-drug-discovery"),
         "torch": torch.__version__,
     }
+
+
+def _shared(run: Run, found: Found | None) -> Found | None:
+    """Return the checkpoint that the first process has found, in all others without tensors."""
+    record = None
+    if found is not None:
+        record = {**asdict(replace(found, tensors={})), "path": str(found.path)}
+    record = run.group.gather(record)[0]
+    if run.group.rank == 0 or record is None:
+        return found
+    return Found(**{**record, "path": Path(record["path"]), "cycles": tuple(record["cycles"])})
+
+
+def _same_everywhere(run: Run, identity: dict[str, Any]) -> dict[str, Any]:
+    """Check that all processes train the same model on the same graph, and return what they share.
+
+    Raises:
+        InputError: a value of another process differs.
+    """
+    identity = json.loads(json.dumps(identity))
+    for rank, other in enumerate(run.group.gather(identity)):
+        for name, value in identity.items():
+            if other[name] != value:
+                raise InputError(
+                    f"{name} (got {shown(value)}) must be the same in all processes, but process "
+                    f"{rank} has {shown(other[name])}"
+                )
+    return identity
 
 
 def _announce(run: Run, found: Found, checkpoints: Checkpoints) -> None:

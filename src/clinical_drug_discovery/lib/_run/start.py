@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from ...graph.cache import cache_path, hashing, read_cached
@@ -11,16 +11,19 @@ from ...graph.read import read_graph
 from ...graph.source import ReadSettings, Source
 from ...graph.vocabulary import VocabularyChoice
 from ...models.embeddings_file import check_output, output_files
+from ...models.kinds.interface import FULL, Settings
 from ...system.devices import choose_device
 from ...system.errors import InputError
 from ...system.files import check_writable
+from ...system.group.interface import Group, first_here
+from ...system.group.joined import current_group
 from ...system.limits.scratch import check_scratch
 from ...system.machine import PeakMemory, empty_cache, return_large_buffers
 from ...system.processes import use_threads
 from ...system.progress import Run
 from ...system.run_directory import Places, check_unused, settle
 from .model_dir import check_targets, model_dir_of
-from .resume import check_start
+from .resume import check_start, continues
 
 NOWHERE = Path("in_memory")  #: the output of a run that writes nothing
 
@@ -62,7 +65,11 @@ def start_run(
                     "is written"
                 )
         return _begin(source, NOWHERE, NOWHERE, device, learning_rate)
-    output = Path(output_csv)
+    output, group = Path(output_csv), current_group()
+    if scratch_dir is not None and group.size > 1:
+        raise InputError(f"scratch_dir (got {scratch_dir}) needs one process, without torchrun")
+    if group.rank:  # the first process checks the places, and writes
+        return _begin(source, output, model_dir_of(output), device, learning_rate)
     check_output(output)
     directory = model_dir_of(output) if model_dir is None else Path(model_dir)
     check_writable("model_dir", directory)
@@ -77,7 +84,7 @@ def start_run(
         )
     if warning is not None:
         run.warn(warning)
-    check_start(output_files(output), directory, resume, overwrite)
+    check_start(output_files(output), directory, continues(directory, resume), overwrite)
     return run
 
 
@@ -123,9 +130,35 @@ def _begin(
     use_threads()
     place, reason = choose_device(device)
     return_large_buffers()
-    run = Run(source.files, output, model_dir, place, learning_rate, PeakMemory(place))
+    group = current_group()
+    if group.size > 1 and place.type == "mps":
+        raise InputError("device (got 'mps') must be cuda or cpu with several processes (torchrun)")
+    peak = PeakMemory(place)
+    run = Run(source.files, output, model_dir, place, learning_rate, peak, group=group)
     run.progress.milestone(f"Device: {run.device} ({reason})")
     return run
+
+
+def divided_among(settings: Settings, group: Group) -> Settings:
+    """Return the settings with the number of subgraphs in a step, which the processes divide.
+
+    Raises:
+        InputError: the training cannot be divided among so many processes.
+    """
+    if settings.training == FULL:
+        if group.size > 1:
+            raise InputError(
+                f"training (got {FULL!r}) must be 'sampled' with several processes (torchrun has "
+                f"started {group.size}): they divide the subgraphs of a step"
+            )
+        return settings
+    number = settings.subgraphs_per_step or group.size
+    if number % group.size:
+        raise InputError(
+            f"subgraphs_per_step (got {number}) must be a multiple of {group.size}, the number of "
+            "processes that torchrun has started"
+        )
+    return replace(settings, subgraphs_per_step=number)
 
 
 def input_names(source: Source) -> dict[str, Path]:
@@ -160,7 +193,7 @@ def read_edges(
         return _given(run, source.graph, settings, words, cache_dir)
     if cache_dir is not None and not cache:
         raise InputError(f"cache_dir (got {cache_dir}) must be left out if the cache is off")
-    with run.timed("read"):
+    with run.timed("read"), first_here(run.group):
         if cache and not source.has_stdin:
             place = cache_path(source, settings, cache_dir)
             if run.output != NOWHERE:

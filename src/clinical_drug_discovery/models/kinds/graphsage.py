@@ -26,6 +26,7 @@ class SageSettings:
     edge_batch_size: int
     training: str
     subgraph_size: int | None
+    subgraphs_per_step: int | None = None
 
     @property
     def hidden_unit(self) -> int:

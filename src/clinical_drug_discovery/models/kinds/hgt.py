@@ -35,6 +35,7 @@ class HgtSettings:
     subgraph_size: int | None
     similarity_threshold: float
     temperature: float
+    subgraphs_per_step: int | None = None
 
     @property
     def hidden_unit(self) -> int:

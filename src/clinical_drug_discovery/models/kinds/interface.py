@@ -74,6 +74,10 @@ class Settings(Protocol):
         """Number of nodes in a subgraph."""
 
     @property
+    def subgraphs_per_step(self) -> int | None:
+        """Number of subgraphs in a step; None: one for each process."""
+
+    @property
     def hidden_unit(self) -> int:
         """A number of which `hidden_dim` must be a multiple."""
 
@@ -191,8 +195,7 @@ def check_common(settings: Settings) -> None:
         InputError: a setting is invalid; the message names the setting.
     """
     check_fields(settings)
-    if settings.subgraph_size is not None and settings.training == FULL:
-        raise InputError(
-            f"subgraph_size (got {settings.subgraph_size}) needs training {SAMPLED!r} "
-            f"(got {FULL!r})"
-        )
+    for name in ("subgraph_size", "subgraphs_per_step"):
+        value = getattr(settings, name)
+        if value is not None and settings.training == FULL:
+            raise InputError(f"{name} (got {value}) needs training {SAMPLED!r} (got {FULL!r})")

@@ -21,6 +21,7 @@ def show_embedding(stats: dict[str, Any]) -> None:
     output, model_dir = map(printable, paths)
     parts = "weights, history, graph" + (", drug ranker" if stats["has_ranker"] else "")
     times = {n.removeprefix("seconds_"): s for n, s in stats.items() if n.startswith("seconds_")}
+    compute, exchange = times.pop("compute"), times.pop("exchange")  # of the training and inference
     listed = ", ".join(f"{name.replace('_', ' ')} {value:.1f}" for name, value in times.items())
     table = Table(show_header=False, box=None)
     for name, text in (
@@ -32,6 +33,8 @@ def show_embedding(stats: dict[str, Any]) -> None:
         ("loss", f"{stats['final_loss']:.4g} after {stats['finished_epochs']} epochs of "
          f"{MODELS[stats['model']].title} on {stats['device']}"),
         ("time", f"{sum(times.values()):.1f} s: {listed}"),
+        *(("processes", f"{number}: compute {compute:.1f} s, exchange {exchange:.1f} s")
+          for number in [stats["num_processes"]] if number > 1),
         ("memory", f"peak {stats['peak_memory_gib']:.2f} GiB (predicted: "
          f"{stats['predicted_memory_gib']:.2f} GiB)"),
         *(("early end", text) for text in [stats["ended_early"]] if text),

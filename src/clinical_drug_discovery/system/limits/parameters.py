@@ -53,6 +53,7 @@ RANGES: dict[str, Range] = {
     "similarity_threshold": Range(0, 1, low_allowed=False),
     "temperature": Range(0.001, _MOST_FLOAT32),
     "subgraph_size": _COUNT,
+    "subgraphs_per_step": _COUNT,
     "limit_nodes": _COUNT,
     "num_nodes": Range(1, 2**31 - 1),  # node and edge numbers are int32
     "num_edges": Range(2, 2**31 - 1),

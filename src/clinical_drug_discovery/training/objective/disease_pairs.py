@@ -125,7 +125,8 @@ class PairSampler(RandomSampler):
             seed: seed of the sampling.
         """
         split = np.random.default_rng((seed, 1))
-        self._rng = np.random.default_rng((seed, 2))
+        self._seed = (seed, 2)
+        self._rng = np.random.default_rng(self._seed)
         self._first = first
         sharing = np.flatnonzero(np.diff(jaccard.indptr))
         size = int(len(sharing) * _HELD_OUT_FRACTION)

@@ -71,7 +71,8 @@ class NearPairSampler(RandomSampler):
             node_types: names of node types, which the graph may lack.
             seed: seed of the sampling.
         """
-        self._rng = np.random.default_rng((seed, 5))
+        self._seed = (seed, 5)
+        self._rng = np.random.default_rng(self._seed)
         present = [name for name in node_types if name in graph.node_type_names]
         found = {name: _sources(graph, name) for name in present}
         self._sources = {name: some for name, some in found.items() if some}

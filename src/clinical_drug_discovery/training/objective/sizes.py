@@ -10,26 +10,26 @@ from .treatment_votes import MAX_DRUGS, MAX_OWN, MAX_VOTERS, share_of_step
 
 @dataclass(frozen=True)
 class ComparedSizes:
-    """Upper bounds of what one step compares; the samples of an epoch are divided by its steps."""
+    """Upper bounds of what a part of a step compares; the parts divide the samples of an epoch."""
 
     num_drugs: int  #: of the graph
     num_diseases: int  #: of the graph
-    num_pairs: int  #: pairs of similar diseases in a step; 0 without a contrastive term
-    num_steps: int  #: steps in an epoch
+    num_pairs: int  #: pairs of similar diseases in a part; 0 without a contrastive term
+    num_parts: int  #: parts of the steps of an epoch
 
     def near(self, num_nodes: int) -> int:
         """Return the number of near pairs of a type with so many nodes."""
-        return -(-min(NUM_NEAR, num_nodes) // self.num_steps)
+        return -(-min(NUM_NEAR, num_nodes) // self.num_parts)
 
     @property
     def voters(self) -> int:
         """Number of diseases in the term of votes."""
-        return share_of_step(MAX_VOTERS, self.num_diseases, self.num_steps)
+        return share_of_step(MAX_VOTERS, self.num_diseases, self.num_parts)
 
     @property
     def candidates(self) -> int:
         """Number of drugs in the term of votes."""
-        return share_of_step(MAX_DRUGS, self.num_drugs, self.num_steps)
+        return share_of_step(MAX_DRUGS, self.num_drugs, self.num_parts)
 
     @property
     def drug_ends(self) -> int:

@@ -95,7 +95,7 @@ def make_terms(run: Run, graph: KnowledgeGraph, settings: Settings, plan: Plan, 
     words = graph.vocabulary
     names = {words.drug_type: "near_drug_loss", words.disease_type: "near_disease_loss"}
     near = NearPairSampler(graph, list(names), seed)
-    treatments = TreatmentSampler(graph, plan.num_steps, seed) if has_treatments(graph) else None
+    treatments = TreatmentSampler(graph, plan.num_parts, seed) if has_treatments(graph) else None
     sizes = {name: len(range(*node_range_of(graph, name))) for name in near.node_types}
     num_near = {name: plan.compared.near(size) for name, size in sizes.items()}
     terms = Terms(near, num_near, names, treatments, None)

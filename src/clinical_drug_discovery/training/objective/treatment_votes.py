@@ -26,12 +26,12 @@ Mask = npt.NDArray[np.bool_]
 MAX_ASKED, MAX_VOTERS, MAX_OWN, MAX_DRUGS = 512, 2048, 512, 8192
 
 
-def share_of_step(most: int, present: int, num_steps: int) -> int:
-    """Return how many of the present nodes a step draws, if an epoch draws at most `most`.
+def share_of_step(most: int, present: int, num_parts: int) -> int:
+    """Return how many of the present nodes a part of a step draws; an epoch draws at most `most`.
 
     It draws at least two: a disease needs another one that votes.
     """
-    return min(max(-(-min(most, present) // num_steps), 2), present)
+    return min(max(-(-min(most, present) // num_parts), 2), present)
 
 
 @dataclass(frozen=True)
@@ -61,15 +61,16 @@ class Treatments:
 class TreatmentSampler(RandomSampler):
     """Draws the diseases and drugs of a step from the known treatments of a graph."""
 
-    def __init__(self, graph: KnowledgeGraph, num_steps: int, seed: int) -> None:
+    def __init__(self, graph: KnowledgeGraph, num_parts: int, seed: int) -> None:
         """Prepare the sampling.
 
         Args:
             graph: on the CPU; `has_treatments` must be true.
-            num_steps: number of steps in an epoch, over which an epoch's samples are divided.
+            num_parts: number of parts of an epoch's steps, which divide the samples of the epoch.
             seed: seed of the sampling.
         """
-        self._rng = np.random.default_rng((seed, 6))
+        self._seed = (seed, 6)
+        self._rng = np.random.default_rng(self._seed)
         words = graph.vocabulary
         self._first_disease, self._first_drug = (
             node_range_of(graph, name)[0] for name in (words.disease_type, words.drug_type)
@@ -79,7 +80,7 @@ class TreatmentSampler(RandomSampler):
         self._used = np.unique(self._known.indices)
         treated, drugs = len(self._treated), self._known.shape[1]
         self._most_asked, self._most_voters, self._most_drugs = (
-            share_of_step(most, present, num_steps)
+            share_of_step(most, present, num_parts)
             for most, present in ((MAX_ASKED, treated), (MAX_VOTERS, treated), (MAX_DRUGS, drugs))
         )
 

@@ -1,0 +1,1 @@
+"""Several processes that train one model: what they exchange, and which of them speaks."""
