@@ -47,12 +47,10 @@ def empty(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor
     """
     dtype = dtype or like.dtype
     num_bytes = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
-    if like.device.type != "cpu" or dtype not in _NUMPY:
-        return like.new_empty(shape, dtype=dtype)
-    if _is_in_file(num_bytes):
+    if _is_in_file(like, num_bytes, dtype):
         pages = _FILES[-1].array(num_bytes).view(_NUMPY[dtype])
         return torch.from_numpy(pages.reshape(shape)).view(dtype)
-    if num_bytes < _LEAST_BYTES:
+    if num_bytes < _LEAST_BYTES or like.device.type != "cpu" or dtype not in _NUMPY:
         return like.new_empty(shape, dtype=dtype)
     return torch.from_numpy(_POOL.lend(num_bytes, shape, _NUMPY[dtype])).view(dtype)
 
@@ -61,7 +59,7 @@ def zeros(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor
     """Return a buffer of zeros; the arguments are those of `empty`."""
     buffer = empty(like, *shape, dtype=dtype)
     # A new file is all zeros; to clear it would write it to the disk.
-    return buffer if buffer.device.type == "cpu" and _is_in_file(buffer.nbytes) else buffer.zero_()
+    return buffer if _is_in_file(like, buffer.nbytes, buffer.dtype) else buffer.zero_()
 
 
 @contextmanager
@@ -94,8 +92,10 @@ def rows_in_any_order(*buffers: Tensor) -> Iterator[None]:
             files.expect(addresses, any_order=False)
 
 
-def _is_in_file(num_bytes: int) -> bool:
-    return bool(_FILES) and num_bytes >= LEAST_IN_FILES
+def _is_in_file(like: Tensor, num_bytes: int, dtype: torch.dtype) -> bool:
+    """Return whether `empty` puts a buffer into a file."""
+    can_be = like.device.type == "cpu" and dtype in _NUMPY
+    return can_be and bool(_FILES) and num_bytes >= LEAST_IN_FILES
 
 
 def release_buffers() -> None:

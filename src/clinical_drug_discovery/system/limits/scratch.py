@@ -27,7 +27,7 @@ _IN_MEMORY = ("tmpfs", "ramfs")  # file systems whose files take memory
 
 
 class Scratch:
-    """Makes arrays in files of one directory, and counts their bytes."""
+    """Makes arrays in files of one directory."""
 
     def __init__(self, directory: Path) -> None:
         """Make the directory if it is missing.
@@ -61,8 +61,8 @@ class Scratch:
     def expect(self, addresses: Sequence[int], *, any_order: bool) -> None:
         """Tell the system in which order the arrays at these addresses are read next.
 
-        In any order, it reads single pages. Otherwise it reads 128 KiB or more around each page,
-        which is a hundred times as much for a few rows of a large table.
+        In any order, it reads single pages. Otherwise it also reads pages around each of them, by
+        default 128 KiB on Linux, of which a few rows of a large table need little.
         """
         option = mmap.MADV_RANDOM if any_order else mmap.MADV_NORMAL
         for address in addresses:
@@ -90,7 +90,7 @@ def check_scratch(directory: Path) -> str | None:
 def _file_system(place: Path) -> str:
     """Return the type of the file system of an existing path, such as ext4; "" if unknown."""
     device = place.stat().st_dev
-    number = f"{device >> 8 & 0xFFF}:{device & 0xFF | device >> 12 & 0xFFF00}"
+    number = f"{os.major(device)}:{os.minor(device)}"
     try:
         lines = _MOUNTS.read_text(errors="surrogateescape").splitlines()
     except OSError:  # not Linux
