@@ -144,6 +144,17 @@ def test_an_endless_sample_needs_no_more_than_all_edges_do(graph: KnowledgeGraph
     assert change(sage, edge_batch_size=10**12).bytes_needed() == sage.bytes_needed() < GIB
 
 
+@pytest.mark.parametrize(("plan", "large"), [(SAGE, 10_000), (HGT, 36_000)])
+def test_a_small_graph_has_fewer_positives(plan: Plan, large: int) -> None:
+    """A quarter of the edges, unless the graph is tiny; a graph with 50,000 edges has all."""
+    kinds = len(SIZES.edge_type_counts)
+    for of_each_type, expected in ((10, 360), (100, 1_024), (200, 1_800), (1_400, large)):
+        sizes = replace(SIZES, edge_type_counts=dict.fromkeys(SIZES.edge_type_counts, of_each_type))
+        found = sum(change(plan, graph=sizes).positives.values())
+        assert expected <= found < expected + kinds
+    assert sum(plan.positives.values()) == large
+
+
 @pytest.mark.parametrize("plan", [SAGE, HGT])
 def test_steps_on_parts_need_less_and_on_the_whole_hardly_more(plan: Plan) -> None:
     whole = SIZES.num_nodes

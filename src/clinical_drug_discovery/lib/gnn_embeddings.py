@@ -83,7 +83,8 @@ def generate_gnn_embeddings(
         learning_rate: learning rate of Adam in the first step; cosine decay lowers it to almost 0.
         device: cuda, mps or cpu (default: cuda if available, else mps if `cdd doctor --try mps` has
             passed on this machine, else cpu).
-        edge_batch_size: number of positives in the loss of an epoch.
+        edge_batch_size: number of positives in the loss of an epoch. A graph of fewer than 50,000
+            directed edges has at most a quarter of its edges as positives, or 1,024.
         nodes: node table, for formats that keep the nodes in a file of their own.
         training: full or sampled. full: each step uses the whole graph, and an epoch is one step.
             sampled: each step uses a subgraph around the positives, without the positives' edges.

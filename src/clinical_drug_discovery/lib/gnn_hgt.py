@@ -95,7 +95,8 @@ def generate_hgt_embeddings(
         contrastive_weight: weight w of the contrastive loss, from 0 to 1. The loss is
             (1 - w) link + w contrastive.
         edge_sample_size: number of positives of each edge type in an epoch, and number of disease
-            pairs in the contrastive loss of an epoch.
+            pairs in the contrastive loss of an epoch. A graph of fewer than 50,000 directed edges
+            has at most a quarter of its edges as positives, or about 1,024.
         nodes: node table, for formats that keep the nodes in a file of their own.
         training: full or sampled. full: each step uses the whole graph, and an epoch is one step.
             sampled: each step uses a subgraph around the positives, without the positives' edges.

@@ -16,10 +16,15 @@ import torch
 from torch import Tensor
 
 from ..graph.knowledge_graph import IntArray, KnowledgeGraph
+from ..ops.backend import MIN_KERNEL_EDGES
 from ..ops.fixed_shapes import FixedSizes, needs_fixed_shapes
 
 #: largest number of candidates of each node type; with fewer candidates, the models learn less
 NUM_CANDIDATES = 512
+# Fewer positives on small graphs: one in four directed edges, or this many. With all edges of the
+# sample graph, an epoch of GraphSAGE took 1.5 times as long, and held-out drugs had about the same
+# ranks (mean MRR 0.249 instead of 0.247, three seeds).
+_EDGES_PER_POSITIVE, _ALWAYS_ALLOWED = 4, 1024
 _PIECE_EDGES = 1 << 16  # number of edges that `_known` processes at a time
 
 
@@ -224,6 +229,20 @@ class RowPadding:
             free = np.setdiff1d(np.arange(first, last), own, assume_unique=True)
             added.append(free[: sizes[t] - len(own)])
         return batch.including(torch.from_numpy(np.concatenate(added)))
+
+
+def enough_positives(asked: int, num_edges: int, parts: int) -> int:
+    """Return the number of positives of an epoch in each part: those asked for, if not too many.
+
+    Args:
+        asked: positives in each part.
+        num_edges: directed edges of the graph; with `MIN_KERNEL_EDGES` or more, nothing changes.
+        parts: number of edge types that have positives of their own; 1: all types share them.
+    """
+    if num_edges >= MIN_KERNEL_EDGES:
+        return asked
+    most = max(num_edges // _EDGES_PER_POSITIVE, _ALWAYS_ALLOWED)
+    return min(asked, -(-most // parts))
 
 
 def divide_equally(counts: IntArray, total: int) -> list[int]:

@@ -26,7 +26,7 @@ from ..ops.buffers import LEAST_IN_FILES, MOST_IDLE_BYTES
 from ..ops.reference import EDGE_CHUNK
 from ..system.group.interface import ALONE, Group
 from .batches import max_positives, num_steps_of
-from .edge_sampler import NUM_CANDIDATES, divide_equally
+from .edge_sampler import NUM_CANDIDATES, divide_equally, enough_positives
 from .graph_sizes import GraphSizes
 from .objective.sizes import ComparedSizes
 
@@ -108,7 +108,8 @@ class Plan:
         counts = np.array(list(self.graph.edge_type_counts.values()))
         most = max_positives(counts, self.settings.training)
         asked = self.settings.positives
-        number = -(-asked.number // self.num_parts)
+        types = len(counts) if asked.of_each_type else 1
+        number = -(-enough_positives(asked.number, self.graph.num_edges, types) // self.num_parts)
         if asked.of_each_type:
             sizes = np.minimum(most, number).tolist()
         else:
