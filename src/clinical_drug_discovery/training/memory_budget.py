@@ -82,7 +82,7 @@ def _traffic(plan: Plan) -> str:
         return ""
     width = 4 * plan.settings.hidden_dim
     rows = min(plan.step_nodes * -(-width // _PAGE) * _PAGE, width * plan.graph.num_nodes)
-    moved = 6 * plan.num_steps * rows  # vectors and two moments are read and written
+    moved = 6 * plan.num_parts * rows  # vectors and two moments are read and written
     return f"; an epoch moves at most {moved / GIB:.2f} GiB"
 
 
