@@ -9,7 +9,15 @@ import pytest
 from graphs import random_facts, read_facts
 
 from clinical_drug_discovery.graph import build
-from clinical_drug_discovery.graph.build import Numbering, distinct_facts, node_bits, pack_rows
+from clinical_drug_discovery.graph.build import (
+    Numbering,
+    build_graph,
+    distinct_facts,
+    node_bits,
+    pack_rows,
+)
+from clinical_drug_discovery.graph.knowledge_graph import edges_of
+from clinical_drug_discovery.system.errors import InputError
 
 
 @pytest.mark.parametrize("spread", [2**64 - 1, 90_000])  # the latter share their upper bits
@@ -61,3 +69,27 @@ def test_many_possible_edge_types_give_the_same_graph(
     assert by_table.edge_types == by_sorting.edge_types
     for one, other in zip(by_table.arrays, by_sorting.arrays, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_neither_the_order_of_facts_nor_the_way_to_sort_changes_the_graph(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = read_facts(tmp_path, random_facts(rng))
+    src, dst = edges_of(graph, range(len(graph.edge_types)))
+    relation = graph.edge_type_relation[graph.edge_type.long()].numpy()
+    once = rng.permutation(np.flatnonzero(src < dst))
+    monkeypatch.setattr(build, "_MOST_COPIED", 0)
+    built = build_graph(
+        graph.nodes, src[once], relation[once], dst[once], graph.relations, graph.report
+    )
+    assert built.edge_types == graph.edge_types
+    for one, other in zip(built.arrays, graph.arrays, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_sort_key_without_room_is_refused(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "node_bits", lambda num_nodes: 31)
+    with pytest.raises(InputError, match=r"joins \d pairs of node types; with .* less than 2 are"):
+        read_facts(tmp_path, random_facts(rng))
