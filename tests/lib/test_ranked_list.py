@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from clinical_drug_discovery.lib._run.ranked_list import Ranking
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.rank import rank_drugs
 from clinical_drug_discovery.ranking.evidence.explanations import NO_DIRECTION
-from clinical_drug_discovery.ranking.for_drug import best_diseases
+from clinical_drug_discovery.ranking.for_drug import best_diseases, preparation
+from clinical_drug_discovery.ranking.for_drug.log_sums import compute_log_sums
+from clinical_drug_discovery.ranking.for_drug.preparation import ForDrugs
 from clinical_drug_discovery.show.terminal import ranked_lists
 from clinical_drug_discovery.show.terminal.ranked_lists import show_ranking
 from clinical_drug_discovery.system.errors import InputError
@@ -146,28 +149,75 @@ def test_csv_parquet_and_json_hold_the_same_values(
     assert [name for name in tables[0][0] if f"`{name}`" not in guide] == []
 
 
-def test_bounds_are_above_the_scores_and_find_the_same_diseases(
-    model: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("popularity", [True, False])
+def test_a_search_and_the_sums_find_the_diseases_of_a_ranking_of_each(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, popularity: bool
 ) -> None:
     ranking = Ranking.of(model)
-    diseases, drugs = np.flatnonzero(ranking.disease_has_facts), range(0, ranking.drugs.height, 3)
-    every = ranking.ranker.scores(ranking.features, diseases)
+    features, diseases = ranking.features, np.flatnonzero(ranking.disease_has_facts)
+    every = ranking.ranker.scores(features, diseases, popularity=popularity)
+    chances, _ = ranking.ranker.probabilities(features, diseases, every, popularity=popularity)
+    known = features.known.toarray().T[diseases] > 0
+    monkeypatch.setattr(preparation, "_FEW_DISEASES", 0)
     monkeypatch.setattr(best_diseases, "NUM_RIVALS", 5)
-    found = ranking._best_diseases()
-    expected = [found.best(drug, diseases, 4) for drug in drugs]
-    monkeypatch.setattr(best_diseases, "_FEW_DISEASES", 0)
     monkeypatch.setattr(best_diseases, "_EXACT", 2)
+    parts = ranking.graph, features, ranking.ranker
+    search = ForDrugs(*parts, None).get(popularity, often=True)
+    sums = ForDrugs(*parts, tmp_path / "sums").get(popularity, often=True)
+    assert search.rivals is not None
+    assert sums.rivals is None
     num_exact = []
-    for drug, wanted in zip(drugs, expected, strict=True):
-        assert (found._bounds(drug)[diseases] >= every[:, drug]).all()
-        found.exact.clear()
-        best = found.best(drug, diseases, 4)
-        num_exact.append(len(found.exact))
-        np.testing.assert_array_equal(best.diseases, wanted.diseases)
-        np.testing.assert_allclose(best.scores, wanted.scores, atol=2e-4)
-        exact = every[np.searchsorted(diseases, best.diseases), drug]
-        np.testing.assert_allclose(best.scores, exact, atol=2e-4)
+    for drug in range(ranking.drugs.height):
+        bounds = search._estimates(drug)[diseases] + best_diseases._MARGIN
+        assert (bounds >= every[:, drug])[~known[:, drug]].all()
+        exact = sums._estimates(drug)[diseases]
+        np.testing.assert_allclose(exact, every[:, drug], atol=1e-4)
+        among = every[:, drug] + np.log(np.maximum(features.known_counts[diseases], 1))
+        order = np.lexsort((diseases, -among, -chances[:, drug]))
+        search.exact.clear()
+        for found in (search, sums):
+            best = found.best(drug, diseases, 4)
+            wanted = order[:4]
+            np.testing.assert_allclose(best.scores, every[wanted, drug], atol=2e-4)
+            np.testing.assert_allclose(best.probabilities, chances[wanted, drug], atol=2e-4)
+            if (np.diff(chances[order[:5], drug]) < -1e-3).all():  # not nearly the same
+                np.testing.assert_array_equal(best.diseases, diseases[wanted])
+        num_exact.append(len(search.exact))
     assert np.mean(num_exact) < 0.9 * len(diseases)
+
+
+def test_the_sums_are_kept_until_the_ranker_or_the_graph_changes(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ranking, path = Ranking.of(model), tmp_path / "sums"
+    graph, features, ranker = ranking.graph, ranking.features, ranking.ranker
+    calls: list[int] = []
+
+    def counted(*given: Any) -> Any:
+        calls.append(1)
+        return compute_log_sums(*given)
+
+    monkeypatch.setattr(preparation, "_FEW_DISEASES", 0)
+    monkeypatch.setattr(preparation, "compute_log_sums", counted)
+    prepared = ForDrugs(graph, features, ranker, path)
+    assert prepared.get(True, often=False).rivals is not None  # a search, since nothing is kept
+    assert not calls
+    assert not path.exists()
+    wanted = prepared.get(True, often=True)
+    prepared.get(False, often=True)
+    assert len(calls) == 1  # for both
+    again = ForDrugs(graph, features, ranker, path).get(True, often=False)
+    np.testing.assert_array_equal(again.log_sums, wanted.log_sums)
+    assert len(calls) == 1
+    other = replace(ranker.paths, base_scale=ranker.paths.base_scale * 2)
+    ForDrugs(graph, features, replace(ranker, paths=other), path).get(True, often=True)
+    assert len(calls) == 2
+    path.write_bytes(path.read_bytes()[:-4])
+    ForDrugs(graph, features, ranker, path).get(True, often=True)
+    assert len(calls) == 3
+    nowhere = tmp_path / "sums" / "sums"  # within a file
+    ForDrugs(graph, features, ranker, nowhere).get(True, often=True)
+    assert len(calls) == 4
 
 
 def test_diseases_for_a_drug_have_the_probabilities_of_the_drug_for_each_disease(

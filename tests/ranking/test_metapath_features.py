@@ -196,7 +196,7 @@ def test_co_indicated_features_without_one_drug_are_those_of_the_others() -> Non
 def test_the_features_of_one_drug_are_those_among_all(drug: int) -> None:
     features = MetapathFeatures(graph_of(facts_of_drugs()))
     diseases = np.arange(features.num_diseases)
-    side = DiseaseSide.of(features, lambda text: None)
+    side = DiseaseSide.of(features)
     one = OneDrug(side, drug)
     of_all, of_diseases = features.base_parts(diseases)
     close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)

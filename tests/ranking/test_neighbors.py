@@ -17,6 +17,7 @@ from clinical_drug_discovery.ranking.for_drug.best_diseases import BestDiseases
 from clinical_drug_discovery.ranking.for_drug.disease_side import DiseaseSide
 from clinical_drug_discovery.ranking.metapath_features import MetapathFeatures
 from clinical_drug_discovery.ranking.neighbors import Neighbors
+from clinical_drug_discovery.ranking.path_scores import Form
 
 
 def imputed_by_loops(found: Neighbors) -> np.ndarray:
@@ -85,10 +86,14 @@ def test_a_drug_that_treats_nothing_is_found_near_known_drugs(
     diseases = np.arange(features.num_diseases)
     every = ranker.scores(features, diseases)
     monkeypatch.setattr(best_diseases, "NUM_RIVALS", 5)
-    side = DiseaseSide.of(features, lambda _: None)
-    found = BestDiseases.of(ranker, side, True, lambda _: None)
+    side, unknown = DiseaseSide.of(features), features.known.toarray() == 0
+    search = BestDiseases.of(ranker, side, True, None)
+    log_sums = ranker.paths.log_sums(features, diseases, [Form()])[0]
+    exact = BestDiseases.of(ranker, side, True, log_sums)
     for drug in range(features.num_drugs):
-        assert (found._bounds(drug) >= every[:, drug]).all()
+        bounds = search._estimates(drug) + best_diseases._MARGIN
+        assert (bounds >= every[:, drug])[unknown[drug]].all()
+        np.testing.assert_allclose(exact._estimates(drug), every[:, drug], atol=1e-4)
 
     assert ranker.vectors is not None
     near = ranker.vectors.neighbors(features)

@@ -37,7 +37,7 @@ _LEAST = 1e-3  # added to the neighbors' scores, many of which are 0
 NUM_TESTED = 512  #: limit of diseases on which the ranker is tested, and at most so many left out
 _MIN_KNOWN, _MIN_DISEASES = 3, 20  # see `probabilities`; if fewer have so many, all are used
 _MIN_HIDDEN = 25  # with fewer hidden pairs, the diseases that were left out serve in their place
-_DIGITS = 4  # decimals of a score: smaller differences are rounding errors, and count as ties
+DIGITS = 4  #: decimals of a score: smaller differences are rounding errors, and count as ties
 _Mask = npt.NDArray[np.bool_]
 
 
@@ -131,7 +131,7 @@ class DrugRanker:
                 if blend.imputed is not None:
                     part[known] = blend.imputed(row[known])
                 row += np.float32(blend.weight) * part
-        return np.round(scores, _DIGITS)
+        return np.round(scores, DIGITS)
 
     def probabilities(
         self,
@@ -155,12 +155,12 @@ class DrugRanker:
             popularity: whether the scores include popularity.
         """
         recorded, treats = np.zeros_like(scores), np.zeros_like(scores)
-        for i, disease in enumerate(diseases.tolist()):
-            blend = self.blend(features, disease)
+        count = features.known_counts[diseases]
+        among = scores + np.log(np.maximum(count, 1)).astype(np.float32)[:, None]
+        for blend, rows in ((self.with_known, count > 0), (self.without_known, count == 0)):
             calibration = blend.calibration if popularity else blend.without_popularity
-            among = scores[i] + np.float32(np.log(max(features.num_known(disease), 1)))
-            recorded[i] = calibration.probability(among)
-            treats[i] = calibration.probability_treats(among)
+            recorded[rows] = calibration.probability(among[rows])
+            treats[rows] = calibration.probability_treats(among[rows])
         return recorded, treats
 
     def blend(self, features: MetapathFeatures, disease: int) -> Blend:

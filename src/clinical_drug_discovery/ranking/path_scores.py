@@ -7,7 +7,7 @@ Without torch, whose import takes longer than a question, the answer comes soone
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -82,6 +82,12 @@ def log_softmax(x: Floats) -> Floats:
     """Return the logarithm of the softmax over the last axis."""
     x = x - x.max(axis=-1, keepdims=True)
     return np.asarray(x - np.log(np.exp(x).sum(axis=-1, keepdims=True)))
+
+
+def log_sum(x: Floats) -> Floats:
+    """Return the logarithm of the sum of the exponentials over the last axis."""
+    largest = x.max(axis=-1, keepdims=True)
+    return np.asarray(largest[..., 0] + np.log(np.exp(x - largest).sum(axis=-1)))
 
 
 @dataclass(frozen=True)
@@ -214,10 +220,37 @@ class PathRanker:
             forms: parts to use; the features are computed once for all forms.
             hidden: shape (n, D), known drugs that do not count as known.
         """
-        # The first layer is applied to the features of a disease once for all drugs. Features that
-        # are 0 for all drugs are skipped.
         shape = (len(diseases), len(self.mlps), features.num_drugs)
         out = [np.empty(shape, np.float32) for _ in forms]
+        for i, form, logits in self._logits(features, diseases, forms, hidden):
+            out[form][i] = log_softmax(logits)
+        return out
+
+    def log_sums(
+        self, features: MetapathFeatures, diseases: IntArray, forms: Sequence[Form]
+    ) -> Floats:
+        """Return what `log_softmax` subtracts, for each form and MLP; shape (forms, M, n).
+
+        Args:
+            features: see `scores_by_mlp`.
+            diseases: see `scores_by_mlp`.
+            forms: see `scores_by_mlp`.
+        """
+        out = np.empty((len(forms), len(self.mlps), len(diseases)), np.float32)
+        for i, form, logits in self._logits(features, diseases, forms, None):
+            out[form, :, i] = log_sum(logits)
+        return out
+
+    def _logits(
+        self,
+        features: MetapathFeatures,
+        diseases: IntArray,
+        forms: Sequence[Form],
+        hidden: _Mask | None,
+    ) -> Iterator[tuple[int, int, Floats]]:
+        """Yield the place of a disease and of a form, and the scores before the softmax, (M, D)."""
+        # The first layer is applied to the features of a disease once for all drugs. Features that
+        # are 0 for all drugs are skipped.
         for first in range(0, len(diseases), _CHUNK):
             chunk = diseases[first : first + _CHUNK]
             of_pairs, of_diseases = features.base_parts(chunk)
@@ -236,10 +269,9 @@ class PathRanker:
                         near, also = self._co_indicated(features, disease, but)
                         values, at = np.concatenate([squashed, also]), np.r_[which, near]
                     scores = self.stacked.scores(values, at, start)
-                    for form, result in zip(forms, out, strict=True):
+                    for place, form in enumerate(forms):
                         if form.use_known == use_known:
-                            result[first + i] = log_softmax(scores + rest[form.popularity])
-        return out
+                            yield first + i, place, scores + rest[form.popularity]
 
     def _co_indicated(
         self, features: MetapathFeatures, disease: int, hidden: _Mask | None

@@ -36,6 +36,7 @@ GRAPH_FILE, RANKER_FILE, WEIGHTS_FILE = (
     f"{name}.safetensors" for name in ("graph", "ranker", "weights")
 )
 CHECKPOINT_FILE = "checkpoint.safetensors"  # the end of the training, for a longer training
+LOG_SUMS_FILE = "log_sums.safetensors"  #: written by questions about drugs, not by a run
 CONFIG_FILE, STATS_FILE = "config.json", "stats.json"
 MODEL_FILES = (
     WEIGHTS_FILE, "nodes.parquet", "history.csv", CONFIG_FILE, STATS_FILE, GRAPH_FILE, RANKER_FILE,

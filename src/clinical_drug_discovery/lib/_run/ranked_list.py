@@ -20,17 +20,15 @@ from ...ranking.drug_ranker import DrugRanker
 from ...ranking.evidence.explanations import Explainer
 from ...ranking.evidence.kind_effects import kind_effects
 from ...ranking.evidence.stated_relations import stated_relations
-from ...ranking.for_drug.best_diseases import NUM_RIVALS, BestDiseases
-from ...ranking.for_drug.disease_side import CHUNK as DISEASES_AT_A_TIME
-from ...ranking.for_drug.disease_side import DiseaseSide
+from ...ranking.for_drug.preparation import ForDrugs
 from ...ranking.metapath_features import MetapathFeatures
 from ...ranking.stored.check_ranker import check_fits
 from ...ranking.treatments import mask_of
 from ...system import log
 from ...system.errors import InputError
 from ...system.machine import one_thread
-from ...system.processes import in_order, let_others, most_threads
-from .model_dir import read_model_graph, read_model_ranker
+from ...system.processes import in_order, most_threads
+from .model_dir import LOG_SUMS_FILE, read_model_graph, read_model_ranker
 
 CHUNK = 128  #: diseases ranked at a time; their scores take 6 MB on PrimeKG
 _DIGITS = 4  # further digits of scores and probabilities are not meaningful
@@ -83,13 +81,10 @@ class Ranking:
     disease_has_facts: _Mask  #: shape (diseases,)
     contraindicated: csr_array  #: shape (drugs, diseases), 1 for contraindications
     candidates: _Mask  #: shape (drugs,): the drugs that are ranked
+    for_drugs: ForDrugs  #: answers questions about one drug
     popularity: bool = True  #: add the popularity of drugs to their scores
     synonyms: Sequence[Synonym] = ()  #: other names of nodes, for `find`
     _indexes: dict[str, NodeIndex] = field(default_factory=dict, repr=False, compare=False)
-    #: by `popularity`
-    _of_drugs: dict[bool, BestDiseases] = field(default_factory=dict, repr=False, compare=False)
-    #: values of `popularity` for which a thread makes the entry of `_of_drugs`
-    _preparing: set[bool] = field(default_factory=set, repr=False, compare=False)
 
     @staticmethod
     def of(model_dir: Path) -> Ranking:
@@ -101,11 +96,16 @@ class Ranking:
         with log.part("Reading the graph and the ranker"):
             ranker, graph_sha256 = read_model_ranker(model_dir)
             graph = read_model_graph(model_dir, graph_sha256)
-        return Ranking.on(graph, ranker)
+        return Ranking.on(graph, ranker, model_dir)
 
     @staticmethod
-    def on(graph: KnowledgeGraph, ranker: DrugRanker) -> Ranking:
+    def on(graph: KnowledgeGraph, ranker: DrugRanker, model_dir: Path | None = None) -> Ranking:
         """Prepare the features of a graph for a ranker.
+
+        Args:
+            graph: of the model.
+            ranker: of the model.
+            model_dir: where the model is saved, with its `LOG_SUMS_FILE`; None: nowhere.
 
         Raises:
             InputError: the ranker does not fit the graph.
@@ -117,6 +117,7 @@ class Ranking:
         types = words.drug_type, words.disease_type
         drug, disease = (slice(*node_range_of(graph, name)) for name in types)
         has_facts = graph.degrees > 0
+        kept = None if model_dir is None else model_dir / LOG_SUMS_FILE
         return Ranking(
             graph,
             features,
@@ -127,6 +128,7 @@ class Ranking:
             has_facts[disease],
             adjacency_between(graph, *types, words.contraindicates),
             has_facts[drug],
+            ForDrugs(graph, features, ranker, kept),
         )
 
     def with_synonyms(self, synonyms: Sequence[Synonym]) -> Ranking:
@@ -205,8 +207,10 @@ class Ranking:
         counts["num_contraindicated"] = int(pairs.contraindicated.sum())
         return self._table(pairs), counts
 
-    def diseases_for(self, drug: int, rules: ListRules) -> tuple[pl.DataFrame, Counts]:
-        """Return the best diseases for a drug by probability, and counts; see `BestDiseases`."""
+    def diseases_for(
+        self, drug: int, rules: ListRules, *, often: bool = False
+    ) -> tuple[pl.DataFrame, Counts]:
+        """Return the best diseases for a drug by probability, and counts; see `ForDrugs`."""
         diseases = np.flatnonzero(self.disease_has_facts)
         known, harmful = (
             matrix[[drug]].toarray()[0] > 0
@@ -214,7 +218,8 @@ class Ranking:
         )
         every = np.ones(len(diseases), bool)
         shown, counts = rules.shown(every, known[diseases], harmful[diseases])
-        found = self._best_diseases().best(drug, diseases[shown], rules.top)
+        best = self.for_drugs.get(self.popularity, often=often)
+        found = best.best(drug, diseases[shown], rules.top)
         _check_finite(found.scores)
         pairs = _Pairs(
             found.diseases,
@@ -228,34 +233,6 @@ class Ranking:
         )
         counts["num_contraindicated"] = int(pairs.contraindicated.sum())
         return self._table(pairs), counts
-
-    def _best_diseases(self) -> BestDiseases:
-        """Return what answers questions about one drug; the first call takes long.
-
-        Other threads may ask short questions meanwhile. A second call waits for the first.
-        """
-        while self.popularity in self._preparing:
-            let_others()
-        if self.popularity not in self._of_drugs:
-            self._preparing.add(self.popularity)
-            try:
-                self._of_drugs[self.popularity] = self._prepare_diseases()
-            finally:
-                self._preparing.remove(self.popularity)
-        return self._of_drugs[self.popularity]
-
-    def _prepare_diseases(self) -> BestDiseases:
-        sides = [one.side for one in self._of_drugs.values()]
-        chunks = 0 if sides else -(-self.features.num_diseases // DISEASES_AT_A_TIME)
-        rivals = min(NUM_RIVALS, self.features.num_drugs)
-        with log.part("Comparing the diseases", chunks + rivals, "step") as count:
-
-            def advance(note: str) -> None:
-                count(note)
-                let_others()
-
-            side = sides[0] if sides else DiseaseSide.of(self.features, advance)
-            return BestDiseases.of(self.ranker, side, self.popularity, advance)
 
     def drugs_for_many(
         self, diseases: IntArray, rules: ListRules, workers: int | None = None

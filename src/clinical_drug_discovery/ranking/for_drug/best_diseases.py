@@ -1,29 +1,30 @@
 """The best diseases for a drug, without a ranking of all drugs for all diseases.
 
-The score of a drug for a disease is a share among all drugs, which takes long to compute. If only a
-few strong rivals are counted, the share is too large, and quick to compute for all diseases. The
-diseases are then scored exactly in the order of this upper bound, until the list cannot change.
+The score of a drug for a disease is a share among all drugs. If the sums over all drugs are given,
+all scores follow at once. Otherwise only a few strong rivals are summed. The share is then too
+large, and an upper bound: the diseases are scored exactly in its order, until the list cannot
+change.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from ...graph.adjacency import Floats
 from ...graph.knowledge_graph import IntArray
+from ...system.log import part
 from ...system.machine import one_thread
 from ...system.processes import let_others
-from ..drug_ranker import DrugRanker, log_shares
+from ..drug_ranker import DIGITS, DrugRanker, log_shares
+from ..metapath_features import MetapathFeatures
 from ..neighbors import Neighbors, of_largest
 from .disease_side import CHUNK, DiseaseSide
 from .one_drug import OneDrug
 
 NUM_RIVALS = 64  #: drugs that are counted for the bound: those that treat the most diseases
 _EXACT = 8  # diseases scored exactly at a time
-_FEW_DISEASES = 512  # bounds do not help with so few
 _MOST_KEPT = 2048  # diseases whose scores are kept: 60 MB on PrimeKG
 _MARGIN = np.float32(1e-3)  # above rounding errors of the bounds
 
@@ -45,8 +46,8 @@ class BestDiseases:
     ranker: DrugRanker
     side: DiseaseSide
     popularity: bool  #: see `DrugRanker.scores`
-    rivals: frozenset[int]  #: the drugs that are counted for the bound
-    shares: Floats  #: shape (M, S): logarithm of the rivals' shares of each disease, per MLP
+    rivals: frozenset[int] | None  #: the drugs in the sums; None: all drugs
+    log_sums: Floats  #: shape (M, S): logarithm of the sum over the drugs, of each MLP
     neighbors: Neighbors | None  #: None: the ranker uses paths alone
     votes: Floats  #: shape (S,), the largest votes of a drug for each disease
     sums: Floats  #: shape (S,), see `Neighbors.largest_sums`
@@ -56,23 +57,26 @@ class BestDiseases:
     @staticmethod
     @one_thread(True)
     def of(
-        ranker: DrugRanker, side: DiseaseSide, popularity: bool, advance: Callable[[str], None]
+        ranker: DrugRanker, side: DiseaseSide, popularity: bool, log_sums: Floats | None
     ) -> BestDiseases:
-        """Compute the shares of the rivals; `advance` is told after each of them."""
-        features = side.features
-        rivals = np.argsort(-features.num_indications, kind="stable")[:NUM_RIVALS].tolist()
-        shares = np.full((len(ranker.paths.mlps), features.num_diseases), -np.inf, np.float32)
-        for i, drug in enumerate(rivals, start=1):
-            logits = OneDrug(side, drug).logits(ranker.paths, popularity=popularity)
-            np.logaddexp(shares, logits, out=shares)
-            advance(f"{i:,} of {len(rivals):,} drugs")
+        """Prepare the answers; without the sums over all drugs, a sum over rivals is computed."""
+        features, rivals = side.features, None
+        if log_sums is None:
+            rivals = frozenset(most_treating(features))
+            log_sums = np.full((len(ranker.paths.mlps), features.num_diseases), -np.inf, np.float32)
+            with part("Comparing the diseases", len(rivals), "drug") as advance:
+                for drug in rivals:
+                    logits = OneDrug(side, drug).logits(ranker.paths, popularity=popularity)
+                    np.logaddexp(log_sums, logits, out=log_sums)
+                    advance()
+                    let_others()
         neighbors, near = None, np.zeros((0, 0), np.float32)
         votes = sums = np.zeros(0, np.float32)
         if ranker.vectors is not None:
             neighbors = ranker.vectors.neighbors(features)
             votes, sums = _largest(neighbors, features.num_diseases)
             near = of_largest(neighbors.scores(features.treated, impute=True))
-        parts = frozenset(rivals), shares, neighbors, votes, sums, near
+        parts = rivals, log_sums, neighbors, votes, sums, near
         return BestDiseases(ranker, side, popularity, *parts)
 
     @one_thread(True)
@@ -88,10 +92,33 @@ class BestDiseases:
             The diseases in the order of probability, then of score + log(number of known drugs),
             which decides where the curve of the probabilities is flat, then of number.
         """
-        if len(asked) <= _FEW_DISEASES:  # all are scored, and their scores are kept
-            bounds = np.full((2, len(asked)), np.inf, np.float32)
-        else:
-            bounds = self._keys(asked, self._bounds(drug)[asked])
+        found = self._estimates(drug)[asked]
+        scores = (
+            np.round(found, DIGITS)
+            if self.rivals is None
+            else self._search(drug, asked, found, top)
+        )
+        keys = self._keys(asked, scores)
+        best = np.lexsort((asked, -keys[0], -keys[1]))[:top]
+        recorded, treats = self._probabilities(asked[best], scores[best])
+        return Found(asked[best], scores[best], recorded, treats)
+
+    def _search(self, drug: int, asked: IntArray, estimates: Floats, top: int) -> Floats:
+        """Return the exact scores of the best diseases, and -infinity for the others, shape (m,).
+
+        Args:
+            drug: see `best`.
+            asked: see `best`.
+            estimates: shape (m,), upper bounds of the scores but for rounding errors.
+            top: see `best`.
+        """
+        # The score of a known pair may be above the bound, because part of it is imputed. Numbers
+        # of a damaged model are scored, and refused there.
+        known = np.isin(asked, self.side.features.known[[drug]].indices)
+        bounds = np.where(
+            known, np.inf, np.nan_to_num(estimates + _MARGIN, nan=np.inf, posinf=np.inf)
+        )
+        bounds = self._keys(asked, bounds.astype(np.float32))
         order = np.lexsort((asked, -bounds[0], -bounds[1]))
         scores = np.full(len(asked), -np.inf, np.float32)
         keys = np.full((2, len(asked)), -np.inf, np.float32)
@@ -104,9 +131,7 @@ class BestDiseases:
             scores[chunk] = self._exact_scores(drug, asked[chunk])
             keys[:, chunk] = self._keys(asked[chunk], scores[chunk])
             let_others()
-        best = np.lexsort((asked, -keys[0], -keys[1]))[:top]
-        recorded, treats = self._probabilities(asked[best], scores[best])
-        return Found(asked[best], scores[best], recorded, treats)
+        return scores
 
     def _exact_scores(self, drug: int, diseases: IntArray) -> Floats:
         """Return the scores of a drug; those of other drugs are kept for later questions."""
@@ -134,7 +159,7 @@ class BestDiseases:
 
     def _keys(self, diseases: IntArray, scores: Floats) -> Floats:
         """Return score + log(number of known drugs), and the probability, shape (2, n)."""
-        known = np.diff(self.side.features.known.tocsc().indptr)[diseases]
+        known = self.side.features.known_counts[diseases]
         among = scores + np.log(np.maximum(known, 1)).astype(np.float32)
         return np.stack([among, self._probabilities(diseases, scores)[0]])
 
@@ -144,29 +169,33 @@ class BestDiseases:
         )
         return recorded[:, 0], treats[:, 0]
 
-    def _bounds(self, drug: int) -> Floats:
-        """Return an upper bound of the score of a drug for all diseases, shape (S,)."""
+    def _estimates(self, drug: int) -> Floats:
+        """Return the scores of a drug for all diseases, shape (S,), given the sums."""
         features = self.side.features
         logits = OneDrug(self.side, drug).logits(self.ranker.paths, popularity=self.popularity)
-        shares = self.shares if drug in self.rivals else np.logaddexp(self.shares, logits)
-        bounds = (logits - shares).mean(axis=0)
-        if self.neighbors is not None:
-            weights = [
-                blend.weight for blend in (self.ranker.with_known, self.ranker.without_known)
-            ]
-            diseases, largest = np.arange(features.num_diseases), self.votes
-            near = self.neighbors.counts_of(drug, diseases)
-            if not features.num_indications[drug]:
-                near, largest = self.neighbors.sums_of(drug, diseases), self.sums
-            near /= np.maximum(largest, 1e-30)
-            near[features.treated] = self.near[:, drug]
-            weight = np.where(features.column < 0, weights[1], weights[0]).astype(np.float32)
-            bounds += weight * log_shares(near)
-        # The score of a known pair may be above what the bound says, because part of it is imputed.
-        bounds[features.known[[drug]].indices] = np.inf
-        # Numbers of a damaged model are scored, and refused there.
-        bounds = np.nan_to_num(bounds + _MARGIN, nan=np.inf, posinf=np.inf)
-        return np.asarray(bounds, np.float32)
+        is_counted = self.rivals is None or drug in self.rivals
+        log_sums = self.log_sums if is_counted else np.logaddexp(self.log_sums, logits)
+        paths = (logits - log_sums).mean(axis=0)
+        if self.neighbors is None:
+            return np.asarray(paths)
+        diseases, largest = np.arange(features.num_diseases), self.votes
+        near = self.neighbors.counts_of(drug, diseases)
+        if not features.num_indications[drug]:
+            near, largest = self.neighbors.sums_of(drug, diseases), self.sums
+        near /= np.maximum(largest, 1e-30)
+        near[features.treated] = self.near[:, drug]
+        near, own = log_shares(near), features.known[[drug]].indices
+        blend, without = self.ranker.with_known, self.ranker.without_known
+        if blend.imputed is not None:
+            near[own] = blend.imputed(paths[own])
+        weight = np.where(features.column < 0, without.weight, blend.weight).astype(np.float32)
+        return np.asarray(paths + weight * near)
+
+
+def most_treating(features: MetapathFeatures) -> list[int]:
+    """Return the drugs that treat the most diseases."""
+    order = np.argsort(-features.num_indications, kind="stable")
+    return [int(drug) for drug in order[:NUM_RIVALS]]
 
 
 def _largest(neighbors: Neighbors, num_diseases: int) -> tuple[Floats, Floats]:

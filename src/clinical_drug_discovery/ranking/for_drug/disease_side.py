@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +9,7 @@ from scipy.sparse import csr_array
 
 from ...graph.adjacency import Floats
 from ...graph.knowledge_graph import IntArray
+from ...system.processes import let_others
 from ..metapath_features import MetapathFeatures
 
 CHUNK = 512  #: diseases whose similarities are computed at a time
@@ -60,8 +60,8 @@ class DiseaseSide:
     pairs: KnownPairs
 
     @staticmethod
-    def of(features: MetapathFeatures, advance: Callable[[str], None]) -> DiseaseSide:
-        """Compute what the diseases have; `advance` is told after each chunk."""
+    def of(features: MetapathFeatures) -> DiseaseSide:
+        """Compute what the diseases have."""
         number, treated = features.num_diseases, features.treated
         any_way = np.zeros((number, len(treated)), np.float32)
         any_way[treated, np.arange(len(treated))] = 1
@@ -76,7 +76,7 @@ class DiseaseSide:
             for block in blocks:
                 any_way[chunk] += block
             most.append(np.stack([block.max(axis=1, initial=0) for block in blocks]))
-            advance(f"{chunk[-1] + 1:,} of {number:,} diseases")
+            let_others()
         of_diseases = np.stack([*features.disease_degrees[1], *np.concatenate(most, axis=1)])
         related = visits[-1] if visits else any_way
         shared_with_own = (related[treated] * features.shared_drugs.toarray().T).sum(axis=1)

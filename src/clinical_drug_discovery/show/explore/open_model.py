@@ -19,6 +19,7 @@ from ...lib.similar import cosines
 from ...ranking.evidence.sentences import phrase, spoken
 from ...system.errors import InputError
 from ...system.log import part
+from ...system.processes import alone
 from .suggestions import Suggestion, Suggestions
 
 _SUGGESTED = 12  # nodes that a search shows
@@ -58,10 +59,14 @@ class OpenModel:
                 self.no_ranks = str(error)
 
     def prepare_diseases(self) -> None:
-        """Compute what the first list of diseases needs; other questions are answered meanwhile."""
+        """Prepare the lists of diseases; other questions are answered meanwhile.
+
+        A search comes first. Its lists take seconds, but they need not wait for the sums.
+        """
         if not self.no_ranks:
-            for drug in self.best_known(self.graph.vocabulary.drug_type, 1):
-                self.model.rank_diseases(self.query(self.row(drug["node"])), 1)
+            with alone():
+                for often in (False, True):
+                    self.model.ranking.for_drugs.get(True, often=often)
 
     def suggest(self, text: str, types: Sequence[str] | None = None) -> list[Suggestion]:
         """Return the nodes that a text may mean; see `Suggestions.find`."""

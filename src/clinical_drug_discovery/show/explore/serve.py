@@ -117,10 +117,18 @@ def explore(
     except BaseException:
         listening.close()
         raise
-    threading.Thread(target=opened.prepare_diseases, daemon=True).start()
+    threading.Thread(target=_prepare, args=(opened,), daemon=True).start()
     if browser:  # in a thread, because a browser within the terminal runs until it is left
         threading.Thread(target=webbrowser.open, args=(explorer.address,), daemon=True).start()
     return explorer
+
+
+def _prepare(opened: OpenModel) -> None:
+    try:
+        opened.prepare_diseases()
+    except RuntimeError as error:  # Ctrl-C ends the program while its threads rank the diseases
+        if "interpreter shutdown" not in str(error):
+            raise
 
 
 def _serve(opened: OpenModel, listening: socket.socket) -> Explorer:
