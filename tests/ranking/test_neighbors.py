@@ -93,7 +93,7 @@ def test_a_drug_that_treats_nothing_is_found_near_known_drugs(
     for drug in range(features.num_drugs):
         bounds = search._estimates(drug) + best_diseases._MARGIN
         assert (bounds >= every[:, drug])[unknown[drug]].all()
-        np.testing.assert_allclose(exact._estimates(drug), every[:, drug], atol=1e-4)
+        np.testing.assert_allclose(exact._estimates(drug), every[:, drug], rtol=1e-4, atol=1e-4)
 
     assert ranker.vectors is not None
     near = ranker.vectors.neighbors(features)
