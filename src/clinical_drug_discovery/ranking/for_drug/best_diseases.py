@@ -199,8 +199,15 @@ def most_treating(features: MetapathFeatures) -> list[int]:
 
 
 def _largest(neighbors: Neighbors, num_diseases: int) -> tuple[Floats, Floats]:
-    """Return the largest votes of a drug for each disease, and the `largest_sums`, each (S,)."""
-    starts = range(0, num_diseases, CHUNK)
-    chunks = [np.arange(start, min(start + CHUNK, num_diseases)) for start in starts]
-    votes = [neighbors.counts(chunk).max(axis=1) for chunk in chunks]
-    return np.concatenate(votes), np.concatenate([neighbors.largest_sums(c) for c in chunks])
+    """Return what votes and imputed votes for each disease are divided by, each of shape (S,).
+
+    An imputed vote may be above the largest vote, so the largest of both counts.
+    """
+    votes, sums = [], []
+    for start in range(0, num_diseases, CHUNK):
+        chunk = np.arange(start, min(start + CHUNK, num_diseases))
+        top = neighbors.votes_and_imputed(chunk).max(axis=1)
+        top[top <= 0] = 1
+        votes.append(neighbors.counts(chunk).max(axis=1) * top)
+        sums.append(neighbors.largest_sums(chunk) * top)
+    return np.concatenate(votes), np.concatenate(sums)
