@@ -133,7 +133,7 @@ class SubgraphBatches:
         size = min(size, graph.num_nodes)
         self.per_step = per_step
         self.num_steps = num_steps_of(graph.num_nodes, size, per_step)
-        several = f" steps of {per_step}" if per_step > 1 else ""
+        several = f" times {per_step}" if per_step > 1 else ""
         self.description = (
             f"Training on subgraphs of {size:,} nodes, {self.num_steps}{several} an epoch"
         )
