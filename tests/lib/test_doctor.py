@@ -318,6 +318,10 @@ def test_the_table_of_the_docs_is_what_the_command_computes() -> None:
             {"plan": True, "num_nodes": 9, "num_edges": 9, "hidden_dim": 12},
             r"hidden_dim \(got 12\) must be divisible by num_heads",
         ),
+        (
+            {"plan": True, "num_nodes": 9, "num_edges": 9, "device": "cuda", "scratch_dir": "s"},
+            r"scratch_dir \(got s\) needs the device cpu",
+        ),
     ],
 )
 def test_mistakes_in_a_plan_are_refused(given: dict[str, Any], message: str) -> None:

@@ -107,4 +107,7 @@ def test_a_directory_that_is_not_of_use_is_refused(model: str, tmp_path: Path) -
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"scratch_dir \(got .*file\) must be a directory"):
         MODELS[model](SAMPLE, tmp_path / "e.npy", scratch_dir=tmp_path / "file", **SIZES)
+    for place in ("e.npy", "e_index.csv", "e_model", "e_model.run/s", "e_model.lock"):
+        with pytest.raises(InputError, match=rf"scratch_dir \(got .*{place}\) must not lie in "):
+            MODELS[model](SAMPLE, tmp_path / "e.npy", scratch_dir=tmp_path / place, **SIZES)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -286,6 +287,10 @@ def test_arrays_lie_in_files_only_if_they_do_not_fit(
         fit_plan(plan, least // 2, choose_chunk_size=True)
     enough = re.findall(r"scratch-dir\): (\d+\.\d\d GiB)", str(no.value))[0]
     assert fit_plan(plan, enough, **options).scratch_dir == tmp_path
+    two: Any = SimpleNamespace(rank=0, size=2, local_size=2)  # which cannot use files
+    with pytest.raises(DoesNotFitError) as no:
+        fit_plan(replace(plan, group=two), 2**20, choose_chunk_size=True)
+    assert "scratch" not in str(no.value)
 
 
 _SMALL_BATCH: dict[str, dict[str, Any]] = {

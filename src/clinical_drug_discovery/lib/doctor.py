@@ -257,6 +257,11 @@ def plan_models(
     from ..training.memory_plan import plan_for
 
     target = choose_device(None).device if device is None else torch.device(device)
+    if scratch_dir is not None and target.type != "cpu":
+        raise InputError(
+            f"scratch_dir (got {scratch_dir}) needs the device cpu, and this plan is for "
+            f"{target.type}"
+        )
     use_threads()
     scratch = None if scratch_dir is None else Path(scratch_dir)
     sizes, num_sharing, assumed = _sizes_of(edges_csv, size["num_nodes"], size["num_edges"])

@@ -135,7 +135,7 @@ class StopWish:
         """Handle a signal: note the first, and let the second act.
 
         torchrun passes a signal on, which the terminal or the cluster has sent to all processes, so
-        a second one is no wish. After half a minute, torchrun ends the processes itself.
+        a second one is ignored. After half a minute, torchrun ends the processes itself.
         """
         is_one = launch.num_processes() == 1
         if self.number is not None and not is_one:

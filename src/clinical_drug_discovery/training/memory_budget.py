@@ -186,7 +186,7 @@ def _what_helps(plan: Plan, held: int, before: int, budget: int) -> str:
             f"disease_gene_relation gives {plan.num_sharing:,} pairs of diseases with a common gene"
             f", which is too many; without these pairs: {sufficient_gib(needed)}"
         )
-    if plan.scratch_dir is None and plan.copies == 1:
+    if plan.scratch_dir is None and plan.copies == 1 and plan.group.size == 1:
         consider("scratch_dir (cdd embed --scratch-dir)", replace(plan, scratch_dir=Path()))
     consider("without the ranker (--no-ranker)", replace(plan, rank_fit=0))
     return "; ".join([*options, "fewer nodes (limit_nodes)"])

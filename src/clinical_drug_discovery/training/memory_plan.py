@@ -34,8 +34,6 @@ from .objective.sizes import ComparedSizes
 # freed memory that the C heap keeps for a while
 _FIXED = 190 * 2**20
 _FACT = 150 + NUM_CANDIDATES  # bytes for each positive of a batch: node numbers and a mask
-_PAGE = 4096  # least number of bytes that are read from a file
-_BATCH_ROOM = 1.1  # largest number of nodes of a batch / expected number of nodes
 #: numbers of nodes that inference can embed at a time, the largest first
 CHUNK_SIZES = (32_768, 16_384, 8_192, 4_096, 2_048, 1_024)
 #: The same with large arrays in files: their size is free, and few chunks read the files seldom.

@@ -76,7 +76,10 @@ def start_run(
     check_unused(directory)
     check_place(output, directory)
     settle(directory, to_write=True)
-    warning = None if scratch_dir is None else check_scratch(Path(scratch_dir))
+    warning = None
+    if scratch_dir is not None:
+        check_apart(Path(scratch_dir), output, directory)
+        warning = check_scratch(Path(scratch_dir))
     run = begin_run(source, output, directory, device, learning_rate)
     if scratch_dir is not None and run.device.type != "cpu":
         raise InputError(
@@ -109,6 +112,20 @@ def check_place(output: Path, model_dir: Path) -> None:
     for path in (places.work, places.lock):
         if path.exists() and path.is_dir() != (path == places.work):
             raise InputError(f"model_dir (got {model_dir}) needs {path}, which is another file")
+
+
+def check_apart(scratch_dir: Path, output: Path, model_dir: Path) -> None:
+    """Check that a scratch directory does not take the place of a result.
+
+    Raises:
+        InputError: it is one of the outputs or a place of the run, or lies in one of them.
+    """
+    scratch = scratch_dir.resolve()
+    for path in (*output_files(output), *Places.of(model_dir)):
+        if path.resolve() in (scratch, *scratch.parents):
+            raise InputError(
+                f"scratch_dir (got {scratch_dir}) must not lie in {path}, which this run writes"
+            )
 
 
 def begin_run(

@@ -27,7 +27,7 @@ from ...system.processes import in_order, let_others, most_threads
 from ..metapath_features import MetapathFeatures
 from ..path_scores import Form, PathRanker
 
-_VERSION = 1  # of the file
+_VERSION = 1  # of the file; increase it whenever the same model would have other sums
 _CHUNK = 32  # diseases of a step, after which other questions are answered
 _FORMS = (Form(popularity=False), Form(popularity=True))  # a sum has the index `popularity`
 

@@ -1,4 +1,4 @@
-"""What torchrun, or another launcher, says about the processes: their number and their places.
+"""The number of the processes and their places, as torchrun or another launcher states them.
 
 These are the environment variables of `torch.distributed`, which this file reads without torch.
 """

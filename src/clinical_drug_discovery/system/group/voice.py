@@ -28,7 +28,7 @@ def let_first_speak() -> None:
         return
     sys.excepthook = _traceback
     if launch.rank():
-        sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # until the end
 
 
 def say_last(text: str, *, is_lost: bool = False) -> None:
