@@ -20,6 +20,7 @@ from .schedule import learning_rate_fraction
 
 _CHUNK = 1 << 18  # numbers that are updated at a time, so that temporaries stay in the CPU's cache
 _BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8
+_LAST = 37_500  # updates after which the bias corrections are 1, also in float64
 
 
 class Adam:
@@ -95,6 +96,7 @@ class LazyAdam:
         self._table, self._learning_rate = table, learning_rate
         self._mean, self._square = zeros(table, *table.shape), zeros(table, *table.shape)
         self._num_steps = table.new_zeros(len(table), 1)
+        self._corrections = _corrections(table)
         self._chunk = _chunk_size(table)
         self._taken: list[tuple[Asked, Tensor]] = []
 
@@ -138,8 +140,9 @@ class LazyAdam:
             mean = self._mean[at].lerp_(grad, 1 - _BETA1)
             square = self._square[at].mul_(_BETA2).addcmul_(grad, grad, value=1 - _BETA2)
             self._mean[at], self._square[at] = mean, square
-            spread = square.div_(_unbiased(_BETA2, count)).sqrt_().add_(_EPS)
-            move = mean.div_(_unbiased(_BETA1, count)).div_(spread)
+            of_mean, of_square = self._corrections[count[:, 0].clamp(max=_LAST).long()].split(1, 1)
+            spread = square.div_(of_square).sqrt_().add_(_EPS)
+            move = mean.div_(of_mean).div_(spread)
             self._table[at] = self._table[at].sub_(move, alpha=learning_rate)
 
     def state_dict(self) -> dict[str, Any]:
@@ -154,14 +157,13 @@ class LazyAdam:
         self._num_steps.copy_(_not_negative(state["num_steps"]))
 
 
-def _unbiased(beta: float, count: Tensor) -> Tensor:
-    """Return 1 - beta^count.
+def _corrections(like: Tensor) -> Tensor:
+    """Return the bias corrections of both moments for each number of updates, shape (n, 2).
 
     The last bit of a power in torch depends on its place in the tensor, so a row that another
-    process owns would get another one.
+    process owns would get another one. A table also spares GPUs a wait for the distinct counts.
     """
-    counts, place = count.unique(return_inverse=True)
-    return count.new_tensor([1 - beta**number for number in counts.tolist()])[place]
+    return like.new_tensor([(1 - _BETA1**count, 1 - _BETA2**count) for count in range(_LAST + 1)])
 
 
 def _chunk_size(values: Tensor) -> int:
