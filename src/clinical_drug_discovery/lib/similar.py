@@ -12,7 +12,7 @@ from ..graph.identifiers import shown_identifier
 from ..graph.knowledge_graph import IntArray, KnowledgeGraph
 from ..graph.node_lookup import did_you_mean, find_node
 from ..graph.synonyms import read_synonyms
-from ..models.read_embeddings import read_embeddings, read_embeddings_of
+from ..models.read_embeddings import check_embeddings, read_embeddings, read_embeddings_of
 from ..ranking.evidence.stated_relations import stated_relations
 from ..system.arguments import plain_arguments
 from ..system.errors import InputError
@@ -74,6 +74,7 @@ def similar_nodes(
         [(1, 'drug'), (2, 'drug'), (3, 'drug')]
     """
     use_threads()
+    embeddings = check_embeddings(embeddings)
     directory = model_dir_of(embeddings) if model_dir is None else Path(model_dir)
     needed = explain or add is not None or model_dir is not None
     if not needed and not (directory / GRAPH_FILE).exists():
@@ -82,7 +83,7 @@ def similar_nodes(
         unknown = dict.fromkeys(("contraindicated", "stated", "no_facts"))
         return [record | unknown for record in nearest(nodes, values, at, type=type, top=top)]
     graph, extended = read_model_graph(directory), None
-    check_embeddings_of(Path(embeddings), directory)
+    check_embeddings_of(embeddings, directory)
     if add is not None:
         from ._model.extended import extend_model  # imports torch, for the network
         from ._model.network import read_network
@@ -93,7 +94,7 @@ def similar_nodes(
     at = find_node(graph.nodes, node, synonyms=read_synonyms(synonyms, graph.nodes))
     if extended is None:
         types = {graph.nodes["node_type"][at], type or graph.nodes["node_type"][at]}
-        values, order = _read_types(Path(embeddings), types, graph, directory)
+        values, order = _read_types(embeddings, types, graph, directory)
     explainer = _explainer(graph) if explain else None
     return similar_in(graph, values, at, node, order=order, type=type, top=top, explainer=explainer)
 

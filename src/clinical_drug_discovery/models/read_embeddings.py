@@ -67,11 +67,8 @@ def read_embeddings_of(
     Raises:
         InputError: see `read_embeddings`.
     """
-    path = Path(path)
+    path = check_embeddings(path)
     suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise InputError(f"embeddings (got {path}) must end in one of {', '.join(SUFFIXES)}")
-    check_regular("embeddings", path)
     first_row = 1 if suffix == ".parquet" else 2
     read: dict[str, Callable[[Path, int, _Types], tuple[pl.DataFrame, Values]]] = {
         ".csv": _read_csv, ".parquet": _read_parquet, ".npy": _read_npy
@@ -94,6 +91,19 @@ def read_embeddings_of(
         row = first_row + int(rows[~finite][0])
         raise InputError(f"embeddings (got {path}), row {row}: NaN, infinity or a gap")
     return plain_nodes(path, nodes, first_row), rows, values
+
+
+def check_embeddings(path: str | Path) -> Path:
+    """Return the path of embeddings as a path.
+
+    Raises:
+        InputError: it does not end as one of `SUFFIXES`, or is not a file.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in SUFFIXES:
+        raise InputError(f"embeddings (got {path}) must end in one of {', '.join(SUFFIXES)}")
+    check_regular("embeddings", path)
+    return path
 
 
 def _rows_of(nodes: pl.DataFrame, types: _Types) -> IntArray:

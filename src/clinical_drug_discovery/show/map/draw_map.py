@@ -19,7 +19,7 @@ from ...lib._run.model_dir import (
     read_model_graph,
 )
 from ...lib.similar import check_same_nodes, rows_of
-from ...models.read_embeddings import Values, read_embeddings
+from ...models.read_embeddings import Values, check_embeddings, read_embeddings
 from ...system import disk
 from ...system.arguments import plain_arguments
 from ...system.errors import InputError
@@ -81,6 +81,7 @@ def draw_map(
         (195, 'cluster')
     """
     use_threads()
+    embeddings = check_embeddings(embeddings)
     start, path = perf_counter(), Path(output)
     write = _writer(path, method)
     sources = {"embeddings": embeddings, "features": features}
