@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import polars as pl
+import torch
 
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.graph.read import read_graph
@@ -125,6 +126,16 @@ def to_triples(graph: KnowledgeGraph) -> set[tuple[tuple[str, ...], str, tuple[s
     relation = [graph.edge_types[kind].relation for kind in graph.edge_type.tolist()]
     edges = zip(graph.src.tolist(), relation, graph.dst.tolist(), strict=True)
     return {(keys[src], name, keys[dst]) for src, name, dst in edges}
+
+
+def assert_same_graph(a: KnowledgeGraph, b: KnowledgeGraph) -> None:
+    for name, array in a.arrays._asdict().items():
+        np.testing.assert_array_equal(array, getattr(b.arrays, name), err_msg=name)
+    for name in ("dst", "edge_type"):
+        assert torch.equal(getattr(a, name), getattr(b, name)), name
+    assert a.edge_types == b.edge_types
+    assert a.node_type_names == b.node_type_names
+    assert a.nodes.equals(b.nodes)
 
 
 #: Nodes whose ids and names coincide across types, in letters of either case.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from graphs import random_facts, read_facts
+from graphs import assert_same_graph, random_facts, read_facts
 
 from clinical_drug_discovery.graph import build
 from clinical_drug_discovery.graph.build import (
@@ -65,10 +65,7 @@ def test_many_possible_edge_types_give_the_same_graph(
     facts = random_facts(rng)
     by_table = read_facts(tmp_path, facts)
     monkeypatch.setattr(build, "_MAX_TABLE", 0)
-    by_sorting = read_facts(tmp_path, facts)
-    assert by_table.edge_types == by_sorting.edge_types
-    for one, other in zip(by_table.arrays, by_sorting.arrays, strict=True):
-        np.testing.assert_array_equal(one, other)
+    assert_same_graph(by_table, read_facts(tmp_path, facts))
 
 
 def test_neither_the_order_of_facts_nor_the_way_to_sort_changes_the_graph(
@@ -82,9 +79,7 @@ def test_neither_the_order_of_facts_nor_the_way_to_sort_changes_the_graph(
     built = build_graph(
         graph.nodes, src[once], relation[once], dst[once], graph.relations, graph.report
     )
-    assert built.edge_types == graph.edge_types
-    for one, other in zip(built.arrays, graph.arrays, strict=True):
-        np.testing.assert_array_equal(one, other)
+    assert_same_graph(built, graph)
 
 
 def test_a_sort_key_without_room_is_refused(

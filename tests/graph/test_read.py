@@ -10,23 +10,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-import torch
-from graphs import Fact, Node, node, to_rows, to_triples
+from graphs import Fact, Node, assert_same_graph, node, to_rows, to_triples
 
-from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.graph.read import read_graph
 from clinical_drug_discovery.graph.source import ReadSettings
 from clinical_drug_discovery.system.errors import InputError
-
-
-def assert_same_graph(a: KnowledgeGraph, b: KnowledgeGraph) -> None:
-    for name, array in a.arrays._asdict().items():
-        np.testing.assert_array_equal(array, getattr(b.arrays, name), err_msg=name)
-    for name in ("dst", "edge_type"):
-        assert torch.equal(getattr(a, name), getattr(b, name)), name
-    assert a.edge_types == b.edge_types
-    assert a.node_type_names == b.node_type_names
-    assert a.nodes.equals(b.nodes)
 
 
 def expected_triples(facts: list[Fact]) -> set[Any]:
