@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -136,12 +137,15 @@ def fit_plan(
     if not is_read:
         before = max(before, held + plan.graph.reading_bytes)
         held += plan.graph.tensor_bytes + plan.graph.names_bytes
-    choices: list[tuple[Path | None, int]] = [(None, size) for size in CHUNK_SIZES]
+    choices: list[tuple[Path | None, Sequence[int]]] = [(None, CHUNK_SIZES)]
     if scratch_dir is not None:
-        choices += [(scratch_dir, size) for size in FILE_CHUNK_SIZES]
-    for place, size in choices:
-        chunk_size = size if choose_chunk_size else plan.chunk_size
-        fitted = replace(plan, scratch_dir=place, chunk_size=chunk_size)
+        choices.append((scratch_dir, FILE_CHUNK_SIZES))
+    for place, size in (
+        (place, size)
+        for place, sizes in choices
+        for size in (sizes if choose_chunk_size else (plan.chunk_size,))
+    ):
+        fitted = replace(plan, scratch_dir=place, chunk_size=size)
         peak = max(held + fitted.bytes_needed(), before)
         if peak <= budget:
             return replace(fitted, predicted_bytes=peak)
