@@ -32,7 +32,7 @@ from clinical_drug_discovery.training.train import Parts, add_gradients, make_pa
 
 
 class Cost(NamedTuple):
-    """What a step has taken."""
+    """Seconds and bytes of a step."""
 
     seconds: float
     cpu: float

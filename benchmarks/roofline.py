@@ -1,4 +1,4 @@
-"""How far is each operation from what the machine could do at best?
+"""Compare each operation with the best that the machine could do.
 
 python benchmarks/roofline.py [kg.csv]   (without a file: a synthetic graph of PrimeKG's size)
 make bench-avx2 [KG=kg.csv]              (the same as on a CPU with AVX2 only)

@@ -152,7 +152,7 @@ def embed_graph(
 ) -> dict[str, Any]:
     """Embed a graph; all public functions end here. See `embed_model` for the parameters.
 
-    Of several processes, the first writes and returns the record; the others return an empty one.
+    With several processes, the first writes and returns the record; the others return an empty one.
     """
     settings.check()
     settings = divided_among(settings, current_group())

@@ -17,7 +17,7 @@ _FEW_DISEASES = 512  # their sums are computed at once, and not kept in a file
 
 
 class ForDrugs:
-    """What answers questions about drugs; each part is made when it is first needed.
+    """Answers questions about drugs; makes each part when it is first needed.
 
     A search is ready soon, and its answers take seconds. The sums take minutes, and the answers a
     fraction of a second. So a single question is answered by a search, unless the sums are there.

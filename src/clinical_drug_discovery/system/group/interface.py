@@ -76,7 +76,7 @@ ALONE = Alone()
 def first_here(group: Group) -> Iterator[None]:
     """Run the `with` block in the first process of each machine, then in all others.
 
-    What the first process saves, such as a cached graph or compiled kernels, the others then find.
+    The others then find what the first process saved, such as a cached graph or compiled kernels.
     """
     if group.local_rank:
         group.gather(None)
