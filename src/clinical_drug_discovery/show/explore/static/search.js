@@ -18,7 +18,7 @@ export function searchBox({ label, hint, model, types, chosen, showLabel = false
   let active = -1;
   let asked = 0;
   let timer = null;
-  let pending = null; // Enter before the suggestions have come
+  let pending = null; // a key before the suggestions have come: the number asked, and what it does
 
   const input = el("input", {
     id, type: "text", role: "combobox", autocomplete: "off", spellcheck: "false",
@@ -56,7 +56,7 @@ export function searchBox({ label, hint, model, types, chosen, showLabel = false
     if (number !== asked) return;
     found = answer;
     draw();
-    if (pending === number && found.length) choose(0);
+    if (pending?.number === number && found.length) pending.act();
     pending = null;
   }
 
@@ -87,9 +87,20 @@ export function searchBox({ label, hint, model, types, chosen, showLabel = false
   function choose(at) {
     const one = found[at];
     asked += 1; // an answer that is under way is too late
+    found = [];
     input.value = "";
     close();
     chosen(one, input);
+  }
+
+  function move(down) {
+    if (list.hidden) draw();
+    mark(active < 0 ? (down ? 0 : found.length - 1) : active + (down ? 1 : -1));
+  }
+
+  function soon(act) {
+    if (found.length) act();
+    else if (input.value.trim()) pending = { number: asked, act };
   }
 
   function key(event) {
@@ -98,13 +109,10 @@ export function searchBox({ label, hint, model, types, chosen, showLabel = false
       close();
     } else if (event.key === "Enter") {
       event.preventDefault();
-      if (found.length) choose(Math.max(active, 0));
-      else if (input.value.trim()) pending = asked;
-    } else if (["ArrowDown", "ArrowUp"].includes(event.key) && found.length) {
+      soon(() => choose(Math.max(active, 0)));
+    } else if (["ArrowDown", "ArrowUp"].includes(event.key)) {
       event.preventDefault();
-      if (list.hidden) draw();
-      const down = event.key === "ArrowDown";
-      mark(active < 0 ? (down ? 0 : found.length - 1) : active + (down ? 1 : -1));
+      soon(() => move(event.key === "ArrowDown"));
     }
   }
 
