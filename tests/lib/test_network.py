@@ -79,7 +79,10 @@ def change_weight(name: str, value: torch.Tensor | None) -> Callable[[Path], Non
         (change_config("hidden_dim", 32), r"its sizes differ from config\.json"),
         (change_config("num_layers", 7), r"weights\.safetensors is damaged: .*Missing key"),
         (change_config("num_layers", "two"), r"config\.json is damaged: num_layers"),
-        (change_config("model", "gat"), r"config\.json is damaged: model \(got 'gat'\)"),
+        (
+            change_config("model", "gat"),
+            r"config\.json is of model 'gat', which is not among graphsage, hgt",
+        ),
         (change_weight("model.node_embedding", None), r"its sizes differ from config\.json"),
         (change_weight("decoder.relation", torch.ones(3, 8)), r"decoder.relation must have shape"),
         (change_weight("decoder.relation", None), r"weights\.safetensors is damaged"),

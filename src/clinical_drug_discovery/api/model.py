@@ -25,6 +25,7 @@ from ..system.arguments import plain_arguments
 from ..system.errors import InputError
 from ..system.log import part
 from ..system.processes import alone, use_threads
+from .column_order import best_first
 from .embeddings import Embeddings
 from .explanations import explanation_table
 from .triples import score_triples
@@ -34,8 +35,8 @@ class Model:
     """A trained model on a graph. `load_model` makes one.
 
     Nodes are given by name or identifier in any spelling, such as "asthma" or "MONDO:0004979".
-    Answers are polars DataFrames with the columns of the files that `cdd` writes; their method
-    `to_pandas` converts them. The first ranking prepares the features of the graph.
+    Answers are polars DataFrames, as in the files of `cdd`; their method `to_pandas` converts them.
+    The first ranking prepares the features of the graph.
 
     Attributes:
         graph: the graph of the model.
@@ -92,8 +93,7 @@ class Model:
         first, stop = 0, self.graph.num_nodes
         if node_type is not None:
             first, stop = node_range_of(self.graph, node_type)
-        values = self._embeddings[first:stop].numpy().copy()
-        return Embeddings(self.graph.nodes[first:stop], values)
+        return Embeddings(self.graph.nodes[first:stop], self._embeddings[first:stop].numpy().copy())
 
     @plain_arguments
     @alone()
@@ -118,10 +118,9 @@ class Model:
             popularity: count how much is known of a drug; without it, new drugs rank higher.
 
         Returns:
-            The best drug first: disease_index, disease_id, disease_name, rank, drug_index, drug_id,
-            drug_name, score (comparable within a disease only), probability (of a recorded
-            indication), probability_treats (of a treatment, recorded or not), known,
-            contraindicated, and stated (relations between the two, joined by "; ").
+            The best drug first: rank, drug_name, score (compares drugs of a disease), probability
+            (of a recorded indication), probability_treats (of any treatment), index and id of both,
+            disease_name, known, contraindicated, and stated (relations, joined by "; ").
 
         Raises:
             InputError: the model has no drug ranker; or the disease or a drug does not exist, is
@@ -134,7 +133,8 @@ class Model:
         use_threads()
         ranking = self._among(drugs, popularity)
         rules = ListRules(top, include_known, hide_contraindicated)
-        return ranking.drugs_for(np.array([ranking.find("disease", disease)]), rules)[0]
+        asked = np.array([ranking.find("disease", disease)])
+        return best_first(ranking.drugs_for(asked, rules)[0], "drug")
 
     @plain_arguments
     @alone()
@@ -177,7 +177,8 @@ class Model:
         asked: IntArray = np.flatnonzero(ranking.disease_has_facts)
         if diseases is not None:
             asked = ranking.find_all("disease", numbered("diseases", diseases))
-        return pl.concat([table for table, _ in ranking.drugs_for_many(asked, rules, workers)])
+        tables = ranking.drugs_for_many(asked, rules, workers)
+        return best_first(pl.concat([table for table, _ in tables]), "drug")
 
     @plain_arguments
     @alone()
@@ -203,7 +204,7 @@ class Model:
             popularity: see `rank`.
 
         Returns:
-            The columns of `rank`, sorted by probability; rank counts the diseases.
+            The columns of `rank`, with disease_name first, sorted by probability.
 
         Raises:
             InputError: see `rank`.
@@ -215,7 +216,8 @@ class Model:
         use_threads()
         rules = ListRules(top, include_known, hide_contraindicated)
         ranking = self._among(None, popularity)
-        return ranking.diseases_for(ranking.find("drug", drug), rules, often=True)[0]
+        found, _ = ranking.diseases_for(ranking.find("drug", drug), rules, often=True)
+        return best_first(found, "disease")
 
     @plain_arguments
     @alone()
@@ -316,8 +318,7 @@ class Model:
                 is an old one if its type and id (and source) are in the graph.
 
         Returns:
-            A new model; this one does not change. Its `new_nodes` says which nodes were new. If the
-            graph has all facts already, its answers are the same.
+            A new model with `new_nodes`; this one does not change. Known facts change no answer.
 
         Raises:
             InputError: a row lacks a field; an old node has another name; an id is another spelling
@@ -328,8 +329,7 @@ class Model:
             >>> facts = {
             ...     "relation": ["drug_protein"], "x_id": ["NEW1"], "x_type": ["drug"],
             ...     "x_name": ["Newstatin"], "y_id": ["3156"], "y_type": ["gene/protein"],
-            ...     "y_name": ["HMGCR"],
-            ... }
+            ...     "y_name": ["HMGCR"]}
             >>> larger = model.add_facts(facts)
             >>> larger.new_nodes["node_name"].to_list()
             ['Newstatin']

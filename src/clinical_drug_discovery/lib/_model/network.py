@@ -14,14 +14,14 @@ from torch import Tensor
 from ...graph.knowledge_graph import IntArray, KnowledgeGraph
 from ...models.inference import embed_all
 from ...models.kinds.interface import Settings, TrainableModel
-from ...models.kinds.table import kind_of
+from ...models.kinds.table import MODELS, kind_of
 from ...models.layers import DistMult
 from ...models.new_nodes import vectors_with_new_nodes
 from ...ops.backend import Backend, choose_backend
 from ...ops.blocks import Block
 from ...ops.buffers import release_buffers
 from ...system import log
-from ...system.errors import InputError
+from ...system.errors import InputError, shown
 from ...system.machine import one_thread
 from ...system.untrusted.inputs import read_json
 from ...training.memory_plan import CHUNK_SIZES
@@ -151,19 +151,25 @@ def _read_settings(directory: Path) -> Settings:
     """Return the settings of the model from config.json.
 
     Raises:
-        InputError: the file is missing or damaged.
+        InputError: the file is missing or damaged, or the table of models lacks the model.
     """
     path = directory / CONFIG_FILE
     try:
         config = read_json(path)
-        kind = kind_of(config["model"])
-        settings: Settings = kind.settings(
-            **{f.name: config[f.name] for f in fields(kind.settings) if f.name in config}
-        )
-        settings.check()
+        name = str(config["model"])
+        if name in MODELS:
+            kind = kind_of(name)
+            settings: Settings = kind.settings(
+                **{f.name: config[f.name] for f in fields(kind.settings) if f.name in config}
+            )
+            settings.check()
+            return settings
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is damaged: {error}; run cdd embed again") from None
-    return settings
+    raise InputError(
+        f"{path} is of model {shown(name)}, which is not among {', '.join(MODELS)}. If a file of "
+        "yours adds this model, import it first, or run it in the place of cdd"
+    )
 
 
 def _read_weights(directory: Path, only: str | None = None) -> dict[str, Tensor]:
