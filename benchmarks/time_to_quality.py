@@ -156,17 +156,8 @@ def measure_run(
     arguments: argparse.Namespace, method: str, amount: int, number: int
 ) -> dict[str, Any]:
     """Hold out the fold, embed its training graph, and rank the held-out drugs."""
-    nowhere = Path("nothing-is-written-here.csv")
-    source = Source.of(arguments.edges)
-    run = begin_run(source, nowhere, Path("nor-here"), "cpu", 0.0)
-    whole = read_edges(run, source, ReadSettings(), VocabularyChoice(), True, None)
-    make, parameters = SPLITS[arguments.split]
     fold = Fold(number, arguments.folds)
-    held_out = hold_out(
-        whole, partial(make, **parameters, fold=fold), part=TEST, validation_share=0.0,
-        relation_share=RELATION_SHARE, seed=SEED,
-    )  # fmt: skip
-    del whole
+    run, held_out = hold_out_fold(arguments.edges, arguments.split, fold)
     graph = held_out.split.graph
     if method in GNNS:
         embedded = embed_gnn(run, graph, method, amount)
@@ -182,6 +173,20 @@ def measure_run(
         "method": method, "amount": amount, "dim": embedded.vectors.shape[1], **embedded.cost,
         **probe(held_out, embedded.vectors),
     }  # fmt: skip
+
+
+def hold_out_fold(edges: Path, split: str, fold: Fold) -> tuple[Run, HeldOut]:
+    """Read a graph, and hold out a fold as `cdd evaluate` does; the run writes nothing."""
+    source = Source.of(edges)
+    nowhere = Path("nothing-is-written-here.csv")
+    run = begin_run(source, nowhere, Path("nor-here"), "cpu", 0.0)
+    whole = read_edges(run, source, ReadSettings(), VocabularyChoice(), True, None)
+    make, parameters = SPLITS[split]
+    held_out = hold_out(
+        whole, partial(make, **parameters, fold=fold), part=TEST, validation_share=0.0,
+        relation_share=RELATION_SHARE, seed=SEED,
+    )  # fmt: skip
+    return run, held_out
 
 
 def probe(held_out: HeldOut, vectors: Tensor) -> dict[str, Any]:

@@ -136,6 +136,12 @@ def _arguments(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
 
 def _note(content: Mapping[str, Any]) -> str:
     """Say why a run with these parameters is not the run that wrote them; usually nothing."""
+    origin = "; that run started from an earlier model, and this run does so only with --init-from"
+    return (origin if content.get("init_from") else "") + _note_on_epochs(content)
+
+
+def _note_on_epochs(content: Mapping[str, Any]) -> str:
+    """Say why another number of epochs makes a run differ; usually nothing."""
     cycles = content.get("learning_rate_cycles")
     if isinstance(cycles, list) and len(cycles) > 1:
         return "; the training of that run was made longer later, so this run differs from it"

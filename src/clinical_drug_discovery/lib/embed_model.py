@@ -31,6 +31,7 @@ from ..training.hooks import EpochHook, hooks
 from ..training.memory_budget import plan_training
 from ..training.train import train
 from ._model.in_memory import embed_in_memory
+from ._model.warm_start import check_origin, match_origin
 from ._run.finish import check_space, working
 from ._run.results import write_results
 from ._run.resume import keep_last_checkpoint, open_checkpoints
@@ -54,6 +55,7 @@ def embed_model(
     memory_budget: str | int | None = None,
     scratch_dir: str | Path | None = None,
     model_dir: str | Path | None = None,
+    init_from: str | Path | None = None,
     chunk_size: int | None = None,
     cache: bool = True,
     cache_dir: str | Path | None = None,
@@ -88,6 +90,8 @@ def embed_model(
             layers, if they do not fit the budget. The result has the same bytes, but takes longer.
             The files are gone at the end, also after a crash (default: keep everything in memory).
         model_dir: directory to write the model to (default: NAME_model beside the output NAME).
+        init_from: model directory of an earlier model of the same kind and sizes. The new model
+            starts from its weights and vectors (default: from the beginning).
         chunk_size: number of nodes that inference embeds at a time (default: as many as fit).
         cache: save the graph in a file that later runs read faster, until the edges file changes.
         cache_dir: directory of this file (default: the user's cache directory, see `cdd cache`).
@@ -118,9 +122,9 @@ def embed_model(
     words.check()
     reading.check()
     return embed_graph(
-        settings_of(model, model_settings or {}), words, reading, edges_csv, output_csv,
-        nodes=nodes, device=device, seed=seed, memory_budget=memory_budget,
-        scratch_dir=scratch_dir, model_dir=model_dir, chunk_size=chunk_size, cache=cache,
+        settings_of(model, model_settings or {}), words, reading, Source.of(edges_csv, nodes),
+        output_csv, device=device, seed=seed, memory_budget=memory_budget, scratch_dir=scratch_dir,
+        model_dir=model_dir, init_from=init_from, chunk_size=chunk_size, cache=cache,
         cache_dir=cache_dir, ranker=ranker, overwrite=overwrite, resume=resume,
         checkpoint_minutes=checkpoint_minutes, tracker=tracker, on_epoch=on_epoch,
     )  # fmt: skip
@@ -131,15 +135,15 @@ def embed_graph(
     settings: Settings,
     words: VocabularyChoice,
     reading: ReadSettings,
-    edges_csv: EdgesPath | KnowledgeGraph,
+    source: Source,
     output_csv: str | Path | None,
     *,
-    nodes: str | Path | None,
     device: str | None,
     seed: int,
     memory_budget: str | int | None,
     scratch_dir: str | Path | None,
     model_dir: str | Path | None,
+    init_from: str | Path | None,
     chunk_size: int | None,
     cache: bool,
     cache_dir: str | Path | None,
@@ -156,26 +160,23 @@ def embed_graph(
     """
     settings.check()
     settings = divided_among(settings, current_group())
-    source = Source.of(edges_csv, nodes)
     run = start_run(
-        source,
-        output_csv,
-        model_dir,
-        device,
-        settings.learning_rate,
-        overwrite=overwrite,
-        resume=resume,
-        scratch_dir=scratch_dir,
-    )
+        source, output_csv, model_dir, device, settings.learning_rate,
+        overwrite=overwrite, resume=resume, scratch_dir=scratch_dir,
+    )  # fmt: skip
+    check_origin(run, init_from, settings, resume)
     graph = read_edges(run, source, reading, words, cache, cache_dir)
+    start = match_origin(run, graph, settings, init_from, resume)
     fits_ranker = ranker and output_csv is not None
     rank_fit = rank_fit_bytes(graph, settings.embedding_dim) if fits_ranker else 0
     scratch = None if scratch_dir is None else Path(scratch_dir)
     plan = plan_training(run, graph, settings, memory_budget, chunk_size, rank_fit, scratch)
     if output_csv is None:
-        return embed_in_memory(run, graph, plan, seed=seed, on_epoch=on_epoch, tracker=tracker)
+        return embed_in_memory(
+            run, graph, plan, start, seed=seed, on_epoch=on_epoch, tracker=tracker
+        )
     checkpoints, finished = open_checkpoints(
-        run, graph, plan, seed=seed, resume=resume, minutes=checkpoint_minutes
+        run, graph, plan, init_from, start, seed=seed, resume=resume, minutes=checkpoint_minutes
     )
     if finished is not None:
         return finished
@@ -187,7 +188,7 @@ def embed_graph(
         large_in_files(plan.scratch_dir),
     ):  # fmt: skip
         with hooks(run, settings, on_epoch, tracker) as after_epoch:
-            trained = train(run, graph, settings, plan, seed, checkpoints, after_epoch)
+            trained = train(run, graph, settings, plan, seed, checkpoints, after_epoch, start)
         embeddings, collapse = embed_nodes(
             run, trained.model, trained.graph, plan.chunk_size, plan.backend
         )

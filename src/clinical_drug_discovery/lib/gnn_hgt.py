@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..graph.knowledge_graph import KnowledgeGraph
-from ..graph.source import EdgesPath, ReadSettings
+from ..graph.source import EdgesPath, ReadSettings, Source
 from ..graph.vocabulary import VocabularyChoice
 from ..models.kinds.hgt import HgtSettings
 from ..system.arguments import plain_arguments
@@ -55,6 +55,7 @@ def generate_hgt_embeddings(
     memory_budget: str | int | None = None,
     scratch_dir: str | Path | None = None,
     model_dir: str | Path | None = None,
+    init_from: str | Path | None = None,
     chunk_size: int | None = None,
     cache: bool = True,
     cache_dir: str | Path | None = None,
@@ -132,6 +133,9 @@ def generate_hgt_embeddings(
             layers, if they do not fit the budget. The result has the same bytes, but takes longer.
             The files are gone at the end, also after a crash (default: keep everything in memory).
         model_dir: directory to write the model to (default: NAME_model beside the output NAME).
+        init_from: model directory of an earlier model of the same kind and sizes, such as that of
+            the previous release of the graph. The new model starts from its weights and vectors;
+            new nodes start near their neighbors (default: start from the beginning).
         chunk_size: number of nodes that inference embeds at a time. A smaller number takes less
             memory and more time, and is rounded up to a multiple of 1,024. On the CPU, the result
             does not depend on it (default: the largest number that fits the budget).
@@ -194,9 +198,9 @@ def generate_hgt_embeddings(
         max_unpacked_gib=max_unpacked_gib,
     )
     return embed_graph(
-        settings, words, reading, edges_csv, output_csv, nodes=nodes, device=device, seed=seed,
+        settings, words, reading, Source.of(edges_csv, nodes), output_csv, device=device, seed=seed,
         memory_budget=memory_budget, scratch_dir=scratch_dir, model_dir=model_dir,
-        chunk_size=chunk_size, cache=cache, cache_dir=cache_dir, ranker=ranker,
+        init_from=init_from, chunk_size=chunk_size, cache=cache, cache_dir=cache_dir, ranker=ranker,
         overwrite=overwrite, resume=resume, checkpoint_minutes=checkpoint_minutes,
         tracker=tracker, on_epoch=on_epoch,
     )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from ..models.initialisation import structural_vectors
 from ..models.kinds.interface import SAMPLED, Settings, TrainableModel
 from ..models.kinds.table import kind_of
 from ..models.layers import DistMult
+from ..models.warm_start import ORIGIN, WarmStart, take_over
 from ..ops.mean import gather_rows
 from ..system.machine import empty_cache
 from ..system.processes import import_for_gradients
@@ -44,6 +45,7 @@ class Trained:
     pairs: PairSampler | None  #: similar diseases; None without a contrastive loss
     cycles: tuple[int, ...] = ()  #: epochs of each cycle of the learning rate
     ended_early: str | None = None  #: the reason, if the training ended before its last epoch
+    init_from: dict[str, Any] | None = None  #: record of the earlier model, see `WarmStart`
 
 
 def train(
@@ -54,6 +56,7 @@ def train(
     seed: int,
     checkpoints: Checkpoints | None = None,
     after_epoch: EpochHook | None = None,
+    start: WarmStart | None = None,
 ) -> Trained:
     """Train a model.
 
@@ -71,12 +74,13 @@ def train(
         seed: seed of the initial weights and of all sampling.
         checkpoints: saves the state now and then, and continues a saved one; None: do neither.
         after_epoch: gets each row of the history; a true answer ends the training.
+        start: earlier model whose weights and vectors the new model takes over; None: none.
 
     Raises:
         InputError: the loss diverges, because the learning rate is too high.
     """
     with run.timed("train"):
-        parts = make_parts(run, graph, settings, plan, seed, checkpoints)
+        parts = make_parts(run, graph, settings, plan, seed, checkpoints, start)
         terms, record = parts.terms, parts.record
         with keeping(checkpoints, parts.with_states(), parts.shards, record, run) as (
             advance, after_step,
@@ -103,6 +107,7 @@ def train(
                 after_step()
         parts.shards.complete_model(parts.model)
     run.seconds["seconds_train"] += record.seconds_before
+    origin = checkpoints.identity.get(ORIGIN) if checkpoints else start and dict(start.record)
     return Trained(
         parts.model,
         parts.decoder,
@@ -111,6 +116,7 @@ def train(
         terms.pairs,
         parts.cycles,
         record.ended_early,
+        origin,
     )
 
 
@@ -157,6 +163,7 @@ def make_parts(
     plan: Plan,
     seed: int,
     checkpoints: Checkpoints | None,
+    start: WarmStart | None = None,
 ) -> Parts:
     """Make the parts of a training, on the device; see `train`."""
     import_for_gradients()
@@ -169,10 +176,13 @@ def make_parts(
     model: TrainableModel = kind.make(offsets, len(graph.edge_types), settings, generator)
     model.to(run.device)
     # A checkpoint has the vectors, and other processes get them from the first.
-    if is_first and (checkpoints is None or checkpoints.found is None):
+    is_made_here = is_first and (checkpoints is None or checkpoints.found is None)
+    if is_made_here and start is None:
         with torch.no_grad():
             model.node_embedding.copy_(structural_vectors(read, settings.hidden_dim, generator))
     decoder = DistMult(len(graph.relations), settings.embedding_dim, generator).to(run.device)
+    if is_made_here and start is not None:
+        take_over(start, model, decoder, read, settings, generator)
     shards.divide_model(model, decoder)
     batches = make_batches(
         graph, plan.backend, settings.training, settings.subgraph_size, seed,

@@ -7,6 +7,7 @@ from typing import Any
 from ...evaluation.embedding_probe import probe_embeddings
 from ...graph.knowledge_graph import KnowledgeGraph
 from ...models.inference import embed_nodes
+from ...models.warm_start import WarmStart
 from ...system.machine import GIB, one_thread, peak_memory_bytes
 from ...system.progress import Run
 from ...training.compile_kernels import compile_kernels
@@ -20,6 +21,7 @@ def embed_in_memory(
     run: Run,
     graph: KnowledgeGraph,
     plan: Plan,
+    start: WarmStart | None,
     *,
     seed: int,
     on_epoch: EpochHook | None,
@@ -31,6 +33,7 @@ def embed_in_memory(
         run: a run without output.
         graph: on the CPU.
         plan: provides the settings and the backend.
+        start: the earlier model that the run starts from; None: it starts from the beginning.
         seed: seed of the run.
         on_epoch: see `training.hooks.hooks`.
         tracker: see `training.hooks.hooks`.
@@ -41,7 +44,7 @@ def embed_in_memory(
     """
     compile_kernels(run, plan.backend, plan.settings.model)
     with one_thread(plan.is_small), hooks(run, plan.settings, on_epoch, tracker) as after_epoch:
-        trained = train(run, graph, plan.settings, plan, seed, after_epoch=after_epoch)
+        trained = train(run, graph, plan.settings, plan, seed, None, after_epoch, start)
         embeddings, collapse = embed_nodes(
             run, trained.model, trained.graph, plan.chunk_size, plan.backend
         )

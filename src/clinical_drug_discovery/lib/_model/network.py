@@ -17,6 +17,7 @@ from ...models.kinds.interface import Settings, TrainableModel
 from ...models.kinds.table import MODELS, kind_of
 from ...models.layers import DistMult
 from ...models.new_nodes import vectors_with_new_nodes
+from ...models.warm_start import VECTORS
 from ...ops.backend import Backend, choose_backend
 from ...ops.blocks import Block
 from ...ops.buffers import release_buffers
@@ -24,11 +25,12 @@ from ...system import log
 from ...system.errors import InputError, shown
 from ...system.machine import one_thread
 from ...system.untrusted.inputs import read_json
+from ...training.history import is_finite
 from ...training.memory_plan import CHUNK_SIZES
 from ...training.objective.treatment_votes import without_treatments
 from .._run.model_dir import CONFIG_FILE, WEIGHTS_FILE, check_same_run
 
-_RELATION, _VECTORS = "decoder.relation", "model.node_embedding"
+_RELATION = "decoder.relation"
 
 
 @dataclass(frozen=True)
@@ -118,9 +120,9 @@ def read_network(directory: Path, graph: KnowledgeGraph) -> Network:
     path = directory / WEIGHTS_FILE
     with log.part("Reading the network"):
         weights = _read_weights(directory)
-        settings = _read_settings(directory)
+        settings = read_settings(directory)
         hidden = settings.hidden_dim
-        vectors = weights.pop(_VECTORS, torch.zeros(0))
+        vectors = weights.pop(VECTORS, torch.zeros(0))
         # The sizes come first: the modules take memory before their weights are compared.
         of_model = [w for name, w in weights.items() if name.startswith("model.") and w.dim() > 1]
         fits = vectors.shape == (graph.num_nodes, hidden)
@@ -147,7 +149,7 @@ def _make_model(graph: KnowledgeGraph, settings: Settings) -> TrainableModel:
     return kind.make(no_nodes, len(graph.edge_types), settings, torch.Generator())
 
 
-def _read_settings(directory: Path) -> Settings:
+def read_settings(directory: Path) -> Settings:
     """Return the settings of the model from config.json.
 
     Raises:
@@ -191,6 +193,6 @@ def _read_weights(directory: Path, only: str | None = None) -> dict[str, Tensor]
         raise InputError(f"{path} is damaged: {first_line}; run cdd embed again") from None
     check_same_run(directory, {WEIGHTS_FILE: run})
     for name, tensor in weights.items():
-        if tensor.dtype != torch.float32 or not tensor.isfinite().all():
+        if tensor.dtype != torch.float32 or not is_finite(tensor):
             raise InputError(f"{path} is damaged: {name} must be finite numbers in float32")
     return weights

@@ -19,6 +19,7 @@ from ...graph.source import ReadSettings
 from ...graph.vocabulary import VocabularyChoice
 from ...models.collapse import Collapse
 from ...models.embeddings_file import output_files, write_embeddings
+from ...models.warm_start import ORIGIN
 from ...ranking.drug_ranker import DrugRanker, fit_drug_ranker, why_no_ranker
 from ...system.files import file_sha256, save_record
 from ...system.machine import GIB, empty_cache, peak_memory_bytes
@@ -156,6 +157,7 @@ def _parameters(
         "model": plan.settings.model,
         **asdict(plan.settings),
         "learning_rate_cycles": _cycles(plan, trained),
+        ORIGIN: trained.init_from,
         **asdict(graph.vocabulary),
         **reading.record(),
     }
@@ -217,6 +219,7 @@ def record_of(
         has_ranker=False,
         example_node=example_node(graph, of_diseases=False),
         learning_rate_cycles=_cycles(plan, trained),
+        init_from=trained.init_from,
     )
     return asdict(stats)
 
@@ -328,4 +331,7 @@ class EmbeddingStats:
     #: num_epochs and first learning_rate of each cosine decay: more than one if a finished training
     #: was made longer
     learning_rate_cycles: list[dict[str, float]]
+    #: Of a run that started from an earlier model: run (its id), num_matched_nodes, and num_new and
+    #: num_removed of nodes, node_types and edge_types. None for a run from the beginning.
+    init_from: dict[str, Any] | None
     example_node: str  #: name (or source:id) of the disease, or node, with the most edges

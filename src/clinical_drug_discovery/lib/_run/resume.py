@@ -13,8 +13,9 @@ import torch
 
 from ...graph.cache import content_sha256
 from ...graph.knowledge_graph import KnowledgeGraph
+from ...models.warm_start import ORIGIN, WarmStart
 from ...system.errors import InputError, check_between, shown
-from ...system.files import check_new
+from ...system.files import check_new, file_sha256
 from ...system.group.launch import is_restart
 from ...system.interrupts import note_resume
 from ...system.progress import Run
@@ -22,7 +23,7 @@ from ...system.run_directory import work_directory
 from ...training.checkpoint import Checkpoints, Found, find_checkpoint, newest_first
 from ...training.memory_plan import Plan
 from ...training.schedule import LATER_FRACTION
-from .model_dir import CHECKPOINT_FILE, MODEL_FILES
+from .model_dir import CHECKPOINT_FILE, CONFIG_FILE, MODEL_FILES, WEIGHTS_FILE, run_of_model
 from .results import EmbeddingStats
 
 
@@ -51,7 +52,15 @@ def check_start(outputs: list[Path], model_dir: Path, resume: bool, overwrite: b
 
 
 def open_checkpoints(
-    run: Run, graph: KnowledgeGraph, plan: Plan, *, seed: int, resume: bool, minutes: float
+    run: Run,
+    graph: KnowledgeGraph,
+    plan: Plan,
+    init_from: str | Path | None,
+    start: WarmStart | None,
+    *,
+    seed: int,
+    resume: bool,
+    minutes: float,
 ) -> tuple[Checkpoints, dict[str, Any] | None]:
     """Prepare the checkpoints of a run, and find the one to continue from.
 
@@ -59,6 +68,8 @@ def open_checkpoints(
         run: provides the directories; receives warnings.
         graph: on the CPU.
         plan: provides the settings and the backend.
+        init_from: directory of the earlier model that the run starts from, if there is one.
+        start: this model; None if the run continues from a checkpoint.
         seed: seed of the run.
         resume: continue from the last checkpoint, if there is one.
         minutes: time between two checkpoints.
@@ -80,7 +91,10 @@ def open_checkpoints(
                 f"No checkpoint in {directory}: the training starts from the beginning"
             )
     found = _shared(run, found)
-    identity = _same_everywhere(run, _identity(run, graph, plan, seed))
+    identity = _identity(run, graph, plan, seed)
+    if init_from is not None:
+        identity[ORIGIN] = _record_of(Path(init_from), start, found, run.model_dir)
+    identity = _same_everywhere(run, identity)
     num_epochs = plan.settings.num_epochs
     checkpoints = Checkpoints.of(directory, identity, minutes, num_epochs, found)
     if found is None:
@@ -100,6 +114,22 @@ def continues(model_dir: Path, resume: bool) -> bool:
     """Return whether a run continues an earlier one: as asked, or as torchrun has restarted it."""
     unfinished = (work_directory(model_dir), model_dir)
     return resume or (is_restart() and any(newest_first(path) for path in unfinished))
+
+
+def has_checkpoint(run: Run, resume: bool) -> bool:
+    """Return whether a run continues from a checkpoint; the first of several processes decides."""
+    found = run.group.rank == 0 and continues(run.model_dir, resume)
+    return bool(run.group.gather(found and bool(_checkpoints_of(run.model_dir)))[0])
+
+
+def run_of_origin(directory: Path) -> str:
+    """Return the id of the run of an earlier model, or the hash of its weights if it lacks an id.
+
+    Raises:
+        InputError: the model directory is damaged, or of a later version.
+    """
+    run = run_of_model(directory)
+    return file_sha256(directory / WEIGHTS_FILE) if run is None else run
 
 
 def keep_last_checkpoint(run: Run, checkpoints: Checkpoints) -> None:
@@ -152,6 +182,23 @@ def _identity(run: Run, graph: KnowledgeGraph, plan: Plan, seed: int) -> dict[st
         "version": version("clinical-drug-discovery"),
         "torch": torch.__version__,
     }
+
+
+def _record_of(
+    directory: Path, start: WarmStart | None, found: Found | None, model_dir: Path
+) -> Any:
+    """Return the record of an earlier model, for the identity of a run that starts from it.
+
+    A run that continues has it in its checkpoint. The earlier model may be gone then, or replaced
+    by this run. If it is still there, it must be the same.
+    """
+    if found is None:
+        return None if start is None else dict(start.record)
+    stored = found.identity.get(ORIGIN)
+    is_there = (directory / CONFIG_FILE).exists() and directory.resolve() != model_dir.resolve()
+    if not isinstance(stored, dict) or (is_there and run_of_origin(directory) != stored["run"]):
+        return {"run": run_of_origin(directory)} if is_there else str(directory)
+    return stored
 
 
 def _shared(run: Run, found: Found | None) -> Found | None:
