@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ...graph.knowledge_graph import IntArray, KnowledgeGraph
-from ...models.inference import embed_all
+from ...models.inference import embed_all, is_finite
 from ...models.kinds.interface import Settings, TrainableModel
 from ...models.kinds.table import MODELS, kind_of
 from ...models.layers import DistMult
@@ -69,7 +69,7 @@ class Network:
         with log.part("Embedding all nodes"), one_thread(not backend.kernels):
             found = embed_all(self, without_treatments(graph)[0], CHUNK_SIZES[0], backend)
         release_buffers()
-        if not found.isfinite().all():
+        if not is_finite(found):
             raise InputError("the embeddings hold NaN or infinity; run cdd embed again")
         return found
 

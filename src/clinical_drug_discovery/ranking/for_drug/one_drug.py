@@ -117,8 +117,8 @@ class OneDrug:
         for _, drugs_t, diseases in features.connecting:
             yield diseases @ (drugs_t @ self._one)
         for block in self._to_treated():
-            yield block.sum(axis=0)
-            yield block.max(axis=0, initial=0)
+            yield block.sum(axis=1)
+            yield block.max(axis=1, initial=0)
         yield side.any_way[:, self._columns].max(axis=1, initial=0)
         for matrix in features.other_relations.values():
             yield self._similar_to(matrix[[self.drug]])
@@ -138,14 +138,19 @@ class OneDrug:
         return one
 
     def _to_treated(self) -> Iterator[Floats]:
-        """Yield the similarities of the n diseases that the drug treats to all, shape (n, S)."""
+        """Yield the similarities of all diseases to the n that the drug treats, shape (S, n).
+
+        A product of two sparse matrices would take longer for a drug that treats many diseases.
+        """
         treated = self._features.treated[self._columns]
         for one in self._features.disease_similarities:
-            block = (one.right[treated] @ one.left_t).toarray()
-            block[np.arange(len(treated)), treated] = 0
+            right = one.right[treated]
+            used = np.unique(right.indices)
+            block = one.left_t[used].T @ np.ascontiguousarray(right.toarray()[:, used].T)
+            block[treated, np.arange(len(treated))] = 0
             yield block
         for visits in self._side.visits:
-            yield np.ascontiguousarray(visits[:, self._columns].T)
+            yield visits[:, self._columns]
 
     def _similar_to(self, others: csr_array) -> Floats:
         """Return the sum of all similarities to some diseases but the asked one, shape (S,).

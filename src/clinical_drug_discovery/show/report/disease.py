@@ -171,6 +171,7 @@ def _ranked_drugs(ranking: Ranking, disease: int, rows: list[_Record]) -> list[_
             }
             for path in row["evidence"]
         ]
+        best = max(evidence, key=_effect) if evidence else {}
         found.append(
             {
                 **row,
@@ -178,7 +179,8 @@ def _ranked_drugs(ranking: Ranking, disease: int, rows: list[_Record]) -> list[_
                 "treats": treats[:_TREATED],
                 "num_treats": len(treats),
                 "evidence": evidence,
-                "strongest": max(evidence, key=_effect)["text"] if evidence else "",
+                "strongest": best.get("text", ""),
+                "strongest_has_direction": not best.get("through_target", False),
                 "ends": graph.nodes[[node, disease]].to_dicts(),
                 "kinds": [(kind, list(paths)) for kind, paths in groupby(evidence, _kind)],
             }

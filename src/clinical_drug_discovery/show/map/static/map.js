@@ -24,6 +24,7 @@ function layout() {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: {color: ink, size: 13},
     margin: {l: 4, r: 4, t: 40, b: 4}, hovermode: "closest", dragmode: "pan",
     hoverlabel: {bgcolor: color("--paper"), font: {color: ink}},
+    modebar: {bgcolor: "rgba(0,0,0,0)", color: color("--line"), activecolor: ink},
     xaxis: {...axis}, yaxis: {...axis, scaleanchor: "x"}, showlegend: !data.logarithmic,
     legend: narrow() ? {orientation: "h", y: -0.02, font: {size: 11}, itemsizing: "constant"}
       : {title: {text: escaped(data.title)}, itemsizing: "constant"},

@@ -1,0 +1,154 @@
+"""Measure how long the page of `cdd explore` takes for each click, in a real browser.
+
+    python benchmarks/explorer.py MODEL_DIR --disease "type 2 diabetes mellitus" --drug Metformin
+
+Chromium must be installed. For each click, the script prints the CPU seconds of the server, which
+compare machines better than the wall time that stands beside them. The lists of diseases must be
+prepared (`cdd explore` once, until the first ranked diseases are there). Time in the browser
+itself is in the wall time only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from playwright.sync_api import Locator, Page, sync_playwright
+
+import clinical_drug_discovery as cdd
+from clinical_drug_discovery.system.log import current_part
+
+GENES = ("DRD2", "DRD3", "MAOB", "SLC6A3", "TH")
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+class Session:
+    """A page and what a user does on it; each step ends when its answer is visible."""
+
+    def __init__(self, page: Page, disease: str, drug: str) -> None:
+        self.page, self.disease, self.drug = page, disease, drug
+
+    def option(self, label: str, text: str, name: str) -> Locator:
+        """Type a text, and return the suggestion with a name."""
+        self.page.get_by_role("combobox", name=label).fill(text)
+        exact = self.page.locator(".option-name").get_by_text(name, exact=True).first
+        exact.wait_for()
+        return exact
+
+    def ranked(self) -> None:
+        """Wait for a ranked list."""
+        self.page.locator("table.ranks tbody th a").first.wait_for()
+
+    def open_node(self, name: str) -> None:
+        """Search for a node, and wait for its ranked list."""
+        self.option("Search", name, name).click()
+        self.page.get_by_role("heading", name=name, level=1).wait_for()
+        self.ranked()
+
+    def why(self) -> None:
+        """Choose the first row of a ranked list."""
+        self.page.locator("table.ranks tbody th a").first.click()
+        self.page.locator(".reasons .network .node").first.wait_for()
+
+    def toggle(self, label: str) -> None:
+        """Change a choice above the list."""
+        with self.page.expect_response(lambda answer: "/api/drugs" in answer.url):
+            self.page.get_by_label(label).click()
+        self.ranked()
+
+    def tab(self, name: str, shown: str) -> None:
+        """Open a tab, and wait for an element of it."""
+        self.page.get_by_role("tab", name=name).click()
+        self.page.locator(shown).first.wait_for()
+
+    def export(self, name: str) -> None:
+        """Download a file."""
+        button = self.page.get_by_role("link", name=name)
+        with self.page.expect_download() as found:
+            button.or_(self.page.get_by_role("button", name=name)).click()
+        found.value.path()
+
+    def fill_form(self) -> None:
+        """Fill in the form of a new drug."""
+        self.page.get_by_role("link", name="New drug").click()
+        self.page.get_by_label("Name", exact=True).fill("Newdrug")
+        for gene in GENES:
+            self.option("The other node", gene, gene).click()
+
+    def add(self) -> None:
+        """Send the form, and wait for the page of the drug."""
+        self.page.get_by_role("button", name="Add and rank").click()
+        self.page.get_by_role("heading", name="Newdrug", level=1).wait_for()
+
+    def steps(self) -> dict[str, Callable[[], object]]:
+        """Return the steps by name, in their order."""
+        text = self.disease[:8].lower()
+        return {
+            "suggestions while typing": lambda: self.option("Search", text, self.disease),
+            "open a disease: ranked drugs": lambda: self.open_node(self.disease),
+            "why: sentences and network": self.why,
+            "known treatments too": lambda: self.toggle("Known treatments"),
+            "without popularity": lambda: self.toggle("popularity"),
+            "facts": lambda: self.tab("Facts", ".chips a"),
+            "network": lambda: self.tab("Network", ".network .node"),
+            "similar, and the map": lambda: self.tab("Similar", ".map-names .own"),
+            "ranked drugs again": lambda: self.tab("Ranked drugs", "table.ranks tbody th a"),
+            "report": lambda: self.export("Report"),
+            "Excel": lambda: self.export("Excel"),
+            "CSV": lambda: self.export("CSV"),
+            "open a drug: ranked diseases": lambda: self.open_node(self.drug),
+            "why, from the drug": self.why,
+            "fill in the form of a new drug": self.fill_form,
+            "add the new drug": self.add,
+            "ranked diseases of the new drug": self.ranked,
+            "a disease with the new drug": lambda: self.open_node(self.disease),
+        }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("model_dir", type=Path)
+    parser.add_argument("--disease", default="Parkinson disease")
+    parser.add_argument("--drug", default="Levodopa")
+    parser.add_argument("--pictures", type=Path, help="directory for a picture after each click")
+    given = parser.parse_args()
+    program = next(filter(None, map(shutil.which, _BROWSERS)))
+    start, cpu = time.perf_counter(), time.process_time()
+
+    def report(name: str) -> None:
+        nonlocal start, cpu
+        used, wall = time.process_time() - cpu, time.perf_counter() - start
+        print(f"{used:7.2f} CPU s {wall:7.2f} s  {name}", flush=True)
+        start, cpu = time.perf_counter(), time.process_time()
+
+    with cdd.explore(given.model_dir, browser=False) as served, sync_playwright() as play:
+        report("load the model")
+        browser = play.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1400, "height": 1000})
+        page.set_default_timeout(600_000)
+        session = Session(page, given.disease, given.drug)
+        report("start the browser")
+        page.goto(served.address)
+        page.get_by_role("heading", level=1).wait_for()
+        report("first page")
+        entry = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
+        print(f"first contentful paint after {page.evaluate(entry):.0f} ms", flush=True)
+        time.sleep(2)  # the preparation begins
+        while current_part():
+            time.sleep(1)
+        report("prepare the lists of diseases, after the page is there")
+        for i, (name, step) in enumerate(session.steps().items()):
+            step()
+            report(name)
+            if given.pictures:
+                given.pictures.mkdir(parents=True, exist_ok=True)
+                page.screenshot(path=given.pictures / f"{i:02d}.png")
+                report("(picture)")
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
