@@ -20,8 +20,13 @@ from clinical_drug_discovery.graph.knowledge_graph import edges_of
 from clinical_drug_discovery.system.errors import InputError
 
 
+@pytest.mark.parametrize("most_with_room", [build._MANY_KEYS, 20_000])
 @pytest.mark.parametrize("spread", [2**64 - 1, 90_000])  # the latter share their upper bits
-def test_numbering_agrees_with_a_dictionary(rng: np.random.Generator, spread: int) -> None:
+def test_numbering_agrees_with_a_dictionary(
+    rng: np.random.Generator, spread: int, most_with_room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "_MANY_KEYS", most_with_room)
+    monkeypatch.setattr(build, "_INSERTED", 5_000)
     numbering, known = Numbering(), dict[int, int]()
     for _ in range(12):
         keys = rng.integers(0, spread, 9_000, dtype=np.uint64)

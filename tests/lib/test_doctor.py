@@ -22,7 +22,7 @@ from clinical_drug_discovery.graph.read import read_graph
 from clinical_drug_discovery.lib import doctor
 from clinical_drug_discovery.lib._run import device_trial
 from clinical_drug_discovery.lib._run.device_trial import TOLERANCE, compare_devices
-from clinical_drug_discovery.lib._run.primekg_shape import sizes_like_primekg
+from clinical_drug_discovery.lib._synthetic.primekg_shape import sizes_like_primekg
 from clinical_drug_discovery.lib.doctor import describe_machine
 from clinical_drug_discovery.lib.synthesize import synthesize_graph
 from clinical_drug_discovery.models.inference import embed_all

@@ -6,8 +6,14 @@ import numpy as np
 import polars as pl
 import pytest
 
+from clinical_drug_discovery.graph.read import read_graph
 from clinical_drug_discovery.lib import synthesize as synthetic
-from clinical_drug_discovery.lib._run.primekg_shape import INDICATION_NOISE, NODE_TYPES, RELATIONS
+from clinical_drug_discovery.lib._synthetic.large_graph import NODE_TYPES as NODES_OF_LARGE
+from clinical_drug_discovery.lib._synthetic.primekg_shape import (
+    INDICATION_NOISE,
+    NODE_TYPES,
+    RELATIONS,
+)
 from clinical_drug_discovery.lib.synthesize import SynthesisReport, synthesize_graph
 from clinical_drug_discovery.system.errors import InputError
 
@@ -190,6 +196,26 @@ def test_the_seed_alone_decides_the_bytes(tmp_path: Path) -> None:
         assert _read(tmp_path / f"a{suffix}").equals(_read(tmp_path / "a.csv"))
 
 
+def test_the_large_graph_has_its_nodes_and_distinct_facts(tmp_path: Path) -> None:
+    path = tmp_path / "kg.parquet"
+    report = synthesize_graph(path, preset="large", scale=0.0005, seed=1)
+    rows, graph = pl.read_parquet(path), read_graph(path)
+    assert report.num_nodes == graph.num_nodes == sum(NODES_OF_LARGE.values()) * 0.0005 == 10_000
+    assert (report.num_rows, report.capped_relations) == (rows.height, ())
+    assert rows.height == pytest.approx(50_000, rel=0.001)
+    assert graph.report.num_duplicate_rows == graph.report.num_self_loops == 0
+    assert graph.report.num_mirrored_facts == report.num_facts == graph.num_edges // 2
+    assert dict(rows.group_by("relation").len().iter_rows()) == report.num_rows_by_relation
+    assert graph.nodes["node_name"].equals(graph.nodes["node_id"].alias("node_name"))
+    assert graph.vocabulary.indication == "indication"
+    degrees = np.sort(graph.degrees)
+    assert degrees[-1] > 20 * np.median(degrees)
+    synthesize_graph(tmp_path / "again.parquet", preset="large", scale=0.0005, seed=1)
+    assert (tmp_path / "again.parquet").read_bytes() == path.read_bytes()
+    smallest = synthesize_graph(tmp_path / "kg.csv", preset="large", scale=1e-9)
+    assert set(smallest.num_nodes_by_type.values()) == {synthetic.MIN_NODES}
+
+
 def test_the_smallest_graph_has_every_type_and_relation(tmp_path: Path) -> None:
     report = synthesize_graph(tmp_path / "kg.csv", scale=1e-9)
     assert set(report.num_nodes_by_type.values()) == {synthetic.MIN_NODES}
@@ -208,7 +234,11 @@ def test_the_smallest_graph_has_every_type_and_relation(tmp_path: Path) -> None:
         ("kg.csv", {"scale": "1"}, r"scale \(got '1'\)"),
         ("kg.csv", {"seed": -1}, r"seed \(got -1\) must be a whole number of at least 0"),
         ("kg.csv", {"seed": 0.5}, r"seed \(got 0.5\)"),
-        ("kg.csv", {"preset": "hetionet"}, r"preset \(got 'hetionet'\) must be one of primekg"),
+        (
+            "kg.csv",
+            {"preset": "hetionet"},
+            r"preset \(got 'hetionet'\) must be one of primekg, large",
+        ),
         ("kg.tsv", {}, r"output \(got '.*kg.tsv'\) must end in one of .csv, .csv.gz"),
     ],
 )

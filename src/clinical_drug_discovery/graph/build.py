@@ -26,22 +26,25 @@ MAX_EDGE_TYPES = 2**15 - 1  # the sort key has 15 bits for the edge type
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio; multiplying a hash by it mixes the bits
 _MOST_COPIED = 2**24  # keys that are copied to be sorted; 16 bytes for each
 _MIN_BITS = 18  # log2 of the smallest number of slots
-_SLOTS_PER_KEY = 8  # minimum; with 8, about one key in sixteen finds its slot taken by another key
+# Least number of slots for a key. With 8, one key in sixteen finds its slot taken. For many keys,
+# so many slots would take more memory than the keys.
+_SLOTS_PER_KEY, _SLOTS_OF_MANY, _MANY_KEYS = 8, 2, 2**21
+_INSERTED = 2**20  # keys that are given slots at a time
 
 
 class Numbering:
     """A hash table that numbers distinct 64-bit hashes 0, 1, 2, ... in the order they are added.
 
     Nearly every look-up reads one slot. This is five times as fast as a join or a binary search. It
-    also does not wait for polars' thread pool, which is busy with reading the file.
+    also does not wait for polars' thread pool, which is busy with reading the file. A key whose
+    slot is taken has the next free slot (linear probing).
     """
 
     def __init__(self) -> None:
-        self._keys: Hashes = np.empty(0, np.uint64)
+        self._room: Hashes = np.empty(0, np.uint64)  # the keys, and space for more
+        self._keys = self._room
         self._bits = _MIN_BITS
         self._slots: Numbers = np.full(1 << self._bits, -1, np.int32)
-        # Numbers of the keys whose slot another key takes, sorted by key for a binary search.
-        self._displaced: Numbers = np.empty(0, np.int32)
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -50,36 +53,48 @@ class Numbering:
         """Return the number of each key, or -1 for a key that was never added."""
         if not len(self):
             return np.full(len(keys), -1, np.int32)
-        found = self._slots[self._slot(keys)]
+        slots = self._slot(keys)
+        found = self._slots[slots]
         # For an empty slot, the index -1 reads the last key. It cannot equal the wanted key: the
-        # slot of the last key is taken, and the slot of the wanted key is empty.
+        # wanted key would have taken the slot.
         other = np.flatnonzero(self._keys[found] != keys)
-        found[other] = -1
-        if len(other) and len(self._displaced):
-            displaced, wanted = self._keys[self._displaced], keys[other]
-            at = np.minimum(np.searchsorted(displaced, wanted), len(displaced) - 1)
-            hit = displaced[at] == wanted
-            found[other[hit]] = self._displaced[at[hit]]
+        while len(other):
+            other = other[found[other] >= 0]
+            slots[other] = self._after(slots[other])
+            found[other] = self._slots[slots[other]]
+            other = other[self._keys[found[other]] != keys[other]]
         return found
 
     def add(self, keys: Hashes) -> None:
         """Number new keys in the given order; they must be distinct and not yet in the table."""
-        first = len(self)
-        self._keys = np.concatenate([self._keys, keys])
-        if len(self) * _SLOTS_PER_KEY > len(self._slots):
-            self._bits = max(self._bits, (len(self) * _SLOTS_PER_KEY * 2).bit_length())
+        first, size = len(self), len(self) + len(keys)
+        if size > len(self._room):
+            room = np.empty(size + size // 4, np.uint64)
+            room[:first] = self._keys
+            self._room = room
+        self._room[first:size] = keys
+        self._keys = self._room[:size]
+        per_key = _SLOTS_PER_KEY if size < _MANY_KEYS else _SLOTS_OF_MANY
+        if size * per_key > len(self._slots):
+            self._bits = (size * per_key * 2).bit_length()
             self._slots = np.full(1 << self._bits, -1, np.int32)
-            self._displaced = self._displaced[:0]
             first = 0
-        numbers = np.arange(first, len(self), dtype=np.int32)
-        slots = self._slot(self._keys[first:])
-        free = self._slots[slots] < 0
-        self._slots[slots[free]] = numbers[free]
-        displaced = np.concatenate([self._displaced, numbers[self._slots[slots] != numbers]])
-        self._displaced = displaced[np.argsort(self._keys[displaced])]
+        for start in range(first, size, _INSERTED):
+            self._insert(np.arange(start, min(start + _INSERTED, size), dtype=np.int32))
 
-    def _slot(self, keys: Hashes) -> npt.NDArray[np.uint64]:
+    def _insert(self, numbers: Numbers) -> None:
+        slots = self._slot(self._keys[numbers])
+        while len(numbers):
+            free = self._slots[slots] < 0
+            self._slots[slots[free]] = numbers[free]
+            left = self._slots[slots] != numbers
+            numbers, slots = numbers[left], self._after(slots[left])
+
+    def _slot(self, keys: Hashes) -> Hashes:
         return keys * _MIX >> np.uint64(64 - self._bits)
+
+    def _after(self, slots: Hashes) -> Hashes:
+        return slots + np.uint64(1) & np.uint64(len(self._slots) - 1)
 
 
 def node_bits(num_nodes: int) -> int:

@@ -33,7 +33,7 @@ from ..system.limits.cache import (
 from .knowledge_graph import KnowledgeGraph, ReadReport
 from .read import read_graph
 from .source import EdgesPath, ReadSettings, Source
-from .stored.graph_file import load_graph, save_graph
+from .stored.graph_file import load_graph, save_graph, with_mapped_arrays
 from .vocabulary import Vocabulary
 
 # A file that changes twice within 2 s may keep its time stamps, because some file systems (FAT)
@@ -41,6 +41,9 @@ from .vocabulary import Vocabulary
 _RACY_NS = 2 * 10**9
 _NAME = 50  # characters of the edges file's name; a file system allows 255 bytes in all
 _BLOCK = 2**20  # bytes hashed at a time
+# From so many edges on, the arrays of a new graph are mapped from its file. For few edges, the time
+# for the checksum counts more than the memory.
+_MAPPED_EDGES = 2**24
 
 Stamp = list[list[int]]  #: for each file: size, mtime_ns, ctime_ns
 
@@ -119,7 +122,7 @@ def read_cached(
         warnings.append(f"the cached graph {cached} cannot be read: {error.strerror or error}")
     with hashing(source) as content:
         graph = read_graph(source, settings)
-        failure, removed = _save_read(cached, graph, source, stamp, content)
+        graph, failure, removed = _save_read(cached, graph, source, stamp, content)
         sha256 = None if content.exception() else content.result()
     message = f"Graph read, not cached{why}" if failure else f"Graph cached as {cached}{why}"
     if removed:
@@ -166,20 +169,23 @@ def _save(
 
 def _save_read(
     cached: Path, graph: KnowledgeGraph, source: Source, stamp: Stamp, content: Future[str]
-) -> tuple[tuple[str, ...], int]:
+) -> tuple[KnowledgeGraph, tuple[str, ...], int]:
     """Cache a graph that was just read, unless a file of `source` changed during reading.
 
-    `stamp` was taken before reading. `content` gives the hash of the files. Returns what `_save`
-    returns.
+    `stamp` was taken before reading. `content` gives the hash of the files. Returns the graph,
+    whose arrays are mapped from the cache if it has many edges, and what `_save` returns.
     """
     try:
         sha256, after = content.result(), _stamp(source)
     except OSError as error:
         why = f"{source} cannot be read again: {error.strerror or error}"
-        return (f"the graph is not cached: {why}",), 0
+        return graph, (f"the graph is not cached: {why}",), 0
     if after != stamp:
-        return (f"the graph is not cached: {source} changed while it was read",), 0
-    return _save(cached, graph, stamp, sha256)
+        return graph, (f"the graph is not cached: {source} changed while it was read",), 0
+    failure, removed = _save(cached, graph, stamp, sha256)
+    if not failure and graph.num_edges >= _MAPPED_EDGES:
+        graph = with_mapped_arrays(cached, graph)
+    return graph, failure, removed
 
 
 @contextmanager

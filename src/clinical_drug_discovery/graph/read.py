@@ -26,7 +26,7 @@ from .formats.triples import ENTITY, Triples
 from .knowledge_graph import IntArray, KnowledgeGraph, ReadReport
 from .node_lookup import did_you_mean
 from .read_errors import explain_unreadable, is_parquet
-from .reading.odd_values import check_values
+from .reading.odd_values import check_values, odd_rows
 from .reading.parquet_sizes import check_all_read, check_parquet
 from .reading.quotes import QuoteCheck
 from .reading.records import (
@@ -86,9 +86,9 @@ def graph_of_rows(
     remove_incomplete_rows(rows, settings.on_missing, findings)
     check_numbers(rows)
     merged = merge_records(rows, settings.on_conflict, findings)
-    nodes, node_of = _sorted_nodes(rows, merged)
-    _check_number_of_names(source, rows, nodes)
-    findings.warnings += [*check_spellings(rows, nodes), *check_values(rows, nodes)]
+    odd = odd_rows(rows)
+    nodes, node_of = _sorted_nodes(source, rows, merged)
+    findings.warnings += [*check_spellings(rows, nodes), *check_values(rows, nodes), *odd]
     relations = tuple(rows.relation_codes())
     keys, num_self_loops = rows.keys(node_of, relations, nodes.height)
     formats = tuple(dict.fromkeys(table.format for table in rows.tables))
@@ -115,7 +115,7 @@ def graph_of_rows(
     kept, inside = _filtered(source, settings, nodes, relations, src, relation, dst)
     number = np.cumsum(kept, dtype=np.int32) - 1
     src, relation, dst = number[src[inside]], relation[inside], number[dst[inside]]
-    nodes = nodes.filter(pl.Series(kept)).select(
+    nodes = (nodes if kept.all() else nodes.filter(pl.Series(kept))).select(
         pl.col(name).alias(f"node_{name}") for name in ("index", "id", "type", "name", "source")
     )
     with_facts = np.zeros(nodes.height, bool)
@@ -228,25 +228,46 @@ def _lacks_final_newline(plain: Path, last: int | None) -> bool:
     return lacks_final_newline(plain) if last is None else bytes([last]) not in LINE_ENDS
 
 
-def _sorted_nodes(rows: Rows, merged: IntArray) -> tuple[pl.DataFrame, IntArray]:
-    """Return the nodes in graph order, and the number of the node of each record."""
+def _sorted_nodes(source: Source, rows: Rows, merged: IntArray) -> tuple[pl.DataFrame, IntArray]:
+    """Return the nodes in graph order, and the number of the node of each record.
+
+    One type is sorted after the other, and one column after the other is copied and removed from
+    `rows.nodes`, because whole copies of many nodes take memory.
+    """
     stands = rows.used() & (merged == np.arange(len(merged)))
-    table = rows.nodes.with_row_index("record").filter(pl.Series(stands))
-    if "index" in table.columns:
-        table = table.with_columns(pl.col("index").cast(pl.Int64)).sort("type", "index")
-    else:
-        table = table.sort("type", "source", "id")
-        table = table.with_columns(index=pl.int_range(pl.len(), dtype=pl.Int64))
+    record = np.flatnonzero(stands).astype(np.int32)
+    is_numbered = "index" in rows.nodes.columns
+    types = rows.nodes["type"][record]
+    names = types.unique().sort()
+    _check_number_of_names(source, len(rows.relation_codes()), len(names))
+    code = types.cast(pl.Enum(names)).to_physical().to_numpy()
+    by_type = record[np.argsort(code, kind="stable")]
+    # Only records that were removed, such as repeated headers, may have another text as a number.
+    index = pl.col("index").cast(pl.Int64, strict=False)
+    keys = rows.nodes.select(index if is_numbered else ("source", "id"))
+    ends = np.cumsum(np.bincount(code, minlength=len(names)))
+    parts = np.split(by_type, ends[:-1])
+    order = np.concatenate([part[_sorting(keys[part])] for part in parts])
+    del keys
     number = np.full(len(merged), -1, np.int32)
-    number[table["record"].to_numpy()] = np.arange(len(table), dtype=np.int32)
-    return table.select("index", *FIELDS, TABLE, ROW), number[merged]
+    number[order] = np.arange(len(order), dtype=np.int32)
+    columns = {"index": pl.Series("index", np.arange(len(order)))}
+    for name in (*(["index"] if is_numbered else []), *FIELDS, TABLE, ROW):
+        columns[name] = rows.nodes.drop_in_place(name)[order]
+    columns["index"] = columns["index"].cast(pl.Int64)
+    return pl.DataFrame(columns), number[merged]
 
 
-def _check_number_of_names(source: Source, rows: Rows, nodes: pl.DataFrame) -> None:
+def _sorting(keys: pl.DataFrame) -> IntArray:
+    """Return the rows of a table in the order of its columns, the first column first."""
+    return keys.select(pl.arg_sort_by(keys.columns)).to_series().to_numpy()
+
+
+def _check_number_of_names(source: Source, num_relations: int, num_types: int) -> None:
     """Check that the columns of relations and types do not hold something else, such as ids."""
     for what, column, count, most in (
-        ("relations", "relation", len(rows.relation_codes()), _MAX_RELATIONS),
-        ("node types", "type", nodes["type"].n_unique(), _MAX_TYPES),
+        ("relations", "relation", num_relations, _MAX_RELATIONS),
+        ("node types", "type", num_types, _MAX_TYPES),
     ):
         if count > most:
             raise InputError(

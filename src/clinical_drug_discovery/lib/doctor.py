@@ -281,7 +281,7 @@ def _sizes_of(
 ) -> tuple[GraphSizes, int, str]:
     """Return the sizes of a graph, `most_sharing_pairs`, and what is assumed."""
     if edges_csv is None:
-        from ._run.primekg_shape import sizes_like_primekg
+        from ._synthetic.primekg_shape import sizes_like_primekg
 
         assert num_nodes is not None
         assert num_edges is not None

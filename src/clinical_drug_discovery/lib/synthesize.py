@@ -1,10 +1,11 @@
-"""Write synthetic graphs with PrimeKG's node types and relations, and with a known drug mechanism.
+"""Write synthetic graphs: with PrimeKG's node types and a known drug mechanism, or a large one.
 
-Only the numbers of nodes and facts follow PrimeKG. Each node is in one group (a drug class, a
-disease family), and each group is in a main module and a second module (biological mechanisms). The
-second module of a drug class determines many of its side effects. A drug is indicated for a disease
-if a target of the drug is a gene of the disease, or has a pathway in common with such a gene. It is
-contraindicated if a side effect of the drug is a phenotype of the disease.
+In the preset "primekg", only the numbers of nodes and facts follow PrimeKG. Each node is in one
+group (a drug class, a disease family), and each group is in a main module and a second module
+(biological mechanisms). The second module of a drug class determines many of its side effects. A
+drug is indicated for a disease if a target of the drug is a gene of the disease, or has a pathway
+in common with such a gene. It is contraindicated if a side effect of the drug is a phenotype of the
+disease.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from ..system.errors import InputError
 from ..system.files import atomic_path, check_new, check_writable
 from ..system.log import part
 from ..system.processes import alone, use_threads
-from ._run.primekg_shape import (
+from ._synthetic.large_graph import LargeGraph
+from ._synthetic.primekg_shape import (
     COMPONENT,
     COVERING,
     FUNCTION,
@@ -52,7 +54,8 @@ MAX_DENSITY = 0.5  # largest fraction of node pairs that one relation may join
 _CHUNK_ROWS = 65_536  # rows per chunk; a chunk takes about 10 MB
 _COMPRESSIONS: dict[str, Literal["gzip", "zstd"]] = {".gz": "gzip", ".zst": "zstd"}
 
-_PRESETS = ("primekg",)  # name of the tables in _run/primekg_shape.py
+_LARGE = "large"
+_PRESETS = ("primekg", _LARGE)  # files in _synthetic: primekg_shape.py, large_graph.py
 
 
 @dataclass(frozen=True)
@@ -87,8 +90,9 @@ def synthesize_graph(
 
     Args:
         output: file to write: .csv, .csv.gz, .csv.zst or .parquet.
-        preset: graph whose numbers of nodes and rows are used; "primekg" is the only choice.
-        scale: the numbers of nodes and rows of PrimeKG are multiplied by this. In small graphs,
+        preset: graph whose numbers of nodes and rows are used: primekg, or large (20 million nodes
+            without names, 100 million rows).
+        scale: the numbers of nodes and rows of the preset are multiplied by this. In small graphs,
             relations with too few distinct pairs get fewer rows: see `capped_relations`.
         seed: random seed. The same preset, scale and seed give the same bytes.
         overwrite: replace the file if it exists.
@@ -105,18 +109,15 @@ def synthesize_graph(
     began, path = time.perf_counter(), Path(output)
     _check_parameters(path, preset)
     check_new([path], overwrite)
+    if preset == _LARGE:
+        return _write_large(path, scale, seed, began)
     counts = {name: max(MIN_NODES, round(row[0] * scale)) for name, row in NODE_TYPES.items()}
     asked = {name: round(relation.rows * scale / 2) for name, relation in RELATIONS.items()}
     rng = np.random.default_rng(seed)
     sampler = _Sampler(rng, counts, scale)
     planted = {name: sampler.draw(name, num_facts) for name, num_facts in asked.items()}
     nodes = _name_nodes(rng, counts)
-    rows = _stream_rows(nodes, sampler)
-    with atomic_path(path) as temporary, disk.create(temporary) as file:
-        if path.suffix == ".parquet":
-            rows.sink_parquet(file)
-        else:
-            rows.sink_csv(file, compression=_COMPRESSIONS.get(path.suffix, "uncompressed"))
+    _write(path, _stream_rows(nodes, sampler))
     num_rows = {name: 2 * pairs.shape[1] for name, pairs in sampler.facts.items()}
     return SynthesisReport(
         num_nodes=len(nodes),
@@ -128,6 +129,34 @@ def synthesize_graph(
         num_noise_indications=num_rows["indication"] // 2 - planted["indication"],
         indication_noise=INDICATION_NOISE,
         capped_relations=tuple(name for name in asked if num_rows[name] < 2 * asked[name]),
+        output=str(path),
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _write(path: Path, rows: pl.LazyFrame) -> None:
+    with atomic_path(path) as temporary, disk.create(temporary) as file:
+        if path.suffix == ".parquet":
+            rows.sink_parquet(file)
+        else:
+            rows.sink_csv(file, compression=_COMPRESSIONS.get(path.suffix, "uncompressed"))
+
+
+def _write_large(path: Path, scale: float, seed: int, began: float) -> SynthesisReport:
+    """Write the graph of the preset "large"; see `synthesize_graph`."""
+    graph = LargeGraph(scale, seed, MIN_NODES)
+    _write(path, graph.rows())
+    num_facts = graph.num_facts
+    return SynthesisReport(
+        num_nodes=sum(graph.counts.values()),
+        num_rows=2 * sum(num_facts.values()),
+        num_facts=sum(num_facts.values()),
+        num_nodes_by_type=graph.counts,
+        num_rows_by_relation={name: 2 * number for name, number in num_facts.items()},
+        num_mechanistic_indications=0,
+        num_noise_indications=num_facts["indication"],
+        indication_noise=1.0,
+        capped_relations=tuple(n for n, asked in graph.asked.items() if num_facts[n] < asked),
         output=str(path),
         seconds=time.perf_counter() - began,
     )

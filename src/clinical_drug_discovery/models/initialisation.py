@@ -22,9 +22,8 @@ from ..ops.buffers import empty, zeros
 from .walk_vectors import walk_vectors
 
 _OWN = 0.25  # weight of a node's own random vector, which keeps all nodes distinct
-# A hierarchy links at least half of the nodes of a type. Walks along it have a weight of 1, and
-# neighbors then have a weight of 0.5.
-_LINKED, _NEAR = 0.5, 0.5
+LINKED = 0.5  #: least share of the nodes of a type that a hierarchy links
+_NEAR = 0.5  # weight of neighbors, if the type has a hierarchy; walks along it have 1
 _ROWS = 8_192  # rows per chunk
 
 
@@ -44,7 +43,7 @@ def structural_vectors(graph: KnowledgeGraph, dim: int, generator: torch.Generat
     """
     vectors = projected_vectors(graph, dim, generator)
     for t, (first, stop) in enumerate(pairwise(graph.type_offsets)):
-        if (links := sparse_links(graph, graph.node_type_names[t], _LINKED)) is not None:
+        if (links := sparse_links(graph, graph.node_type_names[t], LINKED)) is not None:
             walks = walk_vectors(links, dim, generator)
             for part in _parts(first, stop):
                 own = _unit(walks[part.start - first : part.stop - first])

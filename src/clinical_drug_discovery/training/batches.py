@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -126,7 +126,7 @@ class SubgraphBatches:
             per_step: number of subgraphs whose gradients a step averages.
         """
         self._graph, self._backend = replace(graph), backend  # see `FullBatch`
-        self._hidden = np.flatnonzero(hidden) if hidden is not None else np.zeros(0, np.int64)
+        self._marks = Marks.of(graph, hidden)
         self._padding = RowPadding(graph, backend.device)
         self._sampler = SubgraphSampler(graph, size, seed)
         self._num_edges = FixedSizes(np.array([graph.num_edges]))
@@ -152,8 +152,8 @@ class SubgraphBatches:
         rows = facts.rows.numpy()
         nodes = self._sampler.sample(rows)
         hidden = torch.cat([facts.edge, self._graph.reverse_edges[facts.edge].long()])
-        gone = np.concatenate([hidden.numpy(), self._hidden])
-        graph = self._padded(induced_subgraph(self._graph, nodes, gone))
+        part = induced_subgraph(self._graph, nodes, hidden.numpy(), self._marks)
+        graph = self._padded(part)
         local_rows = torch.from_numpy(np.searchsorted(nodes, rows))
         return HostBatch(self._backend, graph, torch.from_numpy(nodes), local_rows, facts, None)
 
@@ -225,18 +225,36 @@ def max_positives(edge_type_counts: IntArray, training: str) -> IntArray:
     return most
 
 
-def induced_subgraph(graph: KnowledgeGraph, nodes: IntArray, hidden: IntArray) -> KnowledgeGraph:
+class Marks(NamedTuple):
+    """Arrays for `induced_subgraph`. To make them for each subgraph would take longer than it."""
+
+    number: npt.NDArray[np.int32]  #: shape (N,), -1: later the number of a node in the subgraph
+    gone: Mask  #: shape (E,), True for edges that no subgraph has
+
+    @staticmethod
+    def of(graph: KnowledgeGraph, hidden: Mask | None = None) -> Marks:
+        """Return the marks of a graph, with the mask `hidden` as `gone`."""
+        gone = np.zeros(graph.num_edges, bool) if hidden is None else hidden
+        return Marks(np.full(graph.num_nodes, -1, np.int32), gone)
+
+
+def induced_subgraph(
+    graph: KnowledgeGraph, nodes: IntArray, hidden: IntArray, marks: Marks | None = None
+) -> KnowledgeGraph:
     """Return the subgraph of some nodes, with all edges among these nodes except the hidden edges.
 
     Args:
         graph: on the CPU.
         nodes: shape (n,), node numbers, distinct and ascending.
         hidden: shape (K,), numbers of the hidden edges; must contain the reverse of each edge.
+        marks: of the graph; the edges that they mark are hidden, too. They are the same afterwards.
 
     Returns:
         A graph of n nodes with the node types and edge types of `graph`. A type may be empty.
     """
-    new_number = np.full(graph.num_nodes, -1, np.int32)
+    new_number, gone = marks or Marks.of(graph)
+    marked = gone[hidden]
+    gone[hidden] = True
     new_number[nodes] = np.arange(len(nodes), dtype=np.int32)
     type_ptr = np.searchsorted(nodes, graph.type_offsets)
     runs = [  # positions in graph.indptr of the chosen target nodes of each edge type
@@ -250,9 +268,9 @@ def induced_subgraph(graph: KnowledgeGraph, nodes: IntArray, hidden: IntArray) -
     edge_ptr = np.cumsum(count)
     edge = np.repeat(begin - (edge_ptr - count), count) + np.arange(count.sum())
     src = new_number[graph.arrays.src[edge]]
-    gone = np.zeros(graph.num_edges, bool)
-    gone[hidden] = True
     kept = (src >= 0) & ~gone[edge]
+    new_number[nodes] = -1
+    gone[hidden] = marked
     num_kept = np.concatenate([[0], np.cumsum(kept)])
     ptr = np.concatenate([[0], num_kept[edge_ptr]])
     arrays = GraphArrays(
@@ -263,6 +281,16 @@ def induced_subgraph(graph: KnowledgeGraph, nodes: IntArray, hidden: IntArray) -
         type_ptr=type_ptr,
     )
     return replace(graph, arrays=arrays, nodes=graph.nodes[nodes])
+
+
+def _unused(places: IntArray, first: int, used: IntArray) -> IntArray:
+    """Return the numbers at some places, from 0, among the numbers from `first` on without `used`.
+
+    `used` is distinct and ascending.
+    """
+    before = used - first - np.arange(len(used))  # number of unused numbers below each used one
+    found: IntArray = first + places + np.searchsorted(before, places, side="right")
+    return found
 
 
 class SubgraphSampler:
@@ -316,9 +344,11 @@ class SubgraphSampler:
             if len(found) > wanted:
                 found = self._rng.choice(found, wanted, replace=False)
             elif len(found) < wanted:
-                others = np.setdiff1d(np.arange(first, last), np.concatenate([own, found]))
-                drawn = self._rng.choice(others, wanted - len(found), replace=False)
-                found = np.concatenate([found, drawn])
+                used = np.sort(np.concatenate([own, found]))
+                drawn = self._rng.choice(
+                    last - first - len(used), wanted - len(found), replace=False
+                )
+                found = np.concatenate([found, _unused(drawn, first, used)])
             parts.append(found)
         return np.sort(np.concatenate(parts))
 

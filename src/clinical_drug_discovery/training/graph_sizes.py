@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ..graph.adjacency import MOST_MEAN_DEGREE
 from ..graph.knowledge_graph import EdgeType, KnowledgeGraph
+from ..models.initialisation import LINKED
 from .edge_sampler import NUM_CANDIDATES
 from .objective.sizes import ComparedSizes
 
@@ -96,14 +97,18 @@ class GraphSizes:
 
     @property
     def largest_hierarchy(self) -> int:
-        """Upper bound of the number of nodes of a type that a hierarchy links."""
-        linked = (
-            self.node_type_counts[kind.src_type]
-            for kind, count in self.edge_type_counts.items()
-            if kind.src_type == kind.dst_type
-            and 0 < count <= MOST_MEAN_DEGREE * self.node_type_counts[kind.src_type]
-        )
-        return max(linked, default=0)
+        """Number of nodes of the largest type with a hierarchy; an upper bound without degrees.
+
+        See `models.initialisation.structural_vectors`.
+        """
+        found = 0
+        for kind, count in self.edge_type_counts.items():
+            nodes = self.node_type_counts[kind.src_type]
+            linked = nodes if self.degrees is None else np.count_nonzero(self.degrees[kind])
+            is_wide = linked >= max(LINKED * nodes, 1)
+            if kind.src_type == kind.dst_type and is_wide and count <= MOST_MEAN_DEGREE * linked:
+                found = max(found, nodes if count else 0)
+        return found
 
     def expected_rows(
         self, positives: Mapping[EdgeType, int], compared: ComparedSizes | None = None

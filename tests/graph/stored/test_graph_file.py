@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph, without_edges
+from clinical_drug_discovery.graph.stored import graph_file
 from clinical_drug_discovery.graph.stored.graph_file import FORMAT_VERSION, load_graph, save_graph
 from clinical_drug_discovery.system.files import (
     DamagedFileError,
@@ -50,6 +51,26 @@ def assert_same(one: KnowledgeGraph, other: KnowledgeGraph) -> None:
     assert (one.edge_types, one.report, one.vocabulary) == (
         other.edge_types, other.report, other.vocabulary
     )  # fmt: skip
+
+
+def test_a_graph_comes_back_in_pieces(
+    tmp_path: Path, graph: KnowledgeGraph, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many nodes are written and read piece by piece, and the arrays of a graph mapped again."""
+    names = ["", "é", "a longer name of a node"] * graph.num_nodes
+    odd = replace(
+        graph, nodes=graph.nodes.with_columns(node_name=np.array(names[: graph.num_nodes], object))
+    )
+    for size in (1, 2, 7, 30):
+        monkeypatch.setattr(graph_file, "_PIECE_ROWS", size)
+        monkeypatch.setattr(graph_file, "_PIECE_BYTES", size)
+        save_graph(tmp_path / "in_pieces", graph, {"a": 1})
+        assert (tmp_path / "in_pieces").read_bytes() == saved.read_bytes()
+        save_graph(tmp_path / "in_pieces", odd, {"a": 1})
+        assert_same(load_graph(tmp_path / "in_pieces")[0], odd)
+    mapped = graph_file.with_mapped_arrays(saved, graph)
+    assert_same(mapped, graph)
+    assert not mapped.arrays.src.flags.owndata
 
 
 def test_odd_graphs_come_back(tmp_path: Path, graph: KnowledgeGraph) -> None:

@@ -38,7 +38,7 @@ def check_values(rows: Rows, nodes: pl.DataFrame) -> list[str]:
         _nodes_without_types(rows.tables, nodes),
         _decimal_ids(rows.tables, nodes),
     ]
-    return [*(f"{files_of(rows.tables)}: {text}" for text in found if text), *_odd_rows(rows)]
+    return [f"{files_of(rows.tables)}: {text}" for text in found if text]
 
 
 def _missing_words(tables: Sequence[Table], nodes: pl.DataFrame, relations: Sequence[str]) -> str:
@@ -113,7 +113,7 @@ def _decimal_ids(tables: Sequence[Table], nodes: pl.DataFrame) -> str:
     )
 
 
-def _odd_rows(rows: Rows) -> list[str]:
+def odd_rows(rows: Rows) -> list[str]:
     """Warn of rows that are probably headers, and of columns that are probably in another order."""
     warnings = []
     counts = rows.nodes["type"].value_counts() if len(rows.nodes) else None

@@ -18,6 +18,7 @@ from ...system.errors import InputError
 from ..formats.table import AROUND_WORDS, FIELDS, KEY, Table, header_word
 from ..knowledge_graph import IntArray
 from ..source import ERROR
+from .duplicates import duplicated
 from .rows import ROW, TABLE, Mask, Place, Rows
 
 IDENTITY = ("source", "type", "id")
@@ -201,7 +202,7 @@ def check_numbers(rows: Rows) -> None:
     """Check that node numbers are whole numbers."""
     if "index" not in rows.nodes.columns:
         return
-    nodes = rows.nodes.filter(pl.Series(rows.used()))
+    nodes = rows.only_used(rows.nodes)
     wrong = nodes.filter(~pl.col("index").str.contains(_INDEX_RULE)).sort(TABLE, ROW)
     if len(wrong):
         texts = [
@@ -266,7 +267,7 @@ class _Merge:
 
     def __init__(self, rows: Rows) -> None:
         self.tables = rows.tables
-        self.table = rows.nodes.with_row_index("record").filter(pl.Series(rows.used()))
+        self.table = rows.only_used(rows.nodes.with_row_index("record"))
         self.node: IntArray = np.arange(len(rows.nodes))
         self.conflicts: dict[int, str] = {}  #: by the record that stands for the node
         self.respelled: dict[int, str] = {}
@@ -287,7 +288,8 @@ class _Merge:
             else:
                 text = self._difference(keys, differing[0], first, other)
                 self.conflicts.setdefault(first["record"], text)
-        self.table = self.table.filter(~pl.col("record").is_in(gone))
+        if gone:  # a copy of all records takes memory
+            self.table = self.table.filter(~pl.col("record").is_in(gone))
 
     def resolved(self) -> IntArray:
         """Return for each record the record that stands for its node."""
@@ -307,7 +309,7 @@ class _Merge:
 
     def _pairs(self, keys: Sequence[str]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         """Return pairs of records with equal keys: the first of them, and each further one."""
-        repeated = self.table.filter(self.table.select(keys).is_duplicated())
+        repeated = self.table.filter(pl.Series(duplicated(self.table, keys)))
         if "source" in keys and "type" not in keys and "index" not in keys:
             filled = [n for n, table in enumerate(self.tables) if "source" in table.filled]
             repeated = repeated.filter(~pl.col(TABLE).is_in(filled))

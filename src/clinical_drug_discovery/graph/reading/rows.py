@@ -26,6 +26,8 @@ ROW, TABLE = "#row", "#table"  # columns of the nodes: where each record was rea
 _RECORD = "#record"
 _BATCH_ROWS = 50_000  # rows per batch, about 6 MB of text
 _MAX_NODE_TABLES = 16  # when there are this many tables of nodes, they are joined into one
+_LARGE = 4  # rows of a large table of nodes / rows of the tables after it
+_MANY_NODES = 2**21  # a table of so many nodes is not copied to join it to others
 _NULL = 2**32 - 1  # code of a missing relation; polars gives no relation this code
 _MAX_PLACES = 10  # rows that a message lists
 _MAX_EQUAL = 1000  # most rows of a rare relation, about
@@ -206,6 +208,10 @@ class Rows:
             used[chunk.y] = True
         return used
 
+    def only_used(self, records: pl.DataFrame) -> pl.DataFrame:
+        """Return the rows of a table with one row for each record, without unused records."""
+        return records if self._is_whole else records.filter(pl.Series(self.used()))
+
     def last_row(self, table: int) -> int:
         """Return the number of the last row of a table that was read and not removed, or 0."""
         chunks = [c for c in self._chunks if c.table == table and len(c.x)]
@@ -318,8 +324,19 @@ class RowReader:
         kept[ROW] = batch[ROW][at]
         kept[TABLE] = pl.Series(np.full(len(new), len(self._tables) - 1, np.int32))
         self._nodes.append(pl.DataFrame(kept))
-        if len(self._nodes) == _MAX_NODE_TABLES:  # the joined copy lets polars free the batches
-            self._nodes = [pl.concat(self._nodes, rechunk=True)]
+        if len(self._nodes) == _MAX_NODE_TABLES:
+            self._join_nodes()
+
+    def _join_nodes(self) -> None:
+        """Join the tables of nodes; the joined copy lets polars free the batches.
+
+        A large first table stays alone until the others have a quarter of its rows. So the number
+        of copies of a node grows with the logarithm of the number of nodes.
+        """
+        first, *others = self._nodes
+        is_large = len(first) > _LARGE * sum(map(len, others))
+        kept, joined = ([first], others) if is_large else ([], self._nodes)
+        self._nodes = [*kept, pl.concat(joined, rechunk=True)]
 
     def finish(self) -> Rows:
         """Return all rows that were read.
@@ -331,7 +348,8 @@ class RowReader:
         for number, table in enumerate(self._tables):
             if number not in with_rows:
                 raise InputError(f"{table.path} has a header but no rows")
-        nodes = pl.concat(self._nodes, rechunk=True)
+        # One table would take twice the memory for a moment.
+        nodes = pl.concat(self._nodes, rechunk=len(self._nodes[0]) < _MANY_NODES)
         return Rows(self._tables, nodes, self.num_rows, self.num_skipped_rows, self._chunks)
 
 

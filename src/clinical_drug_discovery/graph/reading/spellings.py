@@ -16,6 +16,7 @@ import polars as pl
 
 from ...system.errors import InputError
 from ..formats.table import FIELDS, Table
+from .duplicates import duplicated
 from .records import IDENTITY, counted, files_of, listed, name_key, place_of
 from .rows import ROW, TABLE, Rows
 
@@ -192,9 +193,9 @@ def _two_ids(tables: Sequence[Table], nodes: pl.DataFrame) -> str:
     kind = [
         pl.col(one).str.to_lowercase().str.replace_all(r"[\s_-]", "") for one in ("source", "type")
     ]
-    keys = nodes.select(loose.alias("id"), kind[0].alias("source"), kind[1].alias("type"))
+    keys = [loose.alias("id"), kind[0].alias("source"), kind[1].alias("type")]
     groups: dict[Any, list[dict[str, Any]]] = defaultdict(list)
-    candidates = nodes.filter(keys.is_duplicated()).sort(TABLE, ROW)
+    candidates = nodes.filter(pl.Series(duplicated(nodes, keys))).sort(TABLE, ROW)
     for record in candidates.iter_rows(named=True):
         groups[_id_key(record)].append(record)
     texts = []
@@ -245,7 +246,7 @@ def _same_names(tables: Sequence[Table], nodes: pl.DataFrame) -> str:
 def _groups(nodes: pl.DataFrame, keys: tuple[str, ...]) -> Iterator[list[dict[str, Any]]]:
     """Yield the nodes that agree in `keys` with others, if they have names, group by group."""
     named = nodes.filter(pl.col("name") != pl.col("id"))
-    groups = named.filter(named.select(keys).is_duplicated()).sort(TABLE, ROW)
+    groups = named.filter(pl.Series(duplicated(named, keys))).sort(TABLE, ROW)
     for group in groups.partition_by(keys, maintain_order=True):
         yield group.to_dicts()
 
@@ -263,11 +264,11 @@ def _kept_apart(texts: Sequence[str], what: str) -> str:
 def _numbers_without_prefix(tables: Sequence[Table], nodes: pl.DataFrame) -> str:
     """Warn of ids such as 5180 beside MONDO:0005180, if the nodes do not have sources."""
     ids = pl.col("id")
-    bare = nodes.filter((pl.col("source") == "") & ids.str.contains("^[0-9]+$"))
-    if bare.is_empty():
-        return ""
     number = ids.str.extract(r"^[A-Za-z][A-Za-z0-9.]*[:_]0*([0-9]+)$", 1).alias("number")
     long = nodes.with_columns(number).filter(pl.col("number").is_not_null())
+    if long.is_empty():
+        return ""
+    bare = nodes.filter((pl.col("source") == "") & ids.str.contains("^[0-9]+$"))
     bare = bare.with_columns(ids.str.replace("^0+(.)", "$1").alias("number"))
     pairs = bare.join(long, on=("type", "number"), suffix="_long").sort(TABLE, ROW)
     if pairs.is_empty():

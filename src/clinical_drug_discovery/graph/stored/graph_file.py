@@ -7,8 +7,8 @@ file ended the process.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ from .check_graph import (
 FORMAT_VERSION = 6
 _NODES = "nodes."  # begins the name of an array that holds a column of the node table
 _INDEX = "node_index"
+_PIECE_ROWS = 2**20  # texts that are joined at a time
+_PIECE_BYTES = 2**26  # bytes of a column that are split into texts at a time
 _BETWEEN = "\0"  # between two texts; the reader refuses files with this character
 
 
@@ -48,8 +50,7 @@ def save_graph(path: Path, graph: KnowledgeGraph, about: Mapping[str, Any]) -> N
     }
     arrays[_NODES + _INDEX] = graph.nodes[_INDEX].cast(pl.Int64).to_numpy()
     for name in NODE_TEXT:
-        text = _BETWEEN.join(graph.nodes[name].to_list()).encode()
-        arrays[_NODES + name] = np.frombuffer(text, np.uint8)
+        arrays[_NODES + name] = _joined(graph.nodes[name])
     record: dict[str, Any] = {}
     for field in fields(graph):
         value = getattr(graph, field.name)
@@ -57,6 +58,25 @@ def save_graph(path: Path, graph: KnowledgeGraph, about: Mapping[str, Any]) -> N
             is_record = isinstance(value, ReadReport | Vocabulary)
             record[field.name] = asdict(value) if is_record else value
     save_checksummed(path, FORMAT_VERSION, {"graph": record, "about": about}, arrays)
+
+
+def _joined(column: pl.Series) -> Array:
+    """Return texts as UTF-8, with NUL between two of them."""
+    pieces = (column[start : start + _PIECE_ROWS] for start in range(0, len(column), _PIECE_ROWS))
+    texts = (piece.str.join(_BETWEEN).item().encode() for piece in pieces)
+    return np.frombuffer(_BETWEEN.encode().join(texts), np.uint8)
+
+
+def with_mapped_arrays(path: Path, graph: KnowledgeGraph) -> KnowledgeGraph:
+    """Return a graph whose arrays are mapped from a file that `save_graph` wrote of it.
+
+    The arrays of the given graph take memory. Those of the file do not, if memory is scarce.
+
+    Raises:
+        DamagedFileError, OtherVersionError, OSError: see `load_checksummed`.
+    """
+    _, arrays = load_arrays(path, FORMAT_VERSION)
+    return replace(graph, arrays=GraphArrays(**{name: arrays[name] for name in ARRAYS}))
 
 
 def load_graph(path: Path) -> tuple[KnowledgeGraph, dict[str, Any]]:
@@ -110,15 +130,29 @@ def _nodes(columns: Mapping[str, Array], types: Sequence[str], type_ptr: Array) 
         require(data.dtype == np.uint8 and data.ndim == 1, f"{name} must be text")
         # Counted first: a file of NUL alone would otherwise give billions of empty texts.
         require(np.count_nonzero(data == 0) + 1 == len(index), f"{name} has another length")
-        stored = data.tobytes()
         if name == "node_type":
-            check_types(stored, len(index), types, type_ptr)
+            check_types(data.tobytes(), len(index), types, type_ptr)
         try:
-            text = stored.decode()
+            parts = [
+                pl.Series(name, [piece.decode()]).str.split(_BETWEEN).explode()
+                for piece in _pieces(data)
+            ]
         except UnicodeDecodeError:
             raise DamagedFileError(f"{name} is not valid UTF-8") from None
-        table[name] = pl.Series(name, [text]).str.split(_BETWEEN).explode()
+        table[name] = pl.concat(parts)
     return pl.DataFrame(table)
+
+
+def _pieces(data: Array) -> Iterator[bytes]:
+    """Yield the texts of a column in pieces, without the NUL between two pieces."""
+    start = 0
+    while start <= len(data):
+        stop = start + _PIECE_BYTES
+        while stop < len(data) and data[stop]:
+            found = np.flatnonzero(data[stop : stop + _PIECE_BYTES] == 0)
+            stop += int(found[0]) if len(found) else _PIECE_BYTES
+        yield data[start:stop].tobytes()
+        start = stop + 1
 
 
 def _with_tuples(record: Mapping[str, Any]) -> dict[str, Any]:

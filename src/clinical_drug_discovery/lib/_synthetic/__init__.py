@@ -1,0 +1,1 @@
+"""The synthetic graphs of `cdd synthesize`: their shapes, and how a large one is drawn."""
