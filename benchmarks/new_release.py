@@ -63,10 +63,13 @@ def train_model(
         graph = old_release(graph, given.facts, given.nodes, given.seed)
     settings: dict[str, Any] = {"num_epochs": epochs, "learning_rate": rate * RATES[given.model]}
     settings |= {"seed": given.seed, "ranker": False, "init_from": old, "device": "cpu"}
-    embed = {"graphsage": cdd.generate_gnn_embeddings, "hgt": cdd.generate_hgt_embeddings}
     start = time.process_time()
     if epochs:
-        stats = embed[given.model](graph, place / f"{rate}-{epochs}-{old is None}.npy", **settings)
+        output = place / f"{rate}-{epochs}-{old is None}.npy"
+        if given.model == "hgt":
+            stats = cdd.generate_hgt_embeddings(graph, output, **settings)
+        else:
+            stats = cdd.generate_gnn_embeddings(graph, output, **settings)
         cpu = time.process_time() - start
     else:
         assert old is not None

@@ -83,11 +83,11 @@ def match_origin(
     with part("Matching the nodes of the earlier model"):
         old = read_model_graph(directory)
         network = read_network(directory, old)
-        modules = {"model": network.model, "decoder": network.decoder}
+        states = {"model": network.model.state_dict(), "decoder": network.decoder.state_dict()}
         weights = {
             f"{name}.{key}": weight.clone()
-            for name, module in modules.items()
-            for key, weight in module.state_dict().items()
+            for name, state in states.items()
+            for key, weight in state.items()
             if f"{name}.{key}" != VECTORS
         }
         check_fits(weights, settings, old, directory)
