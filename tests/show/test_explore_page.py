@@ -96,6 +96,16 @@ def test_search_then_a_drug_then_its_evidence(page: Page, model: cdd.Model) -> N
     shown(page.locator(".network [role=button]"))
 
 
+def test_a_suggestion_can_be_chosen_while_newer_ones_are_asked(page: Page) -> None:
+    box = page.get_by_role("combobox", name="Search")
+    box.fill("parkinson")
+    option = shown(page.get_by_role("option").filter(has_text="Parkinson disease")).first
+    page.route("**/api/search*", lambda route: None)  # the answer never comes
+    box.press_sequentially(" dis")
+    option.click()
+    page.get_by_role("heading", name="Parkinson disease", level=1).wait_for()
+
+
 @both_widths
 def test_similar_nodes_and_the_map(page: Page, model: cdd.Model) -> None:
     search(page, "warf", "Warfarin")

@@ -109,11 +109,6 @@ def _whole_blocks(nodes: slice, chunk_size: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + size, nodes.stop)
 
 
-def is_finite(embeddings: Tensor) -> bool:
-    """Return whether embeddings are free of NaN and infinity; a copy of all would take time."""
-    return all(bool(rows.isfinite().all()) for rows in embeddings.split(_FINITE_ROWS))
-
-
 def embed_nodes(
     run: Run, model: LayeredModel[Any], graph: KnowledgeGraph, chunk_size: int, backend: Backend
 ) -> tuple[Tensor, Collapse]:
@@ -143,7 +138,7 @@ def embed_nodes(
         embeddings = embed_all(
             model, graph.to(backend.device), chunk_size, backend, begin, run.group
         )
-        if not is_finite(embeddings):
+        if not all(torch.isfinite(rows).all() for rows in embeddings.split(_FINITE_ROWS)):
             raise InputError(
                 f"learning_rate (got {run.learning_rate}) is too high: "
                 "the embeddings hold NaN or infinity"

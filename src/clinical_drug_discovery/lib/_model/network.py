@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ...graph.knowledge_graph import IntArray, KnowledgeGraph
-from ...models.inference import embed_all, is_finite
+from ...models.inference import embed_all
 from ...models.kinds.interface import Settings, TrainableModel
 from ...models.kinds.table import MODELS, kind_of
 from ...models.layers import DistMult

@@ -16,6 +16,7 @@ from ...graph.knowledge_graph import EdgeType, node_range_of
 from ...lib._run.ranked_list import ListRules
 from ...ranking.evidence.explanations import NO_DIRECTION
 from ...system.errors import InputError
+from ...system.log import part
 from ..report.links import links_of
 from ..report.write import write_report
 from .open_model import OpenModel
@@ -144,6 +145,14 @@ class Answers:
             except ImportError as error:
                 raise InputError(str(error)) from None
             return path.read_bytes()
+
+    def prepare_report(self) -> None:
+        """Compute what all reports share, by a short report."""
+        if not self.opened.no_ranks:
+            with part("Preparing the reports"):
+                for row, _ in self.opened.most_treated(1):
+                    number = int(self.opened.graph.nodes["node_index"][row])
+                    self.report(number, ".html", 1, Choice())
 
     def why(self, drug: int, disease: int, choice: Choice) -> dict[str, Any]:
         """Return what speaks for a drug in a disease: facts, sentences, and a network of both.

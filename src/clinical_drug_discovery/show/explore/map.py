@@ -40,9 +40,9 @@ def principal_plane(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Return the first two principal components of the directions of n vectors, shape (n, 2).
 
     Cosines compare directions, so each vector first gets the length 1. The components come from the
-    covariance of the D dimensions, which costs n * D^2 operations: 0.2 s for 28,000 vectors of 256
-    numbers. The largest coordinate is 1 or -1, and the signs are those of the largest weights, so
-    that the same vectors always give the same picture.
+    covariance of the D dimensions, which costs n * D^2 operations: 0.15 s for 23,000 vectors of 512
+    numbers, in float32 within a block. The largest coordinate is 1 or -1, and the signs are those
+    of the largest weights, so that the same vectors always give the same picture.
     """
     if not len(values):
         return np.empty((0, 2), np.float32)
@@ -51,11 +51,11 @@ def principal_plane(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     unit -= unit.mean(axis=0)
     covariance = np.zeros((values.shape[1], values.shape[1]))
     for start in range(0, len(unit), _BLOCK):
-        block = unit[start : start + _BLOCK].astype(np.float64)
+        block = unit[start : start + _BLOCK]
         covariance += block.T @ block
     axes = np.linalg.eigh(covariance)[1][:, :-3:-1]  # of the two largest eigenvalues
     axes *= np.sign(axes[np.abs(axes).argmax(axis=0), [0, 1]])
-    places = unit @ axes
+    places = unit @ axes.astype(np.float32)
     largest = np.abs(places).max()
     scaled: npt.NDArray[np.float32] = (places / (largest if largest > 0 else 1)).astype(np.float32)
     return scaled

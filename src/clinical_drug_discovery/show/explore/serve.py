@@ -124,8 +124,12 @@ def explore(
 
 
 def _prepare(opened: OpenModel) -> None:
+    """Prepare, beside the page, what takes long at first: the lists of diseases, and reports."""
+    from .answers import Answers
+
     try:
         opened.prepare_diseases()
+        Answers(opened).prepare_report()
     except RuntimeError as error:  # Ctrl-C ends the program while its threads rank the diseases
         if "interpreter shutdown" not in str(error):
             raise

@@ -64,7 +64,7 @@ export function searchBox({ label, hint, model, types, chosen, showLabel = false
     active = -1;
     list.replaceChildren(...found.map((one, at) => el("li", {
       id: `${id}-${at}`, role: "option", "aria-selected": "false",
-      onmousedown: (event) => { event.preventDefault(); choose(at); },
+      onmousedown: (event) => { event.preventDefault(); choose(one); }, // also if newer ones are asked
     },
     el("span", { class: "option-name" }, one.name),
     one.synonym ? el("span", { class: "option-synonym" }, `also: ${one.synonym}`) : null,
@@ -84,8 +84,7 @@ export function searchBox({ label, hint, model, types, chosen, showLabel = false
     input.setAttribute("aria-activedescendant", `${id}-${active}`);
   }
 
-  function choose(at) {
-    const one = found[at];
+  function choose(one) {
     asked += 1; // an answer that is under way is too late
     found = [];
     input.value = "";
@@ -109,7 +108,7 @@ export function searchBox({ label, hint, model, types, chosen, showLabel = false
       close();
     } else if (event.key === "Enter") {
       event.preventDefault();
-      soon(() => choose(Math.max(active, 0)));
+      soon(() => choose(found[Math.max(active, 0)]));
     } else if (["ArrowDown", "ArrowUp"].includes(event.key)) {
       event.preventDefault();
       soon(() => move(event.key === "ArrowDown"));
