@@ -33,7 +33,7 @@ MARK = "made_by_cdd_demo.txt"
 @plain_arguments
 @alone()
 def run_demo(
-    output_dir: str | Path = "demo", *, num_epochs: int = 100, seed: int = 0, top: int = 5
+    output_dir: str | Path = "demo", *, num_epochs: int = 30, seed: int = 0, top: int = 5
 ) -> dict[str, Any]:
     """Embed the sample graph with each model, list similar nodes and rank drugs for a disease.
 
