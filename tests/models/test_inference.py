@@ -31,7 +31,7 @@ def test_the_bits_do_not_depend_on_the_size_of_chunks(
 ) -> None:
     monkeypatch.setattr("clinical_drug_discovery.ops.backend.BLOCK_ROWS", 20)
     # Sources in several ranges, which would be chosen by the degrees of a chunk's rows.
-    monkeypatch.setattr("clinical_drug_discovery.ops.cpu.neighbors._TABLE_BYTES", 1024)
+    monkeypatch.setattr("clinical_drug_discovery.ops.cpu.ranges._TABLE_BYTES", 1024)
     graph = graph_of(random_facts(rng, 900, {"drug": 90, "disease": 70, "gene/protein": 120}))
     trained = make(model, graph)
     wanted, *others = (embed_all(trained, graph, size, backend) for size in (10**6, 1, 41, 130))

@@ -27,6 +27,7 @@ from clinical_drug_discovery.ops.backend import has_bfloat16_products, padded
 from clinical_drug_discovery.ops.blocks import Block, full_block, range_block, row_block
 from clinical_drug_discovery.ops.cpu import attention as cpu_attention
 from clinical_drug_discovery.ops.cpu import neighbors as cpu
+from clinical_drug_discovery.ops.cpu import ranges as cpu_ranges
 
 #: The type of stored rows, the type of the computation, and the allowed distance from exact.
 DTYPES = ((torch.float64, torch.float64, 1e-12), (torch.bfloat16, torch.float32, 1e-5))
@@ -114,8 +115,8 @@ def double(*values: Tensor) -> tuple[Tensor, ...]:
 def table_sizes(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """All rows in one table, in a few of them, and each in one of its own."""
     for size in (8 * 2**20, 2_000, 1):
-        monkeypatch.setattr(cpu, "_TABLE_BYTES", size)
-        monkeypatch.setattr(cpu, "_FEW_EDGES", 0)  # else so few edges make one table of all rows
+        monkeypatch.setattr(cpu_ranges, "_TABLE_BYTES", size)
+        monkeypatch.setattr(cpu_ranges, "_FEW_EDGES", 0)  # else so few edges make one table of all rows
         yield size
 
 
@@ -157,7 +158,7 @@ def test_sums_over_neighbours(graph: KnowledgeGraph, monkeypatch: pytest.MonkeyP
                 check_sums(block, width, (stored, computed), tolerance)
     for size in table_sizes(monkeypatch):
         assert (
-            len(cpu.tables(0, 100, 64, np.ones(9, np.int64)))
+            len(cpu_ranges.tables(0, 100, 64, np.ones(9, np.int64)))
             == {8 * 2**20: 1, 2_000: 4, 1: 100}[size]
         )
         for block in [*blocks(graph), *ranges(graph)]:
@@ -168,15 +169,15 @@ def test_sums_over_neighbours(graph: KnowledgeGraph, monkeypatch: pytest.MonkeyP
 def test_tables_cover_every_node_once(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in table_sizes(monkeypatch):
         for first, last, row_bytes in ((0, 1, 10), (5, 105, 64), (5, 105, 2_000), (3, 3, 1)):
-            found = cpu.tables(first, last, row_bytes, np.ones(9, np.int64))
+            found = cpu_ranges.tables(first, last, row_bytes, np.ones(9, np.int64))
             nodes = [i for low, high in found for i in range(low, high)]
             assert nodes == list(range(first, last))
 
 
 def test_few_edges_a_row_are_not_worth_several_tables() -> None:
     rows = 40_000
-    assert len(cpu.tables(0, rows, 1024, np.full(9, 39))) == 1
-    assert len(cpu.tables(0, rows, 1024, np.full(9, 40))) == 5
+    assert len(cpu_ranges.tables(0, rows, 1024, np.full(9, 39))) == 1
+    assert len(cpu_ranges.tables(0, rows, 1024, np.full(9, 40))) == 5
 
 
 @dataclass(frozen=True)

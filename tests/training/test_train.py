@@ -92,16 +92,17 @@ def test_few_frames_lie_between_the_public_function_and_the_kernel(
     """A reader follows the data from the call to the kernel through at most six files."""
     to_rows(facts).write_csv(tmp_path / "kg.csv")
     monkeypatch.setattr("clinical_drug_discovery.ops.backend.MIN_KERNEL_EDGES", 0)
-    attend, stacks = kernels._attend, []
+    run_parts, stacks = kernels.run_parts, []
 
-    def noting(*given: Any) -> None:
+    def noting(kernel: Any, *given: Any) -> None:
         stack = traceback.extract_stack()
         own = [frame for frame in stack if Path(frame.filename).is_relative_to(PACKAGE)]
         # The check of parameters is one decorator of all public functions.
-        stacks.append([frame for frame in own if Path(frame.filename).name != "arguments.py"])
-        attend(*given)
+        if kernel is kernels._attend:
+            stacks.append([frame for frame in own if Path(frame.filename).name != "arguments.py"])
+        run_parts(kernel, *given)
 
-    monkeypatch.setattr(kernels, "_attend", noting)
+    monkeypatch.setattr(kernels, "run_parts", noting)
     generate: Callable[..., Any] = generate_hgt_embeddings
     generate(tmp_path / "kg.csv", tmp_path / "e.npy", 16, 16, num_epochs=1, ranker=False)
     in_training = [stack for stack in stacks if "add_gradients" in {f.name for f in stack}]

@@ -13,25 +13,14 @@ from __future__ import annotations
 
 import numba
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from ..blocks import Block
 from .head_maps import map_heads, map_heads_backward
 from .kernel import kernel
-from .neighbors import (
-    AHEAD,
-    NUM_PARTS,
-    Degrees,
-    balanced_parts,
-    edges_of,
-    flat,
-    next_row,
-    prefetch_row,
-    prefetch_sources,
-    tables,
-)
+from .neighbors import AHEAD, edges_of, flat, next_row, prefetch_row, prefetch_sources
+from .ranges import NUM_PARTS, balanced_parts, pieces, tables
 from .simd import (
     FAST,
     LANES,
@@ -103,10 +92,10 @@ def attend_backward(
     grad_scale = torch.zeros(NUM_PARTS, len(scale), dtype=scale.dtype)
     source_degree = np.diff(reverse_indptr)
     source_parts = balanced_parts(source_degree)
-    pieces = _pieces(indptr, qg[0].nbytes, source_degree)
-    most = max(int(indptr[stop] - indptr[start]) for start, stop in pieces)
+    cut = pieces(indptr, qg[0].nbytes, source_degree, PIECE_EDGES)
+    most = max(int(indptr[stop] - indptr[start]) for start, stop in cut)
     factors = flat(torch.empty(most, 2 * len(scale), dtype=qg.dtype))
-    for start, stop in pieces:
+    for start, stop in cut:
         rows = slice(*np.searchsorted(nodes, (start, stop)))
         degree = indptr[nodes[rows] + 1] - indptr[nodes[rows]]
         parts = rows.start + balanced_parts(degree)
@@ -122,20 +111,6 @@ def attend_backward(
             flat(grad_kv), grad_q.shape[1],
         )  # fmt: skip
     return grad_scale.sum(dim=0)
-
-
-def _pieces(
-    indptr: npt.NDArray[np.int64], row_bytes: int, source_degree: Degrees
-) -> list[tuple[int, int]]:
-    """Cut target nodes into ranges that fit the cache and have at most `PIECE_EDGES` edges."""
-    pieces = []
-    for start, last in tables(0, len(indptr) - 1, row_bytes, source_degree):
-        while start < last:
-            most = np.searchsorted(indptr, indptr[start] + PIECE_EDGES, side="right") - 1
-            stop = min(last, max(start + 1, int(most)))  # a larger hub is a range of its own
-            pieces.append((start, stop))
-            start = stop
-    return pieces
 
 
 @numba.njit(inline="always")
