@@ -116,7 +116,8 @@ def table_sizes(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """All rows in one table, in a few of them, and each in one of its own."""
     for size in (8 * 2**20, 2_000, 1):
         monkeypatch.setattr(cpu_ranges, "_TABLE_BYTES", size)
-        monkeypatch.setattr(cpu_ranges, "_FEW_EDGES", 0)  # else so few edges make one table of all rows
+        # Otherwise so few edges make one table of all rows.
+        monkeypatch.setattr(cpu_ranges, "_FEW_EDGES", 0)
         yield size
 
 
