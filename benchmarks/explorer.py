@@ -3,9 +3,9 @@
     python benchmarks/explorer.py MODEL_DIR --disease "type 2 diabetes mellitus" --drug Metformin
 
 Chromium must be installed. For each click, the script prints the CPU seconds of the server, which
-compare machines better than the wall time that stands beside them. The lists of diseases must be
-prepared (`cdd explore` once, until the first ranked diseases are there). Time in the browser
-itself is in the wall time only.
+compare machines better than the wall time that stands beside them. Time in the browser itself is
+in the wall time only. If the model directory does not have log_sums.safetensors yet, all diseases
+are ranked first.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from pathlib import Path
 from playwright.sync_api import Locator, Page, sync_playwright
 
 import clinical_drug_discovery as cdd
-from clinical_drug_discovery.system.log import current_part
 
 GENES = ("DRD2", "DRD3", "MAOB", "SLC6A3", "TH")
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -108,6 +107,14 @@ class Session:
         }
 
 
+def wait_until_idle() -> None:
+    """Wait until this process computes nothing for five seconds."""
+    before = -1.0
+    while time.process_time() - before > 0.1:
+        before = time.process_time()
+        time.sleep(5)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("model_dir", type=Path)
@@ -136,10 +143,8 @@ def main() -> None:
         report("first page")
         entry = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
         print(f"first contentful paint after {page.evaluate(entry):.0f} ms", flush=True)
-        time.sleep(2)  # the preparation begins
-        while current_part():
-            time.sleep(1)
-        report("prepare the lists of diseases, after the page is there")
+        wait_until_idle()
+        report("prepare lists of diseases and reports, after the page is there")
         for i, (name, step) in enumerate(session.steps().items()):
             step()
             report(name)

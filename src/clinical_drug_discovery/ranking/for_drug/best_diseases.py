@@ -93,11 +93,11 @@ class BestDiseases:
             which decides where the curve of the probabilities is flat, then of number.
         """
         found = self._estimates(drug)[asked]
-        scores = (
-            np.round(found, DIGITS)
-            if self.rivals is None
-            else self._search(drug, asked, found, top)
-        )
+        if self.rivals is None:
+            scores = np.round(found, DIGITS)
+        else:
+            with part("Scoring the likely diseases"):
+                scores = self._search(drug, asked, found, top)
         keys = self._keys(asked, scores)
         best = np.lexsort((asked, -keys[0], -keys[1]))[:top]
         recorded, treats = self._probabilities(asked[best], scores[best])

@@ -62,12 +62,17 @@ class Answers:
             },
             "drug_type": words.drug_type,
             "disease_type": words.disease_type,
+            "contraindications": self._lists_contraindications(),
             "diseases": [
                 node | {"treatments": count}
                 for node, (_, count) in zip(diseases, treated, strict=True)
             ],
             "drugs": self.opened.best_known(words.drug_type, 8),
         }
+
+    def _lists_contraindications(self) -> bool:
+        kinds = zip(self.opened.graph.edge_types, self.opened.graph.edge_type_counts, strict=True)
+        return any(count and self._harms(kind) for kind, count in kinds)
 
     def search(self, text: str, types: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """Return the nodes that a text may mean, each with the synonym that fits."""

@@ -64,7 +64,7 @@ class OpenModel:
         A search comes first. Its lists take seconds, but they need not wait for the sums.
         """
         if not self.no_ranks:
-            with alone():
+            with alone(), part("Preparing the lists of diseases"):
                 for often in (False, True):
                     self.model.ranking.for_drugs.get(True, often=often)
 

@@ -52,7 +52,7 @@ export function nodePage(known, node) {
   }
 
   function makeTab(name) {
-    if (name === "ranks") return ranksTab(node, isDrug);
+    if (name === "ranks") return ranksTab(known, node, isDrug);
     if (name === "similar") return similarTab(known, node);
     if (name === "network") return networkTab(node);
     return { box: factsTab(node) };

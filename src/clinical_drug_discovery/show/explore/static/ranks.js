@@ -14,7 +14,7 @@ const CHOICES = [
 ];
 
 /** Return the tab: its box, and a function that shows the reasons for one row. */
-export function ranksTab(node, isDrug) {
+export function ranksTab(known, node, isDrug) {
   const what = isDrug ? "disease" : "drug";
   const chosen = Object.fromEntries(CHOICES.map(([name, , given]) => [name, given]));
   let top = ROWS;
@@ -25,7 +25,8 @@ export function ranksTab(node, isDrug) {
   const reasons = el("section", { class: "card reasons", "aria-label": "Reasons", tabindex: "-1" });
   const exports = el("span", { class: "exports", role: "group", "aria-label": "Export" });
   const problem = el("p", { class: "error", role: "alert" });
-  const choices = CHOICES.map(([name, text]) => el("label", { class: "check" },
+  const offered = CHOICES.filter(([name]) => known.contraindications || name !== "hide_contraindicated");
+  const choices = offered.map(([name, text]) => el("label", { class: "check" },
       el("input", {
         type: "checkbox", checked: chosen[name],
         onchange: (event) => { chosen[name] = event.target.checked; load(); },
@@ -99,7 +100,8 @@ export function ranksTab(node, isDrug) {
     }, "Show more");
     return el("div", {},
       el("table", { class: "ranks" },
-        el("caption", {}, `${count(found.total)} ${what}s are ranked. The probability is that the graph records the treatment.`),
+        el("caption", {}, `${count(found.total)} ${what}s are ranked. The probability is that the graph records the treatment.`,
+          known.contraindications ? null : " This graph does not list contraindications, so none is marked."),
         el("thead", {}, el("tr", {}, headCells(heads))),
         el("tbody", {}, rows)),
       found.rows.length < found.total ? more : null);
