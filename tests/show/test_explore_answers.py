@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,14 @@ def answers(opened: OpenModel) -> Answers:
 def number_of(opened: OpenModel, name: str) -> int:
     (number,) = opened.graph.nodes.filter(pl.col("node_name") == name)["node_index"]
     return int(number)
+
+
+def test_the_page_knows_if_the_graph_lists_contraindications(model: cdd.Model) -> None:
+    opened = OpenModel(model)
+    assert Answers(opened).home()["contraindications"]
+    words = replace(opened.graph.vocabulary, contraindicates=())
+    opened.graph = replace(opened.graph, vocabulary=words)
+    assert not Answers(opened).home()["contraindications"]
 
 
 @pytest.mark.parametrize(

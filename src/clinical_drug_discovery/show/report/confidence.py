@@ -36,7 +36,15 @@ class LeftOut(NamedTuple):
     num_diseases: int
 
 
-def rank_left_out(ranking: Ranking) -> LeftOut:
+class _Lists(NamedTuple):
+    """The scores of all drugs for n diseases, each array of shape (n, drugs)."""
+
+    all_hidden: npt.NDArray[Any]  #: scores if all known drugs are hidden
+    one_hidden: npt.NDArray[Any]  #: scores if each known drug is hidden alone
+    known: npt.NDArray[np.bool_]
+
+
+def rank_left_out(ranking: Ranking) -> dict[bool, LeftOut]:
     """Rank the known drugs of diseases that a part of the ranker was not trained on.
 
     Each MLP of the ranker leaves a quarter of the treated diseases out of its training. It ranks
@@ -45,11 +53,21 @@ def rank_left_out(ranking: Ranking) -> LeftOut:
 
     Args:
         ranking: a graph with the ranker.
+
+    Returns:
+        The ranks without (False) and with (True) the popularity of drugs.
     """
+    lists: dict[bool, list[_Lists]] = {False: [], True: []}
+    for popularity, some in _left_out_scores(ranking):
+        lists[popularity].append(some)
+    return {popularity: _counted(some) for popularity, some in lists.items()}
+
+
+def _counted(lists: list[_Lists]) -> LeftOut:
     hits, num_diseases = np.zeros(len(_BANDS) - 1, np.int64), 0
     parts: dict[str, list[_Ranks]] = {_name(bounds): [np.zeros(0)] for bounds in _STRATA}
     nothing, *more = _STRATA
-    for all_hidden, one_hidden, known in _left_out_scores(ranking):
+    for all_hidden, one_hidden, known in lists:
         num_diseases += len(known)
         order = np.argsort(-all_hidden, axis=1, kind="stable")
         at_rank = np.take_along_axis(known, order, axis=1)
@@ -86,23 +104,21 @@ def left_out_tables(found: LeftOut, num_known: int) -> tuple[list[Table], dict[s
     ], figures
 
 
-def _left_out_scores(
-    ranking: Ranking,
-) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[np.bool_]]]:
+def _left_out_scores(ranking: Ranking) -> Iterator[tuple[bool, _Lists]]:
     """Yield the scores of each MLP for all drugs and some diseases that it was not trained on.
 
-    These are the scores if all known drugs are hidden, and if each known drug is hidden alone, each
-    of shape (n, drugs); then the known drugs as a mask of this shape.
+    They come without and with popularity, which shares the features.
     """
     paths, features = ranking.ranker.paths, ranking.features
-    forms = [Form(use_known, ranking.popularity) for use_known in (False, True)]
+    forms = [Form(use_known, popular) for popular in (False, True) for use_known in (False, True)]
     for n, left_out in enumerate(paths.left_out):
         asked: IntArray = left_out[:: -(-len(left_out) // _MOST_ASKED) or 1]
         for start in range(0, len(asked), _CHUNK):
             chunk = asked[start : start + _CHUNK]
             of_one = paths.only(n).scores_by_mlp(features, chunk, forms)
-            hidden, others = (x[:, 0] for x in of_one)
-            yield hidden, others, mask_of(features.known, chunk)
+            scores, known = [x[:, 0] for x in of_one], mask_of(features.known, chunk)
+            yield False, _Lists(scores[0], scores[1], known)
+            yield True, _Lists(scores[2], scores[3], known)
             let_others()
 
 

@@ -88,10 +88,9 @@ def disease_record(
 
 def _left_out(model: Model, ranking: Ranking) -> LeftOut:
     """Return where known drugs stood that a part of the ranker did not know."""
-    found = _LEFT_OUT.setdefault(model, {})
-    if ranking.popularity not in found:
-        found[ranking.popularity] = rank_left_out(ranking)
-    return found[ranking.popularity]
+    if model not in _LEFT_OUT:
+        _LEFT_OUT[model] = rank_left_out(ranking)
+    return _LEFT_OUT[model][ranking.popularity]
 
 
 def check_same_graph(model: Model, evaluation: Evaluation) -> None:
