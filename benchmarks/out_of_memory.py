@@ -9,7 +9,8 @@ is made below the root of the hierarchy (version 1 or 2), which only root may do
 
 The budget of a run is the limit without the room for pages of files (`--pages`). The second process
 of a run, the graph's cache and the results count, too. For each model, one line has the exit code,
-the peaks of anonymous memory and of all pages in the group, and the seconds of each part.
+the peaks of anonymous memory and of all pages in the group, the CPU seconds of the whole run, and
+the seconds of each part.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -79,13 +81,15 @@ def measured(path: str, model: str, asked: argparse.Namespace, folder: Path) -> 
         "--cache-dir", str(folder / "cache"), "--scratch-dir", asked.scratch_dir, "--overwrite",
         *asked.flags,
     ]  # fmt: skip
-    group = Group(limit)
+    group, before = Group(limit), resource.getrusage(resource.RUSAGE_CHILDREN)
     try:
         code, anonymous, used = group.run(command)
     finally:
         group.remove()
     line = f"{model}: exit code {code}, limit {asked.limit}, anonymous {anonymous:.2f} GiB, "
-    line += f"with pages of files {used:.2f} GiB"
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    line += f"with pages of files {used:.2f} GiB, {seconds:.0f} CPU seconds"
     if code == 0:
         stats = json.loads((folder / f"{model}_model" / "stats.json").read_text())
         line += "".join(f", {part} {stats[f'seconds_{part}']:.0f} s" for part in _PARTS)
