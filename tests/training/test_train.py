@@ -21,6 +21,7 @@ from clinical_drug_discovery.models.layers import DistMult
 from clinical_drug_discovery.models.sage import GraphSage
 from clinical_drug_discovery.ops.backend import choose_backend
 from clinical_drug_discovery.ops.cpu import attention as kernels
+from clinical_drug_discovery.ops.cpu.threads import run_parts
 from clinical_drug_discovery.training.batches import make_batches
 from clinical_drug_discovery.training.edge_sampler import EdgeSampler
 from clinical_drug_discovery.training.objective.disease_pairs import (
@@ -92,7 +93,7 @@ def test_few_frames_lie_between_the_public_function_and_the_kernel(
     """A reader follows the data from the call to the kernel through at most six files."""
     to_rows(facts).write_csv(tmp_path / "kg.csv")
     monkeypatch.setattr("clinical_drug_discovery.ops.backend.MIN_KERNEL_EDGES", 0)
-    run_parts, stacks = kernels.run_parts, []
+    stacks = []
 
     def noting(kernel: Any, *given: Any) -> None:
         stack = traceback.extract_stack()

@@ -107,7 +107,9 @@ def train(
                 after_step()
         parts.shards.complete_model(parts.model)
     run.seconds["seconds_train"] += record.seconds_before
-    origin = checkpoints.identity.get(ORIGIN) if checkpoints else start and dict(start.record)
+    origin = None if start is None else dict(start.record)
+    if checkpoints is not None:
+        origin = checkpoints.identity.get(ORIGIN)
     return Trained(
         parts.model,
         parts.decoder,
