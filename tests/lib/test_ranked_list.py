@@ -16,10 +16,12 @@ from clinical_drug_discovery.lib._run import ranked_list
 from clinical_drug_discovery.lib._run.ranked_list import Ranking
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.rank import rank_drugs
+from clinical_drug_discovery.ranking.drug_ranker import DrugRanker
 from clinical_drug_discovery.ranking.evidence.explanations import NO_DIRECTION
-from clinical_drug_discovery.ranking.for_drug import best_diseases, preparation
+from clinical_drug_discovery.ranking.for_drug import best_diseases, preparation, shared_parts
 from clinical_drug_discovery.ranking.for_drug.log_sums import compute_log_sums
 from clinical_drug_discovery.ranking.for_drug.preparation import ForDrugs
+from clinical_drug_discovery.ranking.for_drug.shared_parts import SharedParts
 from clinical_drug_discovery.show.terminal import ranked_lists
 from clinical_drug_discovery.show.terminal.ranked_lists import show_ranking
 from clinical_drug_discovery.system.errors import InputError
@@ -162,8 +164,9 @@ def test_a_search_and_the_sums_find_the_diseases_of_a_ranking_of_each(
     monkeypatch.setattr(best_diseases, "NUM_RIVALS", 5)
     monkeypatch.setattr(best_diseases, "_EXACT", 2)
     parts = ranking.graph, features, ranking.ranker
+    shared = SharedParts(ranking.graph, ranking.ranker.paths, tmp_path / "sums")
     search = ForDrugs(*parts, None).get(popularity, often=True)
-    sums = ForDrugs(*parts, tmp_path / "sums").get(popularity, often=True)
+    sums = ForDrugs(*parts, shared).get(popularity, often=True)
     assert search.rivals is not None
     assert sums.rivals is None
     num_exact = []
@@ -198,25 +201,29 @@ def test_the_sums_are_kept_until_the_ranker_or_the_graph_changes(
         return compute_log_sums(*given)
 
     monkeypatch.setattr(preparation, "_FEW_DISEASES", 0)
-    monkeypatch.setattr(preparation, "compute_log_sums", counted)
-    prepared = ForDrugs(graph, features, ranker, path)
+    monkeypatch.setattr(shared_parts, "compute_log_sums", counted)
+
+    def for_drugs(ranker: DrugRanker = ranker, path: Path = path) -> ForDrugs:
+        return ForDrugs(graph, features, ranker, SharedParts(graph, ranker.paths, path))
+
+    prepared = for_drugs()
     assert prepared.get(True, often=False).rivals is not None  # a search, since nothing is kept
     assert not calls
     assert not path.exists()
     wanted = prepared.get(True, often=True)
     prepared.get(False, often=True)
     assert len(calls) == 1  # for both
-    again = ForDrugs(graph, features, ranker, path).get(True, often=False)
+    again = for_drugs().get(True, often=False)
     np.testing.assert_array_equal(again.log_sums, wanted.log_sums)
     assert len(calls) == 1
     other = replace(ranker.paths, base_scale=ranker.paths.base_scale * 2)
-    ForDrugs(graph, features, replace(ranker, paths=other), path).get(True, often=True)
+    for_drugs(replace(ranker, paths=other)).get(True, often=True)
     assert len(calls) == 2
     path.write_bytes(path.read_bytes()[:-4])
-    ForDrugs(graph, features, ranker, path).get(True, often=True)
+    for_drugs().get(True, often=True)
     assert len(calls) == 3
     nowhere = tmp_path / "sums" / "sums"  # within a file
-    ForDrugs(graph, features, ranker, nowhere).get(True, often=True)
+    for_drugs(path=nowhere).get(True, often=True)
     assert len(calls) == 4
 
 

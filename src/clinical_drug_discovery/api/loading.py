@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..graph.synonyms import read_synonyms
 from ..lib._model.network import read_network
+from ..lib._run.ranked_list import shared_parts
 from ..lib._run.saved_model import SavedModel
 from ..system.arguments import plain_arguments
 from ..system.errors import InputError
@@ -51,4 +52,5 @@ def load_model(
     values = network.embed(saved.graph) if saved.embeddings is None else saved.embeddings
     names = read_synonyms(synonyms, saved.graph.nodes)
     parts = saved.graph, network, values, saved.ranker, saved.model, directory
-    return Model(*parts, synonyms=names)
+    shared = None if saved.ranker is None else shared_parts(saved.graph, saved.ranker, directory)
+    return Model(*parts, synonyms=names, shared=shared)

@@ -15,12 +15,13 @@ from torch import Tensor
 from ..graph.frames.tables import to_polars
 from ..graph.knowledge_graph import IntArray, KnowledgeGraph, node_range_of
 from ..graph.node_lookup import NodeIndex, Synonym
-from ..lib._model.extended import embed_other, extend_model
+from ..lib._model.extended import ExtendedModel, embed_other, extend_model
 from ..lib._model.network import Network
 from ..lib._run.ranked_list import ListRules, Ranking, numbered
 from ..lib.similar import similar_in
 from ..ranking.drug_ranker import DrugRanker
 from ..ranking.evidence.explanations import Explainer
+from ..ranking.for_drug.shared_parts import SharedParts
 from ..system.arguments import plain_arguments
 from ..system.errors import InputError
 from ..system.log import part
@@ -60,12 +61,12 @@ class Model:
         directory: Path,
         new_nodes: pl.DataFrame | None = None,
         synonyms: Sequence[Synonym] = (),
+        shared: SharedParts | None = None,
     ) -> None:
-        self.graph, self.directory = graph, directory
-        self._synonyms = synonyms
+        self.graph, self.directory, self._name = graph, directory, name
+        self._synonyms, self._shared = synonyms, shared
         self.new_nodes = graph.nodes.clear() if new_nodes is None else new_nodes
         self._network, self._embeddings, self._ranker = network, embeddings, ranker
-        self._name, self._saved = name, directory if new_nodes is None else None
 
     def __repr__(self) -> str:
         size = f"{self.graph.num_nodes:,} nodes, {self._embeddings.shape[1]} dimensions"
@@ -193,8 +194,8 @@ class Model:
     ) -> pl.DataFrame:
         """Rank the diseases for a drug, as `cdd rank --drug` does.
 
-        The first call ranks all diseases once, on all cores, and keeps what it needs of that in the
-        model directory (`log_sums.safetensors`). A call takes a fraction of a second then.
+        The first call ranks all diseases once, on all cores, and keeps sums in the model directory
+        (`log_sums.safetensors`). A call takes a fraction of a second then, also with added facts.
 
         Args:
             drug: name or identifier of a drug.
@@ -309,8 +310,8 @@ class Model:
     def add_facts(self, facts: Any) -> Model:
         """Return a model that knows more facts and nodes, without a training.
 
-        A new node gets the mean of its neighbors' input vectors. The layers compute all embeddings
-        again. The ranker keeps its weights and reads the paths of the larger graph.
+        A new node gets the mean of its neighbors' input vectors. The layers compute all embeddings.
+        The ranker keeps its weights and reads the paths of the larger graph.
 
         Args:
             facts: a CSV file, or a polars or pandas DataFrame, with the columns relation, x_id,
@@ -338,12 +339,11 @@ class Model:
         """
         use_threads()
         rows = Path(facts) if isinstance(facts, str | Path) else to_polars("facts", facts)
-        found = extend_model(self.graph, self._network, self._ranker, rows)
-        if found is None:
-            same = self.graph, self._network, self._embeddings, self._ranker
-            return Model(*same, self._name, self.directory, None, self._synonyms)
-        parts = found.graph, found.network, found.embeddings, found.ranker
-        return Model(*parts, self._name, self.directory, found.new_nodes, self._synonyms)
+        parts = self.graph, self._network, self._embeddings, self._ranker, self.new_nodes
+        found = extend_model(self.graph, self._network, self._ranker, rows) or ExtendedModel(*parts)
+        every = found.graph, found.network, found.embeddings, found.ranker, self._name
+        rest = found.new_nodes, self._synonyms, self._shared
+        return Model(*every, self.directory, *rest)
 
     @alone()
     @part("Embedding another graph")
@@ -378,7 +378,7 @@ class Model:
                 "the model does not have a drug ranker: cdd fit-ranker fits one, if the graph has "
                 "known treatments"
             )
-        return Ranking.on(self.graph, self._ranker, self._saved).with_synonyms(self._synonyms)
+        return Ranking.on(self.graph, self._ranker, self._shared).with_synonyms(self._synonyms)
 
     @cached_property
     def _explainer(self) -> Explainer:
@@ -390,9 +390,9 @@ class Model:
 
     @cached_property
     def _ends(self) -> list[NodeIndex]:  # of drugs, of diseases
-        nodes, words, names = self.graph.nodes, self.graph.vocabulary, self._synonyms
+        nodes, words = self.graph.nodes, self.graph.vocabulary
         types = words.drug_type, words.disease_type
-        return [NodeIndex(nodes, type=one, synonyms=names) for one in types]
+        return [NodeIndex(nodes, type=one, synonyms=self._synonyms) for one in types]
 
     def _among(self, drugs: Sequence[str] | None, popularity: bool) -> Ranking:
         ranking = replace(self.ranking, popularity=popularity)

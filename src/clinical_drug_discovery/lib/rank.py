@@ -24,7 +24,7 @@ from ..system.log import part
 from ..system.processes import alone, use_threads
 from ..system.untrusted.inputs import bounded_lines, check_regular
 from ._run.model_dir import check_not_input, read_model_graph, read_model_ranker
-from ._run.ranked_list import CHUNK, Counts, ListRules, Ranking
+from ._run.ranked_list import CHUNK, Counts, ListRules, Ranking, shared_parts
 
 ALL = "all"  #: value of `diseases` that stands for every disease of the graph
 
@@ -153,11 +153,12 @@ def _extended(model_dir: Path, facts: Path) -> tuple[Ranking, dict[str, Any]]:
     ranker, graph_sha256 = read_model_ranker(model_dir)
     graph = read_model_graph(model_dir, graph_sha256)
     model = extend_model(graph, read_network(model_dir, graph), ranker, facts, "add")
+    shared = shared_parts(graph, ranker, model_dir)
     if model is None:
-        return Ranking.on(graph, ranker), {"new_nodes": []}
+        return Ranking.on(graph, ranker, shared), {"new_nodes": []}
     assert model.ranker is not None
     names = model.new_nodes["node_name"].to_list()
-    return Ranking.on(model.graph, model.ranker), {"new_nodes": names}
+    return Ranking.on(model.graph, model.ranker, shared), {"new_nodes": names}
 
 
 def _check_output(

@@ -278,6 +278,10 @@ class MetapathFeatures:
         shared.setdiag(0)
         return shared
 
+    def share_diseases(self, other: MetapathFeatures) -> None:
+        """Take over a slow part from a graph with the same diseases, in which only drugs differ."""
+        self._treated_similarity = other._treated_similarity
+
     @property
     def steps_between_treated(self) -> tuple[csr_array, csr_array]:
         """The steps from one treated disease to another of two of the `CO_INDICATED` similarities.

@@ -21,6 +21,7 @@ from ...ranking.evidence.explanations import Explainer
 from ...ranking.evidence.kind_effects import kind_effects
 from ...ranking.evidence.stated_relations import stated_relations
 from ...ranking.for_drug.preparation import ForDrugs
+from ...ranking.for_drug.shared_parts import SharedParts
 from ...ranking.metapath_features import MetapathFeatures
 from ...ranking.stored.check_ranker import check_fits
 from ...ranking.treatments import mask_of
@@ -35,6 +36,11 @@ _DIGITS = 4  # further digits of scores and probabilities are not meaningful
 #: num_known_hidden, num_contraindicated_hidden, num_contraindicated (in the list)
 Counts = Counter[str]
 _Mask = npt.NDArray[np.bool_]
+
+
+def shared_parts(graph: KnowledgeGraph, ranker: DrugRanker, model_dir: Path) -> SharedParts:
+    """Return the parts of a saved model that models with added facts use, too."""
+    return SharedParts(graph, ranker.paths, model_dir / LOG_SUMS_FILE)
 
 
 @dataclass(frozen=True)
@@ -96,16 +102,16 @@ class Ranking:
         with log.part("Reading the graph and the ranker"):
             ranker, graph_sha256 = read_model_ranker(model_dir)
             graph = read_model_graph(model_dir, graph_sha256)
-        return Ranking.on(graph, ranker, model_dir)
+        return Ranking.on(graph, ranker, shared_parts(graph, ranker, model_dir))
 
     @staticmethod
-    def on(graph: KnowledgeGraph, ranker: DrugRanker, model_dir: Path | None = None) -> Ranking:
+    def on(graph: KnowledgeGraph, ranker: DrugRanker, shared: SharedParts | None = None) -> Ranking:
         """Prepare the features of a graph for a ranker.
 
         Args:
             graph: of the model.
             ranker: of the model.
-            model_dir: where the model is saved, with its `LOG_SUMS_FILE`; None: nowhere.
+            shared: parts of the saved model; see `ForDrugs`.
 
         Raises:
             InputError: the ranker does not fit the graph.
@@ -117,7 +123,6 @@ class Ranking:
         types = words.drug_type, words.disease_type
         drug, disease = (slice(*node_range_of(graph, name)) for name in types)
         has_facts = graph.degrees > 0
-        kept = None if model_dir is None else model_dir / LOG_SUMS_FILE
         return Ranking(
             graph,
             features,
@@ -128,7 +133,7 @@ class Ranking:
             has_facts[disease],
             adjacency_between(graph, *types, words.contraindicates),
             has_facts[drug],
-            ForDrugs(graph, features, ranker, kept),
+            ForDrugs(graph, features, ranker, shared),
         )
 
     def with_synonyms(self, synonyms: Sequence[Synonym]) -> Ranking:

@@ -29,7 +29,7 @@ from ..path_scores import Form, PathRanker
 
 _VERSION = 1  # of the file; increase it whenever the same model would have other sums
 _CHUNK = 32  # diseases of a step, after which other questions are answered
-_FORMS = (Form(popularity=False), Form(popularity=True))  # a sum has the index `popularity`
+FORMS = Form(popularity=False), Form(popularity=True)  #: a sum has the index `popularity`
 
 
 @one_thread(True)  # the setting of the whole process, which the workers share
@@ -40,7 +40,7 @@ def compute_log_sums(paths: PathRanker, features: MetapathFeatures) -> Floats:
     found = []
     with log.part("Ranking all diseases once", len(chunks), "chunk") as advance:
         for sums in in_order(
-            lambda chunk: paths.log_sums(features, chunk, _FORMS), chunks, most_threads()
+            lambda chunk: paths.log_sums(features, chunk, FORMS), chunks, most_threads()
         ):
             found.append(sums)
             advance()
