@@ -10,6 +10,7 @@ import pytest
 from graphs import Fact, graph_of, node, random_facts
 
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
+from clinical_drug_discovery.ranking import listwise_examples
 from clinical_drug_discovery.ranking.drug_similarity import (
     co_indicated_features,
     co_indicated_features_without,
@@ -17,6 +18,7 @@ from clinical_drug_discovery.ranking.drug_similarity import (
 from clinical_drug_discovery.ranking.for_drug.disease_side import DiseaseSide
 from clinical_drug_discovery.ranking.for_drug.one_drug import OneDrug
 from clinical_drug_discovery.ranking.metapath_features import MetapathFeatures
+from clinical_drug_discovery.ranking.treatments import order_by_drugs
 from clinical_drug_discovery.system.errors import InputError
 
 DAMPING = 0.4
@@ -179,6 +181,23 @@ def test_a_graph_without_treatments_is_refused() -> None:
         MetapathFeatures(graph_of(facts))
     with pytest.raises(InputError, match="no nodes of type 'disease'"):
         MetapathFeatures(graph_of([f for f in facts if "disease" not in (f[0].type, f[2].type)]))
+
+
+@pytest.mark.parametrize("most", [1, 4, 100])
+def test_known_drugs_of_many_diseases_are_compared_together(
+    most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listwise_examples, "MAX_KNOWN", most)
+    features = MetapathFeatures(graph_of(facts_of_drugs()))
+    order = order_by_drugs(features.known_by_disease, most)
+    np.testing.assert_array_equal(np.sort(order), np.arange(features.num_diseases))
+    known = features.known_counts[order] > 0
+    assert known[: len(features.treated)].all()  # diseases without known drugs are last
+    together = listwise_examples.co_indicated_similarities(features, order)
+    for disease, (drugs, got) in zip(order.tolist(), together, strict=True):
+        alone, expected = features.co_indicated_similarity(disease)
+        np.testing.assert_array_equal(drugs, alone)
+        np.testing.assert_allclose(got, expected, rtol=1e-6)
 
 
 def test_co_indicated_features_without_one_drug_are_those_of_the_others() -> None:

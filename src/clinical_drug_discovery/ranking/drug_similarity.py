@@ -125,6 +125,19 @@ def similarities(
     return found
 
 
+def rows_of(similarities: Sequence[Similarity], nodes: IntArray) -> Floats:
+    """Return the similarity of some nodes to all nodes, shape (W, len(nodes), n).
+
+    The similarity of a node to itself is not set to 0.
+    """
+    shape = (len(similarities), len(nodes), similarities[0].left.shape[0])
+    rows = np.empty(shape, np.float32)
+    for out, similarity in zip(rows, similarities, strict=True):
+        # Most products are dense, and a product of two sparse matrices would take twice as long.
+        out[:] = (similarity.right @ similarity.left[nodes].T.toarray()).T
+    return rows
+
+
 @dataclass(frozen=True)
 class RandomWalk:
     """Random walks along a relation within a node type."""
@@ -293,11 +306,10 @@ def co_indicated_features_without(similarity: Floats, positives: IntArray) -> Fl
         Shape (P, 2 W + 1, D).
     """
     removed = np.moveaxis(similarity[:, positives], 1, 0)
-    best, at = similarity.max(axis=1), np.expand_dims(similarity.argmax(axis=1), 1)
-    others = similarity.copy()
-    np.put_along_axis(others, at, 0, axis=1)
-    second_best = others.max(axis=1, initial=0)
-    maximum = np.where(at[:, 0] == positives[:, None, None], second_best, best)
+    maximum = np.zeros_like(removed)
+    for rows, p in zip(maximum, positives.tolist(), strict=True):
+        for others in (similarity[:, :p], similarity[:, p + 1 :]):
+            np.maximum(rows, others.max(axis=1, initial=0), out=rows)
     # Where no other drug is similar, the difference would be a rounding error instead of 0.
     total = np.where(maximum > 0, similarity.sum(axis=1) - removed, 0)
     return _sums_and_maxima(total, maximum, similarity.shape[1] - 1)

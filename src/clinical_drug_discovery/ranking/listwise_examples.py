@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from ..graph.adjacency import Floats
-from .drug_similarity import co_indicated_features
+from ..graph.knowledge_graph import IntArray
+from .drug_similarity import CO_INDICATED, co_indicated_features, rows_of
 from .metapath_features import MetapathFeatures
+from .treatments import order_by_drugs
 
 _CHUNK = 16  # number of diseases whose features are computed at a time, to save memory
+MAX_KNOWN = 128  #: limit of known drugs whose similarities are computed at a time
 MAX_EXAMPLES = 2_000  #: limit of training diseases: more take longer and improve the ranking little
 #: Limits of negatives per example. Hard ones treat other diseases; easy ones treat no disease.
 NUM_HARD, NUM_EASY = 800, 200
@@ -47,9 +51,30 @@ def squash(values: Floats, scale: Floats) -> Floats:
 def feature_scales(features: MetapathFeatures) -> tuple[Floats, Floats]:
     """Return the mean of all nonzero |values| of each base and each co-indicated feature."""
     diseases = features.treated[:: -(-len(features.treated) // _NUM_SCALED)]
-    similarities = (features.co_indicated_similarity(disease)[1] for disease in diseases.tolist())
-    co_indicated = np.stack([co_indicated_features(similarity) for similarity in similarities])
+    similarities = co_indicated_similarities(features, diseases)
+    co_indicated = np.stack([co_indicated_features(similarity) for _, similarity in similarities])
     return _scale(features.base(diseases)), _scale(co_indicated)
+
+
+def co_indicated_similarities(
+    features: MetapathFeatures, diseases: IntArray
+) -> Iterator[tuple[IntArray, Floats]]:
+    """Yield `co_indicated_similarity` of each disease, in less time than one by one.
+
+    The products of consecutive diseases with at most `MAX_KNOWN` distinct known drugs are computed
+    together, once for each drug. With `order_by_drugs`, such diseases share many drugs.
+    """
+    known = [features.known_drugs(disease) for disease in diseases.tolist()]
+    start = 0
+    while start < len(known):
+        drugs, stop = known[start], start + 1
+        while stop < len(known) and len(more := np.union1d(drugs, known[stop])) <= MAX_KNOWN:
+            drugs, stop = more, stop + 1
+        products = rows_of(features.drug_similarities, drugs)
+        for i in range(start, stop):
+            at = np.searchsorted(drugs, known[i])
+            yield features.co_indicated_similarity(int(diseases[i]), products[:, at])
+        start = stop
 
 
 def _scale(values: Floats) -> Floats:
@@ -74,13 +99,15 @@ def sample_examples(
     rng = np.random.default_rng(seed)
     num_indications = np.diff(features.known.indptr)
     hard, easy = np.flatnonzero(num_indications), np.flatnonzero(num_indications == 0)
-    treated, examples = features.treated, []
+    treated, examples, chosen = features.treated, [], []
+    num_similarities = len(features.drug_similarities) + len(CO_INDICATED)
     if len(treated) > MAX_EXAMPLES:
         treated = np.sort(rng.choice(treated, MAX_EXAMPLES, replace=False))
     for start in range(0, len(treated), _CHUNK):
         diseases = treated[start : start + _CHUNK]
-        for values, disease in zip(features.base(diseases), diseases.tolist(), strict=True):
-            known, similarity = features.co_indicated_similarity(disease)
+        parts = zip(*features.base_parts(diseases), diseases.tolist(), strict=True)
+        for of_pairs, of_disease, disease in parts:
+            known = features.known_drugs(disease)
             harmful = features.contraindicated_drugs(disease)
             if len(harmful) > NUM_HARMFUL:
                 harmful = rng.choice(harmful, NUM_HARMFUL, replace=False)
@@ -92,7 +119,11 @@ def sample_examples(
                 groups.append(rng.choice(pool, number, replace=False))
                 log_probability.append(np.full(number, np.log(number / max(len(pool), 1) or 1)))
             candidates = np.concatenate(groups)
-            scaled = squash(values[:, candidates], scale).T.astype(np.float16)
+            chosen.append(candidates)
+            shape = num_similarities, len(known), len(candidates)
+            repeated = np.broadcast_to(of_disease[:, None], (len(of_disease), len(candidates)))
+            values = np.concatenate([of_pairs[:, candidates], repeated])
+            scaled = squash(values, scale).T.astype(np.float16)
             examples.append(
                 ListwiseExample(
                     disease=disease,
@@ -101,8 +132,12 @@ def sample_examples(
                     log_probability=np.concatenate(log_probability).astype(np.float32),
                     base=np.ascontiguousarray(scaled),
                     popularity=features.popularity(disease)[:, candidates].T.astype(np.float16),
-                    anchor=features.walk_anchor(values)[candidates],
-                    co_indicated=similarity[:, :, candidates].astype(np.float16),
+                    anchor=features.walk_anchor(of_pairs)[candidates],
+                    co_indicated=np.empty(shape, np.float16),
                 )
             )
+    order = order_by_drugs(features.known_by_disease[treated], MAX_KNOWN)
+    similarities = co_indicated_similarities(features, treated[order])
+    for i, (_, similarity) in zip(order.tolist(), similarities, strict=True):
+        examples[i].co_indicated[:] = similarity[:, :, chosen[i]]
     return examples

@@ -32,6 +32,7 @@ from .drug_similarity import (
     nearest,
     path_counts,
     random_walks,
+    rows_of,
     similarities,
     stem_vectors,
     word_vectors,
@@ -76,9 +77,10 @@ class MetapathFeatures:
         self.num_drugs, self.num_diseases = self.known.shape
         #: shape (T,), the diseases with a known drug, ascending
         self.treated = np.flatnonzero(self.known.sum(axis=0))
-        self._known_by_disease = csr_array(self.known.T)
+        #: the transpose of `known`
+        self.known_by_disease = csr_array(self.known.T)
         #: shape (S,), the number of drugs that are known to treat each disease
-        self.known_counts = np.diff(self._known_by_disease.indptr)
+        self.known_counts = np.diff(self.known_by_disease.indptr)
         treats = graph.vocabulary.treats
         self.other_relations = {r: m for r, m in matrices.items() if r not in treats and m.nnz}
         harmful = [matrices[r] for r in graph.vocabulary.contraindicates if r in matrices]
@@ -178,7 +180,7 @@ class MetapathFeatures:
         Rows are in the order of `popularity_names`. The last row is the number of diseases that the
         drug treats, without the asked one.
         """
-        others = self.num_indications - self._known_by_disease[[disease]].toarray()[0]
+        others = self.num_indications - self.known_by_disease[[disease]].toarray()[0]
         return np.stack([*self.drug_degrees[1], np.log1p(others)]).astype(np.float32)
 
     @cached_property
@@ -203,8 +205,8 @@ class MetapathFeatures:
 
     def known_drugs(self, disease: int) -> IntArray:
         """Return the drugs that are known to treat a disease, ascending."""
-        start, stop = self._known_by_disease.indptr[disease : disease + 2]
-        return np.sort(self._known_by_disease.indices[start:stop])
+        start, stop = self.known_by_disease.indptr[disease : disease + 2]
+        return np.sort(self.known_by_disease.indices[start:stop])
 
     def contraindicated_drugs(self, disease: int) -> IntArray:
         """Return the drugs that are contraindicated for a disease, without known drugs."""
@@ -215,8 +217,14 @@ class MetapathFeatures:
         """Return the number of drugs that are known to treat a disease."""
         return int(self.known_counts[disease])
 
-    def co_indicated_similarity(self, disease: int) -> tuple[IntArray, Floats]:
+    def co_indicated_similarity(
+        self, disease: int, products: Floats | None = None
+    ) -> tuple[IntArray, Floats]:
         """Compute W similarities between the known drugs of a disease and all drugs.
+
+        Args:
+            disease: numbered within its type.
+            products: shape (W - 5, k, D), `rows_of` the known drugs; None computes them.
 
         Returns:
             The k known drugs, ascending; and the similarities, shape (W, k, D). The similarity of a
@@ -227,8 +235,7 @@ class MetapathFeatures:
         if not len(drugs):
             return drugs, rows
         count = len(self.drug_similarities)
-        for j, similarity in enumerate(self.drug_similarities):
-            rows[j] = (similarity.left[drugs] @ similarity.right_t).toarray()
+        rows[:count] = rows_of(self.drug_similarities, drugs) if products is None else products
         rows[count] = rows[:count].sum(axis=0)
         column = self.column[disease]
         norm = self.norms_without(np.arange(self.num_drugs), self.damped_t[[column]].toarray()[0])

@@ -20,7 +20,7 @@ from time import perf_counter
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..graph.adjacency import Floats
 from ..system.log import part
@@ -116,7 +116,9 @@ def _train(
     label: str,
 ) -> None:
     weights = list(mlp.parameters())
-    optimizer = Adam(weights, _LEARNING_RATE)
+    every = nn.utils.parameters_to_vector(weights).detach()
+    nn.utils.vector_to_parameters(every, weights)  # the weights are now parts of one vector
+    optimizer = Adam([every], _LEARNING_RATE)
     steps_per_epoch = -(-len(examples) // _BATCH)
     num_epochs = max(num_epochs, -(-_MIN_STEPS // steps_per_epoch))
     num_steps, step = num_epochs * steps_per_epoch, 0
@@ -125,11 +127,11 @@ def _train(
             order = torch.randperm(len(examples), generator=generator)
             for batch in order.split(_BATCH):
                 losses = [_loss(mlp, examples[i], co_indicated_scale, generator) for i in batch]
-                torch.autograd.backward(torch.stack(losses).sum() / (_BATCH * 3))
+                gradients = torch.autograd.grad(torch.stack(losses).sum() / (_BATCH * 3), weights)
+                every.grad = torch.cat([gradient.reshape(-1) for gradient in gradients])
                 fraction = _one_cycle(step / num_steps)
-                with torch.no_grad():  # decoupled weight decay: arXiv:1711.05101
-                    for weight in weights:
-                        weight.mul_(1 - fraction * _LEARNING_RATE * _WEIGHT_DECAY)
+                # decoupled weight decay: arXiv:1711.05101
+                every.mul_(1 - fraction * _LEARNING_RATE * _WEIGHT_DECAY)
                 optimizer.step(fraction)
                 step += 1
                 advance()
@@ -153,17 +155,17 @@ def _loss(
     Hidden drugs are negatives, as are the drugs of which the graph does not say that they treat.
     """
     example, hidden = example_and_hidden
-    positive = np.zeros(len(example.base), bool)
-    positive[: len(hidden)] = ~hidden
-    at, others = torch.from_numpy(np.flatnonzero(positive)), torch.from_numpy(~positive)
+    is_positive = torch.zeros(len(example.base), dtype=torch.bool)
+    is_positive[: len(hidden)] = torch.from_numpy(~hidden)
+    at = is_positive.nonzero()[:, 0]
     base = torch.from_numpy(example.base).float()
     log_probability = torch.from_numpy(example.log_probability)
     rest = torch.from_numpy(example.anchor), torch.from_numpy(example.popularity).float()
     if torch.rand(1, generator=generator) < 0.5:
-        nothing = torch.zeros(len(base), len(co_indicated_scale))
-        scores = mlp(torch.cat([base, nothing], dim=1)[None], *rest, generator)[0] - log_probability
+        scores = mlp(base[None], *rest, generator)[0] - log_probability
         positives = scores[at]
-        losses = torch.logaddexp(scores[others].logsumexp(dim=0), positives) - positives
+        others = scores.masked_fill(is_positive, -torch.inf).logsumexp(dim=0)
+        losses = torch.logaddexp(others, positives) - positives
     else:
         chosen = torch.randperm(len(at), generator=generator)[:_MAX_POSITIVES]
         similarity = example.co_indicated[:, ~hidden].astype(np.float32)
@@ -173,7 +175,8 @@ def _loss(
         scores = mlp(features, *rest, generator) - log_probability
         positives = scores.gather(1, at[chosen][:, None])[:, 0]
         # The other known drugs of the disease are not among the negatives.
-        losses = torch.logaddexp(scores[:, others].logsumexp(dim=1), positives) - positives
+        others = scores.masked_fill(is_positive, -torch.inf).logsumexp(dim=1)
+        losses = torch.logaddexp(others, positives) - positives
     weighted: Tensor = losses.mean() * len(at) ** (1 - _DISCOUNT)
     return weighted
 

@@ -19,8 +19,9 @@ from ..graph.adjacency import Floats
 from ..graph.knowledge_graph import IntArray
 from ..system.machine import one_thread
 from .drug_similarity import co_indicated_features
-from .listwise_examples import squash
+from .listwise_examples import MAX_KNOWN, co_indicated_similarities, squash
 from .metapath_features import MetapathFeatures
+from .treatments import order_by_drugs
 
 HIDDEN_SHARE = 0.1  #: of the pairs of diseases with several known drugs, hidden from all MLPs
 POPULAR = 16  #: width of the hidden layer of the popularity
@@ -251,33 +252,36 @@ class PathRanker:
         """Yield the place of a disease and of a form, and the scores before the softmax, (M, D)."""
         # The first layer is applied to the features of a disease once for all drugs. Features that
         # are 0 for all drugs are skipped.
+        order = order_by_drugs(features.known_by_disease[diseases], MAX_KNOWN)
+        with_known = diseases[order][features.known_counts[diseases[order]] > 0]
+        similarities = co_indicated_similarities(features, with_known)
         for first in range(0, len(diseases), _CHUNK):
-            chunk = diseases[first : first + _CHUNK]
+            places = order[first : first + _CHUNK].tolist()
+            chunk = diseases[places]
             of_pairs, of_diseases = features.base_parts(chunk)
             disease_at = np.arange(of_pairs.shape[1], len(self.base_scale))
             squashed_diseases = squash(of_diseases.T, self.base_scale[disease_at])
-            for i, disease in enumerate(chunk.tolist()):
+            for i, (place, disease) in enumerate(zip(places, chunk.tolist(), strict=True)):
                 which = np.flatnonzero(of_pairs[i].any(axis=1))
                 squashed = squash(of_pairs[i][which], self.base_scale[which])
                 start = self.stacked.partial_sum(squashed_diseases[:, [i]], disease_at)
                 start += self.stacked.first_bias
                 rest = self._rest(features, disease, of_pairs[i])
                 for use_known in dict.fromkeys(form.use_known for form in forms):
-                    values, at = squashed, which
+                    values, rows = squashed, which
                     if use_known and features.num_known(disease):
-                        but = None if hidden is None else hidden[first + i]
-                        near, also = self._co_indicated(features, disease, but)
-                        values, at = np.concatenate([squashed, also]), np.r_[which, near]
-                    scores = self.stacked.scores(values, at, start)
-                    for place, form in enumerate(forms):
+                        but = None if hidden is None else hidden[place]
+                        near, also = self._co_indicated(*next(similarities), but)
+                        values, rows = np.concatenate([squashed, also]), np.r_[which, near]
+                    scores = self.stacked.scores(values, rows, start)
+                    for number, form in enumerate(forms):
                         if form.use_known == use_known:
-                            yield first + i, place, scores + rest[form.popularity]
+                            yield place, number, scores + rest[form.popularity]
 
     def _co_indicated(
-        self, features: MetapathFeatures, disease: int, hidden: _Mask | None
+        self, drugs: IntArray, similarity: Floats, hidden: _Mask | None
     ) -> tuple[IntArray, Floats]:
         """Return which features of co-indicated drugs are not 0, and their squashed values."""
-        drugs, similarity = features.co_indicated_similarity(disease)
         also = co_indicated_features(
             similarity if hidden is None else similarity[:, ~hidden[drugs]]
         )

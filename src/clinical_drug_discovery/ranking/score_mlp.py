@@ -47,18 +47,24 @@ class ScoreMlp(nn.Module):
         """Return the scores of C candidates in each of P examples, shape (P, C).
 
         Args:
-            features: shape (P, C, F), after `squash`.
+            features: shape (P, C, F or less), after `squash`; the last features that are not given
+                are 0.
             anchor: shape (C,), see `MetapathFeatures.walk_anchor`.
             popularity: shape (C, G), see `MetapathFeatures.popularity`.
             generator: random generator for dropout; None turns dropout off.
         """
-        x = (features - self.mean) / self.std
+        # All candidates of an example share a mask: the weights take it in place of the inputs,
+        # which are far more. They also take the mean and the standard deviation.
+        used = torch.ones(len(features), 1, len(self.mean))
         if generator is not None:  # drop whole features: no score should rely on one feature
-            x = x * (torch.rand(len(x), 1, x.shape[2], generator=generator) > 0.1)
-        hidden = _drop(functional.gelu(self.first(x)), generator)
-        hidden = _drop(functional.gelu(self.second(hidden)), generator)
-        scores: Tensor = (self.linear(x) + self.last(hidden))[..., 0]
-        return scores + self.anchor * anchor + self.popular(popularity)
+            used = (torch.rand(used.shape, generator=generator) > 0.1).float()
+        used = used / self.std
+        hidden = functional.gelu(_apply(self.first, features, used, self.mean))
+        kept = _kept(hidden, generator)
+        hidden = functional.gelu(_apply(self.second, hidden, kept))
+        kept = _kept(hidden, generator)
+        scores = _apply(self.linear, features, used, self.mean) + _apply(self.last, hidden, kept)
+        return scores[..., 0] + self.anchor * anchor + self.popular(popularity)
 
     def popular(self, popularity: Tensor) -> Tensor:
         """Return the popularity of C drugs, shape (C,); see `forward`."""
@@ -66,12 +72,29 @@ class ScoreMlp(nn.Module):
         return scores
 
 
-def _drop(x: Tensor, generator: torch.Generator | None, probability: float = 0.2) -> Tensor:
-    """Apply dropout; all candidates share a mask, because separate masks would take longer."""
+def _kept(x: Tensor, generator: torch.Generator | None, probability: float = 0.2) -> Tensor:
+    """Draw the factors of dropout for P examples, shape (P, 1, inputs)."""
     if generator is None:
-        return x
+        return torch.ones(len(x), 1, x.shape[2])
     kept = torch.rand(len(x), 1, x.shape[2], generator=generator) > probability
-    return x * (kept / (1 - probability))
+    return kept / (1 - probability)
+
+
+def _apply(layer: nn.Linear, x: Tensor, factor: Tensor, mean: Tensor | None = None) -> Tensor:
+    """Return layer((x - mean) * factor), shape (P, C, outputs).
+
+    Args:
+        layer: the linear layer.
+        x: shape (P, C, inputs or less); the last inputs that are not given are 0.
+        factor: shape (P, 1, inputs).
+        mean: shape (inputs,); None for zeros.
+    """
+    weight = layer.weight * factor
+    bias = layer.bias if mean is None else (layer.bias - weight @ mean)[:, None]
+    weight = weight[..., : x.shape[2]]
+    if layer.out_features == 1:  # the gradient of a batch of products with vectors is slow in torch
+        return (x * weight).sum(dim=2, keepdim=True) + bias
+    return torch.baddbmm(bias, x, weight.mT)
 
 
 def weights_of(mlp: ScoreMlp) -> dict[str, Floats]:

@@ -120,3 +120,34 @@ def _without(matrix: csr_array, hidden: IntArray | None) -> csr_array:
     left = csr_array(matrix - matrix.multiply(gone != 0))
     left.eliminate_zeros()
     return left
+
+
+def order_by_drugs(known: csr_array, most: int) -> IntArray:
+    """Order n diseases such that diseases that share known drugs follow each other.
+
+    The order consists of runs of diseases with at most `most` distinct drugs; a disease with more
+    is a run of its own. A run starts with the disease with most drugs. Each next disease is the one
+    with the largest share of drugs that the run has already. Diseases without known drugs are last.
+
+    Args:
+        known: shape (n, D), 1 where the drug is known to treat the disease.
+        most: limit of drugs of a run.
+
+    Returns:
+        Shape (n,), positions of the diseases.
+    """
+    counts = np.diff(known.indptr)
+    left, order = counts > 0, []
+    run = np.zeros(known.shape[1], np.float32)
+    while left.any():
+        shared = known @ run
+        fits = left & (counts + run.sum() - shared <= most)
+        if run.any() and fits.any():
+            chosen = int(np.argmax(np.where(fits, shared / np.maximum(counts, 1), -1)))
+        else:
+            run[:] = 0
+            chosen = int(np.argmax(np.where(left, counts, 0)))
+        order.append(chosen)
+        left[chosen] = False
+        run[known.indices[known.indptr[chosen] : known.indptr[chosen + 1]]] = 1
+    return np.concatenate([np.array(order, np.int64), np.flatnonzero(counts == 0)])
