@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+import numba
 import torch
 from llvmlite import binding
 from measure import edges_file, seconds_of
@@ -40,7 +41,7 @@ from clinical_drug_discovery.ops.mean import packed
 DIM, HEADS = 256, 8
 KERNELS = Backend(torch.device("cpu"), kernels=True)
 TABLE_MIB = (1, 4, 8, 16, 32, 64, 128)
-ONE_CORE = torch.get_num_threads() == 1
+ONE_CORE = max(torch.get_num_threads(), numba.get_num_threads()) == 1
 
 
 @dataclass(frozen=True)

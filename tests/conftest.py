@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numba
 import numpy as np
 import pytest
 import torch
@@ -81,6 +82,7 @@ def browser() -> Iterator[Browser]:
 # of threads ask for more, or start a process of their own.
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
+    numba.set_num_threads(1)
 
 
 #: Files and folders whose tests run the CPU kernels.

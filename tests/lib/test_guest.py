@@ -11,9 +11,11 @@ import subprocess
 import sys
 import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 import torch
@@ -45,7 +47,7 @@ def state() -> dict[str, Any]:
         "random": random.getstate(),
         "numpy": [str(part) for part in np.random.get_state()],  # noqa: NPY002  # the caller's
         "torch": torch.get_rng_state().tolist(),
-        "threads": torch.get_num_threads(),
+        "threads": (torch.get_num_threads(), numba.get_num_threads()),
         "environment": dict(os.environ),
         "directory": os.getcwd(),
         "umask": umask,
@@ -111,18 +113,33 @@ threads = [threading.Thread(target=embed, args=(f"{n}.npy",)) for n in range(2)]
 """
 
 
+def layers() -> Iterator[str]:
+    """Yield numba's threading layers that this machine has."""
+    yield "workqueue"
+    for layer, module in (("omp", "omppool"), ("tbb", "tbbpool")):
+        code = f"import numba.np.ufunc.{module}"
+        if not subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, check=False
+        ).returncode:
+            yield layer
+
+
 @pytest.mark.slow
-def test_two_threads_may_run_kernels(tmp_path: Path) -> None:
+def test_two_threads_may_run_kernels_with_every_threading_layer(tmp_path: Path) -> None:
     from clinical_drug_discovery.lib.synthesize import synthesize_graph
 
     synthesize_graph(tmp_path / "kg.parquet", scale=0.02)
-    done = subprocess.run(
-        [sys.executable, "-c", TWO_THREADS],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    contents = [(tmp_path / f"{n}.npy").read_bytes() for n in range(2)]
-    assert contents[0] == contents[1]
+    for layer in layers():
+        done = subprocess.run(
+            [sys.executable, "-c", TWO_THREADS],
+            env={**os.environ, "NUMBA_THREADING_LAYER": layer},
+            cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, (layer, done.stderr)
+        contents = [(tmp_path / f"{n}.npy").read_bytes() for n in range(2)]
+        assert contents[0] == contents[1]
+        for path in tmp_path.glob("[01]*"):
+            subprocess.run(["rm", "-r", str(path)], check=True)
 
 
 INTERRUPTED = """

@@ -5,12 +5,12 @@ What is stored as bfloat16 is rounded before both get it: what is left is the ro
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+import numba
 import numpy as np
 import pytest
 import torch
@@ -56,10 +56,10 @@ def all_threads() -> Iterator[int]:
 
     Thousands of small kernels wait for each other's threads for long if the CPU has other work.
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield max(2, os.cpu_count() or 1)
-    torch.set_num_threads(before)
+    before = numba.get_num_threads()
+    numba.set_num_threads(1)
+    yield numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # numba sets it later
+    numba.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -373,7 +373,7 @@ def test_neither_the_number_of_threads_nor_the_run_changes_a_bit(
 ) -> None:
     results = []
     for threads in (1, all_threads, all_threads):
-        torch.set_num_threads(threads)
+        numba.set_num_threads(threads)
         found = head_maps(5_000)
         for block in (full_block(graph, KERNELS), blocks(graph)[1], full_block(hub, KERNELS)):
             found += sums_and_attention(block)

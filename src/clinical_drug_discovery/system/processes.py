@@ -125,8 +125,8 @@ if hasattr(os, "register_at_fork"):
 def alone() -> Iterator[None]:
     """Let one thread at a time run the `with` block; the others wait.
 
-    The number of threads of torch and of the BLAS libraries is a setting of the whole process, and
-    so are torch's random generators.
+    numba's threading layer "workqueue" ends the process if two threads run kernels at once, and
+    the number of threads of torch and of the BLAS libraries is a setting of the whole process.
     A thread may enter again while it is inside.
     """
     with _locks[0]:

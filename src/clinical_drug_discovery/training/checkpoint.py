@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import numba
 import torch
 from torch import Tensor
 
@@ -31,7 +32,7 @@ from ..system.progress import Run
 from .distributed.shards import Shards
 from .history import TrainingRecord, is_finite
 
-VERSION = 3  #: format version; increase it whenever an older checkpoint would continue differently
+VERSION = 2  #: format version; increase it whenever an older checkpoint would continue differently
 PATTERN = "checkpoint-*.safetensors"  #: names of checkpoints in a directory
 _KEPT = 2  # checkpoints that stay: if the newest is damaged, the one before can be used
 _MOST_SHOWN, _MOST_DIFFERENCES = 100, 8  # characters of a value, and values, in a message
@@ -57,7 +58,7 @@ class Found:
     identity: Mapping[str, Any]  #: settings, graph, versions and device of the training
     cycles: tuple[int, ...]  #: number of epochs of each cycle of the learning rate
     finished_epochs: int
-    threads: int  #: number of threads of torch and the kernels
+    threads: Mapping[str, int]  #: number of threads of torch and of numba
     values: Mapping[str, Mapping[str, Any]]  #: JSON values of each part
     tensors: Mapping[str, Tensor]  #: by part/name
 
@@ -99,7 +100,7 @@ def _read(path: Path) -> Found:
     try:
         cycles, threads = record["cycles"], record["threads"]
         done, identity, values = (record[k] for k in ("finished_epochs", "identity", "parts"))
-        whole = [*cycles, threads, done + 1]
+        whole = [*cycles, *(threads[name] for name in ("torch", "numba")), done + 1]
         fits = all(type(number) is int and 0 < number < 2**31 for number in whole)
         fits = fits and cycles and done <= sum(cycles) and isinstance(identity, dict)
         if not fits or not all(isinstance(part, dict) for part in values.values()):
@@ -168,12 +169,15 @@ class Checkpoints:
         if self.found is None:
             yield
             return
-        before = torch.get_num_threads()
-        torch.set_num_threads(min(self.found.threads, most_threads()))
+        before, found = _threads(), self.found.threads
+        numba_most: int = vars(numba.config)["NUMBA_NUM_THREADS"]
+        numba.set_num_threads(min(found["numba"], numba_most))
+        torch.set_num_threads(min(found["torch"], most_threads()))
         try:
             yield
         finally:
-            torch.set_num_threads(before)
+            numba.set_num_threads(before["numba"])
+            torch.set_num_threads(before["torch"])
 
     def restore(self, parts: Mapping[str, Part], shards: Shards, record: TrainingRecord) -> None:
         """Bring all parts to the state of the checkpoint that was found, and free its memory.
@@ -249,7 +253,7 @@ class Checkpoints:
             "identity": dict(self.identity),
             "cycles": self.cycles,
             "finished_epochs": len(record.history),
-            "threads": torch.get_num_threads(),
+            "threads": _threads(),
             "parts": values,
         }
         path = self.directory / PATTERN.replace("*", f"{record.num_done:09}")
@@ -264,6 +268,18 @@ class Checkpoints:
             if other not in self.last:
                 other.unlink(missing_ok=True)
         note_resume(f"a checkpoint of epoch {len(record.history)} is in {self.directory}")
+
+
+def _threads() -> dict[str, int]:
+    """Return the numbers of threads of torch and numba, and change neither.
+
+    If numba has not run yet, the question starts its threads. With OpenMP, this sets the number for
+    torch, too, and small work on several threads takes many times as long.
+    """
+    threads = torch.get_num_threads()
+    found = {"torch": threads, "numba": numba.get_num_threads()}
+    torch.set_num_threads(threads)
+    return found
 
 
 def _check_same(found: Found, identity: Mapping[str, Any]) -> None:

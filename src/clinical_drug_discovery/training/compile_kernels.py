@@ -163,7 +163,7 @@ def _tiny_graph() -> KnowledgeGraph:
 
 
 def _kernels(module: object) -> list[Any]:
-    """Return the numba kernels of a module that run on several threads and that this CPU uses."""
+    """Return the numba kernels of a module that run in parallel and that this CPU uses."""
     unused = _SINGLE if has_bfloat16_products() else _PAIRS
     found = (v for name, v in vars(module).items() if name.startswith("_") and name not in unused)
-    return [kernel for kernel in found if getattr(kernel, "targetoptions", {}).get("nogil")]
+    return [kernel for kernel in found if getattr(kernel, "targetoptions", {}).get("parallel")]

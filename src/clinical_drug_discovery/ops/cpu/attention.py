@@ -38,7 +38,6 @@ from .simd import (
     store_totals,
     total,
 )
-from .threads import run_parts
 
 __all__ = ["attend", "attend_backward", "map_heads", "map_heads_backward"]
 
@@ -64,10 +63,9 @@ def attend(
     first, last = graph.node_range(src_type)
     typical = block.typical_degree(degree, indptr)
     for low, high in tables(first, last, kv[0].nbytes, typical):
-        run_parts(
-            _attend, NUM_PARTS, parts, nodes, indptr, graph.src.numpy(), low, high, first, flat(q),
-            q.stride(0), flat(kv), scale.numpy(), running_max.numpy(), denominator.numpy(),
-            numerator.numpy(),
+        _attend(
+            parts, nodes, indptr, graph.src.numpy(), low, high, first, flat(q), q.stride(0),
+            flat(kv), scale.numpy(), running_max.numpy(), denominator.numpy(), numerator.numpy(),
         )  # fmt: skip
 
 
@@ -100,15 +98,14 @@ def attend_backward(
         degree = indptr[nodes[rows] + 1] - indptr[nodes[rows]]
         parts = rows.start + balanced_parts(degree)
         for low, high in tables(*graph.node_range(src_type), kv[0].nbytes, degree):
-            run_parts(
-                _backward_by_target, NUM_PARTS, parts, nodes, indptr, src, low, high, first_src,
-                indptr[start], flat(qg), flat(kv), *given, grad_scale.numpy(), factors,
+            _backward_by_target(
+                parts, nodes, indptr, src, low, high, first_src, indptr[start], flat(qg),
+                flat(kv), *given, grad_scale.numpy(), factors,
             )  # fmt: skip
-        run_parts(
-            _backward_by_source, NUM_PARTS, source_parts, reverse_indptr, src, first_dst + start,
-            first_dst + stop, start == 0, block.rows_of_nodes().numpy(), block.row_ptr[dst_type],
-            graph.reverse_edges.numpy(), indptr[start], flat(qg), factors, scale.numpy(),
-            flat(grad_kv), grad_q.shape[1],
+        _backward_by_source(
+            source_parts, reverse_indptr, src, first_dst + start, first_dst + stop, start == 0,
+            block.rows_of_nodes().numpy(), block.row_ptr[dst_type], graph.reverse_edges.numpy(),
+            indptr[start], flat(qg), factors, scale.numpy(), flat(grad_kv), grad_q.shape[1],
         )  # fmt: skip
     return grad_scale.sum(dim=0)
 
@@ -133,7 +130,7 @@ def _repeat(values, count, out):  # type: ignore[no-untyped-def]  # numba infers
             out[i * size + j] = values[j]
 
 
-@numba.njit(forceinline=True, fastmath=FAST)
+@numba.njit(inline="always", fastmath=FAST)
 def _dots(own, first, rows, at, out, place, num_heads, dim):  # type: ignore[no-untyped-def]  # numba infers its types
     """Write the dot product of two rows for each head to out[place : place + H]."""
     zero = splat(out.dtype.type(0))
@@ -155,7 +152,7 @@ def _dots(own, first, rows, at, out, place, num_heads, dim):  # type: ignore[no-
             out[place + h] = total(s0)
 
 
-@numba.njit(forceinline=True, fastmath=FAST)
+@numba.njit(inline="always", fastmath=FAST)
 def _add_heads(count, factors, places, rows, starts, out, first, num_heads, dim):  # type: ignore[no-untyped-def]  # numba infers its types
     """Multiply each head of some rows by a factor, and add the rows to out[first:].
 
@@ -182,10 +179,10 @@ def _add_heads(count, factors, places, rows, starts, out, first, num_heads, dim)
         e += 1
 
 
-@kernel(nogil=True, fastmath=FAST)
+@kernel(parallel=True, nogil=True, fastmath=FAST)
 def _attend(  # type: ignore[no-untyped-def]  # numba infers its types  # noqa: C901  # one loop nest, because a function call per edge is slow
-    first_part, last_part, parts, nodes, indptr, src, low, high, first, q, stride, kv, scale,
-    running_max, denominator, numerator,
+    parts, nodes, indptr, src, low, high, first, q, stride, kv, scale, running_max, denominator,
+    numerator,
 ):  # fmt: skip
     """Add the edges into each row to the online softmax of the row.
 
@@ -193,7 +190,7 @@ def _attend(  # type: ignore[no-untyped-def]  # numba infers its types  # noqa: 
     """
     num_heads, width = len(scale), numerator.shape[1]
     dim = width // num_heads
-    for part in range(first_part, last_part):
+    for part in numba.prange(len(parts) - 1):
         acc = np.empty(width, scale.dtype)
         logits = np.empty(_EDGES * num_heads, scale.dtype)
         new_max = np.empty(num_heads, scale.dtype)
@@ -252,10 +249,10 @@ def _attend(  # type: ignore[no-untyped-def]  # numba infers its types  # noqa: 
             row, begin, end = later, later_begin, later_end
 
 
-@kernel(nogil=True, fastmath=FAST)
+@kernel(parallel=True, nogil=True, fastmath=FAST)
 def _backward_by_target(  # type: ignore[no-untyped-def]  # numba infers its types  # noqa: C901  # see `_attend`
-    first_part, last_part, parts, nodes, indptr, src, low, high, first, first_edge, qg, kv, scale,
-    log_total, delta, grad_q, grad_scale, factors,
+    parts, nodes, indptr, src, low, high, first, first_edge, qg, kv, scale, log_total, delta,
+    grad_q, grad_scale, factors,
 ):  # fmt: skip
     """Add the gradients with respect to queries and scale; write factors for `_backward_by_source`.
 
@@ -264,7 +261,7 @@ def _backward_by_target(  # type: ignore[no-untyped-def]  # numba infers its typ
     """
     num_heads, width = len(scale), grad_q.shape[1]
     dim = width // num_heads
-    for part in range(first_part, last_part):
+    for part in numba.prange(len(parts) - 1):
         acc = np.empty(width, scale.dtype)
         dots = np.empty(_EDGES * num_heads, scale.dtype)
         grad_weight = np.empty_like(dots)
@@ -324,10 +321,10 @@ def _backward_by_target(  # type: ignore[no-untyped-def]  # numba infers its typ
             grad_scale[part, i % num_heads] += grad_factor[i]
 
 
-@kernel(nogil=True, fastmath=FAST)
+@kernel(parallel=True, nogil=True, fastmath=FAST)
 def _backward_by_source(  # type: ignore[no-untyped-def]  # numba infers its types  # noqa: C901  # see `_attend`
-    first_part, last_part, parts, indptr, dst, low, high, fresh, row_of_node, first_row, reverse,
-    first_edge, qg, factors, scale, grad_kv, width,
+    parts, indptr, dst, low, high, fresh, row_of_node, first_row, reverse, first_edge, qg,
+    factors, scale, grad_kv, width,
 ):  # fmt: skip
     """Add the gradients with respect to keys and values, for source nodes that have edges.
 
@@ -337,7 +334,7 @@ def _backward_by_source(  # type: ignore[no-untyped-def]  # numba infers its typ
     num_heads = len(scale)
     dim = width // num_heads
     zero = scale.dtype.type(0)
-    for part in range(first_part, last_part):
+    for part in numba.prange(len(parts) - 1):
         acc = np.empty(2 * width, scale.dtype)
         starts = np.empty(_EDGES, np.int64)
         factor_at = np.empty(_EDGES, np.int64)

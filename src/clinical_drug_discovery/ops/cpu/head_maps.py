@@ -33,7 +33,6 @@ from .simd import (
     store,
     store_pairs,
 )
-from .threads import run_parts
 
 _PARTS = 32  # ranges of rows: a fixed number, so sums do not depend on the number of threads
 _GROUP = 6  # rows per step of a multiplication
@@ -43,7 +42,7 @@ _ROWS = 32  # rows per step of a sum of outer products
 def map_heads(nodes: Tensor, heads: Tensor, matrix: Tensor, out: Tensor) -> None:
     """Do the same as `reference.map_heads`."""
     kernel, weights = _mapper(heads, matrix)
-    run_parts(kernel, _PARTS, nodes.numpy(), flat(heads), weights, flat(out), False)
+    kernel(nodes.numpy(), flat(heads), weights, flat(out), False)
 
 
 def map_heads_backward(
@@ -51,10 +50,10 @@ def map_heads_backward(
 ) -> Tensor:
     """Do the same as `reference.map_heads_backward`."""
     kernel, weights = _mapper(grad, matrix.transpose(1, 2))
-    run_parts(kernel, _PARTS, nodes.numpy(), flat(grad), weights, flat(grad_heads), True)
+    kernel(nodes.numpy(), flat(grad), weights, flat(grad_heads), True)
     by_part = torch.zeros(_PARTS, *matrix.shape, dtype=matrix.dtype)
     outer = _outer_pairs if _in_pairs(heads) and _in_pairs(grad) else _outer
-    run_parts(outer, _PARTS, nodes.numpy(), flat(heads), flat(grad), by_part.numpy())
+    outer(nodes.numpy(), flat(heads), flat(grad), by_part.numpy())
     return by_part.sum(dim=0)
 
 
@@ -72,14 +71,14 @@ def _in_pairs(rows: Tensor) -> bool:
     return rows.dtype == torch.bfloat16 and has_bfloat16_products()
 
 
-@kernel(nogil=True, fastmath=FAST)
-def _map(first_part, last_part, nodes, heads, matrix, out, accumulate):  # type: ignore[no-untyped-def]  # numba infers its types
+@kernel(parallel=True, nogil=True, fastmath=FAST)
+def _map(nodes, heads, matrix, out, accumulate):  # type: ignore[no-untyped-def]  # numba infers its types
     num_heads, dim = matrix.shape[:2]
     width = num_heads * dim
     weights = matrix.reshape(-1)
     zero = matrix.dtype.type(0)
     num_groups = -(-len(nodes) // _GROUP)
-    for part in range(first_part, last_part):
+    for part in numba.prange(_PARTS):
         own = np.empty(_GROUP * width, matrix.dtype)  # converted once, read number by number
         at = np.empty(_GROUP, np.int64)
         for group in range(part * num_groups // _PARTS, (part + 1) * num_groups // _PARTS):
@@ -103,14 +102,14 @@ def _map(first_part, last_part, nodes, heads, matrix, out, accumulate):  # type:
                 _put_six(out, at, column, count, s0, s1, s2, s3, s4, s5, accumulate)
 
 
-@kernel(nogil=True, fastmath=FAST)
-def _map_pairs(first_part, last_part, nodes, heads, matrix, out, accumulate):  # type: ignore[no-untyped-def]  # numba infers its types
+@kernel(parallel=True, nogil=True, fastmath=FAST)
+def _map_pairs(nodes, heads, matrix, out, accumulate):  # type: ignore[no-untyped-def]  # numba infers its types
     """Do the same as `_map` in bfloat16; rows 2 c and 2 c + 1 of each matrix are interleaved."""
     num_heads, dim = matrix.shape[0], matrix.shape[2]
     width = num_heads * dim
     weights = matrix.reshape(-1)
     num_groups = -(-len(nodes) // _GROUP)
-    for part in range(first_part, last_part):
+    for part in numba.prange(_PARTS):
         at = np.empty(_GROUP, np.int64)
         for group in range(part * num_groups // _PARTS, (part + 1) * num_groups // _PARTS):
             count = _places(nodes, group, width, at)
@@ -137,7 +136,7 @@ def _places(nodes, group, width, at):  # type: ignore[no-untyped-def]  # numba i
     return count
 
 
-@numba.njit(forceinline=True, fastmath=FAST)
+@numba.njit(inline="always", fastmath=FAST)
 def _put_six(out, at, column, count, s0, s1, s2, s3, s4, s5, accumulate):  # type: ignore[no-untyped-def]  # numba infers its types
     _put(out, at[0] + column, s0, accumulate)
     if count > 1:
@@ -152,7 +151,7 @@ def _put_six(out, at, column, count, s0, s1, s2, s3, s4, s5, accumulate):  # typ
         _put(out, at[5] + column, s5, accumulate)
 
 
-@numba.njit(forceinline=True, fastmath=FAST)
+@numba.njit(inline="always", fastmath=FAST)
 def _put(out, at, vector, accumulate):  # type: ignore[no-untyped-def]  # numba infers its types
     if accumulate:
         store(out, at, add(load(out, at), vector))
@@ -160,15 +159,15 @@ def _put(out, at, vector, accumulate):  # type: ignore[no-untyped-def]  # numba 
         store(out, at, vector)
 
 
-@kernel(nogil=True, fastmath=FAST)
-def _outer(first_part, last_part, nodes, heads, grad, by_part):  # type: ignore[no-untyped-def]  # numba infers its types
+@kernel(parallel=True, nogil=True, fastmath=FAST)
+def _outer(nodes, heads, grad, by_part):  # type: ignore[no-untyped-def]  # numba infers its types
     """Add the outer products of rows and gradients to `by_part`, for each part and head."""
     num_heads, dim = by_part.shape[1:3]
     width = num_heads * dim
     size = width * dim
     sums = by_part.reshape(-1)
     count = len(nodes)
-    for part in range(first_part, last_part):
+    for part in numba.prange(_PARTS):
         own = np.empty(_ROWS * width, by_part.dtype)
         begin, end = part * count // _PARTS, (part + 1) * count // _PARTS
         for start in range(begin, end, _ROWS):
@@ -195,15 +194,15 @@ def _outer(first_part, last_part, nodes, heads, grad, by_part):  # type: ignore[
                     store(sums, at + 3 * dim, s3)
 
 
-@kernel(nogil=True, fastmath=FAST)
-def _outer_pairs(first_part, last_part, nodes, heads, grad, by_part):  # type: ignore[no-untyped-def]  # numba infers its types
+@kernel(parallel=True, nogil=True, fastmath=FAST)
+def _outer_pairs(nodes, heads, grad, by_part):  # type: ignore[no-untyped-def]  # numba infers its types
     """Do the same as `_outer` in bfloat16, with pairs of rows interleaved."""
     num_heads, dim = by_part.shape[1:3]
     width = num_heads * dim
     size = width * dim
     sums = by_part.reshape(-1)
     count = len(nodes)
-    for part in range(first_part, last_part):
+    for part in numba.prange(_PARTS):
         own = np.empty(_ROWS * width, np.uint16)
         by = np.empty(_ROWS * width, np.uint16)
         begin, end = part * count // _PARTS, (part + 1) * count // _PARTS

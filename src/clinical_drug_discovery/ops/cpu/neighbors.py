@@ -16,7 +16,6 @@ from ..blocks import Block
 from .kernel import kernel
 from .ranges import NUM_PARTS, balanced_parts, tables
 from .simd import FAST, LANES, add, load, prefetch, splat, store
-from .threads import run_parts
 
 AHEAD = 6  # edges between the prefetch of a row and its use
 _LINE = 64  # bytes per cache line
@@ -33,9 +32,9 @@ def add_neighbors(messages: Tensor, block: Block, scale: Tensor, out: Tensor) ->
             parts = balanced_parts(degree)
             typical = block.typical_degree(degree, indptr)
             for low, high in tables(*graph.node_range(src_type), _row_bytes(messages), typical):
-                run_parts(
-                    _add_neighbors, NUM_PARTS, parts, nodes, indptr, graph.src.numpy(), low, high,
-                    flat(messages), scale[rows].numpy(), out[rows].numpy(),
+                _add_neighbors(
+                    parts, nodes, indptr, graph.src.numpy(), low, high, flat(messages),
+                    scale[rows].numpy(), out[rows].numpy(),
                 )  # fmt: skip
 
 
@@ -48,9 +47,9 @@ def add_neighbors_backward(messages: Tensor, block: Block, node_type: int, out: 
             degree = np.diff(indptr)
             parts, nodes = balanced_parts(degree), np.arange(len(degree))
             for low, high in tables(*graph.node_range(dst_type), _row_bytes(messages), degree):
-                run_parts(
-                    _add_neighbors_backward, NUM_PARTS, parts, nodes, indptr, graph.src.numpy(),
-                    low, high, block.rows_of_nodes().numpy(), flat(messages), out.numpy(),
+                _add_neighbors_backward(
+                    parts, nodes, indptr, graph.src.numpy(), low, high,
+                    block.rows_of_nodes().numpy(), flat(messages), out.numpy(),
                 )  # fmt: skip
 
 
@@ -124,9 +123,9 @@ def next_row(row, stop, nodes, indptr, src, low, high):  # type: ignore[no-untyp
     return row, begin, end
 
 
-@kernel(nogil=True, fastmath=FAST)
+@kernel(parallel=True, nogil=True, fastmath=FAST)
 def _add_neighbors(  # type: ignore[no-untyped-def]  # numba infers its types  # one loop nest, because a function call per edge is slow
-    first_part, last_part, parts, nodes, indptr, src, low, high, messages, scale, out
+    parts, nodes, indptr, src, low, high, messages, scale, out
 ):
     """Add to each row the scaled messages of its sources.
 
@@ -134,7 +133,7 @@ def _add_neighbors(  # type: ignore[no-untyped-def]  # numba infers its types  #
     """
     num_columns = out.shape[1]
     width = -(-num_columns // LANES) * LANES
-    for part in range(first_part, last_part):
+    for part in numba.prange(len(parts) - 1):
         acc = np.empty(width, out.dtype)
         last = parts[part + 1]
         row, edge, end = next_row(parts[part], last, nodes, indptr, src, low, high)
@@ -163,17 +162,15 @@ def _add_neighbors(  # type: ignore[no-untyped-def]  # numba infers its types  #
             row, edge, end = later, later_begin, later_end
 
 
-@kernel(nogil=True, fastmath=FAST)
-def _add_neighbors_backward(  # type: ignore[no-untyped-def]  # numba infers its types
-    first_part, last_part, parts, nodes, indptr, dst, low, high, row_of_node, messages, out
-):
+@kernel(parallel=True, nogil=True, fastmath=FAST)
+def _add_neighbors_backward(parts, nodes, indptr, dst, low, high, row_of_node, messages, out):  # type: ignore[no-untyped-def]  # numba infers its types
     """Add to each node the messages of those targets of the node that are in the block.
 
     `row_of_node` holds the row in `messages` of each target, or a negative number.
     """
     num_columns = out.shape[1]
     width = -(-num_columns // LANES) * LANES
-    for part in range(first_part, last_part):
+    for part in numba.prange(len(parts) - 1):
         acc = np.empty(width, out.dtype)
         last = parts[part + 1]
         node, begin, end = next_row(parts[part], last, nodes, indptr, dst, low, high)

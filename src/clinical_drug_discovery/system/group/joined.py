@@ -12,6 +12,7 @@ from datetime import timedelta
 from itertools import count, pairwise
 from typing import Any
 
+import numba
 import psutil
 import torch
 import torch.distributed as dist
@@ -36,13 +37,17 @@ class Joined:
     """
 
     def __init__(self) -> None:
-        """Connect to the other processes."""
+        """Connect to the other processes, and use as many threads in numba as in torch."""
         self.rank, self.size = launch.rank(), launch.num_processes()
         self.local_rank, self.local_size = launch.local_rank(), launch.local_size()
         self.seconds, self.num_bytes = 0.0, 0
         has_cuda = torch.cuda.is_available()
         if has_cuda:
             torch.cuda.set_device(self.local_rank % torch.cuda.device_count())
+        # torchrun divides the cores by OMP_NUM_THREADS, which numba does not read.
+        threads = torch.get_num_threads()
+        numba.set_num_threads(min(threads, numba.get_num_threads()))
+        torch.set_num_threads(threads)
         self._members: list[list[Any]] = []  # machine and number of each process in its system
         with self._exchanging():
             backend = "cpu:gloo,cuda:nccl" if has_cuda else "gloo"
