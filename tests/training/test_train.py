@@ -21,7 +21,6 @@ from clinical_drug_discovery.models.layers import DistMult
 from clinical_drug_discovery.models.sage import GraphSage
 from clinical_drug_discovery.ops.backend import choose_backend
 from clinical_drug_discovery.ops.cpu import attention as kernels
-from clinical_drug_discovery.ops.cpu.threads import run_parts
 from clinical_drug_discovery.training.batches import make_batches
 from clinical_drug_discovery.training.edge_sampler import EdgeSampler
 from clinical_drug_discovery.training.objective.disease_pairs import (
@@ -93,17 +92,16 @@ def test_few_frames_lie_between_the_public_function_and_the_kernel(
     """A reader follows the data from the call to the kernel through at most six files."""
     to_rows(facts).write_csv(tmp_path / "kg.csv")
     monkeypatch.setattr("clinical_drug_discovery.ops.backend.MIN_KERNEL_EDGES", 0)
-    stacks = []
+    attend, stacks = kernels._attend, []
 
-    def noting(kernel: Any, *given: Any) -> None:
+    def noting(*given: Any) -> None:
         stack = traceback.extract_stack()
         own = [frame for frame in stack if Path(frame.filename).is_relative_to(PACKAGE)]
         # The check of parameters is one decorator of all public functions.
-        if kernel is kernels._attend:
-            stacks.append([frame for frame in own if Path(frame.filename).name != "arguments.py"])
-        run_parts(kernel, *given)
+        stacks.append([frame for frame in own if Path(frame.filename).name != "arguments.py"])
+        attend(*given)
 
-    monkeypatch.setattr(kernels, "run_parts", noting)
+    monkeypatch.setattr(kernels, "_attend", noting)
     generate: Callable[..., Any] = generate_hgt_embeddings
     generate(tmp_path / "kg.csv", tmp_path / "e.npy", 16, 16, num_epochs=1, ranker=False)
     in_training = [stack for stack in stacks if "add_gradients" in {f.name for f in stack}]

@@ -130,7 +130,7 @@ def _repeat(values, count, out):  # type: ignore[no-untyped-def]  # numba infers
             out[i * size + j] = values[j]
 
 
-@numba.njit(inline="always", fastmath=FAST)
+@numba.njit(forceinline=True, fastmath=FAST)
 def _dots(own, first, rows, at, out, place, num_heads, dim):  # type: ignore[no-untyped-def]  # numba infers its types
     """Write the dot product of two rows for each head to out[place : place + H]."""
     zero = splat(out.dtype.type(0))
@@ -152,7 +152,7 @@ def _dots(own, first, rows, at, out, place, num_heads, dim):  # type: ignore[no-
             out[place + h] = total(s0)
 
 
-@numba.njit(inline="always", fastmath=FAST)
+@numba.njit(forceinline=True, fastmath=FAST)
 def _add_heads(count, factors, places, rows, starts, out, first, num_heads, dim):  # type: ignore[no-untyped-def]  # numba infers its types
     """Multiply each head of some rows by a factor, and add the rows to out[first:].
 

@@ -136,7 +136,7 @@ def _places(nodes, group, width, at):  # type: ignore[no-untyped-def]  # numba i
     return count
 
 
-@numba.njit(inline="always", fastmath=FAST)
+@numba.njit(forceinline=True, fastmath=FAST)
 def _put_six(out, at, column, count, s0, s1, s2, s3, s4, s5, accumulate):  # type: ignore[no-untyped-def]  # numba infers its types
     _put(out, at[0] + column, s0, accumulate)
     if count > 1:
@@ -151,7 +151,7 @@ def _put_six(out, at, column, count, s0, s1, s2, s3, s4, s5, accumulate):  # typ
         _put(out, at[5] + column, s5, accumulate)
 
 
-@numba.njit(inline="always", fastmath=FAST)
+@numba.njit(forceinline=True, fastmath=FAST)
 def _put(out, at, vector, accumulate):  # type: ignore[no-untyped-def]  # numba infers its types
     if accumulate:
         store(out, at, add(load(out, at), vector))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..blocks import Block
 from .kernel import kernel
-from .ranges import NUM_PARTS, balanced_parts, tables
+from .ranges import balanced_parts, tables
 from .simd import FAST, LANES, add, load, prefetch, splat, store
 
 AHEAD = 6  # edges between the prefetch of a row and its use
