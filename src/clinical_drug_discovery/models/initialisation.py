@@ -45,11 +45,11 @@ def structural_vectors(graph: KnowledgeGraph, dim: int, generator: torch.Generat
     for t, (first, stop) in enumerate(pairwise(graph.type_offsets)):
         if (links := sparse_links(graph, graph.node_type_names[t], LINKED)) is not None:
             walks = walk_vectors(links, dim, generator)
-            for part in _parts(first, stop):
+            for part in row_ranges(first, stop):
                 own = _unit(walks[part.start - first : part.stop - first])
                 vectors[part] = own + _NEAR * _unit(vectors[part])
             del walks
-        for part in _parts(first, stop):
+        for part in row_ranges(first, stop):
             vectors[part] = _unit(vectors[part]).mul_(dim**0.5)
     return vectors
 
@@ -71,7 +71,7 @@ def projected_vectors(graph: KnowledgeGraph, dim: int, generator: torch.Generato
     near = _step(graph, own)
     far = _step(graph, near)
     for first, stop in pairwise(graph.type_offsets):
-        for part in _parts(first, stop):
+        for part in row_ranges(first, stop):
             near[part] += far[part] + _OWN * _unit(own[part])
         # Subtract the type's mean, which all its nodes share. Numpy sums in the same order for any
         # number of threads.
@@ -81,7 +81,7 @@ def projected_vectors(graph: KnowledgeGraph, dim: int, generator: torch.Generato
     return near
 
 
-def _parts(first: int, stop: int) -> Iterator[slice]:
+def row_ranges(first: int, stop: int) -> Iterator[slice]:
     """Yield the ranges of a few thousand rows each that cover the range from first to stop."""
     for start in range(first, stop, _ROWS):
         yield slice(start, min(start + _ROWS, stop))
@@ -101,9 +101,9 @@ def _step(graph: KnowledgeGraph, x: Tensor) -> Tensor:
             @ x[slice(*graph.node_range(src_type))].numpy()
         )
         first, stop = graph.node_range(dst_type)
-        for part in _parts(first, stop):
+        for part in row_ranges(first, stop):
             total[part] += _unit(torch.from_numpy(sums[part.start - first : part.stop - first]))
-    for part in _parts(0, len(total)):
+    for part in row_ranges(0, len(total)):
         total[part] = _unit(total[part])
     return total
 

@@ -19,9 +19,9 @@ from torch.nn import functional
 from ..graph.adjacency import adjacency
 from ..graph.knowledge_graph import IntArray, KnowledgeGraph
 from ..ops.buffers import zeros
+from .initialisation import row_ranges
 
 BoolArray = npt.NDArray[np.bool_]
-_ROWS = 8_192  # rows per chunk
 
 
 def vectors_with_new_nodes(
@@ -77,7 +77,7 @@ def fill_new_nodes(graph: KnowledgeGraph, table: Tensor, known: BoolArray) -> In
                 continue
             links = adjacency(graph, graph.edge_types[graph.reverse_edge_type[r]])
             sources, sums = table[first:stop].numpy(), total[of_type]
-            for rows in _ranges(len(sums)):
+            for rows in row_ranges(0, len(sums)):
                 near = links[missing[of_type][rows] - low] @ sources
                 sums[rows] += functional.normalize(torch.from_numpy(near), dim=1)
         found = (total != 0).any(dim=1).numpy()
@@ -91,15 +91,9 @@ def fill_new_nodes(graph: KnowledgeGraph, table: Tensor, known: BoolArray) -> In
     return missing
 
 
-def _ranges(number: int) -> Iterator[slice]:
-    """Yield the ranges of a few thousand rows each that cover so many rows."""
-    for start in range(0, number, _ROWS):
-        yield slice(start, min(start + _ROWS, number))
-
-
 def _parts(rows: IntArray) -> Iterator[IntArray]:
     """Yield a few thousand rows at a time."""
-    for part in _ranges(len(rows)):
+    for part in row_ranges(0, len(rows)):
         yield rows[part]
 
 
