@@ -1,4 +1,4 @@
-"""What do the same layers cost in PyTorch Geometric, on the same graph, of the same widths?
+"""Compare the cost of layers with PyTorch Geometric, on the same graph, of the same widths.
 
 python benchmarks/against_pyg.py [scale]   (1/16 if left out; 1 is PrimeKG's size)
 

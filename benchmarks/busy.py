@@ -1,4 +1,4 @@
-"""How much longer does the demonstration take beside a busy process?
+"""Measure how much longer the demonstration takes beside a busy process.
 
 python benchmarks/busy.py [num_epochs]   (100 if left out)
 

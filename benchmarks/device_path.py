@@ -1,4 +1,4 @@
-"""What does the path of Macs and GPUs take, and does it keep within the memory of a Mac of 8 GB?
+"""Measure the path of Macs and GPUs, also against the memory of a Mac of 8 GB.
 
 python benchmarks/device_path.py [kg.csv]   (without a file: a synthetic graph of PrimeKG's size)
 

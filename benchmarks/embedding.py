@@ -1,4 +1,4 @@
-"""What does an epoch of a model cost, the embedding of all nodes, and how much memory?
+"""Measure an epoch of a model, the embedding of all nodes, and the memory of both.
 
 python benchmarks/embedding.py graphsage|hgt [kg.csv]   (without a file: a synthetic graph of
 PrimeKG's size)

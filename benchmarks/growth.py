@@ -1,4 +1,4 @@
-"""How do time and memory grow with the graph?
+"""Measure the growth of time and memory with the graph.
 
 python benchmarks/growth.py [scale...]   (1/8 1/4 1/2 1 2 4 if left out; 1 is PrimeKG's size)
 

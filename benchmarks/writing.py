@@ -1,4 +1,4 @@
-"""How long does writing the embeddings of PrimeKG's nodes take, and how much memory?
+"""Measure the time and the memory of writing the embeddings of PrimeKG's nodes.
 
 python benchmarks/writing.py [num_nodes embedding_dim]
 

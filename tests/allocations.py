@@ -25,7 +25,7 @@ class LargestTensor(TorchDispatchMode):
 def peak_bytes(function: Callable[[], object]) -> int:
     """Return the peak bytes of torch's CPU allocator while a function runs.
 
-    What was held before does not count. The function's result stays alive to the end.
+    Memory that was held before does not count. The function's result stays alive to the end.
     """
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         result = function()

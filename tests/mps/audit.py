@@ -35,7 +35,7 @@ def audit_path(run: Callable[[], object], waits: int = 0) -> dict[str, Any]:
         waits: how often the host may wait for the device.
 
     Returns:
-        Whether it "passed", and what makes it fail: "missing" operations, "float64" tensors,
+        "passed" (true or false), and the reasons to fail: "missing" operations, "float64" tensors,
         "compressed_sparse" matrices, and "host_waits" beyond `waits`. For information: "num_calls",
         "num_launches" (calls other than views), "num_operations", "notes" on slow operations,
         "unseen" operations (composed on MPS, but not on a CPU), "most_shapes" of one operation,

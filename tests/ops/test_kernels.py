@@ -1,6 +1,6 @@
 """Every CPU kernel against the reference in float64, of the same stored rows.
 
-What is stored as bfloat16 is rounded before both get it: what is left is the rounding of the sums.
+Both get rows that are already rounded to bfloat16, so only the rounding of the sums is left.
 """
 
 from __future__ import annotations

@@ -331,7 +331,7 @@ class EmbeddingStats:
     #: num_epochs and first learning_rate of each cosine decay: more than one if a finished training
     #: was made longer
     learning_rate_cycles: list[dict[str, float]]
-    #: Of a run that started from an earlier model: run (its id), num_matched_nodes, and num_new and
-    #: num_removed of nodes, node_types and edge_types. None for a run from the beginning.
+    #: For a run that started from an earlier model: run (its id), num_matched_nodes, and num_new
+    #: and num_removed of nodes, node_types and edge_types. None for a run from the beginning.
     init_from: dict[str, Any] | None
     example_node: str  #: name (or source:id) of the disease, or node, with the most edges
