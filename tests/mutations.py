@@ -49,6 +49,7 @@ def stopped_run(directory: Path, generate: Callable[..., Any], settings: dict[st
         save(*given)
         raise KeyboardInterrupt
 
+    # mypy does not allow another function in place of a method.
     Checkpoints.save = saving  # type: ignore[method-assign, assignment]
     try:
         generate(directory / "kg.csv", directory / "e.npy", checkpoint_minutes=0, **settings)

@@ -107,4 +107,5 @@ def test_options_that_a_graph_in_memory_does_not_take(
     sample: cdd.KnowledgeGraph, options: dict[str, object], message: str
 ) -> None:
     with pytest.raises(cdd.InputError, match=message):
+        # mypy cannot know which parameter each option is.
         cdd.generate_hgt_embeddings(sample, None, **options)  # type: ignore[arg-type]

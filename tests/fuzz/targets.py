@@ -17,7 +17,7 @@ import polars as pl
 import torch
 
 TESTS = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(TESTS))
+sys.path.insert(0, str(TESTS))  # the imports below need it
 
 from graphs import planted_facts, to_rows  # noqa: E402
 from mutations import mutate, mutate_checkpoint, stopped_run  # noqa: E402

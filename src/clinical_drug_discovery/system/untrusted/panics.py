@@ -28,6 +28,7 @@ def keep_stderr() -> None:
         return
     encoding, errors = sys.stderr.encoding, sys.stderr.errors
     copy = os.dup(_STDERR)
+    # It stays open until the process ends.
     sys.stderr = open(copy, "w", buffering=1, encoding=encoding, errors=errors)  # noqa: SIM115
     _state["is_command_line"] = True
 
