@@ -3,6 +3,7 @@
 python benchmarks/time_to_quality.py KG [--split pair|disease] [--fold 1,2,3] [--folds 6]
     [--methods graphsage,hgt,start,fastrp,distmult,rotate,node2vec] [--epochs 10,20,40,100]
     [--seconds 60,120,240] [--walks 2] [--node2vec PYTHON] [--output DIR] [--plot FILE]
+    [--device cpu|cuda]
 
 Each method learns from the training graph of a fold of `cdd evaluate --folds`. The probe of
 `cdd evaluate` (ranker `neighbors`) then ranks the held-out drugs by the embeddings. Each run has a
@@ -157,7 +158,7 @@ def measure_run(
 ) -> dict[str, Any]:
     """Hold out the fold, embed its training graph, and rank the held-out drugs."""
     fold = Fold(number, arguments.folds)
-    run, held_out = hold_out_fold(arguments.edges, arguments.split, fold)
+    run, held_out = hold_out_fold(arguments.edges, arguments.split, fold, arguments.device)
     graph = held_out.split.graph
     if method in GNNS:
         embedded = embed_gnn(run, graph, method, amount)
@@ -175,11 +176,13 @@ def measure_run(
     }  # fmt: skip
 
 
-def hold_out_fold(edges: Path, split: str, fold: Fold) -> tuple[Run, HeldOut]:
+def hold_out_fold(
+    edges: Path, split: str, fold: Fold, device: str = "cpu"
+) -> tuple[Run, HeldOut]:
     """Read a graph, and hold out a fold as `cdd evaluate` does; the run writes nothing."""
     source = Source.of(edges)
     nowhere = Path("nothing-is-written-here.csv")
-    run = begin_run(source, nowhere, Path("nor-here"), "cpu", 0.0)
+    run = begin_run(source, nowhere, Path("nor-here"), device, 0.0)
     whole = read_edges(run, source, ReadSettings(), VocabularyChoice(), True, None)
     make, parameters = SPLITS[split]
     held_out = hold_out(
@@ -292,6 +295,7 @@ def main() -> None:
     parser.add_argument("--walks", type=numbers, default=[2])
     parser.add_argument("--node2vec", help="the Python of an environment with PecanPy")
     parser.add_argument("--output", type=Path, default=Path("time_to_quality"))
+    parser.add_argument("--device", default="cpu", help="of graphsage and hgt: cpu or cuda")
     parser.add_argument("--base", help="run to subtract from the others, such as 'hgt 40'")
     parser.add_argument("--plot", type=Path, help="file of a picture; needs matplotlib")
     parser.add_argument("--vectors", type=Path, help="of one run: write its embeddings (.npy)")

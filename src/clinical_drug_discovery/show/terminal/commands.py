@@ -166,7 +166,8 @@ def show_doctor(result: dict[str, Any]) -> None:
     if trial:
         verdict = "agrees with" if trial["passed"] else "DIFFERS from"
         make_console().print(f"\n{trial['device']} ({trial['device_name']}) {verdict} the CPU")
-        make_console().print(f"largest relative difference allowed: {trial['tolerance']}")
+        allowed = ", ".join(f"{name} {value}" for name, value in trial["tolerances"].items())
+        make_console().print(f"largest relative differences allowed: {allowed}")
 
 
 def show_cache(result: dict[str, Any]) -> None:
