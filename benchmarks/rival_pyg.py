@@ -1,4 +1,4 @@
-"""Train PyTorch Geometric's GraphSAGE on a split that quality.py --rivals has written.
+"""Train PyTorch Geometric's GraphSAGE on a split of quality.py --rivals or time_to_quality.py.
 
 In an environment of its own (pip install torch_geometric polars):
 python benchmarks/rival_pyg.py DIR/pair-0 --minutes 10 [--dim 64]
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -43,25 +44,23 @@ class Sage(nn.Module):
         return x
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("split", type=Path)
-    parser.add_argument("--minutes", type=float, required=True)
-    parser.add_argument("--dim", type=int, default=64)
-    arguments = parser.parse_args()
+def train_sage(
+    place: Path, *, dim: int, seconds: float, clock: Callable[[], float] = time.perf_counter
+) -> tuple[Sage, Tensor]:
+    """Train on a split until `clock` has advanced by `seconds`; return the model and the edges."""
     torch.manual_seed(0)
-    split = json.loads((arguments.split / "split.json").read_text())
-    train = pl.read_parquet(arguments.split / "train.parquet")
+    split = json.loads((place / "split.json").read_text())
+    train = pl.read_parquet(place / "train.parquet")
     edges = torch.from_numpy(train.select("src", "dst").to_numpy().T.astype(np.int64).copy())
     relation = train["relation"].to_numpy()
     at = [np.flatnonzero(relation == r) for r in range(len(split["spans"]))]
     share = np.sqrt([len(rows) for rows in at])
     sizes = np.ceil(BATCH * share / share.sum()).astype(int)
-    model = Sage(split["num_nodes"], len(at), arguments.dim)
+    model = Sage(split["num_nodes"], len(at), dim)
     optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE)
     rng = np.random.default_rng(0)
-    start, steps = time.perf_counter(), 0
-    while (passed := (time.perf_counter() - start) / (60 * arguments.minutes)) < 1:
+    start, steps = clock(), 0
+    while (passed := (clock() - start) / seconds) < 1:
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * (1 - passed)
         optimizer.zero_grad()
@@ -82,7 +81,18 @@ def main() -> None:
         torch.autograd.backward(loss / sizes.sum())
         optimizer.step()
         steps += 1
-    print(f"SAGEConv: {steps} steps, {time.perf_counter() - start:.0f} s")
+    print(f"SAGEConv: {steps} steps, {clock() - start:.0f} s")
+    return model, edges
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("split", type=Path)
+    parser.add_argument("--minutes", type=float, required=True)
+    parser.add_argument("--dim", type=int, default=64)
+    arguments = parser.parse_args()
+    model, edges = train_sage(arguments.split, dim=arguments.dim, seconds=60 * arguments.minutes)
+    split = json.loads((arguments.split / "split.json").read_text())
     first, num_drugs = split["first_drug"], split["num_drugs"]
     forth, back = split["indication"]
     diseases = pl.read_parquet(arguments.split / "asked.parquet")["disease"].to_numpy()

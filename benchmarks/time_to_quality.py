@@ -1,7 +1,8 @@
 """Compare embeddings by the seconds of their training: how much do neighbors know of treatments?
 
 python benchmarks/time_to_quality.py KG [--split pair|disease] [--fold 1,2,3] [--folds 6]
-    [--methods graphsage,hgt,start,fastrp,distmult,rotate,node2vec] [--epochs 10,20,40,100]
+    [--methods start,fastrp,graphsage,hgt,graphsage-parts,hgt-parts,distmult,rotate,pyg,node2vec]
+    [--epochs 10,20,40,100]
     [--seconds 60,120,240] [--walks 2] [--node2vec PYTHON] [--output DIR] [--plot FILE]
     [--device cpu|cuda]
 
@@ -11,10 +12,12 @@ process of its own and a file of its own in DIR, so the same command continues w
 With several folds, the ranks are pooled, and the costs are means.
 
 - graphsage, hgt: the defaults, except for --epochs. Each number of epochs is a run of its own,
-  since the learning rate falls to 0 within a run.
+  since the learning rate falls to 0 within a run. With "-parts", `training` is sampled.
 - start: the vectors that both start from, with 512 dimensions, of the graph without treatments.
 - fastrp: this package's FastRP alone, with 512 dimensions, of the graph with treatments.
 - distmult, rotate: shallow.py, 128 dimensions, for --seconds of CPU time each.
+- pyg: two layers of PyTorch Geometric's SAGEConv on the whole graph (rival_pyg.py), 64 dimensions,
+  for --seconds of CPU time.
 - node2vec: PecanPy with 128 dimensions and --walks walks of 40 steps from each node. It needs the
   interpreter of an environment that has it (see rival_pecanpy.py).
 
@@ -39,6 +42,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 import torch
+from rival_pyg import train_sage
 from rivals import export_split
 from shallow import DISTMULT, ROTATE, train_shallow
 from torch import Tensor
@@ -57,6 +61,7 @@ from clinical_drug_discovery.lib.embed_model import settings_of
 from clinical_drug_discovery.lib.evaluate import SPLITS
 from clinical_drug_discovery.models.inference import embed_nodes
 from clinical_drug_discovery.models.initialisation import projected_vectors, structural_vectors
+from clinical_drug_discovery.models.kinds.interface import FULL, SAMPLED
 from clinical_drug_discovery.system.machine import GIB, peak_memory_bytes
 from clinical_drug_discovery.system.progress import Run
 from clinical_drug_discovery.training.compile_kernels import compile_kernels
@@ -64,10 +69,12 @@ from clinical_drug_discovery.training.memory_budget import plan_training
 from clinical_drug_discovery.training.objective.treatment_votes import without_treatments
 from clinical_drug_discovery.training.train import train
 
-SEED, DIM, RELATION_SHARE = 0, 512, 0.01  # as `cdd evaluate` does by default
+SEED, DIM, PYG_DIM, RELATION_SHARE = 0, 512, 64, 0.01  # as `cdd evaluate` does by default
 SHALLOW = {"distmult": DISTMULT, "rotate": ROTATE}
-GNNS, FREE, NODE2VEC = ("graphsage", "hgt"), ("start", "fastrp"), "node2vec"
-METHODS = (*FREE, *GNNS, *SHALLOW, NODE2VEC)
+PARTS = "-parts"  # ends the names of GNNs that are trained on parts of the graph
+GNNS, FREE = ("graphsage", "hgt", f"graphsage{PARTS}", f"hgt{PARTS}"), ("start", "fastrp")
+PYG, NODE2VEC = "pyg", "node2vec"
+METHODS = (*FREE, *GNNS, *SHALLOW, PYG, NODE2VEC)
 
 
 class Embedded(NamedTuple):
@@ -83,7 +90,7 @@ def runs_of(arguments: argparse.Namespace) -> Iterator[tuple[str, int]]:
         if method in FREE:
             yield method, 0
         else:
-            by_time = arguments.seconds if method in SHALLOW else arguments.walks
+            by_time = arguments.walks if method == NODE2VEC else arguments.seconds
             for amount in arguments.epochs if method in GNNS else by_time:
                 yield method, amount
 
@@ -108,7 +115,9 @@ def measured(embed: Callable[[], Tensor]) -> Embedded:
 
 def embed_gnn(run: Run, graph: KnowledgeGraph, model: str, num_epochs: int) -> Embedded:
     """Train a GNN and embed all nodes."""
-    settings = settings_of(model, {"num_epochs": num_epochs})
+    training = SAMPLED if model.endswith(PARTS) else FULL
+    chosen = {"num_epochs": num_epochs, "training": training}
+    settings = settings_of(model.removesuffix(PARTS), chosen)
     plan = plan_training(run, graph, settings, None, None, 0)
     compile_kernels(run, plan.backend, plan.settings.model)
 
@@ -138,6 +147,22 @@ def embed_shallow(graph: KnowledgeGraph, kind: str, seconds: int) -> Embedded:
     return measured(embed)
 
 
+def embed_pyg(held_out: HeldOut, seconds: int) -> Embedded:
+    """Train PyTorch Geometric's SAGEConv for some CPU seconds."""
+    with tempfile.TemporaryDirectory() as directory:
+        export_split(Path(directory), held_out.split.graph, held_out.pairs.diseases)
+
+        def embed() -> Tensor:
+            model, edges = train_sage(
+                Path(directory), dim=PYG_DIM, seconds=seconds, clock=time.process_time
+            )
+            with torch.no_grad():
+                vectors: Tensor = model(edges)
+            return vectors
+
+        return measured(embed)
+
+
 def embed_node2vec(held_out: HeldOut, python: str | None, num_walks: int) -> Embedded:
     """Train node2vec in its own environment."""
     if python is None:
@@ -164,6 +189,8 @@ def measure_run(
         embedded = embed_gnn(run, graph, method, amount)
     elif method in SHALLOW:
         embedded = embed_shallow(graph, SHALLOW[method], amount)
+    elif method == PYG:
+        embedded = embed_pyg(held_out, amount)
     elif method == NODE2VEC:
         embedded = embed_node2vec(held_out, arguments.node2vec, amount)
     else:
@@ -176,9 +203,7 @@ def measure_run(
     }  # fmt: skip
 
 
-def hold_out_fold(
-    edges: Path, split: str, fold: Fold, device: str = "cpu"
-) -> tuple[Run, HeldOut]:
+def hold_out_fold(edges: Path, split: str, fold: Fold, device: str = "cpu") -> tuple[Run, HeldOut]:
     """Read a graph, and hold out a fold as `cdd evaluate` does; the run writes nothing."""
     source = Source.of(edges)
     nowhere = Path("nothing-is-written-here.csv")
