@@ -8,7 +8,7 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +20,13 @@ from matplotlib.figure import Figure
 import clinical_drug_discovery as cdd
 from clinical_drug_discovery import plot
 from clinical_drug_discovery.show.plot import style
+from clinical_drug_discovery.show.plot.network_svg import evidence_svg
 from clinical_drug_discovery.system.errors import InputError
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+SVG = "{http://www.w3.org/2000/svg}"
 EVIL = "<script>document.title='taken'</script> $x^2$ #000000"
 INTERVALS = {"recall@50": 0.6, "recall@50_low": 0.5, "recall@50_high": 0.7, "hits@10": 0.25}
 STRATUM = {"num_pairs": 4, "recall@50": 0.6, "recall@50_low": 0.5, "recall@50_high": 0.7}
@@ -119,6 +124,69 @@ def test_paths_that_begin_alike_share_their_nodes() -> None:
     written = [text.get_text() for text in texts_of(plot.evidence(rows))]
     assert written.count("B") == 1
     assert written.count("D") == 1
+
+
+def stated_in_many_ways() -> list[Any]:
+    """Rows with a contraindication, all kinds of paths, shared nodes and long names."""
+    rows = path_of("Drug with a name of many words", "Gene <1>", "A & B disease", effect=0.5)
+    rows += path_of(
+        "Drug", "Gene <1>", "Another drug with a long name", "A & B", kind="similar drug"
+    )
+    rows += path_of("Drug", "Other", "A & B", kind="related disease", effect=4.0)
+    rows[1]["nodes"][2] |= {"node_index": 8, "node_type": "drug"}
+    rows[2]["nodes"][1] |= {"node_index": 9, "node_type": "disease"}
+    stated = path_of("Drug", "A & B", kind="stated", effect=None)[0]
+    return [*rows, stated | {"text": "It is contraindicated", "relations": ["contraindication"]}]
+
+
+def test_a_page_gets_the_picture_that_matplotlib_draws(model: cdd.Model) -> None:
+    explained = [model.explain(drug, "asthma") for drug in model.rank("asthma")["drug_name"]]
+    for rows in (stated_in_many_ways(), *(found for found in explained if found.height)):
+        figure = plot.evidence(rows)
+        axes = figure.axes[0]
+        drawn = axes.patches
+        written = ET.fromstring(evidence_svg(rows, title="A & B"))
+        other = ET.fromstring(plot.svg(figure, title="A & B"))
+        assert written.attrib.keys() == other.attrib.keys()
+        sizes = [float(size) for size in written.attrib["viewBox"].split()]
+        assert sizes == pytest.approx([float(x) for x in other.attrib["viewBox"].split()], abs=0.1)
+        assert [one.text for one in list(written)[:2]] == [one.text for one in list(other)[:2]]
+        lines = [one.attrib for one in written.iter(f"{SVG}path") if " h " not in one.attrib["d"]]
+        assert [float(one["stroke-width"]) for one in lines] == pytest.approx(
+            [patch.get_linewidth() for patch in drawn], abs=0.01
+        )
+        colors = ["#000000" if one["stroke"] == "currentColor" else one["stroke"] for one in lines]
+        assert [rgb_of(color) for color in colors] == [patch.get_edgecolor()[:3] for patch in drawn]
+        height = figure.get_figheight() * 72
+        for line, patch in zip(lines, drawn, strict=True):
+            places = np.array([float(word) for word in line["d"].split() if word not in "MLC"])
+            expected = axes.transData.transform(patch.get_path().vertices) * 72 / figure.dpi
+            expected[:, 1] = height - expected[:, 1]
+            assert places.reshape(-1, 2) == pytest.approx(expected, abs=0.1)
+        words = [word for text in texts_of(figure) for word in text.get_text().split("\n")]
+        words += [text.get_text() for text in axes.get_legend().get_texts()]  # type: ignore[union-attr]
+        texts = [str(one.text) for one in written.iter(f"{SVG}text")]
+        assert sorted(set(texts) - {"line width: effect on the score"}) == sorted(set(words))
+
+
+@pytest.mark.browser
+def test_labels_in_a_page_do_not_overlap(browser: Browser, model: cdd.Model) -> None:
+    explained = [model.explain(drug, "asthma") for drug in model.rank("asthma")["drug_name"]]
+    rows = (stated_in_many_ways(), *(found for found in explained if found.height))
+    page = browser.new_page()
+    page.set_content("".join(evidence_svg(one, title="A") for one in rows))
+    boxes = page.evaluate(
+        "[...document.querySelectorAll('svg')].map(svg => [svg.viewBox.baseVal,"
+        " ...[...svg.querySelectorAll('text')].map(text => text.getBBox())]"
+        ".map(box => [box.x, box.y, box.x + box.width, box.y + box.height]))"
+    )
+    page.close()
+    assert len(boxes) == len(rows)
+    for (_, _, right, bottom), *texts in boxes:
+        assert all(min(x, y) >= 0 and w <= right and h <= bottom for x, y, w, h in texts)
+        for a, b in itertools.combinations(texts, 2):
+            across, along = (min(a[i + 2], b[i + 2]) - max(a[i], b[i]) for i in (0, 1))
+            assert across <= 0 or along <= 3  # boxes have room above and below letters
 
 
 @pytest.mark.parametrize("name", PICTURES)

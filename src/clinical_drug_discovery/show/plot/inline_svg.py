@@ -61,11 +61,28 @@ def svg(figure: Figure, *, title: str, description: str | None = None) -> str:
     width, height = map(float, re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text)[0])
     body = text[text.index(">", text.index("<svg")) + 1 :].replace("</svg>", "")
     body = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>|<style.*?</style>", "", body, flags=re.S)
-    prefix = f"p{hashlib.sha256(body.encode()).hexdigest()[:8]}"
+    prefix = _prefix_of(body)
     used = set(re.findall(r"(?:url\(#|href=\"#)([^)\"]+)", body))
     # Names stand between the tags, with < and > escaped. They stay as they are.
     body = re.sub(r"<[^>]*>", lambda tag: _for_page(tag[0], prefix, used), body)
     body = re.sub(r"\n\s*", "\n", body)
+    return element(body, width, height, title=title, description=description, prefix=prefix)
+
+
+def element(
+    body: str, width: float, height: float, *, title: str, description: str, prefix: str = ""
+) -> str:
+    """Return an SVG element for a page; see `svg`.
+
+    Args:
+        body: the elements inside.
+        width: in points.
+        height: in points.
+        title: short name of the picture.
+        description: what the picture shows.
+        prefix: begins the identifiers (default: from a hash of the body).
+    """
+    prefix = prefix or _prefix_of(body)
     names = {"title": title, "desc": description}
     texts = {tag: escape(printable(name)) for tag, name in names.items() if name}
     style = f"width: 100%; max-width: {round(width * 96 / 72)}px; height: auto"
@@ -77,6 +94,10 @@ def svg(figure: Figure, *, title: str, description: str | None = None) -> str:
         + "".join(f'<{tag} id="{prefix}-{tag}">{text}</{tag}>' for tag, text in texts.items())
         + f"{body.strip()}</svg>"
     )
+
+
+def _prefix_of(body: str) -> str:
+    return f"p{hashlib.sha256(body.encode()).hexdigest()[:8]}"
 
 
 def _for_page(tag: str, prefix: str, used: set[str]) -> str:

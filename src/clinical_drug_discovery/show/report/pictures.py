@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...api.explanations import STATED
-from ..plot import evidence, recall, reliability, strata, svg
+from ..plot import recall, reliability, strata, svg
+from ..plot.network_svg import evidence_svg
 from ..terminal.evaluation import STRATUM_TITLES
 from .evaluation import Evaluation
 
 
-def evidence_svg(disease: str, drug: Mapping[str, Any]) -> str:
+def evidence_picture(disease: str, drug: Mapping[str, Any]) -> str:
     """Return the network of a drug's evidence; an empty text without facts and evidence.
 
     Args:
@@ -30,7 +31,7 @@ def evidence_svg(disease: str, drug: Mapping[str, Any]) -> str:
     paths = [path | {"nodes": path["raw_nodes"]} for path in drug["evidence"]]
     if not facts and not paths:
         return ""
-    return svg(evidence([*facts, *paths]), title=f"Evidence for {drug['name']} in {disease}")
+    return evidence_svg([*facts, *paths], title=f"Evidence for {drug['name']} in {disease}")
 
 
 def reliability_svg(report: Mapping[str, Any]) -> str:

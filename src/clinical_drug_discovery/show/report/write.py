@@ -26,7 +26,7 @@ from .disease_tables import fact_table, origin_table, ranked_table
 from .evaluation import Evaluation, evaluation_tables, refusing_damage
 from .origin import Row, evaluation_origin, model_origin, model_title, program
 from .page import to_html
-from .pictures import evaluation_svgs, evidence_svg
+from .pictures import evaluation_svgs, evidence_picture
 from .spreadsheet import to_csv, to_xlsx
 
 SUFFIXES = (".html", ".xlsx", ".csv")
@@ -155,7 +155,7 @@ def _about_disease(
         "title": f"Drugs for {record['disease']['name']}",
     }
     for drug in record["drugs"]:
-        drug["picture"] = evidence_svg(record["disease"]["name"], drug)
+        drug["picture"] = evidence_picture(record["disease"]["name"], drug)
     return about, to_html("disease.html", values)
 
 
