@@ -93,7 +93,10 @@ def test_different_names_stay_different() -> None:
 @pytest.mark.parametrize(
     ("id_", "source", "shown"),
     [
-        ("5180", "MONDO", "MONDO:5180"),
+        ("5180", "MONDO", "MONDO:0005180"),
+        ("MONDO:5180", "MONDO", "MONDO:0005180"),
+        ("2067", "HPO", "HPO:0002067"),
+        ("1813", "NCBI", "NCBI:1813"),
         ("MONDO:0005180", "MONDO", "MONDO:0005180"),  # KGX
         ("5180", "", "disease:5180"),  # DRKG
         ("DOID:14330", "Disease Ontology", "Disease Ontology:DOID:14330"),  # Hetionet

@@ -196,9 +196,9 @@ def test_apostrophes_hyphens_and_unicode_forms_of_names_do_not_matter() -> None:
 @pytest.mark.parametrize(
     ("query", "message"),
     [
-        ("1234", r"ambiguous; choose one of NCBI:1234 \(gene/protein 'ASP'\), MONDO:1234"),
-        ("asthma", r"ambiguous.*MONDO:1234 .*DrugBank:7"),
-        ("COLD", r"ambiguous.*MONDO:5 .*MONDO:6"),
+        ("1234", r"ambiguous; choose one of NCBI:1234 \(gene/protein 'ASP'\), MONDO:0+1234"),
+        ("asthma", r"ambiguous.*MONDO:0+1234 .*DrugBank:7"),
+        ("COLD", r"ambiguous.*MONDO:0+5 .*MONDO:0+6"),
         ("Atorvastain", r"did you mean DrugBank:DB2 \(drug 'Atorvastatin'\)"),
         ("statin", r"names that contain it: DrugBank:DB2.*DrugBank:DB9"),
         ("", r"''"),
@@ -218,7 +218,9 @@ def test_a_misspelt_name_is_suggested_among_short_names(query: str) -> None:
     genes = [
         ("NCBI", str(i), "gene/protein", name) for i, name in enumerate(("PARK", "KINS", "PA"))
     ]
-    with pytest.raises(InputError, match=r"(mean|it:) MONDO:5180 \(disease 'Parkinson disease'\)"):
+    with pytest.raises(
+        InputError, match=r"(mean|it:) MONDO:0005180 \(disease 'Parkinson disease'\)"
+    ):
         find_node(table([*genes, *PRIMEKG]), query)
 
 
@@ -237,7 +239,9 @@ def test_long_choices_are_cut() -> None:
     many = pl.concat(
         [NODES.filter(node_id="5").with_columns(node_id=pl.lit(str(i))) for i in range(11)]
     )
-    with pytest.raises(InputError, match=r"choose one of MONDO:0 .*, MONDO:7 .* and 3 more$"):
+    with pytest.raises(
+        InputError, match=r"choose one of MONDO:0000000 .*, MONDO:0000007 .* and 3 more$"
+    ):
         find_node(many, "Cold")
 
 
@@ -259,7 +263,7 @@ def test_names_that_share_only_a_common_word_are_not_suggested() -> None:
             ("Parkinson disease", "Addison disease", "Paget disease", "Huntington disease")
         )
     ]
-    with pytest.raises(InputError, match=r"mean MONDO:0 \(disease 'Parkinson disease'\)\?$"):
+    with pytest.raises(InputError, match=r"mean MONDO:0000000 \(disease 'Parkinson disease'\)\?$"):
         find_node(table(diseases), "Parkinsons diseaze")
 
 
@@ -278,12 +282,15 @@ def test_synonyms_come_after_real_names() -> None:
     assert find_node(graph, "shaking PALSY", synonyms=SYNONYMS) == 3
     assert find_node(graph, "Brain", synonyms=SYNONYMS) == 9
     assert find_node(graph, "Inderal", type="drug", synonyms=SYNONYMS) == 0
-    with pytest.raises(InputError, match=r"ambiguous; choose one of DrugBank:DB01235.*MONDO:1813"):
+    with pytest.raises(
+        InputError, match=r"ambiguous; choose one of DrugBank:DB01235.*MONDO:0001813"
+    ):
         find_node(graph, "Inderal", synonyms=SYNONYMS)
     with pytest.raises(InputError, match=r"must be the name or id"):
         find_node(graph, "elsewhere", synonyms=SYNONYMS)
     with pytest.raises(
-        InputError, match=r"did you mean MONDO:5180 \(disease 'Parkinson disease', synonym 'shaking"
+        InputError,
+        match=r"did you mean MONDO:0005180 \(disease 'Parkinson disease', synonym 'shaking",
     ):
         find_node(graph, "shakin palsie", synonyms=SYNONYMS)
 

@@ -60,6 +60,12 @@ def test_suggestions(answers: Answers, text: str, first: str) -> None:
     assert len({one["node"] for one in found}) == len(found) <= 12
 
 
+def test_suggestions_have_the_identifier_of_the_page(answers: Answers) -> None:
+    for text, shown in (("parkinson disease", "MONDO:0005180"), ("warfarin", "DB00682")):
+        found = answers.search(text)[0]
+        assert found["id"] == answers.node(found["node"])["links"][0]["text"] == shown
+
+
 def test_no_suggestions_for_nothing(answers: Answers) -> None:
     assert answers.search(" ") == answers.search("zzqqxx") == answers.search("a", ["planet"]) == []
     assert {one["type"] for one in answers.search("a", ["pathway"])} == {"pathway"}

@@ -49,6 +49,9 @@ _FORM = re.compile("|".join(f"(?P<{name}>{form})" for name, form in _FORMS.items
 _UNDERSCORE = re.compile(r"([a-z]+)_([^_]+)")
 _ADDRESS = re.compile(r"https?://.*[/#](?=.)")  # of http://purl.obolibrary.org/obo/MONDO_0005180
 _GROUP = re.compile(r"\d+(?:_\d+)+")
+_LAST_NUMBER = re.compile(r"[0-9]+$")
+#: Namespaces whose numbers are padded to seven digits with zeros.
+SEVEN_DIGITS = ("mondo", "hp", "go", "uberon", "efo")
 
 #: Characters that `normalize_name` replaces or, if they are invisible, removes.
 _REPLACED = str.maketrans(
@@ -107,20 +110,23 @@ def parse_identifier(text: str, source: str = "", type: str = "") -> Identifier:
 
 
 def shown_identifier(id_: str, source: str, type: str) -> str:
-    """Return an identifier of a node for messages and tables, in a form that finds the node.
+    """Return an identifier of a node for messages, tables and pages, in a form that finds the node.
 
     This is source:id, or the id alone if it has the source as its prefix, or type:id for a node
-    without a source.
+    without a source. Numbers of ontologies get their leading zeros, whose number is fixed.
 
     Example:
         >>> shown_identifier("5180", "MONDO", "disease")
-        'MONDO:5180'
+        'MONDO:0005180'
         >>> shown_identifier("MONDO:5180", "MONDO", "disease"), shown_identifier("7", "", "Gene")
-        ('MONDO:5180', 'Gene:7')
+        ('MONDO:0005180', 'Gene:7')
     """
-    if parse_identifier(id_).prefix and (not source or id_.startswith(source)):
-        return id_
-    return f"{source or type}:{id_}"
+    found = parse_identifier(id_, source, type)
+    has_prefix = parse_identifier(id_).prefix and (not source or id_.startswith(source))
+    shown = id_ if has_prefix else f"{source or type}:{id_}"
+    if found.namespace in SEVEN_DIGITS and is_number(found.local):
+        shown = _LAST_NUMBER.sub(lambda number: number[0].zfill(7), shown)
+    return shown
 
 
 def group_members(text: str, source: str, type: str) -> list[str]:

@@ -12,7 +12,6 @@ import polars as pl
 
 from ...api.model import Model
 from ...graph.adjacency import neighbors_of
-from ...graph.identifiers import shown_identifier
 from ...graph.knowledge_graph import EdgeType, IntArray, node_range_of
 from ...graph.node_lookup import Synonym
 from ...lib.similar import cosines
@@ -20,6 +19,7 @@ from ...ranking.evidence.sentences import phrase, spoken
 from ...system.errors import InputError
 from ...system.log import part
 from ...system.processes import alone
+from ..report.links import Link, links_of
 from .suggestions import Suggestion, Suggestions
 
 _SUGGESTED = 12  # nodes that a search shows
@@ -124,7 +124,7 @@ class OpenModel:
                 "node": one["node_index"],
                 "name": one["node_name"],
                 "type": one["node_type"],
-                "id": shown_identifier(one["node_id"], one["node_source"], one["node_type"]),
+                "id": _shown(links_of(one)),
                 "facts": int(self._degree[row]),
             }
             for one, row in zip(found, rows, strict=True)
@@ -178,3 +178,9 @@ class OpenModel:
                 known[first:stop] += np.diff(graph.indptr_of(r).numpy())
         best = np.argsort(-known, kind="stable")[:top]
         return [(row, int(known[row])) for row in best.tolist() if known[row]]
+
+
+def _shown(links: list[Link]) -> str:
+    """Return the first identifier of a node, and how many more a group of diseases has."""
+    more = f" and {len(links) - 1} more" if len(links) > 1 else ""
+    return f"{links[0]['text']}{more}"

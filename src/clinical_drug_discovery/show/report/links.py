@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ...graph.identifiers import group_members, parse_identifier, shown_identifier
+from ...graph.identifiers import SEVEN_DIGITS, group_members, parse_identifier, shown_identifier
 
 #: Namespace: the label in front of the local part, and the address.
 _ADDRESSES = {
@@ -24,7 +24,6 @@ _RESOLVED = (
     "pubchem.compound", "umls", "uniprot",
 )  # fmt: skip
 _RESOLVER = "https://bioregistry.io/{}:{}"
-_SEVEN_DIGITS = ("mondo", "hp", "go", "uberon", "efo")  # these pad their numbers with zeros
 _LOCAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
 
 Link = dict[str, str]  #: text, and url ("" without an address)
@@ -51,7 +50,7 @@ def links_of(node: Mapping[str, Any]) -> list[Link]:
 
 def _link(namespace: str, local: str, shown: str) -> Link:
     """Return the link of an identifier, or `shown` without an address."""
-    if namespace in _SEVEN_DIGITS and local.isdigit():
+    if namespace in SEVEN_DIGITS and local.isdigit():
         local = local.zfill(7)
     local = local.upper()
     if _LOCAL.fullmatch(local):
