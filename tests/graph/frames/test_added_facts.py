@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
-from graphs import Fact, to_rows, to_triples
+from graphs import Fact, assert_same_graph, to_rows, to_triples
 
 from clinical_drug_discovery.graph.cache import content_sha256
 from clinical_drug_discovery.graph.frames.added_facts import (
@@ -16,6 +16,7 @@ from clinical_drug_discovery.graph.frames.added_facts import (
     described,
     read_facts,
 )
+from clinical_drug_discovery.graph.frames.tables import frames_of, graph_of_frames
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.system.errors import InputError
 
@@ -60,6 +61,24 @@ def test_new_nodes_end_their_type(graph: KnowledgeGraph, order: tuple[int, ...])
         "Added 3 new facts; new nodes: disease New disease (disease:77); drug New drug (drug:new)"
     )
     assert np.array_equal(add(graph, *NEW).graph.src.numpy(), larger.src.numpy())
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5])
+def test_the_graph_is_the_one_that_is_built_of_all_facts(
+    graph: KnowledgeGraph, share: float
+) -> None:
+    nodes, edges = frames_of(graph)
+    rows = np.random.default_rng(0).permutation(edges.height)
+    split = max(1, int(share * edges.height))
+    start = graph_of_frames(edges[rows[split:]], nodes)  # it lacks nodes that have no other facts
+    facts = graph_of_frames(edges[rows[: split + 9]], nodes)  # nine of these it has
+    found = add_facts(start, facts)
+    assert to_triples(found.graph) == to_triples(graph)
+    assert (found.num_new_facts, found.graph.report.num_facts) == (split, edges.height)
+    built = graph_of_frames(*reversed(frames_of(found.graph)))
+    assert_same_graph(found.graph, built)
+    for name, array in found.graph.arrays._asdict().items():
+        assert array.dtype == getattr(built.arrays, name).dtype
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,12 @@ import polars as pl
 
 from ...system.errors import InputError
 from ...system.untrusted.inputs import check_regular
-from ..build import build_graph, distinct_facts, node_bits, pack_rows
 from ..identifiers import normalize_name, shown_identifier
 from ..knowledge_graph import IntArray, KnowledgeGraph, edges_of
 from ..node_lookup import NodeIndex, did_you_mean
 from ..read import read_graph
 from ..reading.records import listed
+from .merged_edges import Ends, merge_edges
 from .tables import graph_of_frames
 
 NAME = "facts"  #: the name of facts in messages
@@ -84,36 +84,40 @@ def add_facts(graph: KnowledgeGraph, facts: KnowledgeGraph, name: str = NAME) ->
     number = place[: graph.num_nodes]
     of_facts = np.where(old < 0, 0, place[old])
     of_facts[old < 0] = _rows_of(nodes, facts.nodes.filter(pl.Series(old < 0)))
-    bits = node_bits(nodes.height)
-    keys = np.concatenate(
-        [_keys(graph, number, graph.relations, bits), _keys(facts, of_facts, graph.relations, bits)]
-    )
-    src, relation, dst, counts = distinct_facts(keys, bits)
+    arrays = merge_edges(graph, _type_ptr(graph, new), number, _edges(graph, facts, of_facts))
+    num_facts = len(arrays.src) // 2
     report = graph.report
+    num_new_facts = num_facts - report.num_facts
     report = replace(
         report,
         num_rows=report.num_rows + facts.report.num_rows,
-        num_facts=counts["num_facts"],
-        num_duplicate_rows=report.num_duplicate_rows + facts.report.num_rows
-        - (counts["num_facts"] - report.num_facts),
-    )  # fmt: skip
-    built = build_graph(nodes, src, relation, dst, graph.relations, report)
-    num_new_facts = (built.num_edges - graph.num_edges) // 2
-    return ExtendedGraph(replace(built, vocabulary=graph.vocabulary), number, new, num_new_facts)
+        num_facts=num_facts,
+        num_duplicate_rows=report.num_duplicate_rows + facts.report.num_rows - num_new_facts,
+    )
+    larger = replace(graph, arrays=arrays, nodes=nodes, report=report)
+    return ExtendedGraph(larger, number, new, num_facts - graph.num_edges // 2)
 
 
-def _keys(
-    graph: KnowledgeGraph, number: IntArray, relations: tuple[str, ...], bits: int
-) -> IntArray:
-    """Pack each fact of a graph; `number` has the new number of each of its nodes."""
-    parts = [np.empty(0, np.int64)]
-    for r, kind in enumerate(graph.edge_types):
-        src, dst = edges_of(graph, [r])
-        once = src < dst
-        x, y = number[src[once]], number[dst[once]]
-        of_relation = np.full(len(x), relations.index(kind.relation))
-        parts.append(pack_rows(x, of_relation, y, bits))
-    return np.concatenate(parts)
+def _type_ptr(graph: KnowledgeGraph, new: pl.DataFrame) -> IntArray:
+    """Return where each node type begins, if new nodes end their types."""
+    counts = dict(new["node_type"].value_counts().iter_rows())
+    more = [counts.get(name, 0) for name in graph.node_type_names]
+    return graph.arrays.type_ptr + np.cumsum([0, *more])
+
+
+def _edges(graph: KnowledgeGraph, facts: KnowledgeGraph, number: IntArray) -> dict[int, Ends]:
+    """Return the edges of facts by their edge type in the graph.
+
+    Args:
+        graph: has all edge types of the facts.
+        facts: see `read_facts`.
+        number: shape (nodes of the facts,), the number of each node among all nodes.
+    """
+    found = {}
+    for r, kind in enumerate(facts.edge_types):
+        src, dst = edges_of(facts, [r])
+        found[graph.edge_types.index(kind)] = number[src], number[dst]
+    return found
 
 
 def _old_nodes(graph: KnowledgeGraph, nodes: pl.DataFrame, name: str) -> IntArray:
