@@ -49,7 +49,7 @@ def test_the_network_computes_the_embeddings_of_the_run(models: dict[str, Path],
     assert saved.embeddings is not None
     network = read_network(models[name], saved.graph)
     assert torch.allclose(network.embed(saved.graph), saved.embeddings, atol=1e-5)
-    again = network.on(saved.graph, np.arange(saved.graph.num_nodes))
+    again = network.transferred(saved.graph, np.arange(saved.graph.num_nodes))[0]
     assert torch.equal(again.node_embedding, network.node_embedding)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -189,6 +191,76 @@ def test_a_new_drug(opened: OpenModel) -> None:
     again, other = add_new_node(larger, {**asked, "name": "Other"})
     assert again.describe([again.row(other)])[0]["id"] == "NEW:NEW2"
     assert opened.graph.num_nodes + 2 == again.graph.num_nodes
+
+
+def test_a_new_drug_has_its_facts_before_the_model_is_ready(
+    model: cdd.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started, go = threading.Event(), threading.Event()
+    on = cdd.Model.on
+
+    def slow(self: cdd.Model, extended: Any) -> cdd.Model:
+        started.set()
+        assert go.wait(60)
+        return on(self, extended)
+
+    monkeypatch.setattr(cdd.Model, "on", slow)
+    opened = OpenModel(model)
+    targets = [number_of(opened, name) for name in ("DRD3", "DRD2", "HMGCR")]
+    facts = [{"relation": "drug_protein", "node": node} for node in targets]
+    larger, number = add_new_node(opened, {"name": "Newdrug", "type": "drug", "facts": facts})
+    answers, asthma = Answers(larger), number_of(opened, "asthma")
+    assert started.wait(60)
+    early = answers.node(number)
+    assert not early["nearest"]
+    assert [one["node"] for one in early["groups"][0]["nodes"]] == sorted(targets)
+    rest = answers.facts(number, "drug_protein", "gene/protein", 1, 3, nearest=False)
+    assert [one["node"] for one in rest] == sorted(targets)[1:]
+    assert answers.search("newdr")[0]["node"] == number
+    assert {one["node"] for one in answers.neighbors(number, [number], 9)["nodes"]} == set(targets)
+    assert not answers.node(asthma)["nearest"]
+    assert Answers(opened).drugs(asthma, 5, Choice())["rows"]  # the model before answers meanwhile
+    with ThreadPoolExecutor(1) as thread:
+        ranked = thread.submit(answers.diseases, number, 30, Choice())
+        assert not ranked.done()
+        go.set()
+        found = ranked.result(60)
+    expected = model.add_facts(
+        {
+            "relation": ["drug_protein"] * 3,
+            "x_id": ["NEW1"] * 3,
+            "x_type": ["drug"] * 3,
+            "x_name": ["Newdrug"] * 3,
+            "x_source": ["NEW"] * 3,
+            **{
+                f"y_{name}": opened.graph.nodes[f"node_{name}"][opened.rows(targets)].to_list()
+                for name in ("id", "type", "name", "source")
+            },
+        }
+    )
+    ranks = expected.rank_diseases("NEW:NEW1", 30)
+    assert [one["node"] for one in found["rows"]] == ranks["disease_index"].to_list()
+    assert [one["probability"] for one in found["rows"]] == ranks["probability"].to_list()
+    own, other = (m.embeddings().values for m in (larger.model, expected))
+    assert np.array_equal(own, other)
+    assert answers.node(number)["nearest"]
+
+
+def test_an_error_of_the_thread_reaches_those_who_wait(
+    model: cdd.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: cdd.Model, extended: Any) -> cdd.Model:
+        raise cdd.InputError("the embeddings hold NaN")
+
+    monkeypatch.setattr(cdd.Model, "on", broken)
+    opened = OpenModel(model)
+    fact = {"relation": "drug_protein", "node": number_of(opened, "DRD2")}
+    larger, number = add_new_node(opened, {"name": "New", "type": "drug", "facts": [fact]})
+    again, _ = add_new_node(larger, {"name": "Next", "type": "drug", "facts": [fact]})
+    for one in (larger, again):
+        with pytest.raises(cdd.InputError, match="hold NaN"):
+            Answers(one).diseases(number, 5, Choice())
+        assert Answers(one).node(number)["name"] == "New"
 
 
 FACT = {"relation": "drug_protein", "node": 1}

@@ -12,10 +12,11 @@ import numpy as np
 import polars as pl
 from torch import Tensor
 
+from ..graph.frames.added_facts import ExtendedGraph
 from ..graph.frames.tables import to_polars
 from ..graph.knowledge_graph import IntArray, KnowledgeGraph, node_range_of
 from ..graph.node_lookup import NodeIndex, Synonym
-from ..lib._model.extended import ExtendedModel, embed_other, extend_model
+from ..lib._model.extended import ExtendedModel, embed_extended, embed_other, extend_graph
 from ..lib._model.network import Network
 from ..lib._run.ranked_list import ListRules, Ranking, numbered
 from ..lib.similar import similar_in
@@ -37,7 +38,6 @@ class Model:
 
     Nodes are given by name or identifier in any spelling, such as "asthma" or "MONDO:0004979".
     Answers are polars DataFrames, as in the files of `cdd`; their method `to_pandas` converts them.
-    The first ranking prepares the features of the graph.
 
     Attributes:
         graph: the graph of the model.
@@ -124,8 +124,7 @@ class Model:
             disease_name, known, contraindicated, and stated (relations, joined by "; ").
 
         Raises:
-            InputError: the model has no drug ranker; or the disease or a drug does not exist, is
-                ambiguous or does not have facts.
+            InputError: a drug ranker is missing, or a node is missing, ambiguous or without facts.
 
         Example:
             >>> model.rank("asthma", top=3).select("rank", "disease_name", "known").rows()
@@ -236,8 +235,7 @@ class Model:
             no_facts.
 
         Raises:
-            InputError: the node or the type does not exist, or the node is ambiguous or does not
-                have facts.
+            InputError: the node or the type is missing, or the node is ambiguous or without facts.
 
         Example:
             >>> model.similar("Warfarin", top=2).select("rank", "node_type").rows()
@@ -252,8 +250,8 @@ class Model:
     def score(self, triples: Any) -> pl.DataFrame:
         """Score facts with the decoder of the training (DistMult).
 
-        A high score means that the model expects this fact. It compares different y for one x and
-        relation, and is not a probability. For drugs and diseases, `rank` is better.
+        A high score means that the model expects this fact. It compares y for one x and relation,
+        and is not a probability. For drugs and diseases, `rank` is better.
 
         Args:
             triples: a list of (x, relation, y), or a DataFrame with these columns. x and y are
@@ -264,8 +262,8 @@ class Model:
             if the graph has this fact).
 
         Raises:
-            InputError: a node or relation does not exist, or the graph does not have the relation
-                between nodes of these types; the message has the number of the row.
+            InputError: the graph lacks a node, or the relation between nodes of these types; the
+                message has the number of the row.
 
         Example:
             >>> facts = [("Warfarin", "drug_protein", "VKORC1")]
@@ -310,8 +308,8 @@ class Model:
     def add_facts(self, facts: Any) -> Model:
         """Return a model that knows more facts and nodes, without a training.
 
-        A new node gets the mean of its neighbors' input vectors. The layers compute all embeddings.
-        The ranker keeps its weights and reads the paths of the larger graph.
+        A new node gets the mean of its neighbors' input vectors, and the layers compute all
+        embeddings. The ranker keeps its weights and reads the paths of the larger graph.
 
         Args:
             facts: a CSV file, or a polars or pandas DataFrame, with the columns relation, x_id,
@@ -322,9 +320,8 @@ class Model:
             A new model with `new_nodes`; this one does not change. Known facts change no answer.
 
         Raises:
-            InputError: a row lacks a field; an old node has another name; an id is another spelling
-                of an old id; or the graph does not have a node type, or a relation between nodes of
-                these types.
+            InputError: a row lacks a field, an old node has another name, an id is another spelling
+                of an old id, or the graph lacks a node type or a relation between such nodes.
 
         Example:
             >>> facts = {
@@ -339,8 +336,15 @@ class Model:
         """
         use_threads()
         rows = Path(facts) if isinstance(facts, str | Path) else to_polars("facts", facts)
+        return self.on(extend_graph(self.graph, rows))
+
+    @alone()
+    @part("Embedding what was added")
+    def on(self, extended: ExtendedGraph | None) -> Model:
+        """Return the model on its graph with added facts, for the explorer; None: without any."""
         parts = self.graph, self._network, self._embeddings, self._ranker, self.new_nodes
-        found = extend_model(self.graph, self._network, self._ranker, rows) or ExtendedModel(*parts)
+        fitted = self._network, self._ranker
+        found = embed_extended(extended, *fitted) if extended else ExtendedModel(*parts)
         every = found.graph, found.network, found.embeddings, found.ranker, self._name
         rest = found.new_nodes, self._synonyms, self._shared
         return Model(*every, self.directory, *rest)
@@ -348,16 +352,13 @@ class Model:
     @alone()
     @part("Embedding another graph")
     def embed(self, graph: KnowledgeGraph) -> Embeddings:
-        """Embed the nodes of another graph with the trained layers.
+        """Embed the nodes of another graph with the trained layers; return nodes and embeddings.
 
         Nodes with the type, source and id of a node of this model keep its input vector. Other
         nodes get the mean of their neighbors' input vectors.
 
         Args:
             graph: a graph whose node types and edge types this model's graph has.
-
-        Returns:
-            The nodes of the graph, and their embeddings.
 
         Raises:
             InputError: the graph has a type of its own, or does not share a node with the model.
@@ -374,10 +375,8 @@ class Model:
     def ranking(self) -> Ranking:
         """The ranker with the features of the graph, for the reports and the explorer."""
         if self._ranker is None:
-            raise InputError(
-                "the model does not have a drug ranker: cdd fit-ranker fits one, if the graph has "
-                "known treatments"
-            )
+            rule = "cdd fit-ranker fits one, if the graph has known treatments"
+            raise InputError(f"the model does not have a drug ranker: {rule}")
         return Ranking.on(self.graph, self._ranker, self._shared).with_synonyms(self._synonyms)
 
     @cached_property

@@ -74,8 +74,9 @@ def test_the_graph_is_the_one_that_is_built_of_all_facts(
     facts = graph_of_frames(edges[rows[: split + 9]], nodes)  # nine of these it has
     found = add_facts(start, facts)
     assert to_triples(found.graph) == to_triples(graph)
-    assert (found.num_new_facts, found.graph.report.num_facts) == (split, edges.height)
-    built = graph_of_frames(*reversed(frames_of(found.graph)))
+    assert (found.num_new_facts, found.graph.report.num_facts) == (split, graph.report.num_facts)
+    nodes, edges = frames_of(found.graph)
+    built = graph_of_frames(edges, nodes)
     assert_same_graph(found.graph, built)
     for name, array in found.graph.arrays._asdict().items():
         assert array.dtype == getattr(built.arrays, name).dtype

@@ -15,7 +15,7 @@ from ..knowledge_graph import IntArray, KnowledgeGraph, edges_of
 from ..node_lookup import NodeIndex, did_you_mean
 from ..read import read_graph
 from ..reading.records import listed
-from .merged_edges import Ends, merge_edges
+from .merged_edges import Ends, Keys, merge_edges
 from .tables import graph_of_frames
 
 NAME = "facts"  #: the name of facts in messages
@@ -98,11 +98,11 @@ def add_facts(graph: KnowledgeGraph, facts: KnowledgeGraph, name: str = NAME) ->
     return ExtendedGraph(larger, number, new, num_facts - graph.num_edges // 2)
 
 
-def _type_ptr(graph: KnowledgeGraph, new: pl.DataFrame) -> IntArray:
+def _type_ptr(graph: KnowledgeGraph, new: pl.DataFrame) -> Keys:
     """Return where each node type begins, if new nodes end their types."""
     counts = dict(new["node_type"].value_counts().iter_rows())
     more = [counts.get(name, 0) for name in graph.node_type_names]
-    return graph.arrays.type_ptr + np.cumsum([0, *more])
+    return graph.arrays.type_ptr + np.cumsum([0, *more], dtype=np.int64)
 
 
 def _edges(graph: KnowledgeGraph, facts: KnowledgeGraph, number: IntArray) -> dict[int, Ends]:

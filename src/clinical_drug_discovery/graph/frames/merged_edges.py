@@ -11,11 +11,12 @@ from ..knowledge_graph import GraphArrays, IntArray, KnowledgeGraph
 
 _BITS = 32  # of the source in a key; its target is above
 _SOURCE = (1 << _BITS) - 1
+Keys = npt.NDArray[np.int64]
 Ends = tuple[IntArray, IntArray]  #: sources and targets
 
 
 def merge_edges(
-    graph: KnowledgeGraph, type_ptr: IntArray, number: IntArray, added: Mapping[int, Ends]
+    graph: KnowledgeGraph, type_ptr: Keys, number: IntArray, added: Mapping[int, Ends]
 ) -> GraphArrays:
     """Return the arrays of a graph with more nodes and edges, as `build_graph` makes them.
 
@@ -31,7 +32,7 @@ def merge_edges(
     """
     renumbered = number.astype(np.int32)
     sources: list[npt.NDArray[np.int32]] = []
-    pointers: list[npt.NDArray[np.int64]] = []
+    pointers: list[Keys] = []
     edge_type_ptr = [0]
     for r, (_, dst_type) in enumerate(graph.endpoint_types):
         first, stop = type_ptr[dst_type : dst_type + 2].tolist()
@@ -56,14 +57,12 @@ def merge_edges(
     )
 
 
-def _keys(src: IntArray, dst: IntArray, first: int) -> npt.NDArray[np.int64]:
+def _keys(src: IntArray, dst: IntArray, first: int) -> Keys:
     """Return a key for each distinct edge, sorted by target and source."""
     return np.unique((dst.astype(np.int64) - first) << _BITS | src)
 
 
-def _merged(
-    old: npt.NDArray[np.int64], new: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _merged(old: Keys, new: Keys) -> tuple[Keys, Keys]:
     """Return old and new keys in one order, and the new keys that are not old."""
     at = np.searchsorted(old, new)
     is_new = old[np.minimum(at, len(old) - 1)] != new

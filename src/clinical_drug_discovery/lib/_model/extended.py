@@ -9,7 +9,14 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from ...graph.frames.added_facts import NAME, add_facts, described, known_nodes, read_facts
+from ...graph.frames.added_facts import (
+    NAME,
+    ExtendedGraph,
+    add_facts,
+    described,
+    known_nodes,
+    read_facts,
+)
 from ...graph.frames.shared_types import with_types_of
 from ...graph.knowledge_graph import KnowledgeGraph
 from ...ranking.drug_ranker import DrugRanker, Vectors
@@ -55,6 +62,14 @@ def extend_model(
     Raises:
         InputError: the facts are invalid, or contradict the graph.
     """
+    extended = extend_graph(graph, facts, parameter)
+    return None if extended is None else embed_extended(extended, network, ranker)
+
+
+def extend_graph(
+    graph: KnowledgeGraph, facts: pl.DataFrame | Path, parameter: str = NAME
+) -> ExtendedGraph | None:
+    """Add facts to the graph of a model, with all checks; see `extend_model`."""
     added = read_facts(facts, parameter)
     if added is None:
         return None
@@ -64,10 +79,14 @@ def extend_model(
             log.warning(text)
     extended = add_facts(graph, added, name)
     log.milestone(described(extended))
-    if not extended.num_new_facts:
-        return None
-    larger = network.on(extended.graph, extended.number)
-    embeddings = larger.embed(extended.graph)
+    return extended if extended.num_new_facts else None
+
+
+def embed_extended(
+    extended: ExtendedGraph, network: Network, ranker: DrugRanker | None
+) -> ExtendedModel:
+    """Embed all nodes of a graph with added facts, and adapt the ranker; see `extend_model`."""
+    larger, embeddings = network.transferred(extended.graph, extended.number)
     if ranker is not None and ranker.vectors is not None:  # the paths need no change
         neighbors = Neighbors.of(extended.graph, embeddings)
         ranker = replace(ranker, vectors=Vectors.of(neighbors))
@@ -95,4 +114,4 @@ def embed_other(graph: KnowledgeGraph, network: Network, other: KnowledgeGraph) 
     if not len(old):
         raise InputError("graph must share at least one node with the model's graph")
     vectors = network.node_embedding[torch.from_numpy(old)]
-    return replace(network, node_embedding=vectors).on(other, new).embed(other)
+    return replace(network, node_embedding=vectors).transferred(other, new)[1]

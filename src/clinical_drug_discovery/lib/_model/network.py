@@ -24,6 +24,7 @@ from ...ops.buffers import release_buffers
 from ...system import log
 from ...system.errors import InputError, shown
 from ...system.machine import one_thread
+from ...system.processes import let_others
 from ...system.untrusted.inputs import read_json
 from ...training.history import is_finite
 from ...training.memory_plan import CHUNK_SIZES
@@ -54,7 +55,8 @@ class Network:
         return self.model.begin_stage(index, x, backend)
 
     def apply_stage(self, index: int, x: Tensor, begun: Any, block: Block) -> Tensor:
-        """See `LayeredModel`."""
+        """See `LayeredModel`. Other threads may ask a loaded model between two blocks."""
+        let_others()
         return self.model.apply_stage(index, x, begun, block)
 
     def embed(self, graph: KnowledgeGraph) -> Tensor:
@@ -65,20 +67,19 @@ class Network:
         Raises:
             InputError: an embedding contains NaN or infinity.
         """
-        backend = choose_backend(torch.device("cpu"), graph.num_edges)
-        with log.part("Embedding all nodes"), one_thread(not backend.kernels):
-            found = embed_all(self, without_treatments(graph)[0], CHUNK_SIZES[0], backend)
-        release_buffers()
-        if not is_finite(found):
-            raise InputError("the embeddings hold NaN or infinity; run cdd embed again")
-        return found
+        return self._embed(without_treatments(graph)[0], graph.num_edges)
 
-    def on(self, graph: KnowledgeGraph, number: IntArray) -> Network:
-        """Return the network for another graph with the same types; see `vectors_with_new_nodes`.
+    def transferred(self, graph: KnowledgeGraph, number: IntArray) -> tuple[Network, Tensor]:
+        """Return the network for another graph with the same types, and the embeddings.
+
+        New nodes get input vectors; see `vectors_with_new_nodes`.
 
         Args:
             graph: on the CPU.
             number: shape (K,), the number in this graph of each node that has a vector.
+
+        Raises:
+            InputError: an embedding contains NaN or infinity.
         """
         read = without_treatments(graph)[0]
         vectors, alone = vectors_with_new_nodes(read, self.node_embedding, number)
@@ -88,7 +89,18 @@ class Network:
                 "the embeddings of these new nodes say nothing, because no facts but treatments "
                 f"join them to known nodes ({len(alone):,}): {names}"
             )
-        return replace(self, node_embedding=vectors)
+        network = replace(self, node_embedding=vectors)
+        return network, network._embed(read, graph.num_edges)
+
+    def _embed(self, read: KnowledgeGraph, num_edges: int) -> Tensor:
+        """Compute the embeddings from the edges that the model reads; the graph has more."""
+        backend = choose_backend(torch.device("cpu"), num_edges)
+        with log.part("Embedding all nodes"), one_thread(not backend.kernels):
+            found = embed_all(self, read, CHUNK_SIZES[0], backend)
+        release_buffers()
+        if not is_finite(found):
+            raise InputError("the embeddings hold NaN or infinity; run cdd embed again")
+        return found
 
 
 def read_decoder(directory: Path, graph: KnowledgeGraph, dim: int) -> DistMult:

@@ -22,6 +22,7 @@ from ...ranking.evidence.kind_effects import kind_effects
 from ...ranking.evidence.stated_relations import stated_relations
 from ...ranking.for_drug.preparation import ForDrugs
 from ...ranking.for_drug.shared_parts import SharedParts
+from ...ranking.for_drug.sums_after_facts import have_same_diseases
 from ...ranking.metapath_features import MetapathFeatures
 from ...ranking.stored.check_ranker import check_fits
 from ...ranking.treatments import mask_of
@@ -119,6 +120,8 @@ class Ranking:
         with log.part("Following metapaths"):
             features = MetapathFeatures(graph)
         check_fits(ranker, features)
+        if shared is not None:
+            _share_diseases(shared, graph, features)
         words = graph.vocabulary
         types = words.drug_type, words.disease_type
         drug, disease = (slice(*node_range_of(graph, name)) for name in types)
@@ -347,6 +350,14 @@ class _Pairs:
     probability_treats: Floats
     known: _Mask
     contraindicated: _Mask
+
+
+def _share_diseases(shared: SharedParts, graph: KnowledgeGraph, features: MetapathFeatures) -> None:
+    """Keep the features of a saved model, or take over its part about the same diseases."""
+    if graph is shared.graph:
+        shared.features = features
+    elif shared.features is not None and have_same_diseases(shared.graph, graph):
+        features.share_diseases(shared.features)
 
 
 def numbered(parameter: str, queries: Sequence[str]) -> list[tuple[str, str]]:

@@ -82,7 +82,6 @@ class ForDrugs:
     def _prepare(self, popularity: bool, often: bool) -> BestDiseases:
         before = self._same_before()
         if self._side is None and before is not None:
-            self._features.share_diseases(before.side.features)
             self._side = replace(before.side, features=self._features)
         elif self._side is None:
             self._side = DiseaseSide.of(self._features)

@@ -21,6 +21,7 @@ class SharedParts:
 
     Attributes:
         graph: of the saved model.
+        features: of this graph; None: not made yet.
         prepared: what has answered questions about drugs; None: nothing yet.
 
     Args:
@@ -31,6 +32,7 @@ class SharedParts:
 
     def __init__(self, graph: KnowledgeGraph, paths: PathRanker, path: Path) -> None:
         self.graph = graph
+        self.features: MetapathFeatures | None = None
         self.prepared: BestDiseases | None = None
         self._paths, self._path = paths, path
         self._sums: Floats | None = None

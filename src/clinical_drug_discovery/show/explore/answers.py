@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from ...api.explanations import STATED
-from ...graph.knowledge_graph import EdgeType, node_range_of
+from ...graph.knowledge_graph import EdgeType, IntArray, node_range_of
 from ...lib._run.ranked_list import ListRules
 from ...ranking.evidence.explanations import NO_DIRECTION
 from ...system.errors import InputError
@@ -85,30 +85,51 @@ class Answers:
     def node(self, number: int) -> dict[str, Any]:
         """Return a node and its facts by relation; the neighbors with the nearest embeddings first.
 
-        Each relation has a few neighbors. `facts` returns the others.
+        Each relation has a few neighbors. `facts` returns the others. While the model is pending,
+        "nearest" is false, and the neighbors are in the order of the graph.
         """
-        row = self.opened.row(number)
+        row, nearest = self.opened.row(number), self.opened.is_ready
         groups = [
             {
                 "relation": kind.relation,
                 "type": kind.dst_type,
                 "phrase": self.opened.phrase(kind),
                 "count": len(others),
-                "nodes": self.opened.describe(self.opened.nearest_first(row, others)[:_FACTS]),
+                "nodes": self.opened.describe(self._in_order(row, others, nearest)[:_FACTS]),
             }
             for kind, others in self.opened.facts_of(row).items()
         ]
         links = links_of(self.opened.graph.nodes.row(row, named=True))[:_LINKS]
-        return {**self.opened.describe([row])[0], "links": links, "groups": groups}
+        described = self.opened.describe([row])[0]
+        return {**described, "links": links, "groups": groups, "nearest": nearest}
 
     def facts(
-        self, number: int, relation: str, node_type: str, start: int, stop: int
+        self,
+        number: int,
+        relation: str,
+        node_type: str,
+        start: int,
+        stop: int,
+        *,
+        nearest: bool = True,
     ) -> list[dict[str, Any]]:
-        """Return some of the neighbors of a node by one relation, in the order of `node`."""
+        """Return some of the neighbors of a node by one relation.
+
+        Args:
+            number: node_index of the node.
+            relation: name of the relation.
+            node_type: node type of the neighbors.
+            start: place of the first neighbor to return.
+            stop: place after the last one.
+            nearest: as `node` has told; the order is the same as there.
+        """
         row = self.opened.row(number)
         kind = EdgeType(self.opened.type_of(row), relation, node_type)
         others = self.opened.facts_of(row).get(kind, np.empty(0, np.int64))
-        return self.opened.describe(self.opened.nearest_first(row, others)[start:stop])
+        return self.opened.describe(self._in_order(row, others, nearest)[start:stop])
+
+    def _in_order(self, row: int, others: IntArray, nearest: bool) -> IntArray:
+        return self.opened.nearest_first(row, others) if nearest else others
 
     def drugs(self, disease: int, top: int, choice: Choice) -> dict[str, Any]:
         """Return the best drugs for a disease, and how many there are in all."""
@@ -216,7 +237,8 @@ class Answers:
     def neighbors(self, number: int, shown: Sequence[int], limit: int) -> dict[str, Any]:
         """Return neighbors of a node that a network does not show yet, and all new edges.
 
-        Among many neighbors, those with the most similar embeddings are taken.
+        Among many neighbors, those with the most similar embeddings are taken, or the first ones
+        while the model is pending.
 
         Args:
             number: node_index of the node.
@@ -227,7 +249,7 @@ class Answers:
         row, known = opened.row(number), opened.rows(shown)
         found = [np.empty(0, np.int64), *opened.facts_of(row).values()]
         others = np.setdiff1d(np.concatenate(found), [row, *known])
-        others = opened.nearest_first(row, others)[:limit]
+        others = self._in_order(row, others, opened.is_ready)[:limit]
         inside = np.array([*known, *others.tolist()], np.int64)
         edges: dict[tuple[int, int], dict[str, Any]] = {}
         for new in [row, *others.tolist()]:

@@ -83,7 +83,12 @@ QUESTIONS: dict[str, Question] = {
     "search": lambda asked, p: asked.answers.search(p.text("text"), p.texts("type") or None),
     "node": lambda asked, p: asked.answers.node(p.number("node")),
     "facts": lambda asked, p: asked.answers.facts(
-        p.number("node"), p.text("relation"), p.text("type"), p.number("start"), p.number("stop")
+        p.number("node"),
+        p.text("relation"),
+        p.text("type"),
+        p.number("start"),
+        p.number("stop"),
+        nearest=p.text("nearest", "1") == "1",
     ),
     "drugs": lambda asked, p: asked.answers.drugs(
         p.number("node"), p.number("top", 25, _MOST_ROWS), p.choice()

@@ -55,7 +55,6 @@ class Models:
         """
         old = self.get(name)
         opened, number = add_new_node(old.opened, new_node)
-        opened.prepare()
         larger = Asked(opened)
         numbers = [*(one["node"] for one in old.new), number]
         larger.new = opened.describe(opened.rows(numbers))

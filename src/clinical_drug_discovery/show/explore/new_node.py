@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import polars as pl
+
+from ...lib._model.extended import extend_graph
 from ...system.errors import InputError
 from .open_model import OpenModel
+from .pending_model import PendingModel
 
 _LONGEST_NAME = 200
 _MOST_FACTS = 200
@@ -23,7 +27,7 @@ def relations_of(opened: OpenModel, node_type: str) -> list[dict[str, str]]:
 
 
 def add_new_node(opened: OpenModel, asked: Any) -> tuple[OpenModel, int]:
-    """Add a node and its facts to a model.
+    """Add a node and its facts to a model. The facts are there at once; the ranks follow.
 
     Args:
         opened: the model, which does not change.
@@ -58,8 +62,10 @@ def add_new_node(opened: OpenModel, asked: Any) -> tuple[OpenModel, int]:
     sources = (graph.nodes["node_source"] != "").any()
     columns = [c for c in rows[0] if sources or not c.endswith("_source")]
     table = {column: [row[column] for row in rows] for column in columns}
-    larger = opened.model.add_facts(table)
-    return OpenModel(larger, before=opened), int(larger.new_nodes["node_index"][-1])
+    extended = extend_graph(graph, pl.DataFrame(table))
+    assert extended is not None  # the node is new
+    larger = OpenModel(PendingModel(opened.source, extended), before=opened)
+    return larger, int(extended.new_nodes["node_index"][-1])
 
 
 def _checked(opened: OpenModel, asked: Any) -> tuple[str, str, list[tuple[str, int]]]:

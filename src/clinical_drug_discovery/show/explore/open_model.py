@@ -20,6 +20,7 @@ from ...system.errors import InputError
 from ...system.log import part
 from ...system.processes import alone
 from ..report.links import Link, links_of
+from .pending_model import PendingModel
 from .suggestions import Suggestion, Suggestions
 
 _SUGGESTED = 12  # nodes that a search shows
@@ -29,6 +30,8 @@ _NODE = ("node_index", "node_id", "node_type", "node_name", "node_source")
 class OpenModel:
     """A model that the page asks. In the page, a node has the number of its node_index.
 
+    Questions about names and facts need the graph alone. Others wait for a model that is pending.
+
     Args:
         model: the model.
         synonyms: other names of nodes.
@@ -36,14 +39,28 @@ class OpenModel:
     """
 
     def __init__(
-        self, model: Model, synonyms: Sequence[Synonym] = (), before: OpenModel | None = None
+        self,
+        model: Model | PendingModel,
+        synonyms: Sequence[Synonym] = (),
+        before: OpenModel | None = None,
     ) -> None:
-        self.model, self.graph = model, model.graph
+        self.source, self.graph = model, model.graph
         self._synonyms, self._before = synonyms, before
         self._numbers = self.graph.nodes["node_index"].to_numpy()
         self._order = np.argsort(self._numbers)
         self._degree = self.graph.degree.numpy()
-        self.no_ranks = ""  #: why the model cannot rank drugs; "" if it can, or is not prepared
+        #: why the model cannot rank drugs; "" if it can, or is not prepared
+        self.no_ranks: str = "" if before is None else before.no_ranks
+
+    @property
+    def model(self) -> Model:
+        """The model, for which a thread waits while it is pending."""
+        return self.source if isinstance(self.source, Model) else self.source.get()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the model has its embeddings."""
+        return isinstance(self.source, Model) or self.source.is_ready
 
     def prepare(self) -> None:
         """Compute all that the first questions need, so that they do not wait for it."""
@@ -83,7 +100,7 @@ class OpenModel:
         words = self.graph.vocabulary
         rows = np.arange(self.graph.num_nodes)
         if self._before is not None:
-            rows = np.array(self.rows(self.model.new_nodes["node_index"].to_list()), np.int64)
+            rows = np.array(self.rows(self.source.new_nodes["node_index"].to_list()), np.int64)
         synonyms = self._synonyms if self._before is None else ()
         nodes, first = self.graph.nodes[rows], (words.drug_type, words.disease_type)
         return Suggestions(nodes, self._degree[rows], first, synonyms)

@@ -75,7 +75,9 @@ export function nodePage(known, node) {
 
 function factsTab(node) {
   if (!node.groups.length) return el("p", {}, "The graph does not have facts about this node.");
-  return el("div", { class: "groups" }, node.groups.map((group) => {
+  const order = node.nearest ? null : el("p", { class: "quiet small" },
+    "The facts are in the order of the graph, because the model has not computed the embeddings yet.");
+  return el("div", {}, order, el("div", { class: "groups" }, node.groups.map((group) => {
     const list = el("ul", { class: "chips" }, group.nodes.map(chip));
     const section = el("section", { class: "card group" },
       el("h2", {}, group.phrase, " ", el("span", { class: "quiet" },
@@ -92,7 +94,7 @@ function factsTab(node) {
       more.disabled = true;
       const found = await ask("facts", {
         model: currentModel(), node: node.node, relation: group.relation, type: group.type,
-        start: shown, stop: shown + MORE,
+        start: shown, stop: shown + MORE, nearest: node.nearest ? 1 : 0,
       }).catch(() => []);
       list.append(...found.map(chip));
       const first = list.children[shown];
@@ -104,7 +106,7 @@ function factsTab(node) {
     label();
     section.append(more);
     return section;
-  }));
+  })));
 }
 
 function chip(one) {
