@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -147,6 +148,34 @@ def test_a_new_drug_with_an_evil_name_is_ranked(page: Page) -> None:
     page.get_by_role("heading", name="Explore the graph").wait_for()
     assert "taken" not in page.title()
     assert page.locator("main script, main img").count() == 0
+
+
+def test_a_new_drug_has_a_page_before_its_ranks(
+    page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go, on = threading.Event(), cdd.Model.on
+
+    def slow(self: cdd.Model, extended: Any) -> cdd.Model:
+        assert go.wait(120)
+        return on(self, extended)
+
+    monkeypatch.setattr(cdd.Model, "on", slow)
+    page.get_by_role("link", name="New drug").click()
+    page.get_by_label("Name", exact=True).fill("Newstatin")
+    search(page, "HMGCR", "HMGCR", "The other node")
+    page.get_by_role("button", name="Add and rank").click()
+    page.get_by_role("heading", name="Newstatin", level=1).wait_for()
+    page.locator(".ranks-list .waiting").wait_for()
+    page.get_by_role("tab", name="Facts").click()
+    page.get_by_role("link", name="HMGCR").wait_for()
+    page.get_by_text("The facts are in the order of the graph").wait_for()
+    page.get_by_role("tab", name="Network").click()
+    shown(page.locator(".network [role=button]"))
+    search(page, "newst", "Newstatin")
+    page.get_by_role("tab", name="Ranked diseases").click()
+    page.locator(".ranks-list .waiting").wait_for()
+    go.set()
+    shown(page.locator("table.ranks tbody th a"))
 
 
 def test_export(page: Page, model: cdd.Model) -> None:

@@ -52,6 +52,7 @@ class Network:
 
     def begin_stage(self, index: int, x: Tensor, backend: Backend) -> Any:
         """See `LayeredModel`."""
+        let_others()
         return self.model.begin_stage(index, x, backend)
 
     def apply_stage(self, index: int, x: Tensor, begun: Any, block: Block) -> Tensor:

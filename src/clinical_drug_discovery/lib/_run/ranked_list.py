@@ -29,7 +29,7 @@ from ...ranking.treatments import mask_of
 from ...system import log
 from ...system.errors import InputError
 from ...system.machine import one_thread
-from ...system.processes import in_order, most_threads
+from ...system.processes import in_order, let_others, most_threads
 from .model_dir import LOG_SUMS_FILE, read_model_graph, read_model_ranker
 
 CHUNK = 128  #: diseases ranked at a time; their scores take 6 MB on PrimeKG
@@ -286,6 +286,7 @@ class Ranking:
             for i, effect, rank in zip(at.tolist(), effects, ranks, strict=True):
                 explained[i]["rank_without_popularity"] = rank
                 explained[i] |= explainer.drug_for_disease(int(drugs[i]), disease, effect)
+                let_others()
         return explained
 
     def effects(self, drug: int, disease: int) -> dict[str, float]:

@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from ...lib._model.extended import extend_graph
-from ...system.errors import InputError
+from ...system.errors import InputError, shown
 from .open_model import OpenModel
 from .pending_model import PendingModel
 
@@ -75,20 +75,22 @@ def _checked(opened: OpenModel, asked: Any) -> tuple[str, str, list[tuple[str, i
         InputError: one of them is missing or invalid.
     """
     if not isinstance(asked, Mapping):
-        raise InputError("the new node must be an object with name, type and facts")
+        raise InputError(f"new node (got {shown(asked)}) must have name, type and facts")
     name, node_type, facts = (asked.get(field) for field in ("name", "type", "facts"))
     if not isinstance(name, str) or not 0 < len(name.strip()) <= _LONGEST_NAME:
-        raise InputError(f"name must be a text of 1 to {_LONGEST_NAME} characters")
+        rule = f"must be a text of 1 to {_LONGEST_NAME} characters"
+        raise InputError(f"name (got {shown(name)}) {rule}")
     if node_type not in opened.graph.node_type_names:
         types = ", ".join(opened.graph.node_type_names)
-        raise InputError(f"type (got {node_type!r}) must be one of {types}")
+        raise InputError(f"type (got {shown(node_type)}) must be one of {types}")
     if not isinstance(facts, list) or not 0 < len(facts) <= _MOST_FACTS:
-        raise InputError(f"facts must be a list of 1 to {_MOST_FACTS} facts")
+        raise InputError(f"facts (got {shown(facts)}) must be a list of 1 to {_MOST_FACTS} facts")
     found = []
     for place, fact in enumerate(facts, start=1):
         relation = fact.get("relation") if isinstance(fact, Mapping) else None
         node = fact.get("node") if isinstance(fact, Mapping) else None
         if not isinstance(relation, str) or not isinstance(node, int):
-            raise InputError(f"fact {place} must have a relation and the node_index of a node")
+            rule = "must have a relation and the node_index of a node"
+            raise InputError(f"fact {place} (got {shown(fact)}) {rule}")
         found.append((relation, node))
     return name.strip(), str(node_type), list(dict.fromkeys(found))
