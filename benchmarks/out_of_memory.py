@@ -1,7 +1,7 @@
 """Embed a graph within a control group of a given size, with the large arrays on the disk.
 
-    python benchmarks/out_of_memory.py kg.parquet --limit 4GiB --scratch-dir /data/scratch
-    python benchmarks/out_of_memory.py --scale 10 --limit 6GiB --scratch-dir /data --model graphsage
+    python benchmarks/out_of_memory.py kg.parquet --limit 4GiB --scratch-dir /d
+    python benchmarks/out_of_memory.py --scale 10 --limit 6GiB --scratch-dir /d -- --hidden-dim 64
 
 Pages of mapped files count as resident, but the system can drop them. So the peak of a process says
 little, and a control group of Linux sets the limit: a process that needs more is killed. The group
@@ -101,7 +101,9 @@ def measured(path: str, model: str, asked: argparse.Namespace, folder: Path) -> 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n")[0], epilog="More flags of cdd embed follow after --."
+    )
     parser.add_argument("edges", nargs="?", help="default: a synthetic graph")
     parser.add_argument("--scale", type=float, default=1.0, help="of the synthetic graph")
     parser.add_argument("--limit", required=True, help="of the control group, such as 4GiB")
@@ -110,8 +112,10 @@ def main() -> None:
     parser.add_argument("--model", choices=tuple(MODELS), action="append")
     parser.add_argument("--training", default="sampled")
     parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("flags", nargs="*", help="more flags of cdd embed, after --")
-    asked = parser.parse_args()
+    # argparse cannot tell the flags after -- from a second `edges`.
+    end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    asked = parser.parse_args(sys.argv[1:end])
+    asked.flags = sys.argv[end + 1 :]
     with (
         edges_file(asked.edges, asked.scale) as path,
         tempfile.TemporaryDirectory(dir=asked.scratch_dir) as folder,

@@ -150,6 +150,8 @@ def test_the_walk_depends_on_no_order_and_no_chunk(
     order = np.random.default_rng(0).permutation(np.arange(first, stop))
     scores = walk_scores(graph, order)
     monkeypatch.setattr(baselines, "_WALK_CHUNK", 3)
+    np.testing.assert_array_equal(walk_scores(graph, order), scores)
+    monkeypatch.setattr(baselines, "_WALK_BYTES", 2 * 8 * (stop - first))  # two diseases at a time
     turned = read_facts(tmp_path, [(y, relation, x) for x, relation, y in reversed(facts)])
     again = walk_scores(turned, np.arange(first, stop))
     rows, columns = (numbers(graph, kind) for kind in ("disease", "drug"))

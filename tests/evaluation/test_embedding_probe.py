@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from graphs import Fact, node, random_facts, read_facts
 
 from clinical_drug_discovery.evaluation import embedding_probe
 from clinical_drug_discovery.evaluation.embedding_probe import neighbor_scores, probe_embeddings
-from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph, node_range_of
+from clinical_drug_discovery.graph.knowledge_graph import IntArray, KnowledgeGraph, node_range_of
 from clinical_drug_discovery.ranking import neighbors
 from clinical_drug_discovery.ranking.treatments import pairs_of, treatments
 from clinical_drug_discovery.system.errors import InputError
@@ -29,9 +30,13 @@ def embeddings(graph: KnowledgeGraph, rng: np.random.Generator) -> torch.Tensor:
 
 
 def by_loops(
-    graph: KnowledgeGraph, embeddings: torch.Tensor, disease: int, hidden: int | None = None
+    graph: KnowledgeGraph,
+    embeddings: torch.Tensor,
+    disease: int,
+    hidden: int | None = None,
+    absent: tuple[np.ndarray, np.ndarray] = (np.array([], int), np.array([], int)),
 ) -> np.ndarray:
-    """Scores of all drugs for a disease, with one known drug hidden."""
+    """Scores of all drugs for a disease; one known drug is hidden, other nodes are absent."""
 
     def centered(kind: str) -> list[np.ndarray]:
         rows = embeddings[slice(*node_range_of(graph, kind))].double().numpy()
@@ -42,6 +47,9 @@ def by_loops(
 
     drugs, diseases = centered("drug"), centered("disease")
     known = treatments(graph).toarray() > 0
+    known[absent[0]] = known[:, absent[1]] = False
+    for drug in absent[0]:
+        drugs[drug] = np.zeros_like(drugs[drug])  # near nothing
     if hidden is not None:
         known[hidden, disease] = False
     votes = np.zeros(len(drugs))
@@ -99,6 +107,56 @@ def test_each_known_pair_is_asked_as_if_unknown(
     assert found["mrr"] == pytest.approx(np.mean(1 / np.array(ranks)), rel=1e-3)
     assert found["recall@50"] == 1  # there are only 40 drugs
     assert 0 < found["walk_mrr"] < 0.2  # the graph lacks edges between diseases
+
+
+def test_a_sample_is_probed_as_if_the_graph_lacked_the_rest(
+    graph: KnowledgeGraph,
+    embeddings: torch.Tensor,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    drawn: list[tuple[IntArray, IntArray]] = []
+    sampled = embedding_probe._sampled
+
+    def seen(*given: Any) -> tuple[IntArray, IntArray]:
+        drawn.append(sampled(*given))
+        return drawn[-1]
+
+    caplog.set_level("INFO", "clinical_drug_discovery")
+    whole = probe_embeddings(graph, embeddings, seed=5)
+    monkeypatch.setattr(embedding_probe, "_sampled", seen)
+    known = treatments(graph).toarray() > 0
+    num_drugs, num_treated = len(known), int(known.any(axis=0).sum())
+    monkeypatch.setattr(embedding_probe, "MAX_DRUGS", num_drugs)
+    monkeypatch.setattr(embedding_probe, "MAX_DISEASES", num_treated)
+    assert probe_embeddings(graph, embeddings, seed=5) == whole
+    assert whole is not None
+    assert not whole["is_sample"]
+    assert not caplog.messages
+    for most_drugs, most_diseases in ((num_drugs // 2, num_treated // 2), (num_drugs, 5)):
+        monkeypatch.setattr(embedding_probe, "MAX_DRUGS", most_drugs)
+        monkeypatch.setattr(embedding_probe, "MAX_DISEASES", most_diseases)
+        found = probe_embeddings(graph, embeddings, seed=5)
+        assert found is not None
+        drugs, diseases = drawn[-1]
+        assert found["is_sample"]
+        assert found["num_drugs"] == len(drugs) == most_drugs
+        assert 2 <= found["num_diseases"] == len(diseases) <= most_diseases
+        absent = (
+            np.setdiff1d(np.arange(num_drugs), drugs),
+            np.setdiff1d(np.arange(known.shape[1]), diseases),
+        )
+        ranks = []
+        for disease in diseases:
+            for drug in drugs[known[drugs, disease]]:
+                scores = by_loops(graph, embeddings, int(disease), int(drug), absent)
+                rivals = scores[np.setdiff1d(drugs, np.flatnonzero(known[:, disease]))]
+                ties = np.isclose(rivals, scores[drug], rtol=1e-6, atol=0)  # equal in float32
+                ranks.append(1 + (~ties & (rivals > scores[drug])).sum() + ties.sum() / 2)
+        assert found["num_pairs"] == len(ranks)
+        assert found["mrr"] == pytest.approx(np.mean(1 / np.array(ranks)), rel=1e-3)
+        told = f"{len(drugs):,} of {num_drugs:,} drugs and {len(diseases):,} of {num_treated:,}"
+        assert told in caplog.messages[-1]
 
 
 def test_vectors_of_the_mechanism_are_good_and_random_ones_are_not(tmp_path: Path) -> None:

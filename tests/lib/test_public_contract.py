@@ -114,7 +114,8 @@ def test_record_and_files(model: str, edges: Path, tmp_path: Path) -> None:
     }
     assert {name: stats[name] for name in expected} == expected
     assert stats["collapse"].keys() == set(graph.node_type_names)
-    figures = ["mrr", "recall@50", "walk_mrr", "walk_recall@50", "num_pairs"]
+    figures = ["mrr", "recall@50", "walk_mrr", "walk_recall@50"]
+    figures += ["num_pairs", "num_drugs", "num_diseases", "is_sample"]
     assert list(stats["probe"]) == figures
     assert 0 < stats["final_loss"] < 20
     assert 0 < stats["peak_memory_gib"] < 64

@@ -19,7 +19,8 @@ from ..ranking.treatments import treatment_matrix
 Baseline = Callable[[KnowledgeGraph, IntArray], Floats]
 _MAX_HOPS, _DAMPING = 3, 0.5  # see `relatives_scores`
 _WALK_STEPS, _WALK_DAMPING = 8, 0.7  # see `walk_scores`
-_WALK_CHUNK = 128  # diseases at a time; their walks take 25 MB for 24,000 diseases
+_WALK_CHUNK = 128  # most diseases at a time; their walks take 25 MB for 24,000 diseases
+_WALK_BYTES = 32 << 20  # of the walks of more diseases: fewer are taken at a time
 _PHENOTYPE = "effect/phenotype"  # node type that `shared_scores` compares, as well as genes
 _ABSENT = ("disease_phenotype_negative",)  # relations which state that a phenotype is absent
 
@@ -82,17 +83,37 @@ def walk_scores(graph: KnowledgeGraph, diseases: IntArray) -> Floats:
     ends at the asked one. Each step goes along an edge between two diseases, of any relation. A
     disease without such edges has scores of 0.
     """
-    disease = graph.vocabulary.disease_type
-    related, treats = adjacency_between(graph, disease, disease), treatment_matrix(graph)
-    # In float64, so that equal scores stay equal, in whatever order their parts are added.
-    step = csr_array(diags_array(_WALK_DAMPING / np.maximum(np.diff(related.indptr), 1)) @ related)
+    treats = treatment_matrix(graph)
     treated = np.flatnonzero(np.diff(treats.indptr))
-    helped_by = csr_array(treats[treated].T, dtype=np.float64)
-    rows = diseases - node_range_of(graph, disease)[0]
+    rows = diseases - node_range_of(graph, graph.vocabulary.disease_type)[0]
+    return scores_by_walks(walk_step(graph), treats[treated], treated, rows)
+
+
+def walk_step(graph: KnowledgeGraph) -> csr_array:
+    """Return the damped probabilities of one step between two diseases; see `walk_scores`."""
+    disease = graph.vocabulary.disease_type
+    related = adjacency_between(graph, disease, disease)
+    # In float64, so that equal scores stay equal, in whatever order their parts are added.
+    return csr_array(diags_array(_WALK_DAMPING / np.maximum(np.diff(related.indptr), 1)) @ related)
+
+
+def scores_by_walks(
+    step: csr_array, treats: csr_array, treated: IntArray, rows: IntArray
+) -> Floats:
+    """Return the scores of D drugs for n of S diseases, shape (n, D); see `walk_scores`.
+
+    Args:
+        step: shape (S, S), of `walk_step`.
+        treats: shape (T, D), 1 where the drug treats the disease.
+        treated: shape (T,), the diseases of `treats`, numbered within their type.
+        rows: shape (n,), the asked diseases, numbered within their type.
+    """
+    helped_by = csr_array(treats.T, dtype=np.float64)
     scores = np.zeros((len(rows), treats.shape[1]), np.float32)
-    for start in range(0, len(rows), _WALK_CHUNK):
-        chunk = rows[start : start + _WALK_CHUNK]
-        walk = np.zeros((related.shape[0], len(chunk)))
+    at_a_time = max(1, min(_WALK_CHUNK, _WALK_BYTES // (8 * step.shape[0])))
+    for start in range(0, len(rows), at_a_time):
+        chunk = rows[start : start + at_a_time]
+        walk = np.zeros((step.shape[0], len(chunk)))
         walk[chunk, np.arange(len(chunk))] = 1
         reached = np.zeros((len(treated), len(chunk)))
         for _ in range(_WALK_STEPS):

@@ -38,6 +38,7 @@ _DOUBLINGS = 3  # the cosine is squared so often: its power is 8
 _FEWER_DOUBLINGS = 2  # for imputed votes: their power is 4
 NEAR_VOTES = 0.3  #: weight of the part "near votes"
 _DISEASES, _DRUGS = 256, 1024  # scored at a time: 40 MB on PrimeKG
+_ALL = slice(None)
 
 
 @dataclass(frozen=True)
@@ -53,18 +54,30 @@ class Neighbors:
     treated: IntArray  #: the diseases that have known drugs
 
     @staticmethod
-    def of(graph: KnowledgeGraph, embeddings: Tensor) -> Neighbors:
-        """Return the neighbors in embeddings of all nodes, shape (N, dim), on the CPU.
+    def of(
+        graph: KnowledgeGraph,
+        embeddings: Tensor,
+        drugs: IntArray | slice = _ALL,
+        diseases: IntArray | slice = _ALL,
+    ) -> Neighbors:
+        """Return the neighbors among drugs and diseases.
+
+        Args:
+            graph: on the CPU.
+            embeddings: shape (N, dim), of all nodes, on the CPU.
+            drugs: shape (D,), numbers of drugs within their type, ascending. The others neither
+                vote nor get scores, but all drugs give the center.
+            diseases: shape (S,), the same for diseases.
 
         Raises:
             InputError: the graph lacks drugs or diseases.
         """
-        words, known = graph.vocabulary, treatment_matrix(graph)
-        drugs, diseases = (
-            _unit(embeddings[slice(*node_range_of(graph, kind))].numpy())
-            for kind in (words.drug_type, words.disease_type)
+        words, known = graph.vocabulary, csr_array(treatment_matrix(graph)[diseases][:, drugs])
+        first, second = (
+            _unit(embeddings[slice(*node_range_of(graph, kind))].numpy(), chosen)
+            for kind, chosen in ((words.drug_type, drugs), (words.disease_type, diseases))
         )
-        return Neighbors(drugs, diseases, known, np.flatnonzero(np.diff(known.indptr)))
+        return Neighbors(first, second, known, np.flatnonzero(np.diff(known.indptr)))
 
     def scores(self, diseases: IntArray, *, impute: bool = False) -> Floats:
         """Return the scores of all drugs for n diseases, shape (n, D).
@@ -181,9 +194,9 @@ class Neighbors:
         return nearness
 
 
-def _unit(rows: Floats) -> Floats:
-    """Center the rows, and scale each to length 1; a row of zeros stays."""
-    rows = rows - rows.mean(axis=0)
+def _unit(rows: Floats, chosen: IntArray | slice) -> Floats:
+    """Return the chosen rows, centered by all rows, each of length 1; a row of zeros stays."""
+    rows = rows[chosen] - rows.mean(axis=0)
     length = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.asarray(rows / np.maximum(length, np.float32(1e-30)))
 

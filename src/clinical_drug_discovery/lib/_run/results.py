@@ -316,8 +316,9 @@ class EmbeddingStats:
     #: num_held_out_pairs, and spearman (rank correlation between Jaccard index and cosine over
     #: held-out pairs; None if undefined). None for GraphSAGE or without disease-gene edges.
     similarity: dict[str, float | int | None] | None
-    #: mrr, recall@50 and num_pairs of known treatments that neighbors in the embeddings find, each
-    #: as if it were unknown; walk_mrr and walk_recall@50 of the baseline walk. The training has
+    #: mrr and recall@50 of num_pairs known treatments that neighbors in the embeddings find, each
+    #: as if it were unknown; walk_mrr and walk_recall@50 of the baseline walk; num_drugs and
+    #: num_diseases, and is_sample if these are not all drugs and treated diseases. The training has
     #: seen these treatments. None with fewer than two treated diseases.
     probe: Probe | None
     output_file: str

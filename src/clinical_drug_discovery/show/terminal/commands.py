@@ -69,10 +69,14 @@ def show_address(record: dict[str, Any]) -> None:
 def _probe(figures: dict[str, Any]) -> str:
     """Say what the probe of the embeddings has found."""
     found, by_walk = (f"{figures[name]:.0%}" for name in ("recall@50", "walk_recall@50"))
+    sample = ""
+    if figures["is_sample"]:
+        drugs, diseases = (f"{figures[name]:,}" for name in ("num_drugs", "num_diseases"))
+        sample = f", on a sample of {drugs} drugs and {diseases} treated diseases"
     return (
         f"neighbors in the embeddings rank the drug of {found} of {figures['num_pairs']:,} known "
-        f"treatments among the first 50 (a walk along related diseases: {by_walk}); optimistic, "
-        f"because the training has seen these treatments"
+        f"treatments among the first 50 (a walk along related diseases: {by_walk}){sample}; "
+        f"optimistic, because the training has seen these treatments"
     )
 
 
