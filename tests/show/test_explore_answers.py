@@ -197,14 +197,14 @@ def test_a_new_drug_has_its_facts_before_the_model_is_ready(
     model: cdd.Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started, go = threading.Event(), threading.Event()
-    on = cdd.Model.on
+    on = cdd.Model._on
 
     def slow(self: cdd.Model, extended: Any) -> cdd.Model:
         started.set()
         assert go.wait(60)
         return on(self, extended)
 
-    monkeypatch.setattr(cdd.Model, "on", slow)
+    monkeypatch.setattr(cdd.Model, "_on", slow)
     opened = OpenModel(model)
     targets = [number_of(opened, name) for name in ("DRD3", "DRD2", "HMGCR")]
     facts = [{"relation": "drug_protein", "node": node} for node in targets]
@@ -252,7 +252,7 @@ def test_an_error_of_the_thread_reaches_those_who_wait(
     def broken(self: cdd.Model, extended: Any) -> cdd.Model:
         raise cdd.InputError("the embeddings hold NaN")
 
-    monkeypatch.setattr(cdd.Model, "on", broken)
+    monkeypatch.setattr(cdd.Model, "_on", broken)
     opened = OpenModel(model)
     fact = {"relation": "drug_protein", "node": number_of(opened, "DRD2")}
     larger, number = add_new_node(opened, {"name": "New", "type": "drug", "facts": [fact]})

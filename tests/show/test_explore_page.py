@@ -153,13 +153,13 @@ def test_a_new_drug_with_an_evil_name_is_ranked(page: Page) -> None:
 def test_a_new_drug_has_a_page_before_its_ranks(
     page: Page, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    go, on = threading.Event(), cdd.Model.on
+    go, on = threading.Event(), cdd.Model._on
 
     def slow(self: cdd.Model, extended: Any) -> cdd.Model:
         assert go.wait(120)
         return on(self, extended)
 
-    monkeypatch.setattr(cdd.Model, "on", slow)
+    monkeypatch.setattr(cdd.Model, "_on", slow)
     page.get_by_role("link", name="New drug").click()
     page.get_by_label("Name", exact=True).fill("Newstatin")
     search(page, "HMGCR", "HMGCR", "The other node")

@@ -242,16 +242,15 @@ class Model:
             [(1, 'drug'), (2, 'drug')]
         """
         use_threads()
-        at = self._index.find(node)
-        found = similar_in(self.graph, self._embeddings.numpy(), at, node, type=type, top=top)
-        return pl.DataFrame(found)
+        at, values = self._index.find(node), self._embeddings.numpy()
+        return pl.DataFrame(similar_in(self.graph, values, at, node, type=type, top=top))
 
     @alone()
     def score(self, triples: Any) -> pl.DataFrame:
         """Score facts with the decoder of the training (DistMult).
 
-        A high score means that the model expects this fact. It compares y for one x and relation,
-        and is not a probability. For drugs and diseases, `rank` is better.
+        A high score, which compares y for one x and relation, means that the model expects a fact.
+        For drugs and diseases, `rank` is better.
 
         Args:
             triples: a list of (x, relation, y), or a DataFrame with these columns. x and y are
@@ -271,8 +270,8 @@ class Model:
             [('drug', 'gene/protein', True)]
         """
         use_threads()
-        parts = self.graph, self._index, self._embeddings, self._network.decoder
-        return score_triples(*parts, triples)
+        decoder = self._network.decoder
+        return score_triples(self.graph, self._index, self._embeddings, decoder, triples)
 
     @plain_arguments
     @alone()
@@ -312,9 +311,9 @@ class Model:
         embeddings. The ranker keeps its weights and reads the paths of the larger graph.
 
         Args:
-            facts: a CSV file, or a polars or pandas DataFrame, with the columns relation, x_id,
-                x_type, x_name, y_id, y_type and y_name, and perhaps x_source and y_source. A node
-                is an old one if its type and id (and source) are in the graph.
+            facts: a CSV file or a DataFrame, with the columns relation, x_id, x_type, x_name, y_id,
+                y_type and y_name, and perhaps x_source and y_source. A node is an old one if its
+                type and id (and source) are in the graph.
 
         Returns:
             A new model with `new_nodes`; this one does not change. Known facts change no answer.
@@ -336,29 +335,31 @@ class Model:
         """
         use_threads()
         rows = Path(facts) if isinstance(facts, str | Path) else to_polars("facts", facts)
-        return self.on(extend_graph(self.graph, rows))
+        return self._on(extend_graph(self.graph, rows))
 
     @alone()
     @part("Embedding what was added")
-    def on(self, extended: ExtendedGraph | None) -> Model:
-        """Return the model on its graph with added facts, for the explorer; None: without any."""
+    def _on(self, extended: ExtendedGraph | None) -> Model:
+        """Return the model on its graph with added facts; None: without any."""
         parts = self.graph, self._network, self._embeddings, self._ranker, self.new_nodes
         fitted = self._network, self._ranker
         found = embed_extended(extended, *fitted) if extended else ExtendedModel(*parts)
         every = found.graph, found.network, found.embeddings, found.ranker, self._name
-        rest = found.new_nodes, self._synonyms, self._shared
-        return Model(*every, self.directory, *rest)
+        return Model(*every, self.directory, found.new_nodes, self._synonyms, self._shared)
 
     @alone()
     @part("Embedding another graph")
     def embed(self, graph: KnowledgeGraph) -> Embeddings:
-        """Embed the nodes of another graph with the trained layers; return nodes and embeddings.
+        """Embed the nodes of another graph with the trained layers.
 
         Nodes with the type, source and id of a node of this model keep its input vector. Other
         nodes get the mean of their neighbors' input vectors.
 
         Args:
             graph: a graph whose node types and edge types this model's graph has.
+
+        Returns:
+            The nodes of the graph, and their embeddings.
 
         Raises:
             InputError: the graph has a type of its own, or does not share a node with the model.

@@ -18,6 +18,7 @@ from scipy.sparse import csr_array
 
 from ..graph.adjacency import Floats, adjacency, damped, ones, power, rare_columns, scale, unit_rows
 from ..graph.knowledge_graph import EdgeType, IntArray, KnowledgeGraph
+from ..system.processes import let_others
 
 # Factor per step of a random walk; number of steps. Eight steps rank better than three: the drugs
 # of a distantly related disease are better evidence than none.
@@ -77,6 +78,7 @@ def path_counts(graph: KnowledgeGraph, start: str) -> dict[Metapath, csr_array]:
     """
     counts: dict[Metapath, csr_array] = {}
     for first in steps_from(graph, start):
+        let_others()  # questions to another model need not wait for all of them
         one = damped(adjacency(graph, first))
         counts[(first,)] = one
         for second in steps_from(graph, first.dst_type):
@@ -111,6 +113,7 @@ def similarities(
     """
     found = []
     for metapath, count in counts.items():
+        let_others()
         rows = unit_rows(count) if len(metapath) == 2 else rare_columns(ones(count))
         name = metapath_name((*metapath, *reverse_metapath(metapath)))
         found.append(Similarity(name, rows, rows))

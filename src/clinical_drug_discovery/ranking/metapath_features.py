@@ -22,7 +22,6 @@ from scipy.sparse import csr_array
 
 from ..graph.adjacency import Floats, power, scale
 from ..graph.knowledge_graph import IntArray, KnowledgeGraph
-from ..system.processes import let_others
 from .drug_similarity import (
     CO_INDICATED,
     Similarity,
@@ -89,16 +88,12 @@ class MetapathFeatures:
         drug, disease = graph.vocabulary.drug_type, graph.vocabulary.disease_type
         self._for_many = for_many
         drugs, diseases = path_counts(graph, drug), path_counts(graph, disease)
-        let_others()  # here and below: questions to another model need not wait for all parts
         self.connecting = connecting_metapaths(drugs, diseases)
-        let_others()
         stems, words = stem_vectors(names_of(graph, drug)), word_vectors(names_of(graph, disease))
-        let_others()
         by_stem = Similarity("drug - name shares stem - drug", stems, stems)
         by_word = Similarity("disease - shares words - disease", words, words)
         self.drug_similarities = [*similarities(graph, drug, drugs), by_stem]
         self.disease_similarities = [*similarities(graph, disease, diseases), by_word]
-        let_others()
         self.drug_degrees = log_degrees(graph, drug, disease)
         self.disease_degrees = log_degrees(graph, disease, drug)
         self.walks = random_walks(graph, disease)
@@ -315,8 +310,7 @@ class MetapathFeatures:
             total = blocks[0]
             for block in blocks[1:]:  # np.sum would copy all blocks
                 total += block
-            let_others()
-            best = np.sort(np.argpartition(-total, most - 1, axis=1)[:, :most], axis=1)
+                best = np.sort(np.argpartition(-total, most - 1, axis=1)[:, :most], axis=1)
             columns.append(best)
             values.append(np.take_along_axis(total, best, axis=1))
         ends = np.arange(len(self.treated) + 1) * most

@@ -7,10 +7,10 @@ from typing import Any
 
 import polars as pl
 
+from ...api.pending_model import PendingModel
 from ...lib._model.extended import extend_graph
 from ...system.errors import InputError, shown
 from .open_model import OpenModel
-from .pending_model import PendingModel
 
 _LONGEST_NAME = 200
 _MOST_FACTS = 200

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import polars as pl
 
 from ...api.model import Model
+from ...api.pending_model import PendingModel
 from ...graph.adjacency import neighbors_of
 from ...graph.knowledge_graph import EdgeType, IntArray, node_range_of
 from ...graph.node_lookup import Synonym
@@ -20,7 +21,6 @@ from ...system.errors import InputError
 from ...system.log import part
 from ...system.processes import alone
 from ..report.links import Link, links_of
-from .pending_model import PendingModel
 from .suggestions import Suggestion, Suggestions
 
 _SUGGESTED = 12  # nodes that a search shows

@@ -1,4 +1,4 @@
-"""A model with added facts, which a thread computes while the page shows the facts."""
+"""A model with added facts, which a thread computes while its graph can be asked."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import threading
 from concurrent.futures import Future
 from contextlib import suppress
 
-from ...api.model import Model
-from ...graph.frames.added_facts import ExtendedGraph
-from ...system.errors import InputError
-from ...system.log import part
-from ...system.processes import alone
+from ..graph.frames.added_facts import ExtendedGraph
+from ..system.errors import InputError
+from ..system.log import part
+from ..system.processes import alone
+from .model import Model
 
 # One model is computed at a time, because each needs 1 GiB for its results.
 _TURN = threading.Lock()
@@ -48,7 +48,7 @@ class PendingModel:
         try:
             known = before if isinstance(before, Model) else before.get()
             with _TURN:
-                model = known.on(extended)
+                model = known._on(extended)
                 # Without a ranker, each question about ranks says so.
                 with alone(), part("Preparing the ranks"), suppress(InputError):
                     _ = model.ranking
