@@ -310,7 +310,7 @@ class MetapathFeatures:
             total = blocks[0]
             for block in blocks[1:]:  # np.sum would copy all blocks
                 total += block
-                best = np.sort(np.argpartition(-total, most - 1, axis=1)[:, :most], axis=1)
+            best = np.sort(np.argpartition(-total, most - 1, axis=1)[:, :most], axis=1)
             columns.append(best)
             values.append(np.take_along_axis(total, best, axis=1))
         ends = np.arange(len(self.treated) + 1) * most
