@@ -52,12 +52,12 @@ class Network:
 
     def begin_stage(self, index: int, x: Tensor, backend: Backend) -> Any:
         """See `LayeredModel`."""
-        let_others()
+        _let_others(backend)
         return self.model.begin_stage(index, x, backend)
 
     def apply_stage(self, index: int, x: Tensor, begun: Any, block: Block) -> Tensor:
-        """See `LayeredModel`. Other threads may ask a loaded model between two blocks."""
-        let_others()
+        """See `LayeredModel`."""
+        _let_others(block.backend)
         return self.model.apply_stage(index, x, begun, block)
 
     def embed(self, graph: KnowledgeGraph) -> Tensor:
@@ -102,6 +102,15 @@ class Network:
         if not is_finite(found):
             raise InputError("the embeddings hold NaN or infinity; run cdd embed again")
         return found
+
+
+def _let_others(backend: Backend) -> None:
+    """Let other threads ask a loaded model between two blocks of a large graph.
+
+    A small graph takes milliseconds, and `one_thread` is set meanwhile for the whole process.
+    """
+    if backend.kernels:
+        let_others()
 
 
 def read_decoder(directory: Path, graph: KnowledgeGraph, dim: int) -> DistMult:
