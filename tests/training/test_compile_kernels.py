@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
+from clinical_drug_discovery.graph.source import Source
 from clinical_drug_discovery.lib.synthesize import synthesize_graph
 from clinical_drug_discovery.ops.backend import Backend
 from clinical_drug_discovery.system.machine import PeakMemory
@@ -66,6 +71,52 @@ def test_nothing_is_compiled_without_kernels(run: Run, monkeypatch: pytest.Monke
     monkeypatch.setattr(compile_kernels, "missing_kernels", lambda _: [])
     compile_kernels.compile_kernels(run, KERNELS, "graphsage")
     assert run.seconds == {"seconds_compile": 0.0}
+
+
+def test_a_compilation_begins_before_a_large_file_is_read(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run waits for it, or ends it if the graph needs no kernels."""
+    begin, finish = compile_kernels.begin_compilation, compile_kernels.compile_kernels
+    (path := tmp_path / "kg.csv").write_bytes(bytes(2**20 - 1))
+    missing = iter([["_map"], [], ["_map"]])
+    monkeypatch.setattr(compile_kernels, "missing_kernels", lambda _: next(missing))
+    assert begin(run, "graphsage", Source.of(path)) is None
+    path.write_bytes(bytes(2**20))
+    begun = begin(run, "graphsage", Source.of(path))
+    assert begun is not None
+    finish(run, KERNELS, "graphsage", begun)
+    assert run.warnings == []
+    assert run.seconds["seconds_compile"] > 0
+    assert {one.returncode for one in begun._processes} == {0}
+    begun = begin(run, "graphsage", Source.of(path))
+    assert begun is not None
+    finish(run, Backend(CPU, kernels=False), "graphsage", begun)
+    assert run.seconds["seconds_compile"] == 0
+    assert {one.returncode for one in begun._processes} == {-signal.SIGKILL}
+
+
+def test_compilers_end_with_a_killed_run(tmp_path: Path) -> None:
+    """Their standard input is closed when the process that has started them is gone."""
+    module = compile_kernels.__name__
+    script = f"from {module} import end_with_the_run; import time; end_with_the_run(); "
+    compiler = [sys.executable, "-c", f"{script}print('ready', flush=True); time.sleep(600)"]
+    run = (
+        "import subprocess, time\n"
+        f"one = subprocess.Popen({compiler!r}, stdin=subprocess.PIPE, stdout=subprocess.PIPE)\n"
+        "one.stdout.readline()\nprint(one.pid, flush=True)\ntime.sleep(600)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", run], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        pid = int(process.stdout.readline())
+        process.kill()
+    end = time.monotonic() + 60
+    with suppress(psutil.NoSuchProcess):
+        while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+            assert time.monotonic() < end
+            time.sleep(0.05)
 
 
 #: The variables of `make test-avx2`.

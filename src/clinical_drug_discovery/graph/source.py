@@ -73,6 +73,11 @@ class Source:
         """True if a part is read from the standard input, which cannot be read twice."""
         return STDIN in self.files
 
+    @property
+    def num_bytes(self) -> int:
+        """Size of all files together, as they lie on the disk; the standard input counts as 0."""
+        return sum(path.stat().st_size for path in self.files if path != STDIN)
+
     def __str__(self) -> str:
         return " and ".join(map(str, self.edges[:3])) + (
             f" and {len(self.edges) - 3} more" if len(self.edges) > 3 else ""

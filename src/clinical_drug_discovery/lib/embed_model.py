@@ -26,7 +26,7 @@ from ..system.group.joined import current_group, joined
 from ..system.log import part
 from ..system.machine import one_thread
 from ..system.processes import alone
-from ..training.compile_kernels import compile_kernels
+from ..training.compile_kernels import begin_compilation, compile_kernels
 from ..training.hooks import EpochHook, hooks
 from ..training.memory_budget import plan_training
 from ..training.train import train
@@ -165,6 +165,7 @@ def embed_graph(
         overwrite=overwrite, resume=resume, scratch_dir=scratch_dir,
     )  # fmt: skip
     check_origin(run, init_from, settings, resume)
+    kernels = begin_compilation(run, settings.model, source)
     graph = read_edges(run, source, reading, words, cache, cache_dir)
     start = match_origin(run, graph, settings, init_from, resume)
     fits_ranker = ranker and output_csv is not None
@@ -173,7 +174,7 @@ def embed_graph(
     plan = plan_training(run, graph, settings, memory_budget, chunk_size, rank_fit, scratch)
     if output_csv is None:
         return embed_in_memory(
-            run, graph, plan, start, seed=seed, on_epoch=on_epoch, tracker=tracker
+            run, graph, plan, kernels, start, seed=seed, on_epoch=on_epoch, tracker=tracker
         )
     checkpoints, finished = open_checkpoints(
         run, graph, plan, init_from, start, seed=seed, resume=resume, minutes=checkpoint_minutes
@@ -182,7 +183,7 @@ def embed_graph(
         return finished
     if run.group.rank == 0:
         check_space(run, graph, plan)
-    compile_kernels(run, plan.backend, plan.settings.model)
+    compile_kernels(run, plan.backend, plan.settings.model, kernels)
     with (
         checkpoints.threads(), one_thread(plan.is_small), working(run) as places,
         large_in_files(plan.scratch_dir),

@@ -2,13 +2,17 @@
 
 The compiler takes 0.1 GiB of memory. In other processes, this does not raise the peak memory of the
 run, so the first run has the same peak as later runs. The compiler of a process uses one core, so
-each of two processes compiles about half of the kernels, if this one may use several cores.
+each of two processes compiles about half of the kernels, if this one may use several cores. A run
+begins the compilation before it reads a large file, and waits for it before the training.
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import threading
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +23,7 @@ import torch
 
 from ..graph.build import build_graph
 from ..graph.knowledge_graph import KnowledgeGraph, ReadReport
+from ..graph.source import Source
 from ..models.kinds.table import MODELS, kind_of
 from ..models.layers import DistMult
 from ..ops import reference
@@ -49,47 +54,123 @@ _SCRIPT = f"""
 import sys
 folder, model, share = sys.argv[1:]
 sys.path.append(folder)
-from {__name__} import take_problems, train_tiny_models
+from {__name__} import end_with_the_run, take_problems, train_tiny_models
+end_with_the_run()
 train_tiny_models(model, share)
 sys.stderr.write('\\n'.join(take_problems()))
 """
 ALL, FIRST, REST = "all", "first", "rest"  #: shares of the kernels that a process compiles
+# A file of fewer bytes may have so few edges that its graph needs no kernels.
+_LEAST_BYTES = 2**20
 
 
-def compile_kernels(run: Run, backend: Backend, model: str) -> None:
+class Compilation:
+    """The processes that compile a model's kernels while this one goes on.
+
+    They end when `wait` returns, when `end` is called, and when this process ends.
+    """
+
+    def __init__(self, model: str) -> None:
+        """Start a process for each share of the kernels."""
+        # -P: a file random.py in the working directory must not replace a module of Python.
+        # A session of its own: Ctrl-C reaches only this process, which then ends the others.
+        command = [sys.executable, "-P", "-c", _SCRIPT, str(Path(__file__).parents[2]), model]
+        shares = (FIRST, REST) if torch.get_num_threads() > 1 else (ALL,)
+        self._processes = [
+            subprocess.Popen(
+                [*command, share], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True,
+            )
+            for share in shares
+        ]  # fmt: skip
+        self._ending = weakref.finalize(self, _end, self._processes)
+
+    def wait(self) -> str:
+        """Wait for the end of the processes; return their last words."""
+        try:
+            # `communicate` would close the standard input, and with it end the process.
+            texts = [one.stderr.read().strip() for one in self._processes if one.stderr]
+            for one in self._processes:
+                one.wait()
+            return "\n".join(filter(None, texts))
+        finally:
+            self.end()
+
+    def end(self) -> None:
+        """End the processes that still run."""
+        self._ending()
+
+
+def begin_compilation(run: Run, model: str, source: Source) -> Compilation | None:
+    """Begin to compile a model's kernels before a large graph is read, if numba's cache lacks some.
+
+    Returns:
+        The compilation, for `compile_kernels`; None if there may be nothing to compile.
+    """
+    if run.device.type != "cpu" or run.group.size > 1 or source.num_bytes < _LEAST_BYTES:
+        return None
+    if why_no_cache() or not (missing := missing_kernels(model)) or take_problems():
+        return None
+    run.progress.milestone(
+        f"Compiling {len(missing)} CPU kernels, once on this machine; later runs reuse them"
+    )
+    return Compilation(model)
+
+
+def compile_kernels(
+    run: Run, backend: Backend, model: str, begun: Compilation | None = None
+) -> None:
     """Compile a model's kernels unless numba's cache on disk has them, and measure the time.
 
-    If nothing was compiled, `run.seconds["seconds_compile"]` is 0.
+    If nothing was compiled, `run.seconds["seconds_compile"]` is 0. Otherwise it is the time that
+    the run waits for the compilation.
+
+    Args:
+        run: receives the time and warnings.
+        backend: of the run; it may compute without kernels.
+        model: name of the model.
+        begun: the result of `begin_compilation`.
     """
     run.seconds["seconds_compile"] = 0.0
     if backend.kernels:
         with first_here(run.group):
-            _compile_missing(run, model)
+            _compile_missing(run, model, begun)
+    elif begun is not None:
+        begun.end()
 
 
-def _compile_missing(run: Run, model: str) -> None:
-    if why := why_no_cache():
-        run.warn(
-            f"this run compiles the CPU kernels during the training, and cannot keep them: {why}"
-        )
+def _compile_missing(run: Run, model: str, begun: Compilation | None) -> None:
+    if begun is None:
+        begun = _begin_missing(run, model)
+    if begun is None:
         return
-    missing = missing_kernels(model)
-    if problems := take_problems():
-        more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
-        run.warn(f"{problems[0]}{more}: compiled again")
-    if not missing:
-        return
-    run.progress.milestone(
-        f"Compiling {len(missing)} CPU kernels, once on this machine; later runs reuse them"
-    )
     with run.timed("compile"):
-        said = _compile(model, (FIRST, REST) if torch.get_num_threads() > 1 else (ALL,))
+        said = begun.wait()
     if missing := missing_kernels(model):
         why = (said or "numba's cache directory may be read-only").splitlines()[-1]
         run.warn(
             f"{len(missing)} CPU kernels are not in numba's cache ({why}), so this run and later "
             "runs compile them during the training, which takes 0.1 GiB of memory"
         )
+
+
+def _begin_missing(run: Run, model: str) -> Compilation | None:
+    """Begin to compile what numba's cache lacks, and say why if it cannot keep kernels."""
+    if why := why_no_cache():
+        run.warn(
+            f"this run compiles the CPU kernels during the training, and cannot keep them: {why}"
+        )
+        return None
+    missing = missing_kernels(model)
+    if problems := take_problems():
+        more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
+        run.warn(f"{problems[0]}{more}: compiled again")
+    if not missing:
+        return None
+    run.progress.milestone(
+        f"Compiling {len(missing)} CPU kernels, once on this machine; later runs reuse them"
+    )
+    return Compilation(model)
 
 
 def missing_kernels(model: str) -> list[str]:
@@ -131,24 +212,26 @@ def _trained(model: str) -> list[str]:
     return [name for name in MODELS if kind_of(name).tiny is not None]
 
 
-def _compile(model: str, shares: tuple[str, ...]) -> str:
-    """Compile each share of a model's kernels in a process; return their last words."""
-    # -P: a file random.py in the working directory must not replace a module of Python.
-    # A session of its own: Ctrl-C reaches only this process, which then ends the others.
-    command = [sys.executable, "-P", "-c", _SCRIPT, str(Path(__file__).parents[2]), model]
-    processes = [
-        subprocess.Popen(
-            [*command, share], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True,
-        )
-        for share in shares
-    ]  # fmt: skip
-    try:
-        return "\n".join(said for one in processes if (said := one.communicate()[1].strip()))
-    finally:
-        for one in processes:
-            one.kill()
-            one.wait()
+def end_with_the_run() -> None:
+    """End this process when the run that has started it ends, even if it was killed.
+
+    The run never writes to the standard input of this process, and the system closes it.
+    """
+
+    def wait_for_the_run() -> None:
+        os.read(0, 1)  # sys.stdin has a lock, which the end of this process would wait for
+        os._exit(1)
+
+    threading.Thread(target=wait_for_the_run, daemon=True).start()
+
+
+def _end(processes: list[subprocess.Popen[str]]) -> None:
+    for one in processes:
+        one.kill()
+        one.wait()
+        for stream in (one.stdin, one.stderr):
+            if stream is not None:
+                stream.close()
 
 
 def _tiny_graph() -> KnowledgeGraph:

@@ -33,8 +33,8 @@ from .objective.sizes import ComparedSizes
 # bytes that every run takes: compiled kernels, libraries for matrix products, thread pools, and
 # freed memory that the C heap keeps for a while
 _FIXED = 190 * 2**20
-# the same on NVIDIA GPUs: the driver loads kernels when they are first used, and nccl takes buffers.
-# Measured with CUDA 13 on an H200: 0.04 and 0.66 GiB more than was predicted without these.
+# the same on NVIDIA GPUs: the driver loads kernels when they are first used, and nccl takes
+# buffers. An H200 with CUDA 13 took 0.04 and 0.66 GiB more than was predicted without these.
 _CUDA, _NCCL = 256 * 2**20, 768 * 2**20
 _FACT = 150 + NUM_CANDIDATES  # bytes for each positive of a batch: node numbers and a mask
 #: numbers of nodes that inference can embed at a time, the largest first

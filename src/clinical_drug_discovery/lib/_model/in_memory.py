@@ -10,7 +10,7 @@ from ...models.inference import embed_nodes
 from ...models.warm_start import WarmStart
 from ...system.machine import GIB, one_thread, peak_memory_bytes
 from ...system.progress import Run
-from ...training.compile_kernels import compile_kernels
+from ...training.compile_kernels import Compilation, compile_kernels
 from ...training.hooks import EpochHook, hooks
 from ...training.memory_plan import Plan
 from ...training.train import train
@@ -21,6 +21,7 @@ def embed_in_memory(
     run: Run,
     graph: KnowledgeGraph,
     plan: Plan,
+    kernels: Compilation | None,
     start: WarmStart | None,
     *,
     seed: int,
@@ -33,6 +34,7 @@ def embed_in_memory(
         run: a run without output.
         graph: on the CPU.
         plan: provides the settings and the backend.
+        kernels: the compilation that has begun, if any.
         start: the earlier model that the run starts from; None: it starts from the beginning.
         seed: seed of the run.
         on_epoch: see `training.hooks.hooks`.
@@ -42,7 +44,7 @@ def embed_in_memory(
         The fields of `EmbeddingStats`, with empty paths; nodes, the node table of the graph; and
         embeddings, an array of shape (N, D) in the order of the nodes.
     """
-    compile_kernels(run, plan.backend, plan.settings.model)
+    compile_kernels(run, plan.backend, plan.settings.model, kernels)
     with one_thread(plan.is_small), hooks(run, plan.settings, on_epoch, tracker) as after_epoch:
         trained = train(run, graph, plan.settings, plan, seed, None, after_epoch, start)
         embeddings, collapse = embed_nodes(

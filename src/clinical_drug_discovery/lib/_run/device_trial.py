@@ -30,8 +30,8 @@ from ...training.train import Trained, train
 
 #: Largest allowed differences between the two devices, relative to the value; for weights relative
 #: to the distance that the training moves them, so that a weight that is never updated gives 1. An
-#: NVIDIA H200 differs from the CPU by up to 5e-4, 4e-3 and 6e-7, and two of its own trainings differ
-#: almost as much: the order of its sums varies, and Adam amplifies rounding.
+#: NVIDIA H200 differs from the CPU by up to 5e-4, 4e-3 and 6e-7. Two of its own trainings differ
+#: almost as much, because the order of its sums varies and Adam amplifies rounding.
 TOLERANCES = {"losses": 2e-3, "weights": 0.05, "embeddings": 1e-5}
 _NUM_EPOCHS = 2
 _LEARNING_RATE = 0.01
