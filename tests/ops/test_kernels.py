@@ -23,9 +23,10 @@ from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.graph.read import read_graph
 from clinical_drug_discovery.graph.source import ReadSettings
 from clinical_drug_discovery.ops import reference
-from clinical_drug_discovery.ops.backend import has_bfloat16_products, padded
+from clinical_drug_discovery.ops.backend import padded
 from clinical_drug_discovery.ops.blocks import Block, full_block, range_block, row_block
 from clinical_drug_discovery.ops.cpu import attention as cpu_attention
+from clinical_drug_discovery.ops.cpu import head_maps as head_maps_on_cpu
 from clinical_drug_discovery.ops.cpu import neighbors as cpu
 from clinical_drug_discovery.ops.cpu import ranges as cpu_ranges
 
@@ -308,13 +309,17 @@ def test_a_hub_of_50_000_edges(hub: KnowledgeGraph, monkeypatch: pytest.MonkeyPa
                 check_attention(Given.draw(block, 4, 16, stored, computed), 10 * tolerance)
 
 
-def test_head_maps() -> None:
+@pytest.mark.parametrize("in_pairs", [False, True])
+def test_head_maps(in_pairs: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In pairs: the kernels of CPUs with AVX512_BF16, which other CPUs can run too, but slowly."""
+    monkeypatch.setattr(head_maps_on_cpu, "has_bfloat16_products", lambda: in_pairs)
     draw = Draw()
-    for multiplied, stored, computed, tolerance in (
+    single = (
         (torch.float64, torch.float64, torch.float64, 1e-12),
         (torch.float32, torch.bfloat16, torch.float32, 1e-5),
-        (torch.bfloat16, torch.bfloat16, torch.float32, 1e-5),
-    ):
+    )
+    rounded = (torch.bfloat16, torch.bfloat16, torch.float32, 1e-5)
+    for multiplied, stored, computed, tolerance in [rounded] if in_pairs else [*single, rounded]:
         for heads, dim in HEADS_AND_DIMS:
             width = heads * dim
             matrix = draw(heads, dim, dim, dtype=computed) / dim**0.5
@@ -363,9 +368,8 @@ def check_head_map_backward(
 
 
 def as_multiplied(matrix: Tensor, rows: Tensor) -> Tensor:
-    """The matrix as such rows are multiplied by it: rounded where the CPU is fast at that."""
-    pairs = rows.dtype == torch.bfloat16 and has_bfloat16_products()
-    return matrix.to(torch.bfloat16) if pairs else matrix
+    """The matrix as such rows are multiplied by it: rounded where they are multiplied in pairs."""
+    return matrix.to(torch.bfloat16) if head_maps_on_cpu._in_pairs(rows) else matrix
 
 
 def test_neither_the_number_of_threads_nor_the_run_changes_a_bit(

@@ -1,7 +1,8 @@
 """CPU kernels that multiply each attention head of some rows by the matrix of the head.
 
 In BLAS, a batched product of 8 matrices of 32 x 32 runs at a quarter of the CPU's peak speed. These
-kernels keep the products of six rows in registers. Numba compiles the kernels on first use and
+kernels keep the products of six rows in registers, and prefetch the next rows meanwhile: otherwise
+a third of the time would pass in waiting for memory. Numba compiles the kernels on first use and
 caches them on disk.
 
 Notation: n nodes, H heads of d channels, P = H d. Padding makes d a multiple of `LANES`. Kernels
@@ -24,11 +25,11 @@ from .neighbors import flat
 from .simd import (
     FAST,
     LANES,
-    add,
     add_pair_products,
     fma,
     load,
     load_splat,
+    prefetch,
     splat,
     store,
     store_pairs,
@@ -80,26 +81,37 @@ def _map(nodes, heads, matrix, out, accumulate):  # type: ignore[no-untyped-def]
     num_groups = -(-len(nodes) // _GROUP)
     for part in numba.prange(_PARTS):
         own = np.empty(_GROUP * width, matrix.dtype)  # converted once, read number by number
-        at = np.empty(_GROUP, np.int64)
+        at, later = np.empty(_GROUP, np.int64), np.empty(_GROUP, np.int64)
         for group in range(part * num_groups // _PARTS, (part + 1) * num_groups // _PARTS):
-            count = _places(nodes, group, width, at)
-            for i in range(count):
+            _places(nodes, group, width, at)
+            _places(nodes, group + 1, width, later)
+            for i in range(_GROUP):
                 for c in range(0, width, LANES):
                     store(own, i * width + c, load(heads, at[i] + c))
-            for column in range(0, width, LANES):  # columns of the output
-                h = column // dim
-                # Six variables, because a numba array cannot hold SIMD vectors.
-                s0 = s1 = s2 = s3 = s4 = s5 = splat(zero)
-                for c in range(h * dim, (h + 1) * dim):
-                    w = load(weights, c * dim + column - h * dim)
-                    s0 = fma(load_splat(own, c), w, s0)
-                    s1 = fma(load_splat(own, c + width), w, s1)
-                    s2 = fma(load_splat(own, c + 2 * width), w, s2)
-                    s3 = fma(load_splat(own, c + 3 * width), w, s3)
-                    s4 = fma(load_splat(own, c + 4 * width), w, s4)
-                    s5 = fma(load_splat(own, c + 5 * width), w, s5)
-                # The last group may repeat its last row; repeated rows are not stored.
-                _put_six(out, at, column, count, s0, s1, s2, s3, s4, s5, accumulate)
+            for h in range(num_heads):
+                first = h * dim
+                for column in range(first, first + dim, LANES):  # columns of the output
+                    _prefetch_six(heads, out, later, column)
+                    # Six variables, because a numba array cannot hold SIMD vectors.
+                    s0 = s1 = s2 = s3 = s4 = s5 = splat(zero)
+                    if accumulate:
+                        s0, s1 = load(out, at[0] + column), load(out, at[1] + column)
+                        s2, s3 = load(out, at[2] + column), load(out, at[3] + column)
+                        s4, s5 = load(out, at[4] + column), load(out, at[5] + column)
+                    for c in range(first, first + dim):
+                        w = load(weights, c * dim + column - first)
+                        s0 = fma(load_splat(own, c), w, s0)
+                        s1 = fma(load_splat(own, c + width), w, s1)
+                        s2 = fma(load_splat(own, c + 2 * width), w, s2)
+                        s3 = fma(load_splat(own, c + 3 * width), w, s3)
+                        s4 = fma(load_splat(own, c + 4 * width), w, s4)
+                        s5 = fma(load_splat(own, c + 5 * width), w, s5)
+                    store(out, at[0] + column, s0)
+                    store(out, at[1] + column, s1)
+                    store(out, at[2] + column, s2)
+                    store(out, at[3] + column, s3)
+                    store(out, at[4] + column, s4)
+                    store(out, at[5] + column, s5)
 
 
 @kernel(parallel=True, nogil=True, fastmath=FAST)
@@ -110,53 +122,51 @@ def _map_pairs(nodes, heads, matrix, out, accumulate):  # type: ignore[no-untype
     weights = matrix.reshape(-1)
     num_groups = -(-len(nodes) // _GROUP)
     for part in numba.prange(_PARTS):
-        at = np.empty(_GROUP, np.int64)
+        at, later = np.empty(_GROUP, np.int64), np.empty(_GROUP, np.int64)
         for group in range(part * num_groups // _PARTS, (part + 1) * num_groups // _PARTS):
-            count = _places(nodes, group, width, at)
-            for column in range(0, width, LANES):  # columns of the output
-                h = column // dim
-                s0 = s1 = s2 = s3 = s4 = s5 = splat(np.float32(0))
-                for c in range(h * dim, (h + 1) * dim, 2):
-                    w = c * dim + 2 * (column - h * dim)
-                    s0 = add_pair_products(heads, at[0] + c, weights, w, s0)
-                    s1 = add_pair_products(heads, at[1] + c, weights, w, s1)
-                    s2 = add_pair_products(heads, at[2] + c, weights, w, s2)
-                    s3 = add_pair_products(heads, at[3] + c, weights, w, s3)
-                    s4 = add_pair_products(heads, at[4] + c, weights, w, s4)
-                    s5 = add_pair_products(heads, at[5] + c, weights, w, s5)
-                _put_six(out, at, column, count, s0, s1, s2, s3, s4, s5, accumulate)
+            _places(nodes, group, width, at)
+            _places(nodes, group + 1, width, later)
+            for h in range(num_heads):
+                first = h * dim
+                for column in range(first, first + dim, LANES):  # columns of the output
+                    _prefetch_six(heads, out, later, column)
+                    s0 = s1 = s2 = s3 = s4 = s5 = splat(np.float32(0))
+                    if accumulate:
+                        s0, s1 = load(out, at[0] + column), load(out, at[1] + column)
+                        s2, s3 = load(out, at[2] + column), load(out, at[3] + column)
+                        s4, s5 = load(out, at[4] + column), load(out, at[5] + column)
+                    for c in range(first, first + dim, 2):
+                        w = c * dim + 2 * (column - first)
+                        s0 = add_pair_products(heads, at[0] + c, weights, w, s0)
+                        s1 = add_pair_products(heads, at[1] + c, weights, w, s1)
+                        s2 = add_pair_products(heads, at[2] + c, weights, w, s2)
+                        s3 = add_pair_products(heads, at[3] + c, weights, w, s3)
+                        s4 = add_pair_products(heads, at[4] + c, weights, w, s4)
+                        s5 = add_pair_products(heads, at[5] + c, weights, w, s5)
+                    store(out, at[0] + column, s0)
+                    store(out, at[1] + column, s1)
+                    store(out, at[2] + column, s2)
+                    store(out, at[3] + column, s3)
+                    store(out, at[4] + column, s4)
+                    store(out, at[5] + column, s5)
 
 
 @numba.njit(inline="always")
 def _places(nodes, group, width, at):  # type: ignore[no-untyped-def]  # numba infers its types
-    """Return the number of rows in a group; write their starts to `at`, repeating the last."""
-    count = min(_GROUP, len(nodes) - group * _GROUP)
+    """Write the starts of a group's rows to `at`, repeating the last row.
+
+    The repeated rows are computed and stored again, with the same result.
+    """
     for i in range(_GROUP):
-        at[i] = nodes[group * _GROUP + min(i, count - 1)] * width
-    return count
+        at[i] = nodes[min(group * _GROUP + i, len(nodes) - 1)] * width
 
 
-@numba.njit(forceinline=True, fastmath=FAST)
-def _put_six(out, at, column, count, s0, s1, s2, s3, s4, s5, accumulate):  # type: ignore[no-untyped-def]  # numba infers its types
-    _put(out, at[0] + column, s0, accumulate)
-    if count > 1:
-        _put(out, at[1] + column, s1, accumulate)
-    if count > 2:
-        _put(out, at[2] + column, s2, accumulate)
-    if count > 3:
-        _put(out, at[3] + column, s3, accumulate)
-    if count > 4:
-        _put(out, at[4] + column, s4, accumulate)
-    if count > 5:
-        _put(out, at[5] + column, s5, accumulate)
-
-
-@numba.njit(forceinline=True, fastmath=FAST)
-def _put(out, at, vector, accumulate):  # type: ignore[no-untyped-def]  # numba infers its types
-    if accumulate:
-        store(out, at, add(load(out, at), vector))
-    else:
-        store(out, at, vector)
+@numba.njit(inline="always")
+def _prefetch_six(heads, out, at, column):  # type: ignore[no-untyped-def]  # numba infers its types
+    """Prefetch a column of a group's rows."""
+    for i in range(_GROUP):
+        prefetch(heads, at[i] + column)
+        prefetch(out, at[i] + column)
 
 
 @kernel(parallel=True, nogil=True, fastmath=FAST)
@@ -168,30 +178,34 @@ def _outer(nodes, heads, grad, by_part):  # type: ignore[no-untyped-def]  # numb
     sums = by_part.reshape(-1)
     count = len(nodes)
     for part in numba.prange(_PARTS):
-        own = np.empty(_ROWS * width, by_part.dtype)
+        own = np.empty(_ROWS * dim, by_part.dtype)
+        by = np.empty(_ROWS * dim, by_part.dtype)
         begin, end = part * count // _PARTS, (part + 1) * count // _PARTS
         for start in range(begin, end, _ROWS):
-            stop = min(start + _ROWS, end)
-            for i in range(start, stop):
-                for c in range(0, width, LANES):
-                    store(own, (i - start) * width + c, load(heads, nodes[i] * width + c))
-            for row in range(0, width, 4):  # dim is a multiple of 4
-                head = row // dim * dim
-                for column in range(0, dim, LANES):
-                    at = part * size + row * dim + column
-                    s0, s1 = load(sums, at), load(sums, at + dim)
-                    s2, s3 = load(sums, at + 2 * dim), load(sums, at + 3 * dim)
-                    for i in range(start, stop):
-                        by = load(grad, nodes[i] * width + head + column)
-                        x = (i - start) * width + row
-                        s0 = fma(load_splat(own, x), by, s0)
-                        s1 = fma(load_splat(own, x + 1), by, s1)
-                        s2 = fma(load_splat(own, x + 2), by, s2)
-                        s3 = fma(load_splat(own, x + 3), by, s3)
-                    store(sums, at, s0)
-                    store(sums, at + dim, s1)
-                    store(sums, at + 2 * dim, s2)
-                    store(sums, at + 3 * dim, s3)
+            num_rows = min(_ROWS, end - start)
+            for head in range(0, width, dim):
+                # One head of all rows, so that these numbers and their sums stay in the L1 cache.
+                for i in range(num_rows):
+                    x = nodes[start + i] * width + head
+                    for c in range(0, dim, LANES):
+                        store(own, i * dim + c, load(heads, x + c))
+                        store(by, i * dim + c, load(grad, x + c))
+                for row in range(0, dim, 4):  # dim is a multiple of 4
+                    _prefetch_later(nodes, start, head + row, width, heads, grad)
+                    for column in range(0, dim, LANES):
+                        at = part * size + (head + row) * dim + column
+                        s0, s1 = load(sums, at), load(sums, at + dim)
+                        s2, s3 = load(sums, at + 2 * dim), load(sums, at + 3 * dim)
+                        for i in range(0, num_rows * dim, dim):
+                            vector = load(by, i + column)
+                            s0 = fma(load_splat(own, i + row), vector, s0)
+                            s1 = fma(load_splat(own, i + row + 1), vector, s1)
+                            s2 = fma(load_splat(own, i + row + 2), vector, s2)
+                            s3 = fma(load_splat(own, i + row + 3), vector, s3)
+                        store(sums, at, s0)
+                        store(sums, at + dim, s1)
+                        store(sums, at + 2 * dim, s2)
+                        store(sums, at + 3 * dim, s3)
 
 
 @kernel(parallel=True, nogil=True, fastmath=FAST)
@@ -203,35 +217,56 @@ def _outer_pairs(nodes, heads, grad, by_part):  # type: ignore[no-untyped-def]  
     sums = by_part.reshape(-1)
     count = len(nodes)
     for part in numba.prange(_PARTS):
-        own = np.empty(_ROWS * width, np.uint16)
-        by = np.empty(_ROWS * width, np.uint16)
+        own = np.empty(_ROWS * dim, np.uint16)
+        by = np.empty(_ROWS * dim, np.uint16)
         begin, end = part * count // _PARTS, (part + 1) * count // _PARTS
         for start in range(begin, end, _ROWS):
-            stop = min(start + _ROWS, end)
-            pairs = (stop - start + 1) // 2
-            for i in range(pairs):
-                a, b = start + 2 * i, min(start + 2 * i + 1, stop - 1)
-                x, y = nodes[a] * width, nodes[b] * width
-                for c in range(0, width, LANES):
-                    store_pairs(own, 2 * (i * width + c), heads, x + c, y + c)
-                    store_pairs(by, 2 * (i * width + c), grad, x + c, y + c)
-                if a == b:  # an odd last row is paired with zeros
-                    for c in range(width):
-                        by[2 * (i * width + c) + 1] = 0
-                        own[2 * (i * width + c) + 1] = 0
-            for row in range(0, width, 4):  # dim is a multiple of 4
-                head = row // dim * dim
-                for column in range(0, dim, LANES):
-                    at = part * size + row * dim + column
-                    s0, s1 = load(sums, at), load(sums, at + dim)
-                    s2, s3 = load(sums, at + 2 * dim), load(sums, at + 3 * dim)
-                    for i in range(pairs):
-                        x, y = 2 * (i * width + row), 2 * (i * width + head + column)
-                        s0 = add_pair_products(own, x, by, y, s0)
-                        s1 = add_pair_products(own, x + 2, by, y, s1)
-                        s2 = add_pair_products(own, x + 4, by, y, s2)
-                        s3 = add_pair_products(own, x + 6, by, y, s3)
-                    store(sums, at, s0)
-                    store(sums, at + dim, s1)
-                    store(sums, at + 2 * dim, s2)
-                    store(sums, at + 3 * dim, s3)
+            num_rows = min(_ROWS, end - start)
+            pairs = (num_rows + 1) // 2
+            for head in range(0, width, dim):
+                _interleave(nodes, start, num_rows, heads, head, width, dim, own)
+                _interleave(nodes, start, num_rows, grad, head, width, dim, by)
+                for row in range(0, dim, 4):  # dim is a multiple of 4
+                    _prefetch_later(nodes, start, head + row, width, heads, grad)
+                    for column in range(0, dim, LANES):
+                        at = part * size + (head + row) * dim + column
+                        s0, s1 = load(sums, at), load(sums, at + dim)
+                        s2, s3 = load(sums, at + 2 * dim), load(sums, at + 3 * dim)
+                        for i in range(0, pairs * 2 * dim, 2 * dim):
+                            x, y = i + 2 * row, i + 2 * column
+                            s0 = add_pair_products(own, x, by, y, s0)
+                            s1 = add_pair_products(own, x + 2, by, y, s1)
+                            s2 = add_pair_products(own, x + 4, by, y, s2)
+                            s3 = add_pair_products(own, x + 6, by, y, s3)
+                        store(sums, at, s0)
+                        store(sums, at + dim, s1)
+                        store(sums, at + 2 * dim, s2)
+                        store(sums, at + 3 * dim, s3)
+
+
+@numba.njit(inline="always")
+def _interleave(nodes, start, num_rows, rows, head, width, dim, out):  # type: ignore[no-untyped-def]  # numba infers its types
+    """Write one head of each pair of rows to `out`; an odd last row is paired with zeros."""
+    for i in range(num_rows // 2):
+        x, y = nodes[start + 2 * i] * width + head, nodes[start + 2 * i + 1] * width + head
+        for c in range(0, dim, LANES):
+            store_pairs(out, 2 * (i * dim + c), rows, x + c, y + c)
+    if num_rows % 2 == 1:
+        last = nodes[start + num_rows - 1] * width + head
+        for c in range(dim):
+            out[(num_rows - 1) * dim + 2 * c] = rows[last + c]
+            out[(num_rows - 1) * dim + 2 * c + 1] = 0
+
+
+@numba.njit(inline="always")
+def _prefetch_later(nodes, start, row, width, heads, grad):  # type: ignore[no-untyped-def]  # numba infers its types
+    """Prefetch 4 / `width` of the rows of the next step, in the order of the memory.
+
+    The caller does this once per four rows of its matrices. `row` is the first of the four.
+    """
+    share = row * _ROWS
+    node = nodes[min(start + _ROWS + share // width, len(nodes) - 1)]
+    first = node * width + share % width
+    for c in range(first, first + 4 * _ROWS, LANES):
+        prefetch(heads, c)
+        prefetch(grad, c)
