@@ -183,29 +183,36 @@ def _outer(nodes, heads, grad, by_part):  # type: ignore[no-untyped-def]  # numb
         begin, end = part * count // _PARTS, (part + 1) * count // _PARTS
         for start in range(begin, end, _ROWS):
             num_rows = min(_ROWS, end - start)
-            for head in range(0, width, dim):
+            for h in range(num_heads):
+                head = h * dim
                 # One head of all rows, so that these numbers and their sums stay in the L1 cache.
-                for i in range(num_rows):
-                    x = nodes[start + i] * width + head
-                    for c in range(0, dim, LANES):
-                        store(own, i * dim + c, load(heads, x + c))
-                        store(by, i * dim + c, load(grad, x + c))
+                _gather(nodes, start, num_rows, heads, head, width, dim, own)
+                _gather(nodes, start, num_rows, grad, head, width, dim, by)
                 for row in range(0, dim, 4):  # dim is a multiple of 4
                     _prefetch_later(nodes, start, head + row, width, heads, grad)
                     for column in range(0, dim, LANES):
                         at = part * size + (head + row) * dim + column
                         s0, s1 = load(sums, at), load(sums, at + dim)
                         s2, s3 = load(sums, at + 2 * dim), load(sums, at + 3 * dim)
-                        for i in range(0, num_rows * dim, dim):
-                            vector = load(by, i + column)
-                            s0 = fma(load_splat(own, i + row), vector, s0)
-                            s1 = fma(load_splat(own, i + row + 1), vector, s1)
-                            s2 = fma(load_splat(own, i + row + 2), vector, s2)
-                            s3 = fma(load_splat(own, i + row + 3), vector, s3)
+                        for i in range(num_rows):
+                            x, vector = i * dim + row, load(by, i * dim + column)
+                            s0 = fma(load_splat(own, x), vector, s0)
+                            s1 = fma(load_splat(own, x + 1), vector, s1)
+                            s2 = fma(load_splat(own, x + 2), vector, s2)
+                            s3 = fma(load_splat(own, x + 3), vector, s3)
                         store(sums, at, s0)
                         store(sums, at + dim, s1)
                         store(sums, at + 2 * dim, s2)
                         store(sums, at + 3 * dim, s3)
+
+
+@numba.njit(fastmath=FAST)
+def _gather(nodes, start, num_rows, rows, head, width, dim, out):  # type: ignore[no-untyped-def]  # numba infers its types
+    """Write one head of some rows to `out`, one row after the other."""
+    for i in range(num_rows):
+        at = nodes[start + i] * width + head
+        for c in range(0, dim, LANES):
+            store(out, i * dim + c, load(rows, at + c))
 
 
 @kernel(parallel=True, nogil=True, fastmath=FAST)
@@ -223,7 +230,8 @@ def _outer_pairs(nodes, heads, grad, by_part):  # type: ignore[no-untyped-def]  
         for start in range(begin, end, _ROWS):
             num_rows = min(_ROWS, end - start)
             pairs = (num_rows + 1) // 2
-            for head in range(0, width, dim):
+            for h in range(num_heads):
+                head = h * dim
                 _interleave(nodes, start, num_rows, heads, head, width, dim, own)
                 _interleave(nodes, start, num_rows, grad, head, width, dim, by)
                 for row in range(0, dim, 4):  # dim is a multiple of 4
@@ -232,8 +240,8 @@ def _outer_pairs(nodes, heads, grad, by_part):  # type: ignore[no-untyped-def]  
                         at = part * size + (head + row) * dim + column
                         s0, s1 = load(sums, at), load(sums, at + dim)
                         s2, s3 = load(sums, at + 2 * dim), load(sums, at + 3 * dim)
-                        for i in range(0, pairs * 2 * dim, 2 * dim):
-                            x, y = i + 2 * row, i + 2 * column
+                        for i in range(pairs):
+                            x, y = 2 * (i * dim + row), 2 * (i * dim + column)
                             s0 = add_pair_products(own, x, by, y, s0)
                             s1 = add_pair_products(own, x + 2, by, y, s1)
                             s2 = add_pair_products(own, x + 4, by, y, s2)
@@ -244,7 +252,7 @@ def _outer_pairs(nodes, heads, grad, by_part):  # type: ignore[no-untyped-def]  
                         store(sums, at + 3 * dim, s3)
 
 
-@numba.njit(inline="always")
+@numba.njit(fastmath=FAST)
 def _interleave(nodes, start, num_rows, rows, head, width, dim, out):  # type: ignore[no-untyped-def]  # numba infers its types
     """Write one head of each pair of rows to `out`; an odd last row is paired with zeros."""
     for i in range(num_rows // 2):
@@ -258,15 +266,15 @@ def _interleave(nodes, start, num_rows, rows, head, width, dim, out):  # type: i
             out[(num_rows - 1) * dim + 2 * c + 1] = 0
 
 
-@numba.njit(inline="always")
+@numba.njit(fastmath=FAST)
 def _prefetch_later(nodes, start, row, width, heads, grad):  # type: ignore[no-untyped-def]  # numba infers its types
     """Prefetch 4 / `width` of the rows of the next step, in the order of the memory.
 
     The caller does this once per four rows of its matrices. `row` is the first of the four.
     """
-    share = row * _ROWS
-    node = nodes[min(start + _ROWS + share // width, len(nodes) - 1)]
-    first = node * width + share % width
+    share, size = np.uint64(row * _ROWS), np.uint64(width)
+    node = nodes[min(start + _ROWS + np.int64(share // size), len(nodes) - 1)]
+    first = node * width + np.int64(share % size)
     for c in range(first, first + 4 * _ROWS, LANES):
         prefetch(heads, c)
         prefetch(grad, c)
