@@ -78,8 +78,8 @@ def measured(path: str, model: str, asked: argparse.Namespace, folder: Path) -> 
         sys.executable, "-m", "clinical_drug_discovery", "embed", model, "--edges", path,
         "--output", str(folder / f"{model}.npy"), "--num-epochs", str(asked.epochs), "--no-ranker",
         "--training", asked.training, "--device", "cpu", "--memory-budget", str(limit - pages),
-        "--cache-dir", str(folder / "cache"), "--scratch-dir", asked.scratch_dir, "--overwrite",
-        *asked.flags,
+        "--cache-dir", asked.cache_dir or str(folder / "cache"), "--overwrite",
+        "--scratch-dir", asked.scratch_dir, *asked.flags,
     ]  # fmt: skip
     group, before = Group(limit), resource.getrusage(resource.RUSAGE_CHILDREN)
     try:
@@ -109,6 +109,7 @@ def main() -> None:
     parser.add_argument("--limit", required=True, help="of the control group, such as 4GiB")
     parser.add_argument("--pages", default="256MiB", help="part of the limit for pages of files")
     parser.add_argument("--scratch-dir", required=True)
+    parser.add_argument("--cache-dir", help="keeps the graph, for later runs (default: removed)")
     parser.add_argument("--model", choices=tuple(MODELS), action="append")
     parser.add_argument("--training", default="sampled")
     parser.add_argument("--epochs", type=int, default=3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from clinical_drug_discovery.ops import buffers
 from clinical_drug_discovery.system import disk
 from clinical_drug_discovery.system.errors import InputError
 from clinical_drug_discovery.system.files import WriteError
+from clinical_drug_discovery.system.limits.parameters import ONLY_AT_END
 from clinical_drug_discovery.system.limits.scratch import Scratch
 from clinical_drug_discovery.training.memory_plan import Plan
 
@@ -89,8 +91,17 @@ def test_a_disk_without_room_is_refused_or_ends_the_run(
     scratch = tmp_path / "scratch"
     with monkeypatch.context() as patch:
         patch.setattr(disk, "free_bytes", lambda place: 10**5)
-        with pytest.raises(InputError, match=rf"{scratch}\) needs about \d.* 100,000 bytes free"):
-            MODELS[model](SAMPLE, tmp_path / "e.npy", scratch_dir=scratch, **SIZES)
+        expected = rf"{scratch}\) needs about ([\d,]+) .* 100,000 bytes free"
+        needed = []
+        for minutes in (5, ONLY_AT_END):
+            with pytest.raises(InputError, match=expected) as no:
+                MODELS[model](
+                    SAMPLE, tmp_path / "e.npy", scratch_dir=scratch,
+                    **{**SIZES, "checkpoint_minutes": minutes},
+                )  # fmt: skip
+            needed += re.findall(expected, str(no.value))
+    before, one = (int(text.replace(",", "")) for text in needed)
+    assert before - one == 2 * 3 * 4 * 820 * 32  # two checkpoints: vectors and two moments
     assert not list(tmp_path.iterdir())
     FailingDisk(scratch, fail_at=4, forever=True).install(monkeypatch)  # 1: the directory is made
     with pytest.raises(WriteError, match=rf"{scratch} cannot be written: No space left"):

@@ -99,7 +99,8 @@ def embed_model(
         overwrite: replace the files of an earlier run; without it, such files are an error.
         resume: continue an earlier run from its last checkpoint. Give the same parameters; only
             num_epochs may be larger. Without a checkpoint, start from the beginning.
-        checkpoint_minutes: time between two checkpoints; 0 saves one after every step.
+        checkpoint_minutes: time between two checkpoints; 0 saves one after every step, 1000000 only
+            one at the end, which takes less disk space.
         tracker: tensorboard, mlflow or wandb: also send the figures of each epoch to this program.
         on_epoch: function that gets the row of each epoch, such as `{"epoch": 3, "loss": 1.2}`. If
             it returns True or "stop", the training ends after this epoch.
@@ -182,7 +183,7 @@ def embed_graph(
     if finished is not None:
         return finished
     if run.group.rank == 0:
-        check_space(run, graph, plan)
+        check_space(run, graph, plan, checkpoint_minutes)
     compile_kernels(run, plan.backend, plan.settings.model, kernels)
     with (
         checkpoints.threads(), one_thread(plan.is_small), working(run) as places,

@@ -145,7 +145,8 @@ def generate_hgt_embeddings(
         overwrite: replace the files of an earlier run; without it, such files are an error.
         resume: continue an earlier run from its last checkpoint. Give the same parameters; only
             num_epochs may be larger. Without a checkpoint, start from the beginning.
-        checkpoint_minutes: time between two checkpoints; 0 saves one after every step.
+        checkpoint_minutes: time between two checkpoints; 0 saves one after every step, 1000000 only
+            one at the end, which takes less disk space.
         tracker: tensorboard, mlflow or wandb: also send the figures of each epoch to this program.
         on_epoch: function that gets the row of each epoch, such as `{"epoch": 3, "loss": 1.2}`. If
             it returns True or "stop", the training ends after this epoch.

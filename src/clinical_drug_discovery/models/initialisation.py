@@ -96,13 +96,12 @@ def _step(graph: KnowledgeGraph, x: Tensor) -> Tensor:
     for r, (src_type, dst_type) in enumerate(graph.endpoint_types):
         links = adjacency(graph, graph.edge_types[graph.reverse_edge_type[r]])  # targets by sources
         every = np.ones(links.shape[0], np.float32)
-        sums = (
-            scale(links, every, power(links.sum(axis=0)))
-            @ x[slice(*graph.node_range(src_type))].numpy()
-        )
+        weighted = scale(links, every, power(links.sum(axis=0)))
+        sources = x[slice(*graph.node_range(src_type))].numpy()
         first, stop = graph.node_range(dst_type)
         for part in row_ranges(first, stop):
-            total[part] += _unit(torch.from_numpy(sums[part.start - first : part.stop - first]))
+            sums = weighted[part.start - first : part.stop - first] @ sources
+            total[part] += _unit(torch.from_numpy(sums))
     for part in row_ranges(0, len(total)):
         total[part] = _unit(total[part])
     return total

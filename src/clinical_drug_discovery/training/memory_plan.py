@@ -5,8 +5,8 @@ and the `needs` of the model add up the bytes of all arrays that exist then. The
 predicted peak. Letters in shapes: N nodes, C = hidden_dim, M nodes of a batch.
 
 With a scratch directory, a run that does not fit has large arrays in files (`ops.buffers`). Each
-counts with `LEAST_IN_FILES` bytes, since the system can drop other pages. The rows of one node
-type, which edges read in any order, count in full.
+counts with `LEAST_IN_FILES` bytes, since the system can drop other pages. Where edges read the rows
+of one node type in any order, these count in full.
 """
 
 from __future__ import annotations
@@ -174,13 +174,19 @@ class Plan:
         inference = 2 * vectors + result + needs.inference  # input and result of a stage
         # `num_sharing`: 60 bytes for each pair of diseases while their similarity is computed
         fixed = self._libraries + needs.fixed + self.read_bytes + 60 * self.num_sharing
-        if self.scratch_dir is not None:  # rows of one type, and what is computed from them
-            fixed += 8 * self.graph.largest_type * settings.hidden_dim
         ranking = _ranking_bytes(self, needs.weights)
         # The first process computes the first vectors of all nodes, and saves all tables.
         is_first, is_one = self.group.rank == 0, self.group.size == 1
         starting = _starting_bytes(self) if is_first else own
         saving = 3 * (own + vectors) + 4 * needs.weights if is_first and not is_one else 0
+        if self.scratch_dir is not None:
+            # Rows of one type in files, and what is computed from them. They count in full where
+            # edges read them in any order: not in steps on subgraphs.
+            rows = 4 * self.graph.largest_type * settings.hidden_dim
+            starting += rows
+            training += 2 * rows if settings.training == FULL else 0
+            inference += 2 * rows
+            ranking += 2 * rows if ranking else 0
         return fixed + max(starting, training, saving, inference, ranking)
 
     @property
@@ -246,10 +252,9 @@ def _starting_bytes(plan: Plan) -> int:
     """Return the bytes in use while the initial vectors are computed (`structural_vectors`)."""
     graph, width = plan.graph, plan.settings.hidden_dim
     vectors = plan.held(4 * graph.num_nodes * width)
-    # The vectors of the model, three arrays of the same size, the sums of one node type, and copies
-    # of the matrix of one edge type.
-    largest = max(graph.edge_type_counts.values())
-    of_neighbors = 4 * vectors + 4 * graph.largest_type * width + 24 * largest
+    # The vectors of the model, three arrays of the same size, and copies of the matrix of one edge
+    # type.
+    of_neighbors = 4 * vectors + 24 * max(graph.edge_type_counts.values())
     of_walks = 2 * vectors + walk_bytes(graph.largest_hierarchy, width)
     return max(of_neighbors, of_walks)
 

@@ -15,15 +15,15 @@ from ...system import disk
 from ...system.errors import InputError
 from ...system.files import WriteError
 from ...system.interrupts import note_resume, note_written
+from ...system.limits.parameters import ONLY_AT_END
 from ...system.log import milestone
 from ...system.progress import Run
 from ...system.run_directory import PART, SWAP, Places, locked, part_of, swap, work_directory
 from ...training.memory_plan import Plan
 from .model_dir import MODEL_FILES, model_dir_of
 
-# The weights, and three checkpoints (two are kept while a third is written) that also hold both
-# moments of Adam.
-_CHECKPOINTS = 1 + 3 * 3
+_CHECKPOINTS = 3  # at a time: two are kept while a third is written
+_TABLES = 3  # of a checkpoint: the vectors, and two moments of Adam
 _CSV_BYTES = 11  # of a number with its comma, on average
 #: Writes all results: into a directory for the model, and to a path for the embeddings.
 Write = Callable[[Path, Path], None]
@@ -53,7 +53,7 @@ def working(run: Run) -> Iterator[Places]:
                 places.work.rmdir()
 
 
-def check_space(run: Run, graph: KnowledgeGraph, plan: Plan) -> None:
+def check_space(run: Run, graph: KnowledgeGraph, plan: Plan, checkpoint_minutes: float) -> None:
     """Compare the free space with the size of the results and scratch files, before the training.
 
     Files of an earlier run that will be replaced do not count as free, because they stay until the
@@ -65,7 +65,10 @@ def check_space(run: Run, graph: KnowledgeGraph, plan: Plan) -> None:
     names = int(graph.nodes.estimated_size())
     arrays = sum(array.nbytes for array in graph.arrays)
     per_number = _CSV_BYTES if run.output.suffix.lower() == ".csv" else 4
-    model, embeddings = result_bytes(graph.num_nodes, arrays, names, plan.settings, per_number)
+    checkpoints = 1 if checkpoint_minutes == ONLY_AT_END else _CHECKPOINTS
+    model, embeddings = result_bytes(
+        graph.num_nodes, arrays, names, plan.settings, per_number, checkpoints
+    )
     written = [
         (f"model_dir (got {run.model_dir})", run.model_dir.resolve().parent, model),
         (f"output (got {run.output})", run.output.resolve().parent, embeddings),
@@ -89,7 +92,12 @@ def check_space(run: Run, graph: KnowledgeGraph, plan: Plan) -> None:
 
 
 def result_bytes(
-    num_nodes: int, arrays: int, names: int, settings: Settings, per_number: int = 4
+    num_nodes: int,
+    arrays: int,
+    names: int,
+    settings: Settings,
+    per_number: int = 4,
+    checkpoints: int = _CHECKPOINTS,
 ) -> tuple[int, int]:
     """Predict the bytes of a model directory with its checkpoints, and of the embeddings.
 
@@ -99,9 +107,10 @@ def result_bytes(
         names: bytes of the table of nodes.
         settings: already checked.
         per_number: bytes for each number of an embedding; 4 in Parquet and .npy.
+        checkpoints: largest number of checkpoints at a time.
     """
     weights = 4 * num_nodes * settings.hidden_dim
-    model = _CHECKPOINTS * weights + arrays + 2 * names
+    model = (1 + _TABLES * checkpoints) * weights + arrays + 2 * names
     return model, per_number * num_nodes * settings.embedding_dim + names
 
 

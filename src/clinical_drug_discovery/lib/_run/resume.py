@@ -18,6 +18,7 @@ from ...system.errors import InputError, check_between, shown
 from ...system.files import check_new, file_sha256
 from ...system.group.launch import is_restart
 from ...system.interrupts import note_resume
+from ...system.limits.parameters import ONLY_AT_END
 from ...system.progress import Run
 from ...system.run_directory import work_directory
 from ...training.checkpoint import Checkpoints, Found, find_checkpoint, newest_first
@@ -80,7 +81,7 @@ def open_checkpoints(
     Raises:
         InputError: the earlier run has other settings or another graph, or its files are damaged.
     """
-    check_between("checkpoint_minutes", minutes, 0, 10**6, low_allowed=True)
+    check_between("checkpoint_minutes", minutes, 0, ONLY_AT_END, low_allowed=True)
     directory = work_directory(run.model_dir)
     note_resume(None)
     found = None

@@ -33,6 +33,7 @@ class Range:
     low_allowed: bool = True
 
 
+ONLY_AT_END = 1_000_000  #: `checkpoint_minutes` that saves no checkpoint before the end
 _COUNT = Range(1, _MOST)
 _SHARE = Range(0, 1)
 _ANY = Range(-_MOST, _MOST)  # of a number that the table lacks; a test finds such parameters
@@ -70,7 +71,7 @@ RANGES: dict[str, Range] = {
     "relation_share": _SHARE,
     "validation_share": _SHARE,
     "folds": Range(2, _MOST),
-    "checkpoint_minutes": Range(0, 10**6, low_allowed=True),
+    "checkpoint_minutes": Range(0, ONLY_AT_END, low_allowed=True),
     "scale": Range(0, 64, low_allowed=False),
     "workers": Range(1, 1024),
     "port": Range(0, 65535),
