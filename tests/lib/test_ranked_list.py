@@ -259,6 +259,23 @@ def test_diseases_for_a_drug_have_the_probabilities_of_the_drug_for_each_disease
     assert all(name in shown for name in names[:3])
 
 
+def test_kept_scores_are_those_of_their_disease_with_or_without_popularity(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the diseases asked last, all are kept but the first; each is asked twice."""
+    monkeypatch.setattr(ranked_list, "_NUM_RECENT", 5)
+    ranking = Ranking.of(model)
+    forms = {popular: replace(ranking, popularity=popular) for popular in (True, False)}
+    for popular, form in forms.items():
+        for disease in [0, 1, 2, 1, 0, 3, 4, 5, 6, 0]:
+            one = np.array([disease])
+            expected = ranking.ranker.scores(ranking.features, one, popularity=popular)
+            np.testing.assert_array_equal(form._scores(one)[0], expected)
+            np.testing.assert_array_equal(form._scores(one)[0], expected)
+    assert len(ranking._recent) == 5
+    assert [len(part) for part in forms[True]._scores(np.array([0, 1]))] == [2, 2, 2]
+
+
 def test_own_candidates_keep_their_scores(model: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("drug 7\nDrugBank:2\n\n5\n")
     every = rank_drugs(model, disease=ASKED, top=100, include_known=True)["drugs"]

@@ -36,7 +36,9 @@ CHUNK = 128  #: diseases ranked at a time; their scores take 6 MB on PrimeKG
 _DIGITS = 4  # further digits of scores and probabilities are not meaningful
 #: num_known_hidden, num_contraindicated_hidden, num_contraindicated (in the list)
 Counts = Counter[str]
+_NUM_RECENT = 16  # diseases whose scores are kept; 72 kB each on PrimeKG
 _Mask = npt.NDArray[np.bool_]
+_Scores = tuple[Floats, Floats, Floats]
 
 
 def shared_parts(graph: KnowledgeGraph, ranker: DrugRanker, model_dir: Path) -> SharedParts:
@@ -92,6 +94,9 @@ class Ranking:
     popularity: bool = True  #: add the popularity of drugs to their scores
     synonyms: Sequence[Synonym] = ()  #: other names of nodes, for `find`
     _indexes: dict[str, NodeIndex] = field(default_factory=dict, repr=False, compare=False)
+    _recent: dict[tuple[int, bool], _Scores] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     @staticmethod
     def of(model_dir: Path) -> Ranking:
@@ -203,15 +208,10 @@ class Ranking:
         length = [len(drugs) for drugs in best]
         row, drug = np.repeat(np.arange(len(diseases)), length), np.concatenate(best)
         pairs = _Pairs(
-            diseases[row],
-            drug,
-            np.concatenate([np.arange(1, n + 1) for n in length]),
-            scores[row, drug],
-            probabilities[row, drug],
-            treats[row, drug],
-            known[row, drug],
+            diseases[row], drug, np.concatenate([np.arange(1, n + 1) for n in length]),
+            scores[row, drug], probabilities[row, drug], treats[row, drug], known[row, drug],
             harmful[row, drug],
-        )
+        )  # fmt: skip
         counts["num_contraindicated"] = int(pairs.contraindicated.sum())
         return self._table(pairs), counts
 
@@ -299,18 +299,30 @@ class Ranking:
         return kind_effects(self.ranker.paths, self.features, int(asked[0]), own)[0]
 
     def _ranks_without_popularity(self, disease: int, drugs: IntArray) -> list[int]:
-        scores = self.ranker.scores(self.features, np.array([disease]), popularity=False)[0]
+        scores = replace(self, popularity=False)._scores(np.array([disease]))[0][0]
         rivals = self.candidates.copy()
         rivals[self.features.known_drugs(disease)] = False
         return [1 + int((scores[rivals] > scores[drug]).sum()) for drug in drugs.tolist()]
 
-    def _scores(self, diseases: IntArray) -> tuple[Floats, Floats, Floats]:
-        """Return scores, and probabilities of recorded and of all treatments, shape (n, drugs)."""
+    def _scores(self, diseases: IntArray) -> _Scores:
+        """Return scores, and probabilities of recorded and of all treatments, shape (n, drugs).
+
+        Those of the last single diseases are kept: a page and a report ask for them several times.
+        """
+        key = (int(diseases[0]), self.popularity) if len(diseases) == 1 else None
+        if key is not None and (kept := self._recent.get(key)) is not None:
+            return kept
         scores = self.ranker.scores(self.features, diseases, popularity=self.popularity)
         _check_finite(scores)
-        return scores, *self.ranker.probabilities(
-            self.features, diseases, scores, popularity=self.popularity
+        found = (
+            scores,
+            *self.ranker.probabilities(self.features, diseases, scores, popularity=self.popularity),
         )
+        if key is not None:
+            while len(self._recent) >= _NUM_RECENT:
+                self._recent.pop(next(iter(self._recent)), None)
+            self._recent[key] = found
+        return found
 
     def _table(self, pairs: _Pairs) -> pl.DataFrame:
         words = self.graph.vocabulary
