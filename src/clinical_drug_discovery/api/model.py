@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from ..ranking.for_drug.shared_parts import SharedParts
 from ..system.arguments import plain_arguments
 from ..system.errors import InputError
 from ..system.log import part
-from ..system.processes import alone, use_threads
+from ..system.processes import alone, cached_property, use_threads
 from .column_order import best_first
 from .embeddings import Embeddings
 from .explanations import explanation_table

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -21,6 +20,7 @@ import numpy.typing as npt
 import polars as pl
 
 from ..system.errors import InputError
+from ..system.processes import cached_property
 from .vocabulary import Vocabulary, VocabularyChoice, recognize_vocabulary
 
 if TYPE_CHECKING:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
-from functools import cached_property
 from typing import NamedTuple
 
 import polars as pl
 from rapidfuzz import fuzz, process
 
 from ..system.errors import InputError
+from ..system.processes import cached_property
 from .identifiers import (
     group_members,
     is_number,

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +22,7 @@ from ..graph.adjacency import Floats
 from ..graph.knowledge_graph import IntArray, KnowledgeGraph
 from ..system.errors import InputError
 from ..system.machine import one_thread
+from ..system.processes import cached_property
 from .calibration import Calibration, ImputedScore, fit_calibration, fit_imputed_score, fit_weight
 from .metapath_features import MetapathFeatures
 from .neighbors import Neighbors, of_largest

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import scipy.sparse
@@ -18,7 +17,7 @@ from scipy.sparse import csr_array
 
 from ..graph.adjacency import Floats, adjacency, damped, ones, power, rare_columns, scale, unit_rows
 from ..graph.knowledge_graph import EdgeType, IntArray, KnowledgeGraph
-from ..system.processes import let_others
+from ..system.processes import cached_property, let_others
 
 # Factor per step of a random walk; number of steps. Eight steps rank better than three: the drugs
 # of a distantly related disease are better evidence than none.

@@ -15,13 +15,13 @@ not affect the features of other drugs either: see `co_indicated_features_withou
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property
 
 import numpy as np
 from scipy.sparse import csr_array
 
 from ..graph.adjacency import Floats, power, scale
 from ..graph.knowledge_graph import IntArray, KnowledgeGraph
+from ..system.processes import cached_property
 from .drug_similarity import (
     CO_INDICATED,
     Similarity,

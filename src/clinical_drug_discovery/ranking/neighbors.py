@@ -21,7 +21,6 @@ power is lower. It was chosen among 3, 4, 6 and 8 on held-out pairs of one fold.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,6 +28,7 @@ from scipy.sparse import csr_array
 
 from ..graph.adjacency import Floats
 from ..graph.knowledge_graph import IntArray, KnowledgeGraph, node_range_of
+from ..system.processes import cached_property
 from .treatments import treatment_matrix
 
 if TYPE_CHECKING:

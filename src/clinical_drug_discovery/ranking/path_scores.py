@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +17,7 @@ import numpy.typing as npt
 from ..graph.adjacency import Floats
 from ..graph.knowledge_graph import IntArray
 from ..system.machine import one_thread
+from ..system.processes import cached_property
 from .drug_similarity import co_indicated_features
 from .listwise_examples import MAX_KNOWN, co_indicated_similarities, squash
 from .metapath_features import MetapathFeatures

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib import import_module
 from itertools import islice
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .errors import InputError
 
@@ -163,3 +163,28 @@ def import_for_gradients() -> None:
                 if new.split(".")[0] == name:
                     del sys.modules[new]
             raise
+
+
+if TYPE_CHECKING or sys.version_info >= (3, 12):
+    from functools import cached_property as cached_property
+else:
+
+    class cached_property:  # noqa: N801  # the name of the standard library
+        """A property that is computed once, without a lock.
+
+        Until Python 3.12, that of functools holds a lock that all objects of a class share. A
+        thread that calls `let_others` while it computes one would then wait for another thread that
+        waits for this lock. Without it, two threads may compute the same value.
+        """
+
+        def __init__(self, func: Any) -> None:
+            self.func, self.__doc__ = func, func.__doc__
+
+        def __set_name__(self, owner: type, name: str) -> None:
+            self._name = name
+
+        def __get__(self, instance: Any, owner: type | None = None) -> Any:
+            if instance is None:
+                return self
+            value = instance.__dict__[self._name] = self.func(instance)
+            return value

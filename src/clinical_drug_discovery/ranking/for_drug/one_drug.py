@@ -8,12 +8,12 @@ path through other drugs begins with the similarity of this drug to all others.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property
 
 import numpy as np
 from scipy.sparse import csr_array
 
 from ...graph.adjacency import Floats
+from ...system.processes import cached_property
 from ..drug_similarity import Similarity
 from ..listwise_examples import squash
 from ..metapath_features import LEAST_SHARE

@@ -173,12 +173,13 @@ class Answers:
             return path.read_bytes()
 
     def prepare_report(self) -> None:
-        """Compute what all reports share, by a short report."""
+        """Compute what all reports share, by short reports."""
         if not self.opened.no_ranks:
             with part("Preparing the reports"):
                 for row, _ in self.opened.most_treated(1):
                     number = int(self.opened.graph.nodes["node_index"][row])
-                    self.report(number, ".html", 1, Choice())
+                    for suffix in (".html", ".xlsx"):
+                        self.report(number, suffix, 1, Choice())
 
     def why(self, drug: int, disease: int, choice: Choice) -> dict[str, Any]:
         """Return what speaks for a drug in a disease: facts, sentences, and a network of both.

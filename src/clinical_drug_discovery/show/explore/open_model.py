@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from ...lib.similar import cosines
 from ...ranking.evidence.sentences import phrase, spoken
 from ...system.errors import InputError
 from ...system.log import part
-from ...system.processes import alone
+from ...system.processes import alone, cached_property
 from ..report.links import Link, links_of
 from .suggestions import Suggestion, Suggestions
 
