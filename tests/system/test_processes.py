@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from graphs import Fact, to_rows
 
-from clinical_drug_discovery.system.processes import alone, in_order, let_others
+from clinical_drug_discovery.system.processes import alone, cached_property, in_order, let_others
 
 SCRIPT = """
 import multiprocessing, sys
@@ -174,3 +174,35 @@ def test_an_error_comes_at_its_place_and_drops_what_has_not_begun() -> None:
         next(results)
     assert len(started) < 10
     assert list(results) == []
+
+
+def test_a_property_that_lets_others_in_does_not_stop_them() -> None:
+    """In Python 3.11, the property of functools waits for ever here: its lock is of the class."""
+
+    class Slow:
+        def __init__(self, *, is_long: bool) -> None:
+            self.is_long = is_long
+
+        @cached_property
+        def value(self) -> int:
+            if self.is_long:
+                begun.set()
+                while not asked.is_set():
+                    let_others()
+                let_others()
+            return 1
+
+    begun, asked = threading.Event(), threading.Event()
+
+    def compute_long() -> None:
+        with alone():
+            assert Slow(is_long=True).value == 1
+
+    long = threading.Thread(target=compute_long, daemon=True)
+    long.start()
+    begun.wait(60)
+    with alone():
+        asked.set()
+        assert Slow(is_long=False).value == 1
+    long.join(60)
+    assert not long.is_alive()
