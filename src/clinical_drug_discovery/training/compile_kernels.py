@@ -111,10 +111,7 @@ def begin_compilation(run: Run, model: str, source: Source) -> Compilation | Non
         return None
     if why_no_cache() or not (missing := missing_kernels(model)) or take_problems():
         return None
-    run.progress.milestone(
-        f"Compiling {len(missing)} CPU kernels, once on this machine; later runs reuse them"
-    )
-    return Compilation(model)
+    return _compile(run, model, missing)
 
 
 def compile_kernels(
@@ -167,6 +164,11 @@ def _begin_missing(run: Run, model: str) -> Compilation | None:
         run.warn(f"{problems[0]}{more}: compiled again")
     if not missing:
         return None
+    return _compile(run, model, missing)
+
+
+def _compile(run: Run, model: str, missing: list[str]) -> Compilation:
+    """Start the compilation, and say so."""
     run.progress.milestone(
         f"Compiling {len(missing)} CPU kernels, once on this machine; later runs reuse them"
     )
