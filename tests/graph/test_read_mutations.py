@@ -236,7 +236,7 @@ def as_table(text: bytes, like: pl.DataFrame) -> pl.DataFrame:
 
 TEXTS = [name for name in LAYOUTS if name not in ("OptimusKG", "Hetionet JSON")]
 numbers = pytest.mark.parametrize(
-    "number", [len(DAMAGES) * 2, pytest.param(2_000, marks=pytest.mark.slow)], ids=str
+    "number", [len(DAMAGES) * 2, pytest.param(500, marks=pytest.mark.slow)], ids=str
 )
 
 
