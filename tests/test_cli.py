@@ -73,6 +73,28 @@ def test_every_flag_has_help(words: tuple[str, ...]) -> None:
         assert len(line.strip(" │").split(maxsplit=2)[-1]) > 10, line
 
 
+@pytest.mark.parametrize(
+    ("words", "made"),
+    [
+        (["rank", "--help"], [("rank",)]),
+        (["fetch", "primekq"], [("fetch", "primekg"), ("fetch", "optimuskg")]),
+        (["rnak"], [*COMMANDS]),
+        (["--help"], [*COMMANDS]),
+        ([], [*COMMANDS]),
+    ],
+)
+def test_flags_are_read_of_the_asked_commands_alone(
+    words: list[str], made: list[tuple[str, ...]]
+) -> None:
+    app = make_app(words)
+    found = {(str(command.name),) for command in app.registered_commands}
+    for group in app.registered_groups:
+        assert group.typer_instance is not None
+        commands = group.typer_instance.registered_commands
+        found |= {(str(group.name), str(command.name)) for command in commands}
+    assert found == {*made}
+
+
 FUNCTIONS: dict[Callable[..., Any], str] = {
     embed_model: "lib.embed_model",
     fetch_primekg: "lib.fetch",

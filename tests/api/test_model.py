@@ -62,12 +62,17 @@ def test_synonyms_find_what_the_command_line_finds(model_dir: Path, tmp_path: Pa
         cdd.load_model(model_dir, synonyms=tmp_path / "gone.csv")
 
 
-def test_questions_are_answered_without_torch(model_dir: Path) -> None:
+def test_questions_import_only_what_they_need(model_dir: Path) -> None:
     script = (
         "import sys\n"
+        "from clinical_drug_discovery.cli import make_app\n"
+        "model_dir, embeddings = sys.argv[1:]\n"
+        "words = ['similar', '--embeddings', embeddings, '--node', 'Warfarin', '--json']\n"
+        "make_app(words)(words, standalone_mode=False)\n"
+        "heavy = {'scipy', 'torch', 'rich.table', 'rapidfuzz', 'psutil'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
         "from clinical_drug_discovery.lib.rank import rank_drugs\n"
         "from clinical_drug_discovery.lib.similar import similar_nodes\n"
-        "model_dir, embeddings = sys.argv[1:]\n"
         "rank_drugs(model_dir, disease='asthma', explain=True)\n"
         "rank_drugs(model_dir, drug='Metformin', popularity=False)\n"
         "similar_nodes(embeddings, 'Warfarin', explain=True)\n"

@@ -326,14 +326,16 @@ def slow_search(graph: pl.DataFrame, query: str, type: str | None) -> list[int]:
 def test_many_are_found_as_each_alone_and_as_by_a_slow_search(type: str | None) -> None:
     rng = random.Random(0)
     prefixes, ids = ["", "", "MONDO:", "Gene::", "x_"], ["1", "01", "23", "7", "DB00001", "1_2"]
+    names = ["a b", "A  b", "a-b", "\u00c4", "1", "db00001", "c", "d", "e", "f", "fi", "\ufb01"]
+    names += ["it`s", "\u200bit's", "\u212a1", "k1", "+"]  # \u212a is the sign of the unit kelvin
     nodes = {
         (
             rng.choice(["MONDO", "MONDO_grouped", "", "NCBI", "X"]),
             rng.choice(prefixes) + rng.choice(ids),
             rng.choice(["disease", "gene"]),
-            rng.choice(["a b", "A  b", "a-b", "\u00c4", "1", "db00001", "c", "d", "e", "f"]),
+            rng.choice(names),
         )
-        for _ in range(30)
+        for _ in range(40)
     }
     graph = table(sorted(nodes))
     parts = [part for node in nodes for part in (*node, f"{node[0]}:{node[1]}") if part]

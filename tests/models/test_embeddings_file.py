@@ -132,7 +132,7 @@ def test_a_request_to_end_removes_what_is_unfinished(tmp_path: Path) -> None:
         "    end_loading()\n"
         "    with atomic_path(Path(sys.argv[1])) as path:\n"
         "        sys.stdout.write('ready\\n'); sys.stdout.flush(); time.sleep(60)\n"
-        "cli.make_app = lambda: write\n"
+        "cli.make_app = lambda words: write\n"
         "cli.main()\n"
     )
     command = [sys.executable, "-c", script, str(tmp_path / "e.csv")]

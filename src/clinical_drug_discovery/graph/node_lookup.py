@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import suppress
 from typing import NamedTuple
 
 import polars as pl
-from rapidfuzz import fuzz, process
 
 from ..system.errors import InputError
 from ..system.processes import cached_property
@@ -22,7 +21,8 @@ from .identifiers import (
 _MAX_CHOICES = 8
 _MAX_SUGGESTIONS = 5
 _LEAST_SIMILARITY = 70  # of 100; "Atorvastain" and "Atorvastatin" have 96
-_WITHOUT_INDEX = 4  # questions before an index of the names is built
+_WITHOUT_INDEX = 4  # questions that look through all nodes, before the index is built
+_LETTERS = re.compile("[a-z0-9]+")
 _LARGEST_GAP = 15  # to the best; names that only share a common word with the query are left out
 
 
@@ -87,9 +87,11 @@ def did_you_mean(wanted: str, known: list[str]) -> str:
 
 
 class NodeIndex:
-    """Rows of a node table by identifier and name. Each part is built when it is first needed.
+    """Rows of a node table by identifier and name.
 
-    All parts together take about a second and 100 MB for 130,000 nodes.
+    The first questions look through the columns of the table, which takes some milliseconds for
+    130,000 nodes. Then an index is built, each part when it is first needed. All parts together
+    take about a second and 100 MB.
     """
 
     def __init__(
@@ -99,21 +101,22 @@ class NodeIndex:
         if type is not None:
             table = table.filter(pl.col("node_type") == type)
         self._type = type
-        self._rows: list[int] = table["row"].to_list()  # the others are positions in this list
-        self._sources: list[str] = table["node_source"].to_list()
-        self._ids: list[str] = table["node_id"].to_list()
-        self._types: list[str] = table["node_type"].to_list()
-        self._names: list[str] = table["node_name"].to_list()
+        self._rows = table["row"]  # the others are positions in this column
+        self._sources, self._ids, self._types, self._names = (
+            table[f"node_{name}"].cast(pl.String) for name in ("source", "id", "type", "name")
+        )
         self._given = synonyms
+        self._num_questions = 0
 
     def find(self, query: str, *, parameter: str = "node") -> int:
         """Return the row of the node that a query names; see `find_node`."""
         if not isinstance(query, str):
             raise InputError(f"{parameter} (got {query!r}) must be text: a name or an id")
         text = query.strip()
+        self._num_questions += 1
         found = next(filter(None, self._by_rules(text)), []) if text else []
         if len(found) == 1:
-            return self._rows[found[0]]
+            return int(self._rows[found[0]])
         asked = f"{parameter} (got {query!r})"
         if found:
             raise InputError(f"{asked} is ambiguous; choose one of {self._choices(found)}")
@@ -123,8 +126,9 @@ class NodeIndex:
 
     def rows_of_identifier(self, text: str) -> list[int]:
         """Return the rows that an identifier fits, by the first rule that finds any."""
-        rules = (self._exactly(text), self._with_id(text), self._with_identifier(text))
-        return [self._rows[at] for at in next(filter(None, rules), [])]
+        self._num_questions += 1
+        rules = (rule(text) for rule in (self._exactly, self._with_id, self._with_identifier))
+        return [int(self._rows[at]) for at in next(filter(None, rules), [])]
 
     def choices(self, rows: Collection[int]) -> str:
         """Return a list of nodes for an error message."""
@@ -135,15 +139,15 @@ class NodeIndex:
         """Yield the positions that each rule finds, the strictest rule first."""
         plain = normalize_name(text)
         yield self._exactly(text)
-        yield _union(self._with_id(text), self._by_name.at(text))
-        yield _union(self._with_identifier(text), self._by_plain_name.at(plain) if plain else [])
-        yield _union(self._by_synonym.at(plain), [])
+        yield _union(self._with_id(text), self._at_name(text))
+        yield _union(self._with_identifier(text), self._at_plain_name(plain) if plain else [])
+        yield self._by_synonym.at(plain)
 
     def _exactly(self, text: str) -> list[int]:
         """Return the positions of source:id and type:id; each part may contain colons."""
         cuts = [cut for cut, character in enumerate(text) if character == ":"]
         return [
-            at for cut in cuts for at in self._by_id.at(text[cut + 1 :])
+            at for cut in cuts for at in self._at_id(text[cut + 1 :])
             if text[:cut] in (self._sources[at], self._types[at])
         ]  # fmt: skip
 
@@ -152,13 +156,13 @@ class NodeIndex:
 
         Otherwise gene 5180 would hide a group of diseases with the member 5180.
         """
-        found = self._by_id.at(text)
+        found = self._at_id(text)
         return _union(found, self._with_identifier(text)) if is_number(text) else found
 
     def _with_identifier(self, text: str) -> list[int]:
         """Return the positions whose identifier is equal, whatever its spelling."""
         prefix, namespace, local = parse_identifier(text)
-        found = self._by_local.at(local)
+        found = self._at_local(local)
         if not prefix:
             return found
         return [
@@ -169,44 +173,66 @@ class NodeIndex:
     def _namespace(self, at: int) -> str:
         return parse_identifier(self._ids[at], self._sources[at], self._types[at]).namespace
 
+    @property
+    def _has_index(self) -> bool:
+        return self._num_questions > _WITHOUT_INDEX
+
+    def _at_id(self, text: str) -> list[int]:
+        return self._by_id.at(text) if self._has_index else _equal(self._ids, text)
+
+    def _at_name(self, text: str) -> list[int]:
+        return self._by_name.at(text) if self._has_index else _equal(self._names, text)
+
+    def _at_local(self, local: str) -> list[int]:
+        if self._has_index:
+            return self._by_local.at(local)
+        return [at for at in _with_letters(self._ids, local) if local in self._locals(at)]
+
+    def _at_plain_name(self, plain: str) -> list[int]:
+        if self._has_index:
+            return self._by_plain_name.at(plain)
+        places = _with_letters(self._names, plain)
+        return [at for at in places if normalize_name(self._names[at]) == plain]
+
     @cached_property
     def _by_id(self) -> _Positions:
-        return _Positions(self._ids)
+        return _Positions(enumerate(self._ids.to_list()))
 
     @cached_property
     def _by_name(self) -> _Positions:
-        return _Positions(self._names)
+        return _Positions(enumerate(self._names.to_list()))
 
     @cached_property
     def _by_local(self) -> _Positions:
-        return _Positions(*_columns(self._locals()))
+        columns = (column.to_list() for column in (self._ids, self._sources, self._types))
+        every = enumerate(zip(*columns, strict=True))
+        return _Positions((at, key) for at, node in every for key in _locals_of(*node))
 
-    def _locals(self) -> Iterator[tuple[str, int]]:
-        columns = zip(self._ids, self._sources, self._types, strict=True)
-        for at, (id_, source, type_) in enumerate(columns):
-            yield parse_identifier(id_).local, at
-            for member in group_members(id_, source, type_):
-                yield member, at
+    def _locals(self, at: int) -> list[str]:
+        return _locals_of(self._ids[at], self._sources[at], self._types[at])
 
     @cached_property
     def _plain_names(self) -> list[str]:
-        return [normalize_name(name) for name in self._names]
+        return [normalize_name(name) for name in self._names.to_list()]
 
     @cached_property
     def _by_plain_name(self) -> _Positions:
-        return _Positions(self._plain_names)
+        return _Positions(enumerate(self._plain_names))
 
     @cached_property
     def _synonyms(self) -> list[tuple[str, int]]:
         """Normalized synonyms with their positions."""
         wanted = {synonym[1:] for synonym in self._given}
-        columns = zip(self._sources, self._types, self._ids, strict=True)
-        at = {node: at for at, node in enumerate(columns) if node in wanted}
+        if not wanted:
+            return []
+        columns = (column.to_list() for column in (self._sources, self._types, self._ids))
+        every = enumerate(zip(*columns, strict=True))
+        at = {node: at for at, node in every if node in wanted}
         return [(normalize_name(one.name), at[one[1:]]) for one in self._given if one[1:] in at]
 
     @cached_property
     def _by_synonym(self) -> _Positions:
-        return _Positions(*_columns(self._synonyms))
+        return _Positions((at, name) for name, at in self._synonyms)
 
     def _choices(self, found: Sequence[int], notes: Sequence[str] = ()) -> str:
         shown = found[:_MAX_CHOICES]
@@ -244,49 +270,54 @@ class NodeIndex:
 
 
 class _Positions:
-    """Positions by key. Most keys have one position, so that lists for all would waste memory.
+    """Positions by key. Most keys have one position, so that lists for all would waste memory."""
 
-    The first questions look through all keys, which takes a few ms, a twentieth of an index.
-    """
-
-    def __init__(self, keys: Sequence[str], positions: Sequence[int] | None = None) -> None:
-        """Take the keys, each with its position, ascending; None: the place of the key."""
-        self._keys, self._positions = keys, range(len(keys)) if positions is None else positions
-        self._num_questions = 0
+    def __init__(self, items: Iterable[tuple[int, str]]) -> None:
+        """Take positions, each with a key."""
         self._first: dict[str, int] = {}
         self._all: dict[str, list[int]] = {}
-
-    def at(self, key: str) -> list[int]:
-        """Return the positions of a key, ascending."""
-        self._num_questions += 1
-        if self._num_questions <= _WITHOUT_INDEX:
-            return sorted({self._positions[place] for place in self._places(key)})
-        if not self._first:
-            self._build()
-        return self._all.get(key) or ([self._first[key]] if key in self._first else [])
-
-    def _places(self, key: str) -> Iterator[int]:
-        place = -1
-        with suppress(ValueError):  # `index` is five times as fast as a loop in Python
-            while True:
-                place = self._keys.index(key, place + 1)
-                yield place
-
-    def _build(self) -> None:
-        for key, at in zip(self._keys, self._positions, strict=True):
+        for at, key in items:
             first = self._first.setdefault(key, at)
             if first != at:
                 others = self._all.setdefault(key, [first])
                 if others[-1] != at:
                     others.append(at)
 
+    def at(self, key: str) -> list[int]:
+        """Return the positions of a key, ascending."""
+        if key in self._all:
+            return sorted({*self._all[key]})
+        return [self._first[key]] if key in self._first else []
 
-def _columns(items: Iterable[tuple[str, int]]) -> tuple[list[str], list[int]]:
-    keys, positions = [], []
-    for key, at in items:
-        keys.append(key)
-        positions.append(at)
-    return keys, positions
+
+def _equal(column: pl.Series, text: str) -> list[int]:
+    """Return the places of a text in a column, ascending."""
+    found: list[int] = (column == text).arg_true().to_list()
+    return found
+
+
+def _with_letters(column: pl.Series, wanted: str) -> list[int]:
+    """Return the places of all texts whose normalized form may be `wanted`, or a part of it.
+
+    Among ASCII texts, these have the longest run of letters and digits of `wanted`. Other texts may
+    become ASCII when they are normalized, so all of them are returned.
+
+    Args:
+        column: ids or names.
+        wanted: in lower case.
+    """
+    runs = _LETTERS.findall(wanted)
+    if not runs:
+        return list(range(len(column)))
+    found = column.str.to_lowercase().str.contains(max(runs, key=len), literal=True)
+    found |= column.str.len_bytes() != column.str.len_chars()
+    places: list[int] = found.arg_true().to_list()
+    return places
+
+
+def _locals_of(id_: str, source: str, type_: str) -> list[str]:
+    """Return the local part of an identifier, and those of the members of a group."""
+    return [parse_identifier(id_).local, *group_members(id_, source, type_)]
 
 
 def _union(first: list[int], second: list[int]) -> list[int]:
@@ -299,6 +330,8 @@ def nearest_names(plain: str, names: list[str], *, limit: int = _MAX_SUGGESTIONS
     Words may be in another order. A longer name is also compared in part: "gene" resembles
     "gene/protein". A shorter name is not, or short gene symbols would resemble every word.
     """
+    from rapidfuzz import fuzz, process  # not at the top: most questions need no suggestions
+
     best: dict[int, float] = {}
     longer = [name if len(name) > len(plain) else None for name in names]
     for scorer, choices, factor in (

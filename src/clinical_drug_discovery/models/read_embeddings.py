@@ -293,7 +293,10 @@ def plain_nodes(path: Path, table: pl.DataFrame, first_row: int) -> pl.DataFrame
     nodes = table.select(_as_text(table[name]) for name in columns)
     if nodes["node_source"].is_null().all():  # pandas saves an empty text as a gap
         nodes = nodes.with_columns(node_source=pl.lit(""))
-    index = table["node_index"].cast(pl.String).cast(pl.Int64, strict=False)
+    index = table["node_index"]
+    if not index.dtype.is_integer():
+        index = index.cast(pl.String)
+    index = index.cast(pl.Int64, strict=False)
     if index.null_count():  # numbers such as 7.0; exact up to 2^53
         number = table["node_index"].cast(pl.Float64, strict=False)
         whole = pl.when(number == number.floor()).then(number).cast(pl.Int64, strict=False)
@@ -321,6 +324,11 @@ def _as_text(column: pl.Series) -> pl.Series:
         whole = (column == column.floor()).all() and column.is_finite().all()
         column = column.cast(pl.Int64) if whole else column
     text = column.cast(pl.String)
-    if len(text) and text.str.contains(r"^\d+\.0$").fill_null(False).all():
+    if len(text) and _are_whole(text[:1]) and _are_whole(text):  # the first value mostly decides
         text = text.str.strip_suffix(".0")
     return text
+
+
+def _are_whole(text: pl.Series) -> bool:
+    """Return whether all texts are whole numbers that became floats."""
+    return bool(text.str.contains(r"^\d+\.0$").fill_null(False).all())

@@ -13,7 +13,6 @@ import json
 import os
 import platform
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -151,6 +150,8 @@ def has_passed_trial(device: str) -> bool:
 
 
 def _conditions(device: str) -> dict[str, str]:
+    from importlib.metadata import version
+
     import torch
 
     return {

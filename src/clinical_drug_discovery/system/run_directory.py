@@ -20,8 +20,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import psutil
-
 from . import disk
 from .errors import InputError
 from .files import writing
@@ -277,6 +275,8 @@ def _record(handle: int) -> dict[str, Any]:
 
 
 def _write_record(handle: int) -> None:
+    import psutil  # here and below: a question to a model needs no psutil
+
     me = psutil.Process()
     record = {
         "run": uuid.uuid4().hex[:12],
@@ -293,6 +293,8 @@ def _is_alive(record: dict[str, Any]) -> bool:
     """Return whether the process of a lock still runs; a process of this one's own has ended."""
     if record.get("host") != socket.gethostname() or record.get("pid") == os.getpid():
         return False
+    import psutil
+
     try:
         process = psutil.Process(int(record["pid"]))
         started = abs(process.create_time() - float(record["process_started"])) < 1

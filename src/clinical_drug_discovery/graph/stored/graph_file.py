@@ -132,6 +132,9 @@ def _nodes(columns: Mapping[str, Array], types: Sequence[str], type_ptr: Array) 
         require(np.count_nonzero(data == 0) + 1 == len(index), f"{name} has another length")
         if name == "node_type":
             check_types(data.tobytes(), len(index), types, type_ptr)
+            of_node = np.repeat(np.arange(len(types)), np.diff(type_ptr))
+            table[name] = pl.Series(name, types, pl.String)[of_node]
+            continue
         try:
             parts = [
                 pl.Series(name, [piece.decode()]).str.split(_BETWEEN).explode()

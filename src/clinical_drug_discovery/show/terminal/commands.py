@@ -6,8 +6,6 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from ...models.kinds.table import MODELS
 from ...system.untrusted.text import printable
 from .console import make_console, make_table, program, show_record
@@ -23,7 +21,7 @@ def show_embedding(stats: dict[str, Any]) -> None:
     times = {n.removeprefix("seconds_"): s for n, s in stats.items() if n.startswith("seconds_")}
     compute, exchange = times.pop("compute"), times.pop("exchange")  # of the training and inference
     listed = ", ".join(f"{name.replace('_', ' ')} {value:.1f}" for name, value in times.items())
-    table = Table(show_header=False, box=None)
+    table = make_table(show_header=False)
     for name, text in (
         ("embeddings", f"{output}: {stats['saved_nodes']:,} nodes, {stats['embedding_dim']} "
          f"numbers each, {size}"),
@@ -109,7 +107,7 @@ def show_map(result: dict[str, Any]) -> None:
     """Print the path of a map and the groups that have a color."""
     console, left_out = make_console(), result["num_without_facts"]
     if result["groups"]:
-        table = Table(box=None)
+        table = make_table()
         table.add_column(result["color_by"])
         table.add_column("nodes", justify="right")
         for name, count in result["groups"].items():
@@ -132,7 +130,7 @@ def show_demo(result: dict[str, Any]) -> None:
             f"{stats['peak_memory_gib']:.2f} GiB."
         )
     console.print("Nearest nodes of the same type, by cosine:\n")
-    table = Table(box=None)
+    table = make_table()
     table.add_column("node", style="bold")
     for model in result:
         table.add_column(titles[model])

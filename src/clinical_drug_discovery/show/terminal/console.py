@@ -1,4 +1,7 @@
-"""The console, and tables of results."""
+"""The console, and tables of results.
+
+rich is imported when something is shown: an answer as JSON does not need it.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,11 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from rich.cells import cell_len
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 _LABEL = 19  # width of the labels of evidence
 _NARROW = 30  # least width of a text behind its label
@@ -24,6 +26,8 @@ def make_console() -> Console:
 
     It wraps lines on a terminal, but not in a pipe or a file.
     """
+    from rich.console import Console
+
     width = None if sys.stdout.isatty() else 10_000
     return Console(markup=False, highlight=False, width=width)
 
@@ -42,7 +46,7 @@ def program() -> str:
 
 def show_record(result: dict[str, Any]) -> None:
     """Print a record as a table of names and values."""
-    table = Table(show_header=False, box=None)
+    table = make_table(show_header=False)
     for name, value in result.items():
         if isinstance(value, dict):
             value = "\n".join(f"{key}: {short(item)}" for key, item in value.items())
@@ -50,9 +54,11 @@ def show_record(result: dict[str, Any]) -> None:
     make_console().print(table)
 
 
-def make_table(columns: Sequence[str]) -> Table:
-    """Return an empty table that breaks long words instead of cutting them."""
-    table = Table(box=None)
+def make_table(columns: Sequence[str] = (), *, show_header: bool = True) -> Table:
+    """Return an empty table whose columns break long words instead of cutting them."""
+    from rich.table import Table
+
+    table = Table(box=None, show_header=show_header)
     for column in columns:
         # "fold" breaks a long word where others would end it with an ellipsis.
         table.add_column(column, justify=_justify(column), overflow="fold")
@@ -91,7 +97,7 @@ def fitted_table(
         if column in columns:
             columns.remove(column)
             (moved if column in below else left_out).append(column)
-    table = Table(box=None)
+    table = make_table()
     for column in columns:
         wraps = column in (name, *below)
         table.add_column(column, justify=_justify(column), overflow="fold", no_wrap=not wraps)
@@ -106,6 +112,8 @@ def _needed(
     columns: Sequence[str], rows: Sequence[tuple[Mapping[str, str], Any]], wrapping: Sequence[str]
 ) -> int:
     """Return the least width of a table: each column has a blank on both sides."""
+    from rich.cells import cell_len
+
     total = 0
     for column in columns:
         texts = [cells[column] for cells, _ in rows]
@@ -140,6 +148,8 @@ def print_labelled(console: Console, label: str, text: str, style: str | None = 
 
     On a narrow terminal, the label has a line of its own.
     """
+    from rich.text import Text
+
     width = console.width - _LABEL - 2
     indent = _LABEL
     if width < _NARROW:

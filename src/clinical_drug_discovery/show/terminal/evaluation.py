@@ -6,9 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
-from .console import make_console
+from .console import make_console, make_table
 
 CONTRAINDICATION_COLUMNS = (
     "contraindicated_rank_fraction", "contraindicated@50", "contraindicated_auroc"
@@ -86,7 +84,7 @@ def _print_strata(result: dict[str, Any]) -> None:
     strata = result["strata"]
     for column, title in STRATUM_TITLES.items():
         make_console().print(f"\nMRR / recall@50 by {title}:\n")
-        table, first = Table(box=None), next(iter(strata.values()))[column]
+        table, first = make_table(), next(iter(strata.values()))[column]
         table.add_column("ranker")
         filled = [name for name, figures in first.items() if figures["num_pairs"]]
         for name in filled:
@@ -102,7 +100,7 @@ def _print_differences(differences: dict[str, dict[str, float]]) -> None:
     if not differences:
         return
     make_console().print("\nDifference to the walk on the same pairs (95% interval):\n")
-    table, names = Table(box=None), ("mrr", "recall@50")
+    table, names = make_table(), ("mrr", "recall@50")
     for title in ("ranker", *names):
         table.add_column(title, justify="left" if title == "ranker" else "right")
     for ranker, m in differences.items():
@@ -117,7 +115,7 @@ def _print_reliability(bins: Sequence[dict[str, Any]] | None) -> None:
         return
     title = "Reliability: drugs by probability, and the share that the record lists as treatments"
     make_console().print(f"\n{title}:\n")
-    table = Table(box=None)
+    table = make_table()
     for name in ("probability", "pairs", "held out", "predicted", "recorded"):
         table.add_column(name, justify="right")
     for one in bins:
@@ -146,7 +144,7 @@ def _print_contraindications(rankers: list[tuple[str, dict[str, Any]]]) -> None:
 def _print_metrics(
     title: str, rows: list[tuple[str, dict[str, Any]]], names: Sequence[str]
 ) -> None:
-    table = Table(box=None)
+    table = make_table()
     table.add_column(title)
     for name in names:
         table.add_column(name, justify="right")

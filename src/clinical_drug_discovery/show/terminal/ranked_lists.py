@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-from rich.console import Console
+from typing import TYPE_CHECKING, Any
 
 from ...graph.identifiers import shown_identifier
 from .console import fitted_table, make_console, print_labelled, show_record, yes
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 # A row is marked if its rank without popularity is more than five times as high, and over 50.
 _POPULAR_FACTOR, _POPULAR_LEAST = 5, 50

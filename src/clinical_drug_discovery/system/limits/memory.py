@@ -14,8 +14,6 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-import psutil
-
 from ..errors import InputError, shown
 
 _GIB = 2**30
@@ -40,6 +38,8 @@ _VERSION_2: _Files = (("memory.max", "memory.high"), "memory.current", "inactive
 
 def available_memory() -> Room:
     """Return the least of the free memory of the machine and of all limits on this process."""
+    import psutil  # here and below: the command line reads this file, and needs no psutil
+
     free = Room(int(psutil.virtual_memory().available), "the free memory")
     return min([free, *_resource_limits(), *_group_limits(Path("/"))])
 
@@ -51,6 +51,8 @@ def available_memory_bytes() -> int:
 
 def _resource_limits() -> Iterator[Room]:
     """Yield the room below the limits on address space and data, which `ulimit` sets."""
+    import psutil
+
     used = psutil.Process().memory_info()
     for name, size in (("RLIMIT_AS", used.vms), ("RLIMIT_DATA", getattr(used, "data", used.vms))):
         soft, _ = resource.getrlimit(getattr(resource, name))
