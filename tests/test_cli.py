@@ -87,7 +87,7 @@ def test_flags_are_read_of_the_asked_commands_alone(
     words: list[str], made: list[tuple[str, ...]]
 ) -> None:
     app = make_app(words)
-    found = {(str(command.name),) for command in app.registered_commands}
+    found: set[tuple[str, ...]] = {(str(command.name),) for command in app.registered_commands}
     for group in app.registered_groups:
         assert group.typer_instance is not None
         commands = group.typer_instance.registered_commands
