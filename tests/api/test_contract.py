@@ -108,5 +108,6 @@ def test_a_missing_package_is_named_with_the_command(
         raise ModuleNotFoundError(name=name)
 
     monkeypatch.setattr(optional, "import_module", missing)
-    with pytest.raises(ImportError, match=f"pip install {package.split('.')[0]}"):
+    with pytest.raises(ImportError, match=f"pip install {package.split('.')[0]}") as error:
         call(model)
+    assert isinstance(error.value, cdd.InputError)  # one line and exit code 2 in a command

@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from ..system.errors import MissingPackageError
+
 
 def optional_package(name: str, *, install: str | None = None) -> Any:
     """Import a package, or say how to install it.
@@ -14,7 +16,7 @@ def optional_package(name: str, *, install: str | None = None) -> Any:
         install: name of the package for pip, if it differs.
 
     Raises:
-        ImportError: the package is not installed; the message has the command.
+        MissingPackageError: the package is not installed; the message has the command.
     """
     try:
         return import_module(name)
@@ -22,4 +24,5 @@ def optional_package(name: str, *, install: str | None = None) -> Any:
         if error.name is None or error.name.split(".")[0] != name.split(".")[0]:
             raise  # the package is there, but one that it needs is not
         command = f"pip install {install or name}"
-        raise ImportError(f"this function needs the package {name}: {command}") from error
+        text = f"this needs the package {install or name}, which is not installed: {command}"
+        raise MissingPackageError(text) from error

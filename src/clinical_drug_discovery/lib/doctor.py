@@ -30,7 +30,7 @@ _READING = 3.65 / 8.1  # seconds per million rows: benchmarks/README.md, "Readin
 _MEASURED = (
     "times per edge on 2 cores of an AMD EPYC with AVX512_BF16, measured at PrimeKG's size (63 "
     "edges per node); without compiling kernels, checks and the drug ranker. With AVX2 only, a "
-    "training takes 1.5 times as long or more"
+    "training takes about 1.5 times as long"
 )
 _NOT_MEASURED = (
     "not measured: times are known for default sizes, full training and CPU kernels, in memory"

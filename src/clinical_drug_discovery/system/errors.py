@@ -53,6 +53,10 @@ class DoesNotFitError(InputError):
     """The run needs more memory than the budget."""
 
 
+class MissingPackageError(InputError, ImportError):
+    """A package that only this function needs is not installed; the message names the command."""
+
+
 def check_between(
     name: str, value: float, low: float, high: float, *, low_allowed: bool = False
 ) -> None:

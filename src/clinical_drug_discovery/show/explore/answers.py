@@ -15,7 +15,6 @@ from ...api.explanations import STATED
 from ...graph.knowledge_graph import EdgeType, IntArray, node_range_of
 from ...lib._run.ranked_list import ListRules
 from ...ranking.evidence.explanations import NO_DIRECTION
-from ...system.errors import InputError
 from ...system.log import part
 from ..report.links import links_of
 from ..report.write import write_report
@@ -164,12 +163,9 @@ class Answers:
         query = self.opened.query(self.opened.row(disease))
         with TemporaryDirectory() as directory:
             path = Path(directory) / f"report{suffix}"
-            try:
-                write_report(
-                    path, model_dir=self.opened.model, disease=query, top=top, **choice._asdict()
-                )
-            except ImportError as error:
-                raise InputError(str(error)) from None
+            write_report(
+                path, model_dir=self.opened.model, disease=query, top=top, **choice._asdict()
+            )
             return path.read_bytes()
 
     def prepare_report(self) -> None:

@@ -187,5 +187,5 @@ def _check_packages() -> None:
         if find_spec(name) is None:
             raise InputError(
                 f"cdd explore needs the package {name}, which is not installed: "
-                "pip install 'clinical-drug-discovery[explore]'"
+                "pip install starlette uvicorn"
             )
