@@ -48,12 +48,14 @@ def read_graph(
     Args:
         edges_csv: the file, such as PrimeKG's kg.csv; a list of files, or a folder.
         nodes: node table, for formats that keep the nodes in a file of their own.
-        limit_nodes: keep at most this many nodes, those with the most edges.
+        limit_nodes: keep at most this many nodes: the same fraction of every node type, namely the
+            nodes with the most edges.
         include_node_types: keep only nodes of these types.
         exclude_relations: leave out the facts of these relations.
         on_conflict: error or first: what to do if a node has two names, types or numbers.
         on_missing: error or drop: what to do if a row lacks a field.
-        max_unpacked_gib: largest size of a compressed file after decompression, in GiB.
+        max_unpacked_gib: largest size of a compressed file after decompression, in GiB (default:
+            200 times its size, but at least 0.25 and at most 64).
         cache: save the graph in a file that is read faster, until the files change.
         cache_dir: directory of this file (default: the user's cache directory).
 

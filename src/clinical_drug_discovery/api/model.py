@@ -246,7 +246,7 @@ class Model:
 
     @alone()
     def score(self, triples: Any) -> pl.DataFrame:
-        """Score facts with the decoder of the training (DistMult).
+        """Score facts with the decoder of the training (DistMult, arXiv:1412.6575).
 
         A high score, which compares y for one x and relation, means that the model expects a fact.
         For drugs and diseases, `rank` is better.
@@ -285,8 +285,8 @@ class Model:
 
         Returns:
             A row for each fact or path: kind (stated, mechanism, similar drug, related disease),
-            text, path_score (null for a fact), through_target (a step joins drug and gene), nodes
-            and relations (lists), effect (on the score, of all paths of the kind).
+            text, path_score (0 to 1, see `Explainer`; null for a fact), through_target (a step
+            joins drug and gene), nodes and relations (lists), effect (score lost without the kind).
 
         Raises:
             InputError: the drug or the disease does not exist or is ambiguous.

@@ -66,7 +66,7 @@ def generate_gnn_embeddings(
     predict links: for each sampled fact (a positive), the target must score higher than random
     nodes of its type that do not form a known fact with the source. Drugs and diseases that a short
     walk joins must be close, and a disease must find its known drugs by similar diseases and drugs.
-    After training, all nodes are embedded. See `models.sage.GraphSage` for the formulas,
+    After training, all nodes are embedded. See `models.sage.GraphSage` for the formulas, and
     `ops.listwise` and `training.objective` for the losses.
 
     Args:
@@ -135,13 +135,16 @@ def generate_gnn_embeddings(
             it returns True or "stop", the training ends after this epoch.
 
     Returns:
-        The fields of `EmbeddingStats`: sizes, settings, times, memory, final loss, warnings and the
-        paths of the files. If output_csv is None, also nodes (a polars DataFrame) and embeddings
-        (an array of shape (nodes, embedding_dim), in the order of nodes).
+        The fields of `EmbeddingStats`: sizes, settings, times (seconds_...), memory (..._gib),
+        final loss, warnings and the paths of the files. If output_csv is None, also nodes (a polars
+        DataFrame of N rows) and embeddings (a float32 array of shape (N, embedding_dim), in the
+        order of nodes).
 
     Raises:
-        InputError: a parameter or the file is invalid. No file has been written in this case,
-            except possibly the cached graph.
+        InputError: a parameter or the file is invalid, the run does not fit memory_budget, or the
+            loss diverges. The run has then written the cached graph and checkpoints at most.
+        WriteError: the results cannot be written; the message says where they are. It is an
+            InputError, too.
 
     Example:
         >>> stats = cdd.generate_gnn_embeddings(

@@ -152,13 +152,16 @@ def generate_hgt_embeddings(
             it returns True or "stop", the training ends after this epoch.
 
     Returns:
-        The fields of `EmbeddingStats`: sizes, settings, times, memory, final loss, warnings and the
-        paths of the files. If output_csv is None, also nodes (a polars DataFrame) and embeddings
-        (an array of shape (nodes, embedding_dim), in the order of nodes).
+        The fields of `EmbeddingStats`: sizes, settings, times (seconds_...), memory (..._gib),
+        final loss, warnings and the paths of the files. If output_csv is None, also nodes (a polars
+        DataFrame of N rows) and embeddings (a float32 array of shape (N, embedding_dim), in the
+        order of nodes).
 
     Raises:
-        InputError: a parameter or the file is invalid. No file has been written in this case,
-            except possibly the cached graph.
+        InputError: a parameter or the file is invalid, the run does not fit memory_budget, or the
+            loss diverges. The run has then written the cached graph and checkpoints at most.
+        WriteError: the results cannot be written; the message says where they are. It is an
+            InputError, too.
 
     Example:
         >>> stats = cdd.generate_hgt_embeddings(

@@ -100,7 +100,8 @@ def _print_left_out(result: dict[str, Any], of: str) -> None:
     known, harmful = result["num_known_hidden"], result["num_contraindicated_hidden"]
     missing = result[f"num_{of}_without_facts"]
     what = "treatments of the disease" if of == "drugs" else "treated by the drug"
-    lines = [f"{result['num_candidates']:,} {of} were ranked."]
+    number = result["num_candidates"]
+    lines = [f"{number:,} {of} were ranked." if number != 1 else f"1 {of[:-1]} was ranked."]
     if known:
         lines += [f"Hidden: {known:,} that the graph lists as {what} (see --include-known)."]
     if harmful:
