@@ -152,8 +152,8 @@ def generate_hgt_embeddings(
             it returns True or "stop", the training ends after this epoch.
 
     Returns:
-        The fields of `EmbeddingStats`: sizes, settings, times (seconds_...), memory (..._gib),
-        final loss, warnings and the paths of the files. If output_csv is None, also nodes (a polars
+        The fields of `EmbeddingStats`: sizes, settings, times in seconds, memory in GiB, final
+        loss, warnings and the paths of the files. If output_csv is None, also nodes (a polars
         DataFrame of N rows) and embeddings (a float32 array of shape (N, embedding_dim), in the
         order of nodes).
 
