@@ -168,6 +168,23 @@ def test_features_do_not_depend_on_what_is_asked_with_them() -> None:
     assert together.shape[1] == len(features.feature_names) == len(set(features.feature_names))
 
 
+def test_a_first_question_computes_the_similarities_that_it_needs() -> None:
+    graph = graph_of(facts_of_drugs())
+    after = MetapathFeatures(graph)
+    every, _ = after.steps_between_treated
+    assert every.shape == (len(after.treated), len(after.treated))
+    num_needed = []
+    for disease in after.treated.tolist():
+        alone = MetapathFeatures(graph)
+        found = [features.co_indicated_similarity(disease)[1] for features in (alone, after)]
+        np.testing.assert_array_equal(*found)
+        missing = alone._similar.missing(np.arange(len(alone.treated)))
+        num_needed.append(len(alone.treated) - len(missing))
+        first = alone.steps_between_treated[0]
+        np.testing.assert_array_equal(first.toarray(), every.toarray())
+    assert min(num_needed) < max(num_needed) < len(after.treated)  # not all of them
+
+
 def test_missing_types_give_fewer_paths() -> None:
     facts = [f for f in facts_of_drugs() if f[1] == "indication"]
     features = MetapathFeatures(graph_of(facts))

@@ -8,8 +8,9 @@ visit other node types are used. A graph that lacks a node type gives fewer meta
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import scipy.sparse
@@ -22,6 +23,7 @@ from ..system.processes import cached_property, let_others
 # Factor per step of a random walk; number of steps. Eight steps rank better than three: the drugs
 # of a distantly related disease are better evidence than none.
 _CONTINUE, _WALK_STEPS = 0.7, 8
+_WITHOUT_ALL = 4  # questions before `LargestEntries` computes all rows
 
 Metapath = tuple[EdgeType, ...]
 _TREATS = "drug - treats - disease"
@@ -94,12 +96,14 @@ def connecting_metapaths(
         One item per joint metapath: the name, the counts from drugs (transposed), and the counts
         from diseases.
     """
-    return [
-        (metapath_name((*a, *reverse_metapath(b))), csr_array(left.T), right)
-        for a, left in drugs.items()
-        for b, right in diseases.items()
-        if meet(a, b)
-    ]
+    found = []
+    for a, left in drugs.items():
+        others = [(b, right) for b, right in diseases.items() if meet(a, b)]
+        if others:
+            left_t = csr_array(left.T)
+            names = (metapath_name((*a, *reverse_metapath(b))) for b, _ in others)
+            found += [(name, left_t, right) for name, (_, right) in zip(names, others, strict=True)]
+    return found
 
 
 def similarities(
@@ -138,6 +142,42 @@ def rows_of(similarities: Sequence[Similarity], nodes: IntArray) -> Floats:
         # Most products are dense, and a product of two sparse matrices would take twice as long.
         out[:] = (similarity.right @ similarity.left[nodes].T.toarray()).T
     return rows
+
+
+class LargestEntries:
+    """The largest entries of each row of a matrix (n, n), computed when they are first needed.
+
+    The first questions compute the rows that they need. A row alone takes longer than a row among
+    many, so afterwards all rows are computed at once.
+    """
+
+    def __init__(self, num_rows: int, most: int) -> None:
+        """Keep at most `most` entries of each row."""
+        self._most = min(most, num_rows)
+        self._columns = np.empty((num_rows, self._most), np.int32)
+        self._values = np.empty((num_rows, self._most), np.float32)
+        self._is_there = np.zeros(num_rows, bool)
+        self._num_questions = 0
+
+    def missing(self, rows: IntArray) -> IntArray:
+        """Return which rows to compute before `rows` can be asked for."""
+        self._num_questions += 1
+        if self._num_questions > _WITHOUT_ALL or len(rows) == len(self._is_there):
+            return np.flatnonzero(~self._is_there)
+        return rows[~self._is_there[rows]]
+
+    def keep(self, rows: IntArray, entries: Floats) -> None:
+        """Keep the largest entries of k computed rows, shape (k, n)."""
+        best = np.sort(np.argpartition(-entries, self._most - 1, axis=1)[:, : self._most], axis=1)
+        self._columns[rows] = best
+        self._values[rows] = np.take_along_axis(entries, best, axis=1)
+        self._is_there[rows] = True  # last: other threads may ask meanwhile
+
+    def rows(self, rows: IntArray) -> csr_array:
+        """Return k rows that are there, shape (k, n)."""
+        ends = np.arange(len(rows) + 1) * self._most
+        parts = (self._values[rows].ravel(), self._columns[rows].ravel(), ends)
+        return csr_array(parts, shape=(len(rows), len(self._is_there)))
 
 
 @dataclass(frozen=True)
@@ -255,7 +295,8 @@ def meet(a: Metapath, b: Metapath) -> bool:
 
 def word_vectors(names: list[str]) -> csr_array:
     """Return a matrix (names, words) of the words in each name, scaled by `rare_columns`."""
-    return _part_vectors([set(re.findall(r"[a-z]{3,}|\d+", name.lower())) for name in names])
+    words = _words_of(names, r"[a-z]{3,}|\d+")
+    return _part_vectors(words, {word: [word] for word in set().union(*words)})
 
 
 def stem_vectors(names: list[str]) -> csr_array:
@@ -263,22 +304,30 @@ def stem_vectors(names: list[str]) -> csr_array:
 
     Drugs of one class often share a stem, such as -olol or cef-.
     """
-    parts = []
-    for name in names:
-        words = re.findall(r"[a-z]{4,}", name.lower())
-        ends = {word[-n:] + "$" for word in words for n in range(3, 8)}
-        parts.append(ends | {"^" + word[:n] for word in words for n in range(3, 8)})
-    return _part_vectors(parts)
+    words = _words_of(names, r"[a-z]{4,}")
+    ends = {
+        word: [end for n in range(3, 8) for end in ("^" + word[:n], word[-n:] + "$")]
+        for word in set().union(*words)
+    }
+    return _part_vectors(words, ends)
 
 
-def _part_vectors(parts: list[set[str]]) -> csr_array:
-    vocabulary = {part: i for i, part in enumerate(sorted(set().union(*parts)))}
-    columns = [vocabulary[part] for one in parts for part in sorted(one)]
-    indptr = np.cumsum([0] + [len(one) for one in parts])
-    shape = (len(parts), max(len(vocabulary), 1))
-    return rare_columns(
-        csr_array((np.ones(len(columns), np.float32), columns, indptr), shape=shape)
-    )
+def _words_of(names: list[str], pattern: str) -> list[list[str]]:
+    find = re.compile(pattern).findall
+    return [find(name.lower()) for name in names]
+
+
+def _part_vectors(words: list[list[str]], parts: Mapping[str, list[str]]) -> csr_array:
+    """Return a matrix (names, parts) of the parts of the words in each name."""
+    vocabulary = {part: i for i, part in enumerate(sorted(set().union(*parts.values())))}
+    numbers = {word: [vocabulary[part] for part in of_word] for word, of_word in parts.items()}
+    rows = [{number for word in one for number in numbers[word]} for one in words]
+    columns = np.fromiter(chain.from_iterable(rows), np.int64)
+    indptr = np.cumsum([0] + [len(row) for row in rows])
+    shape = (len(rows), max(len(vocabulary), 1))
+    matrix = csr_array((np.ones(len(columns), np.float32), columns, indptr), shape=shape)
+    matrix.sort_indices()
+    return rare_columns(matrix)
 
 
 def co_indicated_features(similarity: Floats) -> Floats:

@@ -30,7 +30,7 @@ def rank_fit_bytes(graph: KnowledgeGraph, dim: int = 0) -> int:
     - path counts: 36 for each pair of a drug and the end of a metapath, 20 for each such pair of a
       disease, 14 for each pair of diseases that two edges join. For two edges, the number of pairs
       is bounded by the numbers of paths and of ends, for each drug or disease
-    - similar treated diseases: 12 T min(T, 256); drugs that diseases share: 12 for each such pair
+    - similar treated diseases: 16 T min(T, 256); drugs that diseases share: 12 for each such pair
     - 2 C (T (B + G + 4) + K W) + 4 * 48 B D for the examples and the features of 48 diseases
     - 4 W min(D, 128) D for the similarities of the known drugs of a few diseases
     - 56 min(T, 512) D for the scores of the diseases on which the MLPs are tested
@@ -63,7 +63,7 @@ def rank_fit_bytes(graph: KnowledgeGraph, dim: int = 0) -> int:
     examples += 4 * similarities * min(num_drugs, MAX_KNOWN) * num_drugs
     examples += 14 * 4 * min(treated, NUM_TESTED) * num_drugs
     shared = min(sum(float((_degrees(graph, k) ** 2).sum()) for k in known), float(treated) ** 2)
-    similar = 12 * (treated * min(treated, MAX_SIMILAR) + shared)
+    similar = 16 * treated * min(treated, MAX_SIMILAR) + 12 * shared
     vectors = 0.0
     if dim:
         vectors = 12.0 * dim * (num_drugs + num_diseases)

@@ -24,6 +24,7 @@ from ..graph.knowledge_graph import IntArray, KnowledgeGraph
 from ..system.processes import cached_property
 from .drug_similarity import (
     CO_INDICATED,
+    LargestEntries,
     Similarity,
     connecting_metapaths,
     log_degrees,
@@ -41,10 +42,10 @@ from .treatments import drug_disease_matrices, treatments
 
 _FEW_DISEASES = 4  # `_products` is used only for more diseases than this in one call
 _MAX_PRODUCT_BYTES = 2**28  # `_products` is not used if it would take more bytes than this
-#: Treated diseases in a row of `_treated_similarity`. All of them would take memory that grows with
+#: Treated diseases in a row of `_similar_treated`. All of them would take memory that grows with
 #: the square of their number.
 MAX_SIMILAR = 256
-_SIMILAR_ROWS = 64  # rows of `_treated_similarity` that are computed at a time
+_SIMILAR_ROWS = 64  # rows of `_similar_treated` that are computed at a time
 LEAST_SHARE = 1e-3  #: of the largest visits; added, since most drugs are reached by no walk
 
 
@@ -243,8 +244,10 @@ class MetapathFeatures:
         visits[:, column] = 0
         rows[count + 1] = visits @ self.damped_t
         rows[count + 2] = rows[count + 1] * norm[drugs][:, None] * norm
-        for j, step in enumerate(self.steps_between_treated, start=count + 3):
-            onward = np.ascontiguousarray((step.T @ visits.T).T)
+        visited = np.flatnonzero(visits.any(axis=0))
+        similar = self._similar_treated(visited).T @ visits[:, visited].T
+        for j, ends in enumerate((similar, self.shared_drugs.T @ visits.T), start=count + 3):
+            onward = np.ascontiguousarray(ends.T)
             onward[:, column] = 0
             rows[j] = onward @ self._treats_t
         rows[:, np.arange(len(drugs)), drugs] = 0
@@ -287,7 +290,7 @@ class MetapathFeatures:
 
     def share_diseases(self, other: MetapathFeatures) -> None:
         """Take over a slow part from a graph with the same diseases, in which only drugs differ."""
-        self._treated_similarity = other._treated_similarity
+        self._similar = other._similar
 
     @property
     def steps_between_treated(self) -> tuple[csr_array, csr_array]:
@@ -295,27 +298,26 @@ class MetapathFeatures:
 
         Each has the shape (T, T).
         """
-        return self._treated_similarity, self.shared_drugs
+        return self._similar_treated(np.arange(len(self.treated))), self.shared_drugs
 
     @cached_property
-    def _treated_similarity(self) -> csr_array:
-        """The sum of all similarities of treated diseases, the largest `MAX_SIMILAR` in each row.
+    def _similar(self) -> LargestEntries:
+        return LargestEntries(len(self.treated), MAX_SIMILAR)
 
-        Shape (T, T).
+    def _similar_treated(self, places: IntArray) -> csr_array:
+        """Return the sum of all similarities of n treated diseases to all treated ones.
+
+        Shape (n, T), with the largest `MAX_SIMILAR` in each row; `places` are those in `treated`.
         """
-        most = min(MAX_SIMILAR, len(self.treated))
-        columns, values = [], []
-        for start in range(0, len(self.treated), _SIMILAR_ROWS):
-            blocks = self._similarity_to_treated(self.treated[start : start + _SIMILAR_ROWS])
+        missing = self._similar.missing(places)
+        for start in range(0, len(missing), _SIMILAR_ROWS):
+            rows = missing[start : start + _SIMILAR_ROWS]
+            blocks = self._similarity_to_treated(self.treated[rows])
             total = blocks[0]
             for block in blocks[1:]:  # np.sum would copy all blocks
                 total += block
-            best = np.sort(np.argpartition(-total, most - 1, axis=1)[:, :most], axis=1)
-            columns.append(best)
-            values.append(np.take_along_axis(total, best, axis=1))
-        ends = np.arange(len(self.treated) + 1) * most
-        parts = (np.concatenate(values).ravel(), np.concatenate(columns).ravel(), ends)
-        return csr_array(parts, shape=(len(self.treated),) * 2)
+            self._similar.keep(rows, total)
+        return self._similar.rows(places)
 
     @cached_property
     def _products(self) -> list[tuple[IntArray, Floats]]:
