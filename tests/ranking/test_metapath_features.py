@@ -176,8 +176,8 @@ def test_a_first_question_computes_the_similarities_that_it_needs() -> None:
     num_needed = []
     for disease in after.treated.tolist():
         alone = MetapathFeatures(graph)
-        found = [features.co_indicated_similarity(disease)[1] for features in (alone, after)]
-        np.testing.assert_array_equal(*found)
+        found, wanted = (f.co_indicated_similarity(disease)[1] for f in (alone, after))
+        np.testing.assert_array_equal(found, wanted)
         missing = alone._similar.missing(np.arange(len(alone.treated)))
         num_needed.append(len(alone.treated) - len(missing))
         first = alone.steps_between_treated[0]
