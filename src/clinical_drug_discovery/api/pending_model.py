@@ -32,7 +32,7 @@ class PendingModel:
 
     @property
     def is_ready(self) -> bool:
-        """Whether `get` returns the model without waiting."""
+        """True if `get` returns the model without waiting."""
         return self._found.done() and self._found.exception() is None
 
     def get(self) -> Model:

@@ -58,14 +58,14 @@ def rank_drugs(
         disease: one disease, given by name or identifier in any spelling, such as MONDO:0005148.
         diseases: many diseases: a text file with one name or id per line, or "all".
         shard: only with diseases: i/n, such as 2/8; ranks only the i-th of n parts of them.
-        workers: only with diseases: threads (default: one per core); any number, same result.
+        workers: only with diseases: threads (default: one per core); the result stays the same.
         drug: one drug; lists the diseases with the highest probabilities for this drug.
         drugs: text file with one name or id per line; only these drugs are ranked.
         output: file for the table, .csv or .parquet; many diseases need it.
         top: largest number of drugs to list for each disease, or of diseases for the drug.
         include_known: also list the drugs that already treat the disease in the graph.
         hide_contraindicated: leave out drugs that are contraindicated according to the graph.
-        explain: add the evidence in the graph for each row. Works without diseases and output.
+        explain: add the evidence in the graph for each row; not together with diseases or output.
         popularity: prefer drugs of which much is known, such as those that treat many diseases.
         synonyms: file with other names of nodes: .csv or .tsv with the columns name and id.
         add: file of facts in the columns of kg.csv. They join the graph for this question, with

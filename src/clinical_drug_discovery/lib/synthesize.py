@@ -92,8 +92,8 @@ def synthesize_graph(
         output: file to write: .csv, .csv.gz, .csv.zst or .parquet.
         preset: graph whose numbers of nodes and rows are used: primekg, or large (20 million nodes
             without names, 100 million rows).
-        scale: the numbers of nodes and rows of the preset are multiplied by this. In small graphs,
-            relations with too few distinct pairs get fewer rows: see `capped_relations`.
+        scale: factor of the numbers of nodes and rows of the preset. In a small graph, relations
+            with too few distinct pairs get fewer rows: see `capped_relations`.
         seed: random seed. The same preset, scale and seed give the same bytes.
         overwrite: replace the file if it exists.
 

@@ -58,7 +58,7 @@ class OpenModel:
 
     @property
     def is_ready(self) -> bool:
-        """Whether the model has its embeddings."""
+        """True if the model has its embeddings."""
         return isinstance(self.source, Model) or self.source.is_ready
 
     def prepare(self) -> None:

@@ -21,7 +21,7 @@ _BASE = {"top": 0.82, "center": 0.26, "bottom": -0.24}
 _LINE, _LETTER = 1.0, 0.53
 _ANCHORS = {"left": "start", "center": "middle", "right": "end"}
 _EDGE = 0.5  # points by which the drawn edge of a node makes it larger
-# Of the legend, in points: from the paths to the base of the title and to the middle of the first
+# The legend, in points: from the paths to the base of the title and to the middle of the first
 # line, from one line to the next, the length of a line, and the gaps after a line and a column.
 _TITLE, _FIRST, _FIRST_BELOW_TITLE, _EACH = 14.2, 12.3, 24.3, 13.5
 _SAMPLE, _AFTER_SAMPLE, _AFTER_COLUMN = 27.0, 7.2, 18.0
