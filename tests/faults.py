@@ -15,7 +15,10 @@ import pytest
 from clinical_drug_discovery.system import disk
 
 #: The calls of `disk` that a fault can hit.
-CALLS = ("create", "create_temporary", "append", "flush", "rename", "make_directory", "reserve")
+CALLS = (
+    "create", "create_temporary", "append", "flush", "rename", "make_directory", "reserve",
+    "open_nameless", "write_at",
+)  # fmt: skip
 
 
 @dataclass

@@ -294,8 +294,8 @@ def test_a_directory_without_permission_is_a_warning(edges: Path) -> None:
 def test_a_file_that_changes_while_it_is_read_is_not_cached(
     edges: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def read_and_touch(source: Source, settings: ReadSettings) -> KnowledgeGraph:
-        graph = read_graph(source, settings)
+    def read_and_touch(source: Source, settings: ReadSettings, memory: None) -> KnowledgeGraph:
+        graph = read_graph(source, settings, memory)
         os.utime(source.edges[0], ns=(LONG_AGO, LONG_AGO))
         return graph
 

@@ -16,9 +16,12 @@ from ..graph.frames.tables import frames_of, graph_of_frames, to_polars
 from ..graph.knowledge_graph import KnowledgeGraph
 from ..graph.node_lookup import find_node
 from ..graph.read import read_graph as read_files
+from ..graph.reading.room import ReadingMemory
 from ..graph.source import EdgesPath, ReadSettings, Source
 from ..system.arguments import plain_arguments
 from ..system.errors import InputError
+from ..system.limits.memory import parse_memory
+from ..system.limits.scratch import check_scratch
 from ..system.log import part, warning
 from ..system.processes import alone, use_threads
 from .optional import optional_package
@@ -42,6 +45,8 @@ def read_graph(
     max_unpacked_gib: float | None = None,
     cache: bool = True,
     cache_dir: str | Path | None = None,
+    memory_budget: str | int | None = None,
+    scratch_dir: str | Path | None = None,
 ) -> KnowledgeGraph:
     """Read a knowledge graph from files of any format of the page "Formats".
 
@@ -58,6 +63,10 @@ def read_graph(
             200 times its size, but at least 0.25 and at most 64).
         cache: save the graph in a file that is read faster, until the files change.
         cache_dir: directory of this file (default: the user's cache directory).
+        memory_budget: only with scratch_dir: largest memory of the process, such as 4GiB (default:
+            70% of the free memory).
+        scratch_dir: directory on a disk for the rows, if they do not fit the budget. The graph is
+            the same (default: keep everything in memory).
 
     Returns:
         The graph, on the CPU. `to_frames` shows it as tables.
@@ -76,13 +85,20 @@ def read_graph(
         include_node_types, limit_nodes, exclude_relations, on_conflict, on_missing,
         max_unpacked_gib,
     )  # fmt: skip
+    scratch = None if scratch_dir is None else Path(scratch_dir)
+    if scratch is None and memory_budget is not None:
+        raise InputError(f"memory_budget (got {memory_budget!r}) needs scratch_dir")
+    parse_memory(memory_budget)
+    if scratch is not None and (text := check_scratch(scratch)):
+        warning(text)
+    memory = ReadingMemory(memory_budget, scratch)
     if cache and not source.has_stdin:
-        graph, outcome = read_cached(source, settings, cache_dir)
+        graph, outcome = read_cached(source, settings, cache_dir, memory)
         warnings = outcome.warnings
     else:
         if cache_dir is not None:
             raise InputError(f"cache_dir (got {cache_dir}) must be left out if the cache is off")
-        graph, warnings = read_files(source, settings), ()
+        graph, warnings = read_files(source, settings, memory), ()
     for text in (*warnings, *graph.report.warnings):
         warning(text)
     return graph

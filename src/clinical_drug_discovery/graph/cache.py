@@ -32,6 +32,7 @@ from ..system.limits.cache import (
 )
 from .knowledge_graph import KnowledgeGraph, ReadReport
 from .read import read_graph
+from .reading.room import ReadingMemory
 from .source import EdgesPath, ReadSettings, Source
 from .stored.graph_file import load_graph, save_graph, with_mapped_arrays
 from .vocabulary import Vocabulary
@@ -80,6 +81,7 @@ def read_cached(
     source: EdgesPath | Source,
     settings: ReadSettings | None = None,
     cache_dir: str | Path | None = None,
+    memory: ReadingMemory | None = None,
 ) -> tuple[KnowledgeGraph, CacheOutcome]:
     """Load a graph from its cache, or read the edges files and cache the graph.
 
@@ -121,7 +123,7 @@ def read_cached(
     except OSError as error:
         warnings.append(f"the cached graph {cached} cannot be read: {error.strerror or error}")
     with hashing(source) as content:
-        graph = read_graph(source, settings)
+        graph = read_graph(source, settings, memory)
         graph, failure, removed = _save_read(cached, graph, source, stamp, content)
         sha256 = None if content.exception() else content.result()
     message = f"Graph read, not cached{why}" if failure else f"Graph cached as {cached}{why}"

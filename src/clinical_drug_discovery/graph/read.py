@@ -12,12 +12,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
+from ..system import log
 from ..system.errors import InputError
+from ..system.files import WriteError
 from ..system.untrusted.panics import without_panics
-from .build import build_graph, distinct_facts, node_bits
+from .building.edges import NodeTypes, build_graph, count_facts
+from .building.facts import Facts, Mask, distinct_facts
+from .building.keys import node_bits
 from .formats.head import Head, read_head
 from .formats.plain_file import LINE_ENDS, STDIN, lacks_final_newline, plain_file
 from .formats.registry import open_tables
@@ -36,7 +39,7 @@ from .reading.records import (
     remove_incomplete_rows,
     remove_repeated_headers,
 )
-from .reading.room import check_room
+from .reading.room import ReadingMemory, ReadingPlan, plan_reading
 from .reading.rows import ROW, TABLE, RowReader, Rows
 from .reading.spellings import check_spellings
 from .reading.unpacking import Limit, check_rows
@@ -47,10 +50,13 @@ _MAX_RELATIONS, _MAX_TYPES = 10_000, 1_000
 _UNREADABLE = (
     pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, EOFError
 )  # fmt: skip
-Mask = npt.NDArray[np.bool_]
 
 
-def read_graph(source: EdgesPath | Source, settings: ReadSettings | None = None) -> KnowledgeGraph:
+def read_graph(
+    source: EdgesPath | Source,
+    settings: ReadSettings | None = None,
+    memory: ReadingMemory | None = None,
+) -> KnowledgeGraph:
     """Read a knowledge graph from the files of any known format.
 
     A node is identified by (source, type, id). If the files have node numbers (x_index, y_index),
@@ -63,23 +69,35 @@ def read_graph(source: EdgesPath | Source, settings: ReadSettings | None = None)
     Args:
         source: the edges file, a list of edges files, or a `Source`.
         settings: filters, and what to do about conflicts and missing fields.
+        memory: the memory for reading, and a directory for rows that do not fit into it; None:
+            what is free, without a directory. It does not change the graph.
 
     Raises:
         InputError: the files cannot be read as a graph, a setting is invalid for this graph, or the
             process cannot take the memory for reading.
+        WriteError: the disk of the directory is full.
     """
     source = source if isinstance(source, Source) else Source.of(source)
     settings = ReadSettings() if settings is None else settings
     settings.check()
-    check_room(source.files)
-    rows, findings = _read_rows(source, settings)
-    return graph_of_rows(source, settings, rows, findings)
+    plan = plan_reading(source.files, memory or ReadingMemory())
+    if plan.text:
+        log.milestone(plan.text)
+    rows, findings = _read_rows(source, settings, plan)
+    return graph_of_rows(source, settings, rows, findings, plan.directory)
 
 
 def graph_of_rows(
-    source: Source, settings: ReadSettings, rows: Rows, findings: Findings
+    source: Source,
+    settings: ReadSettings,
+    rows: Rows,
+    findings: Findings,
+    directory: Path | None = None,
 ) -> KnowledgeGraph:
-    """Check rows, and build their graph; see `read_graph`. The rows are used up."""
+    """Check rows, and build their graph; see `read_graph`. The rows are used up.
+
+    `directory` is that of files for the facts and the edges; None: they lie in memory.
+    """
     num_rows = rows.num_rows
     _check_same_fields(rows)
     remove_repeated_headers(rows, findings)
@@ -90,7 +108,8 @@ def graph_of_rows(
     nodes, node_of = _sorted_nodes(source, rows, merged)
     findings.warnings += [*check_spellings(rows, nodes), *check_values(rows, nodes), *odd]
     relations = tuple(rows.relation_codes())
-    keys, num_self_loops = rows.keys(node_of, relations, nodes.height)
+    keys, num_keys = rows.sorted_keys(node_of, relations, nodes.height)
+    del node_of, merged
     formats = tuple(dict.fromkeys(table.format for table in rows.tables))
     plain = tuple(dict.fromkeys(name.split(_SEPARATED)[0] for name in formats))
     if len(plain) > 1:
@@ -104,48 +123,54 @@ def graph_of_rows(
             f"{source}: no id begins with a type, as Compound::DB00100 does, so all nodes have the "
             f"type {ENTITY!r}; if a table of nodes belongs to these edges, add it with --nodes"
         )
-    num_skipped_rows = rows.num_skipped_rows
+    num_skipped_rows, num_self_loops = rows.num_skipped_rows, rows.num_rows - num_keys
     num_listed = max(table.num_nodes or 0 for table in rows.tables)
     del rows
-    src, relation, dst, counts = distinct_facts(keys, node_bits(nodes.height))
-    del keys
-    if not len(src):
+    if not num_keys:
         raise InputError(f"{source} is not a graph: every row joins a node to itself")
-    num_used = nodes.height
-    kept, inside = _filtered(source, settings, nodes, relations, src, relation, dst)
-    number = np.cumsum(kept, dtype=np.int32) - 1
-    src, relation, dst = number[src[inside]], relation[inside], number[dst[inside]]
+    pieces, bits = keys.pieces(), node_bits(nodes.height)
+    facts, counts = distinct_facts(pieces, num_keys, bits, len(relations), directory)
+    del keys, pieces
+    num_used, num_facts = nodes.height, counts["num_facts"]
+    kept, facts = _filtered(source, settings, nodes, relations, facts)
     nodes = (nodes if kept.all() else nodes.filter(pl.Series(kept))).select(
         pl.col(name).alias(f"node_{name}") for name in ("index", "id", "type", "name", "source")
     )
-    with_facts = np.zeros(nodes.height, bool)
-    with_facts[src] = with_facts[dst] = True
+    types = NodeTypes.of(nodes)
+    counted = count_facts(facts, types)
+    if not counted.num_facts:
+        raise InputError(
+            f"include_node_types (got {settings.include_node_types}), limit_nodes (got "
+            f"{settings.limit_nodes}) and exclude_relations (got {settings.exclude_relations}) "
+            f"leave no facts of {source}"
+        )
     report = ReadReport(
         num_rows=num_rows,
         num_self_loops=num_self_loops,
+        num_duplicate_rows=num_keys - num_facts - counts["num_mirrored_facts"],
         num_skipped_rows=num_skipped_rows,
-        num_excluded_facts=int((~inside).sum()),
+        num_excluded_facts=num_facts - counted.num_facts,
         num_excluded_nodes=int((~kept).sum()),
-        num_nodes_without_facts=int((~with_facts).sum()),
+        num_nodes_without_facts=int((~counted.has_facts).sum()),
         num_unused_nodes=max(num_listed - num_used, 0),
         formats=formats,
         warnings=tuple(findings.warnings),
         **counts,
         **findings.counts,
     )
-    return build_graph(nodes, src, relation, dst, relations, report)
+    return build_graph(nodes, types, facts, counted, relations, report, directory)
 
 
 @without_panics()
-def _read_rows(source: Source, settings: ReadSettings) -> tuple[Rows, Findings]:
+def _read_rows(source: Source, settings: ReadSettings, plan: ReadingPlan) -> tuple[Rows, Findings]:
     """Read all rows of all files; plain copies of the files are removed at the end."""
-    reader, findings = RowReader(), Findings()
+    reader, findings = RowReader(plan), Findings()
     findings.warnings += _copies(source)
-    with TemporaryDirectory(prefix="cdd-") as directory:
+    with TemporaryDirectory(prefix="cdd-") as folder:
         plain: dict[Path, Path] = {}
         limits: dict[Path, Limit] = {}
         for number, path in enumerate(source.files):
-            place = Path(directory) / str(number)
+            place = Path(folder) / str(number)
             place.mkdir()
             size = 0 if path == STDIN else path.stat().st_size
             limit = Limit(path, size, settings.max_unpacked_gib)
@@ -160,13 +185,7 @@ def _read_rows(source: Source, settings: ReadSettings) -> tuple[Rows, Findings]:
                 heads[current] = head = read_head(current, plain[current])
                 if not (head.is_parquet or head.is_json or head.is_compressed):
                     check_rows(current, plain[current])
-                if not heads[current].columns:
-                    blank = any(heads[current].lines)
-                    raise InputError(
-                        f"{current}: the first line is blank; it must be the header"
-                        if blank
-                        else f"{current} is empty"
-                    )
+                _check_has_columns(head)
             with QuoteCheck(limits) as quotes:
                 nodes = None if source.nodes is None else heads[source.nodes]
                 rules = NodeRules(settings.on_conflict, settings.on_missing)
@@ -185,6 +204,8 @@ def _read_rows(source: Source, settings: ReadSettings) -> tuple[Rows, Findings]:
                     if not (heads[path].is_parquet or heads[path].is_json)
                     and _lacks_final_newline(plain[path], last.get(plain[path]))
                 ]  # fmt: skip
+        except WriteError:  # of the directory for rows
+            raise
         except _UNREADABLE as error:
             faulty = heads.values() if current in heads else [Head(current, plain[current], False)]
             text = explain_unreadable(current, list(faulty), reader.num_rows, error)
@@ -195,6 +216,14 @@ def _read_rows(source: Source, settings: ReadSettings) -> tuple[Rows, Findings]:
             for path in cut
         ]
     return reader.finish(), findings
+
+
+def _check_has_columns(head: Head) -> None:
+    """Check that a file has a header, or rows whose columns are known."""
+    if not head.columns:
+        blank = any(head.lines)
+        rule = ": the first line is blank; it must be the header" if blank else " is empty"
+        raise InputError(f"{head.path}{rule}")
 
 
 def _check_same_fields(rows: Rows) -> None:
@@ -281,32 +310,24 @@ def _filtered(
     settings: ReadSettings,
     nodes: pl.DataFrame,
     relations: Sequence[str],
-    src: IntArray,
-    relation: IntArray,
-    dst: IntArray,
-) -> tuple[Mask, Mask]:
-    """Return a mask of the nodes, shape (N,), and of the facts, shape (F,), that stay."""
-    kept, inside = np.ones(nodes.height, bool), np.ones(len(src), bool)
+    facts: Facts,
+) -> tuple[Mask, Facts]:
+    """Return a mask of the nodes that stay, shape (N,), and the facts among these."""
+    kept, excluded = np.ones(nodes.height, bool), list[int]()
     if settings.exclude_relations is not None:
         _check_known("exclude_relations", settings.exclude_relations, relations, source)
         excluded = [
             r for r, name in enumerate(relations) if name in set(settings.exclude_relations)
         ]
-        inside = ~np.isin(relation, excluded)
     if settings.include_node_types is not None:
         types = list(settings.include_node_types)
         _check_known("include_node_types", types, nodes["type"].unique().sort().to_list(), source)
         kept = nodes["type"].is_in(types).to_numpy()
     limit = settings.limit_nodes
     if limit is not None and limit < kept.sum():
-        kept = _of_high_degree(nodes, src[inside], dst[inside], kept, limit)
-    inside &= kept[src] & kept[dst]
-    if not inside.any():
-        raise InputError(
-            f"include_node_types (got {settings.include_node_types}), limit_nodes (got {limit}) "
-            f"and exclude_relations (got {settings.exclude_relations}) leave no facts of {source}"
-        )
-    return kept, inside
+        degree = facts.within(kept, excluded).degrees(int(kept.sum()))
+        kept = _of_high_degree(nodes, degree, kept, limit)
+    return kept, facts.within(kept, excluded)
 
 
 def _check_known(
@@ -322,17 +343,17 @@ def _check_known(
             )
 
 
-def _of_high_degree(
-    nodes: pl.DataFrame, src: IntArray, dst: IntArray, keep: Mask, limit: int
-) -> Mask:
-    """Return a mask of the `limit` best nodes of those in `keep`; see `ReadSettings`."""
-    inside = keep[src] & keep[dst]
-    degree = np.bincount(np.concatenate([src[inside], dst[inside]]), minlength=nodes.height)
+def _of_high_degree(nodes: pl.DataFrame, degree: IntArray, keep: Mask, limit: int) -> Mask:
+    """Return a mask of the `limit` best nodes of those in `keep`; see `ReadSettings`.
+
+    `degree` has the number of facts of each node in `keep`.
+    """
     # position within the type, from 0 (highest degree) to almost 1 (lowest degree)
     quantile = pl.int_range(pl.len()) / pl.len()
     best = (
-        nodes.select("type", node=pl.int_range(pl.len()), degree=pl.Series(degree))
+        nodes.select("type", node=pl.int_range(pl.len()))
         .filter(pl.Series(keep))
+        .with_columns(degree=pl.Series(degree))
         .sort("degree", descending=True, maintain_order=True)
         .with_columns(quantile=quantile.over("type"))
         .sort("quantile", "node", maintain_order=True)

@@ -20,6 +20,7 @@ from ..system.limits.memory import available_memory
 from ..system.processes import alone
 
 if TYPE_CHECKING:
+    from ..graph.reading.room import ReadingMemory
     from ..models.kinds.interface import Settings
     from ..training.graph_sizes import GraphSizes
     from ..training.memory_plan import Plan
@@ -253,6 +254,7 @@ def plan_models(
         check_device_name(device)
     import torch
 
+    from ..graph.reading.room import ReadingMemory
     from ..system.processes import use_threads
     from ..training.memory_plan import plan_for
 
@@ -264,7 +266,8 @@ def plan_models(
         )
     use_threads()
     scratch = None if scratch_dir is None else Path(scratch_dir)
-    sizes, num_sharing, assumed = _sizes_of(edges_csv, size["num_nodes"], size["num_edges"])
+    memory = ReadingMemory(memory_budget, scratch)
+    sizes, num_sharing, assumed = _sizes_of(edges_csv, size, memory)
     plans = {}
     for settings in models:
         plan = plan_for(sizes, settings, target)
@@ -277,12 +280,13 @@ def plan_models(
 
 
 def _sizes_of(
-    edges_csv: str | Path | None, num_nodes: int | None, num_edges: int | None
+    edges_csv: str | Path | None, size: Mapping[str, int | None], memory: ReadingMemory
 ) -> tuple[GraphSizes, int, str]:
     """Return the sizes of a graph, `most_sharing_pairs`, and what is assumed."""
     if edges_csv is None:
         from ._synthetic.primekg_shape import sizes_like_primekg
 
+        num_nodes, num_edges = size["num_nodes"], size["num_edges"]
         assert num_nodes is not None
         assert num_edges is not None
         sizes = sizes_like_primekg(num_nodes, num_edges)
@@ -291,7 +295,7 @@ def _sizes_of(
     from ..training.graph_sizes import GraphSizes
     from ..training.objective.disease_pairs import compared_by_genes, most_sharing_pairs
 
-    graph, _ = read_cached(edges_csv)
+    graph, _ = read_cached(edges_csv, memory=memory)
     num_sharing = most_sharing_pairs(graph, **compared_by_genes(graph))
     return GraphSizes.of(graph), num_sharing, "nothing: the file was read"
 

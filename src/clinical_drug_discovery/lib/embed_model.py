@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..graph.knowledge_graph import KnowledgeGraph
+from ..graph.reading.room import ReadingMemory
 from ..graph.source import EdgesPath, ReadSettings, Source
 from ..graph.vocabulary import VocabularyChoice
 from ..models.inference import embed_nodes
@@ -86,9 +87,10 @@ def embed_model(
         seed: seed of the initial weights and of all sampling.
         memory_budget: largest peak memory of the process, such as 4GiB (default: 70% of the free
             memory).
-        scratch_dir: directory on a disk for the vectors, the moments of Adam and the outputs of
-            layers, if they do not fit the budget. The result has the same bytes, but takes longer.
-            The files are gone at the end, also after a crash (default: keep everything in memory).
+        scratch_dir: directory on a disk for the rows of the graph while it is read, the vectors,
+            the moments of Adam and the outputs of layers, if they do not fit the budget. The result
+            has the same bytes, but takes longer. The files are gone at the end, also after a crash
+            (default: keep everything in memory).
         model_dir: directory to write the model to (default: NAME_model beside the output NAME).
         init_from: model directory of an earlier model of the same kind and sizes. The new model
             starts from its weights and vectors (default: from the beginning).
@@ -167,11 +169,12 @@ def embed_graph(
     )  # fmt: skip
     check_origin(run, init_from, settings, resume)
     kernels = begin_compilation(run, settings.model, source)
-    graph = read_edges(run, source, reading, words, cache, cache_dir)
+    scratch = None if scratch_dir is None else Path(scratch_dir)
+    memory = ReadingMemory(memory_budget, scratch)
+    graph = read_edges(run, source, reading, words, cache, cache_dir, memory)
     start = match_origin(run, graph, settings, init_from, resume)
     fits_ranker = ranker and output_csv is not None
     rank_fit = rank_fit_bytes(graph, settings.embedding_dim) if fits_ranker else 0
-    scratch = None if scratch_dir is None else Path(scratch_dir)
     plan = plan_training(run, graph, settings, memory_budget, chunk_size, rank_fit, scratch)
     if output_csv is None:
         return embed_in_memory(

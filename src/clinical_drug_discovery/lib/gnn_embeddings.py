@@ -112,9 +112,10 @@ def generate_gnn_embeddings(
         seed: seed of the initial weights and of all sampling.
         memory_budget: largest peak memory of the process, such as 4GiB (default: 70% of the free
             memory).
-        scratch_dir: directory on a disk for the vectors, the moments of Adam and the outputs of
-            layers, if they do not fit the budget. The result has the same bytes, but takes longer.
-            The files are gone at the end, also after a crash (default: keep everything in memory).
+        scratch_dir: directory on a disk for the rows of the graph while it is read, the vectors,
+            the moments of Adam and the outputs of layers, if they do not fit the budget. The result
+            has the same bytes, but takes longer. The files are gone at the end, also after a crash
+            (default: keep everything in memory).
         model_dir: directory to write the model to (default: NAME_model beside the output NAME).
         init_from: model directory of an earlier model of the same kind and sizes, such as that of
             the previous release of the graph. The new model starts from its weights and vectors;

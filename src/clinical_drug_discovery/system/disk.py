@@ -38,9 +38,8 @@ def reserve(directory: Path, num_bytes: int) -> int:
 
     The system frees the space when the handle and the last mapping of the file are closed.
     """
-    handle, name = tempfile.mkstemp(dir=directory, prefix=".part-")
+    handle = _nameless(directory)
     try:
-        os.unlink(name)
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(handle, 0, num_bytes)
         else:  # macOS: written zeros reserve space, too
@@ -50,6 +49,24 @@ def reserve(directory: Path, num_bytes: int) -> int:
     except BaseException:
         os.close(handle)
         raise
+    return handle
+
+
+def open_nameless(directory: Path) -> int:
+    """Open a new file without a name for reading and writing; return its handle."""
+    return _nameless(directory)
+
+
+def write_at(directory: Path, handle: int, data: memoryview, start: int) -> None:
+    """Write bytes to an open file of a directory, from byte `start` on."""
+    while len(data):
+        count = os.pwrite(handle, data, start)
+        data, start = data[count:], start + count
+
+
+def _nameless(directory: Path) -> int:
+    handle, name = tempfile.mkstemp(dir=directory, prefix=".part-")
+    os.unlink(name)
     return handle
 
 

@@ -18,8 +18,9 @@ import stat
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 # indices have longer names than the outputs (".part-NAME_index.csv" for NAME.npy).
 _NAME_BYTES, _PATH_BYTES = 240, 900 if sys.platform == "darwin" else 3900
 _SHOWN = 200  # characters of a path in a message
+_BLOCK = 2**20  # bytes that are read at a time
 _DTYPES = {  # in the order in which safetensors stores them
     "int64": "I64", "float64": "F64", "float32": "F32", "int32": "I32", "float16": "F16",
     "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL",
@@ -182,8 +184,23 @@ class OtherVersionError(ValueError):
     """The file was written by another version of this package."""
 
 
+class Pieces(Protocol):
+    """An array of one dimension that does not exist as a whole; each loop makes its pieces anew."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the numbers."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of the array."""
+
+    def __iter__(self) -> Iterator[Array]:
+        """Yield the array piece by piece."""
+
+
 def save_checksummed(
-    path: Path, version: int, record: Any, arrays: Mapping[str, Array | Tensor]
+    path: Path, version: int, record: Any, arrays: Mapping[str, Array | Tensor | Pieces]
 ) -> None:
     """Write a record and arrays to one safetensors file with a checksum.
 
@@ -199,7 +216,7 @@ def save_checksummed(
 
 
 def save_arrays(
-    path: Path, arrays: Mapping[str, Array | Tensor], metadata: Mapping[str, str]
+    path: Path, arrays: Mapping[str, Array | Tensor | Pieces], metadata: Mapping[str, str]
 ) -> None:
     """Write a safetensors file, with the bytes of `safetensors.torch.save_file`.
 
@@ -211,14 +228,14 @@ def save_arrays(
         arrays: contiguous, on the CPU.
         metadata: any texts, to be stored in the header.
     """
-    found = {name: np.asarray(array) for name, array in arrays.items()}
+    found = {name: _as_array(array) for name, array in arrays.items()}
     rank = list(_DTYPES)
     order = sorted(found, key=lambda name: (rank.index(found[name].dtype.name), name))
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     end = 0
     for name in order:
         array = found[name]
-        begin, end = end, end + array.nbytes
+        begin, end = end, end + math.prod(array.shape) * array.dtype.itemsize
         header[name] = {
             "dtype": _DTYPES[array.dtype.name],
             "shape": list(array.shape),
@@ -230,8 +247,23 @@ def save_arrays(
         file.write(len(text).to_bytes(8, "little"))
         file.write(text)
         for name in order:
-            if found[name].nbytes:
-                file.write(found[name].reshape(-1).view(np.uint8).data)
+            for piece in _pieces_of(found[name]):
+                file.write(piece)
+
+
+def _as_array(given: Array | Tensor | Pieces) -> Array | Pieces:
+    """Return a tensor as an array of the same memory."""
+    if isinstance(given, np.ndarray) or not hasattr(given, "numpy"):
+        return given
+    array: Array = given.numpy()
+    return array
+
+
+def _pieces_of(array: Array | Pieces) -> Iterator[memoryview]:
+    """Yield the bytes of an array, piece by piece."""
+    for piece in (array,) if isinstance(array, np.ndarray) else array:
+        if piece.nbytes:
+            yield piece.reshape(-1).view(np.uint8).data
 
 
 def load_checksummed(path: Path, version: int) -> tuple[Any, dict[str, Tensor]]:
@@ -265,10 +297,12 @@ def _load(path: Path, version: int, framework: str) -> tuple[Any, dict[str, Any]
             if metadata["version"] != str(version):
                 raise OtherVersionError(f"version {metadata['version'][:20]}, not {version}")
             if framework == "np":  # the library would copy the arrays
-                found = _mapped(path)
+                stored = _stored(path)
+                found, digest = _mapped(path, stored), checksum(metadata["record"], stored)
             else:
                 found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
-        if checksum(metadata["record"], found) != metadata["sha256"]:
+                digest = checksum(metadata["record"], found)
+        if digest != metadata["sha256"]:
             raise DamagedFileError("its checksum is wrong")
         return parse_json(metadata["record"]), found
     except KeyError as error:
@@ -279,20 +313,51 @@ def _load(path: Path, version: int, framework: str) -> tuple[Any, dict[str, Any]
         raise DamagedFileError(str(error).split("\n")[0]) from error
 
 
-def _mapped(path: Path) -> dict[str, Array]:
+@dataclass(frozen=True)
+class _Stored:
+    """An array in a file, which is read piece by piece.
+
+    Reading leaves the pages to the system. Those of a mapped file would count as resident.
+    """
+
+    path: Path
+    begin: int  #: position of the first byte
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    def __iter__(self) -> Iterator[Array]:
+        left, buffer = math.prod(self.shape) * self.dtype.itemsize, np.empty(_BLOCK, np.uint8)
+        with self.path.open("rb", buffering=0) as file:
+            file.seek(self.begin)
+            while left and (count := file.readinto(buffer[:left].data)):
+                yield buffer[:count]
+                left -= count
+
+
+def _stored(path: Path) -> dict[str, _Stored]:
     """Return the arrays of a safetensors file whose header the library has checked."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         header = parse_json(file.read(length).decode())
+    names = {code: np.dtype(name) for name, code in _DTYPES.items()}
+    return {
+        name: _Stored(
+            path, 8 + length + about["data_offsets"][0], names[about["dtype"]],
+            tuple(about["shape"]),
+        )
+        for name, about in header.items()
+        if name != "__metadata__"
+    }  # fmt: skip
+
+
+def _mapped(path: Path, stored: Mapping[str, _Stored]) -> dict[str, Array]:
+    """Map a file into memory, and return its arrays."""
+    with path.open("rb") as file:
         pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    names = {code: name for name, code in _DTYPES.items()}
-    found: dict[str, Array] = {}
-    for name, about in header.items():
-        if name != "__metadata__":
-            dtype, shape = np.dtype(names[about["dtype"]]), about["shape"]
-            begin, count = 8 + length + about["data_offsets"][0], math.prod(shape)
-            found[name] = np.frombuffer(pages, dtype, count, begin).reshape(shape)
-    return found
+    return {
+        name: np.frombuffer(pages, one.dtype, math.prod(one.shape), one.begin).reshape(one.shape)
+        for name, one in stored.items()
+    }
 
 
 def stored_checksum(path: Path) -> str:
@@ -307,12 +372,13 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def checksum(text: str, arrays: Mapping[str, Array | Tensor]) -> str:
+def checksum(text: str, arrays: Mapping[str, Array | Tensor | Pieces]) -> str:
     """Compute the SHA-256 of a record and arrays; 1.8 GB take a second."""
     digest = hashlib.sha256(text.encode())
     for name, given in sorted(arrays.items()):
-        array = np.asarray(given)
+        array = _as_array(given)
         # "torch." begins the types in the files of earlier versions, too.
         digest.update(f"{name} torch.{array.dtype.name} {list(array.shape)}".encode())
-        digest.update(array.data)
+        for piece in _pieces_of(array):
+            digest.update(piece)
     return digest.hexdigest()

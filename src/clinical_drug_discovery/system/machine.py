@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
+
 if TYPE_CHECKING:
     import torch
 
@@ -93,6 +95,15 @@ def peak_memory_bytes() -> int:
                 return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def anonymous_bytes() -> int:
+    """Return the resident bytes of this process that no file has, which the system cannot drop.
+
+    Only Linux tells them apart; elsewhere all resident bytes count.
+    """
+    memory = psutil.Process().memory_info()
+    return int(memory.rss - getattr(memory, "shared", 0))
 
 
 def limit_memory(device: torch.device, budget: int) -> None:

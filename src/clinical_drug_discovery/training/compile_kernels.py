@@ -21,7 +21,8 @@ import numpy as np
 import polars as pl
 import torch
 
-from ..graph.build import build_graph
+from ..graph.building.edges import NodeTypes, build_graph, count_facts
+from ..graph.building.facts import Facts
 from ..graph.knowledge_graph import KnowledgeGraph, ReadReport
 from ..graph.source import Source
 from ..models.kinds.table import MODELS, kind_of
@@ -244,7 +245,8 @@ def _tiny_graph() -> KnowledgeGraph:
     )  # fmt: skip
     report = ReadReport(2, 0, 0, 2, 0, 0, 0)
     src, relation, dst = np.array([0, 1]), np.array([0, 0]), np.array([2, 2])
-    return build_graph(nodes, src, relation, dst, ("r",), report)
+    types, facts = NodeTypes.of(nodes), Facts.of(src, relation, dst, len(nodes))
+    return build_graph(nodes, types, facts, count_facts(facts, types), ("r",), report)
 
 
 def _kernels(module: object) -> list[Any]:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ..graph.adjacency import MOST_MEAN_DEGREE
 from ..graph.knowledge_graph import EdgeType, KnowledgeGraph
+from ..graph.reading.room import FILES_BUFFERS, NODE
 from ..models.initialisation import LINKED
 from .edge_sampler import NUM_CANDIDATES
 from .objective.sizes import ComparedSizes
@@ -89,6 +90,11 @@ class GraphSizes:
         sorting = _SORTING * max(of_relation.values()) + _SORTED * self.num_edges
         most = max(_ROWS * self.num_edges, sorting)
         return self.tensor_bytes + self.names_bytes + most + _BUFFERS
+
+    @property
+    def reading_in_files_bytes(self) -> int:
+        """Predicted bytes that reading takes at its peak if the rows lie in files."""
+        return FILES_BUFFERS + NODE * self.num_nodes
 
     @property
     def largest_type(self) -> int:

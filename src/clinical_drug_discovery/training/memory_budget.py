@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
@@ -15,7 +16,7 @@ from ..models.kinds.interface import FULL, SAMPLED, Settings
 from ..ops.backend import BLOCK_ROWS
 from ..system.errors import DoesNotFitError, InputError
 from ..system.limits.memory import available_memory, parse_memory, sufficient_gib
-from ..system.machine import GIB, limit_memory, peak_memory_bytes
+from ..system.machine import GIB, anonymous_bytes, limit_memory, peak_memory_bytes
 from ..system.progress import Run
 from .graph_sizes import GraphSizes
 from .memory_plan import CHUNK_SIZES, FILE_CHUNK_SIZES, Plan, plan_for
@@ -130,13 +131,10 @@ def fit_plan(
         DoesNotFitError: the peak is above the budget. The message lists settings that need less.
     """
     budget = parse_memory(memory_budget)
-    held, before = psutil.Process().memory_info().rss, peak_memory_bytes()
     if memory_budget is None:
         # The processes of a machine share its free memory, which does not include what they use.
-        budget = budget // plan.group.local_size + held
-    if not is_read:
-        before = max(before, held + plan.graph.reading_bytes)
-        held += plan.graph.tensor_bytes + plan.graph.names_bytes
+        budget = budget // plan.group.local_size + psutil.Process().memory_info().rss
+    start = _Start.of(plan.graph, is_read)
     choices: list[tuple[Path | None, Sequence[int]]] = [(None, CHUNK_SIZES)]
     if scratch_dir is not None:
         choices.append((scratch_dir, FILE_CHUNK_SIZES))
@@ -146,30 +144,59 @@ def fit_plan(
         for size in (sizes if choose_chunk_size else (plan.chunk_size,))
     ):
         fitted = replace(plan, scratch_dir=place, chunk_size=size)
-        peak = max(held + fitted.bytes_needed(), before)
+        peak = start.peak(fitted)
         if peak <= budget:
             return replace(fitted, predicted_bytes=peak)
     limit = f"memory_budget (got {memory_budget!r}"
     if memory_budget is None:
         limit = f"the default memory_budget (70% of {available_memory().limit}"
+    before = start.before[fitted.scratch_dir is not None]
     read = f" (reading the graph took {sufficient_gib(before)})" if before > budget else ""
     raise DoesNotFitError(
         f"{limit}, {budget / GIB:.2f} GiB) is too small: this run needs {sufficient_gib(peak)}"
-        f"{read}. Single changes that lower this: {_what_helps(fitted, held, before, budget)}"
+        f"{read}. Single changes that lower this: {_what_helps(fitted, start, budget)}"
     )
 
 
-def _what_helps(plan: Plan, held: int, before: int, budget: int) -> str:
+class _Start(NamedTuple):
+    """The memory before the training, without (index 0) and with (1) large arrays in files.
+
+    With files, the pages of files do not count, since the system can drop them. They may have been
+    resident while the graph was read, so the measured peak does not count either: reading has a
+    plan of its own (`graph.reading.room`).
+    """
+
+    held: tuple[int, int]  #: bytes in use when the training begins
+    before: tuple[int, int]  #: the peak until then
+
+    @staticmethod
+    def of(graph: GraphSizes, is_read: bool) -> _Start:
+        """Return the memory of this process; if the graph is not read yet, as it will be then."""
+        held, own = psutil.Process().memory_info().rss, anonymous_bytes()
+        if is_read:
+            return _Start((held, own), (peak_memory_bytes(), own))
+        return _Start(
+            (held + graph.tensor_bytes + graph.names_bytes, own + graph.names_bytes),
+            (
+                max(peak_memory_bytes(), held + graph.reading_bytes),
+                own + graph.reading_in_files_bytes,
+            ),
+        )
+
+    def peak(self, plan: Plan) -> int:
+        """Return the peak of the run, with reading."""
+        in_files = plan.scratch_dir is not None
+        return max(self.held[in_files] + plan.bytes_needed(), self.before[in_files])
+
+
+def _what_helps(plan: Plan, start: _Start, budget: int) -> str:
     """Return the peak after each change that lowers it: numbers are halved or divided by four."""
     settings, options = plan.settings, []
-
-    def peak(changed: Plan) -> int:
-        return max(held + changed.bytes_needed(), before)
 
     def consider(text: str, changed: Plan) -> None:
         with suppress(InputError):  # a change that is refused for another reason does not help
             _check_subgraph_size(changed)
-            if (needed := peak(changed)) < peak(plan):
+            if (needed := start.peak(changed)) < start.peak(plan):
                 enough = "" if needed <= budget else ", still above the budget"
                 options.append(f"{text}: {sufficient_gib(needed)}{enough}")
 
@@ -180,12 +207,12 @@ def _what_helps(plan: Plan, held: int, before: int, budget: int) -> str:
             replace(plan, settings=replace(settings, **{name: max(least, value // unit * unit)}))
             for value in (getattr(settings, name) // part for part in (2, 4))
         )
-        changed = half if peak(half) <= budget else quarter
+        changed = half if start.peak(half) <= budget else quarter
         consider(f"{name} {getattr(changed.settings, name)}", changed)
     if settings.training == FULL:
         sampled = replace(settings, training=SAMPLED)
         consider(f"training {SAMPLED}", replace(plan, settings=sampled))
-    if plan.num_sharing and (needed := peak(replace(plan, num_sharing=0))) <= budget:
+    if plan.num_sharing and (needed := start.peak(replace(plan, num_sharing=0))) <= budget:
         options.append(
             f"disease_gene_relation gives {plan.num_sharing:,} pairs of diseases with a common gene"
             f", which is too many; without these pairs: {sufficient_gib(needed)}"

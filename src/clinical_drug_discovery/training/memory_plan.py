@@ -28,6 +28,7 @@ from ..system.group.interface import ALONE, Group
 from .batches import max_positives, num_steps_of
 from .edge_sampler import NUM_CANDIDATES, divide_equally, enough_positives
 from .graph_sizes import GraphSizes
+from .objective.disease_pairs import BLOCK_PAIRS, KEPT_BYTES, PAIR_BYTES
 from .objective.sizes import ComparedSizes
 
 # bytes that every run takes: compiled kernels, libraries for matrix products, thread pools, and
@@ -172,8 +173,7 @@ class Plan:
         )
         result = self.held(4 * nodes * max(settings.hidden_dim, settings.embedding_dim))
         inference = 2 * vectors + result + needs.inference  # input and result of a stage
-        # `num_sharing`: 60 bytes for each pair of diseases while their similarity is computed
-        fixed = self._libraries + needs.fixed + self.read_bytes + 60 * self.num_sharing
+        fixed = self._libraries + needs.fixed + self.read_bytes + self.sharing_bytes
         ranking = _ranking_bytes(self, needs.weights)
         # The first process computes the first vectors of all nodes, and saves all tables.
         is_first, is_one = self.group.rank == 0, self.group.size == 1
@@ -188,6 +188,12 @@ class Plan:
             inference += 2 * rows
             ranking += 2 * rows if ranking else 0
         return fixed + max(starting, training, saving, inference, ranking)
+
+    @property
+    def sharing_bytes(self) -> int:
+        """Bytes of the pairs of diseases with a common gene, and of the block that finds them."""
+        block = PAIR_BYTES * min(self.num_sharing, BLOCK_PAIRS)
+        return KEPT_BYTES * self.num_sharing + block
 
     @property
     def _libraries(self) -> int:

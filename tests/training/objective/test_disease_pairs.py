@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,8 @@ import scipy.sparse
 import torch
 from graphs import Fact, node, read_facts
 
-from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
+from clinical_drug_discovery.graph.knowledge_graph import IntArray, KnowledgeGraph
+from clinical_drug_discovery.training.objective import disease_pairs
 from clinical_drug_discovery.training.objective.disease_pairs import (
     PairSampler,
     most_sharing_pairs,
@@ -21,9 +24,39 @@ from clinical_drug_discovery.training.objective.similarity_losses import info_nc
 GENES = {"node_type": "disease", "neighbor_type": "gene/protein", "relation": "disease_protein"}
 
 
-def test_jaccard_against_sets(graph: KnowledgeGraph) -> None:
-    jaccard = shared_neighbor_jaccard(graph, **GENES)
-    assert jaccard is not None
+@dataclass
+class Given:
+    """A matrix of Jaccard indices, in blocks of a few rows."""
+
+    matrix: scipy.sparse.csr_array
+    num_rows: int = 7
+
+    @property
+    def num_nodes(self) -> int:
+        return int(self.matrix.shape[0])
+
+    def sharing(self) -> IntArray:
+        return np.flatnonzero(np.diff(self.matrix.indptr))
+
+    def blocks(self) -> Iterator[tuple[int, scipy.sparse.csr_array]]:
+        for start in range(0, self.num_nodes, self.num_rows):
+            yield start, self.matrix[start : start + self.num_rows]
+
+
+@pytest.mark.parametrize("most", [disease_pairs.BLOCK_PAIRS, 40, 1])
+def test_jaccard_against_sets(
+    graph: KnowledgeGraph, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disease_pairs, "BLOCK_PAIRS", most)
+    found = shared_neighbor_jaccard(graph, **GENES)
+    assert found is not None
+    blocks = list(found.blocks())
+    assert (len(blocks) > 1) == (most <= 40)
+    jaccard = scipy.sparse.vstack([rows for _, rows in blocks]).tocsr()
+    assert [start for start, _ in blocks[1:]] == np.cumsum(
+        [rows.shape[0] for _, rows in blocks[:-1]]
+    ).tolist()
+    assert found.sharing().tolist() == np.flatnonzero(np.diff(jaccard.indptr)).tolist()
     kind = graph.edge_types.index(("gene/protein", "disease_protein", "disease"))
     start, stop = graph.type_ptr[0].item(), graph.type_ptr[1].item()
     assert graph.node_type_names[0] == "disease"
@@ -52,12 +85,12 @@ def test_a_graph_without_such_facts_has_no_pairs(tmp_path: Path) -> None:
     assert shared_neighbor_jaccard(read_facts(tmp_path, facts), **GENES) is None
 
 
-def random_jaccard(num_nodes: int, density: float) -> scipy.sparse.csr_array:
+def random_jaccard(num_nodes: int, density: float) -> Given:
     rng = np.random.default_rng(num_nodes)
     upper = np.triu(
         rng.random((num_nodes, num_nodes)) * (rng.random((num_nodes,) * 2) < density), 1
     )
-    return scipy.sparse.csr_array(upper + upper.T)
+    return Given(scipy.sparse.csr_array(upper + upper.T))
 
 
 @pytest.mark.parametrize(("num_nodes", "density"), [(40, 0.2), (60, 0.9), (25, 1.0), (15, 0.5)])
@@ -66,7 +99,7 @@ def test_pairs_are_alike_and_never_held_out(
     num_nodes: int, density: float, threshold: float
 ) -> None:
     jaccard, first = random_jaccard(num_nodes, density), 100
-    dense = jaccard.toarray()
+    dense = jaccard.matrix.toarray()
     pairs = PairSampler(jaccard, first, threshold, seed=0)
     left_out = pairs.held_out
     held_out = set(left_out.a.tolist())
@@ -111,8 +144,20 @@ def test_what_is_left_out_does_not_depend_on_the_training() -> None:
         np.testing.assert_array_equal(getattr(a.held_out, name), getattr(b.held_out, name))
 
 
+def test_the_size_of_blocks_changes_no_pair() -> None:
+    matrix = random_jaccard(60, 0.4).matrix
+    one, other = (PairSampler(Given(matrix, size), 10, 0.3, seed=2) for size in (60, 4))
+    assert one.num_similar_pairs == other.num_similar_pairs
+    for name in ("a", "b", "jaccard"):
+        np.testing.assert_array_equal(getattr(one.held_out, name), getattr(other.held_out, name))
+    for _ in range(3):
+        first, second = one.sample(12), other.sample(12)
+        assert torch.equal(first.nodes, second.nodes)
+        assert torch.equal(first.excluded, second.excluded)
+
+
 def test_no_contrast_where_all_are_alike_or_alone() -> None:
-    everyone = scipy.sparse.csr_array(np.ones((12, 12)) - np.eye(12))
+    everyone = Given(scipy.sparse.csr_array(np.ones((12, 12)) - np.eye(12)))
     assert not PairSampler(everyone, 0, 0.5, 0).has_negatives(100)
     some = PairSampler(random_jaccard(40, 0.3), 0, 0.5, 0)
     assert some.has_negatives(2)

@@ -58,6 +58,16 @@ def check_parquet(path: Path, plain: Path, gib: float | None = None) -> int:
         raise InputError(f"{path} is not a readable Parquet file: {reason}") from error
 
 
+def declared_rows(path: Path) -> int:
+    """Return the number of rows that a Parquet file declares; 0 if its footer is damaged."""
+    try:
+        with path.open("rb") as file:
+            footer, _ = _footer(file, path.stat().st_size)
+        return max(int(footer[_ROWS]), 0)
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return 0  # `check_parquet` will explain it
+
+
 def check_all_read(path: Path, num_rows: int, declared: int) -> None:
     """Check that all rows of a Parquet file were read.
 

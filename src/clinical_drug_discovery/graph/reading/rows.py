@@ -17,9 +17,13 @@ import numpy.typing as npt
 import polars as pl
 
 from ...system.errors import InputError
-from ..build import Hashes, Keys, Numbering, node_bits, pack_rows
+from ..building.keys import SortedKeys, node_bits, pack_rows
+from ..building.numbering import Hashes, Numbering
 from ..formats.table import COLUMNS, FIELDS, INDEX, KEY, SKIP, Table
 from ..knowledge_graph import IntArray
+from .chunks import NO_RELATION, Chunk, Chunks
+from .relations import Relations
+from .room import ReadingPlan
 
 Mask = npt.NDArray[np.bool_]
 ROW, TABLE = "#row", "#table"  # columns of the nodes: where each record was read first
@@ -28,10 +32,8 @@ _BATCH_ROWS = 50_000  # rows per batch, about 6 MB of text
 _MAX_NODE_TABLES = 16  # when there are this many tables of nodes, they are joined into one
 _LARGE = 4  # rows of a large table of nodes / rows of the tables after it
 _MANY_NODES = 2**21  # a table of so many nodes is not copied to join it to others
-_NULL = 2**32 - 1  # code of a missing relation; polars gives no relation this code
 _MAX_PLACES = 10  # rows that a message lists
-_MAX_EQUAL = 1000  # most rows of a rare relation, about
-_SAMPLED = 8  # one in so many rows is counted to find the rare relations
+_MAX_EQUAL = 1000  # most rows of a rare relation
 
 
 class Place(NamedTuple):
@@ -42,20 +44,6 @@ class Place(NamedTuple):
     x: int  #: record of the x node
     y: int  #: record of the y node
     relation: str | None
-
-
-class _Chunk(NamedTuple):
-    """Rows of one batch; 12 bytes per row."""
-
-    table: int
-    row: int | IntArray  #: number of the first row, or of each row if rows were removed
-    x: IntArray  #: record of each x node
-    y: IntArray  #: record of each y node
-    relation: pl.Series  #: categorical
-
-    def rows(self, at: IntArray) -> IntArray:
-        """Return the row numbers at some positions."""
-        return at + self.row if isinstance(self.row, int) else self.row[at]
 
 
 @dataclass
@@ -76,69 +64,49 @@ class Rows:
     nodes: pl.DataFrame
     num_rows: int
     num_skipped_rows: int
-    _chunks: list[_Chunk]
-    _codes: dict[str, int] | None = None  #: result of `relation_codes` until rows are removed
+    _chunks: Chunks
+    _relations: Relations
+    _directory: Path | None = None  #: of files for the rows; None: they are in memory
     _is_whole: bool = True  #: no rows were removed
 
     def relation_codes(self) -> dict[str, int]:
-        """Return the relations and polars' codes for them, sorted by name."""
-        if self._codes is not None:
-            return self._codes
-        # polars numbers relations in the order of first use; the graph numbers them by name.
-        none = pl.Series(dtype=pl.Categorical)
-        names = pl.concat([none, *(c.relation.unique() for c in self._chunks)]).unique()
-        names = names.drop_nulls().cast(pl.String).sort()
-        codes = names.cast(pl.Categorical).to_physical()
-        self._codes = dict(zip(names.to_list(), codes.to_list(), strict=True))
-        return self._codes
+        """Return the relations and their codes, sorted by name."""
+        return self._relations.codes()
 
     def lacks_relations(self) -> bool:
         """Return True if the relation of a row is missing."""
-        return any(chunk.relation.null_count() for chunk in self._chunks)
+        return self._relations.num_missing > 0
 
     def count_relations(self, names: Sequence[str]) -> list[int]:
         """Return the number of rows of some relations."""
-        codes = self.relation_codes()
-        counts = np.zeros(max(codes.values(), default=0) + 1, np.int64)
-        for chunk in self._chunks:
-            found = chunk.relation.drop_nulls().to_physical().to_numpy()
-            counts += np.bincount(found, minlength=len(counts))
-        return [int(counts[codes[name]]) for name in names]
+        return [self._relations.num_rows(name) for name in names]
 
     def count_distinct(self, table: int) -> tuple[int, int]:
         """Return the numbers of different relations and of different y records of a table."""
-        chunks = [chunk for chunk in self._chunks if chunk.table == table]
-        used = np.zeros(len(self.nodes), bool)
-        for chunk in chunks:
-            used[chunk.y] = True
-        none = pl.Series(dtype=pl.Categorical)
-        relations = pl.concat([none, *(chunk.relation.unique() for chunk in chunks)])
-        return relations.n_unique(), int(used.sum())
+        used, relations = np.zeros(len(self.nodes), bool), set[int]()
+        for number, of_table in enumerate(self._chunks.tables()):
+            if of_table == table:
+                chunk = self._chunks[number]
+                used[chunk.y] = True
+                relations.update(np.unique(chunk.relation).tolist())
+        return len(relations), int(used.sum())
 
     def lone_rows(self) -> list[Place]:
         """Return one row of each relation whose rows are equal and share no node with other rows.
 
         Each row must have a relation. Only relations of few rows are looked at; a graph with one
-        relation has no such row. This takes 0.04 s for 8 million rows.
+        relation has no such row.
         """
         codes = self.relation_codes()
-        if len(codes) < 2:
+        is_rare = self._relations.rare(_MAX_EQUAL)
+        if len(codes) < 2 or not is_rare[[*codes.values()]].any():
             return []
-        num_codes = max(codes.values()) + 1
-        sample = np.zeros(num_codes, np.int64)
-        for chunk in self._chunks:
-            found = _codes(chunk.relation)[::_SAMPLED]
-            sample += np.bincount(found, minlength=num_codes)
-        is_rare = sample * _SAMPLED <= _MAX_EQUAL
         parts = []
         for number, chunk in enumerate(self._chunks):
-            code = _codes(chunk.relation)
-            at = np.flatnonzero(is_rare[code])
+            at = np.flatnonzero(is_rare[chunk.relation])
             if len(at):
-                columns = {"code": code[at], "x": chunk.x[at], "y": chunk.y[at], "at": at}
-                parts.append(pl.DataFrame(columns).with_columns(number=pl.lit(number)))
-        if not parts:
-            return []
+                columns = {"code": chunk.relation[at], "x": chunk.x[at], "y": chunk.y[at]}
+                parts.append(pl.DataFrame(columns).with_columns(at=at, number=pl.lit(number)))
         groups = pl.concat(parts).group_by("code", maintain_order=True)
         equal = groups.agg(
             pl.col("x", "y").n_unique().name.prefix("num_"), pl.first("x", "y", "at", "number"),
@@ -172,12 +140,12 @@ class Rows:
         """
         codes = self.relation_codes()
         wanted = np.array(
-            [_NULL if r is None else codes[r] for r in relations if r in {None, *codes}]
+            [NO_RELATION if r is None else codes[r] for r in relations if r in {None, *codes}]
         )
         places: list[Place] = []
         count = 0
         for number, chunk in enumerate(self._chunks):
-            of_relation = np.isin(_codes(chunk.relation), wanted)
+            of_relation = np.isin(chunk.relation, wanted)
             hits = (x[chunk.x], y[chunk.y], of_relation)
             out = np.logical_and.reduce(hits) if every else np.logical_or.reduce(hits)
             if not out.any():
@@ -187,15 +155,15 @@ class Rows:
             for i in at[: _MAX_PLACES - len(places)].tolist():
                 row = int(chunk.rows(np.array([i]))[0])
                 ends = int(chunk.x[i]), int(chunk.y[i])
-                places.append(Place(chunk.table, row, *ends, chunk.relation[i]))
+                relation = self._relations.names.get(int(chunk.relation[i]))
+                places.append(Place(chunk.table, row, *ends, relation))
+            self._relations.count(chunk.relation[at], -1)
             kept = np.flatnonzero(~out)
-            self._chunks[number] = _Chunk(
-                chunk.table, chunk.rows(kept), chunk.x[kept], chunk.y[kept],
-                chunk.relation.gather(kept),
-            )  # fmt: skip
+            left = (chunk.x[kept], chunk.y[kept], chunk.relation[kept])
+            self._chunks.replace(number, Chunk(chunk.table, chunk.rows(kept), *left))
         self.num_rows -= count
         if count:
-            self._codes, self._is_whole = None, False
+            self._is_whole = False
         return count, places
 
     def used(self) -> Mask:
@@ -214,10 +182,15 @@ class Rows:
 
     def last_row(self, table: int) -> int:
         """Return the number of the last row of a table that was read and not removed, or 0."""
-        chunks = [c for c in self._chunks if c.table == table and len(c.x)]
-        return int(chunks[-1].rows(np.array([len(chunks[-1].x) - 1]))[0]) if chunks else 0
+        for number in reversed(range(len(self._chunks))):
+            if self._chunks.tables()[number] == table and len(self._chunks[number].x):
+                chunk = self._chunks[number]
+                return int(chunk.rows(np.array([len(chunk.x) - 1]))[0])
+        return 0
 
-    def keys(self, node_of: IntArray, relations: Sequence[str], num_nodes: int) -> tuple[Keys, int]:
+    def sorted_keys(
+        self, node_of: IntArray, relations: Sequence[str], num_nodes: int
+    ) -> tuple[SortedKeys, int]:
         """Pack all rows except self-loops into keys, and use up the rows.
 
         Args:
@@ -226,45 +199,39 @@ class Rows:
             num_nodes: number of nodes.
 
         Returns:
-            The keys and the number of self-loops.
+            The keys, and how many there are.
         """
         codes = self.relation_codes()
         rank = np.zeros(max(codes.values()) + 1, np.int16)
         rank[[codes[name] for name in relations]] = np.arange(len(relations))
         bits = node_bits(num_nodes)
-        keys, end = np.empty(self.num_rows, np.int64), 0
-        while self._chunks:  # pop frees a chunk; the order is free, since keys are sorted later
-            chunk = self._chunks.pop()
-            x, y = node_of[chunk.x], node_of[chunk.y]
-            r = rank[chunk.relation.to_physical().to_numpy()]
+        keys, count = SortedKeys(self.num_rows, self._directory), 0
+        for chunk in self._chunks.used_up():  # any order, since the keys are sorted
+            x, y, r = node_of[chunk.x], node_of[chunk.y], rank[chunk.relation]
             loops = x == y
             if loops.any():
                 x, r, y = x[~loops], r[~loops], y[~loops]
-            keys[end : end + len(x)] = pack_rows(x, r, y, bits)
-            end += len(x)
-        return keys[:end], self.num_rows - end
-
-
-def _codes(relation: pl.Series) -> IntArray:
-    physical = relation.to_physical()
-    if relation.null_count():
-        physical = physical.fill_null(_NULL)
-    codes: IntArray = physical.to_numpy()
-    return codes
+            keys.add(pack_rows(x, r, y, bits))
+            count += len(x)
+        return keys, count
 
 
 class RowReader:
     """Reads tables batch by batch; `num_rows` counts the rows so far, also after an error."""
 
-    def __init__(self) -> None:
+    def __init__(self, plan: ReadingPlan | None = None) -> None:
+        """Start to read; without a plan, the rows lie in memory."""
         self.num_rows = self.num_skipped_rows = 0
+        self._plan = plan or ReadingPlan()
+        self._relations = Relations()
         self.last_line = dict[Path, int]()  #: number of the last line that was read, by file
         self._tables: list[Table] = []
         self._numbered = False
         # A record's hash has 64 bits. For a million records, the probability that two of them have
         # the same hash is 3e-8.
         self._records = Numbering()
-        self._chunks: list[_Chunk] = []
+        self._chunks = Chunks(self._plan.directory)
+        self._with_rows: set[int] = set()  #: numbers of the tables that have rows
         self._nodes: list[pl.DataFrame] = []
 
     def read(self, table: Table, is_refused: Event) -> None:
@@ -296,7 +263,9 @@ class RowReader:
                     continue  # a file of blank lines takes no memory
                 row = batch[ROW].to_numpy()
             x, y = self._number(batch, "x_"), self._number(batch, "y_")
-            self._chunks.append(_Chunk(len(self._tables) - 1, row, x, y, batch["relation"]))
+            number, codes = len(self._tables) - 1, self._relations.add(batch["relation"])
+            self._chunks.append(Chunk(number, row, x, y, codes))
+            self._with_rows.add(number)
             self.num_rows += len(batch)
 
     def _number(self, batch: pl.DataFrame, side: str) -> IntArray:
@@ -313,6 +282,7 @@ class RowReader:
         """Number new records, and keep the fields of each from its first row."""
         new, first = np.unique(records, return_index=True)
         self._records.add(new)
+        self._plan.check_nodes(self._tables[-1].path, len(self._records))
         # Select from each column by itself: batch.select, and also Series.gather, would wait for
         # polars' thread pool, which is busy with parsing the file.
         nodes, at = self._tables[-1].nodes, pl.Series(rows[first])
@@ -344,13 +314,15 @@ class RowReader:
         Raises:
             InputError: a file has no rows.
         """
-        with_rows = {chunk.table for chunk in self._chunks if len(chunk.x)}
         for number, table in enumerate(self._tables):
-            if number not in with_rows:
+            if number not in self._with_rows:
                 raise InputError(f"{table.path} has a header but no rows")
         # One table would take twice the memory for a moment.
         nodes = pl.concat(self._nodes, rechunk=len(self._nodes[0]) < _MANY_NODES)
-        return Rows(self._tables, nodes, self.num_rows, self.num_skipped_rows, self._chunks)
+        return Rows(
+            self._tables, nodes, self.num_rows, self.num_skipped_rows, self._chunks,
+            self._relations, self._plan.directory,
+        )  # fmt: skip
 
 
 def _with_hashes(table: Table, number: int) -> pl.LazyFrame:

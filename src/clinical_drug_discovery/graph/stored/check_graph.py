@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...system.files import DamagedFileError
-from ..build import MAX_EDGE_TYPES
+from ..building.edges import MAX_EDGE_TYPES
 from ..knowledge_graph import GraphArrays, IntArray, KnowledgeGraph, ReadReport
 from ..vocabulary import Vocabulary
 

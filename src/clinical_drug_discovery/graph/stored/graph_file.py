@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ...system.files import Array, DamagedFileError, load_arrays, save_checksummed
+from ...system.files import Array, DamagedFileError, Pieces, load_arrays, save_checksummed
 from ..knowledge_graph import EdgeType, GraphArrays, KnowledgeGraph, ReadReport
 from ..vocabulary import Vocabulary
 from .check_graph import (
@@ -45,12 +45,12 @@ def save_graph(path: Path, graph: KnowledgeGraph, about: Mapping[str, Any]) -> N
         graph: on the CPU.
         about: a record to store with the graph, as JSON.
     """
-    arrays: dict[str, Array] = {
+    arrays: dict[str, Array | Pieces] = {
         name: np.ascontiguousarray(array) for name, array in graph.arrays._asdict().items()
     }
     arrays[_NODES + _INDEX] = graph.nodes[_INDEX].cast(pl.Int64).to_numpy()
     for name in NODE_TEXT:
-        arrays[_NODES + name] = _joined(graph.nodes[name])
+        arrays[_NODES + name] = _JoinedTexts(graph.nodes[name])
     record: dict[str, Any] = {}
     for field in fields(graph):
         value = getattr(graph, field.name)
@@ -60,11 +60,23 @@ def save_graph(path: Path, graph: KnowledgeGraph, about: Mapping[str, Any]) -> N
     save_checksummed(path, FORMAT_VERSION, {"graph": record, "about": about}, arrays)
 
 
-def _joined(column: pl.Series) -> Array:
-    """Return texts as UTF-8, with NUL between two of them."""
-    pieces = (column[start : start + _PIECE_ROWS] for start in range(0, len(column), _PIECE_ROWS))
-    texts = (piece.str.join(_BETWEEN).item().encode() for piece in pieces)
-    return np.frombuffer(_BETWEEN.encode().join(texts), np.uint8)
+class _JoinedTexts:
+    """The texts of a column as UTF-8, with NUL between two of them, made piece by piece.
+
+    The whole column would take its size in memory, and joining it twice that.
+    """
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, column: pl.Series) -> None:
+        self._column = column
+        num_bytes = int(column.str.len_bytes().sum()) + max(len(column) - 1, 0)
+        self.shape = (num_bytes,)
+
+    def __iter__(self) -> Iterator[Array]:
+        for start in range(0, len(self._column), _PIECE_ROWS):
+            text = self._column[start : start + _PIECE_ROWS].str.join(_BETWEEN).item()
+            yield np.frombuffer((_BETWEEN * (start > 0) + text).encode(), np.uint8)
 
 
 def with_mapped_arrays(path: Path, graph: KnowledgeGraph) -> KnowledgeGraph:

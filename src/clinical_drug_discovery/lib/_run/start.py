@@ -8,6 +8,7 @@ from pathlib import Path
 from ...graph.cache import cache_path, hashing, read_cached
 from ...graph.knowledge_graph import KnowledgeGraph, with_vocabulary
 from ...graph.read import read_graph
+from ...graph.reading.room import ReadingMemory
 from ...graph.source import ReadSettings, Source
 from ...graph.vocabulary import VocabularyChoice
 from ...models.embeddings_file import check_output, output_files
@@ -191,6 +192,7 @@ def read_edges(
     words: VocabularyChoice,
     cache: bool,
     cache_dir: str | Path | None,
+    memory: ReadingMemory | None = None,
 ) -> KnowledgeGraph:
     """Read the graph from its files or from the cache.
 
@@ -202,6 +204,7 @@ def read_edges(
         cache: True: read the cache, or write it after reading the files. The standard input is
             never cached.
         cache_dir: see `cache_path`.
+        memory: see `read_graph`.
 
     Raises:
         InputError: a file, a setting or the cache directory is invalid.
@@ -215,16 +218,16 @@ def read_edges(
             place = cache_path(source, settings, cache_dir)
             if run.output != NOWHERE:
                 check_targets({"the cached graph": place}, output_files(run.output), run.model_dir)
-            graph, outcome = read_cached(source, settings, cache_dir)
+            graph, outcome = read_cached(source, settings, cache_dir, memory)
             run.progress.milestone(outcome.message)
             for text in outcome.warnings:
                 run.warn(text)
             run.edges_sha256.append(outcome.sha256)
         elif source.has_stdin:
-            graph = read_graph(source, settings)
+            graph = read_graph(source, settings, memory)
         else:
             with hashing(source) as content:
-                graph = read_graph(source, settings)
+                graph = read_graph(source, settings, memory)
                 run.edges_sha256.append(None if content.exception() else content.result())
         for text in graph.report.warnings:
             run.warn(text)

@@ -1,0 +1,1 @@
+"""From rows of integers to the sorted edges of a graph, in memory or in files."""
