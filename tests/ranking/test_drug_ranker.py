@@ -224,7 +224,7 @@ def test_stacked_mlps_score_as_the_mlps_do(
     which = np.flatnonzero(features.any(dim=0).numpy())
     stacked = stack_mlps(weights)
     got = stacked.scores(features.T[which].numpy(), which, stacked.first_bias)
-    nothing = torch.zeros(7), torch.zeros(7, mlps[0].popular_first.in_features)
+    nothing = torch.zeros(7), torch.zeros(7, mlps[0].popular_first.weight.shape[1])
     for one, mlp in zip(got, mlps, strict=True):
         with torch.no_grad():
             expected = mlp(features[None], *nothing)[0] - mlp.popular(nothing[1])

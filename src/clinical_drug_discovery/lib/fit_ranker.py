@@ -17,7 +17,7 @@ from ..system.files import save_record
 from ..system.limits.memory import parse_memory, sufficient_gib
 from ..system.log import milestone, part
 from ..system.machine import GIB, peak_memory_bytes
-from ..system.processes import alone, import_for_gradients, use_threads
+from ..system.processes import alone, use_threads
 from ..system.run_directory import locked
 from ..system.untrusted.inputs import read_json
 from ._run.model_dir import RANKER_FILE, STATS_FILE, add_ranker
@@ -78,7 +78,6 @@ def fit_model_ranker(
             raise InputError(f"model_dir (got {model_dir}) cannot have a drug ranker: {why}")
         check_fit_memory(saved.graph, saved.embeddings.shape[1], memory_budget)
         milestone("Fitting the drug ranker on paths in the graph and on embeddings")
-        import_for_gradients()
         start = time.perf_counter()
         ranker = fit_drug_ranker(saved.graph, embeddings=saved.embeddings, seed=saved.seed)
         found = {

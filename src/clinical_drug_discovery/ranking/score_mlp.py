@@ -20,17 +20,17 @@ class ScoreMlp(nn.Module):
         super().__init__()
         self.mean, self.std = nn.Buffer(mean), nn.Buffer(std)
         self.anchor = nn.Parameter(torch.ones(()))
-        self.linear = nn.utils.skip_init(nn.Linear, len(mean), 1)
-        self.first = nn.utils.skip_init(nn.Linear, len(mean), hidden)
-        self.second = nn.utils.skip_init(nn.Linear, hidden, hidden // 2)
-        self.last = nn.utils.skip_init(nn.Linear, hidden // 2, 1)
-        self.popular_first = nn.utils.skip_init(nn.Linear, num_popularity, POPULAR)
-        self.popular_last = nn.utils.skip_init(nn.Linear, POPULAR, 1)
+        self.linear = _Linear(len(mean), 1)
+        self.first = _Linear(len(mean), hidden)
+        self.second = _Linear(hidden, hidden // 2)
+        self.last = _Linear(hidden // 2, 1)
+        self.popular_first = _Linear(num_popularity, POPULAR)
+        self.popular_last = _Linear(POPULAR, 1)
 
     def initialise(self, generator: torch.Generator) -> None:
         """Start with the anchor alone; draw the other weights from the distribution of torch."""
         for layer in (self.first, self.second, self.popular_first, self.popular_last):
-            bound = layer.in_features**-0.5
+            bound = layer.weight.shape[1] ** -0.5
             for parameter in layer.parameters():
                 nn.init.uniform_(parameter, -bound, bound, generator=generator)
         for layer in (self.linear, self.last):
@@ -72,6 +72,23 @@ class ScoreMlp(nn.Module):
         return scores
 
 
+class _Linear(nn.Module):
+    """A linear layer whose weights are not set.
+
+    `nn.Linear` draws weights from the generator of the process, and `nn.utils.skip_init`, which
+    would prevent that, imports sympy, which takes 0.4 s.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(outputs, inputs))
+        self.bias = nn.Parameter(torch.empty(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the outputs, shape (C, outputs), of inputs of shape (C, inputs)."""
+        return functional.linear(x, self.weight, self.bias)
+
+
 def _kept(x: Tensor, generator: torch.Generator | None, probability: float = 0.2) -> Tensor:
     """Draw the factors of dropout for P examples, shape (P, 1, inputs)."""
     if generator is None:
@@ -80,7 +97,7 @@ def _kept(x: Tensor, generator: torch.Generator | None, probability: float = 0.2
     return kept / (1 - probability)
 
 
-def _apply(layer: nn.Linear, x: Tensor, factor: Tensor, mean: Tensor | None = None) -> Tensor:
+def _apply(layer: _Linear, x: Tensor, factor: Tensor, mean: Tensor | None = None) -> Tensor:
     """Return layer((x - mean) * factor), shape (P, C, outputs).
 
     Args:
@@ -92,7 +109,7 @@ def _apply(layer: nn.Linear, x: Tensor, factor: Tensor, mean: Tensor | None = No
     weight = layer.weight * factor
     bias = layer.bias if mean is None else (layer.bias - weight @ mean)[:, None]
     weight = weight[..., : x.shape[2]]
-    if layer.out_features == 1:  # the gradient of a batch of products with vectors is slow in torch
+    if len(layer.bias) == 1:  # the gradient of a batch of products with vectors is slow in torch
         return (x * weight).sum(dim=2, keepdim=True) + bias
     return torch.baddbmm(bias, x, weight.mT)
 

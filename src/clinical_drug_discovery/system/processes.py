@@ -1,4 +1,4 @@
-"""The process that the package shares with others: its priority, threads, forks and imports."""
+"""The process that the package shares with others: its priority, threads and forks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from importlib import import_module
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -145,24 +144,6 @@ def let_others() -> None:
         return
     time.sleep(_PAUSE)
     lock.acquire()
-
-
-def import_for_gradients() -> None:
-    """Import the modules that torch would import within the first backward pass.
-
-    An interrupt during that import would leave half of sympy behind, and each later backward pass
-    in this process would fail. Here, an import of sympy that is interrupted is forgotten. (The
-    modules of torch may be imported in two attempts.)
-    """
-    for name in ("mpmath", "sympy", "torch.fx.experimental.symbolic_shapes"):
-        before = set(sys.modules)
-        try:
-            import_module(name)
-        except BaseException:
-            for new in set(sys.modules) - before:
-                if new.split(".")[0] == name:
-                    del sys.modules[new]
-            raise
 
 
 if TYPE_CHECKING or sys.version_info >= (3, 12):

@@ -18,7 +18,6 @@ from ..models.layers import DistMult
 from ..models.warm_start import ORIGIN, WarmStart, take_over
 from ..ops.mean import gather_rows
 from ..system.machine import empty_cache
-from ..system.processes import import_for_gradients
 from ..system.progress import Run
 from .batches import FullBatch, HostBatch, SubgraphBatches, make_batches
 from .checkpoint import Checkpoints, Part, keeping
@@ -168,7 +167,6 @@ def make_parts(
     start: WarmStart | None = None,
 ) -> Parts:
     """Make the parts of a training, on the device; see `train`."""
-    import_for_gradients()
     read, hidden = without_treatments(graph)
     terms = make_terms(run, graph, settings, plan, seed)
     generator = torch.Generator().manual_seed(seed)
@@ -263,15 +261,14 @@ def add_gradients(
     z = model(seen.all_nodes, seen.targets, optimizer.vectors(seen.nodes))
     link = link_prediction_loss(decoder, z, seen.facts)
     total, losses = link_weight * link.detach(), {"link_loss": link.detach()}
-    roots, gradients = [link], [torch.full_like(link, share * link_weight)]
+    root = link * (share * link_weight)
     if terms:
         # One call gathers all rows, because each call makes a gradient of the size of z.
         found = gather_rows(z, torch.searchsorted(seen.rows, _nodes(terms)).to(z.device))
         others, gradient = losses_and_gradient(found, terms)
         total = total + sum(term.weight * others[term.name] for term in terms)
         losses |= others
-        roots.append(found)
-        gradients.append(gradient.mul_(share))
+        root = root + _WithGradient.apply(found, gradient.mul_(share))  # type: ignore[no-untyped-call]  # torch's
         del found, gradient
     losses = {"loss": total, **losses}
     # One transfer for all losses, because each .item() waits for the GPU.
@@ -279,10 +276,26 @@ def add_gradients(
     if record is not None:
         record.after_forward(z, seen.rows, values)
     del z, link  # otherwise z would stay in memory until the end of the backward pass
-    torch.autograd.backward(roots, gradients)
+    root.backward()
     if record is not None:
         record.after_backward()
     return values
+
+
+class _WithGradient(torch.autograd.Function):
+    """The number 0, whose gradient by x is given.
+
+    torch.autograd.backward takes gradients, too, but then imports sympy, which takes 0.4 s.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gradient: Tensor) -> Tensor:
+        ctx.gradient = gradient
+        return x.new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, of_root: Tensor) -> tuple[Tensor, None]:
+        return ctx.gradient, None  # `of_root` is 1: the root is a sum
 
 
 def mean_losses(losses: Sequence[Sequence[Mapping[str, float]]]) -> dict[str, float]:
