@@ -340,7 +340,7 @@ def test_a_kill_while_a_run_is_written(home: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_many_kills_while_a_run_is_written(home: Path, tmp_path: Path) -> None:
     rng = random.Random(0)
-    times = [2.5 * (n + rng.random()) / 20 for n in range(20)]
+    times = [2.5 * (n + rng.random()) / 10 for n in range(10)]
     left = [kill_while_writing(home, tmp_path / str(n), t) for n, t in enumerate(times)]
     assert set(left) == {"old", "new"}
 

@@ -96,7 +96,7 @@ def test_numbers_of_a_ranker_that_are_not_finite_are_refused(
 
 
 @pytest.mark.slow
-def test_two_thousand_mutations_end_no_process(model: Path, tmp_path: Path) -> None:
+def test_five_hundred_mutations_end_no_process(model: Path, tmp_path: Path) -> None:
     script = (
         "import sys\n"
         "from pathlib import Path\n"
@@ -105,7 +105,7 @@ def test_two_thousand_mutations_end_no_process(model: Path, tmp_path: Path) -> N
         "seeds = range(int(first), int(last))\n"
         "print(len(try_mutations(Path(model), Path(directory), seeds)))\n"
     )
-    for first in range(1000, 3000, 250):
+    for first in (1000, 1250):
         (tmp_path / str(first)).mkdir()
         arguments = [str(model), str(tmp_path / str(first)), str(first), str(first + 250)]
         paths = [str(Path(__file__).parent), str(Path(__file__).parents[1]), *sys.path]

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from clinical_drug_discovery.system import disk
+from clinical_drug_discovery.system import disk, files
 from clinical_drug_discovery.system.errors import InputError
 from clinical_drug_discovery.system.files import (
     DamagedFileError,
@@ -203,6 +203,28 @@ def test_a_safetensors_file_has_the_bytes_of_the_library(tmp_path: Path) -> None
     save_file(tensors, tmp_path / "library", {"record": '{"a": "é"}'})
     save_arrays(tmp_path / "own", tensors, {"record": '{"a": "é"}'})
     assert (tmp_path / "own").read_bytes() == (tmp_path / "library").read_bytes()
+
+
+@pytest.mark.parametrize("copied", [1, 50, 10_000])
+def test_views_are_saved_as_copies_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copied: int
+) -> None:
+    monkeypatch.setattr(files, "_COPIED_BYTES", copied)
+    table = torch.arange(60.0).reshape(10, 6)
+    views = {
+        "columns": table[:, 1:4],
+        "turned": table.t(),
+        "one": table[:, 5:],
+        "no": table[:0, 1:],
+    }
+    save_checksummed(tmp_path / "views", 3, RECORD, views)
+    save_checksummed(
+        tmp_path / "copies",
+        3,
+        RECORD,
+        {k: v.clone(memory_format=torch.contiguous_format) for k, v in views.items()},
+    )
+    assert (tmp_path / "views").read_bytes() == (tmp_path / "copies").read_bytes()
 
 
 def test_a_file_is_flushed_before_it_gets_its_name(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +13,7 @@ from torch import Tensor, nn
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.models.layers import DistMult
 from clinical_drug_discovery.models.sage import GraphSage
+from clinical_drug_discovery.ops import buffers
 from clinical_drug_discovery.training import optimizer
 from clinical_drug_discovery.training.optimizer import Adam, LazyAdam, ModelOptimizer
 from clinical_drug_discovery.training.schedule import cosine_decay
@@ -68,6 +72,36 @@ def test_rows_that_are_not_taken_stay(rng: np.random.Generator) -> None:
         taken.grad = torch.ones_like(taken)
         lazy.step()
     torch.testing.assert_close(table, torch.tensor([[-0.3] * 2, [0.0] * 2, [-0.1] * 2]).double())
+
+
+def test_a_table_in_a_file_gets_the_bytes_of_one_in_memory(
+    rng: np.random.Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(buffers, "LEAST_IN_FILES", 4_096)
+    values = torch.from_numpy(rng.standard_normal((300, 5), np.float32))
+    drawn = [np.sort(rng.choice(300, 40, replace=False)) for _ in range(6)]
+    gradients = torch.from_numpy(rng.standard_normal((6, 40, 5), np.float32))
+
+    def trained(table: Tensor, state: Mapping[str, Tensor], steps: range) -> LazyAdam:
+        lazy = LazyAdam(table, 0.1)
+        if state:
+            lazy.load_state_dict(state)
+        for step in steps:
+            lazy.take(torch.from_numpy(drawn[step])).grad = gradients[step]
+            lazy.step()
+        lazy.write_back()
+        return lazy
+
+    wanted = values.clone()
+    state = trained(wanted, {}, range(6)).state_dict()
+    with buffers.large_in_files(tmp_path):
+        in_file = buffers.empty(values, 300, 5).copy_(values)
+        half = trained(in_file, {}, range(3))
+        assert not torch.equal(in_file, values)
+        found = buffers.empty(values, 300, 5).copy_(in_file)
+        for name, moments in trained(found, half.state_dict(), range(3, 6)).state_dict().items():
+            assert torch.equal(moments, state[name])
+    assert torch.equal(found, wanted)
 
 
 def test_a_lazy_step_needs_rows_and_their_gradient() -> None:

@@ -92,6 +92,26 @@ def rows_in_any_order(*buffers: Tensor) -> Iterator[None]:
             files.expect(addresses, any_order=False)
 
 
+def read_ahead(buffer: Tensor, rows: Tensor) -> None:
+    """Let the system read rows of a buffer that lies in a file, many at a time.
+
+    Otherwise it reads a page when it is first used, and waits for the disk each time: on a disk
+    that reads 35,000 pages per second, it then read 10,000.
+
+    Args:
+        buffer: shape (N, C); the columns between two rows are read, too, if it is a view.
+        rows: shape (n,), int64, ascending.
+    """
+    width = buffer.stride(0) * buffer.itemsize
+    for files in _FILES:
+        files.read_ahead(buffer.data_ptr(), rows.numpy() * width, width)
+
+
+def lies_in_file(buffer: Tensor) -> bool:
+    """Return whether a buffer that `empty` made within the same block lies in a file."""
+    return _is_in_file(buffer, buffer.nbytes, buffer.dtype)
+
+
 def _is_in_file(like: Tensor, num_bytes: int, dtype: torch.dtype) -> bool:
     """Return whether `empty` puts a buffer into a file."""
     can_be = like.device.type == "cpu" and dtype in _NUMPY

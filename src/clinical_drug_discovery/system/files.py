@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 # Linux and macOS allow 255 bytes in a name, and 1,024 (macOS) in a path. Unfinished files and
 # indices have longer names than the outputs (".part-NAME_index.csv" for NAME.npy).
 _NAME_BYTES, _PATH_BYTES = 240, 900 if sys.platform == "darwin" else 3900
+_COPIED_BYTES = 64 << 20  # of an array that is not contiguous, copied at a time
 _SHOWN = 200  # characters of a path in a message
 _BLOCK = 2**20  # bytes that are read at a time
 _DTYPES = {  # in the order in which safetensors stores them
@@ -208,7 +209,7 @@ def save_checksummed(
         path: overwritten; see `atomic_path`.
         version: version of the content's format.
         record: any JSON value.
-        arrays: contiguous, on the CPU.
+        arrays: on the CPU.
     """
     text = json.dumps(record)
     metadata = {"version": str(version), "record": text, "sha256": checksum(text, arrays)}
@@ -225,7 +226,7 @@ def save_arrays(
 
     Args:
         path: overwritten; see `atomic_path`.
-        arrays: contiguous, on the CPU.
+        arrays: on the CPU.
         metadata: any texts, to be stored in the header.
     """
     found = {name: _as_array(array) for name, array in arrays.items()}
@@ -261,9 +262,20 @@ def _as_array(given: Array | Tensor | Pieces) -> Array | Pieces:
 
 def _pieces_of(array: Array | Pieces) -> Iterator[memoryview]:
     """Yield the bytes of an array, piece by piece."""
-    for piece in (array,) if isinstance(array, np.ndarray) else array:
+    for piece in _rows_of(array) if isinstance(array, np.ndarray) else array:
         if piece.nbytes:
-            yield piece.reshape(-1).view(np.uint8).data
+            yield np.ascontiguousarray(piece).reshape(-1).view(np.uint8).data
+
+
+def _rows_of(array: Array) -> Iterator[Array]:
+    """Yield a contiguous array whole, and some rows of another at a time, which are then copied."""
+    size = len(array) if array.ndim and not array.flags.c_contiguous else 0
+    if not size:
+        yield array
+        return
+    step = max(_COPIED_BYTES * size // array.nbytes, 1)
+    for start in range(0, size, step):
+        yield array[start : start + step]
 
 
 def load_checksummed(path: Path, version: int) -> tuple[Any, dict[str, Tensor]]:

@@ -244,7 +244,7 @@ class Checkpoints:
             for key, value in part.state_dict().items():
                 if isinstance(value, Tensor):
                     whole = shards.collect(f"{name}/{key}", value.detach())
-                    tensors[f"{name}/{key}"] = whole.cpu().contiguous()
+                    tensors[f"{name}/{key}"] = whole.cpu()
                 else:
                     values[name][key] = value
         if shards.group.rank or not all(map(is_finite, tensors.values())):

@@ -200,5 +200,6 @@ class TrainingRecord:
 
 def is_finite(tensor: Tensor) -> bool:
     """Return whether a tensor holds neither NaN nor infinity, in bounded memory."""
-    numbers = tensor.detach().reshape(-1)
-    return all(bool(torch.isfinite(part).all()) for part in numbers.split(_FINITE_NUMBERS))
+    rows = tensor.detach().reshape(len(tensor), -1) if tensor.dim() else tensor.detach()[None, None]
+    size = max(_FINITE_NUMBERS // max(rows.shape[1], 1), 1)
+    return all(bool(torch.isfinite(part).all()) for part in rows.split(size))

@@ -82,9 +82,10 @@ def _traffic(plan: Plan) -> str:
     """Return the most bytes that steps on subgraphs move from and to files, if there are any."""
     if plan.scratch_dir is None or plan.settings.training == FULL:
         return ""
-    width = 4 * plan.settings.hidden_dim
-    rows = min(plan.step_nodes * -(-width // _PAGE) * _PAGE, width * plan.graph.num_nodes)
-    moved = 6 * plan.num_parts * rows  # vectors and two moments are read and written
+    width = 16 * plan.settings.hidden_dim  # of a record, see `LazyAdam`
+    pages = -(-width // _PAGE) + (_PAGE % width > 0 and width % _PAGE > 0)
+    rows = min(plan.step_nodes * pages * _PAGE, width * plan.graph.num_nodes)
+    moved = 2 * plan.num_parts * rows  # records are read and written
     return f"; an epoch moves at most {moved / GIB:.2f} GiB"
 
 

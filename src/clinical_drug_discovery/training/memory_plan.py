@@ -224,8 +224,9 @@ class Plan:
         needs = kind_of(settings.model).needs(whole._sizes(), settings)
         vectors = 4 * nodes * settings.hidden_dim
         result = 4 * nodes * max(settings.hidden_dim, settings.embedding_dim)
-        step = needs.step if settings.training == FULL else 0
-        return max(4 * vectors, 3 * vectors + step, 2 * vectors + result + needs.inference)
+        # With subgraphs, the vectors and the records of `LazyAdam`, which are four times as large.
+        training = 3 * vectors + needs.step if settings.training == FULL else 5 * vectors
+        return max(4 * vectors, training, 2 * vectors + result + needs.inference)
 
     def _sizes(self) -> Sizes:
         graph = self.graph

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..models.kinds.interface import TrainableModel
 from ..models.layers import DistMult
-from ..ops.buffers import rows_in_any_order, zeros
+from ..ops.buffers import lies_in_file, read_ahead, rows_in_any_order, zeros
 from ..system.group.interface import ALONE, Group
 from ..system.group.rows import Asked, Rows
 from .schedule import learning_rate_fraction
@@ -82,20 +82,35 @@ class LazyAdam:
 
     The table can be divided by rows among several processes. Then each process holds the moments of
     its own rows, fetches the rows that it needs, and returns their gradients.
+
+    If the table lies in a file, a second file has a record of 4 C numbers for each row: its vector,
+    both moments, and its number of updates. A step then reads and writes one page for a row instead
+    of three, as the disk's pages, not its bytes, limit the speed. The table itself is updated by
+    `write_back`.
     """
 
     def __init__(self, table: Tensor, learning_rate: float, rows: Rows | None = None) -> None:
         """Set all moments and step counts to 0.
 
         Args:
-            table: shape (N, C), or the rows of this process; `step` changes it in place.
+            table: shape (N, C), or the rows of this process; `step` changes it in place, or, if it
+                lies in a file, `write_back`.
             learning_rate: learning rate before the schedule's factor.
             rows: the division of the table; None: this process has all rows.
         """
         self._rows = Rows(ALONE, len(table)) if rows is None else rows
         self._table, self._learning_rate = table, learning_rate
-        self._mean, self._square = zeros(table, *table.shape), zeros(table, *table.shape)
-        self._num_steps = table.new_zeros(len(table), 1)
+        if lies_in_file(table):
+            width = table.shape[1]
+            records = zeros(table, len(table), 4 * width)
+            self._values, self._mean, self._square, rest = records.split(width, dim=1)
+            self._num_steps = rest[:, :1]
+            self._values.copy_(table)
+        else:
+            self._values = table
+            self._mean, self._square = zeros(table, *table.shape), zeros(table, *table.shape)
+            self._num_steps = table.new_zeros(len(table), 1)
+        self._is_ahead = False  # of the table: the records have changed since `write_back`
         self._corrections = _corrections(table)
         self._chunk = _chunk_size(table)
         self._taken: list[tuple[Asked, Tensor]] = []
@@ -108,8 +123,9 @@ class LazyAdam:
         Args:
             rows: shape (n,), int64, distinct row numbers of the whole table, ascending.
         """
-        with rows_in_any_order(self._table):
-            values, asked = self._rows.fetch(self._table, rows)
+        with rows_in_any_order(self._values):
+            read_ahead(self._values, rows)
+            values, asked = self._rows.fetch(self._values, rows)
         self._taken.append((asked, values.requires_grad_()))
         return values
 
@@ -127,8 +143,9 @@ class LazyAdam:
         if len(found) < len(taken):
             raise RuntimeError("the rows that were taken have no gradient")
         rows, gradient = self._rows.give_back(found)
-        with rows_in_any_order(self._table, self._mean, self._square):
+        with rows_in_any_order(self._values):
             self._update(rows, gradient, fraction * self._learning_rate)
+        self._is_ahead = self._values is not self._table
 
     def _update(self, rows: Tensor, gradient: Tensor, learning_rate: float) -> None:
         num_steps = self._num_steps[rows] + 1
@@ -143,7 +160,14 @@ class LazyAdam:
             of_mean, of_square = self._corrections[count[:, 0].clamp(max=_LAST).long()].split(1, 1)
             spread = square.div_(of_square).sqrt_().add_(_EPS)
             move = mean.div_(of_mean).div_(spread)
-            self._table[at] = self._table[at].sub_(move, alpha=learning_rate)
+            self._values[at] = self._values[at].sub_(move, alpha=learning_rate)
+
+    @torch.no_grad()
+    def write_back(self) -> None:
+        """Bring the table up to date."""
+        if self._is_ahead:
+            self._table.copy_(self._values)
+            self._is_ahead = False
 
     def state_dict(self) -> dict[str, Any]:
         """Return the moments and the number of steps of each row (not copied)."""
@@ -151,7 +175,9 @@ class LazyAdam:
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a state of a table of the same shape."""
+        """Continue from a state of a table of the same shape; the table already has its vectors."""
+        if self._values is not self._table:
+            self._values.copy_(self._table)
         self._mean.copy_(state["mean"])
         self._square.copy_(_not_negative(state["square"]))
         self._num_steps.copy_(_not_negative(state["num_steps"]))
@@ -221,8 +247,17 @@ class ModelOptimizer:
         if self._lazy is not None:
             self._lazy.step(fraction)
 
+    def write_back(self) -> None:
+        """Bring the model's input vectors up to date; see `LazyAdam`."""
+        if self._lazy is not None:
+            self._lazy.write_back()
+
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of both optimizers and the position in the schedule."""
+        """Return the state of both optimizers and the position in the schedule.
+
+        The state belongs to the model's weights, so it first brings them up to date.
+        """
+        self.write_back()
         parts = {"adam": self._adam, "lazy": self._lazy}
         state = {
             f"{name}.{key}": value

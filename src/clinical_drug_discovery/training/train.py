@@ -104,6 +104,7 @@ def train(
                 if not plan.is_small:  # a seventh of the time of a step on a small graph
                     empty_cache(run.device)
                 after_step()
+        parts.optimizer.write_back()
         parts.shards.complete_model(parts.model)
     run.seconds["seconds_train"] += record.seconds_before
     origin = None if start is None else dict(start.record)

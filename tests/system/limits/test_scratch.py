@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -30,6 +32,30 @@ def test_an_array_is_zeros_in_a_file_without_a_name(tmp_path: Path) -> None:
     assert not list((tmp_path / "new" / "scratch").iterdir())
     del array, other
     assert len(os.listdir("/dev/fd")) == opened
+
+
+def test_the_pages_of_parts_are_read_ahead_and_no_others(tmp_path: Path) -> None:
+    class Pages:
+        asked: ClassVar[list[tuple[int, int]]] = []
+
+        def __len__(self) -> int:
+            return 9 * size + 10
+
+        def madvise(self, option: int, start: int, length: int) -> None:
+            assert option == mmap.MADV_WILLNEED
+            self.asked.append((start, start + length))
+
+    made, size = Scratch(tmp_path), mmap.PAGESIZE
+    array = made.array(9 * size + 10)
+    made._pages[array.ctypes.data] = pages = Pages()  # type: ignore[assignment] # records the calls
+    starts = np.array([5, 100, 2 * size - 1, 6 * size, 9 * size])
+    made.read_ahead(array.ctypes.data, starts, 10)
+    assert pages.asked == [(0, 3 * size), (6 * size, 7 * size), (9 * size, 9 * size + 10)]
+    made.read_ahead(array.ctypes.data + 1, starts, 10)  # another address
+    made.read_ahead(array.ctypes.data, starts[:0], 10)
+    assert len(pages.asked) == 3
+    other = made.array(2 * size)
+    made.read_ahead(other.ctypes.data, np.array([0, size]), size)  # the system takes the advice
 
 
 def test_the_zeros_that_other_systems_write_reserve_the_same_space(

@@ -70,6 +70,24 @@ class Scratch:
             if pages is not None:
                 pages.madvise(option)
 
+    def read_ahead(self, address: int, starts: npt.NDArray[np.int64], num_bytes: int) -> None:
+        """Let the system begin to read parts of an array, without waiting for them.
+
+        Args:
+            address: of the array; one that does not lie in a file here is left alone.
+            starts: shape (n,), where each part starts, in bytes, ascending.
+            num_bytes: of each part.
+        """
+        pages = self._pages.get(address)
+        if pages is None or not len(starts):
+            return
+        first, last = starts // mmap.PAGESIZE, (starts + num_bytes - 1) // mmap.PAGESIZE
+        is_apart = first[1:] > last[:-1] + 1
+        begins = first[np.r_[True, is_apart]] * mmap.PAGESIZE
+        ends = np.minimum((last[np.r_[is_apart, True]] + 1) * mmap.PAGESIZE, len(pages))
+        for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
+            pages.madvise(mmap.MADV_WILLNEED, begin, end - begin)
+
 
 def check_scratch(directory: Path) -> str | None:
     """Check that a scratch directory is writable; return a warning if its files take memory.
