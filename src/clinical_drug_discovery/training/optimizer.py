@@ -105,7 +105,7 @@ class LazyAdam:
             records = zeros(table, len(table), 4 * width)
             self._values, self._mean, self._square, rest = records.split(width, dim=1)
             self._num_steps = rest[:, :1]
-            self._values.copy_(table)
+            self._fill()
         else:
             self._values = table
             self._mean, self._square = zeros(table, *table.shape), zeros(table, *table.shape)
@@ -162,6 +162,15 @@ class LazyAdam:
             move = mean.div_(of_mean).div_(spread)
             self._values[at] = self._values[at].sub_(move, alpha=learning_rate)
 
+    def _fill(self) -> None:
+        """Copy the table into the records.
+
+        Pages that are written in order lie in memory in blocks of up to 128 KiB. A change of one
+        row would later write its whole block to the disk. So the pages are made one by one.
+        """
+        with rows_in_any_order(self._values):
+            self._values.copy_(self._table)
+
     @torch.no_grad()
     def write_back(self) -> None:
         """Bring the table up to date."""
@@ -177,7 +186,7 @@ class LazyAdam:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a state of a table of the same shape; the table already has its vectors."""
         if self._values is not self._table:
-            self._values.copy_(self._table)
+            self._fill()
         self._mean.copy_(state["mean"])
         self._square.copy_(_not_negative(state["square"]))
         self._num_steps.copy_(_not_negative(state["num_steps"]))
