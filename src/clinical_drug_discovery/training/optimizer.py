@@ -84,9 +84,10 @@ class LazyAdam:
     its own rows, fetches the rows that it needs, and returns their gradients.
 
     If the table lies in a file, a second file has a record of 4 C numbers for each row: its vector,
-    both moments, and its number of updates. A step then reads and writes one page for a row instead
-    of three, as the disk's pages, not its bytes, limit the speed. The table itself is updated by
-    `write_back`.
+    both moments, and C unused numbers, so that a record seldom lies on two pages. A step then reads
+    and writes one page for a row instead of three: the disk's pages, not its bytes, limit the
+    speed. The table itself is updated by `write_back`. Each time that a checkpoint is saved, the
+    whole file is read seven times.
     """
 
     def __init__(self, table: Tensor, learning_rate: float, rows: Rows | None = None) -> None:
@@ -103,13 +104,12 @@ class LazyAdam:
         if lies_in_file(table):
             width = table.shape[1]
             records = zeros(table, len(table), 4 * width)
-            self._values, self._mean, self._square, rest = records.split(width, dim=1)
-            self._num_steps = rest[:, :1]
+            self._values, self._mean, self._square, _ = records.split(width, dim=1)
             self._fill()
         else:
             self._values = table
             self._mean, self._square = zeros(table, *table.shape), zeros(table, *table.shape)
-            self._num_steps = table.new_zeros(len(table), 1)
+        self._num_steps = table.new_zeros(len(table), 1)
         self._is_ahead = False  # of the table: the records have changed since `write_back`
         self._corrections = _corrections(table)
         self._chunk = _chunk_size(table)
