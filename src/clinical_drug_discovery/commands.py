@@ -73,6 +73,7 @@ def _loading() -> Iterator[None]:
         with part(LOADING, announce=True):
             yield
     finally:
+        gc.freeze()  # later searches skip what is there
         gc.enable()
     end_loading()
 
