@@ -183,7 +183,7 @@ def rgcn_needs(sizes: Sizes, settings: RgcnSettings) -> Needs:
     # For each layer and edge type: the sums, the means, and the sum of parts of the largest type.
     kept = 3 * sizes.num_edge_types * min(sizes.largest_type, sizes.step_nodes) * wide
     edges = 4 * EDGE_CHUNK * wide + 32 * sizes.num_edges  # a chunk's rows; the index of all edges
-    loss = sizes.step_rows * 3 * wide + sizes.compared_bytes
+    loss = sizes.step_rows * 3 * wide + sizes.loss_bytes
     return Needs(
         weights=matrices * settings.hidden_dim * wide,
         step=settings.num_layers * (kept + 4 * sizes.step_nodes * wide) + edges + loss,

@@ -14,7 +14,7 @@ from ..graph.knowledge_graph import KnowledgeGraph
 from ..system.errors import check_shape
 
 _CHECK_EVERY = 10  # epochs between two checks: a check takes half a second on PrimeKG
-_CHUNK_ROWS = 8192  # rows converted to float64 at a time
+CHECKED_ROWS = 8192  #: rows converted to float64 at a time
 _MIN_NODES = 10
 _HIGH_COSINE = 0.8
 _LOW_RANK, _LOW_RANK_FRACTION = 1.5, 0.02
@@ -91,10 +91,10 @@ def _collapse(rows: Tensor) -> dict[str, float | None]:
     direction = torch.zeros(dim, dtype=torch.float64)
     size = min(num_rows, dim)
     gram = torch.zeros(size, size, dtype=torch.float64)
-    for chunk in rows.split(_CHUNK_ROWS if size == dim else num_rows):
+    for chunk in rows.split(CHECKED_ROWS if size == dim else num_rows):
         wide = chunk.double()
-        direction += functional.normalize(wide, dim=1).sum(dim=0)
         gram += wide.t() @ wide if size == dim else wide @ wide.t()
+        direction += functional.normalize(wide, dim=1, out=wide).sum(dim=0)
     singular = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
     fraction = singular / singular.sum().clamp(min=torch.finfo(torch.float64).tiny)
     entropy = -torch.special.xlogy(fraction, fraction).sum()

@@ -61,7 +61,9 @@ class GraphSage(nn.Module):
         if hidden_layers:
             weights = [w for layer in hidden_layers for w in layer.parameters()]
             x = _HiddenLayers.apply(x, hidden, *weights)  # type: ignore[no-untyped-call]  # torch has no types for it
-        return layer_norm(last(x, target))
+        mean, own = mean_and_own(x, target)
+        del x  # free the last hidden layer's output before the embeddings are made
+        return last.map(mean, own, target.backend, norm=True)
 
     def begin_stage(self, index: int, x: Tensor, backend: Backend) -> Tensor:
         """Return the rows that edges gather: x in the last layer, W_neighbor x in hidden layers."""
@@ -112,57 +114,103 @@ class SageLayer(nn.Module):
         Returns:
             shape (M, D). Kept for the backward pass: two (M, C) buffers.
         """
-        out: Tensor = _Layer.apply(x, block, *self.parameters())  # type: ignore[no-untyped-call]  # torch has no types for it
+        return self.map(*mean_and_own(x, block), block.backend)
+
+    def map(self, mean: Tensor, own: Tensor, backend: Backend, *, norm: bool = False) -> Tensor:
+        """Map the two results of `mean_and_own`.
+
+        Args:
+            mean: shape (M, C).
+            own: shape (M, C).
+            backend: computes the products.
+            norm: apply layer normalization to the result.
+
+        Returns:
+            shape (M, D). Kept for the backward pass: `mean` and `own`, and with `norm` the rows
+            before it.
+        """
+        out: Tensor = _Map.apply(mean, own, backend, norm, *self.parameters())  # type: ignore[no-untyped-call]  # torch has no types for it
         return out
 
 
-class _Layer(torch.autograd.Function):
-    """`SageLayer` with one (N, C) gradient buffer, shared by target rows and neighbors."""
+def mean_and_own(x: Tensor, block: Block) -> tuple[Tensor, Tensor]:
+    """Return what a layer maps: the mean of each target row's neighbors, and the row itself.
+
+    Args:
+        x: shape (N, C); it is not kept for the backward pass.
+        block: M target rows.
+
+    Returns:
+        Two arrays of shape (M, C).
+    """
+    mean, own = _MeanAndOwn.apply(x, block)  # type: ignore[no-untyped-call]  # torch has no types for it
+    return mean, own
+
+
+class _MeanAndOwn(torch.autograd.Function):
+    """`mean_and_own` with one (N, C) gradient buffer, shared by target rows and neighbors."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, block: Block) -> tuple[Tensor, Tensor]:
+        ctx.block = block
+        mean = add_mean(packed(x, block.backend), block, zeros(x, block.num_rows, x.shape[1]))
+        return mean, own_rows(x, block.rows)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_mean: Tensor, grad_own: Tensor) -> tuple[Tensor, None]:
+        block: Block = ctx.block
+        grad_x = zeros(grad_own, block.graph.num_nodes, grad_own.shape[1])
+        grad_x[block.rows] = grad_own
+        for nodes, by_messages in mean_backward_by_type(grad_mean, block):
+            grad_x[nodes] += by_messages
+        return grad_x, None
+
+
+class _Map(torch.autograd.Function):
+    """`SageLayer.map`, a few thousand rows at a time."""
 
     @staticmethod
     def forward(
         ctx: Any,
-        x: Tensor,
-        block: Block,
+        mean: Tensor,
+        own: Tensor,
+        backend: Backend,
+        norm: bool,
         weight_self: Tensor,
         weight_neighbor: Tensor,
         bias: Tensor,
     ) -> Tensor:
-        backend = block.backend
-        mean = add_mean(packed(x, backend), block, zeros(x, block.num_rows, x.shape[1]))
-        own = own_rows(x, block.rows)
-        out = empty(x, block.num_rows, len(bias))
-        for rows in backend.row_chunks(0, block.num_rows):
-            mapped = linear(mean[rows], weight_neighbor, bias, backend)
-            out[rows] = mapped + linear(own[rows], weight_self, None, backend)
-        ctx.save_for_backward(mean, own, weight_self, weight_neighbor)
-        ctx.block = block
+        mapped = empty(mean, len(mean), len(bias))
+        out = empty(mean, *mapped.shape) if norm else mapped
+        for rows in backend.row_chunks(0, len(mean)):
+            by_neighbor = linear(mean[rows], weight_neighbor, bias, backend)
+            mapped[rows] = by_neighbor + linear(own[rows], weight_self, None, backend)
+            if norm:
+                out[rows] = layer_norm(mapped[rows])
+        ctx.save_for_backward(mean, own, weight_self, weight_neighbor, mapped if norm else None)
+        ctx.backend = backend
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        mean, own, weight_self, weight_neighbor = ctx.saved_tensors
-        block: Block = ctx.block
+        mean, own, weight_self, weight_neighbor, mapped = ctx.saved_tensors
         grad_mean, grad_own = empty(grad, *mean.shape), empty(grad, *own.shape)
         grad_self, grad_neighbor = zeros_like((weight_self, weight_neighbor))
         grad_bias = grad.new_zeros(grad.shape[1])
-        for rows in block.backend.row_chunks(0, block.num_rows):
+        for rows in ctx.backend.row_chunks(0, len(mean)):
             part = grad[rows]
+            if mapped is not None:
+                part = layer_norm_backward(part, mapped[rows])
             grad_mean[rows], by_neighbor, by_bias = linear_gradients(
-                part, mean[rows], weight_neighbor, block.backend
+                part, mean[rows], weight_neighbor, ctx.backend
             )
-            grad_own[rows], by_self, _ = linear_gradients(
-                part, own[rows], weight_self, block.backend
-            )
+            grad_own[rows], by_self, _ = linear_gradients(part, own[rows], weight_self, ctx.backend)
             grad_self += by_self
             grad_neighbor += by_neighbor
             grad_bias += by_bias
-        grad_x = zeros(grad, block.graph.num_nodes, grad_own.shape[1])
-        grad_x[block.rows] = grad_own
-        for nodes, by_messages in mean_backward_by_type(grad_mean, block):
-            grad_x[nodes] += by_messages
-        return grad_x, None, grad_self, grad_neighbor, grad_bias
+        return grad_mean, grad_own, None, None, grad_self, grad_neighbor, grad_bias
 
 
 class _HiddenLayers(torch.autograd.Function):
@@ -198,6 +246,7 @@ class _HiddenLayers(torch.autograd.Function):
         kept, block, backend = ctx.kept, ctx.block, ctx.block.backend
         del ctx.kept  # overwritten below: a second backward pass must fail, not return wrong values
         grad = grad.contiguous()
+        backend.trim_heap()  # of chunks of the last layer
         grads: list[Tensor] = []
         for weight_self, weight_neighbor, _ in reversed(_by_layer(weights)):
             out = kept.pop()

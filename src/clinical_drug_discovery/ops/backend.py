@@ -13,6 +13,8 @@ from functools import cache
 
 import torch
 
+from ..system.machine import trim_heap
+
 MIN_KERNEL_EDGES = 50_000  #: graphs with at least this many directed edges use the kernels
 LANES = 16  #: numbers per vector in the kernels
 MOST_ROWS = 4096  # most rows per chunk: 4 MiB with 256 float32 columns; a few chunks fit the cache
@@ -46,6 +48,14 @@ class Backend:
     def padded(self, width: int) -> int:
         """Return the number of columns of stored rows, given the number of columns in use."""
         return padded(width) if self.kernels else width
+
+    def trim_heap(self) -> None:
+        """Return freed memory of the C heap to the system, if a step is long enough for that.
+
+        With 100 MiB to return, it takes 10 ms, and the system clears this memory again.
+        """
+        if self.kernels:
+            trim_heap()
 
     def row_chunks(self, start: int, stop: int) -> Iterator[slice]:
         """Cut start:stop into chunks whose rows fit into the cache.

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from ..graph.knowledge_graph import EdgeType
+from ..models.collapse import CHECKED_ROWS
 from ..models.kinds.interface import FULL, SUBGRAPH_SIZE, Settings, Sizes
 from ..models.kinds.table import kind_of
 from ..models.walk_vectors import walk_bytes
@@ -33,7 +34,7 @@ from .objective.sizes import ComparedSizes
 
 # bytes that every run takes: compiled kernels, libraries for matrix products, thread pools, and
 # freed memory that the C heap keeps for a while
-_FIXED = 190 * 2**20
+_FIXED = 160 * 2**20
 # the same on NVIDIA GPUs: the driver loads kernels when they are first used, and nccl takes
 # buffers. An H200 with CUDA 13 took 0.04 and 0.66 GiB more than was predicted without these.
 _CUDA, _NCCL = 256 * 2**20, 768 * 2**20
@@ -146,6 +147,14 @@ class Plan:
         return self.graph.expected_rows(self.positives, self.compared)
 
     @property
+    def loss_bytes(self) -> int:
+        """Bytes of the loss of a step beside the embeddings of the batch; see `step_loss`."""
+        dim, rows = self.settings.embedding_dim, self.num_rows
+        # With the gradient of the embeddings: that of the terms, then the check of collapse.
+        later = max(self.compared.gradient_bytes(dim), 8 * dim * min(CHECKED_ROWS, rows))
+        return max(self.compared.num_bytes(dim), 4 * dim * rows + later)
+
+    @property
     def subgraph_bytes(self) -> int:
         """Bytes of a subgraph and of the arrays that sample it; 0 with full batches."""
         if self.settings.training == FULL:
@@ -241,8 +250,7 @@ class Plan:
             largest_edge_type=max(graph.edge_type_counts.values()),
             step_nodes=min(rows, self.step_nodes),
             step_rows=self.num_rows,
-            compared_bytes=self.compared.num_bytes(self.settings.embedding_dim),
-            found_bytes=self.compared.found_bytes(self.settings.embedding_dim),
+            loss_bytes=self.loss_bytes,
             is_sampled=self.settings.training != FULL,
             stored=self.stored,
             edge_chunk=self.edge_chunk,

@@ -16,7 +16,6 @@ from ..models.kinds.interface import SAMPLED, Settings, TrainableModel
 from ..models.kinds.table import kind_of
 from ..models.layers import DistMult
 from ..models.warm_start import ORIGIN, WarmStart, take_over
-from ..ops.mean import gather_rows
 from ..system.machine import empty_cache
 from ..system.progress import Run
 from .batches import FullBatch, HostBatch, SubgraphBatches, make_batches
@@ -27,8 +26,8 @@ from .history import History, TrainingRecord
 from .hooks import EpochHook
 from .memory_plan import Plan
 from .objective.disease_pairs import PairSampler
-from .objective.link_loss import link_prediction_loss
-from .objective.terms import Term, Terms, losses_and_gradient, make_terms
+from .objective.step_loss import step_loss
+from .objective.terms import Term, Terms, make_terms
 from .objective.treatment_votes import without_treatments
 from .optimizer import ModelOptimizer
 
@@ -260,43 +259,18 @@ def add_gradients(
     """
     seen = batch.to_device()
     z = model(seen.all_nodes, seen.targets, optimizer.vectors(seen.nodes))
-    link = link_prediction_loss(decoder, z, seen.facts)
-    total, losses = link_weight * link.detach(), {"link_loss": link.detach()}
-    root = link * (share * link_weight)
-    if terms:
-        # One call gathers all rows, because each call makes a gradient of the size of z.
-        found = gather_rows(z, torch.searchsorted(seen.rows, _nodes(terms)).to(z.device))
-        others, gradient = losses_and_gradient(found, terms)
-        total = total + sum(term.weight * others[term.name] for term in terms)
-        losses |= others
-        root = root + _WithGradient.apply(found, gradient.mul_(share))  # type: ignore[no-untyped-call]  # torch's
-        del found, gradient
-    losses = {"loss": total, **losses}
+    batch.backend.trim_heap()
+    losses, root = step_loss(z, seen, decoder, terms, link_weight, share)
+    batch.backend.trim_heap()
     # One transfer for all losses, because each .item() waits for the GPU.
     values = dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))
     if record is not None:
         record.after_forward(z, seen.rows, values)
-    del z, link  # otherwise z would stay in memory until the end of the backward pass
+    del z  # otherwise it would stay in memory until the end of the backward pass
     root.backward()
     if record is not None:
         record.after_backward()
     return values
-
-
-class _WithGradient(torch.autograd.Function):
-    """The number 0, whose gradient by x is given.
-
-    torch.autograd.backward takes gradients, too, but then imports sympy, which takes 0.4 s.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, gradient: Tensor) -> Tensor:
-        ctx.gradient = gradient
-        return x.new_zeros(())
-
-    @staticmethod
-    def backward(ctx: Any, of_root: Tensor) -> tuple[Tensor, None]:
-        return ctx.gradient, None  # `of_root` is 1: the root is a sum
 
 
 def mean_losses(losses: Sequence[Sequence[Mapping[str, float]]]) -> dict[str, float]:

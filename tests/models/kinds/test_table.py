@@ -21,8 +21,8 @@ from clinical_drug_discovery.system.errors import InputError
 
 SIZES = Sizes(
     num_nodes=10_000, num_edges=80_000, num_node_types=3, num_edge_types=4, largest_type=6_000,
-    largest_edge_type=40_000, step_nodes=10_000, step_rows=3_000, compared_bytes=10**6,
-    found_bytes=10**5, is_sampled=False, stored=2, edge_chunk=0, chunk_nodes=4_096,
+    largest_edge_type=40_000, step_nodes=10_000, step_rows=3_000, loss_bytes=10**6,
+    is_sampled=False, stored=2, edge_chunk=0, chunk_nodes=4_096,
 )  # fmt: skip
 
 

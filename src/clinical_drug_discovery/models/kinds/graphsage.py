@@ -74,15 +74,13 @@ def sage_needs(sizes: Sizes, settings: SageSettings) -> Needs:
     one_type = 4 * min(sizes.largest_type, sizes.step_nodes) * hidden  # gradients, shape (n, C)
     kept = x * layers  # the hidden layers' inputs, kept for the backward pass
     out = x if layers else 0  # the output of the last hidden layer, until the loss
-    found = 2 * sizes.found_bytes  # with their gradient, until the end of the backward pass
     step = max(
         kept + x + gathered if layers else 0,  # forward pass, hidden layers
-        kept + out + gathered + 8 * rows * hidden,  # forward pass, last layer
-        kept + rows * (8 * hidden + 12 * dim) + sizes.compared_bytes,  # loss
-        kept + rows * (8 * hidden + 16 * dim) + found,  # backward pass, loss
-        # backward pass, last layer
-        kept + x + rows * ((16 + stored) * hidden + 8 * dim) + one_type + found,
-        kept + x + gathered + one_type + found if layers else 0,  # backward pass, hidden layers
+        kept + out + max(gathered, 4 * rows * hidden) + 4 * rows * hidden,  # last layer: the mean
+        kept + rows * 8 * (hidden + dim) + sizes.loss_bytes,  # its map, and the loss
+        kept + rows * 8 * (2 * hidden + dim),  # backward pass of the map
+        kept + x + rows * (8 + stored) * hidden + one_type,  # of the mean
+        kept + x + gathered + one_type if layers else 0,  # of the hidden layers
     )
     chunk = 4 * sizes.chunk_nodes * (hidden + dim)  # means and results of one chunk
     chunk += 4 * min(MOST_ROWS, sizes.chunk_nodes) * (hidden + 4 * dim)  # rows multiplied at a time

@@ -96,17 +96,15 @@ def hgt_needs(sizes: Sizes, settings: HgtSettings) -> Needs:
     largest = min(PIECE_EDGES, sizes.largest_edge_type)  # edges processed at a time
     backward += 2 * stored * settings.num_heads * largest  # attention weights of these edges
     kept = (layers - 1) * (x + gathered)  # the hidden layers' inputs, kept for the backward pass
-    found = 2 * sizes.found_bytes  # with their gradient, until the end of the backward pass
-    loss = kept + x + rows * (4 * width + 4 * hidden + 8 * dim)
-    loss += max(sizes.compared_bytes, 4 * rows * dim + found)
-    last = kept + 2 * x + rows * width * (4 + 2 * stored) + backward + found
+    loss = kept + x + 4 * rows * (width + hidden + dim) + sizes.loss_bytes
+    last = kept + 2 * x + rows * width * (4 + 2 * stored) + backward
     step = max(loss, last, 2 * x)
     if layers > 1:
         before = (layers - 2) * (x + gathered)
         step = max(
             step,
             before + x + wide + max(gathered + forward, x),  # forward pass, a hidden layer
-            before + 2 * x + wide + 2 * gathered + backward + found,  # backward, a hidden layer
+            before + 2 * x + wide + 2 * gathered + backward,  # backward, a hidden layer
         )
     weights = 4 * sizes.num_node_types * hidden * (4 * hidden * layers + hidden + dim)
     weights += 8 * layers * sizes.num_edge_types * hidden * hidden // settings.num_heads

@@ -139,8 +139,7 @@ class Sizes:
     largest_edge_type: int  #: edges of the largest edge type
     step_nodes: int  #: nodes in the graph or subgraph of a step
     step_rows: int  #: M, nodes in the batch of a step
-    compared_bytes: int  #: of the terms of the loss that compare nodes
-    found_bytes: int  #: of the embeddings that these terms read
+    loss_bytes: int  #: peak of the loss and its gradient, beside the embeddings of the batch
     is_sampled: bool  #: a step sees a subgraph
     stored: int  #: bytes per number in the copy of the node vectors that edges read
     edge_chunk: int  #: edges that torch's operations process at a time; 0 with the CPU kernels

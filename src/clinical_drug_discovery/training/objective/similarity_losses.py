@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from .disease_pairs import PairBatch
@@ -12,6 +15,7 @@ from .treatment_votes import Treatments
 
 # Divisor of the cosines of near nodes and of voters. A sharper one makes the embeddings worse.
 _TEMPERATURE = 0.1
+_ROWS = 1024  # rows of which autograd holds several copies
 # Share of a drug's score that does not depend on similarity, so that no score is 0: for votes, in
 # proportion to the known treatments of a drug; for nearness, to its nearness to all drugs.
 _VOTES_OF_ALL, _NEARNESS_TO_ALL = 2e-3, 1e-4
@@ -63,45 +67,37 @@ def near_loss(found: Tensor, pairs: NearPairs) -> Tensor:
         The mean over the pairs and both directions, in nats; see `info_nce`. Two equal nodes are
         not negatives of each other.
     """
-    left, right = functional.normalize(found, dim=1).chunk(2)
+    left, right = _unit(found).chunk(2)
     a, b = pairs.left.to(found.device), pairs.right.to(found.device)
     same = (b[None] == b[:, None]) | (a[None] == a[:, None]) | (a[:, None] == b[None])
-    logits = (left @ right.t() / _TEMPERATURE).masked_fill(same.fill_diagonal_(False), -torch.inf)
+    logits = (
+        (left @ right.t()).div_(_TEMPERATURE).masked_fill_(same.fill_diagonal_(False), -torch.inf)
+    )
     target = torch.arange(len(left), device=found.device)
     both = functional.cross_entropy(logits, target) + functional.cross_entropy(logits.t(), target)
     return both / 2
 
 
 def vote_loss(found: Tensor, batch: Treatments) -> Tensor:
-    """Compute how badly neighbors predict the known drugs of diseases.
+    """Compute how badly similar diseases predict the known drugs of diseases.
 
-    There are two terms. Let c(a, b) be the cosine of two centered embeddings of one type:
-
-    - votes: p(drug) is proportional to the sum, over other diseases v with this known drug, of
-      exp(c(disease, v) / 0.1).
-    - nearness: p(drug) is proportional to the sum, over other known drugs o of the disease, of
-      exp(c(drug, o) / 0.1). Diseases with one known drug are left out.
-
-    Each term is the mean of -log p over the known pairs, weighted by (number of the disease's
-    drugs)^-0.5. The votes are those of neighborhood components analysis (Goldberger et al., NeurIPS
-    2004), with several labels per node.
+    Let c(a, b) be the cosine of two centered embeddings. p(drug) is proportional to the sum, over
+    other diseases v with this known drug, of exp(c(disease, v) / 0.1). These are the votes of
+    neighborhood components analysis (Goldberger et al., NeurIPS 2004), with several labels.
 
     Args:
-        found: shape (V + C, D), embeddings of `batch.nodes`.
+        found: shape (V, D), embeddings of `batch.voters`.
         batch: diseases and drugs, on the CPU.
 
     Returns:
-        The sum of both terms, in nats.
+        The mean of -log p over the known pairs, weighted by (number of the disease's drugs)^-0.5,
+        in nats.
     """
     device = found.device
-    voters, drugs = found.split([len(batch.voters), len(batch.drugs)])
-    voters = functional.normalize(voters - voters.mean(dim=0), dim=1)
-    drugs = functional.normalize(drugs - drugs.mean(dim=0), dim=1)
-    known, asked, own = batch.known.to(device), batch.asked.to(device), batch.own.to(device)
+    voters = _unit(found - found.mean(dim=0))
+    known, asked = batch.known.to(device), batch.asked.to(device)
     disease, drug = batch.pair_disease.to(device), batch.pair_drug.to(device)
     num_drugs = batch.num_drugs.to(device)
-    num_own = num_drugs[asked]  # of each asked disease
-    weight = num_own.rsqrt()[disease]
     # index_select adds gradients in order; the backward pass of x[i] does not on several threads.
     select = torch.index_select
 
@@ -113,16 +109,66 @@ def vote_loss(found: Tensor, batch: Treatments) -> Tensor:
     popularity = known.sum(dim=1) / num_drugs.sum()
     vote = votes[drug, disease] + _VOTES_OF_ALL * popularity[drug]
     total = select(share @ num_drugs + _VOTES_OF_ALL, 0, disease)
-    loss = -(weight * (vote / total).log()).sum() / weight.sum()
+    return _mean_surprise(vote / total, num_drugs[asked].rsqrt()[disease])
 
-    if not batch.has_several:
-        return loss
-    near = torch.exp((drugs @ select(drugs, 0, own).t() - 1) / _TEMPERATURE)  # (C, O)
-    owned = known[:, asked]  # (O, A)
+
+def nearness_loss(found: Tensor, batch: Treatments) -> Tensor:
+    """Compute how badly the known drugs of diseases predict their other known drugs.
+
+    p(drug) is proportional to the sum, over other known drugs o of the disease, of
+    exp(c(drug, o) / 0.1), with the cosine c of `vote_loss`. Diseases with one known drug are left
+    out.
+
+    Args:
+        found: shape (C, D), embeddings of `batch.drugs`.
+        batch: diseases and drugs, on the CPU; `has_several` must be true.
+
+    Returns:
+        The mean of `vote_loss`.
+    """
+    device, select = found.device, torch.index_select
+    drugs = _unit(found - found.mean(dim=0))
+    own, asked = batch.own.to(device), batch.asked.to(device)
+    disease, drug = batch.pair_disease.to(device), batch.pair_drug.to(device)
+    num_own = batch.num_drugs.to(device)[asked]  # of each asked disease
+
+    near = (drugs @ select(drugs, 0, own).t()).sub_(1).div_(_TEMPERATURE).exp_()  # (C, O)
+    owned = batch.known.to(device)[:, asked]  # (O, A)
     # exp(0) = 1 is the nearness of a drug to itself.
     nearness = select(near, 0, own) @ owned - owned  # (O, A)
     smooth = _NEARNESS_TO_ALL * near.sum(dim=1)  # (C,)
     wanted = nearness[drug, disease] + select(smooth, 0, own[drug])
     every = select(near.sum(dim=0) @ owned - num_own + smooth.sum(), 0, disease)
-    weight = weight * (num_own[disease] > 1)
-    return loss - (weight * (wanted / every).log()).sum() / weight.sum()
+    return _mean_surprise(wanted / every, num_own.rsqrt()[disease] * (num_own[disease] > 1))
+
+
+def _mean_surprise(chance: Tensor, weight: Tensor) -> Tensor:
+    """Return the weighted mean of -log p, in nats."""
+    return -(weight * chance.log()).sum() / weight.sum()
+
+
+def _unit(x: Tensor) -> Tensor:
+    """Return the rows with length 1, as `functional.normalize`."""
+    result: Tensor = _Unit.apply(x)  # type: ignore[no-untyped-call]  # torch has no types for it
+    return result
+
+
+class _Unit(torch.autograd.Function):
+    """`functional.normalize`, of which autograd would make five copies in the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return functional.normalize(x, dim=1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        result = torch.empty_like(x)
+        for rows, by_rows, out in zip(*(a.split(_ROWS) for a in (x, grad, result)), strict=True):
+            with torch.enable_grad():
+                part = rows.detach().requires_grad_()
+                weighted = (functional.normalize(part, dim=1) * by_rows).sum()
+            out.copy_(torch.autograd.grad(weighted, part)[0])
+        return result

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .near_pairs import NUM_NEAR
-from .treatment_votes import MAX_DRUGS, MAX_OWN, MAX_VOTERS, share_of_step
+from .treatment_votes import MAX_ASKED, MAX_DRUGS, MAX_OWN, MAX_VOTERS, share_of_step
 
 
 @dataclass(frozen=True)
@@ -46,17 +46,18 @@ class ComparedSizes:
         """Number of embeddings that all terms read, with repetitions."""
         return self.drug_ends + self.disease_ends + self.voters + self.candidates
 
-    def found_bytes(self, dim: int) -> int:
-        """Return the bytes of the embeddings of `dim` numbers that all terms read."""
-        return 4 * dim * self.num_rows
+    def gradient_bytes(self, dim: int) -> int:
+        """Return the bytes of the gradient of the distinct rows, of `dim` numbers each."""
+        drugs = min(self.drug_ends + self.candidates, self.num_drugs)
+        diseases = min(self.disease_ends + self.voters, self.num_diseases)
+        return 4 * dim * (drugs + diseases)
 
     def num_bytes(self, dim: int) -> int:
         """Return the bytes for embeddings of `dim` numbers: one term is computed at a time."""
         near = max(self.near(self.num_drugs), self.near(self.num_diseases))
-        votes, own = self.voters + self.candidates, min(MAX_OWN, self.candidates)
-        vector = 4 * dim
-        of_near = 8 * near * vector + 28 * near**2  # copies, gradients, and cosines of all pairs
-        of_votes = 4 * votes * vector + 16 * own * (self.candidates + 2 * self.voters)
+        vector, asked, own = 4 * dim, min(MAX_ASKED, self.voters), min(MAX_OWN, self.candidates)
+        of_near = 8 * near * vector + 20 * near**2  # copies, gradients, and cosines of all pairs
+        of_votes = self.voters * (5 * vector + 20 * asked)
+        of_nearness = self.candidates * (3 * vector + max(16 * own, 2 * vector))
         of_pairs = 8 * self.num_pairs * vector + 24 * self.num_pairs**2
-        # In addition: the rows of all terms, a copy for autograd, and its gradient.
-        return 3 * self.found_bytes(dim) + max(of_near, of_votes, of_pairs)
+        return self.gradient_bytes(dim) + max(of_near, of_votes, of_nearness, of_pairs)

@@ -8,11 +8,10 @@ input vectors. w is HGT's contrastive weight; GraphSAGE has w = 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from ...graph.knowledge_graph import KnowledgeGraph, node_range_of
@@ -22,7 +21,7 @@ from ..edge_sampler import RandomSampler
 from ..memory_plan import Plan
 from .disease_pairs import PairSampler, compared_by_genes, shared_neighbor_jaccard
 from .near_pairs import NearPairSampler
-from .similarity_losses import contrastive_loss, near_loss, vote_loss
+from .similarity_losses import contrastive_loss, near_loss, nearness_loss, vote_loss
 from .treatment_votes import TreatmentSampler, has_treatments
 
 _LINK, _NEAR, _VOTES = 0.3, 0.5, 0.5
@@ -32,7 +31,7 @@ _LINK, _NEAR, _VOTES = 0.3, 0.5, 0.5
 class Term:
     """A term of the loss of one step."""
 
-    name: str  #: of its value in the history
+    name: str  #: of its value in the history; values of one name are added, and share the weight
     weight: float
     nodes: Tensor  #: shape (K,), int64, on the CPU: nodes of the graph, which may repeat
     loss: Callable[[Tensor], Tensor]  #: of the embeddings of these nodes, shape (K, D)
@@ -73,7 +72,10 @@ class Terms:
                 terms.append(Term(name, _NEAR, near.nodes, loss))
         if self.treatments is not None:
             known = self.treatments.sample()
-            terms.append(Term("vote_loss", _VOTES, known.nodes, partial(vote_loss, batch=known)))
+            asked = [(known.voters, vote_loss)]
+            asked += [(known.drugs, nearness_loss)] if known.has_several else []
+            for nodes, loss_of in asked:
+                terms.append(Term("vote_loss", _VOTES, nodes, partial(loss_of, batch=known)))
         if self.pairs is not None and self.contrastive_weight:
             pairs = self.pairs.sample(self.num_pairs)
             loss = partial(contrastive_loss, pairs=pairs, temperature=self.temperature)
@@ -108,26 +110,6 @@ def make_terms(run: Run, graph: KnowledgeGraph, settings: Settings, plan: Plan, 
         terms, pairs=pairs, num_pairs=plan.num_pairs, contrastive_weight=weight,
         temperature=contrast.temperature,
     )  # fmt: skip
-
-
-def losses_and_gradient(found: Tensor, terms: Sequence[Term]) -> tuple[dict[str, Tensor], Tensor]:
-    """Compute each term, and the gradient of their weighted sum.
-
-    The terms are differentiated one by one, so that the memory of one term is free for the next.
-
-    Args:
-        found: shape (K, D), embeddings of the nodes of all terms, one term after the other.
-        terms: at least one.
-
-    Returns:
-        The losses by name, and the gradient with respect to `found`.
-    """
-    leaf, losses = found.detach().requires_grad_(), dict[str, Tensor]()
-    for term, part in zip(terms, leaf.split([len(term.nodes) for term in terms]), strict=True):
-        loss = term.loss(part)
-        (term.weight * loss).backward()
-        losses[term.name] = loss.detach()
-    return losses, torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
 
 
 def _similar_diseases(

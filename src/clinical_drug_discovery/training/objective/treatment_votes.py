@@ -1,9 +1,9 @@
 """Known treatments for a loss that asks neighbors: the votes of similar diseases for their drugs.
 
-The loss `losses.vote_loss` learns a similarity of diseases and one of drugs, as neighborhood
-components analysis does (Goldberger et al., NeurIPS 2004): a disease must find its drugs by the
-drugs of similar diseases, and by the similarity of drugs to its other drugs. This file draws the
-diseases and drugs of a step.
+`vote_loss` and `nearness_loss` of `similarity_losses` learn a similarity of diseases and one of
+drugs, as neighborhood components analysis does (Goldberger et al., NeurIPS 2004): a disease must
+find its drugs by the drugs of similar diseases, and by the similarity of drugs to its other drugs.
+This file draws the diseases and drugs of a step.
 """
 
 from __future__ import annotations
@@ -51,11 +51,6 @@ class Treatments:
     pair_disease: Tensor  #: shape (K,), int64: position among the asked diseases
     pair_drug: Tensor  #: shape (K,), int64: position among their drugs
     has_several: bool  #: an asked disease has two drugs or more
-
-    @property
-    def nodes(self) -> Tensor:
-        """All nodes, shape (V + C,)."""
-        return torch.cat([self.voters, self.drugs])
 
 
 class TreatmentSampler(RandomSampler):
