@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph, without_edges
-from clinical_drug_discovery.graph.stored import graph_file
+from clinical_drug_discovery.graph.stored import check_graph, graph_file
 from clinical_drug_discovery.graph.stored.graph_file import FORMAT_VERSION, load_graph, save_graph
 from clinical_drug_discovery.system.files import (
     DamagedFileError,
@@ -88,9 +88,11 @@ def test_odd_graphs_come_back(tmp_path: Path, graph: KnowledgeGraph) -> None:
 
 
 @pytest.mark.parametrize("name", ["node_type", "src", "indptr", "edge_type_ptr", "type_ptr"])
+@pytest.mark.parametrize("piece", [2**24, 7])
 def test_every_changed_number_of_a_tensor_is_refused(
-    saved: Path, rng: np.random.Generator, name: str
+    saved: Path, rng: np.random.Generator, piece: int, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(check_graph, "_PIECE_EDGES", piece)
     assert load_graph(resealed(saved, lambda *_: None))[1] == {"a": 1}
     size = load_checksummed(saved, FORMAT_VERSION)[1][name].numel()
     for at in {0, size - 1, *rng.integers(size, size=25).tolist()}:

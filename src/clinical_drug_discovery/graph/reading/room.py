@@ -24,12 +24,12 @@ _MIB, _GIB = 2**20, 2**30
 # Bytes that reading takes in memory: the first bytes of a file wait in buffers, and later each row
 # takes some. 14 MB of PrimeKG-shaped rows took 0.07 GiB, 202 MB 0.26 GiB, and 1 GB 0.46 GiB.
 _LEAST, _BUFFERS, _ROW = 64 * _MIB, 220 * _MIB, 40
-_PARQUET = 420 * _MIB  # more bytes in buffers for a Parquet file
+_PARQUET = 680 * _MIB  # more bytes in buffers for a Parquet file
 _TEXT_ROW = 110  # bytes of a row as text, if they cannot be counted
 _PACKED = 8  # size of a compressed text after decompression / before, about
 _HEAD = 2**16  # bytes of a text in which line ends are counted
 #: Bytes that reading takes with the rows in files: buffers, sorting and merging; and for each node.
-FILES_BUFFERS, NODE = 700 * _MIB, 150
+FILES_BUFFERS, NODE = 900 * _MIB, 150
 ROW_ON_DISK = 32  #: most bytes of a row in files
 
 

@@ -28,6 +28,7 @@ ARRAYS = {
 NODE_TEXT = ("node_id", "node_type", "node_name", "node_source")  #: columns of text of the nodes
 _MOST_NODES = 2**31
 _SPARSE = 8  # numbers of nodes up to this many times their count are marked in an array
+_PIECE_EDGES = 2**24  # edges that are compared at a time
 MAX_TYPES = 1000  #: node types of a graph; more are a mistake in the columns of the file
 
 
@@ -178,12 +179,15 @@ def _check_edges(graph: KnowledgeGraph) -> None:
     The last rule is checked by counts: each node has as many edges of a type as edges of the
     reverse type lead into it. A comparison edge by edge would take longer than loading.
     """
-    src, indptr = graph.arrays.src, graph.arrays.indptr
-    rises = np.empty(len(src) + 1, bool)
-    np.greater(src[1:], src[:-1], out=rises[1:-1])
-    rises[indptr] = True  # the first source of each target, and the end
-    require(rises.all(), "the sources of a node must rise")
-    degrees, starts = np.diff(indptr), graph.indptr_ptr
+    src, indptr, starts = graph.arrays.src, graph.arrays.indptr, graph.indptr_ptr
+    for start in range(0, len(src), _PIECE_EDGES):
+        piece = src[start : start + _PIECE_EDGES]
+        rises = np.empty(len(piece), bool)
+        np.greater(piece[1:], piece[:-1], out=rises[1:])
+        rises[0] = start == 0 or piece[0] > src[start - 1]
+        first, stop = np.searchsorted(indptr, [start, start + len(piece)])
+        rises[indptr[first:stop] - start] = True  # the first source of each target
+        require(rises.all(), "the sources of a node must rise")
     bounds = graph.arrays.edge_type_ptr.tolist()
     for r, (kind, _) in enumerate(graph.endpoint_types):
         first, stop = graph.node_range(kind)
@@ -193,6 +197,9 @@ def _check_edges(graph: KnowledgeGraph) -> None:
         if len(of_type):
             fits = fits and first <= of_type.min() and of_type.max() < stop
         require(fits, "an edge lacks its reverse edge, or begins at a node of another type")
-        found = np.bincount(of_type - first, minlength=stop - first)
-        wanted = degrees[starts[other] : starts[other + 1] - 1]
+        found = np.zeros(stop - first, np.int64)
+        for start in range(0, len(of_type), _PIECE_EDGES):
+            piece = of_type[start : start + _PIECE_EDGES] - first
+            found += np.bincount(piece, minlength=len(found))
+        wanted = np.diff(indptr[starts[other] : starts[other + 1]])
         require(np.array_equal(found, wanted), "an edge lacks its reverse edge")
