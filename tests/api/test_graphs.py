@@ -12,6 +12,7 @@ import torch
 
 import clinical_drug_discovery as cdd
 from clinical_drug_discovery.graph.cache import content_sha256
+from clinical_drug_discovery.graph.reading import room
 
 SMALL = {"embedding_dim": 8, "hidden_dim": 8, "num_epochs": 2}
 
@@ -65,13 +66,23 @@ def test_a_neighborhood_has_all_facts_between_its_nodes(sample: cdd.KnowledgeGra
         cdd.to_networkx(sample, "Warfarin", num_steps=0)
 
 
-def test_a_file_is_read_with_settings(sample: cdd.KnowledgeGraph, tmp_path: Path) -> None:
+def test_a_file_is_read_with_settings(
+    sample: cdd.KnowledgeGraph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = Path(cdd.__file__).parent / "data" / "sample_kg.csv"
     assert content_sha256(cdd.read_graph(path, cache=False)) == content_sha256(sample)
     some = cdd.read_graph(path, include_node_types=["drug", "disease"], cache_dir=tmp_path)
     assert some.node_type_names == ("disease", "drug")
     with pytest.raises(cdd.InputError, match=r"limit_nodes \(got 0\)"):
         cdd.read_graph(path, limit_nodes=0)
+    monkeypatch.setattr(room, "_LEAST", 2**50)
+    monkeypatch.setattr(room, "_BUFFERS", 2**50)
+    scratch = tmp_path / "scratch"
+    read = cdd.read_graph(path, memory_budget="64GiB", scratch_dir=scratch, cache=False)
+    assert content_sha256(read) == content_sha256(sample)
+    assert list(scratch.iterdir()) == []
+    with pytest.raises(cdd.InputError, match=r"memory_budget \(got '4GiB'\) needs scratch_dir"):
+        cdd.read_graph(path, memory_budget="4GiB")
 
 
 @pytest.mark.parametrize("name", ["generate_gnn_embeddings", "generate_hgt_embeddings"])

@@ -12,6 +12,7 @@ from faults import FailingDisk
 from stops import Killed, kill_after, results
 
 import clinical_drug_discovery as cdd
+from clinical_drug_discovery.graph.reading.room import ReadingMemory, ReadingPlan
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.gnn_hgt import generate_hgt_embeddings
 from clinical_drug_discovery.ops import buffers
@@ -71,11 +72,19 @@ def test_files_give_the_bytes_of_memory_also_after_a_kill(
         assert not sizes
         assert not (tmp_path / "no").exists()
     files, scratch = tmp_path / "files" / "e.npy", tmp_path / "scratch"
+    read_in: list[ReadingMemory] = []
+
+    def in_files(_: object, memory: ReadingMemory) -> ReadingPlan:
+        read_in.append(memory)
+        return ReadingPlan(memory.scratch_dir)
+
+    monkeypatch.setattr("clinical_drug_discovery.graph.read.plan_reading", in_files)
     with pytest.MonkeyPatch.context() as patch:
         kill_after(patch, 1)
         with pytest.raises(Killed):
             generate(SAMPLE, files, scratch_dir=scratch, **options)
     stats = generate(SAMPLE, files, scratch_dir=scratch, resume=True, **options)
+    assert read_in == [ReadingMemory(None, scratch)] * 2
     assert stats["scratch_gib"] * 2**30 >= 4 * 4 * 820 * 32
     assert results(files) == results(tmp_path / "memory" / "e.npy")
     vectors, embeddings = 4 * 820 * 32, 4 * 820 * 40

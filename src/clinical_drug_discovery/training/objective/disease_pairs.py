@@ -28,8 +28,8 @@ from ..edge_sampler import RandomSampler
 _CHUNK_ROWS = 8192  # number of pairs whose cosines are computed at a time
 _HELD_OUT_FRACTION = 0.1  # held-out nodes / nodes that share a neighbor with another node
 #: Pairs of a block, and bytes of each while its index is computed. `KEPT_BYTES` is the most that
-#: each pair takes afterwards: a similar pair 5 to 9, and a tenth of the pairs, which have a held-out
-#: node, about 100. 52 million pairs took 15 bytes each.
+#: each pair takes afterwards: a similar pair 5 to 9, and each of the tenth of the pairs with a
+#: held-out node about 100. 52 million pairs took 15 bytes each.
 BLOCK_PAIRS, PAIR_BYTES, KEPT_BYTES = 2**20, 60, 20
 _ROUNDS = 16  # largest number of attempts to draw a node without common neighbors
 
