@@ -73,6 +73,7 @@ class TreatmentSampler(RandomSampler):
         self._known = adjacency_between(graph, words.disease_type, words.drug_type, words.treats)
         self._treated = np.flatnonzero(np.diff(self._known.indptr))
         self._used = np.unique(self._known.indices)
+        self._unused = np.setdiff1d(np.arange(self._known.shape[1]), self._used)
         treated, drugs = len(self._treated), self._known.shape[1]
         self._most_asked, self._most_voters, self._most_drugs = (
             share_of_step(most, present, num_parts)
@@ -88,9 +89,8 @@ class TreatmentSampler(RandomSampler):
         asked, own = _of_few_drugs(known, order, min(MAX_OWN, most_drugs))
         # The drugs of asked diseases, then used drugs, then others, until there are enough.
         others = np.setdiff1d(self._used, own)
-        unused = np.setdiff1d(np.arange(self._known.shape[1]), self._used)
         drugs = np.concatenate([own, self._drawn(others, most_drugs - len(own))])
-        drugs = np.concatenate([drugs, self._drawn(unused, most_drugs - len(drugs))])
+        drugs = np.concatenate([drugs, self._drawn(self._unused, most_drugs - len(drugs))])
         drugs.sort()
         pairs = known[asked][:, own].tocoo()
         return Treatments(
