@@ -90,6 +90,7 @@ def change_weight(name: str, value: torch.Tensor | None) -> Callable[[Path], Non
             change_weight("model.layers.0.bias", torch.full((16,), torch.nan)),
             r"model\.layers\.0\.bias must be finite numbers in float32",
         ),
+        (change_weight("model.layers.0.bias", torch.empty(0)), r"weights\.safetensors is damaged"),
     ],
 )
 def test_damage_is_refused_with_the_file_and_the_rule(

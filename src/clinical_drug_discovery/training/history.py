@@ -200,6 +200,6 @@ class TrainingRecord:
 
 def is_finite(tensor: Tensor) -> bool:
     """Return whether a tensor holds neither NaN nor infinity, in bounded memory."""
-    rows = tensor.detach().reshape(len(tensor), -1) if tensor.dim() else tensor.detach()[None, None]
+    rows = torch.atleast_1d(tensor.detach())[..., None].flatten(1)
     size = max(_FINITE_NUMBERS // max(rows.shape[1], 1), 1)
     return all(bool(torch.isfinite(part).all()) for part in rows.split(size))
