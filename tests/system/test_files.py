@@ -7,6 +7,7 @@ import json
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -53,6 +54,21 @@ def test_arrays_are_pages_of_the_file_which_stays_as_it_is(checksummed: Path) ->
     assert checksummed.read_bytes() == content
     checksummed.unlink()  # as when a new file takes the name
     assert (arrays["a"] == 5).all()
+
+
+def test_a_file_that_takes_the_name_while_arrays_are_loaded_changes_nothing(
+    checksummed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mapped = files._mapped
+
+    def replaced(*arguments: Any) -> Any:
+        found = mapped(*arguments)
+        with atomic_path(checksummed) as temporary:
+            save_checksummed(temporary, 3, RECORD, {"a": torch.zeros(3, 4), "b": TENSORS["b"]})
+        return found
+
+    monkeypatch.setattr(files, "_mapped", replaced)
+    assert (load_arrays(checksummed, 3)[1]["a"] == TENSORS["a"].numpy()).all()
 
 
 def fail_in_the_middle(path: Path) -> None:

@@ -19,6 +19,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -309,8 +310,9 @@ def _load(path: Path, version: int, framework: str) -> tuple[Any, dict[str, Any]
             if metadata["version"] != str(version):
                 raise OtherVersionError(f"version {metadata['version'][:20]}, not {version}")
             if framework == "np":  # the library would copy the arrays
-                stored = _stored(path)
-                found, digest = _mapped(path, stored), checksum(metadata["record"], stored)
+                with path.open("rb", buffering=0) as content:  # another file may take the name
+                    stored = _stored(content)
+                    found, digest = _mapped(content, stored), checksum(metadata["record"], stored)
             else:
                 found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
                 digest = checksum(metadata["record"], found)
@@ -332,29 +334,27 @@ class _Stored:
     Reading leaves the pages to the system. Those of a mapped file would count as resident.
     """
 
-    path: Path
+    file: FileIO
     begin: int  #: position of the first byte
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
 
     def __iter__(self) -> Iterator[Array]:
         left, buffer = math.prod(self.shape) * self.dtype.itemsize, np.empty(_BLOCK, np.uint8)
-        with self.path.open("rb", buffering=0) as file:
-            file.seek(self.begin)
-            while left and (count := file.readinto(buffer[:left].data)):
-                yield buffer[:count]
-                left -= count
+        self.file.seek(self.begin)
+        while left and (count := self.file.readinto(buffer[:left].data)):
+            yield buffer[:count]
+            left -= count
 
 
-def _stored(path: Path) -> dict[str, _Stored]:
+def _stored(file: FileIO) -> dict[str, _Stored]:
     """Return the arrays of a safetensors file whose header the library has checked."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = parse_json(file.read(length).decode())
+    length = int.from_bytes(file.read(8), "little")
+    header = parse_json(file.read(length).decode())
     names = {code: np.dtype(name) for name, code in _DTYPES.items()}
     return {
         name: _Stored(
-            path, 8 + length + about["data_offsets"][0], names[about["dtype"]],
+            file, 8 + length + about["data_offsets"][0], names[about["dtype"]],
             tuple(about["shape"]),
         )
         for name, about in header.items()
@@ -362,10 +362,9 @@ def _stored(path: Path) -> dict[str, _Stored]:
     }  # fmt: skip
 
 
-def _mapped(path: Path, stored: Mapping[str, _Stored]) -> dict[str, Array]:
+def _mapped(file: FileIO, stored: Mapping[str, _Stored]) -> dict[str, Array]:
     """Map a file into memory, and return its arrays."""
-    with path.open("rb") as file:
-        pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     return {
         name: np.frombuffer(pages, one.dtype, math.prod(one.shape), one.begin).reshape(one.shape)
         for name, one in stored.items()
