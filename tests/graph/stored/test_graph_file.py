@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from torch import Tensor
@@ -71,6 +72,11 @@ def test_a_graph_comes_back_in_pieces(
     mapped = graph_file.with_mapped_arrays(saved, graph)
     assert_same(mapped, graph)
     assert not mapped.arrays.src.flags.owndata
+
+
+def test_names_of_more_than_4_gib_have_their_length() -> None:
+    names = pl.Series(["x" * 2**20]).new_from_index(0, 4097)  # all are views of one text
+    assert graph_file._JoinedTexts(names).shape == (4097 * 2**20 + 4096,)
 
 
 def test_odd_graphs_come_back(tmp_path: Path, graph: KnowledgeGraph) -> None:

@@ -70,7 +70,8 @@ class _JoinedTexts:
 
     def __init__(self, column: pl.Series) -> None:
         self._column = column
-        num_bytes = int(column.str.len_bytes().sum()) + max(len(column) - 1, 0)
+        lengths = column.str.len_bytes().to_numpy()  # the sum of polars would have 32 bits
+        num_bytes = int(lengths.sum()) + max(len(column) - 1, 0)
         self.shape = (num_bytes,)
 
     def __iter__(self) -> Iterator[Array]:
