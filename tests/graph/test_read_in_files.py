@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from clinical_drug_discovery.graph.reading import room, rows
 from clinical_drug_discovery.graph.reading.room import ReadingMemory, ReadingPlan
 from clinical_drug_discovery.graph.source import ReadSettings
 from clinical_drug_discovery.graph.stored.graph_file import save_graph
-from clinical_drug_discovery.system import log
+from clinical_drug_discovery.system import disk, log
 from clinical_drug_discovery.system.errors import InputError
 from clinical_drug_discovery.system.files import WriteError
 from clinical_drug_discovery.system.limits.memory import Room
@@ -85,6 +86,53 @@ def test_files_of_any_piece_size_give_the_bytes_of_memory(
     monkeypatch.setattr(keys, "_RUN_KEYS", run_keys)
     assert stored(tmp_path / "scratch", settings) == in_memory
     assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_files_take_the_bytes_for_each_row_that_the_plan_announces(
+    tmp_path: Path, rng: np.random.Generator, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One relation without duplicates, and a bad row in each piece that is rewritten."""
+    x, y = np.triu_indices(60, 1)
+    ends = {f"{side}_id": at.astype(str) for side, at in (("x", x), ("y", y))}
+    relation = np.where(np.arange(len(x)) % 40, "r", "")
+    table = pl.DataFrame({**ends, "relation": relation}).with_columns(
+        pl.lit(text).alias(f"{side}_{name}")
+        for side in "xy" for name, text in (("type", "t"), ("name", "n"), ("source", "s"))
+    )  # fmt: skip
+    table[rng.permutation(len(x))].write_csv(tmp_path / "kg.csv")
+    scratch, most = tmp_path / "scratch", 0
+    handles: dict[int, int] = {}
+
+    def write_at(directory: Path, handle: int, data: memoryview, start: int) -> None:
+        nonlocal most
+        disk_write(directory, handle, data, start)
+        handles[handle] = os.fstat(handle).st_ino
+        sizes = [os.fstat(one).st_size for one, node in handles.items() if is_open(one, node)]
+        most = max(most, sum(sizes))
+
+    disk_write = disk.write_at
+    monkeypatch.setattr(disk, "write_at", write_at)
+    monkeypatch.setattr(read, "plan_reading", lambda *_: ReadingPlan(scratch))
+    graph = read_graph(tmp_path / "kg.csv", ReadSettings(on_missing="drop"))
+    assert most > 0
+    assert most <= room.ROW_ON_DISK * len(x) + graph.arrays.indptr.nbytes
+
+
+def is_open(handle: int, node: int) -> bool:
+    """Return whether a handle still belongs to the file with this inode."""
+    try:
+        return os.fstat(handle).st_ino == node
+    except OSError:
+        return False
+
+
+def test_more_relations_than_a_key_holds_are_refused(
+    stored: Stored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for directory in (None, tmp_path / "scratch"):
+        monkeypatch.setattr(rows, "node_bits", lambda num_nodes: 31)
+        with pytest.raises(InputError, match=r"kg\.csv: the graph has \d relations; .* at most 1 "):
+            stored(directory, SETTINGS[0])
 
 
 def test_an_error_in_a_later_piece_names_the_same_row(

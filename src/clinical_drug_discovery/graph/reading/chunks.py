@@ -31,12 +31,13 @@ class Chunk(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """Where a chunk of `length` rows lies in the file: x, y, relation, and the rows, if any."""
+    """Where a chunk of `length` rows lies in the file."""
 
     table: int
-    row: int | None
-    start: int
     length: int
+    start: int  #: of x, y and relation
+    row: int | None  #: number of the first row; None: the file has the number of each row
+    numbers: int | None  #: where these numbers lie, if the file has them
 
 
 class Chunks:
@@ -70,39 +71,43 @@ class Chunks:
         Raises:
             WriteError: the disk is full.
         """
-        self._chunks.append(self._written(chunk))
+        self._chunks.append(self._written(chunk, None))
 
     def replace(self, number: int, chunk: Chunk) -> None:
-        """Replace a chunk; a file keeps the space of the old one."""
-        self._chunks[number] = self._written(chunk)
+        """Replace a chunk by one with at most as many rows, which takes its place in a file."""
+        self._chunks[number] = self._written(chunk, self._chunks[number])
 
     def used_up(self) -> Iterator[Chunk]:
-        """Yield the chunks in any order, and remove them from memory."""
+        """Yield the chunks in any order, and remove them from memory; at the end, the file, too."""
         while self._chunks:
             yield self._read(self._chunks.pop())
+        self._file = None
 
-    def _written(self, chunk: Chunk) -> Chunk | _Place:
+    def _written(self, chunk: Chunk, old: Chunk | _Place | None) -> Chunk | _Place:
+        """Write a chunk to the end of the file, or to the place of an old one."""
         if self._file is None:
             return chunk
-        columns = [chunk.x, chunk.y, chunk.relation.view(np.int32)]
-        row: int | None = None
-        if isinstance(chunk.row, int):
-            row = chunk.row
-        else:
-            columns.append(chunk.row.astype(np.int64).view(np.int32))
-        start = len(self._file)
-        self._file.append(np.concatenate(columns))
-        return _Place(chunk.table, row, start, len(chunk.x))
+        start, numbers = len(self._file), None
+        if isinstance(old, _Place):
+            start, numbers = old.start, old.numbers
+        columns = (chunk.x, chunk.y, chunk.relation.view(np.int32))
+        self._file.write(start, np.concatenate(columns))
+        row = chunk.row if isinstance(chunk.row, int) else None
+        if not isinstance(chunk.row, int):
+            numbers = len(self._file) if numbers is None else numbers
+            self._file.write(numbers, chunk.row.astype(np.int64).view(np.int32))
+        return _Place(chunk.table, len(chunk.x), start, row, numbers)
 
     def _read(self, chunk: Chunk | _Place) -> Chunk:
         if isinstance(chunk, Chunk):
             return chunk
         assert self._file is not None
-        table, row, start, length = chunk
+        table, length, start, row, numbers = chunk
         x, y, relation = self._file.read(start, start + 3 * length).reshape(3, length)
         rows: int | IntArray
         if row is None:
-            rows = self._file.read(start + 3 * length, start + 5 * length).view(np.int64)
+            assert numbers is not None
+            rows = self._file.read(numbers, numbers + 2 * length).view(np.int64)
         else:
             rows = row
         return Chunk(table, rows, x, y, relation.view(np.uint32))

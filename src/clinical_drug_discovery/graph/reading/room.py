@@ -30,7 +30,9 @@ _PACKED = 8  # size of a compressed text after decompression / before, about
 _HEAD = 2**16  # bytes of a text in which line ends are counted
 #: Bytes that reading takes with the rows in files: buffers, sorting and merging; and for each node.
 FILES_BUFFERS, NODE = 900 * _MIB, 150
-ROW_ON_DISK = 32  #: most bytes of a row in files
+#: Most bytes of a row in files, beside the pointers of the graph: 8 bytes for each node and edge
+#: type that leads to its type.
+ROW_ON_DISK = 32
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,8 @@ def plan_reading(files: Sequence[Path], memory: ReadingMemory) -> ReadingPlan:
         memory.scratch_dir,
         f"Reading about {num_rows / 1e6:,.1f} million rows in memory would take about "
         f"{needed / _GIB:.2f} GiB, but {room.limit} has {room.num_bytes / _GIB:.2f} GiB: the rows "
-        f"lie in files in {memory.scratch_dir}, up to {ROW_ON_DISK * num_rows / _GIB:.2f} GiB; "
+        f"lie in files in {memory.scratch_dir}, up to {ROW_ON_DISK * num_rows / _GIB:.2f} GiB "
+        "and 8 bytes for each node and edge type that leads to its type; "
         f"{FILES_BUFFERS / _GIB:.2f} GiB and {NODE} bytes for each node stay in memory",
         room,
     )

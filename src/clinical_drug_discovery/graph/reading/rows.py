@@ -200,11 +200,21 @@ class Rows:
 
         Returns:
             The keys, and how many there are.
+
+        Raises:
+            InputError: a key does not have the bits for so many nodes and relations.
         """
+        bits = node_bits(num_nodes)
+        most = 2**63 >> 2 * bits + 1
+        if len(relations) > most:
+            paths = ", ".join(str(table.path) for table in self.tables)
+            raise InputError(
+                f"{paths}: the graph has {len(relations):,} relations; with {num_nodes:,} nodes, "
+                f"at most {most:,} are allowed"
+            )
         codes = self.relation_codes()
         rank = np.zeros(max(codes.values()) + 1, np.int16)
         rank[[codes[name] for name in relations]] = np.arange(len(relations))
-        bits = node_bits(num_nodes)
         keys, count = SortedKeys(self.num_rows, self._directory), 0
         for chunk in self._chunks.used_up():  # any order, since the keys are sorted
             x, y, r = node_of[chunk.x], node_of[chunk.y], rank[chunk.relation]
