@@ -216,3 +216,11 @@ def test_the_plan_chooses_files_says_so_and_refuses_nodes_without_room(
         with_room(room.FILES_BUFFERS - 1, scratch)
     with pytest.raises(InputError, match=r"reading \d+ and more nodes needs .* also with the rows"):
         with_room(room.FILES_BUFFERS, scratch)
+    short = room.FILES_BUFFERS + room.NODE * 200
+    with_room(short, scratch)
+    long_names = pl.read_parquet(path).with_columns(
+        pl.format("{}" + "x" * 90, f"{side}_name").alias(f"{side}_name") for side in "xy"
+    )
+    long_names.write_parquet(path)
+    with pytest.raises(InputError, match=r"reading \d+ and more nodes needs .* also with the rows"):
+        with_room(short, scratch)

@@ -30,6 +30,9 @@ _PACKED = 8  # size of a compressed text after decompression / before, about
 _HEAD = 2**16  # bytes of a text in which line ends are counted
 #: Bytes that reading takes with the rows in files: buffers, sorting and merging; and for each node.
 FILES_BUFFERS, NODE = 900 * _MIB, 150
+# The same for each byte of a text of more than 12 bytes, which lies in a buffer of its own and is
+# copied when tables of nodes are joined. Names of 40 and 100 bytes took up to 1.7.
+_LONG_TEXT = 2
 #: Most bytes of a row in files, beside the pointers of the graph: 8 bytes for each node and edge
 #: type that leads to its type.
 ROW_ON_DISK = 32
@@ -62,13 +65,18 @@ class ReadingPlan:
     text: str = ""
     room: Room | None = None
 
-    def check_nodes(self, path: Path, num_nodes: int) -> None:
+    def check_nodes(self, path: Path, num_nodes: int, long_text: int) -> None:
         """Check that the nodes of a file that is being read still fit into memory.
+
+        Args:
+            path: of the file.
+            num_nodes: number of nodes so far.
+            long_text: bytes of their texts of more than 12 bytes.
 
         Raises:
             InputError: they do not. Only reading with files checks this.
         """
-        needed = FILES_BUFFERS + NODE * num_nodes
+        needed = FILES_BUFFERS + NODE * num_nodes + _LONG_TEXT * long_text
         if self.room is not None and needed > self.room.num_bytes:
             raise InputError(
                 f"{path}: reading {num_nodes:,} and more nodes needs more than "
@@ -109,11 +117,12 @@ def plan_reading(files: Sequence[Path], memory: ReadingMemory) -> ReadingPlan:
         f"{needed / _GIB:.2f} GiB, but {room.limit} has {room.num_bytes / _GIB:.2f} GiB: the rows "
         f"lie in files in {memory.scratch_dir}, up to {ROW_ON_DISK * num_rows / _GIB:.2f} GiB "
         "and 8 bytes for each node and edge type that leads to its type; "
-        f"{FILES_BUFFERS / _GIB:.2f} GiB and {NODE} bytes for each node stay in memory",
+        f"{FILES_BUFFERS / _GIB:.2f} GiB and {NODE} bytes for each node stay in memory, "
+        f"and {_LONG_TEXT} for each byte of ids and names of more than 12 bytes",
         room,
     )
     for path in files[:1]:
-        plan.check_nodes(path, 0)
+        plan.check_nodes(path, 0, 0)
     return plan
 
 

@@ -31,6 +31,7 @@ _RECORD = "#record"
 _BATCH_ROWS = 50_000  # rows per batch, about 6 MB of text
 _MAX_NODE_TABLES = 16  # when there are this many tables of nodes, they are joined into one
 _LARGE = 4  # rows of a large table of nodes / rows of the tables after it
+_SHORT = 12  # bytes of a text that polars stores without a buffer
 _MANY_NODES = 2**21  # a table of so many nodes is not copied to join it to others
 _MAX_PLACES = 10  # rows that a message lists
 _MAX_EQUAL = 1000  # most rows of a rare relation
@@ -243,6 +244,7 @@ class RowReader:
         self._chunks = Chunks(self._plan.directory)
         self._with_rows: set[int] = set()  #: numbers of the tables that have rows
         self._nodes: list[pl.DataFrame] = []
+        self._long_text = 0  #: bytes of texts of the nodes with more than `_SHORT` bytes
 
     def read(self, table: Table, is_refused: Event) -> None:
         """Read one table. If it cannot be parsed, polars raises PolarsError or OSError.
@@ -292,7 +294,6 @@ class RowReader:
         """Number new records, and keep the fields of each from its first row."""
         new, first = np.unique(records, return_index=True)
         self._records.add(new)
-        self._plan.check_nodes(self._tables[-1].path, len(self._records))
         # Select from each column by itself: batch.select, and also Series.gather, would wait for
         # polars' thread pool, which is busy with parsing the file.
         nodes, at = self._tables[-1].nodes, pl.Series(rows[first])
@@ -301,6 +302,9 @@ class RowReader:
             kept = {name: batch[side + name][at] for name in names}
         else:
             kept = _look_up(nodes, batch[f"{side}{KEY}"][at])
+        if self._plan.directory is not None:
+            self._long_text += sum(_long_bytes(kept[name]) for name in FIELDS if name in kept)
+            self._plan.check_nodes(self._tables[-1].path, len(self._records), self._long_text)
         kept[ROW] = batch[ROW][at]
         kept[TABLE] = pl.Series(np.full(len(new), len(self._tables) - 1, np.int32))
         self._nodes.append(pl.DataFrame(kept))
@@ -356,6 +360,12 @@ def _with_hashes(table: Table, number: int) -> pl.LazyFrame:
     frame = table.frame.with_columns(pl.col(columns).cast(pl.String))
     named = [one.alias(side + _RECORD) for one, side in zip(hashes, sides, strict=True)]
     return frame.with_columns(pl.col("relation").cast(pl.Categorical), *named)
+
+
+def _long_bytes(texts: pl.Series) -> int:
+    """Return the bytes of all texts of more than `_SHORT` bytes."""
+    lengths = texts.drop_nulls().str.len_bytes().to_numpy()
+    return int(lengths[lengths > _SHORT].sum())
 
 
 def _look_up(nodes: pl.DataFrame, keys: pl.Series) -> dict[str, pl.Series]:
