@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -187,6 +188,20 @@ def test_a_full_disk_is_an_error_that_names_the_directory(
     with pytest.raises(WriteError, match=rf"{scratch} cannot be written: No space left"):
         stored(scratch, SETTINGS[0])
     assert not scratch.exists() or list(scratch.iterdir()) == []
+
+
+@pytest.mark.parametrize("call", ["os.preadv", "mmap.mmap"])
+def test_a_file_that_cannot_be_read_again_is_an_error_that_names_the_directory(
+    stored: Stored, tmp_path: Path, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(call, fail)
+    with pytest.raises(
+        InputError, match=rf"in {tmp_path / 'scratch'} cannot be read: Input/output"
+    ):
+        stored(tmp_path / "scratch", SETTINGS[0])
 
 
 def test_the_plan_chooses_files_says_so_and_refuses_nodes_without_room(

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from weakref import finalize
@@ -17,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import disk
+from ..errors import InputError
 from ..files import writing
 
 Array = npt.NDArray[Any]
@@ -71,28 +74,47 @@ class Numbers:
         self._length = max(self._length, stop)
 
     def read(self, start: int, stop: int) -> Array:
-        """Return the integers from `start` to `stop` - 1; do not change them."""
+        """Return the integers from `start` to `stop` - 1; do not change them.
+
+        Raises:
+            InputError: the disk fails.
+        """
         if self._directory is None:
             return self._array[start:stop]
         found = np.empty(stop - start, self._dtype)
         view, at = found.view(np.uint8).data, start * self._dtype.itemsize
-        while len(view):
-            count = os.preadv(self._handle, [view], at)
-            if not count:
-                raise OSError(f"a file in {self._directory} is shorter than it was written")
-            view, at = view[count:], at + count
+        with _reading(self._directory):
+            while len(view):
+                count = os.preadv(self._handle, [view], at)
+                if not count:
+                    raise OSError("it is shorter than it was written")
+                view, at = view[count:], at + count
         return found
 
     def array(self) -> Array:
         """Return all integers as one array, whose pages the system can drop if it lies in a file.
 
         The list must not be used afterwards.
+
+        Raises:
+            InputError: the process may not take so much address space.
         """
         if self._directory is None:
             return self._array[: self._length]
         if not self._length:
             return np.empty(0, self._dtype)
         size = self._length * self._dtype.itemsize
-        pages = mmap.mmap(self._handle, size, access=mmap.ACCESS_COPY)
+        with _reading(self._directory):
+            pages = mmap.mmap(self._handle, size, access=mmap.ACCESS_COPY)
         self._close()
         return np.frombuffer(pages, self._dtype)
+
+
+@contextmanager
+def _reading(directory: Path) -> Iterator[None]:
+    """Turn errors of the system within the `with` block into errors that name the directory."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or error
+        raise InputError(f"a file of this run in {directory} cannot be read: {why}") from error
