@@ -39,7 +39,7 @@ def test_a_changed_machine_needs_a_new_trial(monkeypatch: pytest.MonkeyPatch) ->
             context.setattr(name, changed)
             assert not has_passed_trial("mps")
     with monkeypatch.context() as context:
-        context.setattr(devices, "version", lambda package: "99.0")
+        context.setattr("importlib.metadata.version", lambda package: "99.0")
         assert not has_passed_trial("mps")
     with monkeypatch.context() as context:
         context.setattr(devices, "device_name", lambda device: "model 2")

@@ -14,8 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psutil
-
 if TYPE_CHECKING:
     import torch
 
@@ -102,6 +100,8 @@ def anonymous_bytes() -> int:
 
     Only Linux tells them apart; elsewhere all resident bytes count.
     """
+    import psutil  # a question to a model reads this file, and needs no psutil
+
     memory = psutil.Process().memory_info()
     return int(memory.rss - getattr(memory, "shared", 0))
 
