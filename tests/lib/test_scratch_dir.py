@@ -91,7 +91,7 @@ def test_files_give_the_bytes_of_memory_also_after_a_kill(
     # Twice: vectors, moments or records, and a layer.
     counts = (1 + 2 + 1, 0) if training == "full" else (1 + 1, 1)
     assert sizes.count(vectors) >= 2 * counts[0]
-    assert sizes.count(4 * vectors) == 2 * counts[1]
+    assert sizes.count(4 * vectors) >= 2 * counts[1]
     assert embeddings in sizes
     assert not list(scratch.iterdir())
 
