@@ -48,7 +48,7 @@ def train(arguments: list[str]) -> dict[str, float]:
         cpu_ends.append(time.process_time())
         sizes.append(newest_first(checkpoints.directory)[0].stat().st_size)
 
-    Checkpoints.save = timed  # type: ignore[method-assign, assignment]
+    Checkpoints.save = timed  # type: ignore[method-assign, assignment]  # mypy allows no other function
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as directory:  # /tmp may be in memory
         options = {"cache": False, "ranker": False, "checkpoint_minutes": 0}
         stats = generate(path, Path(directory) / "e.npy", num_epochs=NUM_EPOCHS, **options)

@@ -79,7 +79,7 @@ def main() -> None:
             before = time.perf_counter(), time.process_time(), group.seconds, group.num_bytes
             step()
             after = time.perf_counter(), time.process_time(), group.seconds, group.num_bytes
-            return Cost(*(b - a for a, b in zip(before, after, strict=True)))  # type: ignore[arg-type]
+            return Cost(*(b - a for a, b in zip(before, after, strict=True)))  # type: ignore[arg-type]  # mypy does not count the fields
 
         for number in range(arguments.steps):
             one = cost(lambda: take_step(alone)) if alone is not None else None

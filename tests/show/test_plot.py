@@ -164,7 +164,7 @@ def test_a_page_gets_the_picture_that_matplotlib_draws(model: cdd.Model) -> None
             expected[:, 1] = height - expected[:, 1]
             assert places.reshape(-1, 2) == pytest.approx(expected, abs=0.1)
         words = [word for text in texts_of(figure) for word in text.get_text().split("\n")]
-        words += [text.get_text() for text in axes.get_legend().get_texts()]  # type: ignore[union-attr]
+        words += [text.get_text() for text in axes.get_legend().get_texts()]  # type: ignore[union-attr]  # it is not None
         texts = [str(one.text) for one in written.iter(f"{SVG}text")]
         assert sorted(set(texts) - {"line width: effect on the score"}) == sorted(set(words))
 
@@ -235,7 +235,7 @@ def test_names_in_a_picture_are_text() -> None:
 
 def test_curves_have_the_figures_of_the_report() -> None:
     line = plot.reliability(REPORT).axes[0].lines[1]
-    assert line.get_xydata().tolist() == [[0.05, 0.04], [0.5, 0.7]]  # type: ignore[union-attr]
+    assert line.get_xydata().tolist() == [[0.05, 0.04], [0.5, 0.7]]  # type: ignore[union-attr]  # it is an array
     axes = plot.recall(REPORT).axes[0]
     containers: list[Any] = axes.containers
     ranker, walk = (container.lines[0] for container in containers)
@@ -260,24 +260,24 @@ def test_a_history_is_a_file_or_a_table(model_dir: Path) -> None:
     axes: Axes = plot.history(model_dir / "history.csv").axes[0]
     stored = pl.read_csv(model_dir / "history.csv")
     assert np.asarray(axes.lines[0].get_ydata()).tolist() == stored["loss"].to_list()
-    assert plot.history(HISTORY).axes[0].lines[1].get_xdata().tolist() == [1, 3]  # type: ignore[union-attr]
+    assert plot.history(HISTORY).axes[0].lines[1].get_xdata().tolist() == [1, 3]  # type: ignore[union-attr]  # it is an array
     columns = plot.history(model_dir / "history.csv", columns=["effective_rank"]).axes[0]
-    assert "drug" in [text.get_text() for text in columns.get_legend().get_texts()]  # type: ignore[union-attr]
+    assert "drug" in [text.get_text() for text in columns.get_legend().get_texts()]  # type: ignore[union-attr]  # it is not None
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: plot.reliability({"reliability": None}), "does not have a reliability curve"),
-        (lambda: plot.reliability([]), "report .*must be the dict of report.json"),  # type: ignore[arg-type]
+        (lambda: plot.reliability([]), "report .*must be the dict of report.json"),  # type: ignore[arg-type]  # wrong on purpose
         (lambda: plot.recall(REPORT, rankers=["x"]), "rankers .*'x'.*must be some of ranker, walk"),
         (lambda: plot.strata(REPORT, column="x"), "column .*must be one of diseases_of_drug"),
         (lambda: plot.history({"loss": [1.0]}), "must have the columns epoch and loss"),
         (lambda: plot.history("nowhere.csv"), "history .*nowhere.csv.*cannot be read"),
         (lambda: plot.evidence([]), "explanation .*must have at least one row"),
         (lambda: plot.evidence([{"kind": "stated"}]), "explanation, row 1 .*must have kind, text"),
-        (lambda: plot.svg("picture", title="x"), "figure .*must be a figure of matplotlib"),  # type: ignore[arg-type]
-        (lambda: plot.map("model"), "model .*must be a model of load_model"),  # type: ignore[arg-type]
+        (lambda: plot.svg("picture", title="x"), "figure .*must be a figure of matplotlib"),  # type: ignore[arg-type]  # wrong on purpose
+        (lambda: plot.map("model"), "model .*must be a model of load_model"),  # type: ignore[arg-type]  # wrong on purpose
     ],
 )
 def test_wrong_input_is_refused(call: Any, message: str) -> None:
