@@ -105,12 +105,12 @@ class LazyAdam:
             width = table.shape[1]
             records = zeros(table, len(table), 4 * width)
             self._values, self._mean, self._square, _ = records.split(width, dim=1)
-            self._fill()
         else:
             self._values = table
             self._mean, self._square = zeros(table, *table.shape), zeros(table, *table.shape)
         self._num_steps = table.new_zeros(len(table), 1)
-        self._is_ahead = False  # of the table: the records have changed since `write_back`
+        self._fill()
+        self._is_ahead = False  # the values have changed since `write_back`
         self._corrections = _corrections(table)
         self._chunk = _chunk_size(table)
         self._taken: list[tuple[Asked, Tensor]] = []
@@ -145,7 +145,7 @@ class LazyAdam:
         rows, gradient = self._rows.give_back(found)
         with rows_in_any_order(self._values):
             self._update(rows, gradient, fraction * self._learning_rate)
-        self._is_ahead = self._values is not self._table
+        self._is_ahead = True
 
     def _update(self, rows: Tensor, gradient: Tensor, learning_rate: float) -> None:
         num_steps = self._num_steps[rows] + 1
@@ -163,7 +163,7 @@ class LazyAdam:
             self._values[at] = self._values[at].sub_(move, alpha=learning_rate)
 
     def _fill(self) -> None:
-        """Copy the table into the records.
+        """Copy the table into the records. In memory, both are one tensor, and nothing is copied.
 
         Pages that are written in order lie in memory in blocks of up to 128 KiB. A change of one
         row would later write its whole block to the disk. So the pages are made one by one.
@@ -185,8 +185,7 @@ class LazyAdam:
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a state of a table of the same shape; the table already has its vectors."""
-        if self._values is not self._table:
-            self._fill()
+        self._fill()
         self._mean.copy_(state["mean"])
         self._square.copy_(_not_negative(state["square"]))
         self._num_steps.copy_(_not_negative(state["num_steps"]))
