@@ -8,7 +8,6 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from ..graph.knowledge_graph import KnowledgeGraph
 from ..models.initialisation import structural_vectors
@@ -27,7 +26,7 @@ from .hooks import EpochHook
 from .memory_plan import Plan
 from .objective.disease_pairs import PairSampler
 from .objective.step_loss import step_loss
-from .objective.terms import Term, Terms, make_terms
+from .objective.terms import Term, Terms, make_terms, nodes_of
 from .objective.treatment_votes import without_treatments
 from .optimizer import ModelOptimizer
 
@@ -154,7 +153,7 @@ class Parts(NamedTuple):
             for sampler in (self.edges, *self.terms.samplers.values()):
                 sampler.begin(number)
         drawn = self.terms.sample()
-        return self.batches.next(self.edges.sample().including(_nodes(drawn))), drawn
+        return self.batches.next(self.edges.sample().including(nodes_of(drawn))), drawn
 
 
 def make_parts(
@@ -278,8 +277,3 @@ def mean_losses(losses: Sequence[Sequence[Mapping[str, float]]]) -> dict[str, fl
     parts = [part for of_process in losses for part in of_process]
     names = dict.fromkeys(name for part in parts for name in part)
     return {name: fmean(part[name] for part in parts if name in part) for name in names}
-
-
-def _nodes(terms: Sequence[Term]) -> Tensor:
-    """Return the nodes of all terms, one term after the other."""
-    return torch.cat([torch.empty(0, dtype=torch.int64), *(term.nodes for term in terms)])

@@ -21,7 +21,7 @@ from ...models.layers import DistMult
 from ...ops.buffers import empty, zeros
 from ..batches import DeviceBatch
 from .link_loss import link_prediction_loss
-from .terms import Term
+from .terms import Term, nodes_of
 
 
 def step_loss(
@@ -71,8 +71,7 @@ def _of_terms(
         The losses by name; the K distinct rows of z that the terms read, shape (K,); the gradient
         of their weighted sum with respect to these rows, shape (K, D).
     """
-    none = np.empty(0, np.int64)
-    nodes = np.unique(np.concatenate([none, *(term.nodes.numpy() for term in terms)]))
+    nodes = np.unique(nodes_of(terms).numpy())
     at = torch.from_numpy(np.searchsorted(batch.rows.numpy(), nodes))
     gradient, losses = zeros(z, len(nodes), z.shape[1]), dict[str, Tensor]()
     for term in terms:

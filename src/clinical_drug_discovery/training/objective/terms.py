@@ -8,10 +8,11 @@ input vectors. w is HGT's contrastive weight; GraphSAGE has w = 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from ...graph.knowledge_graph import KnowledgeGraph, node_range_of
@@ -35,6 +36,11 @@ class Term:
     weight: float
     nodes: Tensor  #: shape (K,), int64, on the CPU: nodes of the graph, which may repeat
     loss: Callable[[Tensor], Tensor]  #: of the embeddings of these nodes, shape (K, D)
+
+
+def nodes_of(terms: Sequence[Term]) -> Tensor:
+    """Return the nodes of all terms, one term after the other."""
+    return torch.cat([torch.empty(0, dtype=torch.int64), *(term.nodes for term in terms)])
 
 
 @dataclass(frozen=True)
