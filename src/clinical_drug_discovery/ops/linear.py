@@ -23,7 +23,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, backend: Backend) -> 
     if dtype == x.dtype:
         with same_bits(len(x)):
             return functional.linear(x, weight, bias)
-    product = _product(x.to(dtype), weight.to(dtype).t()).to(x.dtype)
+    product = multiply(x.to(dtype), weight.to(dtype).t()).to(x.dtype)
     return product if bias is None else product + bias
 
 
@@ -51,7 +51,7 @@ def linear_into(
             else:
                 torch.addmm(shift, part, columns, out=out[rows])
             continue
-        product = _product(part, columns)
+        product = multiply(part, columns)
         if shift is not None:
             product += shift
         out[rows] = product
@@ -70,8 +70,8 @@ def linear_gradients(
     """
     dtype = backend.product_dtype(x.dtype)
     part = grad.to(dtype)
-    grad_x = _product(part, weight.to(dtype)).to(x.dtype)
-    grad_weight = _product(part.t(), x.to(dtype)).to(x.dtype)
+    grad_x = multiply(part, weight.to(dtype)).to(x.dtype)
+    grad_weight = multiply(part.t(), x.to(dtype)).to(x.dtype)
     return grad_x, grad_weight, grad.sum(dim=0)
 
 
@@ -99,13 +99,13 @@ def linear_backward(
     matrix = weight.to(dtype)
     for rows in backend.row_chunks(0, len(x)):
         part = grad[rows].to(dtype)
-        grad_weight += _product(part.t(), x[rows].to(dtype))
-        grad_x[rows] += _product(part, matrix)
+        grad_weight += multiply(part.t(), x[rows].to(dtype))
+        grad_x[rows] += multiply(part, matrix)
     if grad_bias is not None:
         grad_bias += grad.sum(dim=0)
 
 
-def _product(a: Tensor, b: Tensor) -> Tensor:
+def multiply(a: Tensor, b: Tensor) -> Tensor:
     """Multiply two matrices. A bfloat16 matrix of few rows is multiplied in float32, then rounded.
 
     The result is the same. oneDNN would compile and keep a bfloat16 product for each shape. The

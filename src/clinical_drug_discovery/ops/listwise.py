@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from ..system.errors import check_shape
 from .buffers import zeros
-from .linear import same_bits
+from .linear import multiply, same_bits
 
 FACT_CHUNK = 512  # positives per chunk: 1 MiB per buffer with 512 candidates and 512 dimensions
 
@@ -29,6 +29,7 @@ def listwise_loss(
     candidates: Tensor,
     excluded: Tensor,
     centring: float,
+    gradient_dtype: torch.dtype | None = None,
 ) -> Tensor:
     """Compute the softmax cross-entropy of targets among candidates, plus a centering term.
 
@@ -54,6 +55,8 @@ def listwise_loss(
         candidates: shape (T, K), int64, rows of z.
         excluded: shape (B, K), bool: True for candidates that are left out of the softmax.
         centring: weight of the centering term.
+        gradient_dtype: dtype of the products of the gradients; None: that of z. The scores are
+            computed in the dtype of z.
 
     Returns:
         The mean loss of the positives plus the centering term, a scalar; 0 without positives.
@@ -61,8 +64,9 @@ def listwise_loss(
     check_shape("weight", weight, None, z.shape[1])
     check_shape("excluded", excluded, len(facts[0]), candidates.shape[1])
     loss: Tensor = _ListwiseLoss.apply(
-        z, weight, facts, tuple(fact_ptr), candidates, excluded, centring
-    )  # type: ignore[no-untyped-call]  # torch has no types for it
+        z, weight, facts, tuple(fact_ptr), candidates, excluded, centring,
+        gradient_dtype or z.dtype,
+    )  # type: ignore[no-untyped-call]  # fmt: skip  # torch has no types for it
     return loss
 
 
@@ -77,9 +81,11 @@ class _ListwiseLoss(torch.autograd.Function):
         candidates: Tensor,
         excluded: Tensor,
         centring: float,
+        gradient_dtype: torch.dtype,
     ) -> Tensor:
         ctx.grads = zeros(z, *z.shape), torch.zeros_like(weight)
         grad_z, _ = ctx.grads
+        scaled = weight / z.shape[1] ** 0.5
         total = z.new_zeros(())
         part = 1 / max(fact_ptr[-1], 1)
         ends = list(pairwise(fact_ptr))
@@ -87,14 +93,15 @@ class _ListwiseLoss(torch.autograd.Function):
         for of_type, (first, last) in zip(candidates, ends, strict=True):
             if first == last:
                 continue
-            others = z[of_type]
+            others = z.index_select(0, of_type)
+            both = others, others.to(gradient_dtype)
             mean = others.mean(dim=0)
             total += mean_factor * mean.square().sum()
             grad_others = (2 * mean_factor / len(others) * mean).repeat(len(others), 1)
             for start in range(first, last, FACT_CHUNK):
                 at = slice(start, min(start + FACT_CHUNK, last))
                 chunk = [end[at] for end in facts]
-                total += _add(z, weight, chunk, others, excluded[at], grad_others, ctx.grads)
+                total += _add(z, scaled, chunk, both, excluded[at], grad_others, ctx.grads)
             grad_z.index_add_(0, of_type, grad_others)
         ctx.part = part
         return total * part
@@ -105,38 +112,67 @@ class _ListwiseLoss(torch.autograd.Function):
         grad_z, grad_weight = ctx.grads
         del ctx.grads  # changed below: a second backward pass must fail, not return wrong values
         grad = grad * ctx.part
-        return grad_z.mul_(grad), grad_weight * grad, None, None, None, None, None
+        return grad_z.mul_(grad), grad_weight * grad, *(None,) * 6
 
 
 def _add(
     z: Tensor,
-    weight: Tensor,
+    scaled: Tensor,
     facts: list[Tensor],
-    others: Tensor,
+    candidates: tuple[Tensor, Tensor],
     excluded: Tensor,
     grad_others: Tensor,
     grads: tuple[Tensor, Tensor],
 ) -> Tensor:
-    """Return the summed loss of positives with one target type; add the gradients in place."""
+    """Return the summed loss of positives with one target type; add the gradients in place.
+
+    Args:
+        z: shape (M, D).
+        scaled: shape (R, D), the weights divided by sqrt(D).
+        facts: sources, relations and targets of the positives.
+        candidates: rows of z, shape (K, D), in its dtype and in that of the gradients' products.
+        excluded: see `listwise_loss`.
+        grad_others: shape (K, D).
+        grads: gradients with respect to z and the weights.
+    """
     src, relation, dst = facts
-    x, scaled, y = z[src], weight[relation].div_(z.shape[1] ** 0.5), z[dst]
-    query = x * scaled
+    others, for_products = candidates
+    x, factor, y = (
+        rows.index_select(0, at) for rows, at in ((z, src), (scaled, relation), (z, dst))
+    )
+    query = x * factor
     own = (query * y).sum(dim=1)
     with same_bits(len(query)):
-        logits = (query @ others.T).masked_fill_(excluded, -torch.inf)
-    log_total = torch.logaddexp(own, logits.logsumexp(dim=1))
-    grad_own = torch.exp(own - log_total).sub_(1)
-    weights = logits.sub_(log_total[:, None]).exp_()
-    with same_bits(len(query)):
-        grad_query = torch.addmm(y.mul_(grad_own[:, None]), weights, others)
-    with same_bits(len(others)):
-        grad_others.addmm_(weights.T, query)
+        weights = (query @ others.T).masked_fill_(excluded, -torch.inf)
+    highest = torch.maximum(weights.amax(dim=1), own)
+    weights.sub_(highest[:, None]).exp_()
+    of_own = torch.exp(own - highest)
+    total = weights.sum(dim=1) + of_own
+    weights.div_(total[:, None])
+    # -(1 - probability of the target), without subtracting numbers that are nearly equal.
+    grad_own = -weights.sum(dim=1)
+    weights, by = _for_products(weights, for_products), _for_products(query, for_products)
+    of_query = multiply(weights, for_products)[: len(query)]
+    grad_query = y.mul_(grad_own[:, None]).add_(of_query)
+    grad_others.add_(multiply(weights.T, by))
     grad_z, grad_weight = grads
     grad_z.index_add_(0, dst, query.mul_(grad_own[:, None]))
-    grad_z.index_add_(0, src, grad_query * scaled)
+    grad_z.index_add_(0, src, factor.mul_(grad_query))
     # A product with one-hot rows, because index_add_ of many facts to few relations is slow.
-    relations = torch.arange(len(weight), device=z.device)
+    relations = torch.arange(len(scaled), device=z.device)
     of_relation = (relation == relations[:, None]).to(z.dtype)
-    with same_bits(len(weight)):
+    with same_bits(len(scaled)):
         grad_weight.addmm_(of_relation, grad_query.mul_(x), alpha=z.shape[1] ** -0.5)
-    return (log_total - own).sum()
+    return (highest + total.log() - own).sum()
+
+
+def _for_products(rows: Tensor, like: Tensor) -> Tensor:
+    """Return rows in the dtype of `like`; if it is another one, padded to `FACT_CHUNK` rows.
+
+    Otherwise the last chunk of each type would have a shape of its own: see `linear.multiply`.
+    """
+    if rows.dtype == like.dtype:
+        return rows
+    result = rows.new_zeros(FACT_CHUNK, rows.shape[1], dtype=like.dtype)
+    result[: len(rows)] = rows
+    return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ...models.layers import DistMult
@@ -13,7 +14,9 @@ from ..edge_sampler import EdgeBatch
 CENTRING = 3.0
 
 
-def link_prediction_loss(decoder: DistMult, z: Tensor, batch: EdgeBatch) -> Tensor:
+def link_prediction_loss(
+    decoder: DistMult, z: Tensor, batch: EdgeBatch, gradient_dtype: torch.dtype | None = None
+) -> Tensor:
     """Compute the cross-entropy of each target among its candidates, plus a centring term.
 
     See `ops.listwise.listwise_loss` for the formulas.
@@ -22,6 +25,7 @@ def link_prediction_loss(decoder: DistMult, z: Tensor, batch: EdgeBatch) -> Tens
         decoder: scores facts.
         z: shape (M, D), embeddings of `batch.rows`.
         batch: B positives with candidates, on the device of z.
+        gradient_dtype: dtype of the products of the gradients; None: that of z.
 
     Returns:
         The mean cross-entropy in nats (log(number of candidates) for an untrained model), plus
@@ -30,5 +34,6 @@ def link_prediction_loss(decoder: DistMult, z: Tensor, batch: EdgeBatch) -> Tens
     """
     facts = batch.src, batch.relation, batch.dst
     return listwise_loss(
-        z, decoder.relation, facts, batch.fact_ptr, batch.candidates, batch.excluded, CENTRING
-    )
+        z, decoder.relation, facts, batch.fact_ptr, batch.candidates, batch.excluded, CENTRING,
+        gradient_dtype,
+    )  # fmt: skip

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from ...ops.nearness import nearness, unit
 from .disease_pairs import PairBatch
 from .near_pairs import NearPairs
 from .treatment_votes import Treatments
 
 # Divisor of the cosines of near nodes and of voters. A sharper one makes the embeddings worse.
 _TEMPERATURE = 0.1
-_ROWS = 1024  # rows of which autograd holds several copies
 # Share of a drug's score that does not depend on similarity, so that no score is 0: for votes, in
 # proportion to the known treatments of a drug; for nearness, to its nearness to all drugs.
 _VOTES_OF_ALL, _NEARNESS_TO_ALL = 2e-3, 1e-4
@@ -67,15 +64,12 @@ def near_loss(found: Tensor, pairs: NearPairs) -> Tensor:
         The mean over the pairs and both directions, in nats; see `info_nce`. Two equal nodes are
         not negatives of each other.
     """
-    left, right = _unit(found).chunk(2)
-    a, b = pairs.left.to(found.device), pairs.right.to(found.device)
-    same = (b[None] == b[:, None]) | (a[None] == a[:, None]) | (a[:, None] == b[None])
-    logits = (
-        (left @ right.t()).div_(_TEMPERATURE).masked_fill_(same.fill_diagonal_(False), -torch.inf)
-    )
-    target = torch.arange(len(left), device=found.device)
-    both = functional.cross_entropy(logits, target) + functional.cross_entropy(logits.t(), target)
-    return both / 2
+    num_pairs, device = len(pairs.left), found.device
+    left, right = (nodes.to(device, torch.int32) for nodes in (pairs.left, pairs.right))
+    own = torch.arange(num_pairs, device=device) * (num_pairs + 1)  # entries (i, i)
+    units, halves = unit(found), (slice(0, num_pairs), slice(num_pairs, None))
+    sums = nearness(units, *halves, own, _TEMPERATURE, (left, right))
+    return ((sums.of_left.log() + sums.of_right.log()) / 2 - sums.picked.log()).mean()
 
 
 def vote_loss(found: Tensor, batch: Treatments) -> Tensor:
@@ -94,7 +88,7 @@ def vote_loss(found: Tensor, batch: Treatments) -> Tensor:
         in nats.
     """
     device = found.device
-    voters = _unit(found - found.mean(dim=0))
+    voters = unit(found - found.mean(dim=0))
     known, asked = batch.known.to(device), batch.asked.to(device)
     disease, drug = batch.pair_disease.to(device), batch.pair_drug.to(device)
     num_drugs = batch.num_drugs.to(device)
@@ -127,48 +121,22 @@ def nearness_loss(found: Tensor, batch: Treatments) -> Tensor:
         The mean of `vote_loss`.
     """
     device, select = found.device, torch.index_select
-    drugs = _unit(found - found.mean(dim=0))
     own, asked = batch.own.to(device), batch.asked.to(device)
     disease, drug = batch.pair_disease.to(device), batch.pair_drug.to(device)
     num_own = batch.num_drugs.to(device)[asked]  # of each asked disease
 
-    near = (drugs @ select(drugs, 0, own).t()).sub_(1).div_(_TEMPERATURE).exp_()  # (C, O)
+    entries = own[:, None] * len(own) + torch.arange(len(own), device=device)
+    units = unit(found - found.mean(dim=0))
+    sums = nearness(units, slice(0, len(units)), own, entries, _TEMPERATURE)
     owned = batch.known.to(device)[:, asked]  # (O, A)
     # exp(0) = 1 is the nearness of a drug to itself.
-    nearness = select(near, 0, own) @ owned - owned  # (O, A)
-    smooth = _NEARNESS_TO_ALL * near.sum(dim=1)  # (C,)
-    wanted = nearness[drug, disease] + select(smooth, 0, own[drug])
-    every = select(near.sum(dim=0) @ owned - num_own + smooth.sum(), 0, disease)
+    of_own = sums.picked @ owned - owned  # (O, A)
+    smooth = _NEARNESS_TO_ALL * sums.of_left  # (C,)
+    wanted = of_own[drug, disease] + select(smooth, 0, own[drug])
+    every = select(sums.of_right @ owned - num_own + smooth.sum(), 0, disease)
     return _mean_surprise(wanted / every, num_own.rsqrt()[disease] * (num_own[disease] > 1))
 
 
 def _mean_surprise(chance: Tensor, weight: Tensor) -> Tensor:
     """Return the weighted mean of -log p, in nats."""
     return -(weight * chance.log()).sum() / weight.sum()
-
-
-def _unit(x: Tensor) -> Tensor:
-    """Return the rows with length 1, as `functional.normalize`."""
-    result: Tensor = _Unit.apply(x)  # type: ignore[no-untyped-call]  # torch has no types for it
-    return result
-
-
-class _Unit(torch.autograd.Function):
-    """`functional.normalize`, of which autograd would make five copies in the backward pass."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return functional.normalize(x, dim=1)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        result = torch.empty_like(x)
-        for rows, by_rows, out in zip(*(a.split(_ROWS) for a in (x, grad, result)), strict=True):
-            with torch.enable_grad():
-                part = rows.detach().requires_grad_()
-                weighted = (functional.normalize(part, dim=1) * by_rows).sum()
-            out.copy_(torch.autograd.grad(weighted, part)[0])
-        return result

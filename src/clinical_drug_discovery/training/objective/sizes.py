@@ -56,8 +56,8 @@ class ComparedSizes:
         """Return the bytes for embeddings of `dim` numbers: one term is computed at a time."""
         near = max(self.near(self.num_drugs), self.near(self.num_diseases))
         vector, asked, own = 4 * dim, min(MAX_ASKED, self.voters), min(MAX_OWN, self.candidates)
-        of_near = 8 * near * vector + 20 * near**2  # copies, gradients, and cosines of all pairs
+        of_near = 9 * near * vector + 6 * near**2  # copies, gradients, and cosines of all pairs
         of_votes = self.voters * (5 * vector + 20 * asked)
-        of_nearness = self.candidates * (3 * vector + max(16 * own, 2 * vector))
+        of_nearness = self.candidates * (5 * vector + 6 * own) + own * (vector + 20 * own)
         of_pairs = 8 * self.num_pairs * vector + 24 * self.num_pairs**2
         return self.gradient_bytes(dim) + max(of_near, of_votes, of_nearness, of_pairs)

@@ -49,7 +49,8 @@ def step_loss(
     # The terms first: their buffers are free before link prediction makes the gradient of z.
     of_terms, at, by_terms = _of_terms(z, batch, terms, share)
     leaf = z.detach().requires_grad_()
-    link = link_prediction_loss(decoder, leaf, batch.facts)
+    dtype = batch.targets.backend.product_dtype(z.dtype)
+    link = link_prediction_loss(decoder, leaf, batch.facts, dtype)
     (share * link_weight * link).backward()
     gradient, leaf.grad = leaf.grad, None
     if gradient is None:
