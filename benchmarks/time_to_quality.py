@@ -4,11 +4,12 @@ python benchmarks/time_to_quality.py KG [--split pair|disease] [--fold 1,2,3] [-
     [--methods start,fastrp,graphsage,hgt,graphsage-parts,hgt-parts,distmult,rotate,pyg,node2vec]
     [--epochs 10,20,40,100]
     [--seconds 60,120,240] [--walks 2] [--node2vec PYTHON] [--output DIR] [--plot FILE]
-    [--device cpu|cuda]
+    [--device cpu|cuda] [--finished]
 
 Each method learns from the training graph of a fold of `cdd evaluate --folds`. The probe of
 `cdd evaluate` (ranker `neighbors`) then ranks the held-out drugs by the embeddings. Each run has a
 process of its own and a file of its own in DIR, so the same command continues where it stopped.
+With --finished, the table and the picture show all runs in DIR, and none is started.
 With several folds, the ranks are pooled, and the costs are means.
 
 - graphsage, hgt: the defaults, except for --epochs. Each number of epochs is a run of its own,
@@ -75,6 +76,11 @@ PARTS = "-parts"  # ends the names of GNNs that are trained on parts of the grap
 GNNS, FREE = ("graphsage", "hgt", f"graphsage{PARTS}", f"hgt{PARTS}"), ("start", "fastrp")
 PYG, NODE2VEC = "pyg", "node2vec"
 METHODS = (*FREE, *GNNS, *SHALLOW, PYG, NODE2VEC)
+LABELS = {
+    "start": "initial vectors", "fastrp": "FastRP", "graphsage": "GraphSAGE", "hgt": "HGT",
+    f"graphsage{PARTS}": "GraphSAGE on parts", f"hgt{PARTS}": "HGT on parts",
+    "distmult": "DistMult", "rotate": "RotatE", PYG: "PyG SAGEConv", NODE2VEC: "node2vec",
+}  # fmt: skip
 
 
 class Embedded(NamedTuple):
@@ -93,6 +99,17 @@ def runs_of(arguments: argparse.Namespace) -> Iterator[tuple[str, int]]:
             by_time = arguments.walks if method == NODE2VEC else arguments.seconds
             for amount in arguments.epochs if method in GNNS else by_time:
                 yield method, amount
+
+
+def finished_runs(arguments: argparse.Namespace) -> list[tuple[str, int]]:
+    """Return the runs that all folds have in DIR, in the order of METHODS."""
+    found = [
+        {path.stem for path in place_of(arguments, "", 0, fold).parent.glob("*.json")}
+        for fold in arguments.fold
+    ]
+    names = [name.rpartition("-") for name in set.intersection(*found)]
+    runs = [(method, int(amount)) for method, _, amount in names if method in METHODS]
+    return sorted(runs, key=lambda each: (METHODS.index(each[0]), each[1]))
 
 
 def place_of(arguments: argparse.Namespace, method: str, amount: int, fold: int) -> Path:
@@ -285,21 +302,26 @@ def plot(found: list[dict[str, Any]], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    methods = list(dict.fromkeys(each["method"] for each in found))
+    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4.4), layout="constrained")
     for axis, name, label in zip(axes, ("mrr", "recall@50"), ("MRR", "recall@50"), strict=True):
-        for method in dict.fromkeys(each["method"] for each in found):
+        for method in methods:
             runs = sorted(
                 (each for each in found if each["method"] == method),
                 key=lambda each: float(each["cpu_seconds"]),
             )
-            middle = [each[name] for each in runs]
-            ends = [
-                [abs(each[f"{name}{e}"] - each[name]) for each in runs] for e in ("_low", "_high")
-            ]
             seconds = [each["cpu_seconds"] for each in runs]
-            axis.errorbar(seconds, middle, ends, marker="o", capsize=3, label=method)
-        axis.set(xlabel="CPU seconds of training", ylabel=label, xscale="log")
-    axes[0].legend()
+            is_ours = method in GNNS
+            line = axis.plot(
+                seconds, [each[name] for each in runs], label=LABELS[method], marker="o",
+                linestyle="-" if is_ours else "--", linewidth=2 if is_ours else 1.2,
+            )[0]  # fmt: skip
+            ends = ([each[f"{name}{end}"] for each in runs] for end in ("_low", "_high"))
+            axis.vlines(seconds, *ends, color=line.get_color(), alpha=0.35, linewidth=1)
+        axis.set(xlabel="CPU seconds of training", ylabel=label, xscale="log", ylim=(0, None))
+        axis.xaxis.set_major_formatter("{x:.0f}")
+        axis.grid(visible=True, alpha=0.3)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
     figure.savefig(path)
 
 
@@ -323,6 +345,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="of graphsage and hgt: cpu or cuda")
     parser.add_argument("--base", help="run to subtract from the others, such as 'hgt 40'")
     parser.add_argument("--plot", type=Path, help="file of a picture; needs matplotlib")
+    parser.add_argument("--finished", action="store_true", help="show all runs in DIR, run none")
     parser.add_argument("--vectors", type=Path, help="of one run: write its embeddings (.npy)")
     parser.add_argument("--run", nargs=3, help=argparse.SUPPRESS)  # one run, in this process
     arguments = parser.parse_args()
@@ -336,7 +359,9 @@ def main() -> None:
         place.with_suffix(".part").write_text(text)
         place.with_suffix(".part").replace(place)  # a file that exists is complete
         return
-    runs = list(runs_of(arguments))
+    runs = finished_runs(arguments) if arguments.finished else list(runs_of(arguments))
+    if not runs:
+        parser.error(f"--output ({arguments.output}) must have results with --finished")
     if arguments.vectors is not None and (len(runs) != 1 or len(arguments.fold) != 1):
         parser.error(f"--vectors needs one run, not {len(runs) * len(arguments.fold)}")
     for fold in arguments.fold:
