@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.sparse
 
-from clinical_drug_discovery.graph.adjacency import adjacency, adjacency_between, neighbors_of
+from clinical_drug_discovery.graph import adjacency as module
+from clinical_drug_discovery.graph.adjacency import (
+    adjacency,
+    adjacency_between,
+    dense_product,
+    neighbors_of,
+)
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 from clinical_drug_discovery.system.errors import InputError
 
@@ -54,3 +61,25 @@ def test_the_neighbors_of_a_node(graph: KnowledgeGraph) -> None:
         found = neighbors_of(graph, node)
         assert found.keys() == expected.keys()
         assert all(found[name].tolist() == expected[name].tolist() for name in found)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3])  # of the columns of a row; some or all are read
+def test_both_ways_to_a_dense_product_give_the_same_bytes(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    left, right = (
+        scipy.sparse.random_array(shape, density=density, format="csr", dtype=np.float32, rng=rng)
+        for shape, density in (((12, 300), share), ((300, 70), 0.4))
+    )
+    unsorted = scipy.sparse.csr_array(left.copy())
+    for start, stop in zip(unsorted.indptr, unsorted.indptr[1:], strict=False):
+        unsorted.indices[start:stop] = unsorted.indices[start:stop][::-1].copy()
+        unsorted.data[start:stop] = unsorted.data[start:stop][::-1].copy()
+    unsorted.has_sorted_indices = False
+    found = []
+    for at_once in (1e-9, 1e9):  # never and always row by row
+        monkeypatch.setattr(module, "_ROWS_AT_ONCE", at_once)
+        found += [dense_product(left, right), dense_product(unsorted, right)]
+    np.testing.assert_allclose(found[0], left.toarray() @ right.toarray(), rtol=1e-5)
+    for other in found[1:]:
+        np.testing.assert_array_equal(other, found[0])

@@ -48,6 +48,9 @@ def embed(facts: list[Fact], directory: Path, name: str, *, shuffle: int | None 
     return Path(stats["model_dir"])
 
 
+MANY = "clinical_drug_discovery.ranking.path_scores._MANY_DISEASES"
+
+
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Fact], Path]:
     """All facts, and a model of the graph that says nothing of the first diseases' treatments."""
@@ -127,6 +130,7 @@ def test_the_number_of_workers_changes_no_byte(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("clinical_drug_discovery.lib._run.ranked_list.CHUNK", 3)  # 14 chunks
+    monkeypatch.setattr(MANY, 40)  # all of the graph
     found = []
     for workers in (None, 1, 2, 5):
         output = tmp_path / f"ranks-{workers}.csv"
@@ -143,6 +147,7 @@ def test_the_tables_of_all_shards_are_the_table_of_one_run(
 ) -> None:
     for module in ("rank", "_run.ranked_list"):  # the graph has 40 diseases: 8 chunks, then
         monkeypatch.setattr(f"clinical_drug_discovery.lib.{module}.CHUNK", 5)
+    monkeypatch.setattr(MANY, 40)  # fewer are in each of several shards
     whole = tmp_path / f"whole{suffix}"
     asked: dict[str, Any] = {"diseases": "all", "top": 4}
     every = rank_drugs(model, output=whole, **asked)

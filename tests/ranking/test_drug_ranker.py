@@ -16,7 +16,7 @@ from clinical_drug_discovery.ranking.calibration import (
     fit_calibration,
     fit_imputed_score,
 )
-from clinical_drug_discovery.ranking.drug_ranker import DrugRanker, Vectors, fit_drug_ranker
+from clinical_drug_discovery.ranking.drug_ranker import DIGITS, DrugRanker, Vectors, fit_drug_ranker
 from clinical_drug_discovery.ranking.listwise_examples import feature_scales, sample_examples
 from clinical_drug_discovery.ranking.metapath_features import MetapathFeatures
 from clinical_drug_discovery.ranking.path_scores import Form, Weights, gelu, popular, stack_mlps
@@ -224,11 +224,21 @@ def test_stacked_mlps_score_as_the_mlps_do(
     which = np.flatnonzero(features.any(dim=0).numpy())
     stacked = stack_mlps(weights)
     got = stacked.scores(features.T[which].numpy(), which, stacked.first_bias)
-    nothing = torch.zeros(7), torch.zeros(7, mlps[0].popular_first.weight.shape[1])
+    nothing = torch.zeros(1, 7), torch.zeros(1, 7, mlps[0].popular_first.weight.shape[1])
+    given = features[None], (1,), None, *nothing
     for one, mlp in zip(got, mlps, strict=True):
         with torch.no_grad():
-            expected = mlp(features[None], *nothing)[0] - mlp.popular(nothing[1])
+            expected = (mlp(*given) - mlp.popular(nothing[1]))[0]
         np.testing.assert_allclose(one, expected.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_many_diseases_have_the_scores_of_few(
+    fitted: tuple[DrugRanker, MetapathFeatures, MetapathFeatures],
+) -> None:
+    ranker, features, _ = fitted
+    asked = np.arange(40)
+    many, few = (ranker.scores(features, asked, many=many) for many in (True, False))
+    np.testing.assert_allclose(many, few, atol=1.5 * 10.0**-DIGITS)
 
 
 def test_contraindicated_drugs_are_always_negatives() -> None:

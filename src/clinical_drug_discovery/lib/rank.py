@@ -217,12 +217,13 @@ def _rank_many(
         num_without_facts = ranking.diseases.height - len(asked)
     else:
         asked = _listed(ranking, "diseases", diseases)
+    num_all = len(asked)
     if shard is not None:
         asked = _in_shard(asked, shard)
     counts: Counts = Counter()
 
     def tables() -> Iterator[pl.DataFrame]:
-        for found, more in ranking.drugs_for_many(asked, rules, workers):
+        for found, more in ranking.drugs_for_many(asked, rules, workers, num_all):
             counts.update(more)
             yield found
 

@@ -97,7 +97,12 @@ class DrugRanker:
 
     @one_thread(True)  # as in the fit
     def scores(
-        self, features: MetapathFeatures, diseases: IntArray, *, popularity: bool = True
+        self,
+        features: MetapathFeatures,
+        diseases: IntArray,
+        *,
+        popularity: bool = True,
+        many: bool = False,
     ) -> Floats:
         """Return the scores of all drugs, shape (n, D); they are comparable within a disease only.
 
@@ -105,11 +110,12 @@ class DrugRanker:
             features: of the graph.
             diseases: shape (n,), numbered within their type.
             popularity: add the popularity of the drugs, see `path_ranker`.
+            many: see `PathRanker.scores_by_mlp`.
         """
         near = None
         if self.vectors is not None:
             near = of_largest(self.vectors.neighbors(features).scores(diseases, impute=True))
-        return self.scores_with(near, features, diseases, popularity=popularity)
+        return self.scores_with(near, features, diseases, popularity=popularity, many=many)
 
     def scores_with(
         self,
@@ -118,6 +124,7 @@ class DrugRanker:
         diseases: IntArray,
         *,
         popularity: bool = True,
+        many: bool = False,
     ) -> Floats:
         """Return `scores`, given the scores of `neighbors` as shares of the largest of a disease.
 
@@ -126,8 +133,9 @@ class DrugRanker:
             features: see `scores`.
             diseases: see `scores`.
             popularity: see `scores`.
+            many: see `scores`.
         """
-        scores = self.paths.scores(features, diseases, popularity=popularity)
+        scores = self.paths.scores(features, diseases, popularity=popularity, many=many)
         if near is not None:
             for row, disease, part in zip(scores, diseases.tolist(), log_shares(near), strict=True):
                 blend, known = self.blend(features, disease), features.known_drugs(disease)
@@ -245,7 +253,7 @@ class _Test:
         every[pairs.pairs[:, 0], pairs.pairs[:, 1]] = True
         hidden = every[rows]
         forms = [Form(popularity=popular) for popular in (True, False)]
-        by_mlp = self.paths.scores_by_mlp(self.features, diseases, forms, hidden)
+        by_mlp = self.paths.scores_by_mlp(self.features, diseases, forms, hidden, many=True)
         near = None
         if self.neighbors is not None:
             near = self.neighbors.scores(diseases, impute=True)
@@ -265,12 +273,17 @@ class _Test:
         """
         left_out, treated = self.paths.left_out, self.features.treated
         asked = [_some(a if len(a) else treated, NUM_TESTED // len(left_out)) for a in left_out]
+        if not use_known:
+            counts = self.features.known_counts
+            usual = [a[(counts[a] >= _MIN_KNOWN) & (counts[a] <= _MAX_KNOWN)] for a in asked]
+            if sum(map(len, usual)) >= _MIN_DISEASES:
+                asked = usual
         diseases = np.concatenate(asked)
         known = mask_of(self.features.known, diseases)
-        count, forms = known.sum(axis=1), [Form(use_known, popular) for popular in (True, False)]
+        forms = [Form(use_known, popular) for popular in (True, False)]
         found = zip(
             *(
-                self.paths.only(n).scores_by_mlp(self.features, some, forms)
+                self.paths.only(n).scores_by_mlp(self.features, some, forms, many=True)
                 for n, some in enumerate(asked)
             ),
             strict=True,
@@ -283,12 +296,8 @@ class _Test:
             else:
                 near = self.neighbors.votes_and_imputed(diseases)
         if use_known:
-            return self._fit(scores, near, known, known, np.log(count)[:, None], 1.0)
-        rows = (count >= _MIN_KNOWN) & (count <= _MAX_KNOWN)
-        if rows.sum() < _MIN_DISEASES:
-            rows[:] = True
-        near = None if near is None else near[rows]
-        return self._fit([values[rows] for values in scores], near, known[rows], known[rows], 0, 1)
+            return self._fit(scores, near, known, known, np.log(known.sum(axis=1))[:, None], 1.0)
+        return self._fit(scores, near, known, known, 0, 1)
 
     def _fit(
         self,

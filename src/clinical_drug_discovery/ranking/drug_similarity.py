@@ -252,9 +252,10 @@ def nearest(block: Floats, treats: csr_array) -> Floats:
     """
     out = np.zeros((len(block), treats.shape[0]), np.float32)
     has = np.flatnonzero(np.diff(treats.indptr))
-    if len(has):
-        chosen = block[:, treats.indices]
-        out[:, has] = np.maximum.reduceat(chosen, treats.indptr[has], axis=1)
+    rows = np.flatnonzero(block.any(axis=1))  # a third of them on PrimeKG
+    if len(has) and len(rows):
+        chosen = block[rows[:, None], treats.indices]
+        out[rows[:, None], has] = np.maximum.reduceat(chosen, treats.indptr[has], axis=1)
     return out
 
 

@@ -34,7 +34,8 @@ def rank_fit_bytes(graph: KnowledgeGraph, dim: int = 0) -> int:
     - 2 C (T (B + G + 4) + K W) + 4 * 48 B D for the examples and the features of 48 diseases
     - 4 W min(D, 128) D for the similarities of the known drugs of a few diseases
     - 56 min(T, 512) D for the scores of the diseases on which the MLPs are tested
-    - embeddings: 12 N dim for copies, 4096 T + 14336 D + 4 T D for similarities
+    - embeddings: 12 N dim for copies, 4096 T + 14336 D + 4 (T + U) D for similarities, where U is
+      the number of drugs that treat a disease
 
     Args:
         graph: on the CPU.
@@ -67,7 +68,9 @@ def rank_fit_bytes(graph: KnowledgeGraph, dim: int = 0) -> int:
     vectors = 0.0
     if dim:
         vectors = 12.0 * dim * (num_drugs + num_diseases)
-        vectors += 16 * 256 * treated + 14 * 1024 * num_drugs + 4 * treated * num_drugs
+        treating = int(np.count_nonzero(sum(_degrees(graph, k) for k in known)))
+        vectors += 16 * 256 * treated + 14 * 1024 * num_drugs
+        vectors += 4 * (treated + treating) * num_drugs
     return int(matrices + similar + examples + vectors)
 
 

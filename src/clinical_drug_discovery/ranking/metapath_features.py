@@ -19,7 +19,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.sparse import csr_array
 
-from ..graph.adjacency import Floats, power, scale
+from ..graph.adjacency import Floats, dense_product, power, scale
 from ..graph.knowledge_graph import IntArray, KnowledgeGraph
 from ..system.processes import cached_property
 from .drug_similarity import (
@@ -38,10 +38,11 @@ from .drug_similarity import (
     stem_vectors,
     word_vectors,
 )
+from .paths.other_relations import OtherRelations
+from .paths.through_drugs import ThroughDrugs
 from .treatments import drug_disease_matrices, treatments
 
-_FEW_DISEASES = 4  # `_products` is used only for more diseases than this in one call
-_MAX_PRODUCT_BYTES = 2**28  # `_products` is not used if it would take more bytes than this
+_FEW_DISEASES = 4  # dense products are used only for more diseases than this in one call
 #: Treated diseases in a row of `_similar_treated`. All of them would take memory that grows with
 #: the square of their number.
 MAX_SIMILAR = 256
@@ -65,8 +66,8 @@ class MetapathFeatures:
         Args:
             graph: on the CPU.
             hidden: shape (H, 2), pairs (drug, disease) whose edges of any relation are ignored.
-            for_many: compute `_products` in the first call with more than four diseases. This takes
-                0.16 GB and a few seconds on PrimeKG. Later calls take a third of the time per
+            for_many: compute dense products in the first call with more than four diseases. This
+                takes 0.1 GB and a few seconds on PrimeKG. Later calls take half the time per
                 disease if they are for more than four diseases.
 
         Raises:
@@ -175,13 +176,15 @@ class MetapathFeatures:
             self._last = diseases.copy(), found
         return found
 
-    def popularity(self, disease: int) -> Floats:
+    def popularity(self, disease: int | None) -> Floats:
         """Compute what depends on the drug alone: log(1 + degrees), shape (G, D).
 
         Rows are in the order of `popularity_names`. The last row is the number of diseases that the
-        drug treats, without the asked one.
+        drug treats, without the asked one; None asks for a disease without known drugs.
         """
-        others = self.num_indications - self.known_by_disease[[disease]].toarray()[0]
+        others = self.num_indications
+        if disease is not None:
+            others = others - self.known_by_disease[[disease]].toarray()[0]
         return np.stack([*self.drug_degrees[1], np.log1p(others)]).astype(np.float32)
 
     @cached_property
@@ -319,55 +322,39 @@ class MetapathFeatures:
             self._similar.keep(rows, total)
         return self._similar.rows(places)
 
-    @cached_property
-    def _products(self) -> list[tuple[IntArray, Floats]]:
-        """The product similarity @ `_treats` for each drug similarity; 0.16 GB in total on PrimeKG.
-
-        Each item has the drugs whose row of the product is not 0, and the transpose of these rows,
-        shape (T, number of these drugs). The similarity of a drug to itself counts as 0.
-        """
-        found: list[tuple[IntArray, Floats]] = []
-        for similarity in self.drug_similarities:
-            total = csr_array(similarity.left @ (similarity.right_t @ self.treats))
-            total = csr_array(total - self.treats.multiply(similarity.diagonal[:, None]))
-            drugs = np.flatnonzero(np.diff(total.indptr))
-            found.append((drugs, np.ascontiguousarray(total[drugs].toarray().T, np.float32)))
-        return found
-
     def _paths_to(self, diseases: IntArray, blocks: list[Floats]) -> Iterator[Floats]:
         """Yield the features of pairs in the order of `_pair_names`, each of shape (n, D)."""
         for _, drug, disease in self.connecting:
-            yield (disease[diseases] @ drug).toarray()
+            yield dense_product(disease[diseases], drug)
         for block in blocks:
             yield block @ self._treats_t
             yield nearest(block, self.treats)
-        in_any_way = np.add.reduce(blocks)
+        similar = blocks[0].copy()
+        for block in blocks[1 : len(self.disease_similarities)]:
+            similar += block
+        in_any_way = similar.copy()
+        for block in blocks[len(self.disease_similarities) :]:
+            in_any_way += block
         yield nearest(in_any_way, self.treats)
-        for matrix in self.other_relations.values():
-            others = np.flatnonzero(matrix.sum(axis=0))
-            yield self._similarity_to(diseases, others) @ csr_array(matrix[:, others].T)
+        yield from self._through_others.sums(diseases, similar)
         related = blocks[-1] if self.walks else in_any_way
-        columns = list(self._through_drugs(np.concatenate([related, in_any_way])))
+        both = np.concatenate([related, in_any_way])
+        many = self._for_many and len(diseases) > _FEW_DISEASES
+        columns = list(self._through_drugs.sums(both, many=many))
         yield from (column[: len(diseases)] for column in columns)
         yield from (column[len(diseases) :] for column in columns)
         shared = related @ self.shared_drugs
         self._clear_own(shared, diseases)
         yield shared @ self._treats_t
 
-    def _through_drugs(self, block: Floats) -> Iterator[Floats]:
-        """Yield block @ `_treats`.T @ similarity.T, of shape (m, D), for each drug similarity."""
-        size = 2 * len(self.drug_similarities) * self.num_drugs * len(self.treated)
-        is_many = self._for_many and len(block) > 2 * _FEW_DISEASES
-        if is_many and size <= _MAX_PRODUCT_BYTES:
-            for drugs, product in self._products:
-                total = np.zeros((len(block), self.num_drugs), np.float32)
-                total[:, drugs] = block @ product
-                yield total
-            return
-        treated = np.ascontiguousarray((block @ self._treats_t).T)
-        for similarity in self.drug_similarities:
-            total = similarity.left @ (similarity.right_t @ treated)
-            yield np.ascontiguousarray((total - treated * similarity.diagonal[:, None]).T)
+    @cached_property
+    def _through_drugs(self) -> ThroughDrugs:
+        return ThroughDrugs(self.drug_similarities, self.treats)
+
+    @cached_property
+    def _through_others(self) -> OtherRelations:
+        others = self.other_relations.values()
+        return OtherRelations(others, self.disease_similarities, self.treated)
 
     def _similarity_to_treated(self, diseases: IntArray) -> list[Floats]:
         """Return one array (n, T) for each disease similarity and each random walk.
@@ -376,7 +363,9 @@ class MetapathFeatures:
         visits of walks from the treated disease to the disease.
         """
         pairs = zip(self.disease_similarities, self.right_treated, strict=True)
-        blocks = [(similarity.left[diseases] @ right_t).toarray() for similarity, right_t in pairs]
+        blocks = [
+            dense_product(similarity.left[diseases], right_t) for similarity, right_t in pairs
+        ]
         if self.walks:
             asked = np.zeros((self.num_diseases, len(diseases)), np.float32)
             asked[diseases, np.arange(len(diseases))] = 1
@@ -385,14 +374,6 @@ class MetapathFeatures:
         for block in blocks:
             self._clear_own(block, diseases)
         return blocks
-
-    def _similarity_to(self, diseases: IntArray, others: IntArray) -> Floats:
-        """Return the sum of all disease similarities, without walks, shape (n, len(others))."""
-        total = np.zeros((len(diseases), len(others)), np.float32)
-        for similarity in self.disease_similarities:
-            total += (similarity.left[diseases] @ csr_array(similarity.right[others].T)).toarray()
-        total[diseases[:, None] == others] = 0
-        return total
 
     def _clear_own(self, block: Floats, diseases: IntArray) -> None:
         """Set the similarity of each disease to itself in a block (n, T) to 0, in place."""

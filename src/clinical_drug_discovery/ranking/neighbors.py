@@ -158,6 +158,20 @@ class Neighbors:
             sums[:, part] = known @ nearness
         return sums
 
+    @cached_property
+    def _near_used(self) -> Floats:
+        """The similarity of each drug to those that treat a disease, shape (D, number of these).
+
+        It takes 36 MB and 0.1 s on a graph of PrimeKG's size, and is needed for each chunk of
+        diseases.
+        """
+        near = np.empty((len(self.drugs), len(self._used)), np.float32)
+        for start in range(0, len(near), _DRUGS):
+            near[start : start + _DRUGS] = _similarity(
+                self.drugs[start : start + _DRUGS], self.drugs[self._used]
+            )
+        return near
+
     def counts_of(self, drug: int, diseases: IntArray) -> Floats:
         """Return the votes for one drug and n diseases, shape (n,), before the division."""
         voters = np.flatnonzero(self.known[:, [drug]].toarray()[:, 0])
@@ -178,13 +192,12 @@ class Neighbors:
         if len(asked):
             used = self._used
             voters, near_votes[asked] = votes[np.ix_(asked, used)], 0
-            of_own = csr_array(own[asked][:, used])
-            for start in range(0, len(self.drugs), _DRUGS):
-                columns = np.arange(start, min(start + _DRUGS, len(self.drugs)))
-                nearness = _similarity(self.drugs[columns], self.drugs[used])
-                near_votes[np.ix_(asked, columns)] = voters @ nearness.T
-                nearness[columns[:, None] == used] = 0  # a drug is not near itself
-                near_own[np.ix_(asked, columns)] = of_own @ nearness.T
+            near_votes[asked] = voters @ self._near_used.T
+            of_own = csr_array(own[asked])
+            owned = np.unique(of_own.indices)
+            near = self._near_used[:, np.searchsorted(used, owned)]
+            near[owned, np.arange(len(owned))] = 0  # a drug is not near itself
+            near_own[asked] = of_own[:, owned] @ near.T
         return votes, near_own, of_largest(near_votes)
 
     def nearness(self, drugs: IntArray) -> Floats:

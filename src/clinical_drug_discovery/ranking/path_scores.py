@@ -26,6 +26,7 @@ from .treatments import order_by_drugs
 HIDDEN_SHARE = 0.1  #: of the pairs of diseases with several known drugs, hidden from all MLPs
 POPULAR = 16  #: width of the hidden layer of the popularity
 _CHUNK = 32  # diseases scored at a time; their features take 90 MB on PrimeKG
+_MANY_DISEASES = 512  # in fewer, the import of torch takes longer than it saves
 _GELU_CHUNK = 2**14  # numbers in a pass of `gelu`, which then stay in the CPU's cache
 # Coefficients of 1 - erf(z) = (a1 t + ... + a5 t^5) exp(-z^2) with t = 1 / (1 + 0.3275911 z).
 _ERF = (0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)
@@ -79,6 +80,26 @@ def gelu(x: Floats) -> Floats:
     return x
 
 
+def is_worth_torch(num_diseases: int) -> bool:
+    """Return whether so many diseases are scored sooner with torch, and import it then.
+
+    Call this before `one_thread`, which limits the threads of libraries that are imported already.
+    """
+    if num_diseases < _MANY_DISEASES:
+        return False
+    import torch  # noqa: F401
+
+    return True
+
+
+def gelu_of_torch(x: Floats) -> Floats:
+    """Apply `gelu` in place; with torch, in a sixth of the time of many numpy operations."""
+    import torch
+
+    torch.ops.aten.gelu_(torch.from_numpy(x))
+    return x
+
+
 def log_softmax(x: Floats) -> Floats:
     """Return the logarithm of the softmax over the last axis."""
     x = x - x.max(axis=-1, keepdims=True)
@@ -115,20 +136,24 @@ class StackedMlps:
         """
         return np.asarray(self.first[:, which] @ features)
 
-    def scores(self, features: Floats, which: IntArray, start: Floats) -> Floats:
+    def scores(
+        self, features: Floats, which: IntArray, start: Floats, *, many: bool = False
+    ) -> Floats:
         """Return the scores of each MLP for the drugs of one disease, shape (M, D).
 
         Args:
             features: shape (K, D), after `squash`.
             which: shape (K,), indices of these features, ascending.
             start: shape (M (H + 1), D or 1): `first_bias` plus partial sums of all other features.
+            many: see `PathRanker.scores_by_mlp`.
         """
+        activate = gelu_of_torch if many else gelu
         num, _, hidden = self.second.shape
         x = self.partial_sum(features, which)
         x += start
-        y = self.second @ gelu(x[: num * hidden]).reshape(num, hidden, -1)
+        y = self.second @ activate(x[: num * hidden]).reshape(num, hidden, -1)
         y += self.second_bias
-        scores = (self.last @ gelu(y))[:, 0]
+        scores = (self.last @ activate(y))[:, 0]
         scores += self.last_bias[:, 0]
         scores += x[num * hidden :]
         return np.asarray(scores)
@@ -188,7 +213,12 @@ class PathRanker:
 
     @one_thread(True)  # as in the fit of the drug ranker
     def scores(
-        self, features: MetapathFeatures, diseases: IntArray, *, popularity: bool = True
+        self,
+        features: MetapathFeatures,
+        diseases: IntArray,
+        *,
+        popularity: bool = True,
+        many: bool = False,
     ) -> Floats:
         """Return the mean log-softmax of the MLPs over all drugs, shape (n, D).
 
@@ -198,8 +228,10 @@ class PathRanker:
             features: of a graph with the same metapaths.
             diseases: shape (n,).
             popularity: add the popularity of the drugs.
+            many: see `scores_by_mlp`.
         """
-        by_mlp = self.scores_by_mlp(features, diseases, [Form(popularity=popularity)])[0]
+        forms = [Form(popularity=popularity)]
+        by_mlp = self.scores_by_mlp(features, diseases, forms, many=many)[0]
         return np.asarray(by_mlp.mean(axis=1))
 
     def only(self, number: int) -> PathRanker:
@@ -212,6 +244,8 @@ class PathRanker:
         diseases: IntArray,
         forms: Sequence[Form],
         hidden: _Mask | None = None,
+        *,
+        many: bool = False,
     ) -> list[Floats]:
         """Return the log-softmax of each MLP over all drugs, shape (n, M, D), in several forms.
 
@@ -220,15 +254,21 @@ class PathRanker:
             diseases: shape (n,).
             forms: parts to use; the features are computed once for all forms.
             hidden: shape (n, D), known drugs that do not count as known.
+            many: use torch, see `is_worth_torch`. The result differs by rounding errors.
         """
         shape = (len(diseases), len(self.mlps), features.num_drugs)
         out = [np.empty(shape, np.float32) for _ in forms]
-        for i, form, logits in self._logits(features, diseases, forms, hidden):
+        for i, form, logits in self._logits(features, diseases, forms, hidden, many):
             out[form][i] = log_softmax(logits)
         return out
 
     def log_sums(
-        self, features: MetapathFeatures, diseases: IntArray, forms: Sequence[Form]
+        self,
+        features: MetapathFeatures,
+        diseases: IntArray,
+        forms: Sequence[Form],
+        *,
+        many: bool = False,
     ) -> Floats:
         """Return what `log_softmax` subtracts, for each form and MLP; shape (forms, M, n).
 
@@ -236,9 +276,10 @@ class PathRanker:
             features: see `scores_by_mlp`.
             diseases: see `scores_by_mlp`.
             forms: see `scores_by_mlp`.
+            many: see `scores_by_mlp`.
         """
         out = np.empty((len(forms), len(self.mlps), len(diseases)), np.float32)
-        for i, form, logits in self._logits(features, diseases, forms, None):
+        for i, form, logits in self._logits(features, diseases, forms, None, many):
             out[form, :, i] = log_sum(logits)
         return out
 
@@ -248,6 +289,7 @@ class PathRanker:
         diseases: IntArray,
         forms: Sequence[Form],
         hidden: _Mask | None,
+        many: bool,
     ) -> Iterator[tuple[int, int, Floats]]:
         """Yield the place of a disease and of a form, and the scores before the softmax, (M, D)."""
         # The first layer is applied to the features of a disease once for all drugs. Features that
@@ -273,7 +315,7 @@ class PathRanker:
                         but = None if hidden is None else hidden[place]
                         near, also = self._co_indicated(*next(similarities), but)
                         values, rows = np.concatenate([squashed, also]), np.r_[which, near]
-                    scores = self.stacked.scores(values, rows, start)
+                    scores = self.stacked.scores(values, rows, start, many=many)
                     for number, form in enumerate(forms):
                         if form.use_known == use_known:
                             yield place, number, scores + rest[form.popularity]
@@ -292,9 +334,30 @@ class PathRanker:
         self, features: MetapathFeatures, disease: int, of_pairs: Floats
     ) -> tuple[Floats, Floats]:
         """Return for each MLP the anchor, and the anchor plus the popularity, each (M, D)."""
-        walk, of_drugs = features.walk_anchor(of_pairs), features.popularity(disease)
+        walk = features.walk_anchor(of_pairs)
         anchor = np.stack([mlp["anchor"] * walk for mlp in self.mlps])
-        return anchor, anchor + np.stack([popular(mlp, of_drugs) for mlp in self.mlps])
+        return anchor, anchor + self._popularity(features, disease)
+
+    def _popularity(self, features: MetapathFeatures, disease: int) -> Floats:
+        """Return the popularity of all drugs by each MLP, shape (M, D); only known drugs differ."""
+        last = self._last[-1] if self._last else None  # read once: other threads may replace it
+        if last is None or last[0] is not features:
+            last = features, self._popular(features.popularity(None))
+            self._last[:] = [last]
+        kept = last[1]
+        drugs = features.known_drugs(disease)
+        if not len(drugs):
+            return kept
+        found = kept.copy()
+        found[:, drugs] = self._popular(features.popularity(disease)[:, drugs])
+        return found
+
+    def _popular(self, popularity: Floats) -> Floats:
+        return np.stack([popular(mlp, popularity) for mlp in self.mlps])
+
+    @cached_property
+    def _last(self) -> list[tuple[MetapathFeatures, Floats]]:
+        return []
 
 
 def popular(mlp: Weights, popularity: Floats) -> Floats:

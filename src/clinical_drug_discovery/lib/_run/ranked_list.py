@@ -24,6 +24,7 @@ from ...ranking.for_drug.preparation import ForDrugs
 from ...ranking.for_drug.shared_parts import SharedParts
 from ...ranking.for_drug.sums_after_facts import have_same_diseases
 from ...ranking.metapath_features import MetapathFeatures
+from ...ranking.path_scores import is_worth_torch
 from ...ranking.stored.check_ranker import check_fits
 from ...ranking.treatments import mask_of
 from ...system import log
@@ -193,12 +194,15 @@ class Ranking:
         candidates[drugs] = True
         return replace(self, candidates=candidates)
 
-    def drugs_for(self, diseases: IntArray, rules: ListRules) -> tuple[pl.DataFrame, Counts]:
+    def drugs_for(
+        self, diseases: IntArray, rules: ListRules, *, many: bool = False
+    ) -> tuple[pl.DataFrame, Counts]:
         """Return the best drugs for each of n diseases by score, and counts over all of them.
 
-        If scores are equal, the drug with the lower number comes first.
+        If scores are equal, the drug with the lower number comes first. For `many`, see
+        `PathRanker.scores_by_mlp`.
         """
-        scores, probabilities, treats = self._scores(diseases)
+        scores, probabilities, treats = self._scores(diseases, many=many)
         known = mask_of(self.features.known, diseases)
         harmful = mask_of(self.contraindicated, diseases)
         candidate = np.broadcast_to(self.candidates, scores.shape)
@@ -229,21 +233,16 @@ class Ranking:
         best = self.for_drugs.get(self.popularity, often=often)
         found = best.best(drug, diseases[shown], rules.top)
         _check_finite(found.scores)
+        length = len(found.diseases)
         pairs = _Pairs(
-            found.diseases,
-            np.full(len(found.diseases), drug),
-            np.arange(1, len(found.diseases) + 1),
-            found.scores,
-            found.probabilities,
-            found.treats,
-            known[found.diseases],
-            harmful[found.diseases],
-        )
+            found.diseases, np.full(length, drug), np.arange(1, length + 1), found.scores,
+            found.probabilities, found.treats, known[found.diseases], harmful[found.diseases],
+        )  # fmt: skip
         counts["num_contraindicated"] = int(pairs.contraindicated.sum())
         return self._table(pairs), counts
 
     def drugs_for_many(
-        self, diseases: IntArray, rules: ListRules, workers: int | None = None
+        self, diseases: IntArray, rules: ListRules, workers: int | None = None, num_all: int = 0
     ) -> Iterator[tuple[pl.DataFrame, Counts]]:
         """Yield `drugs_for` of one chunk of diseases after the other, and show the progress.
 
@@ -253,10 +252,12 @@ class Ranking:
             diseases: shape (n,), numbered within their type.
             rules: which pairs are listed.
             workers: number of threads; None: one per core. Each takes 0.2 GB on PrimeKG.
+            num_all: diseases of all shards. Their number decides how scores are computed.
         """
+        many = is_worth_torch(max(len(diseases), num_all))
         chunks = [diseases[start : start + CHUNK] for start in range(0, len(diseases), CHUNK)]
         parts = in_order(
-            lambda chunk: self.drugs_for(chunk, rules), chunks, workers or most_threads()
+            lambda chunk: self.drugs_for(chunk, rules, many=many), chunks, workers or most_threads()
         )
         with (
             log.part("Ranking all drugs for each disease", len(chunks), "chunk") as advance,
@@ -304,7 +305,7 @@ class Ranking:
         rivals[self.features.known_drugs(disease)] = False
         return [1 + int((scores[rivals] > scores[drug]).sum()) for drug in drugs.tolist()]
 
-    def _scores(self, diseases: IntArray) -> _Scores:
+    def _scores(self, diseases: IntArray, *, many: bool = False) -> _Scores:
         """Return scores, and probabilities of recorded and of all treatments, shape (n, drugs).
 
         Those of the last single diseases are kept: a page and a report ask for them several times.
@@ -312,7 +313,7 @@ class Ranking:
         key = (int(diseases[0]), self.popularity) if len(diseases) == 1 else None
         if key is not None and (kept := self._recent.get(key)) is not None:
             return kept
-        scores = self.ranker.scores(self.features, diseases, popularity=self.popularity)
+        scores = self.ranker.scores(self.features, diseases, popularity=self.popularity, many=many)
         _check_finite(scores)
         found = (
             scores,

@@ -25,22 +25,25 @@ from ...system.files import (
 from ...system.machine import one_thread
 from ...system.processes import in_order, let_others, most_threads
 from ..metapath_features import MetapathFeatures
-from ..path_scores import Form, PathRanker
+from ..path_scores import Form, PathRanker, is_worth_torch
 
-_VERSION = 1  # of the file; increase it whenever the same model would have other sums
+_VERSION = 2  # of the file; increase it whenever the same model would have other sums
 _CHUNK = 32  # diseases of a step, after which other questions are answered
 FORMS = Form(popularity=False), Form(popularity=True)  #: a sum has the index `popularity`
 
 
-@one_thread(True)  # the setting of the whole process, which the workers share
 def compute_log_sums(paths: PathRanker, features: MetapathFeatures) -> Floats:
     """Return the log-sums without and with popularity, shape (2, M, S), computed by all cores."""
     numbers = np.arange(features.num_diseases)
+    many = is_worth_torch(len(numbers))
     chunks = [numbers[start : start + _CHUNK] for start in range(0, len(numbers), _CHUNK)]
     found = []
-    with log.part("Ranking all diseases once", len(chunks), "chunk") as advance:
+    with (
+        log.part("Ranking all diseases once", len(chunks), "chunk") as advance,
+        one_thread(True),  # the setting of the whole process, which the workers share
+    ):
         for sums in in_order(
-            lambda chunk: paths.log_sums(features, chunk, FORMS), chunks, most_threads()
+            lambda chunk: paths.log_sums(features, chunk, FORMS, many=many), chunks, most_threads()
         ):
             found.append(sums)
             advance()

@@ -1,0 +1,1 @@
+"""Sums over paths through other drugs and through other diseases."""
