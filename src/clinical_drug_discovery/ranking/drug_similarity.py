@@ -16,7 +16,17 @@ import numpy as np
 import scipy.sparse
 from scipy.sparse import csr_array
 
-from ..graph.adjacency import Floats, adjacency, damped, ones, power, rare_columns, scale, unit_rows
+from ..graph.adjacency import (
+    Floats,
+    adjacency,
+    damped,
+    ones,
+    power,
+    rare_columns,
+    scale,
+    transposed,
+    unit_rows,
+)
 from ..graph.knowledge_graph import EdgeType, IntArray, KnowledgeGraph
 from ..system.processes import cached_property, let_others
 
@@ -140,7 +150,7 @@ def rows_of(similarities: Sequence[Similarity], nodes: IntArray) -> Floats:
     rows = np.empty(shape, np.float32)
     for out, similarity in zip(rows, similarities, strict=True):
         # Most products are dense, and a product of two sparse matrices would take twice as long.
-        out[:] = (similarity.right @ similarity.left[nodes].T.toarray()).T
+        out[:] = transposed(similarity.right @ similarity.left[nodes].T.toarray())
     return rows
 
 

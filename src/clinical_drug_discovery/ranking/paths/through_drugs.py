@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from scipy.sparse import csr_array
 
-from ...graph.adjacency import Floats
+from ...graph.adjacency import Floats, transposed
 from ...graph.knowledge_graph import IntArray
 from ...system.processes import cached_property
 from ..drug_similarity import Similarity
@@ -44,7 +44,7 @@ class ThroughDrugs:
             many: use dense products, which are computed once and take 0.1 GB and a few seconds on
                 PrimeKG. The result differs by rounding errors.
         """
-        treated = np.ascontiguousarray((block @ self._treats_t).T)
+        treated = transposed(block @ self._treats_t)
         size = 2 * len(self._similarities) * self._treats.shape[0] * self._treats.shape[1]
         is_many = many and size <= _MAX_PRODUCT_BYTES
         for i, (similarity, right_t) in enumerate(self._halves):
@@ -58,7 +58,7 @@ class ThroughDrugs:
             total = similarity.left @ (right_t @ treated)
             own = similarity.diagonal[self._treating, None]
             total[self._treating] -= treated * own
-            yield np.ascontiguousarray(total.T)
+            yield transposed(total)
 
     @cached_property
     def _halves(self) -> list[tuple[Similarity, csr_array]]:
