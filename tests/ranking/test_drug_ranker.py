@@ -224,11 +224,10 @@ def test_stacked_mlps_score_as_the_mlps_do(
     which = np.flatnonzero(features.any(dim=0).numpy())
     stacked = stack_mlps(weights)
     got = stacked.scores(features.T[which].numpy(), which, stacked.first_bias)
-    nothing = torch.zeros(1, 7), torch.zeros(1, 7, mlps[0].popular_first.weight.shape[1])
-    given = features[None], (1,), None, *nothing
+    nothing = torch.zeros(7), torch.zeros(7, mlps[0].popular_first.weight.shape[1])
     for one, mlp in zip(got, mlps, strict=True):
         with torch.no_grad():
-            expected = (mlp(*given) - mlp.popular(nothing[1]))[0]
+            expected = mlp(features[None], *nothing)[0] - mlp.popular(nothing[1])
         np.testing.assert_allclose(one, expected.numpy(), rtol=1e-4, atol=1e-5)
 
 

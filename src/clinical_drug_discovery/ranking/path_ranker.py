@@ -26,7 +26,6 @@ from ..graph.adjacency import Floats
 from ..system.log import part
 from ..training.optimizer import Adam
 from .drug_similarity import co_indicated_features_without
-from .listwise_batches import ListwiseBatch, batch_of
 from .listwise_examples import ListwiseExample, feature_scales, sample_examples, squash
 from .metapath_features import MetapathFeatures
 from .path_scores import HIDDEN_SHARE, HiddenPairs, PathRanker
@@ -35,6 +34,7 @@ from .score_mlp import ScoreMlp, weights_of
 _HIDDEN, _LEARNING_RATE = 64, 3e-3  # width of the first hidden layer; highest learning rate
 _BATCH = 4  # examples per training step
 _MIN_STEPS = 120  # on a small graph, more epochs give this number of training steps
+_MAX_POSITIVES = 4  # limit of known drugs to predict per disease and epoch, each hidden in turn
 _DISCOUNT = 0.3  # the loss of a disease with k known drugs has the weight k^(1 - 0.3)
 _MIN_STD = 0.02  # added to every standard deviation
 _WARM_UP, _WEIGHT_DECAY = 0.15, 0.01  # warm-up as a fraction of all steps; weight decay
@@ -126,13 +126,7 @@ def _train(
         for _ in range(num_epochs):
             order = torch.randperm(len(examples), generator=generator)
             for batch in order.split(_BATCH):
-                shows = torch.rand(len(batch), generator=generator) < 0.5
-                losses = []
-                for those, scale in ((batch[shows], co_indicated_scale), (batch[~shows], None)):
-                    if len(those):
-                        some = [examples[i] for i in those.tolist()]
-                        made = batch_of(some, scale, _DISCOUNT, generator)
-                        losses.append(_loss(mlp, made, generator))
+                losses = [_loss(mlp, examples[i], co_indicated_scale, generator) for i in batch]
                 gradients = torch.autograd.grad(torch.stack(losses).sum() / (_BATCH * 3), weights)
                 every.grad = torch.cat([gradient.reshape(-1) for gradient in gradients])
                 fraction = _one_cycle(step / num_steps)
@@ -150,18 +144,41 @@ def _one_cycle(progress: float) -> float:
     return (1 + math.cos(math.pi * (progress - _WARM_UP) / (1 - _WARM_UP))) / 2
 
 
-def _loss(mlp: ScoreMlp, batch: ListwiseBatch, generator: torch.Generator) -> Tensor:
-    """Return the weighted sum of the losses of a batch.
+def _loss(
+    mlp: ScoreMlp,
+    example_and_hidden: tuple[ListwiseExample, _Mask],
+    co_indicated_scale: Floats,
+    generator: torch.Generator,
+) -> Tensor:
+    """Return the weighted loss of one example; a random half of the calls hide all known drugs.
 
-    The other known drugs of a disease are not among the negatives. Hidden ones are, as are the
-    drugs of which the graph does not say that they treat.
+    Hidden drugs are negatives, as are the drugs of which the graph does not say that they treat.
     """
-    scores = mlp(*batch[:5], generator) - batch.log_probability
-    others = scores.masked_fill(batch.is_known, -torch.inf).logsumexp(dim=1)
-    positives = scores[batch.row, batch.drug]
-    losses = torch.logaddexp(others[batch.row], positives) - positives
-    total: Tensor = losses @ batch.weight
-    return total
+    example, hidden = example_and_hidden
+    is_positive = torch.zeros(len(example.base), dtype=torch.bool)
+    is_positive[: len(hidden)] = torch.from_numpy(~hidden)
+    at = is_positive.nonzero()[:, 0]
+    base = torch.from_numpy(example.base).float()
+    log_probability = torch.from_numpy(example.log_probability)
+    rest = torch.from_numpy(example.anchor), torch.from_numpy(example.popularity).float()
+    if torch.rand(1, generator=generator) < 0.5:
+        scores = mlp(base[None], *rest, generator)[0] - log_probability
+        positives = scores[at]
+        others = scores.masked_fill(is_positive, -torch.inf).logsumexp(dim=0)
+        losses = torch.logaddexp(others, positives) - positives
+    else:
+        chosen = torch.randperm(len(at), generator=generator)[:_MAX_POSITIVES]
+        similarity = example.co_indicated[:, ~hidden].astype(np.float32)
+        also = co_indicated_features_without(similarity, chosen.numpy())
+        squashed = torch.from_numpy(squash(also, co_indicated_scale)).transpose(1, 2)
+        features = torch.cat([base.expand(len(chosen), -1, -1), squashed], dim=2)
+        scores = mlp(features, *rest, generator) - log_probability
+        positives = scores.gather(1, at[chosen][:, None])[:, 0]
+        # The other known drugs of the disease are not among the negatives.
+        others = scores.masked_fill(is_positive, -torch.inf).logsumexp(dim=1)
+        losses = torch.logaddexp(others, positives) - positives
+    weighted: Tensor = losses.mean() * len(at) ** (1 - _DISCOUNT)
+    return weighted
 
 
 def _moments(examples: list[ListwiseExample], co_indicated_scale: Floats) -> tuple[Tensor, Tensor]:
