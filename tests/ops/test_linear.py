@@ -112,3 +112,16 @@ def test_few_rows_get_one_thread_also_after_an_error(num_rows: int, inside: int)
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(most)
+
+
+@pytest.mark.parametrize(("num_columns", "inside"), [(16, 3), (17, 1), (48, 3), (331, 1), (401, 3)])
+def test_some_numbers_of_columns_get_one_thread(num_columns: int, inside: int) -> None:
+    most = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with same_bits(128, num_columns):
+            assert torch.get_num_threads() == inside
+        with same_bits(127, num_columns):
+            assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(most)

@@ -15,6 +15,7 @@ from torch.nn import functional
 from .backend import FEW_ROWS, Backend
 
 _SHARED_ROWS = 128  # products with at least this many rows do not depend on the number of threads
+_SHARED_COLUMNS = 384  # likewise
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, backend: Backend) -> Tensor:
@@ -119,18 +120,25 @@ def multiply(a: Tensor, b: Tensor) -> Tensor:
 
 
 @contextmanager
-def same_bits(num_rows: int) -> Iterator[None]:
+def same_bits(num_rows: int, num_columns: int = 0) -> Iterator[None]:
     """Give a product on the CPU the same bits for any number of threads, inside a `with` block.
 
     MKL divides the rows among threads. It multiplies the last 1 to 3 rows of each thread by another
     kernel, which rounds differently. Products of at least 128 rows, or of a multiple of 4 rows, had
     the same bits with 2 to 64 threads on AVX2, and 2 to 16 on AVX-512. Others run on one thread.
 
+    MKL divides the columns, too. Then float32 products of 17 to 331 columns depended on the number
+    of threads, from 3 on, unless the number of columns was a multiple of 16.
+
     Args:
         num_rows: number of rows of the product.
+        num_columns: number of its columns; 0 if they need not count, as for the width of a model.
+            A width that is not a multiple of 16 would leave most of the training to one thread.
     """
     threads = torch.get_num_threads()
-    if threads == 1 or num_rows >= _SHARED_ROWS or num_rows % 4 == 0:
+    by_rows = num_rows >= _SHARED_ROWS or num_rows % 4 == 0
+    by_columns = not 16 < num_columns < _SHARED_COLUMNS or num_columns % 16 == 0
+    if threads == 1 or (by_rows and by_columns):
         yield
         return
     torch.set_num_threads(1)

@@ -142,7 +142,7 @@ def _add(
     )
     query = x * factor
     own = (query * y).sum(dim=1)
-    with same_bits(len(query)):
+    with same_bits(len(query), len(others)):
         weights = (query @ others.T).masked_fill_(excluded, -torch.inf)
     highest = torch.maximum(weights.amax(dim=1), own)
     weights.sub_(highest[:, None]).exp_()

@@ -84,7 +84,7 @@ class _Nearness(torch.autograd.Function):
         for start in range(0, len(rows), _ROWS):
             at = slice(start, start + _ROWS)
             part = near[at]
-            with same_bits(len(part)):
+            with same_bits(len(part), len(columns)):
                 torch.mm(rows[at], columns.t(), out=part)
             part.sub_(1).div_(temperature).exp_()
             if numbers is not None:
