@@ -276,6 +276,19 @@ def test_kept_scores_are_those_of_their_disease_with_or_without_popularity(
     assert [len(part) for part in forms[True]._scores(np.array([0, 1]))] == [2, 2, 2]
 
 
+def test_a_table_does_not_depend_on_what_was_asked_before(model: Path) -> None:
+    """The scores of many diseases differ by rounding errors, and a chunk may have one disease."""
+    ranking = Ranking.of(model)
+    one = np.array([3])
+    first = ranking._scores(one)
+    assert ranking._scores(one) is first
+    table = ranking._scores(one, many=True)
+    assert table is not first
+    assert ranking._scores(one) is first
+    expected = ranking.ranker.scores(ranking.features, one, many=True)
+    np.testing.assert_array_equal(table[0], expected)
+
+
 def test_own_candidates_keep_their_scores(model: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("drug 7\nDrugBank:2\n\n5\n")
     every = rank_drugs(model, disease=ASKED, top=100, include_known=True)["drugs"]
