@@ -50,6 +50,7 @@ def test_imputed_votes_against_loops(
     assert (by_drug == 0).any()
     assert (by_drug == 1).any()
     order = rng.permutation(len(whole.diseases))
+    in_one = whole.scores(order)
     for diseases, drugs in ((256, 1024), (4, 7)):
         monkeypatch.setattr(neighbors, "_DISEASES", diseases)
         monkeypatch.setattr(neighbors, "_DRUGS", drugs)
@@ -58,6 +59,7 @@ def test_imputed_votes_against_loops(
         np.testing.assert_allclose(votes, expected[order], rtol=1e-4, atol=1e-6)
         added = found.scores(order, impute=True) - found.scores(order)
         np.testing.assert_allclose(added, votes - found.votes(order), atol=1e-5)
+        np.testing.assert_allclose(found.scores(order), in_one, rtol=1e-5, atol=1e-6)
         for drug in np.flatnonzero(by_drug == 0).tolist():
             shares = found.sums_of(drug, order) / found.largest_sums(order)
             np.testing.assert_allclose(shares, votes[:, drug], rtol=1e-4, atol=1e-6)

@@ -195,9 +195,12 @@ class Neighbors:
             near_votes[asked] = voters @ self._near_used.T
             of_own = csr_array(own[asked])
             owned = np.unique(of_own.indices)
-            near = self._near_used[:, np.searchsorted(used, owned)]
-            near[owned, np.arange(len(owned))] = 0  # a drug is not near itself
-            near_own[asked] = of_own[:, owned] @ near.T
+            of_own, at = csr_array(of_own[:, owned]), np.searchsorted(used, owned)
+            for start in range(0, len(self.drugs), _DRUGS):
+                columns = np.arange(start, min(start + _DRUGS, len(self.drugs)))
+                near = self._near_used[start : start + _DRUGS, at]
+                near[columns[:, None] == owned] = 0  # a drug is not near itself
+                near_own[np.ix_(asked, columns)] = of_own @ near.T
         return votes, near_own, of_largest(near_votes)
 
     def nearness(self, drugs: IntArray) -> Floats:
