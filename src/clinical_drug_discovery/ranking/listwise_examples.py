@@ -45,8 +45,9 @@ class ListwiseExample:
 def squash(values: Floats, scale: Floats) -> Floats:
     """Return arcsinh(values / scale) for values of shape (..., F, D) and a scale of shape (F,).
 
-    It is computed as log(|x| + sqrt(x^2 + 1)) with the sign of x, with an absolute error of about
-    1e-7. Without AVX-512, `np.arcsinh` takes nine times as long.
+    It is computed as log(|x| + sqrt(x^2 + 1)) with the sign of x. The absolute error is below 4e-7
+    for |x| < 1000, that of `np.arcsinh` below 3e-7. Without AVX-512, `np.arcsinh` takes nine times
+    as long. From |x| = 1e19, x^2 would be infinite; a scale is the mean of |values|.
     """
     scaled = values / scale[:, None]
     size = np.abs(scaled)
