@@ -311,8 +311,7 @@ class Ranking:
         Those of the last single diseases are kept: a page and a report ask for them several times.
         Not with `many`: a table must not depend on what was asked before.
         """
-        is_kept = len(diseases) == 1 and not many
-        key = (int(diseases[0]), self.popularity) if is_kept else None
+        key = (int(diseases[0]), self.popularity) if len(diseases) == 1 and not many else None
         if key is not None and (kept := self._recent.get(key)) is not None:
             return kept
         scores = self.ranker.scores(self.features, diseases, popularity=self.popularity, many=many)
