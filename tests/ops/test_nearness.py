@@ -109,3 +109,13 @@ def test_the_gradient_of_float32_is_close_for_any_number_of_threads(
         expected = gradient(loss, exact)
         error = (grad - expected).norm() / expected.norm()
         assert error < (1e-2 if in_halves else 1e-5)
+
+
+def test_the_gradient_of_vectors_that_are_nearly_the_same_is_close() -> None:
+    noise = 3e-3 * vectors(2400, 64, torch.float32)
+    noise[1200:] = noise[:1200] + noise[1200:] / 2
+    x = (vectors(1, 64, torch.float32) + noise).requires_grad_()
+    exact = x.detach().double().requires_grad_()
+    grad = gradient(pair_loss(x, None, True), x)
+    expected = gradient(pair_loss(exact, None, False), exact)
+    assert (grad - expected).norm() / expected.norm() < 1e-2

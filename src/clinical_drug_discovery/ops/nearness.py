@@ -114,10 +114,12 @@ class _Nearness(torch.autograd.Function):
             # The cosine of a row and itself does not change. Its weight is by far the largest, and
             # would leave only rounding errors after the projection in `unit`.
             weights[right - (left.start or 0), torch.arange(len(right), device=right.device)] = 0
-        if _takes_halves(weights):
-            weights = _in_halves(weights)
         grad = zeros(units, *units.shape)
-        _add_products(weights, units[left], units[right], grad, left, right)
+        if _takes_halves(weights):
+            totals = weights.sum(dim=1), weights.sum(dim=0)
+            _add_in_halves(_in_halves(weights), totals, units, grad, left, right)
+        else:
+            _add_products(weights, units, grad, left, right)
         return grad, None, None, None, None, None
 
 
@@ -136,34 +138,61 @@ def _takes_halves(weights: Tensor) -> bool:
 
 
 def _add_products(
-    weights: Tensor, rows: Tensor, columns: Tensor, out: Tensor, left: slice, right: Tensor | slice
+    weights: Tensor, units: Tensor, out: Tensor, left: slice, right: Tensor | slice
 ) -> None:
-    """Add weights @ columns to out[left], and weights^T @ rows to out[right]."""
-    if weights.dtype == rows.dtype:
-        with same_bits(len(rows)):
-            out[left] += weights @ columns
-        with same_bits(len(columns)):
-            by_columns = weights.t() @ rows
-    else:
-        out[left] += (weights @ _in_halves(columns))[: len(rows), : rows.shape[1]]
-        by_columns = rows.new_zeros(len(columns), rows.shape[1])
-        # A longer sum would be divided among threads, so its bits would depend on their number.
-        for part, some in zip(weights.split(_MOST_SUMMED), rows.split(_MOST_SUMMED), strict=True):
-            by_columns += (part.t() @ _in_halves(some))[: len(columns), : rows.shape[1]]
-    if isinstance(right, slice):
-        out[right] += by_columns
-    else:
-        out.index_add_(0, right, by_columns)
+    """Add weights @ units[right] to out[left], and weights^T @ units[left] to out[right]."""
+    rows, columns = units[left], units[right]
+    with same_bits(len(rows)):
+        out[left] += weights @ columns
+    with same_bits(len(columns)):
+        by_columns = weights.t() @ rows
+    _add_rows(by_columns, out, right)
 
 
-def _in_halves(x: Tensor) -> Tensor:
-    """Return x in bfloat16, padded with zeros to multiples of `_MULTIPLE` rows and columns.
+def _add_in_halves(
+    weights: Tensor,
+    totals: tuple[Tensor, Tensor],
+    units: Tensor,
+    out: Tensor,
+    left: slice,
+    right: Tensor | slice,
+) -> None:
+    """Do what `_add_products` does, with weights in bfloat16, given their sums in float32.
+
+    The mean of the vectors is left out of the products and added with the sums. If all vectors are
+    alike, the products nearly cancel, and the rounding of the mean would be the largest part.
+    """
+    rows, columns = units[left], units[right]
+    of_rows, of_columns = rows.mean(dim=0), columns.mean(dim=0)
+    to_left = out[left]
+    to_left += (weights @ _in_halves(columns, of_columns))[: len(rows), : rows.shape[1]]
+    to_left.addcmul_(totals[0][:, None], of_columns)
+    by_columns = totals[1][:, None] * of_rows
+    # A longer sum would be divided among threads, so its bits would depend on their number.
+    for part, some in zip(weights.split(_MOST_SUMMED), rows.split(_MOST_SUMMED), strict=True):
+        by_columns += (part.t() @ _in_halves(some, of_rows))[: len(columns), : rows.shape[1]]
+    _add_rows(by_columns, out, right)
+
+
+def _add_rows(rows: Tensor, out: Tensor, at: Tensor | slice) -> None:
+    if isinstance(at, slice):
+        out[at] += rows
+    else:
+        out.index_add_(0, at, rows)
+
+
+def _in_halves(x: Tensor, center: Tensor | None = None) -> Tensor:
+    """Return x in bfloat16, without a center, padded to multiples of `_MULTIPLE` with zeros.
 
     So few shapes occur: oneDNN keeps a compiled product for each.
     """
     num_rows, width = (-(-size // _MULTIPLE) * _MULTIPLE for size in x.shape)
     result = empty(x, num_rows, width, dtype=torch.bfloat16)
-    result[: len(x), : x.shape[1]] = x
+    inside = result[: len(x), : x.shape[1]]
+    if center is None:
+        inside.copy_(x)
+    else:
+        torch.sub(x, center, out=inside)
     result[len(x) :] = 0
     result[:, x.shape[1] :] = 0
     return result
