@@ -94,14 +94,16 @@ class _ListwiseLoss(torch.autograd.Function):
             if first == last:
                 continue
             others = z.index_select(0, of_type)
-            both = others, others.to(gradient_dtype)
             mean = others.mean(dim=0)
+            candidate_rows = others, (others - mean).to(gradient_dtype), mean
             total += mean_factor * mean.square().sum()
             grad_others = (2 * mean_factor / len(others) * mean).repeat(len(others), 1)
             for start in range(first, last, FACT_CHUNK):
                 at = slice(start, min(start + FACT_CHUNK, last))
                 chunk = [end[at] for end in facts]
-                total += _add(z, scaled, chunk, both, excluded[at], grad_others, ctx.grads)
+                total += _add(
+                    z, scaled, chunk, candidate_rows, excluded[at], grad_others, ctx.grads
+                )
             grad_z.index_add_(0, of_type, grad_others)
         ctx.part = part
         return total * part
@@ -119,7 +121,7 @@ def _add(
     z: Tensor,
     scaled: Tensor,
     facts: list[Tensor],
-    candidates: tuple[Tensor, Tensor],
+    candidates: tuple[Tensor, Tensor, Tensor],
     excluded: Tensor,
     grad_others: Tensor,
     grads: tuple[Tensor, Tensor],
@@ -130,13 +132,14 @@ def _add(
         z: shape (M, D).
         scaled: shape (R, D), the weights divided by sqrt(D).
         facts: sources, relations and targets of the positives.
-        candidates: rows of z, shape (K, D), in its dtype and in that of the gradients' products.
+        candidates: rows of z, shape (K, D); these without their mean, in the dtype of the
+            gradients' products; and their mean.
         excluded: see `listwise_loss`.
         grad_others: shape (K, D).
         grads: gradients with respect to z and the weights.
     """
     src, relation, dst = facts
-    others, for_products = candidates
+    others, for_products, mean = candidates
     x, factor, y = (
         rows.index_select(0, at) for rows, at in ((z, src), (scaled, relation), (z, dst))
     )
@@ -152,8 +155,10 @@ def _add(
     # -(1 - probability of the target), without subtracting numbers that are nearly equal.
     grad_own = -weights.sum(dim=1)
     weights, by = _for_products(weights, for_products), _for_products(query, for_products)
+    # The weights and grad_own add up to 0, so the mean can be left out. If all rows of z are alike,
+    # the sum nearly cancels, and in bfloat16 the rounding of the mean would be larger than it.
     of_query = multiply(weights, for_products)[: len(query)]
-    grad_query = y.mul_(grad_own[:, None]).add_(of_query)
+    grad_query = y.sub_(mean).mul_(grad_own[:, None]).add_(of_query)
     grad_others.add_(multiply(weights.T, by))
     grad_z, grad_weight = grads
     grad_z.index_add_(0, dst, query.mul_(grad_own[:, None]))

@@ -65,6 +65,22 @@ def test_loss_and_gradients_equal_the_slow_ones(
         assert off(ours, wanted) < 1e-12
 
 
+def test_gradients_in_bfloat16_are_close_also_if_all_embeddings_are_alike(
+    graph: KnowledgeGraph,
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    decoder = DistMult(len(graph.edge_types), 64, generator)
+    batch = batch_of(graph, 300)
+    z = torch.randn(1, 64, generator=generator)
+    z = (z + 0.01 * torch.randn(len(batch.rows), 64, generator=generator)).requires_grad_()
+    found = []
+    for dtype in (torch.bfloat16, torch.float32):
+        loss = link_prediction_loss(decoder, z, batch, dtype)
+        found.append(torch.autograd.grad(loss, (z, decoder.relation)))
+    for rounded, exact in zip(*found, strict=True):
+        assert (rounded - exact).norm() / exact.norm() < 1e-2
+
+
 def test_types_without_a_fact_are_not_centred(graph: KnowledgeGraph) -> None:
     sizes = [4 if dst == 0 else 0 for _, dst in graph.endpoint_types]
     batch = EdgeSampler(graph, sizes, seed=0).sample()
