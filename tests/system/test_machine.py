@@ -3,12 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
+import sys
 
+import psutil
 import pytest
 import threadpoolctl
 import torch
 
-from clinical_drug_discovery.system.machine import PeakMemory, limit_memory, one_thread
+from clinical_drug_discovery.system.machine import (
+    PeakMemory,
+    anonymous_bytes,
+    held_bytes,
+    limit_memory,
+    one_thread,
+)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells which pages are freed")
+def test_freed_pages_are_not_held() -> None:
+    size = 64 << 20
+    with mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as pages:
+        pages.write(b"x" * size)
+        resident = psutil.Process().memory_info().rss
+        held, anonymous = held_bytes(), anonymous_bytes()
+        pages.madvise(8)  # MADV_FREE, which the module mmap does not name
+        assert psutil.Process().memory_info().rss > resident - size // 2
+        assert held - size * 1.1 < held_bytes() < held - size * 0.9
+        assert anonymous_bytes() < anonymous - size * 0.9
 
 
 class FakeMemory:

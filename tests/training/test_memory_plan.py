@@ -271,8 +271,7 @@ def test_arrays_lie_in_files_only_if_they_do_not_fit(
     plan: Plan, training: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Half of the budget must hold this process, which may have grown in other tests.
-    small: Any = SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=2**28))
-    monkeypatch.setattr(memory_budget, "psutil", SimpleNamespace(Process=lambda: small))
+    monkeypatch.setattr(memory_budget, "held_bytes", lambda: 2**28)
     monkeypatch.setattr(memory_budget, "peak_memory_bytes", lambda: 2**28)
     many = {name: 20 * count for name, count in NODE_TYPES.items()}
     plan = change(plan, graph=replace(SIZES, node_type_counts=many), training=training)

@@ -9,14 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-import psutil
-
 from ..graph.knowledge_graph import KnowledgeGraph
 from ..models.kinds.interface import FULL, SAMPLED, Settings
 from ..ops.backend import BLOCK_ROWS
 from ..system.errors import DoesNotFitError, InputError
 from ..system.limits.memory import available_memory, parse_memory, sufficient_gib
-from ..system.machine import GIB, anonymous_bytes, limit_memory, peak_memory_bytes
+from ..system.machine import GIB, anonymous_bytes, held_bytes, limit_memory, peak_memory_bytes
 from ..system.progress import Run
 from .graph_sizes import GraphSizes
 from .memory_plan import CHUNK_SIZES, FILE_CHUNK_SIZES, Plan, plan_for
@@ -134,7 +132,7 @@ def fit_plan(
     budget = parse_memory(memory_budget)
     if memory_budget is None:
         # The processes of a machine share its free memory, which does not include what they use.
-        budget = budget // plan.group.local_size + psutil.Process().memory_info().rss
+        budget = budget // plan.group.local_size + held_bytes()
     start = _Start.of(plan.graph, is_read)
     choices: list[tuple[Path | None, Sequence[int]]] = [(None, CHUNK_SIZES)]
     if scratch_dir is not None:
@@ -173,7 +171,7 @@ class _Start(NamedTuple):
     @staticmethod
     def of(graph: GraphSizes, is_read: bool) -> _Start:
         """Return the memory of this process; if the graph is not read yet, as it will be then."""
-        held, own = psutil.Process().memory_info().rss, anonymous_bytes()
+        held, own = held_bytes(), anonymous_bytes()
         if is_read:
             return _Start((held, own), (peak_memory_bytes(), own))
         return _Start(
