@@ -10,7 +10,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
 # Makes torch, oneDNN, MKL and numba work as on a CPU without AVX-512.
 AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 \
 	NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=+avx,+avx2,+bmi,+bmi2,+f16c,+fma,+lzcnt,+movbe,+popcnt,+sse4.2 \
-	NUMBA_CACHE_DIR=$(VENV)/numba-avx2
+	NUMBA_CACHE_DIR=$(CURDIR)/$(VENV)/numba-avx2
 
 .PHONY: setup setup-locked lock audit demo test test-slow test-avx2 bench-avx2 examples fuzz lint docs pictures vendor wheel clean
 
