@@ -6,8 +6,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from ..graph.knowledge_graph import KnowledgeGraph
 from ..ranking.drug_ranker import fit_drug_ranker, why_no_ranker
 from ..ranking.fit_memory import rank_fit_bytes
@@ -16,7 +14,7 @@ from ..system.errors import DoesNotFitError, InputError
 from ..system.files import save_record
 from ..system.limits.memory import parse_memory, sufficient_gib
 from ..system.log import milestone, part
-from ..system.machine import GIB, peak_memory_bytes
+from ..system.machine import GIB, held_bytes, peak_memory_bytes
 from ..system.processes import alone, use_threads
 from ..system.run_directory import locked
 from ..system.untrusted.inputs import read_json
@@ -103,7 +101,7 @@ def check_fit_memory(graph: KnowledgeGraph, dim: int, memory_budget: str | int |
     Raises:
         DoesNotFitError: it does not; the message names a budget that is enough.
     """
-    held, budget = psutil.Process().memory_info().rss, parse_memory(memory_budget)
+    held, budget = held_bytes(), parse_memory(memory_budget)
     if memory_budget is None:
         budget += held  # the free memory does not include what this process uses already
     needed = max(held + _LIBRARIES + rank_fit_bytes(graph, dim), peak_memory_bytes())

@@ -13,10 +13,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from ...system.errors import InputError
 from ...system.limits.memory import Room, available_memory, parse_memory
+from ...system.machine import held_bytes
 from ..formats.head import GZIP_MAGIC, PARQUET_MAGIC, ZSTD_MAGIC
 from .parquet_sizes import declared_rows
 
@@ -130,7 +129,7 @@ def _within_budget(room: Room, budget: str | int | None) -> Room:
     """Return the room that a budget for the whole process leaves."""
     if budget is None:
         return Room(parse_memory(None), f"the default memory_budget (70% of {room.limit})")
-    left = max(parse_memory(budget) - psutil.Process().memory_info().rss, 0)
+    left = max(parse_memory(budget) - held_bytes(), 0)
     return min(room, Room(left, f"the rest of memory_budget (got {budget!r})"))
 
 
