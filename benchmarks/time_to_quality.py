@@ -104,8 +104,7 @@ def runs_of(arguments: argparse.Namespace) -> Iterator[tuple[str, int]]:
 def finished_runs(arguments: argparse.Namespace) -> list[tuple[str, int]]:
     """Return the runs that all folds have in DIR, in the order of METHODS."""
     found = [
-        {path.stem for path in place_of(arguments, "", 0, fold).parent.glob("*.json")}
-        for fold in arguments.fold
+        {path.stem for path in folder_of(arguments, fold).glob("*.json")} for fold in arguments.fold
     ]
     names = [name.rpartition("-") for name in set.intersection(*found)]
     runs = [(method, int(amount)) for method, _, amount in names if method in METHODS]
@@ -114,8 +113,12 @@ def finished_runs(arguments: argparse.Namespace) -> list[tuple[str, int]]:
 
 def place_of(arguments: argparse.Namespace, method: str, amount: int, fold: int) -> Path:
     """Return the file of a run."""
-    directory = arguments.output / f"{arguments.split}-{fold}-of-{arguments.folds}"
-    return Path(directory / f"{method}-{amount}.json")
+    return folder_of(arguments, fold) / f"{method}-{amount}.json"
+
+
+def folder_of(arguments: argparse.Namespace, fold: int) -> Path:
+    """Return the folder of a fold's runs."""
+    return Path(arguments.output / f"{arguments.split}-{fold}-of-{arguments.folds}")
 
 
 def measured(embed: Callable[[], Tensor]) -> Embedded:

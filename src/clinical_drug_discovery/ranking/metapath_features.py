@@ -329,12 +329,9 @@ class MetapathFeatures:
         for block in blocks:
             yield block @ self._treats_t
             yield nearest(block, self.treats)
-        similar = blocks[0].copy()
-        for block in blocks[1 : len(self.disease_similarities)]:
-            similar += block
-        in_any_way = similar.copy()
-        for block in blocks[len(self.disease_similarities) :]:
-            in_any_way += block
+        num_similarities = len(self.disease_similarities)  # at least one; the walks follow
+        similar = sum(blocks[1:num_similarities], blocks[0])
+        in_any_way = sum(blocks[num_similarities:], similar)
         yield nearest(in_any_way, self.treats)
         yield from self._through_others.sums(diseases, similar)
         related = blocks[-1] if self.walks else in_any_way

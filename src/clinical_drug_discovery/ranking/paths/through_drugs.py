@@ -73,9 +73,9 @@ class ThroughDrugs:
         shape (T, number of these drugs).
         """
         found: list[tuple[IntArray, Floats] | None] = []
+        treats = self._treats[self._treating]
         for similarity, right_t in self._halves:
             sparse = similarity.left.nnz + right_t.nnz
-            treats = self._treats[self._treating]
             total = csr_array(similarity.left @ (right_t @ treats))
             own = self._treats.multiply(similarity.diagonal[:, None])
             total = csr_array(total - own)
