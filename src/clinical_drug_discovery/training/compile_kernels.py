@@ -47,8 +47,9 @@ _FIRST = [
     (attention, "map_heads"),
     (attention, "map_heads_backward"),
     (neighbors, "add_neighbors"),
+    (neighbors, "add_neighbors_backward"),
 ]
-_REST = [(attention, "attend_backward"), (neighbors, "add_neighbors_backward")]
+_REST = [(attention, "attend_backward")]
 # Runs in another process. The folder of this package comes last: it only serves a package that was
 # found through the working directory.
 _SCRIPT = f"""

@@ -164,6 +164,20 @@ def load_splat(_: Any, array: Any, at: Any) -> Generator:
 
 
 @intrinsic
+def element(_: Any, array: Any, at: Any) -> Generator:
+    """Return array[at] of a flat array of integers as int64.
+
+    `array[at]` would also test for a negative index, which slows down short loops over edges.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        struct = context.make_array(signature.args[0])(context, builder, args[0])
+        return builder.sext(builder.load(builder.gep(struct.data, [args[1]])), ir.IntType(64))
+
+    return types.int64(array, types.intp), generate
+
+
+@intrinsic
 def prefetch(_: Any, array: Any, at: Any) -> Generator:
     """Prefetch the cache line of array[at]."""
 
