@@ -27,10 +27,10 @@ from clinical_drug_discovery.models.kinds.interface import (
     check_common,
 )
 from clinical_drug_discovery.models.kinds.table import MODELS, Entry
-from clinical_drug_discovery.models.layers import layer_norm
 from clinical_drug_discovery.ops.backend import Backend
 from clinical_drug_discovery.ops.blocks import Block
 from clinical_drug_discovery.ops.mean import gather_rows, own_rows
+from clinical_drug_discovery.ops.norm import layer_norm
 from clinical_drug_discovery.ops.reference import EDGE_CHUNK
 from clinical_drug_discovery.system.errors import check_at_least
 

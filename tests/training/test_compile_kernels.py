@@ -41,9 +41,9 @@ def test_only_kernels_that_this_cpu_uses_can_be_missing(
     of_edges = {"_attend", "_backward_by_target", "_backward_by_source"}
     of_heads = PAIRS if products else SINGLE
     assert set(compile_kernels.missing_kernels("hgt")) == of_edges | of_heads
-    of_means = {"_add_neighbors"}
-    assert set(compile_kernels.missing_kernels("graphsage")) == of_means
-    assert set(compile_kernels.missing_kernels("of the user")) == of_edges | of_heads | of_means
+    of_sage = {"_add_neighbors", "_normalize", "_normalize_backward"}
+    assert set(compile_kernels.missing_kernels("graphsage")) == of_sage
+    assert set(compile_kernels.missing_kernels("of the user")) == of_edges | of_heads | of_sage
 
 
 def test_a_file_in_the_working_directory_cannot_break_the_compilation(

@@ -1,4 +1,4 @@
-"""Layers that the models share: layer normalization, a linear map per node type, DistMult.
+"""Layers that the models share: a linear map per node type, DistMult.
 
 Notation: M rows, T node types, C and D columns of input and output, R relations.
 """
@@ -10,49 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
 
 from ..ops.blocks import Block
 from ..ops.buffers import empty, zeros_like
 from ..ops.linear import linear, linear_gradients
+from ..ops.norm import layer_norm, layer_norm_backward
+from ..ops.norm import layer_norm_backward_from_result as layer_norm_backward_from_result
+from ..ops.norm import layer_norm_with_scale as layer_norm_with_scale
 from .initialisation import uniform
 
-_EPS = 1e-5
 _MEAN = 0.5  # mean of a relation's initial weights, divided by their standard deviation
 _FIRST_WEIGHT = 3.0  # root mean square of a relation's initial weights: makes the softmax sharp
-
-
-def layer_norm(x: Tensor) -> Tensor:
-    """Normalize each row to mean 0 and length sqrt(C).
-
-    "Layer Normalization" (arXiv:1607.06450), eq. 3 and 4, without gain and bias.
-    """
-    return functional.layer_norm(x, x.shape[1:], eps=_EPS)
-
-
-def layer_norm_with_scale(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the normalized rows, and 1 / standard deviation of each row, shape (m, 1)."""
-    out, _, scale = torch.native_layer_norm(x, x.shape[1:], None, None, _EPS)
-    return out, scale
-
-
-def layer_norm_backward(grad: Tensor, x: Tensor) -> Tensor:
-    """Return the gradient with respect to x, given the one with respect to `layer_norm(x)`."""
-    _, mean, scale = torch.native_layer_norm(x, x.shape[1:], None, None, _EPS)
-    return _layer_norm_backward(grad, x, mean, scale)
-
-
-def layer_norm_backward_from_result(grad: Tensor, out: Tensor, scale: Tensor) -> Tensor:
-    """Return the same gradient, given the results of `layer_norm_with_scale` instead of x."""
-    mean, one = torch.zeros_like(scale), torch.ones_like(scale)
-    return _layer_norm_backward(grad, out, mean, one).mul_(scale)
-
-
-def _layer_norm_backward(grad: Tensor, x: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
-    grad_x: Tensor = torch.ops.aten.native_layer_norm_backward(
-        grad, x, x.shape[1:], mean, scale, None, None, [True, False, False]
-    )[0]
-    return grad_x
 
 
 class TypedLinear(nn.Module):

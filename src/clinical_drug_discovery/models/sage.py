@@ -14,11 +14,19 @@ from torch.autograd.function import once_differentiable
 
 from ..ops.backend import Backend
 from ..ops.blocks import Block
-from ..ops.buffers import empty, zeros, zeros_like
-from ..ops.linear import linear, linear_backward, linear_gradients, linear_into
-from ..ops.mean import add_mean, mean_backward_by_type, own_rows, packed
+from ..ops.buffers import empty, zeros
+from ..ops.linear import linear_into, multiply, product_of, side_by_side
+from ..ops.mean import (
+    add_mean,
+    add_mean_backward,
+    empty_packed,
+    inverse_degree,
+    mean_backward_by_type,
+    own_rows,
+    packed,
+)
+from ..ops.norm import layer_norm, normalize, normalize_backward
 from .initialisation import node_vectors, uniform
-from .layers import layer_norm, layer_norm_backward
 
 
 class GraphSage(nn.Module):
@@ -78,13 +86,14 @@ class GraphSage(nn.Module):
         weight_self, weight_neighbor, bias = layer.parameters()
         result = empty(x, block.num_rows, len(bias))
         for rows in block.chunks(slice(0, block.num_rows)):
+            part = result[rows]
             if index == len(self.layers) - 1:
-                out = linear(mean[rows], weight_neighbor, bias, block.backend)
-                out = layer_norm(out + linear(own[rows], weight_self, None, block.backend))
+                inputs, weights = (mean[rows], own[rows]), (weight_neighbor, weight_self)
+                product = product_of(inputs, weights, block.backend)
+                normalize(product, bias, torch.empty_like(part), part, block.backend)
             else:
-                out = mean[rows] + linear(own[rows], weight_self, bias, block.backend)
-                out = layer_norm(out.relu_()) + own[rows]
-            result[rows] = out
+                product = product_of([own[rows]], [weight_self], block.backend)
+                normalize(product, bias, mean[rows], part, block.backend, before=own[rows])
         return result
 
     def _layers(self) -> list[SageLayer]:
@@ -162,8 +171,7 @@ class _MeanAndOwn(torch.autograd.Function):
         block: Block = ctx.block
         grad_x = zeros(grad_own, block.graph.num_nodes, grad_own.shape[1])
         grad_x[block.rows] = grad_own
-        for nodes, by_messages in mean_backward_by_type(grad_mean, block):
-            grad_x[nodes] += by_messages
+        add_mean_backward(grad_mean, block, grad_x)
         return grad_x, None
 
 
@@ -183,33 +191,38 @@ class _Map(torch.autograd.Function):
     ) -> Tensor:
         mapped = empty(mean, len(mean), len(bias))
         out = empty(mean, *mapped.shape) if norm else mapped
+        weights = weight_neighbor, weight_self
         for rows in backend.row_chunks(0, len(mean)):
-            by_neighbor = linear(mean[rows], weight_neighbor, bias, backend)
-            mapped[rows] = by_neighbor + linear(own[rows], weight_self, None, backend)
+            product = product_of((mean[rows], own[rows]), weights, backend)
             if norm:
-                out[rows] = layer_norm(mapped[rows])
-        ctx.save_for_backward(mean, own, weight_self, weight_neighbor, mapped if norm else None)
-        ctx.backend = backend
+                normalize(product, bias, mapped[rows], out[rows], backend)
+            else:
+                torch.add(product, bias, out=out[rows])
+        ctx.save_for_backward(mean, own, *weights)
+        ctx.backend, ctx.mapped = backend, mapped if norm else None
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        mean, own, weight_self, weight_neighbor, mapped = ctx.saved_tensors
+        mean, own, *weights = ctx.saved_tensors
+        mapped, backend = ctx.mapped, ctx.backend
+        del ctx.mapped  # overwritten below: a second backward pass must fail
+        dtype, width = backend.product_dtype(grad.dtype), mean.shape[1]
         grad_mean, grad_own = empty(grad, *mean.shape), empty(grad, *own.shape)
-        grad_self, grad_neighbor = zeros_like((weight_self, weight_neighbor))
-        grad_bias = grad.new_zeros(grad.shape[1])
-        for rows in ctx.backend.row_chunks(0, len(mean)):
+        matrix = side_by_side(weights, dtype)  # (D, 2 C)
+        grad_matrix, grad_bias = grad.new_zeros(matrix.shape), grad.new_zeros(grad.shape[1])
+        for rows in backend.row_chunks(0, len(mean)):
             part = grad[rows]
+            packed = part.to(dtype)
             if mapped is not None:
-                part = layer_norm_backward(part, mapped[rows])
-            grad_mean[rows], by_neighbor, by_bias = linear_gradients(
-                part, mean[rows], weight_neighbor, ctx.backend
-            )
-            grad_own[rows], by_self, _ = linear_gradients(part, own[rows], weight_self, ctx.backend)
-            grad_self += by_self
-            grad_neighbor += by_neighbor
-            grad_bias += by_bias
+                part = mapped[rows]
+                normalize_backward(grad[rows], part, packed, backend, relu=False)
+            by_inputs = multiply(packed, matrix)
+            grad_mean[rows], grad_own[rows] = by_inputs[:, :width], by_inputs[:, width:]
+            grad_matrix += multiply(packed.t(), side_by_side((mean[rows], own[rows]), dtype))
+            grad_bias += part.sum(dim=0)
+        grad_neighbor, grad_self = grad_matrix.split(width, dim=1)
         return grad_mean, grad_own, None, None, grad_self, grad_neighbor, grad_bias
 
 
@@ -225,16 +238,16 @@ class _HiddenLayers(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, block: Block, *weights: Tensor) -> Tensor:
         ctx.block, ctx.kept, backend = block, [], block.backend
-        result = empty(x, *x.shape).copy_(x)
+        before = x
         for weight_self, weight_neighbor, bias in _by_layer(weights):
-            messages = _messages(result, weight_neighbor, backend)
+            messages = _messages(before, weight_neighbor, backend)
             out = add_mean(messages, block, zeros(x, *x.shape))
             del messages
+            result = empty(x, *x.shape) if before is x else before
             for rows in backend.row_chunks(0, len(x)):
-                part = out[rows]
-                part += linear(result[rows], weight_self, bias, backend)
-                part.relu_()
-                result[rows] += layer_norm(part)
+                product = product_of([before[rows]], [weight_self], backend)
+                normalize(product, bias, out[rows], result[rows], backend, before=before[rows])
+            before = result
             ctx.kept.append(out)
         ctx.save_for_backward(x, *weights)
         return result
@@ -248,36 +261,37 @@ class _HiddenLayers(torch.autograd.Function):
         grad = grad.contiguous()
         backend.trim_heap()  # of chunks of the last layer
         grads: list[Tensor] = []
-        for weight_self, weight_neighbor, _ in reversed(_by_layer(weights)):
+        scale = inverse_degree(block, grad)
+        for weight_self, weight_neighbor, bias in reversed(_by_layer(weights)):
             out = kept.pop()
+            messages = empty_packed(out, len(out), out.shape[1], backend)
+            grad_bias = torch.zeros_like(bias)
             for rows in backend.row_chunks(0, len(x)):
                 part = out[rows]
-                through_norm = layer_norm_backward(grad[rows], part)
-                # The gradient of ReLU, in place; masked_fill_ of the same numbers takes 25 times
-                # as long.
-                torch.ops.aten.threshold_backward.grad_input(through_norm, part, 0, grad_input=part)
-            grad_self, grad_neighbor = (torch.zeros_like(w) for w in (weight_self, weight_neighbor))
-            for nodes, by_messages in mean_backward_by_type(out, block):
+                normalize_backward(
+                    grad[rows], part, messages[rows], backend, relu=True, scale=scale[rows]
+                )
+                grad_bias += part.sum(dim=0)
+            dtype = backend.product_dtype(grad.dtype)
+            matrix = torch.cat([weight_self, weight_neighbor]).to(dtype)
+            grad_matrix = grad.new_zeros(matrix.shape)
+            for nodes, by_messages in mean_backward_by_type(out, block, messages):
                 for rows in backend.row_chunks(0, len(by_messages)):
-                    own = x[nodes][rows] + sum(layer_norm(h[nodes][rows]) for h in kept)
-                    linear_backward(
-                        out[nodes][rows], own, weight_self, grad[nodes][rows], grad_self, None,
-                        backend,
-                    )  # fmt: skip
-                    linear_backward(
-                        by_messages[rows], own, weight_neighbor, grad[nodes][rows], grad_neighbor,
-                        None, backend,
-                    )  # fmt: skip
-            grads = [grad_self, grad_neighbor, out.sum(dim=0), *grads]
-            del out, part
+                    own = x[nodes][rows]
+                    for h in kept:
+                        own = own + layer_norm(h[nodes][rows])
+                    both = side_by_side((out[nodes][rows], by_messages[rows]), dtype)
+                    grad_matrix += multiply(both.t(), own.to(dtype))
+                    grad[nodes][rows] += multiply(both, matrix)
+            grads = [*grad_matrix.split(len(bias)), grad_bias, *grads]
+            del out, part, messages
         return grad, None, *grads
 
 
 def _messages(x: Tensor, weight: Tensor, backend: Backend) -> Tensor:
     """Map rows before the mean, so that the mean need not be kept for the map's gradient."""
     width = len(weight)
-    dtype = backend.storage_dtype(x.dtype)
-    messages = zeros(x, len(x), backend.padded(width), dtype=dtype)
+    messages = empty_packed(x, len(x), width, backend)
     linear_into(messages[:, :width], x, weight, None, backend)
     return messages
 

@@ -5,7 +5,7 @@ Products are computed in `Backend.product_dtype`. Sums over chunks of rows are i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -56,6 +56,31 @@ def linear_into(
         if shift is not None:
             product += shift
         out[rows] = product
+
+
+def product_of(inputs: Sequence[Tensor], weights: Sequence[Tensor], backend: Backend) -> Tensor:
+    """Return the sum of some maps without bias, as one product in the product dtype.
+
+    Args:
+        inputs: k arrays of shape (m, C).
+        weights: k arrays of shape (D, C).
+        backend: determines the dtype.
+
+    Returns:
+        shape (m, D).
+    """
+    dtype = backend.product_dtype(inputs[0].dtype)
+    return multiply(side_by_side(inputs, dtype), side_by_side(weights, dtype).t())
+
+
+def side_by_side(arrays: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    """Return arrays of m rows as one array of m rows in another dtype."""
+    if len(arrays) == 1:
+        return arrays[0].to(dtype)
+    result = arrays[0].new_empty(len(arrays[0]), sum(a.shape[1] for a in arrays), dtype=dtype)
+    for part, array in zip(result.split([a.shape[1] for a in arrays], 1), arrays, strict=True):
+        part.copy_(array)
+    return result
 
 
 def linear_gradients(

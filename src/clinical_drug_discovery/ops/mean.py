@@ -33,10 +33,17 @@ def packed(x: Tensor, backend: Backend, scale: Tensor | None = None) -> Tensor:
         shape (N, padded C), in the storage dtype.
     """
     num_rows, width = x.shape
-    result = empty(x, num_rows, backend.padded(width), dtype=backend.storage_dtype(x.dtype))
+    result = empty_packed(x, num_rows, width, backend)
     for rows in backend.row_chunks(0, num_rows):
         part = x[rows] if scale is None else x[rows] * scale[rows, None]
         result[rows, :width] = part
+    return result
+
+
+def empty_packed(like: Tensor, num_rows: int, width: int, backend: Backend) -> Tensor:
+    """Return rows like those of `packed`, of which only the padding is initialized."""
+    shape = num_rows, backend.padded(width)
+    result = empty(like, *shape, dtype=backend.storage_dtype(like.dtype))
     result[:, width:] = 0
     return result
 
@@ -52,11 +59,13 @@ def add_mean(messages: Tensor, block: Block, out: Tensor) -> Tensor:
         block: M target rows.
         out: shape (M, C), zeros; changed in place.
     """
-    _operations(block.backend).add_neighbors(messages, block, _inverse_degree(block, out), out)
+    _operations(block.backend).add_neighbors(messages, block, inverse_degree(block, out), out)
     return out
 
 
-def mean_backward_by_type(grad: Tensor, block: Block) -> Iterator[tuple[slice, Tensor]]:
+def mean_backward_by_type(
+    grad: Tensor, block: Block, messages: Tensor | None = None
+) -> Iterator[tuple[slice, Tensor]]:
     """Yield the gradient of `add_mean` with respect to the messages, one node type at a time.
 
     One buffer for the largest type is enough; the gradient of all nodes would be as large as x.
@@ -64,26 +73,41 @@ def mean_backward_by_type(grad: Tensor, block: Block) -> Iterator[tuple[slice, T
     Args:
         grad: shape (M, C), the gradient with respect to the result.
         block: M target rows.
+        messages: `packed` gradient, scaled by `inverse_degree`; None: it is computed here.
 
     Yields:
         The range of a type's nodes, and the gradient with respect to the messages of these nodes,
         shape (n, C). The next type overwrites this gradient.
     """
-    graph, operations = block.graph, _operations(block.backend)
-    messages = packed(grad, block.backend, _inverse_degree(block, grad))
-    ranges = list(pairwise(graph.type_offsets))
+    if messages is None:
+        messages = packed(grad, block.backend, inverse_degree(block, grad))
+    ranges = list(pairwise(block.graph.type_offsets))
     buffer = empty(grad, max(last - first for first, last in ranges), grad.shape[1])
     for node_type, (first, last) in enumerate(ranges):
         out = buffer[: last - first].zero_()
-        operations.add_neighbors_backward(messages, block, node_type, out)
+        _operations(block.backend).add_neighbors_backward(messages, block, node_type, out)
         yield slice(first, last), out
+
+
+def add_mean_backward(grad: Tensor, block: Block, grad_messages: Tensor) -> None:
+    """Add the gradient of `add_mean` with respect to the messages.
+
+    Args:
+        grad: shape (M, C), the gradient with respect to the result.
+        block: M target rows.
+        grad_messages: shape (N, C), changed in place.
+    """
+    messages = packed(grad, block.backend, inverse_degree(block, grad))
+    for node_type, (first, last) in enumerate(pairwise(block.graph.type_offsets)):
+        out = grad_messages[first:last]
+        _operations(block.backend).add_neighbors_backward(messages, block, node_type, out)
 
 
 def _operations(backend: Backend) -> ModuleType:
     return cpu_neighbors if backend.kernels else reference
 
 
-def _inverse_degree(block: Block, like: Tensor) -> Tensor:
+def inverse_degree(block: Block, like: Tensor) -> Tensor:
     """Return 1 / number of edges into each target row, shape (M,)."""
     return block.graph.degree[block.rows].clamp(min=1).to(like.dtype).reciprocal()
 

@@ -13,6 +13,7 @@ from itertools import islice
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from .blocks import Block, EdgeChunk
 
@@ -64,6 +65,40 @@ def add_neighbors_backward(
         for row, source, real in block.edges.chunks(r, chunk_size or EDGE_CHUNK):
             part = rows.index_select(0, row).to(out.dtype)
             out.index_add_(0, source, part if real is None else part.mul_(real[:, None]))
+
+
+def normalize(
+    product: Tensor, bias: Tensor, eps: float, out: Tensor, result: Tensor, before: Tensor | None
+) -> None:
+    """Add the bias to a product, and normalize the sum; see `norm.normalize`."""
+    if before is None:
+        torch.add(product, bias, out=out)
+        result.copy_(functional.layer_norm(out, out.shape[1:], eps=eps))
+    else:
+        out.add_(product).add_(bias).relu_()
+        torch.add(before, functional.layer_norm(out, out.shape[1:], eps=eps), out=result)
+
+
+def normalize_backward(
+    grad: Tensor, x: Tensor, eps: float, relu: bool, scale: Tensor, packed: Tensor
+) -> None:
+    """Compute the gradient with respect to what was normalized; see `norm.normalize_backward`."""
+    through = layer_norm_backward(grad, x, eps)
+    if relu:
+        # masked_fill_ of the same numbers takes 25 times as long.
+        torch.ops.aten.threshold_backward.grad_input(through, x, 0, grad_input=x)
+    else:
+        x.copy_(through)
+    packed[:, : x.shape[1]] = x * scale[:, None]
+
+
+def layer_norm_backward(grad: Tensor, x: Tensor, eps: float) -> Tensor:
+    """Return the gradient with respect to x, given the one with respect to the normalized rows."""
+    _, mean, scale = torch.native_layer_norm(x, x.shape[1:], None, None, eps)
+    grad_x: Tensor = torch.ops.aten.native_layer_norm_backward(
+        grad, x, x.shape[1:], mean, scale, None, None, [True, False, False]
+    )[0]
+    return grad_x
 
 
 def map_heads(nodes: Tensor | slice, heads: Tensor, matrix: Tensor, out: Tensor) -> None:

@@ -29,7 +29,7 @@ from ..models.kinds.table import MODELS, kind_of
 from ..models.layers import DistMult
 from ..ops import reference
 from ..ops.backend import Backend, has_bfloat16_products
-from ..ops.cpu import attention, neighbors
+from ..ops.cpu import attention, neighbors, norms
 from ..ops.cpu.kernel import is_cached, take_problems, why_no_cache
 from ..system.group.interface import first_here
 from ..system.progress import Run
@@ -40,8 +40,8 @@ from .train import training_step
 
 # Kernels of CPUs with AVX512_BF16 or AMX, and the kernels that other CPUs use instead.
 _PAIRS, _SINGLE = {"_map_pairs", "_outer_pairs"}, {"_map", "_outer"}
-# Operations whose kernels one process compiles, by module; the other process compiles the rest. On
-# HGT, each takes about half of the time.
+# Operations whose kernels one process compiles, by module; the other process compiles the rest.
+# Each takes about half of the time.
 _FIRST = [
     (attention, "attend"),
     (attention, "map_heads"),
@@ -49,7 +49,7 @@ _FIRST = [
     (neighbors, "add_neighbors"),
     (neighbors, "add_neighbors_backward"),
 ]
-_REST = [(attention, "attend_backward")]
+_REST = [(attention, "attend_backward"), (norms, "normalize"), (norms, "normalize_backward")]
 # Runs in another process. The folder of this package comes last: it only serves a package that was
 # found through the working directory.
 _SCRIPT = f"""

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 
 from ...ops.backend import MOST_ROWS
-from ...ops.cpu import neighbors
+from ...ops.cpu import neighbors, norms
 from ..sage import GraphSage
 from .interface import Contrast, ModelKind, Needs, Positives, Sizes, Times, check_common
 
@@ -79,7 +79,7 @@ def sage_needs(sizes: Sizes, settings: SageSettings) -> Needs:
         kept + out + max(gathered, 4 * rows * hidden) + 4 * rows * hidden,  # last layer: the mean
         kept + rows * 8 * (hidden + dim) + sizes.loss_bytes,  # its map, and the loss
         kept + rows * 8 * (2 * hidden + dim),  # backward pass of the map
-        kept + x + rows * (8 + stored) * hidden + one_type,  # of the mean
+        kept + x + rows * (8 + stored) * hidden,  # of the mean
         kept + x + gathered + one_type if layers else 0,  # of the hidden layers
     )
     chunk = 4 * sizes.chunk_nodes * (hidden + dim)  # means and results of one chunk
@@ -97,6 +97,6 @@ KIND = ModelKind(
     make_sage,
     sage_needs,
     {"embedding_dim": 32, "hidden_dim": 32, "num_layers": 2},
-    (neighbors,),
+    (neighbors, norms),
     Times(epoch=(2.63 + 0.6) / 8.1, inference=2.2 / 8.1),
 )

@@ -167,25 +167,8 @@ def _add_neighbors(  # type: ignore[no-untyped-def]  # numba infers its types  #
             if edge == end:
                 continue
             prefetch_row(flat_out, row * num_columns, num_columns)
-            for c in range(0, width, LANES):
-                store(acc, c, splat(out.dtype.type(0)))
-            while edge + 4 <= end:  # four edges per step: fewer reads and writes of the sum
-                for e in range(edge + _AHEAD, min(edge + _AHEAD + 4, count)):
-                    prefetch_row(messages, element(gathered, e) * width, width)
-                a, b = element(gathered, edge) * width, element(gathered, edge + 1) * width
-                d, e = element(gathered, edge + 2) * width, element(gathered, edge + 3) * width
-                for c in range(0, width, LANES):
-                    left = add(load(messages, a + c), load(messages, b + c))
-                    right = add(load(messages, d + c), load(messages, e + c))
-                    store(acc, c, add(load(acc, c), add(left, right)))
-                edge += 4
-            while edge < end:
-                if edge + _AHEAD < count:
-                    prefetch_row(messages, element(gathered, edge + _AHEAD) * width, width)
-                a = element(gathered, edge) * width
-                for c in range(0, width, LANES):
-                    store(acc, c, add(load(acc, c), load(messages, a + c)))
-                edge += 1
+            _sum_rows(gathered, edge, end, count, messages, width, acc)
+            edge = end
             factor = scale[row]
             for c in range(num_columns):
                 out[row, c] += factor * acc[c]
@@ -211,3 +194,27 @@ def _gathered(first, last, nodes, indptr, ends, low, high, row_of_node):  # type
                 count += found >= 0
         stops[row - first] = count
     return gathered, stops
+
+
+@numba.njit(inline="always")
+def _sum_rows(gathered, edge, end, count, messages, width, acc):  # type: ignore[no-untyped-def]  # numba infers its types
+    """Write the sum of the rows gathered[edge:end] to `acc`, and prefetch the rows after them."""
+    for c in range(0, width, LANES):
+        store(acc, c, splat(acc.dtype.type(0)))
+    while edge + 4 <= end:  # four edges per step: fewer reads and writes of the sum
+        for e in range(edge + _AHEAD, min(edge + _AHEAD + 4, count)):
+            prefetch_row(messages, element(gathered, e) * width, width)
+        a, b = element(gathered, edge) * width, element(gathered, edge + 1) * width
+        d, e = element(gathered, edge + 2) * width, element(gathered, edge + 3) * width
+        for c in range(0, width, LANES):
+            left = add(load(messages, a + c), load(messages, b + c))
+            right = add(load(messages, d + c), load(messages, e + c))
+            store(acc, c, add(load(acc, c), add(left, right)))
+        edge += 4
+    while edge < end:
+        if edge + _AHEAD < count:
+            prefetch_row(messages, element(gathered, edge + _AHEAD) * width, width)
+        a = element(gathered, edge) * width
+        for c in range(0, width, LANES):
+            store(acc, c, add(load(acc, c), load(messages, a + c)))
+        edge += 1
