@@ -17,7 +17,7 @@ from ..system.machine import trim_heap
 
 MIN_KERNEL_EDGES = 50_000  #: graphs with at least this many directed edges use the kernels
 LANES = 16  #: numbers per vector in the kernels
-MOST_ROWS = 4096  # most rows per chunk: 4 MiB with 256 float32 columns; a few chunks fit the cache
+MOST_ROWS = 1024  # most rows per chunk: 1 MiB with 256 float32 columns; a chunk fits the cache
 BLOCK_ROWS = 1024  #: rows per product in inference; chunks of nodes are multiples of it
 FEW_ROWS = 64  # only chunks with fewer rows than this may have any size
 

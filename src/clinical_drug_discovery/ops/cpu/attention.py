@@ -28,6 +28,7 @@ from .simd import (
     add_products,
     exp,
     fma,
+    larger,
     load,
     load_splat,
     mul,
@@ -36,6 +37,7 @@ from .simd import (
     splat,
     store,
     store_totals,
+    sub,
     total,
 )
 
@@ -92,7 +94,8 @@ def attend_backward(
     source_parts = balanced_parts(source_degree)
     cut = pieces(indptr, qg[0].nbytes, source_degree, PIECE_EDGES)
     most = max(int(indptr[stop] - indptr[start]) for start, stop in cut)
-    factors = flat(torch.empty(most, 2 * len(scale), dtype=qg.dtype))
+    # The kernels read the factors of the last edge in whole vectors, too.
+    factors = flat(torch.empty(most * 2 * len(scale) + LANES, dtype=qg.dtype))
     for start, stop in cut:
         rows = slice(*np.searchsorted(nodes, (start, stop)))
         degree = indptr[nodes[rows] + 1] - indptr[nodes[rows]]
@@ -190,15 +193,14 @@ def _attend(  # type: ignore[no-untyped-def]  # numba infers its types  # noqa: 
     """
     num_heads, width = len(scale), numerator.shape[1]
     dim = width // num_heads
+    wide = -(-num_heads // LANES) * LANES  # numbers per edge: one for each head, in whole vectors
     for part in numba.prange(len(parts) - 1):
         acc = np.empty(width, scale.dtype)
-        logits = np.empty(_EDGES * num_heads, scale.dtype)
-        new_max = np.empty(num_heads, scale.dtype)
-        total_weight = np.empty(num_heads, scale.dtype)
-        factor = np.empty_like(logits)
-        _repeat(scale, _EDGES, factor)
+        logits = np.zeros(_EDGES * wide, scale.dtype)
+        factor, highest, shrink, sums = np.zeros((4, wide), scale.dtype)
+        factor[:num_heads] = scale
         starts = np.empty(_EDGES, np.int64)
-        factor_at = np.arange(_EDGES) * num_heads
+        factor_at = np.arange(_EDGES) * wide
         last = parts[part + 1]
         row, begin, end = next_row(parts[part], last, nodes, indptr, src, low, high)
         while row < last:
@@ -207,43 +209,41 @@ def _attend(  # type: ignore[no-untyped-def]  # numba infers its types  # noqa: 
             for c in range(width):
                 acc[c] = numerator[row, c]
             for h in range(num_heads):
-                total_weight[h] = denominator[row, h]
+                highest[h] = running_max[row, h]
+                sums[h] = denominator[row, h]
             for start in range(begin, end, _EDGES):
                 count = min(_EDGES, end - start)
-                for h in range(num_heads):
-                    new_max[h] = running_max[row, h]
                 for e in range(count):
                     if start + e + AHEAD < end:
                         coming = src[start + e + AHEAD] - first
                         prefetch_row(kv, coming * 2 * width, 2 * width)
                     key = (src[start + e] - first) * 2 * width
-                    _dots(q, row * stride, kv, key, logits, e * num_heads, num_heads, dim)
-                heads = np.uint64(num_heads)  # unsigned: saves the test for negative indices
-                for i in range(count * num_heads):
-                    logits[i] *= factor[i]
-                for e in range(np.uint64(count)):
-                    for h in range(heads):
-                        new_max[h] = max(new_max[h], logits[e * heads + h])
-                for e in range(np.uint64(count)):
-                    for h in range(heads):
-                        logits[e * heads + h] -= new_max[h]
-                for i in range(count * num_heads):
-                    logits[i] = exp(logits[i])
+                    starts[e] = key + width
+                    _dots(q, row * stride, kv, key, logits, e * wide, num_heads, dim)
+                for h in range(0, wide, LANES):
+                    before = load(highest, h)
+                    top = before
+                    for at in range(h, count * wide, wide):
+                        logit = mul(load(logits, at), load(factor, h))
+                        store(logits, at, logit)
+                        top = larger(top, logit)
+                    less = exp(sub(before, top))
+                    total_weight = mul(load(sums, h), less)
+                    for at in range(h, count * wide, wide):
+                        weight = exp(sub(load(logits, at), top))
+                        store(logits, at, weight)
+                        total_weight = add(total_weight, weight)
+                    store(shrink, h, less)
+                    store(highest, h, top)
+                    store(sums, h, total_weight)
                 for h in range(num_heads):
-                    if new_max[h] > running_max[row, h]:
-                        shrink = exp(running_max[row, h] - new_max[h])
-                        running_max[row, h] = new_max[h]
-                        total_weight[h] *= shrink
-                        for c in range(h * dim, (h + 1) * dim):
-                            acc[c] *= shrink
-                for e in range(count):
-                    starts[e] = (src[start + e] - first) * 2 * width + width
-                for e in range(np.uint64(count)):
-                    for h in range(heads):
-                        total_weight[h] += logits[e * heads + h]
+                    less = load_splat(shrink, h)
+                    for c in range(h * dim, (h + 1) * dim, LANES):
+                        store(acc, c, mul(load(acc, c), less))
                 _add_heads(count, logits, factor_at, kv, starts, acc, 0, num_heads, dim)
             for h in range(num_heads):
-                denominator[row, h] = total_weight[h]
+                running_max[row, h] = highest[h]
+                denominator[row, h] = sums[h]
             for c in range(width):
                 numerator[row, c] = acc[c]
             row, begin, end = later, later_begin, later_end
@@ -261,17 +261,16 @@ def _backward_by_target(  # type: ignore[no-untyped-def]  # numba infers its typ
     """
     num_heads, width = len(scale), grad_q.shape[1]
     dim = width // num_heads
+    size = -(-_EDGES * num_heads // LANES) * LANES
     for part in numba.prange(len(parts) - 1):
         acc = np.empty(width, scale.dtype)
-        dots = np.empty(_EDGES * num_heads, scale.dtype)
-        grad_weight = np.empty_like(dots)
-        weight = np.empty_like(dots)
-        kept = np.empty(_EDGES * 2 * num_heads, scale.dtype)
-        # Scale, log_total and delta of all heads, repeated for several edges: loops over the eight
-        # heads of one edge are too short for vectors.
-        factor, log_totals, deltas = np.empty_like(dots), np.empty_like(dots), np.empty_like(dots)
+        dots, grad_weight, grad_factor = np.zeros((3, size + LANES), scale.dtype)
+        kept = np.empty(2 * _EDGES * num_heads + LANES, scale.dtype)
+        # Scale, log_total and delta of all heads, once per edge of a step, because a vector holds
+        # the heads of several edges.
+        factor, log_totals, deltas = np.zeros((3, size), scale.dtype)
         _repeat(scale, _EDGES, factor)
-        grad_factor = np.zeros_like(dots)
+        zero = splat(scale.dtype.type(0))
         starts = np.empty(_EDGES, np.int64)
         factor_at = np.arange(_EDGES) * num_heads
         last = parts[part + 1]
@@ -282,8 +281,8 @@ def _backward_by_target(  # type: ignore[no-untyped-def]  # numba infers its typ
             own = row * 2 * width
             _repeat(log_total[row], min(end - begin, _EDGES), log_totals)
             _repeat(delta[row], min(end - begin, _EDGES), deltas)
-            for c in range(width):
-                acc[c] = 0
+            for c in range(0, width, LANES):
+                store(acc, c, zero)
             for start in range(begin, end, _EDGES):
                 count = min(_EDGES, end - start)
                 for e in range(count):
@@ -295,24 +294,30 @@ def _backward_by_target(  # type: ignore[no-untyped-def]  # numba infers its typ
                     _dots(qg, own, kv, key, dots, e * num_heads, num_heads, dim)
                     at = e * num_heads
                     _dots(qg, own + width, kv, key + width, grad_weight, at, num_heads, dim)
-                for i in range(count * num_heads):
-                    weight[i] = exp(min(dots[i] * factor[i] - log_totals[i], scale.dtype.type(0)))
-                for i in range(count * num_heads):
-                    grad_logit = weight[i] * (grad_weight[i] - deltas[i])
-                    grad_factor[i] += grad_logit * dots[i]
-                    dots[i] = grad_logit * factor[i]
+                if count < _EDGES:  # the rest of the last vector adds nothing to grad_factor
+                    store(dots, count * num_heads, zero)
+                for i in range(0, count * num_heads, LANES):
+                    dot, scaling = load(dots, i), load(factor, i)
+                    logit = fma(dot, scaling, sub(zero, load(log_totals, i)))
+                    weight = exp(sub(zero, larger(zero, sub(zero, logit))))
+                    grad_logit = mul(weight, sub(load(grad_weight, i), load(deltas, i)))
+                    store(grad_factor, i, fma(grad_logit, dot, load(grad_factor, i)))
+                    store(dots, i, mul(grad_logit, scaling))
+                    store(grad_weight, i, weight)
                 _add_heads(count, dots, factor_at, kv, starts, acc, 0, num_heads, dim)
-                heads = np.uint64(num_heads)  # unsigned: saves the test for negative indices
-                for e in range(np.uint64(count)):
-                    for h in range(heads):
-                        kept[np.uint64(2) * e * heads + h] = dots[e * heads + h]
-                        kept[(np.uint64(2) * e + np.uint64(1)) * heads + h] = weight[e * heads + h]
-                size = count * 2 * num_heads
+                # A vector may write numbers of the next places as well. They are written again.
+                for e in range(count):
+                    for h in range(0, num_heads, LANES):
+                        store(kept, 2 * e * num_heads + h, load(dots, e * num_heads + h))
+                    for h in range(0, num_heads, LANES):
+                        at = e * num_heads + h
+                        store(kept, (2 * e + 1) * num_heads + h, load(grad_weight, at))
+                many = count * 2 * num_heads
                 at = (start - first_edge) * 2 * num_heads
-                whole = size // LANES * LANES
+                whole = many // LANES * LANES
                 for i in range(0, whole, LANES):
                     store(factors, at + i, load(kept, i))
-                for i in range(np.uint64(whole), np.uint64(size)):
+                for i in range(np.uint64(whole), np.uint64(many)):
                     factors[np.uint64(at) + i] = narrow(kept[i], factors)
             for c in range(width):
                 grad_q[row, c] += acc[c]
@@ -333,11 +338,14 @@ def _backward_by_source(  # type: ignore[no-untyped-def]  # numba infers its typ
     """
     num_heads = len(scale)
     dim = width // num_heads
+    wide = -(-2 * num_heads // LANES) * LANES
     zero = scale.dtype.type(0)
     for part in numba.prange(len(parts) - 1):
         acc = np.empty(2 * width, scale.dtype)
         starts = np.empty(_EDGES, np.int64)
-        factor_at = np.empty(_EDGES, np.int64)
+        widened = np.empty(_EDGES * wide, scale.dtype)  # the factors of a step
+        key_at = np.arange(_EDGES) * wide
+        value_at = key_at + num_heads
         last = parts[part + 1]
         begin, end = edges_of(parts[part], last, indptr, dst, low, high)
         for j in range(parts[part], last):
@@ -362,14 +370,15 @@ def _backward_by_source(  # type: ignore[no-untyped-def]  # numba infers its typ
                         row = row_of_node[dst[edge]] - first_row
                         if row >= 0:
                             starts[count] = row * 2 * width
-                            factor_at[count] = (reverse[edge] - first_edge) * 2 * num_heads
+                            at = (reverse[edge] - first_edge) * 2 * num_heads
+                            for h in range(0, 2 * num_heads, LANES):
+                                store(widened, count * wide + h, load(factors, at + h))
                             count += 1
                         edge += 1
-                    _add_heads(count, factors, factor_at, qg, starts, acc, 0, num_heads, dim)
+                    _add_heads(count, widened, key_at, qg, starts, acc, 0, num_heads, dim)
                     for e in range(count):
                         starts[e] += width
-                        factor_at[e] += num_heads
-                    _add_heads(count, factors, factor_at, qg, starts, acc, width, num_heads, dim)
+                    _add_heads(count, widened, value_at, qg, starts, acc, width, num_heads, dim)
                 for c in range(0, 2 * width, LANES):
                     store(grad_kv, j * 2 * width + c, load(acc, c))
             begin, end = later_begin, later_end

@@ -16,6 +16,11 @@ INT32 = ir.IntType(32)
 INT32S = ir.VectorType(INT32, LANES)
 FLOATS = ir.VectorType(ir.FloatType(), LANES)
 PAIRS = INT32S  #: `LANES` pairs of bfloat16
+# Cephes' expf: the coefficients of f**7 to f**2 in e**f - 1 - f.
+_EXP = (
+    1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1,
+    5.0000001201e-1,
+)  # fmt: skip
 
 
 class _BFloat16(ir.Type):  # type: ignore[misc]  # llvmlite has no types
@@ -36,6 +41,42 @@ def fma_of(builder: Any, a: Any, b: Any, c: Any) -> Any:
     name = f"llvm.fma.v{LANES}{suffix(a.type)}"
     function = ir.FunctionType(a.type, [a.type] * 3)
     return builder.call(cgutils.get_or_insert_function(builder.module, function, name), [a, b, c])
+
+
+def larger_of(builder: Any, a: Any, b: Any) -> Any:
+    """Return the larger number of a and b in each place."""
+    return builder.select(builder.fcmp_ordered(">", a, b), a, b)
+
+
+def exp_of(builder: Any, x: Any) -> Any:
+    """Return e**x for x <= 0.
+
+    In float32, this is 2**n times a polynomial in x - n ln 2, as in Cephes' expf. The error is at
+    most 2 units in the last place for x >= -87; smaller x count as -87.
+    """
+    if x.type != FLOATS:
+        return _unary(builder, "exp", x)
+
+    def number(value: float) -> Any:
+        return ir.Constant(FLOATS, [value] * LANES)
+
+    x = larger_of(builder, x, number(-87.0))
+    n = _unary(builder, "floor", fma_of(builder, x, number(1.44269504), number(0.5)))
+    f = fma_of(builder, n, number(-0.693359375), x)
+    f = fma_of(builder, n, number(2.12194440e-4), f)
+    p = number(_EXP[0])
+    for value in _EXP[1:]:
+        p = fma_of(builder, p, f, number(value))
+    p = builder.fadd(fma_of(builder, builder.fmul(p, f), f, f), number(1.0))
+    exponent = builder.add(builder.fptosi(n, INT32S), splat_int(127))
+    return builder.fmul(p, builder.bitcast(builder.shl(exponent, splat_int(23)), FLOATS))
+
+
+def _unary(builder: Any, name: str, x: Any) -> Any:
+    """Call the intrinsic of LLVM with this name, for each number of a vector."""
+    function = ir.FunctionType(x.type, [x.type])
+    name = f"llvm.{name}.v{LANES}{suffix(x.type)}"
+    return builder.call(cgutils.get_or_insert_function(builder.module, function, name), [x])
 
 
 def splat_of(builder: Any, number: Any) -> Any:

@@ -25,7 +25,9 @@ from .llvm import (
     INT32S,
     PAIRS,
     add_pairs,
+    exp_of,
     fma_of,
+    larger_of,
     round_to_bfloat16,
     splat_int,
     splat_of,
@@ -84,36 +86,6 @@ def _narrow_float32(x, like):  # type: ignore[no-untyped-def]  # as above
     bits = np.float32(x).view(np.uint32)
     odd = np.uint32(np.uint32(bits >> np.uint32(16)) & np.uint32(1))
     return np.uint16(np.uint32(bits + np.uint32(np.uint32(0x7FFF) + odd)) >> np.uint32(16))
-
-
-def exp(x: Any) -> Any:
-    """Return e**x for x <= 0, in a form that LLVM vectorizes. This works only inside kernels."""
-    raise NotImplementedError
-
-
-@overload(exp, inline="always")
-def _exp(x):  # type: ignore[no-untyped-def]  # numba compares its signature with that of the result
-    return _exp_float32 if x == types.float32 else lambda x: np.exp(x)
-
-
-def _exp_float32(x):  # type: ignore[no-untyped-def]  # as above
-    """Return e**x as 2**n times a polynomial in x - n ln 2, like Cephes' expf.
-
-    The error is at most 2 units in the last place for x > -20, and at most 5 for x >= -87. The
-    reason is `FAST`: it lets the compiler subtract both parts of n ln 2 in one step.
-    """
-    x = max(x, np.float32(-87.0))
-    n = np.floor(x * np.float32(1.44269504) + np.float32(0.5))
-    f = x - n * np.float32(0.693359375)
-    f -= n * np.float32(-2.12194440e-4)
-    p = np.float32(1.9875691500e-4)
-    p = p * f + np.float32(1.3981999507e-3)
-    p = p * f + np.float32(8.3334519073e-3)
-    p = p * f + np.float32(4.1665795894e-2)
-    p = p * f + np.float32(1.6666665459e-1)
-    p = p * f + np.float32(5.0000001201e-1)
-    p = p * f * f + f + np.float32(1)
-    return p * np.int32(np.int32(np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
 
 
 @intrinsic
@@ -220,6 +192,36 @@ def mul(_: Any, a: Any, b: Any) -> Generator:
         return builder.fmul(*args)
 
     return a(a, b), generate
+
+
+@intrinsic
+def sub(_: Any, a: Any, b: Any) -> Generator:
+    """Return a - b."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.fsub(*args)
+
+    return a(a, b), generate
+
+
+@intrinsic
+def larger(_: Any, a: Any, b: Any) -> Generator:
+    """Return the larger number of a and b in each place."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return larger_of(builder, *args)
+
+    return a(a, b), generate
+
+
+@intrinsic
+def exp(_: Any, x: Any) -> Generator:
+    """Return e**x for x <= 0."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return exp_of(builder, args[0])
+
+    return x(x), generate
 
 
 @intrinsic
