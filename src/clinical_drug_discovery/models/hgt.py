@@ -157,14 +157,16 @@ class _Layer(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, block: Block, *weights: Tensor) -> Tensor:
         parameters = Parameters.padded(block.backend, *weights[:5])
         attended, ctx.log_total = attend(x, parameters, block)
-        own = own_rows(x, block.rows)
-        out, ctx.scale = _update(attended, own, weights[5:], block, parameters.dim)
-        ctx.save_for_backward(x, *weights)
-        # With all nodes, later layers run before `attended` is used: keep it in the storage dtype.
+        kept = attended
         stored = block.backend.storage_dtype(x.dtype)
         if isinstance(block.rows, slice) and stored != x.dtype:
-            attended = empty(x, *attended.shape, dtype=stored).copy_(attended)
-        ctx.attended = attended
+            # With all nodes, later layers run before the backward pass: keep the storage dtype.
+            # This buffer takes the memory of the queries, because nothing else was made since.
+            kept = empty(x, *attended.shape, dtype=stored)
+        own = own_rows(x, block.rows)
+        out, ctx.scale = _update(attended, own, weights[5:], block, parameters.dim, kept)
+        ctx.save_for_backward(x, *weights)
+        ctx.attended = kept
         ctx.block, ctx.out = block, out.detach()  # out itself would keep ctx alive
         return out
 
@@ -196,24 +198,34 @@ class _Layer(torch.autograd.Function):
 
 
 def _update(
-    attended: Tensor, own: Tensor, weights: Sequence[Tensor], block: Block, head_dim: int
+    attended: Tensor,
+    own: Tensor,
+    weights: Sequence[Tensor],
+    block: Block,
+    head_dim: int,
+    kept: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Compute x' = norm(g out(gelu(attended)) + (1 - g) own).
 
     Args:
-        attended: shape (M, P), the result of the attention.
+        attended: shape (M, P), the result of the attention; overwritten by x' if P = C and `kept`
+            is another array. New memory for x' would have to be cleared first.
         own: shape (M, C), the block's target rows of x.
         weights: weight and bias of the output map, and skip: shapes (T, C, C), (T, C), (T,).
         block: M target rows.
         head_dim: d.
+        kept: shape (M, P), receives `attended`; it may be the same array.
 
     Returns:
         x', shape (M, C), and 1 / standard deviation of each row before `norm`, shape (M, 1).
     """
     weight, bias, skip = weights
-    out = empty(own, *own.shape)
+    in_place = kept is not attended and attended.shape == own.shape
+    out = attended if in_place else empty(own, *own.shape)
     scale = own.new_empty(len(own), 1)
     for t, rows in block.typed_chunks():
+        if kept is not attended:
+            kept[rows] = attended[rows]
         active = functional.gelu(_cut(attended[rows], own.shape[1], head_dim))
         mapped = linear(active, weight[t], bias[t], block.backend)
         mixed = torch.lerp(own[rows], mapped, skip[t].sigmoid())

@@ -60,7 +60,7 @@ class Backend:
     def row_chunks(self, start: int, stop: int) -> Iterator[slice]:
         """Cut start:stop into chunks whose rows fit into the cache.
 
-        With the kernels, chunks have 4096 rows, then smaller powers of two, and the last has fewer
+        With the kernels, chunks have 1024 rows, then smaller powers of two, and the last has fewer
         than 64: oneDNN prepares and keeps a product for each shape. Last chunks of arbitrary size
         took 0.3 s and 30 MB per epoch of HGT on PrimeKG.
         """
