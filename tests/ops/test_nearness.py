@@ -72,12 +72,15 @@ def test_nearness_to_some_of_the_rows_equals_plain_torch() -> None:
     torch.testing.assert_close(gradient(fast, x), gradient(slow, x))
 
 
-def test_unit_equals_normalize_also_for_a_row_of_zeros() -> None:
+@pytest.mark.parametrize("centered", [False, True])
+def test_unit_equals_normalize_also_for_a_row_of_zeros(centered: bool) -> None:
     x = vectors(300, 5)
-    x[7] = 0
+    if not centered:
+        x[7] = 0
     x.requires_grad_()
     weights = vectors(300, 5).flip(0)
-    fast, slow = unit(x), functional.normalize(x, dim=1)
+    fast = unit(x, centered=centered)
+    slow = functional.normalize(x - x.mean(dim=0) if centered else x, dim=1)
     torch.testing.assert_close(fast, slow)
     expected = gradient((slow * weights).sum(), x)
     torch.testing.assert_close(gradient((fast * weights).sum(), x), expected)

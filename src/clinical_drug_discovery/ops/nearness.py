@@ -9,6 +9,7 @@ Notation: K rows of D columns; n left rows, m right rows.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -81,8 +82,7 @@ class _Nearness(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         rows, columns = units[left], units[right]
         near = empty(units, len(rows), len(columns))
-        for start in range(0, len(rows), _ROWS):
-            at = slice(start, start + _ROWS)
+        for at in _chunks(len(rows)):
             part = near[at]
             with same_bits(len(part), len(columns)):
                 torch.mm(rows[at], columns.t(), out=part)
@@ -107,7 +107,7 @@ class _Nearness(torch.autograd.Function):
         )
         # Entries first: their numbers are lost below.
         of_entries = weights.view(-1)[picked] * of_picked
-        for at in (slice(i, i + _ROWS) for i in range(0, len(weights), _ROWS)):
+        for at in _chunks(len(weights)):
             weights[at].mul_(of_left[at, None] + of_right)
         weights.view(-1)[picked] += of_entries
         if isinstance(right, Tensor):
@@ -198,30 +198,49 @@ def _in_halves(x: Tensor, center: Tensor | None = None) -> Tensor:
     return result
 
 
-def unit(x: Tensor) -> Tensor:
-    """Return the rows with length 1, as `functional.normalize`."""
-    result: Tensor = _Unit.apply(x)  # type: ignore[no-untyped-call]  # torch has no types for it
+def unit(x: Tensor, *, centered: bool = False) -> Tensor:
+    """Return the rows with length 1, as `functional.normalize`.
+
+    Args:
+        x: shape (K, D).
+        centered: subtract the mean of all rows first.
+    """
+    result: Tensor = _Unit.apply(x, centered)  # type: ignore[no-untyped-call]  # torch has no types for it
     return result
 
 
 class _Unit(torch.autograd.Function):
-    """`functional.normalize`, of which autograd would make five copies in the backward pass."""
+    """`functional.normalize`, of which autograd would make five copies in the backward pass.
+
+    For centered rows it would make five more, each in fresh memory.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        length = torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp_(min=_EPS)
-        result = torch.div(x, length, out=empty(x, *x.shape))
+    def forward(ctx: Any, x: Tensor, centered: bool) -> Tensor:
+        result, length = empty(x, *x.shape), x.new_empty(len(x), 1)
+        mean = x.mean(dim=0) if centered else x.new_zeros(())
+        for at in _chunks(len(x)):
+            part = torch.sub(x[at], mean, out=result[at])
+            length[at] = torch.linalg.vector_norm(part, dim=1, keepdim=True).clamp_(min=_EPS)
+            part.div_(length[at])
         ctx.save_for_backward(result, length)
+        ctx.centered = centered
         return result
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         units, length = ctx.saved_tensors
         result = empty(grad, *grad.shape)
-        for start in range(0, len(grad), _ROWS):
-            at = slice(start, start + _ROWS)
+        for at in _chunks(len(grad)):
             own, by_rows = units[at], grad[at]
             along = (own * by_rows).sum(dim=1, keepdim=True)
             torch.addcmul(by_rows, own, along, value=-1, out=result[at]).div_(length[at])
-        return result
+        if ctx.centered:
+            result -= result.mean(dim=0)
+        return result, None
+
+
+def _chunks(num_rows: int) -> Iterator[slice]:
+    """Cut rows into chunks of `_ROWS`."""
+    return (slice(start, min(start + _ROWS, num_rows)) for start in range(0, num_rows, _ROWS))

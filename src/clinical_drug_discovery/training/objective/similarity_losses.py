@@ -88,7 +88,7 @@ def vote_loss(found: Tensor, batch: Treatments) -> Tensor:
         in nats.
     """
     device = found.device
-    voters = unit(found - found.mean(dim=0))
+    voters = unit(found, centered=True)
     known, asked = batch.known.to(device), batch.asked.to(device)
     disease, drug = batch.pair_disease.to(device), batch.pair_drug.to(device)
     num_drugs = batch.num_drugs.to(device)
@@ -126,7 +126,7 @@ def nearness_loss(found: Tensor, batch: Treatments) -> Tensor:
     num_own = batch.num_drugs.to(device)[asked]  # of each asked disease
 
     entries = own[:, None] * len(own) + torch.arange(len(own), device=device)
-    units = unit(found - found.mean(dim=0))
+    units = unit(found, centered=True)
     sums = nearness(units, slice(0, len(units)), own, entries, _TEMPERATURE)
     owned = batch.known.to(device)[:, asked]  # (O, A)
     # exp(0) = 1 is the nearness of a drug to itself.
