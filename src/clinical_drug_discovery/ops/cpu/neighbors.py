@@ -142,8 +142,8 @@ def _add_neighbors(  # type: ignore[no-untyped-def]  # numba infers its types  #
     """Add to each row of `out` the scaled sum of the messages of its node's neighbors in low:high.
 
     Neighbors without a message are left out. The rows of `messages` are padded to a multiple of
-    `LANES`. A list of all rows that a part gathers allows to prefetch across the ends of short
-    sums. It costs a tenth of the time.
+    `LANES`. A list of all rows that a part gathers lets prefetches cross the ends of short sums.
+    It takes a tenth of the time.
 
     Args:
         parts: boundaries of the ranges of rows that one thread sums.

@@ -1,9 +1,9 @@
 """CPU kernels of layer normalization, in one pass with the operations before and after it.
 
-torch takes eight passes over a chunk of rows for the same, and in most of them a new buffer: 15
-times as long. One thread computes a row, so results depend neither on the number of threads nor on
-the chunks. The order of each sum is explicit: a compiler that may reorder sums (`simd.FAST`) makes
-another choice for a kernel from the cache than for one that was just compiled.
+torch takes eight passes over a chunk of rows for the same, and in most of them a new buffer: 8 to
+17 times as long. One thread computes a row, so results depend neither on the number of threads nor
+on the chunks. The order of each sum is explicit: a compiler that may reorder sums (`simd.FAST`)
+made another choice for a kernel from the cache than for one that was just compiled.
 """
 
 from __future__ import annotations
