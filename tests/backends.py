@@ -66,7 +66,9 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, block: Block, x: Tensor, *weights: Tensor) -> Tensor:
         parameters = Parameters.padded(block.backend, *weights)
-        out, ctx.log_total = attend(x, parameters, block)
+        width = parameters.weight.shape[1] // 3
+        queries = x.new_empty(block.num_rows, width, dtype=block.backend.storage_dtype(x.dtype))
+        out, ctx.log_total = attend(x, parameters, block, queries)
         ctx.save_for_backward(x, out, *weights)
         ctx.block = block
         heads = out.unflatten(1, (weights[2].shape[1], -1))

@@ -156,13 +156,13 @@ class _Layer(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, block: Block, *weights: Tensor) -> Tensor:
         parameters = Parameters.padded(block.backend, *weights[:5])
-        attended, ctx.log_total = attend(x, parameters, block)
-        kept = attended
-        stored = block.backend.storage_dtype(x.dtype)
-        if isinstance(block.rows, slice) and stored != x.dtype:
-            # With all nodes, later layers run before the backward pass: keep the storage dtype.
-            # This buffer takes the memory of the queries, because nothing else was made since.
-            kept = empty(x, *attended.shape, dtype=stored)
+        width, stored = parameters.weight.shape[1] // 3, block.backend.storage_dtype(x.dtype)
+        queries = empty(x, block.num_rows, width, dtype=stored)
+        attended, ctx.log_total = attend(x, parameters, block, queries)
+        # With all nodes, later layers run before the backward pass: keep the storage dtype, in the
+        # memory of the queries. New memory would have to be cleared first.
+        kept = queries if isinstance(block.rows, slice) and stored != x.dtype else attended
+        del queries
         own = own_rows(x, block.rows)
         out, ctx.scale = _update(attended, own, weights[5:], block, parameters.dim, kept)
         ctx.save_for_backward(x, *weights)
@@ -209,7 +209,7 @@ def _update(
 
     Args:
         attended: shape (M, P), the result of the attention; overwritten by x' if P = C and `kept`
-            is another array. New memory for x' would have to be cleared first.
+            is another array, to save new memory.
         own: shape (M, C), the block's target rows of x.
         weights: weight and bias of the output map, and skip: shapes (T, C, C), (T, C), (T,).
         block: M target rows.

@@ -85,23 +85,25 @@ class Parameters:
         )
 
 
-def attend(x: Tensor, parameters: Parameters, block: Block) -> tuple[Tensor, Tensor]:
+def attend(
+    x: Tensor, parameters: Parameters, block: Block, queries: Tensor
+) -> tuple[Tensor, Tensor]:
     """Compute the attention of a block's target rows to their sources, without autograd.
 
-    Peak memory besides the result: the queries, and buffers for the largest source type.
+    Peak memory besides the result: buffers for the largest source type.
 
     Args:
         x: shape (N, C), a vector for each node, ordered by node type.
         parameters: weights of the layer's attention.
         block: M target rows.
+        queries: shape (M, P), in the storage dtype; overwritten by the queries.
 
     Returns:
         The result with padded heads, shape (M, P), and the log-sum-exp of the logits, shape (M, H).
     """
     stream = _Stream(x, parameters, block)
     num_heads, num_rows = parameters.scale.shape[1], block.num_rows
-    q = empty(x, num_rows, stream.width, dtype=block.backend.storage_dtype(x.dtype))
-    stream.queries(q)
+    stream.queries(queries)
     running_max = x.new_full((num_rows, num_heads), -torch.inf)
     denominator = torch.zeros_like(running_max)
     numerator = zeros(x, num_rows, stream.width)
@@ -110,7 +112,7 @@ def attend(x: Tensor, parameters: Parameters, block: Block) -> tuple[Tensor, Ten
         for r in edge_types:
             rows = block.rows_into(r)
             stream.operations.attend(
-                block, r, q[rows], stream.mapped(r), parameters.scale[r],
+                block, r, queries[rows], stream.mapped(r), parameters.scale[r],
                 running_max[rows], denominator[rows], numerator[rows],
             )  # fmt: skip
     heads = numerator.view(num_rows, num_heads, -1)
