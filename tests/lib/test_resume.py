@@ -239,7 +239,7 @@ WRONG: dict[str, Change] = {
     "no part": lambda values, tensors: values.pop("batches"),
     "shape": lambda values, tensors: tensors.update({"model/layers.0.bias": torch.zeros(9)}),
     "NaN": lambda values, tensors: tensors["model/node_embedding"].view(-1)[5:6].fill_(torch.nan),
-    "squares": lambda values, tensors: tensors["optimizer/adam.square.1"].fill_(-1),
+    "squares": lambda values, tensors: tensors["optimizer/weights.square.1"].fill_(-1),
 }
 
 

@@ -206,7 +206,13 @@ def _chunk_size(values: Tensor) -> int:
 
 
 class ModelOptimizer:
-    """Adam for all weights of a model and its decoder, with cosine decay of the learning rate."""
+    """Adam for all weights of a model and its decoder, with cosine decay of the learning rate.
+
+    The input vectors have a learning rate of their own. Adam moves each number by about the
+    learning rate in a step. The numbers of an input vector are near 1 at first, those of a map of
+    256 columns near 1/16, so at an equal rate the vectors would change 16 times less. "Adafactor"
+    (arXiv:1804.04235), section 8, makes steps relative to the scale of the weights for this reason.
+    """
 
     def __init__(
         self,
@@ -216,6 +222,7 @@ class ModelOptimizer:
         num_steps: int,
         *,
         lazy: bool,
+        vector_rate: float = 1.0,
         later_steps: Sequence[int] = (),
         group: Group = ALONE,
         rows: Rows | None = None,
@@ -228,16 +235,18 @@ class ModelOptimizer:
             learning_rate: learning rate of the first step.
             num_steps: number of steps in the whole training, or in its first cycle.
             lazy: use `LazyAdam` for the input vectors; for training on subgraphs.
+            vector_rate: learning rate of the input vectors, as a multiple of `learning_rate`.
             later_steps: number of steps of each later cycle, see `learning_rate_fraction`.
             group: the processes whose gradients are added.
             rows: the division of the input vectors among them; see `LazyAdam`.
         """
-        weights = [*model.parameters(), *decoder.parameters()]
         self._table, self._group = model.node_embedding, group
-        self._lazy = LazyAdam(self._table.detach(), learning_rate, rows) if lazy else None
-        if lazy:
-            weights = [weight for weight in weights if weight is not self._table]
-        self._weights, self._adam = weights, Adam(weights, learning_rate)
+        others = [w for w in (*model.parameters(), *decoder.parameters()) if w is not self._table]
+        rate = learning_rate * vector_rate
+        self._lazy = LazyAdam(self._table.detach(), rate, rows) if lazy else None
+        of_vectors = self._lazy or Adam([self._table], rate)
+        self._parts = {"weights": Adam(others, learning_rate), "vectors": of_vectors}
+        self._shared = others if lazy else [self._table, *others]  # have gradients of all processes
         self._step, self._cycles = 0, (num_steps, *later_steps)
 
     def vectors(self, nodes: Tensor | None) -> Tensor:
@@ -248,12 +257,11 @@ class ModelOptimizer:
 
     def step(self) -> None:
         """Add the gradients of all processes, update all weights, and set the gradients to None."""
-        self._group.sum([w.grad for w in self._weights if w.grad is not None])
+        self._group.sum([w.grad for w in self._shared if w.grad is not None])
         fraction = learning_rate_fraction(self._step, self._cycles)
         self._step += 1
-        self._adam.step(fraction)
-        if self._lazy is not None:
-            self._lazy.step(fraction)
+        for part in self._parts.values():
+            part.step(fraction)
 
     def write_back(self) -> None:
         """Bring the model's input vectors up to date; see `LazyAdam`."""
@@ -266,23 +274,20 @@ class ModelOptimizer:
         The state belongs to the model's weights, so it first brings them up to date.
         """
         self.write_back()
-        parts = {"adam": self._adam, "lazy": self._lazy}
         state = {
             f"{name}.{key}": value
-            for name, part in parts.items()
-            if part is not None
+            for name, part in self._parts.items()
             for key, value in part.state_dict().items()
         }
         return {"step": self._step, **state}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a state of the same model and the same kind of training."""
-        for name, part in (("adam", self._adam), ("lazy", self._lazy)):
-            if part is not None:
-                start = f"{name}."
-                part.load_state_dict(
-                    {k.removeprefix(start): v for k, v in state.items() if k.startswith(start)}
-                )
+        for name, part in self._parts.items():
+            start = f"{name}."
+            part.load_state_dict(
+                {k.removeprefix(start): v for k, v in state.items() if k.startswith(start)}
+            )
         self._step = _whole(state["step"])
 
 

@@ -6,6 +6,9 @@ import math
 from collections.abc import Sequence
 
 LATER_FRACTION = 0.1  #: a cycle that was added later starts at this fraction of the learning rate
+#: A training of at least so many epochs moves the input vectors far enough at their usual rate.
+_ENOUGH_EPOCHS = 100
+_MOST_FASTER = 10.0  #: most by which a shorter training raises this rate; more was not measured
 
 
 def learning_rate_fraction(step: int, cycles: Sequence[int]) -> float:
@@ -39,3 +42,20 @@ def cosine_decay(step: int, num_steps: int) -> float:
         num_steps: number of steps in the whole training.
     """
     return (1 + math.cos(math.pi * step / num_steps)) / 2
+
+
+def vector_rate_factor(num_epochs: int) -> float:
+    """Return the factor of the learning rate of the input vectors, which is 1 from 100 epochs on.
+
+    Adam moves each number of a vector by about the learning rate, once in an epoch. So a short
+    training would leave the vectors where they started, whatever the loss asks for. With a rate
+    that is higher by as much as the training is shorter, they can move as far as in 100 epochs.
+
+    Args:
+        num_epochs: number of epochs of the first cycle.
+
+    Example:
+        >>> [vector_rate_factor(number) for number in (5, 10, 40, 100, 200)]
+        [10.0, 10.0, 2.5, 1.0, 1.0]
+    """
+    return min(max(_ENOUGH_EPOCHS / num_epochs, 1.0), _MOST_FASTER)

@@ -13,6 +13,7 @@ import torch
 
 from ...graph.cache import content_sha256
 from ...graph.knowledge_graph import KnowledgeGraph
+from ...models.kinds.table import kind_of
 from ...models.warm_start import ORIGIN, WarmStart
 from ...system.errors import InputError, check_between, shown
 from ...system.files import check_new, file_sha256
@@ -174,6 +175,7 @@ def _identity(run: Run, graph: KnowledgeGraph, plan: Plan, seed: int) -> dict[st
     return {
         "model": plan.settings.model,
         **settings,
+        "vector_rate": kind_of(plan.settings.model).vector_rate,
         "seed": seed,
         "vocabulary": json.loads(json.dumps(asdict(graph.vocabulary))),
         "graph": content_sha256(graph),

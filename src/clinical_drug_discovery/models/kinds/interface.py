@@ -187,6 +187,8 @@ class ModelKind:
     #: modules of `ops.cpu` whose kernels the model runs; empty: those of all other models
     kernels: tuple[ModuleType, ...] = ()
     times: Times | None = None  #: None: not measured
+    #: learning rate of the input vectors in a training of 100 steps, as a multiple of learning_rate
+    vector_rate: float = 1.0
 
 
 def check_common(settings: Settings) -> None:
