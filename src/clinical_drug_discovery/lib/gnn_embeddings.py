@@ -82,8 +82,7 @@ def generate_gnn_embeddings(
             steps away.
         num_epochs: number of epochs.
         learning_rate: learning rate of Adam in the first step; cosine decay lowers it to almost 0.
-            That of the input vectors is 100 / num_epochs times as high, at least 1 and at most 10
-            times.
+            That of the input vectors is higher in fewer than 100 steps, by up to ten times.
         device: cuda, mps or cpu (default: cuda if available, else mps if `cdd doctor --try mps` has
             passed on this machine, else cpu).
         edge_batch_size: number of positives in the loss of an epoch. A graph of fewer than 50,000

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 
 LATER_FRACTION = 0.1  #: a cycle that was added later starts at this fraction of the learning rate
-#: A training of at least so many epochs moves the input vectors far enough at their usual rate.
-_ENOUGH_EPOCHS = 100
+#: A training of at least so many steps moves the input vectors far enough at their usual rate.
+_ENOUGH_STEPS = 100
 _MOST_FASTER = 10.0  #: most by which a shorter training raises this rate; more was not measured
 
 
@@ -44,18 +44,18 @@ def cosine_decay(step: int, num_steps: int) -> float:
     return (1 + math.cos(math.pi * step / num_steps)) / 2
 
 
-def vector_rate_factor(num_epochs: int) -> float:
-    """Return the factor of the learning rate of the input vectors, which is 1 from 100 epochs on.
+def vector_rate_factor(num_steps: int) -> float:
+    """Return the factor of the learning rate of the input vectors, which is 1 from 100 steps on.
 
-    Adam moves each number of a vector by about the learning rate, once in an epoch. So a short
-    training would leave the vectors where they started, whatever the loss asks for. With a rate
-    that is higher by as much as the training is shorter, they can move as far as in 100 epochs.
+    Adam moves each number of a vector by about the learning rate in a step. So a short training
+    would leave the vectors where they started, whatever the loss asks for. With a rate that is
+    higher by as much as the training is shorter, they can move as far as in 100 steps.
 
     Args:
-        num_epochs: number of epochs of the first cycle.
+        num_steps: number of steps of the first cycle.
 
     Example:
         >>> [vector_rate_factor(number) for number in (5, 10, 40, 100, 200)]
         [10.0, 10.0, 2.5, 1.0, 1.0]
     """
-    return min(max(_ENOUGH_EPOCHS / num_epochs, 1.0), _MOST_FASTER)
+    return min(max(_ENOUGH_STEPS / num_steps, 1.0), _MOST_FASTER)

@@ -196,7 +196,7 @@ def make_parts(
     cycles = (settings.num_epochs,) if checkpoints is None else checkpoints.cycles
     first, *later = (num_epochs * batches.num_steps for num_epochs in cycles)
     is_new = _origin(start, checkpoints) is None  # vectors of an earlier model have moved already
-    faster = vector_rate_factor(cycles[0]) if is_new else 1.0
+    faster = vector_rate_factor(first) if is_new else 1.0
     optimizer = ModelOptimizer(
         model, decoder, settings.learning_rate, first, lazy=settings.training == SAMPLED,
         vector_rate=kind.vector_rate * faster, later_steps=later, group=run.group,
