@@ -76,7 +76,7 @@ def test_signatures_are_the_seeds() -> None:
             "num_layers": 2,
             "num_heads": 8,
             "num_epochs": 100,
-            "learning_rate": 0.001,
+            "learning_rate": 0.002,
             "device": None,
             "contrastive_weight": 0.5,
             "edge_sample_size": 1_000,

@@ -83,7 +83,7 @@ def test_a_continued_run_ends_in_the_bytes_of_an_uninterrupted_one(
     assert not list((tmp_path / "new").rglob(".part-*"))
     assert not run_dir.exists()
     assert stats["learning_rate_cycles"] == [
-        {"num_epochs": 4, "learning_rate": {"graphsage": 0.01, "hgt": 0.001}[model]}
+        {"num_epochs": 4, "learning_rate": {"graphsage": 0.01, "hgt": 0.002}[model]}
     ]
     assert (
         0

@@ -28,7 +28,7 @@ def generate_hgt_embeddings(
     num_layers: int = 2,
     num_heads: int = 8,
     num_epochs: int = 100,
-    learning_rate: float = 0.001,
+    learning_rate: float = 0.002,
     device: str | None = None,
     contrastive_weight: float = 0.5,
     edge_sample_size: int = 1_000,
@@ -91,7 +91,7 @@ def generate_hgt_embeddings(
         num_heads: number of attention heads in each layer.
         num_epochs: number of epochs.
         learning_rate: learning rate of Adam in the first step; cosine decay lowers it to almost 0.
-            That of the input vectors is ten times as high, and in fewer than 100 steps higher by up
+            That of the input vectors is five times as high, and in fewer than 100 steps higher by up
             to ten times more.
         device: cuda, mps or cpu (default: cuda if available, else mps if `cdd doctor --try mps` has
             passed on this machine, else cpu).

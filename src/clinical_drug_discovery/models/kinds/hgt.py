@@ -127,5 +127,5 @@ KIND = ModelKind(
     {"embedding_dim": 32, "hidden_dim": 32, "num_layers": 2, "num_heads": 4},
     (attention, head_maps),
     Times(epoch=(7.42 + 1.1) / 8.1, inference=3.2 / 8.1),
-    vector_rate=10.0,
+    vector_rate=5.0,
 )

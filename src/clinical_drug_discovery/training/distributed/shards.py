@@ -22,7 +22,7 @@ from ...system.group.rows import Rows
 # Tensors of a checkpoint that are divided by rows, if the training is on subgraphs.
 _TABLES = {
     "model/node_embedding",
-    *(f"optimizer/lazy.{m}" for m in ("mean", "square", "num_steps")),
+    *(f"optimizer/vectors.{m}" for m in ("mean", "square", "num_steps")),
 }
 
 
