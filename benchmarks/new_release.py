@@ -33,7 +33,7 @@ from clinical_drug_discovery.evaluation.held_out import HeldOut
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
 
 SAMPLE = Path(cdd.__file__).parent / "data" / "sample_kg.csv"
-RATES = {"graphsage": 0.01, "hgt": 0.001}  # the default learning rates
+RATES = {"graphsage": 0.01, "hgt": 0.002}  # the default learning rates
 
 
 def old_release(graph: KnowledgeGraph, facts: float, nodes: float, seed: int) -> KnowledgeGraph:

@@ -91,8 +91,8 @@ def generate_hgt_embeddings(
         num_heads: number of attention heads in each layer.
         num_epochs: number of epochs.
         learning_rate: learning rate of Adam in the first step; cosine decay lowers it to almost 0.
-            That of the input vectors is five times as high, and in fewer than 100 steps higher by up
-            to ten times more.
+            That of the input vectors is five times as high, and up to ten times higher still in
+            fewer than 100 steps.
         device: cuda, mps or cpu (default: cuda if available, else mps if `cdd doctor --try mps` has
             passed on this machine, else cpu).
         contrastive_weight: weight w of the contrastive loss, from 0 to 1. The loss is
