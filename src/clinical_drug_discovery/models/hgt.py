@@ -21,8 +21,9 @@ from ..ops.blocks import Block
 from ..ops.buffers import empty, zeros, zeros_like
 from ..ops.linear import linear, linear_gradients
 from ..ops.mean import own_rows
+from ..ops.norm import layer_norm_backward_from_result, layer_norm_with_scale
 from .initialisation import node_vectors, uniform
-from .layers import TypedLinear, layer_norm_backward_from_result, layer_norm_with_scale
+from .layers import TypedLinear
 
 
 class Hgt(nn.Module):

@@ -15,8 +15,6 @@ from ..ops.blocks import Block
 from ..ops.buffers import empty, zeros_like
 from ..ops.linear import linear, linear_gradients
 from ..ops.norm import layer_norm, layer_norm_backward
-from ..ops.norm import layer_norm_backward_from_result as layer_norm_backward_from_result
-from ..ops.norm import layer_norm_with_scale as layer_norm_with_scale
 from .initialisation import uniform
 
 _MEAN = 0.5  # mean of a relation's initial weights, divided by their standard deviation
