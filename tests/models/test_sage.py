@@ -102,6 +102,27 @@ def test_layer_equals_pyg_to_bfloat16(graph: KnowledgeGraph, restricted: bool) -
             assert off(value, wanted) < BFLOAT16
 
 
+@BOTH
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_any_layout_of_an_incoming_gradient_is_read_and_kept(
+    backend: Backend, dtype: torch.dtype
+) -> None:
+    """A sum repeats one number, and autograd may give the same gradient to two functions."""
+    layer = SageLayer(16, 16, generator()).to(dtype)
+    wide = torch.randn(20, 32, generator=generator(1)).to(dtype)
+    mean, own = (wide[:, at : at + 16].clone().requires_grad_() for at in (0, 16))
+
+    def gradients(grad: Tensor) -> list[Tensor]:
+        out = layer.map(mean, own, backend, norm=True)
+        return list(torch.autograd.grad(out, [mean, own, *layer.parameters()], grad))
+
+    for grad in (wide[:, :16], wide[:, :16].t().contiguous().t(), wide[0, :16].expand(20, 16)):
+        before = grad.clone(memory_format=torch.contiguous_format)
+        for value, wanted in zip(gradients(grad), gradients(before.clone()), strict=True):
+            assert torch.equal(value, wanted)
+        assert torch.equal(grad, before)
+
+
 @pytest.mark.parametrize("num_layers", [1, 2, 3])
 def test_restricted_last_layer_gives_the_same_loss_and_gradients(
     graph: KnowledgeGraph, num_layers: int, monkeypatch: pytest.MonkeyPatch

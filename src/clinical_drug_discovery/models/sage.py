@@ -214,8 +214,10 @@ class _Map(torch.autograd.Function):
         grad_matrix, grad_bias = grad.new_zeros(matrix.shape), grad.new_zeros(grad.shape[1])
         for rows in backend.row_chunks(0, len(mean)):
             part = grad[rows]
-            packed = part.to(dtype)
-            if mapped is not None:
+            if mapped is None:
+                packed = part.to(dtype)
+            else:  # not in place: autograd may give the same gradient to another function
+                packed = torch.empty_like(part, dtype=dtype, memory_format=torch.contiguous_format)
                 part = mapped[rows]
                 normalize_backward(grad[rows], part, packed, backend, relu=False)
             by_inputs = multiply(packed, matrix)

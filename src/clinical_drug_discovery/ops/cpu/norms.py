@@ -32,7 +32,10 @@ def normalize_backward(
     grad: Tensor, x: Tensor, eps: float, relu: bool, scale: Tensor, packed: Tensor
 ) -> None:
     """Do the same as `reference.normalize_backward`."""
-    _normalize_backward(grad.numpy(), x.numpy(), eps, relu, scale.numpy(), _numbers(packed))
+    # Whole vectors are read from rows without gaps. The gradient of a sum, for one, has none.
+    _normalize_backward(
+        grad.contiguous().numpy(), x.numpy(), eps, relu, scale.numpy(), _numbers(packed)
+    )
 
 
 def _numbers(rows: Tensor) -> npt.NDArray[np.generic]:
