@@ -149,6 +149,19 @@ def _in_order(oracle: HGTConv, values: dict[str, Tensor]) -> list[Tensor]:
     return [plain[name.replace("/", "").replace("-", "")] for name in oracle.state_dict()]
 
 
+@pytest.mark.parametrize("part", [0, 1, 2], ids=["keys", "queries", "values"])
+def test_nan_stays_nan(graph: KnowledgeGraph, part: int) -> None:
+    """Otherwise training would go on after its loss has diverged."""
+    found = []
+    for backend in (KERNELS, TORCH):
+        given = parameters(graph, torch.float32)
+        with torch.no_grad():
+            given[2][0, part * WIDTH : (part + 1) * WIDTH] = torch.nan  # of the first node type
+        found.append([v.isnan() for v in outputs_and_gradients(given, full_block(graph, backend))])
+    for ours, wanted in zip(*found, strict=True):
+        assert torch.equal(ours, wanted)
+
+
 @pytest.mark.parametrize("chunk_size", [1, 5, 64, 10**6])
 def test_reference_in_any_chunks_equals_the_kernels(
     graph: KnowledgeGraph, chunk_size: int, monkeypatch: pytest.MonkeyPatch

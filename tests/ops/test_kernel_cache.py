@@ -63,6 +63,18 @@ def test_damaged_files_are_compiled_again(load: Callable[[], Any], tmp_path: Pat
     assert not kernel.is_cached(load())
 
 
+def test_a_kernel_is_compiled_again_after_another_file_has_changed(
+    load: Callable[[], Any], tmp_path: Path
+) -> None:
+    """Kernels inline the functions of other files of their directory."""
+    load()(1, 2)
+    assert kernel.is_cached(load())
+    (tmp_path / "other.py").write_text("")
+    assert not kernel.is_cached(load())
+    load()(1, 2)
+    assert kernel.is_cached(load())
+
+
 def test_a_full_disk_is_a_message(load: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")

@@ -150,6 +150,9 @@ def test_exp(rng: np.random.Generator) -> None:
     found = np.ones_like(low)
     exp_all(low, found)  # nothing that would count beside the 1 of a row's highest logit
     assert ((found >= 0) & (found < 1e-37)).all()
+    found = np.ones_like(low)
+    exp_all(np.full_like(low, np.nan), found)
+    assert np.isnan(found).all()
     found = np.zeros_like(values)
     exp_all(values, found)
     np.testing.assert_allclose(found, np.exp(values), rtol=1e-15)

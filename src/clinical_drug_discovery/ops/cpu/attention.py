@@ -189,7 +189,8 @@ def _attend(  # type: ignore[no-untyped-def]  # numba infers its types  # noqa: 
 ):  # fmt: skip
     """Add the edges into each row to the online softmax of the row.
 
-    Edges whose source is not in low:high are skipped.
+    Edges whose source is not in low:high are skipped. NaN in a logit makes NaN of the row's result,
+    as in `reference.attend`.
     """
     num_heads, width = len(scale), numerator.shape[1]
     dim = width // num_heads

@@ -83,11 +83,12 @@ class KernelCache(FunctionCache):
         super().__init__(function)  # type: ignore[no-untyped-call]  # numba's
         self._check_owner()
         source = Path(function.__code__.co_filename)
+        base, stamp = self._impl.filename_base, _stamp(source.parent)
+        self._cache_file = IndexDataCacheFile(self._cache_path, base, stamp)
         installed, self._installed = source.parent / "__pycache__", None
         if not config.CACHE_DIR and installed != Path(self._cache_path):  # type: ignore[attr-defined]  # numba's
-            stamp = self._impl.locator.get_source_stamp()
             self._installer = source.stat().st_uid
-            self._installed = IndexDataCacheFile(str(installed), self._impl.filename_base, stamp)
+            self._installed = IndexDataCacheFile(str(installed), base, stamp)
 
     def holds(self, codegen: Any) -> bool:
         """Return whether the cache holds all entries of its index for a CPU, complete."""
@@ -156,6 +157,16 @@ class KernelCache(FunctionCache):
         _problems[f"{what} cannot be used ({_described(error)})"] = None
         with suppress(OSError):
             Path(self._cache_file._index_path).unlink()
+
+
+def _stamp(directory: Path) -> tuple[tuple[str, float, int], ...]:
+    """Return time and size of all sources of a directory: kernels inline functions of other files.
+
+    numba looks at the kernel's own file only. So after an update of `simd.py` alone, as by
+    `git pull`, it would load kernels with the code of before.
+    """
+    found = ((path.name, path.stat()) for path in sorted(directory.glob("*.py")))
+    return tuple((name, stat.st_mtime, stat.st_size) for name, stat in found)
 
 
 def _check_owner(directory: Path, base: str, trusted: set[int]) -> None:

@@ -44,7 +44,7 @@ def fma_of(builder: Any, a: Any, b: Any, c: Any) -> Any:
 
 
 def larger_of(builder: Any, a: Any, b: Any) -> Any:
-    """Return the larger number of a and b in each place."""
+    """Return the larger number of a and b in each place; b if one of them is NaN."""
     return builder.select(builder.fcmp_ordered(">", a, b), a, b)
 
 
@@ -52,7 +52,7 @@ def exp_of(builder: Any, x: Any) -> Any:
     """Return e**x for x <= 0.
 
     In float32, this is 2**n times a polynomial in x - n ln 2, as in Cephes' expf. The error is at
-    most 2 units in the last place for x >= -87; smaller x count as -87.
+    most 2 units in the last place for x >= -87; smaller x count as -87. NaN stays NaN.
     """
     if x.type != FLOATS:
         return _unary(builder, "exp", x)
@@ -60,8 +60,10 @@ def exp_of(builder: Any, x: Any) -> Any:
     def number(value: float) -> Any:
         return ir.Constant(FLOATS, [value] * LANES)
 
-    x = larger_of(builder, x, number(-87.0))
-    n = _unary(builder, "floor", fma_of(builder, x, number(1.44269504), number(0.5)))
+    low = number(-87.0)
+    # For NaN, `larger_of` returns its second argument: n is finite, and f is NaN.
+    above, x = larger_of(builder, x, low), larger_of(builder, low, x)
+    n = _unary(builder, "floor", fma_of(builder, above, number(1.44269504), number(0.5)))
     f = fma_of(builder, n, number(-0.693359375), x)
     f = fma_of(builder, n, number(2.12194440e-4), f)
     p = number(_EXP[0])

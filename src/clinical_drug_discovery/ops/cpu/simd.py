@@ -206,7 +206,7 @@ def sub(_: Any, a: Any, b: Any) -> Generator:
 
 @intrinsic
 def larger(_: Any, a: Any, b: Any) -> Generator:
-    """Return the larger number of a and b in each place."""
+    """Return the larger number of a and b in each place; b if one of them is NaN."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return larger_of(builder, *args)
@@ -216,7 +216,7 @@ def larger(_: Any, a: Any, b: Any) -> Generator:
 
 @intrinsic
 def exp(_: Any, x: Any) -> Generator:
-    """Return e**x for x <= 0."""
+    """Return e**x for x <= 0; NaN stays NaN."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return exp_of(builder, args[0])
