@@ -149,6 +149,15 @@ def _in_order(oracle: HGTConv, values: dict[str, Tensor]) -> list[Tensor]:
     return [plain[name.replace("/", "").replace("-", "")] for name in oracle.state_dict()]
 
 
+@pytest.mark.parametrize("backend", [KERNELS, TORCH], ids=["kernels", "torch"])
+def test_a_block_may_have_no_rows(graph: KnowledgeGraph, backend: Backend) -> None:
+    given = parameters(graph, torch.float64)
+    block = row_block(graph, torch.arange(0), backend)
+    out, *gradients = outputs_and_gradients(given, block)
+    assert out.shape == (0, WIDTH)
+    assert all((gradient == 0).all() for gradient in gradients)
+
+
 @pytest.mark.parametrize("part", [0, 1, 2], ids=["keys", "queries", "values"])
 def test_nan_stays_nan(graph: KnowledgeGraph, part: int) -> None:
     """Otherwise training would go on after its loss has diverged."""

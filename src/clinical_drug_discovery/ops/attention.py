@@ -115,7 +115,7 @@ def attend(
                 block, r, queries[rows], stream.mapped(r), parameters.scale[r],
                 running_max[rows], denominator[rows], numerator[rows],
             )  # fmt: skip
-    heads = numerator.view(num_rows, num_heads, -1)
+    heads = numerator.unflatten(1, (num_heads, -1))
     heads /= denominator.clamp(min=torch.finfo(x.dtype).tiny)[..., None]
     return numerator, denominator.log_().add_(running_max)
 
