@@ -85,6 +85,8 @@ def sage_needs(sizes: Sizes, settings: SageSettings) -> Needs:
     chunk = 4 * sizes.chunk_nodes * (hidden + dim)  # means and results of one chunk
     chunk += 4 * min(MOST_ROWS, sizes.chunk_nodes) * (hidden + 4 * dim)  # rows multiplied at a time
     gathers = 8 * sizes.edge_chunk * hidden  # rows gathered for a chunk of edges
+    if not sizes.edge_chunk:  # the kernels list the rows that a part of an edge type gathers
+        gathers = 4 * sizes.largest_edge_type
     return Needs(
         weights=4 * (2 * hidden * (hidden * layers + dim)),
         step=step + gathers,
