@@ -106,6 +106,9 @@ def train(
         parts.optimizer.write_back()
         parts.shards.complete_model(parts.model)
     run.seconds["seconds_train"] += record.seconds_before
+    origin = None if start is None else dict(start.record)
+    if checkpoints is not None:
+        origin = checkpoints.identity.get(ORIGIN)
     return Trained(
         parts.model,
         parts.decoder,
@@ -114,15 +117,8 @@ def train(
         terms.pairs,
         parts.cycles,
         record.ended_early,
-        _origin(start, checkpoints),
+        origin,
     )
-
-
-def _origin(start: WarmStart | None, checkpoints: Checkpoints | None) -> dict[str, Any] | None:
-    """Return the record of the earlier model, which a continued training has in its checkpoint."""
-    if checkpoints is not None:
-        return checkpoints.identity.get(ORIGIN)
-    return None if start is None else dict(start.record)
 
 
 class Parts(NamedTuple):
@@ -195,12 +191,10 @@ def make_parts(
     run.progress.milestone(batches.description)
     cycles = (settings.num_epochs,) if checkpoints is None else checkpoints.cycles
     first, *later = (num_epochs * batches.num_steps for num_epochs in cycles)
-    is_new = _origin(start, checkpoints) is None  # vectors of an earlier model have moved already
-    faster = vector_rate_factor(first) if is_new else 1.0
     optimizer = ModelOptimizer(
         model, decoder, settings.learning_rate, first, lazy=settings.training == SAMPLED,
-        vector_rate=kind.vector_rate * faster, later_steps=later, group=run.group,
-        rows=shards.rows,
+        vector_rate=kind.vector_rate * vector_rate_factor(first), later_steps=later,
+        group=run.group, rows=shards.rows,
     )  # fmt: skip
     weights = (
         (f"{part}.{name}", weight)
