@@ -2,8 +2,9 @@
 
 torch takes eight passes over a chunk of rows for the same, and in most of them a new buffer: 8 to
 17 times as long. One thread computes a row, so results depend neither on the number of threads nor
-on the chunks. The order of each sum is explicit: a compiler that may reorder sums (`simd.FAST`)
-made another choice for a kernel from the cache than for one that was just compiled.
+on the chunks. The order in which a sum takes the vectors of a row is explicit: a compiler that may
+reorder sums (`simd.FAST`) made another choice for a kernel from the cache than for one that was
+just compiled.
 """
 
 from __future__ import annotations
