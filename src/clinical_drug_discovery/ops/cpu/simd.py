@@ -45,6 +45,15 @@ def intrinsic(generator: Callable[..., Generator]) -> Any:
     return numba_intrinsic(generator)
 
 
+def _built_by(operation: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the code generator of an intrinsic: `operation` takes LLVM's builder and arguments."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return operation(builder, *args)
+
+    return generate
+
+
 class Vector(types.Type):
     """Numba's type of a vector of `LANES` numbers."""
 
@@ -167,72 +176,43 @@ def prefetch(_: Any, array: Any, at: Any) -> Generator:
 @intrinsic
 def splat(_: Any, x: Any) -> Generator:
     """Return a vector with one number in all places."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return splat_of(builder, args[0])
-
-    return Vector(x)(x), generate
+    return Vector(x)(x), _built_by(splat_of)
 
 
 @intrinsic
 def add(_: Any, a: Any, b: Any) -> Generator:
     """Return a + b."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.fadd(*args)
-
-    return a(a, b), generate
+    return a(a, b), _built_by(ir.IRBuilder.fadd)
 
 
 @intrinsic
 def mul(_: Any, a: Any, b: Any) -> Generator:
     """Return a * b."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.fmul(*args)
-
-    return a(a, b), generate
+    return a(a, b), _built_by(ir.IRBuilder.fmul)
 
 
 @intrinsic
 def sub(_: Any, a: Any, b: Any) -> Generator:
     """Return a - b."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.fsub(*args)
-
-    return a(a, b), generate
+    return a(a, b), _built_by(ir.IRBuilder.fsub)
 
 
 @intrinsic
 def larger(_: Any, a: Any, b: Any) -> Generator:
     """Return the larger number of a and b in each place; b if one of them is NaN."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return larger_of(builder, *args)
-
-    return a(a, b), generate
+    return a(a, b), _built_by(larger_of)
 
 
 @intrinsic
 def exp(_: Any, x: Any) -> Generator:
     """Return e**x for x <= 0; NaN stays NaN."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return exp_of(builder, args[0])
-
-    return x(x), generate
+    return x(x), _built_by(exp_of)
 
 
 @intrinsic
 def fma(_: Any, a: Any, b: Any, c: Any) -> Generator:
     """Return a * b + c."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        a, b, c = args
-        return fma_of(builder, a, b, c)
-
-    return a(a, b, c), generate
+    return a(a, b, c), _built_by(fma_of)
 
 
 @intrinsic
