@@ -33,16 +33,14 @@ def layer_norm_with_scale(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def layer_norm_backward(grad: Tensor, x: Tensor) -> Tensor:
     """Return the gradient with respect to x, given the one with respect to `layer_norm(x)`."""
-    return reference.layer_norm_backward(grad, x, _EPS)
+    _, mean, scale = torch.native_layer_norm(x, x.shape[1:], None, None, _EPS)
+    return reference.layer_norm_backward(grad, x, mean, scale)
 
 
 def layer_norm_backward_from_result(grad: Tensor, out: Tensor, scale: Tensor) -> Tensor:
     """Return the same gradient, given the results of `layer_norm_with_scale` instead of x."""
     mean, one = torch.zeros_like(scale), torch.ones_like(scale)
-    grad_x: Tensor = torch.ops.aten.native_layer_norm_backward(
-        grad, out, out.shape[1:], mean, one, None, None, [True, False, False]
-    )[0]
-    return grad_x.mul_(scale)
+    return reference.layer_norm_backward(grad, out, mean, one).mul_(scale)
 
 
 def normalize(

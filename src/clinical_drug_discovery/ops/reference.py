@@ -83,7 +83,8 @@ def normalize_backward(
     grad: Tensor, x: Tensor, eps: float, relu: bool, scale: Tensor, packed: Tensor
 ) -> None:
     """Compute the gradient with respect to what was normalized; see `norm.normalize_backward`."""
-    through = layer_norm_backward(grad, x, eps)
+    _, mean, inverse = torch.native_layer_norm(x, x.shape[1:], None, None, eps)
+    through = layer_norm_backward(grad, x, mean, inverse)
     if relu:
         # masked_fill_ of the same numbers takes 25 times as long.
         torch.ops.aten.threshold_backward.grad_input(through, x, 0, grad_input=x)
@@ -92,9 +93,8 @@ def normalize_backward(
     packed[:, : x.shape[1]] = x * scale[:, None]
 
 
-def layer_norm_backward(grad: Tensor, x: Tensor, eps: float) -> Tensor:
+def layer_norm_backward(grad: Tensor, x: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
     """Return the gradient with respect to x, given the one with respect to the normalized rows."""
-    _, mean, scale = torch.native_layer_norm(x, x.shape[1:], None, None, eps)
     grad_x: Tensor = torch.ops.aten.native_layer_norm_backward(
         grad, x, x.shape[1:], mean, scale, None, None, [True, False, False]
     )[0]
