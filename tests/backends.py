@@ -13,7 +13,7 @@ from clinical_drug_discovery.ops.attention import Parameters, attend, attend_bac
 from clinical_drug_discovery.ops.backend import Backend
 from clinical_drug_discovery.ops.blocks import Block
 from clinical_drug_discovery.ops.buffers import zeros
-from clinical_drug_discovery.ops.mean import add_mean, mean_backward_by_type, packed
+from clinical_drug_discovery.ops.mean import add_mean, inverse_degree, mean_backward_by_type, packed
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ class _Mean(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        parts = [part.clone() for _, part in mean_backward_by_type(grad, ctx.block)]
+        messages = packed(grad, ctx.block.backend, inverse_degree(ctx.block, grad))
+        parts = [part.clone() for _, part in mean_backward_by_type(messages, ctx.block, grad)]
         return torch.cat(parts), None
 
 

@@ -277,7 +277,7 @@ class _HiddenLayers(torch.autograd.Function):
             dtype = backend.product_dtype(grad.dtype)
             matrix = torch.cat([weight_self, weight_neighbor]).to(dtype)
             grad_matrix = grad.new_zeros(matrix.shape)
-            for nodes, by_messages in mean_backward_by_type(out, block, messages):
+            for nodes, by_messages in mean_backward_by_type(messages, block, out):
                 for rows in backend.row_chunks(0, len(by_messages)):
                     own = x[nodes][rows]
                     for h in kept:

@@ -64,25 +64,23 @@ def add_mean(messages: Tensor, block: Block, out: Tensor) -> Tensor:
 
 
 def mean_backward_by_type(
-    grad: Tensor, block: Block, messages: Tensor | None = None
+    messages: Tensor, block: Block, like: Tensor
 ) -> Iterator[tuple[slice, Tensor]]:
     """Yield the gradient of `add_mean` with respect to the messages, one node type at a time.
 
     One buffer for the largest type is enough; the gradient of all nodes would be as large as x.
 
     Args:
-        grad: shape (M, C), the gradient with respect to the result.
+        messages: `packed` gradient with respect to the result, scaled by `inverse_degree`.
         block: M target rows.
-        messages: `packed` gradient, scaled by `inverse_degree`; None: it is computed here.
+        like: shape (M, C), has the columns and the dtype of the gradient.
 
     Yields:
         The range of a type's nodes, and the gradient with respect to the messages of these nodes,
         shape (n, C). The next type overwrites this gradient.
     """
-    if messages is None:
-        messages = packed(grad, block.backend, inverse_degree(block, grad))
     ranges = list(pairwise(block.graph.type_offsets))
-    buffer = empty(grad, max(last - first for first, last in ranges), grad.shape[1])
+    buffer = empty(like, max(last - first for first, last in ranges), like.shape[1])
     for node_type, (first, last) in enumerate(ranges):
         out = buffer[: last - first].zero_()
         _operations(block.backend).add_neighbors_backward(messages, block, node_type, out)
