@@ -262,7 +262,7 @@ def test_diseases_for_a_drug_have_the_probabilities_of_the_drug_for_each_disease
 def test_kept_scores_are_those_of_their_disease_with_or_without_popularity(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of the diseases asked last, all are kept but the first; each is asked twice."""
+    """All of the diseases asked last are kept but the first; each is asked twice."""
     monkeypatch.setattr(ranked_list, "_NUM_RECENT", 5)
     ranking = Ranking.of(model)
     forms = {popular: replace(ranking, popularity=popular) for popular in (True, False)}

@@ -20,7 +20,7 @@ ROWS = 37
 
 
 class Layer(NamedTuple):
-    """What ends a layer, and the gradient of its result."""
+    """The inputs of the end of a layer, and the gradient of its result."""
 
     product: Tensor
     bias: Tensor
