@@ -173,6 +173,26 @@ def test_a_finished_run_is_left_as_it_is_and_can_be_made_longer(
     assert results(other) == results(output)
 
 
+@pytest.mark.parametrize("num_epochs", [4, 6])
+def test_a_continued_run_leaves_the_embeddings_of_another_run_alone(
+    num_epochs: int, edges: Path, tmp_path: Path
+) -> None:
+    output, other = tmp_path / "e.npy", tmp_path / "other.npy"
+    for path, seed in ((output, 0), (other, 1)):
+        generate_gnn_embeddings(edges, path, **SMALL, seed=seed)
+    before, settings = other.read_bytes(), {**SMALL, "num_epochs": num_epochs}
+    settings |= {"model_dir": tmp_path / "e_model", "resume": True}
+    with pytest.raises(InputError, match=r"other.npy was not written with the model in .*e_model"):
+        generate_gnn_embeddings(edges, other, **settings)
+    assert other.read_bytes() == before
+    renamed = output.rename(tmp_path / "renamed.npy")  # the index is missing: it is written again
+    stats = generate_gnn_embeddings(edges, renamed, **settings)
+    assert stats["finished_epochs"] == num_epochs
+    assert (tmp_path / "renamed_index.csv").exists()
+    generate_gnn_embeddings(edges, other, **settings, overwrite=True)
+    assert other.read_bytes() == renamed.read_bytes()
+
+
 def test_ctrl_c_in_python_saves_a_checkpoint_and_leaves_the_handlers(
     edges: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ import torch
 
 from ...graph.cache import content_sha256
 from ...graph.knowledge_graph import KnowledgeGraph
+from ...models.embeddings_file import output_files
 from ...models.kinds.table import kind_of
 from ...models.warm_start import ORIGIN, WarmStart
 from ...system.errors import InputError, check_between, shown
@@ -22,10 +23,18 @@ from ...system.interrupts import note_resume
 from ...system.limits.parameters import ONLY_AT_END
 from ...system.progress import Run
 from ...system.run_directory import work_directory
+from ...system.untrusted.inputs import read_json
 from ...training.checkpoint import Checkpoints, Found, find_checkpoint, newest_first
 from ...training.memory_plan import Plan
 from ...training.schedule import LATER_FRACTION
-from .model_dir import CHECKPOINT_FILE, CONFIG_FILE, MODEL_FILES, WEIGHTS_FILE, run_of_model
+from .model_dir import (
+    CHECKPOINT_FILE,
+    CONFIG_FILE,
+    MODEL_FILES,
+    STATS_FILE,
+    WEIGHTS_FILE,
+    run_of_model,
+)
 from .results import EmbeddingStats
 
 
@@ -39,7 +48,8 @@ def check_start(outputs: list[Path], model_dir: Path, resume: bool, overwrite: b
         overwrite: replace the files of an earlier run.
 
     Raises:
-        InputError: there are such files, and neither `resume` nor `overwrite` allows it.
+        InputError: there are such files, and neither `resume` nor `overwrite` allows it; or a run
+            that continues would replace embeddings that were not written with its model.
     """
     unfinished = newest_first(work_directory(model_dir))
     if unfinished and not (resume or overwrite):
@@ -51,6 +61,32 @@ def check_start(outputs: list[Path], model_dir: Path, resume: bool, overwrite: b
         # A run of an earlier version that was stopped left only history.csv.
         model_files = (model_dir / name for name in MODEL_FILES if name != "history.csv")
         check_new([*outputs, *model_files], overwrite)
+    elif not overwrite:
+        _check_own(outputs, model_dir)
+
+
+def _check_own(outputs: list[Path], model_dir: Path) -> None:
+    """Check that embeddings which a continued run would replace were written with its model.
+
+    Raises:
+        InputError: a file is another one.
+    """
+    written = _written_with(model_dir)
+    for path in outputs:
+        if path.exists() and file_sha256(path) not in written:
+            raise InputError(
+                f"{path} was not written with the model in {model_dir}, and resume (got True) does "
+                "not replace other files: choose another output, or replace the file with "
+                "overwrite (--overwrite)"
+            )
+
+
+def _written_with(model_dir: Path) -> set[str]:
+    """Return the SHA-256 of the embeddings files of a finished run; empty if there is none."""
+    try:
+        return set(dict(read_json(model_dir / STATS_FILE)["output_sha256"]).values())
+    except (OSError, ValueError, KeyError, TypeError):  # missing, or damaged
+        return set()
 
 
 def open_checkpoints(
@@ -101,7 +137,11 @@ def open_checkpoints(
     checkpoints = Checkpoints.of(directory, identity, minutes, num_epochs, found)
     if found is None:
         return checkpoints, None
-    is_complete = found.path.parent == run.model_dir and run.output.exists()
+    is_complete = found.path.parent == run.model_dir
+    if is_complete:
+        written = _written_with(run.model_dir)
+        paths = output_files(run.output)
+        is_complete = all(path.exists() and file_sha256(path) in written for path in paths)
     (is_complete, *_) = run.group.gather(is_complete)
     if found.finished_epochs == num_epochs and is_complete:
         run.progress.milestone(
