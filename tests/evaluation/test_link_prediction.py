@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from graphs import Fact, graph_of, node, to_triples
 
 from clinical_drug_discovery.evaluation.gnn_scores import Scores
-from clinical_drug_discovery.evaluation.link_prediction import (
-    held_out_pairs,
-    hold_out_facts,
-    relation_metrics,
-)
+from clinical_drug_discovery.evaluation.held_out import hold_out
+from clinical_drug_discovery.evaluation.link_prediction import hold_out_facts, relation_metrics
 from clinical_drug_discovery.evaluation.split import leak_count, split_pairs
 from clinical_drug_discovery.graph.knowledge_graph import IntArray, KnowledgeGraph
 from clinical_drug_discovery.ranking.treatments import pairs_of
@@ -66,23 +65,30 @@ def test_no_share_holds_out_nothing(graph: KnowledgeGraph) -> None:
 
 
 @pytest.mark.parametrize("distinct", [3, 1000], ids=["ties", "distinct"])
-def test_ranks_against_loops(said_twice: KnowledgeGraph, distinct: int) -> None:
-    split = split_pairs(said_twice, share=0.3, seed=0, validation_share=0)
-    graph, other = hold_out_facts(split.graph, share=0.2, max_facts=500, seed=0)
-    facts = [held_out_pairs(said_twice, split.test), other]
+@pytest.mark.parametrize("share", [0.0, 0.5], ids=["all", "test part"])
+def test_ranks_against_loops(said_twice: KnowledgeGraph, distinct: int, share: float) -> None:
+    held = hold_out(
+        said_twice, partial(split_pairs, share=0.3), part="test", validation_share=share,
+        relation_share=0.2, seed=0,
+    )  # fmt: skip
+    graph, facts = held.split.graph, held.facts
     table = np.random.default_rng(0).integers(distinct, size=(9, graph.num_nodes, graph.num_nodes))
 
     def scores_of(sources: IntArray, relation: int, span: tuple[int, int]) -> Scores:
         return np.asarray(table[relation][sources, slice(*span)], np.float32)
 
-    records = relation_metrics(graph, facts, scores_of)
+    records = relation_metrics(graph, facts, held.removed, scores_of)
     held_out = {
         edge
         for part in facts
         for edge in zip(part.edge_type.tolist(), part.src.tolist(), part.dst.tolist(), strict=True)
     }
-    known = set(zip(graph.edge_type.tolist(), graph.src.tolist(), graph.dst.tolist(), strict=True))
+    known, every = (
+        set(zip(g.edge_type.tolist(), g.src.tolist(), g.dst.tolist(), strict=True))
+        for g in (graph, said_twice)
+    )
     assert not known & held_out
+    assert every > known | held_out
     of_type = {r: [e for e in held_out if e[0] == r] for r in {e[0] for e in held_out}}
     assert len(records) == len(of_type)
     assert any(r == graph.reverse_edge_type[r] for r in of_type)
@@ -96,7 +102,7 @@ def test_ranks_against_loops(said_twice: KnowledgeGraph, distinct: int) -> None:
             rivals = [
                 table[relation, src, node]
                 for node in range(start, stop)
-                if node not in (src, dst) and (r, src, node) not in known | held_out
+                if node not in (src, dst) and (r, src, node) not in every
             ]
             own = table[relation, src, dst]
             above, equal = (

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from ..graph.knowledge_graph import KnowledgeGraph
 from ..ranking.treatments import Pairs, pairs_of
 from ..system.errors import InputError
-from .link_prediction import HeldOutFacts, held_out_pairs, hold_out_facts, part_of
+from .link_prediction import HeldOutFacts, held_out_pairs, hold_out_facts, part_of, removed_edges
 from .split import Split, leak_count
 
 TEST, VALIDATION = "test", "validation"  #: the two parts
@@ -26,6 +28,7 @@ class HeldOut:
     split: Split  #: its graph also lacks the held-out facts of other relations
     pairs: Pairs  #: the pairs to rank
     facts: list[HeldOutFacts]  #: the edges to rank: those of the pairs, and of other relations
+    removed: HeldOutFacts  #: all edges of the whole graph that the training graph lacks
     num_edges: int  #: of the whole graph
     num_leaks: int  #: 0; see `split.leak_count`
 
@@ -79,7 +82,18 @@ def hold_out(
     )
     counts[f"num_{part}_facts"] = len(ranked.src) // 2
     split = replace(split, graph=graph, counts=counts)
-    return HeldOut(split, pairs, [held_out_pairs(whole, pairs), ranked], whole.num_edges, num_leaks)
+    ends = (
+        np.concatenate([split.held_out.drug, facts.src]),
+        np.concatenate([split.held_out.disease, facts.dst]),
+    )
+    return HeldOut(
+        split=split,
+        pairs=pairs,
+        facts=[held_out_pairs(whole, pairs), ranked],
+        removed=removed_edges(whole, *ends),
+        num_edges=whole.num_edges,
+        num_leaks=num_leaks,
+    )
 
 
 def _check_learnable(graph: KnowledgeGraph) -> None:

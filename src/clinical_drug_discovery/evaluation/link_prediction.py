@@ -92,6 +92,20 @@ def held_out_pairs(graph: KnowledgeGraph, pairs: Pairs) -> HeldOutFacts:
     return HeldOutFacts(np.concatenate(kinds), np.concatenate(src), np.concatenate(dst))
 
 
+def removed_edges(graph: KnowledgeGraph, src: IntArray, dst: IntArray) -> HeldOutFacts:
+    """Return the edges of any type between two nodes, which a training graph lacks.
+
+    Args:
+        graph: the whole graph, on the CPU.
+        src: shape (K,), node numbers.
+        dst: shape (K,), node numbers; the edges in both directions are returned.
+    """
+    both = np.concatenate([src, dst]), np.concatenate([dst, src])
+    gone = np.flatnonzero(edges_between(graph, *both))
+    columns = (graph.edge_type, graph.src, graph.dst)
+    return HeldOutFacts(*(column.numpy()[gone].astype(np.int64) for column in columns))
+
+
 def part_of(
     facts: HeldOutFacts, *, validation: bool, validation_share: float, seed: int
 ) -> HeldOutFacts:
@@ -113,16 +127,23 @@ def part_of(
 
 
 def relation_metrics(
-    graph: KnowledgeGraph, facts: Sequence[HeldOutFacts], scores_of: Scorer, *, seed: int = 0
+    graph: KnowledgeGraph,
+    facts: Sequence[HeldOutFacts],
+    removed: HeldOutFacts,
+    scores_of: Scorer,
+    *,
+    seed: int = 0,
 ) -> list[dict[str, Any]]:
     """Rank the targets of held-out edges, and return the metrics of each edge type.
 
     A target is ranked among all nodes of its type, except the source itself and the other targets
-    of the source. These other targets are those in the graph and those held out.
+    of the source. These other targets are those in the graph and those removed from it.
 
     Args:
         graph: the training graph, on the CPU.
-        facts: held-out facts, which the graph does not contain.
+        facts: held-out facts to rank, which the graph does not contain.
+        removed: all edges that were removed from the graph: these facts, those of the other part,
+            and edges of other relations between the same nodes.
         scores_of: function that scores candidates of one type for some sources.
         seed: seed of the bootstrap.
 
@@ -141,7 +162,9 @@ def relation_metrics(
     records = []
     for r in np.unique(edge_type).tolist():
         kind, chosen = graph.edge_types[r], edge_type == r
-        ranks, sources = _rank_targets(graph, r, src[chosen], dst[chosen], scores_of)
+        gone = removed.edge_type == r
+        also = removed.src[gone], removed.dst[gone]
+        ranks, sources = _rank_targets(graph, r, src[chosen], dst[chosen], also, scores_of)
         first, stop = graph.node_range(graph.endpoint_types[r][1])
         names = zip(("source_type", "relation", "target_type"), kind, strict=True)
         sizes = {"num_targets": len(ranks), "num_candidates": stop - first}
@@ -150,7 +173,12 @@ def relation_metrics(
 
 
 def _rank_targets(
-    graph: KnowledgeGraph, r: int, src: IntArray, dst: IntArray, scores_of: Scorer
+    graph: KnowledgeGraph,
+    r: int,
+    src: IntArray,
+    dst: IntArray,
+    removed: tuple[IntArray, IntArray],
+    scores_of: Scorer,
 ) -> tuple[npt.NDArray[np.float64], IntArray]:
     """Return the rank of the target and the number of the source for held-out edges of type r."""
     first, stop = candidates = graph.node_range(graph.endpoint_types[r][1])
@@ -171,8 +199,9 @@ def _rank_targets(
             known[i, graph.src.numpy()[at] - first] = True
             if first <= source < stop:
                 known[i, source - first] = True
+        here = np.isin(removed[0], chunk)
+        known[np.searchsorted(chunk, removed[0][here]), removed[1][here] - first] = True
         candidate = dst[edges] - first
-        known[row, candidate] = True
         ranks.append(filtered_ranks(scores_of(chunk, relation, candidates), known, row, candidate))
         ranked.append(src[edges])
     return np.concatenate(ranks), np.concatenate(ranked)

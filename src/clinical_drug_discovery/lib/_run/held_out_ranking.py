@@ -131,7 +131,7 @@ def train_and_rank(
         gnn, final_loss = GnnScores(embeddings, trained.decoder), trained.history[-1]["loss"]
         del trained
         with run.timed("relations"):
-            relations = relation_metrics(graph, held_out.facts, gnn, seed=seed)
+            relations = relation_metrics(graph, held_out.facts, held_out.removed, gnn, seed=seed)
         task = ranking_task(held_out.split, held_out.pairs)
         rankers = drug_rankers(graph, gnn, seed=seed, names=names)
         ranked = rank_pairs(graph, task, held_out.pairs, rankers, seed=seed)
