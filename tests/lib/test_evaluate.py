@@ -306,3 +306,17 @@ def test_the_command_shows_a_table(
         lines = [line for line in shown.splitlines() if line.startswith(f" {name}  ")]
         assert any(f"{figures['mrr']:.3f}" in line for line in lines)
     assert "disease - indication - drug" in shown
+
+
+def test_areas_without_negatives_are_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every drug treats every disease, so each pair is ranked without rivals."""
+    facts = [
+        (node("drug", i), "indication", node("disease", j)) for i in range(3) for j in range(3)
+    ]
+    to_rows(facts).write_csv(tmp_path / "kg.csv")
+    report = evaluate(tmp_path / "kg.csv", tmp_path / "out", rankers=["popularity"], cache=False)
+    assert report["rankers"]["popularity"]["auroc"] is None
+    show_evaluation(report)
+    assert "popularity" in capsys.readouterr().out

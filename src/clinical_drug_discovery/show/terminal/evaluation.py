@@ -149,7 +149,11 @@ def _print_metrics(
     for name in names:
         table.add_column(name, justify="right")
     for label, metrics in rows:
-        values = ("" if metrics[name] is None else metrics[name] for name in names)
-        cells = (f"{v:.3f}" if isinstance(v, float) else f"{v:,}" for v in values)
-        table.add_row(label, *cells)
+        table.add_row(label, *(_cell(metrics[name]) for name in names))
     make_console().print(table)
+
+
+def _cell(value: float | int | None) -> str:
+    if value is None:  # an area without negatives
+        return ""
+    return f"{value:.3f}" if isinstance(value, float) else f"{value:,}"
