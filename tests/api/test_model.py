@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 import subprocess
 import sys
@@ -42,6 +43,18 @@ def test_answers_are_those_of_the_command_line(model: cdd.Model, model_dir: Path
         assert found.to_dicts() == rows
     rows = similar_nodes(model_dir.with_name("e.parquet"), "Warfarin", top=4, type="disease")
     assert model.similar("Warfarin", 4, type="disease").to_dicts() == rows
+
+
+def test_a_model_can_be_pickled_after_any_question(model_dir: Path) -> None:
+    model = cdd.load_model(model_dir)
+    explained = model.explain("Metformin", "asthma")
+    model.rank_diseases("Metformin", 1)
+    model.score([("Metformin", "indication", "asthma")])
+    again = pickle.loads(pickle.dumps(model.add_facts(twin(model, "Atorvastatin"))))
+    assert again.similar("New Atorvastatin", 1).height == 1
+    again = pickle.loads(pickle.dumps(model))
+    assert_frame_equal(again.explain("Metformin", "asthma"), explained)
+    assert_frame_equal(again.rank("asthma", 5), model.rank("asthma", 5))
 
 
 def test_synonyms_find_what_the_command_line_finds(model_dir: Path, tmp_path: Path) -> None:

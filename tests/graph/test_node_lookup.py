@@ -245,6 +245,12 @@ def test_long_choices_are_cut() -> None:
         find_node(many, "Cold")
 
 
+def test_a_very_long_name_is_not_found() -> None:
+    with pytest.raises(InputError, match=r"'xxx.* must be the name or id of a node") as raised:
+        find_node(NODES, "x" * 1_000_000)
+    assert len(str(raised.value)) < 1000
+
+
 def test_errors_name_the_parameter_and_the_type() -> None:
     with pytest.raises(
         InputError, match=r"^disease \(got 'x'\) must be .* of a node of type disease "

@@ -45,14 +45,15 @@ def test_a_planted_mechanism_is_found(split: tuple[MetapathFeatures, MetapathFea
     assert np.mean(1 / ranks) > 0.8  # by chance it is 0.08
 
 
+@pytest.mark.parametrize("seed", [3, 2**63 - 1])
 def test_the_same_seed_gives_the_same_ranker(
-    split: tuple[MetapathFeatures, MetapathFeatures],
+    split: tuple[MetapathFeatures, MetapathFeatures], seed: int
 ) -> None:
     features, _ = split
     state = torch.get_rng_state()
     asked = np.arange(5)
     first, second = (
-        fit_path_ranker(features, num_mlps=1, num_epochs=1, seed=3)[0].scores(features, asked)
+        fit_path_ranker(features, num_mlps=1, num_epochs=1, seed=seed)[0].scores(features, asked)
         for _ in range(2)
     )
     np.testing.assert_array_equal(first, second)

@@ -20,6 +20,7 @@ from .identifiers import (
 
 _MAX_CHOICES = 8
 _MAX_SUGGESTIONS = 5
+_MOST_LETTERS = 1000  # that are searched for at once: polars cannot search for a million
 _LEAST_SIMILARITY = 70  # of 100; "Atorvastain" and "Atorvastatin" have 96
 _WITHOUT_INDEX = 4  # questions that look through all nodes, before the index is built
 _LETTERS = re.compile("[a-z0-9]+")
@@ -309,7 +310,8 @@ def _with_letters(column: pl.Series, wanted: str) -> list[int]:
     runs = _LETTERS.findall(wanted)
     if not runs:
         return list(range(len(column)))
-    found = column.str.to_lowercase().str.contains(max(runs, key=len), literal=True)
+    run = max(runs, key=len)[:_MOST_LETTERS]
+    found = column.str.to_lowercase().str.contains(run, literal=True)
     found |= column.str.len_bytes() != column.str.len_chars()
     places: list[int] = found.arg_true().to_list()
     return places

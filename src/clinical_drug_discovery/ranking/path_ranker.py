@@ -38,6 +38,7 @@ _MAX_POSITIVES = 4  # limit of known drugs to predict per disease and epoch, eac
 _DISCOUNT = 0.3  # the loss of a disease with k known drugs has the weight k^(1 - 0.3)
 _MIN_STD = 0.02  # added to every standard deviation
 _WARM_UP, _WEIGHT_DECAY = 0.15, 0.01  # warm-up as a fraction of all steps; weight decay
+_SEEDS = 2**64  # number of seeds that torch takes
 NUM_FOLDS = 4  #: each MLP leaves a different quarter of the treated diseases out of the training
 _Mask = npt.NDArray[np.bool_]
 
@@ -73,7 +74,7 @@ def fit_path_ranker(
     mlps = []
     for n, out in enumerate(left_out):
         label = f"path ranker {n + 1} of {num_mlps}"
-        generator = torch.Generator().manual_seed(seed * 1000 + n)
+        generator = torch.Generator().manual_seed((seed * 1000 + n) % _SEEDS)
         mlp = ScoreMlp(mean, std, examples[0].popularity.shape[1], _HIDDEN)
         mlp.initialise(generator)
         learned = [(examples[i], hidden[i]) for i in np.setdiff1d(order, out)]

@@ -15,13 +15,12 @@ helps. Paths from a drug to its side effects are therefore left out.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import cache
 from itertools import product
 from typing import Any
 
 from ...graph.knowledge_graph import EdgeType, KnowledgeGraph
 from ..drug_similarity import Metapath, reverse_metapath, steps_from
-from .path_search import PathSearch, join_paths
+from .path_search import PathSearch, PathsFromNode, join_paths
 from .sentences import sentence, spoken
 
 #: The kinds of evidence, from the most to the least convincing.
@@ -56,7 +55,7 @@ class Explainer:
         self._graph, self._words = graph, graph.vocabulary
         self._kinds = [k for k in graph.edge_types if k.relation not in _NEGATIVE]
         self._search = PathSearch(graph)
-        self._paths_from = cache(self._search.paths_from)
+        self._found: dict[tuple[int, Metapath], PathsFromNode] = {}
 
     def drug_for_disease(
         self, drug: int, disease: int, effects: Mapping[str, float] | None = None
@@ -159,6 +158,14 @@ class Explainer:
                 middles |= set(nodes[1:-1])
                 records.append(self._record(kind, nodes, metapath, score))
         return records
+
+    def _paths_from(self, start: int, metapath: Metapath) -> PathsFromNode:
+        """Return all paths from a node along a metapath, and keep them for later questions."""
+        # Not `functools.cache`, with which a model could not be pickled.
+        asked = start, metapath
+        if asked not in self._found:
+            self._found[asked] = self._search.paths_from(start, metapath)
+        return self._found[asked]
 
     def _record(
         self, kind: str, nodes: tuple[int, ...], metapath: Metapath, score: float
