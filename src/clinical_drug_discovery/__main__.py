@@ -6,11 +6,13 @@ import gc
 
 from .system.interrupts import catch_signals
 from .system.untrusted.panics import keep_stderr
+from .system.untrusted.streams import open_missing_streams
 
 
 def main() -> None:
     """Run the command line. Signals are caught before the command line is imported."""
     catch_signals()
+    open_missing_streams()
     keep_stderr()
     gc.disable()  # until all is imported: what an import makes stays, and none of it is garbage
     from .cli import main as run

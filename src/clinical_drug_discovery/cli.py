@@ -33,6 +33,7 @@ from .system.group.voice import let_first_speak, say_last
 from .system.interrupts import Stopped, catch_signals, how_to_resume
 from .system.log import log_to_stderr, milestone
 from .system.processes import be_nice
+from .system.untrusted.streams import printing
 from .system.untrusted.text import printable, printable_record
 
 _CONFIG_HELP = (
@@ -93,10 +94,11 @@ def _check_place(command: Command, values: Mapping[str, Any]) -> None:
 def _show(command: Command, result: Any, as_json: bool) -> None:
     """Print the result of a command, and serve it if the command does so."""
     record = asdict(result) if is_dataclass(result) and not isinstance(result, type) else result
-    if as_json:
-        typer.echo(json.dumps(record, allow_nan=False))
-    else:
-        command.show(printable_record(record))
+    with _refusing(), printing():
+        if as_json:
+            typer.echo(json.dumps(record, allow_nan=False))
+        else:
+            command.show(printable_record(record))
     if command.serves:
         result.wait()
     if isinstance(record, dict) and record.get("try", {}).get("passed") is False:

@@ -74,6 +74,9 @@ def test_the_standard_input(
         monkeypatch.setattr(sys, "stdin", file)
         graph = read_graph("-")
     assert to_triples(graph) == to_triples(read_graph(tmp_path / "kg.csv"))
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(InputError, match=r"- \(the standard input\) must be open"):
+        read_graph("-")
 
 
 @pytest.mark.parametrize("name", ["gzip", "bz2", "xz", "zip", "UTF-16", "UTF-32"])

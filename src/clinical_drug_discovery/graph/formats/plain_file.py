@@ -66,6 +66,8 @@ def plain_file(path: Path, directory: Path, limit: Limit) -> Path:
     shown, current = path, path
     try:
         if path == STDIN:
+            if getattr(sys.stdin, "buffer", None) is None:
+                raise InputError(f"{path} (the standard input) must be open, and it is closed")
             current = directory / "stdin"
             with current.open("wb") as copy:
                 shutil.copyfileobj(sys.stdin.buffer, copy, _BLOCK)
