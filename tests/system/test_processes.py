@@ -138,6 +138,23 @@ def test_a_long_answer_lets_others_in_between_its_steps() -> None:
     assert order == ["first step", "short", "second step"]
 
 
+def test_an_interrupt_while_others_run_stays_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    def press(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("time.sleep", press)
+    with pytest.raises(KeyboardInterrupt), alone():
+        let_others()
+    entered = threading.Event()
+
+    def enter() -> None:
+        with alone():
+            entered.set()
+
+    threading.Thread(target=enter, daemon=True).start()
+    assert entered.wait(60)
+
+
 def test_results_come_in_order_and_few_of_them_wait() -> None:
     started: list[int] = []
     second = threading.Event()

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -128,8 +128,13 @@ def alone() -> Iterator[None]:
     the number of threads of torch and of the BLAS libraries is a setting of the whole process.
     A thread may enter again while it is inside.
     """
-    with _locks[0]:
+    lock = _locks[0]
+    lock.acquire()
+    try:
         yield
+    finally:
+        with suppress(RuntimeError):  # Ctrl-C came in `let_others`, before it had the lock again
+            lock.release()
 
 
 def let_others() -> None:
