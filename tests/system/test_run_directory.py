@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -16,10 +17,12 @@ import pytest
 
 from clinical_drug_discovery.system import disk
 from clinical_drug_discovery.system.errors import InputError
+from clinical_drug_discovery.system.files import WriteError
 from clinical_drug_discovery.system.run_directory import (
     Places,
     check_unused,
     locked,
+    locked_output,
     part_of,
     settle,
     swap,
@@ -184,3 +187,16 @@ def test_a_journal_of_a_stranger_renames_no_other_file(tmp_path: Path) -> None:
     (tmp_path / "home" / "model" / "swap.json").write_text("[")
     settle(tmp_path / "home" / "model")  # the directory is complete
     assert (tmp_path / "home" / "model" / "weights").read_text() == "new"
+
+
+def test_a_lock_that_does_not_fit_the_disk_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*given: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", fail)
+    for hold in (locked, locked_output):
+        with pytest.raises(WriteError, match="No space left"), hold(tmp_path / "new" / "results"):
+            pass
+    assert not list(tmp_path.iterdir())

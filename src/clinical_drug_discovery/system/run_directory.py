@@ -94,15 +94,17 @@ def locked_output(output_dir: Path) -> Iterator[None]:
 def _holding(lock: Path, name: str) -> Iterator[None]:
     """Hold a lock within the `with` block; its directory is made, and removed if it stays empty."""
     made = [path for path in lock.parents if not path.exists()]
-    with writing(lock):
-        disk.make_directory(lock.parent)
-        handle = _take(lock, name)
     try:
-        yield
+        with writing(lock):
+            disk.make_directory(lock.parent)
+            handle = _take(lock, name)
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                lock.unlink()
+            os.close(handle)
     finally:
-        with suppress(OSError):
-            lock.unlink()
-        os.close(handle)
         with suppress(OSError):  # the directories hold results
             for path in made:
                 path.rmdir()
@@ -236,7 +238,11 @@ def _take(lock: Path, name: str) -> int:
         try:
             _check_free(handle, name)
             if os.fstat(handle).st_ino == os.stat(lock).st_ino:
-                _write_record(handle)
+                try:
+                    _write_record(handle)
+                except OSError:  # such as a full disk; the lock is ours
+                    os.unlink(lock)
+                    raise
                 return handle
         except FileNotFoundError:
             pass  # its owner has removed it in the meantime
