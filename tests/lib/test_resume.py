@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 import pytest
 import torch
-from graphs import Fact, to_rows
+from graphs import Fact, node, to_rows
 from stops import Killed, kill_after, results
 
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
@@ -90,6 +90,23 @@ def test_a_continued_run_ends_in_the_bytes_of_an_uninterrupted_one(
         < stats["seconds_train"]
         == json.loads((tmp_path / "new" / "e_model" / "stats.json").read_text())["seconds_train"]
     )
+
+
+def test_a_step_may_lack_a_term(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two drugs share a gene, so most steps draw no pair of different drugs."""
+    for module in ("edge_sampler", "graph_sizes"):  # else a batch has all nodes of so small a graph
+        monkeypatch.setattr(f"clinical_drug_discovery.training.{module}.NUM_CANDIDATES", 4)
+    genes = [node("gene/protein", i) for i in range(160)]
+    facts = [(node("drug", i), "drug_protein", genes[0]) for i in range(2)]
+    facts += [(genes[i], "protein_protein", genes[(3 * i + 1) % 160]) for i in range(160)]
+    edges, output = tmp_path / "kg.csv", tmp_path / "e.npy"
+    to_rows(facts).write_csv(edges)
+    settings = {**SMALL, "training": "sampled", "subgraph_size": 30, "edge_batch_size": 4}
+    generate_gnn_embeddings(edges, tmp_path / "whole" / "e.npy", **settings)
+    for number in (2, 1, 1, 1, 1):  # in the middle of an epoch
+        stop(generate_gnn_embeddings, edges, output, number, **settings, resume=True)
+    generate_gnn_embeddings(edges, output, **settings, resume=True)
+    assert results(output) == results(tmp_path / "whole" / "e.npy")
 
 
 def damage(path: Path) -> None:
