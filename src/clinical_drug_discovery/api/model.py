@@ -369,7 +369,8 @@ class Model:
             (820, 32)
         """
         use_threads()
-        return Embeddings(graph.nodes, embed_other(self.graph, self._network, graph).numpy())
+        values = embed_other(self.graph, self._network, graph).numpy()
+        return Embeddings(graph.nodes, values)
 
     @cached_property
     def ranking(self) -> Ranking:
