@@ -22,8 +22,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...graph.adjacency import Floats
-from ...graph.knowledge_graph import IntArray, KnowledgeGraph
-from ...ranking.treatments import Pairs, pairs_of
+from ...graph.knowledge_graph import IntArray, KnowledgeGraph, node_range_of
+from ...ranking.treatments import Pairs, mask_of, pairs_of, treatments
 from ..metrics import Known
 from ..split import RankingTask
 
@@ -32,13 +32,21 @@ Bin = dict[str, float | int]  #: one bin of `reliability`
 
 
 def reliability(
-    probability: Floats, known: Known, row: IntArray, candidate: IntArray, *, fraction: float
+    probability: Floats,
+    known: Known,
+    trained: Known,
+    row: IntArray,
+    candidate: IntArray,
+    *,
+    fraction: float,
 ) -> list[Bin]:
     """Return ten bins of equal width; bins without pairs are left out.
 
     Args:
         probability: shape (n, M), from 0 to 1.
-        known: shape (n, M), True for known and for held-out candidates.
+        known: shape (n, M), True for known and for held-out candidates, also those of the other
+            part (validation or test), which count as if the record lacked them.
+        trained: shape (n, M), True for the candidates that are known in the training graph.
         row: shape (K,), row of each held-out pair.
         candidate: shape (K,), column of each held-out pair.
         fraction: h, the fraction of the treatments that was held out.
@@ -50,11 +58,11 @@ def reliability(
     """
     held_out = np.zeros_like(known)
     held_out[row, candidate] = True
-    num_treatments = (known | held_out).sum(axis=1, keepdims=True)
+    num_treatments = (trained | held_out).sum(axis=1, keepdims=True)
     counted, weight, kept = held_out | ~known, np.ones(known.shape), 1.0
     if fraction < 1:
         kept = 1 - fraction
-        counted &= (known & ~held_out).any(axis=1, keepdims=True)
+        counted &= trained.any(axis=1, keepdims=True)
         k = np.maximum(num_treatments, 2)  # rows with fewer are not counted
         of_unlisted = 1 / (1 - (1 - fraction) ** k - fraction**k)
         weight = np.where(held_out, 1 / (fraction * (1 - fraction ** (k - 1))), of_unlisted)
@@ -78,17 +86,23 @@ def reliability(
     return found
 
 
-def held_out_fraction(graph: KnowledgeGraph, task: RankingTask, pairs: Pairs) -> float:
+def trained_pairs(graph: KnowledgeGraph, task: RankingTask) -> Known:
+    """Return which drugs treat the diseases of a task in the training graph, shape (n, M)."""
+    first, _ = node_range_of(graph, graph.vocabulary.disease_type)
+    return mask_of(treatments(graph), task.diseases - first)
+
+
+def held_out_fraction(graph: KnowledgeGraph, trained: Known, pairs: Pairs) -> float:
     """Return the fraction of all treatments that was held out; 1 if whole diseases were held out.
+
+    Treatments of the other part (validation or test) do not count.
 
     Args:
         graph: the training graph, on the CPU.
-        task: the diseases of the pairs.
+        trained: see `trained_pairs`.
         pairs: the held-out pairs that are ranked.
     """
-    others = task.known.copy()
-    others[task.row, task.candidate] = False
-    return len(pairs) / (len(pairs) + len(pairs_of(graph))) if others.any() else 1.0
+    return len(pairs) / (len(pairs) + len(pairs_of(graph))) if trained.any() else 1.0
 
 
 def pooled_reliability(curves: Sequence[Sequence[Bin]]) -> list[Bin]:

@@ -14,7 +14,7 @@ import polars as pl
 from ...evaluation.gold import above_metrics
 from ...evaluation.measures.contraindications import contraindicated_drugs, contraindication_metrics
 from ...evaluation.measures.differences import differences
-from ...evaluation.measures.reliability import Bin, held_out_fraction, reliability
+from ...evaluation.measures.reliability import Bin, held_out_fraction, reliability, trained_pairs
 from ...evaluation.measures.strata import known_counts, strata_metrics
 from ...evaluation.metrics import Metrics, filtered_ranks, ranking_metrics
 from ...evaluation.rankers import FittedRanker, Ranker
@@ -89,9 +89,10 @@ def rank_pairs(
             pl.DataFrame({"ranker": [name] * len(pairs), **columns, "rank": ranks, **counts})
         )
         if recorded and isinstance(ranker, FittedRanker):
+            trained = trained_pairs(graph, task)
             curve = reliability(
-                ranker.probabilities(task.diseases, scores), task.known, task.row, task.candidate,
-                fraction=held_out_fraction(graph, task, pairs),
+                ranker.probabilities(task.diseases, scores), task.known, trained, task.row,
+                task.candidate, fraction=held_out_fraction(graph, trained, pairs),
             )  # fmt: skip
         for label, (row, column) in (others or {}).items():
             ranked.metrics[name] |= above_metrics(label, scores, task, row, column, seed=seed)
