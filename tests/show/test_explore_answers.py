@@ -272,6 +272,7 @@ FACT = {"relation": "drug_protein", "node": 1}
         ([], "new node (got []) must have name"),
         ({"name": " ", "type": "drug", "facts": [FACT]}, "name (got ' ') must be a text"),
         ({"name": "x" * 201, "type": "drug", "facts": [FACT]}, "must be a text of 1 to 200"),
+        ({"name": "half an emoji \ud83d", "type": "drug", "facts": [FACT]}, "valid in UTF-8"),
         ({"name": "New", "type": "planet", "facts": [FACT]}, "type (got 'planet') must be"),
         ({"name": "New", "type": "drug", "facts": []}, "facts (got []) must be a list of 1 to"),
         ({"name": "New", "type": "drug", "facts": [7]}, "fact 1 (got 7) must have a relation"),

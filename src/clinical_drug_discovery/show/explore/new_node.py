@@ -10,6 +10,7 @@ import polars as pl
 from ...api.pending_model import PendingModel
 from ...lib._model.extended import extend_graph
 from ...system.errors import InputError, shown
+from ...system.limits.parameters import is_text
 from .open_model import OpenModel
 
 _LONGEST_NAME = 200
@@ -77,8 +78,8 @@ def _checked(opened: OpenModel, asked: Any) -> tuple[str, str, list[tuple[str, i
     if not isinstance(asked, Mapping):
         raise InputError(f"new node (got {shown(asked)}) must have name, type and facts")
     name, node_type, facts = (asked.get(field) for field in ("name", "type", "facts"))
-    if not isinstance(name, str) or not 0 < len(name.strip()) <= _LONGEST_NAME:
-        rule = f"must be a text of 1 to {_LONGEST_NAME} characters"
+    if not is_text(name) or not 0 < len(name.strip()) <= _LONGEST_NAME:
+        rule = f"must be a text of 1 to {_LONGEST_NAME} characters, valid in UTF-8"
         raise InputError(f"name (got {shown(name)}) {rule}")
     if node_type not in opened.graph.node_type_names:
         types = ", ".join(opened.graph.node_type_names)

@@ -175,7 +175,7 @@ def _check_path(name: str, value: Any) -> None:
         raise InputError(f"{shown_name} (got {shown(value)}) must be a path")
     if "\0" in text:
         raise InputError(f"{shown_name} (got {shown(text)}) must be a path without a NUL byte")
-    if not _is_text(text):
+    if not is_text(text):
         raise InputError(
             f"{shown_name} (got {shown(text)}) must be a path that UTF-8 can hold; in the C "
             "locale, set PYTHONUTF8=1"
@@ -212,15 +212,16 @@ def _check_model(name: str, value: Any) -> None:
 
 
 def _check_mapping(name: str, value: Any) -> None:
-    if not isinstance(value, Mapping) or not all(map(_is_text, value)):
+    if not isinstance(value, Mapping) or not all(map(is_text, value)):
         raise InputError(f"{name} (got {shown(value)}) must be a dict of settings by name")
 
 
 def _is_name(value: Any) -> bool:
-    return _is_text(value) and value != ""
+    return is_text(value) and value != ""
 
 
-def _is_text(value: Any) -> bool:
+def is_text(value: Any) -> bool:
+    """Return whether a value is text that UTF-8 can hold."""
     try:
         return isinstance(value, str) and value.encode() is not None
     except UnicodeEncodeError:
