@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeGuard
 
 from ..errors import InputError, check_at_least, check_between, shown
 from .memory import parse_memory
@@ -220,7 +220,7 @@ def _is_name(value: Any) -> bool:
     return is_text(value) and value != ""
 
 
-def is_text(value: Any) -> bool:
+def is_text(value: Any) -> TypeGuard[str]:
     """Return whether a value is text that UTF-8 can hold."""
     try:
         return isinstance(value, str) and value.encode() is not None
