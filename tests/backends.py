@@ -84,7 +84,7 @@ class _Attention(torch.autograd.Function):
         grad_out = zeros(out, *out.shape)
         heads = grad.unflatten(1, (num_heads, -1))
         grad_out.unflatten(1, (num_heads, -1))[..., : parameters.dim] = heads
-        delta = head_dots(out, grad_out, num_heads)
+        delta = head_dots(out, grad_out, num_heads, ctx.block.backend)
         grad_x = zeros(x, *x.shape)
         given = ctx.log_total, delta, grad_out, grad_x
         grads = attend_backward(x, parameters, ctx.block, *given)

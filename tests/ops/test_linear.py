@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
 from backends import EXACT_KERNELS, KERNELS, TORCH
@@ -12,13 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from clinical_drug_discovery.ops.backend import Backend
-from clinical_drug_discovery.ops.linear import (
-    linear,
-    linear_backward,
-    linear_gradients,
-    linear_into,
-    same_bits,
-)
+from clinical_drug_discovery.ops.linear import linear_backward, linear_into, multiply, same_bits
 
 NUM_ROWS = (1, 3, 9, 63, 64, 200, 4_096 + 2_048 + 70)  # chunks have 4,096 rows, then fewer
 ALL = pytest.mark.parametrize(
@@ -52,7 +44,6 @@ def test_rows_times_weights(
         exact = functional.linear(
             x.double(), weight.double(), None if bias is None else bias.double()
         )
-        assert off(linear(x, weight, bias, backend), exact) < tolerance
         for stored in (dtype, torch.bfloat16):
             out = torch.full((num_rows, out_dim), torch.nan, dtype=stored)
             linear_into(out, x, weight, bias, backend)
@@ -66,8 +57,6 @@ def test_gradients(num_rows: int, backend: Backend, dtype: torch.dtype, toleranc
     grad, bias = draw(num_rows, 80, dtype=dtype, seed=2), torch.zeros(80, dtype=dtype)
     doubles = [value.double().requires_grad_() for value in (x, weight, bias)]
     exact = torch.autograd.grad(functional.linear(*doubles), doubles, grad.double())
-    for value, wanted in zip(linear_gradients(grad, x, weight, backend), exact, strict=True):
-        assert off(value, wanted) < tolerance
     added = [torch.ones_like(value) for value in (x, weight, bias)]
     grad_x, grad_weight, grad_bias = added
     linear_backward(grad, x, weight, grad_x, grad_weight, grad_bias, backend)
@@ -78,21 +67,14 @@ def test_gradients(num_rows: int, backend: Backend, dtype: torch.dtype, toleranc
     assert torch.equal(grad_bias, before)
 
 
-PRODUCTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "linear": lambda x, weight: linear(x, weight, None, EXACT_KERNELS),
-    "gradients": lambda x, weight: linear_gradients(x, x, weight, EXACT_KERNELS)[0],
-}
-
-
-@pytest.mark.parametrize("name", PRODUCTS)
-def test_the_number_of_threads_changes_no_bit(name: str) -> None:
+def test_the_number_of_threads_changes_no_bit() -> None:
     weight, most = draw(64, 64, seed=1), torch.get_num_threads()
     try:
         for num_rows in range(1, 140):
             results = []
             for threads in (1, 2, 8):
                 torch.set_num_threads(threads)
-                results.append(PRODUCTS[name](draw(num_rows, 64), weight))
+                results.append(multiply(draw(num_rows, 64), weight))
                 assert torch.get_num_threads() == threads
             assert torch.equal(results[0], results[1]), num_rows
             assert torch.equal(results[0], results[2]), num_rows

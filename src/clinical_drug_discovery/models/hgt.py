@@ -19,9 +19,9 @@ from ..ops.attention import Parameters, attend, attend_backward, head_dots
 from ..ops.backend import Backend
 from ..ops.blocks import Block
 from ..ops.buffers import empty, zeros, zeros_like
-from ..ops.linear import linear, linear_gradients
+from ..ops.linear import multiply, product_of
 from ..ops.mean import own_rows
-from ..ops.norm import layer_norm_backward_from_result, layer_norm_with_scale
+from ..ops.norm import mix_and_normalize, mix_and_normalize_backward
 from .initialisation import node_vectors, uniform
 from .layers import TypedLinear
 
@@ -228,9 +228,9 @@ def _update(
         if kept is not attended:
             kept[rows] = attended[rows]
         active = functional.gelu(_cut(attended[rows], own.shape[1], head_dim))
-        mapped = linear(active, weight[t], bias[t], block.backend)
-        mixed = torch.lerp(own[rows], mapped, skip[t].sigmoid())
-        out[rows], scale[rows] = layer_norm_with_scale(mixed)
+        product = product_of([active], [weight[t]], block.backend)
+        gate = skip[t].sigmoid()
+        mix_and_normalize(product, bias[t], gate, own[rows], out[rows], scale[rows], block.backend)
     return out, scale
 
 
@@ -262,25 +262,21 @@ def _update_backward(
     grad_attended, grad_own, delta = results
     grads = zeros_like(weights)
     for t, rows in block.typed_chunks():
-        x, channels = own[rows], _cut(attended[rows].to(grad.dtype), own.shape[1], head_dim)
+        channels = _cut(attended[rows].to(grad.dtype), own.shape[1], head_dim)
         gate = skip[t].sigmoid()
-        grad_mixed = layer_norm_backward_from_result(grad[rows], out[rows], scale[rows])
-        # Each row of grad_mixed sums to 0, so the mean of a row of `mixed` does not matter:
-        # grad_mixed . (mapped - x) = grad_mixed . (mixed - x) / gate.
-        apart = torch.div(out[rows], scale[rows]).sub_(x)
-        # Sum each row first: the bits of a dot product depend on the number of threads.
-        grads[2][t] += apart.mul_(grad_mixed).sum(dim=1).sum() * (1 - gate)
-        grad_mapped = grad_mixed * gate
-        grad_active, grad_weight, grad_bias = linear_gradients(
-            grad_mapped, functional.gelu(channels), weight[t], block.backend
+        by_mixed, by_mapped, by_gate = mix_and_normalize_backward(
+            grad[rows], out[rows], scale[rows], own[rows], gate, block.backend
         )
-        grads[0][t] += grad_weight
-        grads[1][t] += grad_bias
+        active = functional.gelu(channels).to(by_mapped.dtype)
+        grads[0][t] += multiply(by_mapped.t(), active)
+        grads[1][t] += by_mixed.sum(dim=0) * gate
+        grads[2][t] += by_gate.sum() * (1 - gate)
+        grad_active = multiply(by_mapped, weight[t].to(by_mapped.dtype)).to(grad.dtype)
         grad_heads = torch.ops.aten.gelu_backward(grad_active, channels)
         grad_heads = _pad(grad_heads, attended.shape[1], head_dim)
-        delta[rows] = head_dots(attended[rows], grad_heads, delta.shape[1])
+        delta[rows] = head_dots(attended[rows], grad_heads, delta.shape[1], block.backend)
         grad_attended[rows] = grad_heads
-        grad_own[rows] = grad_mixed.sub_(grad_mapped)
+        torch.mul(by_mixed, 1 - gate, out=grad_own[rows])
     return grads
 
 

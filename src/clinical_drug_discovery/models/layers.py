@@ -13,8 +13,8 @@ from torch.autograd.function import once_differentiable
 
 from ..ops.blocks import Block
 from ..ops.buffers import empty, zeros_like
-from ..ops.linear import linear, linear_gradients
-from ..ops.norm import layer_norm, layer_norm_backward
+from ..ops.linear import multiply, product_of
+from ..ops.norm import normalize, normalize_backward
 from .initialisation import uniform
 
 _MEAN = 0.5  # mean of a relation's initial weights, divided by their standard deviation
@@ -63,8 +63,12 @@ class _TypedLinear(torch.autograd.Function):
         ctx.block, ctx.norm = block, norm
         out = empty(x, len(x), bias.shape[1])
         for t, rows in block.typed_chunks():
-            mapped = linear(x[rows], weight[t], bias[t], block.backend)
-            out[rows] = layer_norm(mapped) if norm else mapped
+            product = product_of([x[rows]], [weight[t]], block.backend)
+            if norm:
+                mapped = torch.empty_like(out[rows])
+                normalize(product, bias[t], mapped, out[rows], block.backend)
+            else:
+                torch.add(product, bias[t], out=out[rows])
         return out
 
     @staticmethod
@@ -72,17 +76,20 @@ class _TypedLinear(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias = ctx.saved_tensors
         block: Block = ctx.block
+        dtype = block.backend.product_dtype(x.dtype)
         grad_x = empty(x, *x.shape)
         grad_weight, grad_bias = zeros_like((weight, bias))
         for t, rows in block.typed_chunks():
-            part = grad[rows]
+            own, matrix, part = x[rows].to(dtype), weight[t].to(dtype), grad[rows]
             if ctx.norm:
-                mapped = linear(x[rows], weight[t], bias[t], block.backend)
-                part = layer_norm_backward(part, mapped)
-            grads = linear_gradients(part, x[rows], weight[t], block.backend)
-            grad_x[rows] = grads[0]
-            grad_weight[t] += grads[1]
-            grad_bias[t] += grads[2]
+                part = multiply(own, matrix.t()) + bias[t]
+                packed = torch.empty_like(part, dtype=dtype)
+                normalize_backward(grad[rows], part, packed, block.backend, relu=False)
+            else:
+                packed = part.to(dtype)
+            grad_x[rows] = multiply(packed, matrix)
+            grad_weight[t] += multiply(packed.t(), own)
+            grad_bias[t] += part.sum(dim=0)
         return grad_x, grad_weight, grad_bias, None, None
 
 

@@ -191,11 +191,24 @@ def attend_backward(
     return grads
 
 
-def head_dots(a: Tensor, b: Tensor, num_heads: int) -> Tensor:
-    """Return the dot product of a and b for each row and head, shape (m, H)."""
-    shape = (num_heads, a.shape[1] // num_heads)
-    dots: Tensor = (a * b).unflatten(1, shape).sum(dim=-1)
+def head_dots(a: Tensor, b: Tensor, num_heads: int, backend: Backend) -> Tensor:
+    """Return the dot product of two rows with padded heads, for each row and head.
+
+    Args:
+        a: shape (m, P), in the dtype of b or in the storage dtype.
+        b: shape (m, P).
+        num_heads: H.
+        backend: computes.
+
+    Returns:
+        shape (m, H), in the dtype of b.
+    """
+    dots: Tensor = _operations(backend).head_dots(a, b, num_heads)
     return dots
+
+
+def _operations(backend: Backend) -> ModuleType:
+    return cpu_attention if backend.kernels else reference
 
 
 class _Stream:
@@ -208,7 +221,7 @@ class _Stream:
     def __init__(self, x: Tensor, parameters: Parameters, block: Block) -> None:
         self.x, self.parameters, self.block = x, parameters, block
         self.width = parameters.weight.shape[1] // 3
-        self.operations: ModuleType = cpu_attention if block.backend.kernels else reference
+        self.operations = _operations(block.backend)
         ranges = [block.graph.node_range(src_type) for src_type, _ in self.by_source_type()]
         self._most = max((last - first for first, last in ranges), default=0)
         self._buffers: dict[str, Tensor] = {}

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from .backend import FEW_ROWS, Backend
 
@@ -18,20 +17,10 @@ _SHARED_ROWS = 128  # products with at least this many rows do not depend on the
 _SHARED_COLUMNS = 384  # likewise
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None, backend: Backend) -> Tensor:
-    """Compute `functional.linear` in the product dtype; return the result in the dtype of x."""
-    dtype = backend.product_dtype(x.dtype)
-    if dtype == x.dtype:
-        with same_bits(len(x)):
-            return functional.linear(x, weight, bias)
-    product = multiply(x.to(dtype), weight.to(dtype).t()).to(x.dtype)
-    return product if bias is None else product + bias
-
-
 def linear_into(
     out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, backend: Backend
 ) -> None:
-    """Compute `linear` and write the result to `out`, a chunk of rows at a time.
+    """Write x weight^T + bias to `out`, a chunk of rows at a time, multiplied in the product dtype.
 
     Args:
         out: shape (N, D), of any dtype.
@@ -83,24 +72,6 @@ def side_by_side(arrays: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
     return result
 
 
-def linear_gradients(
-    grad: Tensor, x: Tensor, weight: Tensor, backend: Backend
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of `linear` with respect to x, weight and bias.
-
-    Args:
-        grad: shape (m, D), the gradient with respect to the result.
-        x: shape (m, C).
-        weight: shape (D, C).
-        backend: determines the dtype.
-    """
-    dtype = backend.product_dtype(x.dtype)
-    part = grad.to(dtype)
-    grad_x = multiply(part, weight.to(dtype)).to(x.dtype)
-    grad_weight = multiply(part.t(), x.to(dtype)).to(x.dtype)
-    return grad_x, grad_weight, grad.sum(dim=0)
-
-
 def linear_backward(
     grad: Tensor,
     x: Tensor,
@@ -110,7 +81,7 @@ def linear_backward(
     grad_bias: Tensor | None,
     backend: Backend,
 ) -> None:
-    """Add the gradients of `linear` to the three `grad_` arguments, a chunk of rows at a time.
+    """Add the gradients of `linear_into` to the three `grad_` arguments, a chunk of rows at a time.
 
     Args:
         grad: shape (N, D), the gradient with respect to the result.

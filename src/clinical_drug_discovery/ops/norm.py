@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from types import ModuleType
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
 from . import reference
 from .backend import Backend
+from .cpu import gates as cpu_gates
 from .cpu import norms as cpu_norms
 
 _EPS = 1e-5
@@ -23,24 +23,6 @@ _EPS = 1e-5
 def layer_norm(x: Tensor) -> Tensor:
     """Normalize each row to mean 0 and length sqrt(C)."""
     return functional.layer_norm(x, x.shape[1:], eps=_EPS)
-
-
-def layer_norm_with_scale(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the normalized rows, and 1 / standard deviation of each row, shape (m, 1)."""
-    out, _, scale = torch.native_layer_norm(x, x.shape[1:], None, None, _EPS)
-    return out, scale
-
-
-def layer_norm_backward(grad: Tensor, x: Tensor) -> Tensor:
-    """Return the gradient with respect to x, given the one with respect to `layer_norm(x)`."""
-    _, mean, scale = torch.native_layer_norm(x, x.shape[1:], None, None, _EPS)
-    return reference.layer_norm_backward(grad, x, mean, scale)
-
-
-def layer_norm_backward_from_result(grad: Tensor, out: Tensor, scale: Tensor) -> Tensor:
-    """Return the same gradient, given the results of `layer_norm_with_scale` instead of x."""
-    mean, one = torch.zeros_like(scale), torch.ones_like(scale)
-    return reference.layer_norm_backward(grad, out, mean, one).mul_(scale)
 
 
 def normalize(
@@ -91,5 +73,57 @@ def normalize_backward(
     _operations(backend).normalize_backward(grad, x, _EPS, relu, factors, packed)
 
 
+def mix_and_normalize(
+    product: Tensor,
+    bias: Tensor,
+    gate: Tensor,
+    own: Tensor,
+    out: Tensor,
+    scale: Tensor,
+    backend: Backend,
+) -> None:
+    """End a layer with a gate: out = layer_norm(gate (product + bias) + (1 - gate) own).
+
+    Args:
+        product: shape (m, C), of any dtype.
+        bias: shape (C,).
+        gate: one number between 0 and 1.
+        own: shape (m, C).
+        out: shape (m, C), overwritten by the normalized rows.
+        scale: shape (m, 1), overwritten by 1 / standard deviation of each row before it was
+            normalized.
+        backend: computes.
+    """
+    _gates(backend).mix_and_normalize(product, bias, gate, own, _EPS, out, scale)
+
+
+def mix_and_normalize_backward(
+    grad: Tensor, out: Tensor, scale: Tensor, own: Tensor, gate: Tensor, backend: Backend
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute gradients of `mix_and_normalize` from its results; the product is not needed.
+
+    Args:
+        grad: shape (m, C), the gradient with respect to `out`.
+        out: as in `mix_and_normalize`.
+        scale: likewise.
+        own: likewise.
+        gate: likewise.
+        backend: computes.
+
+    Returns:
+        The gradient with respect to the rows before they were normalized, shape (m, C); `gate`
+        times this gradient, in the product dtype; and for each row, shape (m,), `gate` times the
+        gradient with respect to the gate.
+    """
+    dtype = backend.product_dtype(out.dtype)
+    given = grad, out, scale, own, gate, dtype
+    found: tuple[Tensor, Tensor, Tensor] = _gates(backend).mix_and_normalize_backward(*given)
+    return found
+
+
 def _operations(backend: Backend) -> ModuleType:
     return cpu_norms if backend.kernels else reference
+
+
+def _gates(backend: Backend) -> ModuleType:
+    return cpu_gates if backend.kernels else reference

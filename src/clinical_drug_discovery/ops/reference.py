@@ -84,7 +84,7 @@ def normalize_backward(
 ) -> None:
     """Compute the gradient with respect to what was normalized; see `norm.normalize_backward`."""
     _, mean, inverse = torch.native_layer_norm(x, x.shape[1:], None, None, eps)
-    through = layer_norm_backward(grad, x, mean, inverse)
+    through = _layer_norm_backward(grad, x, mean, inverse)
     if relu:
         # masked_fill_ of the same numbers takes 25 times as long.
         torch.ops.aten.threshold_backward.grad_input(through, x, 0, grad_input=x)
@@ -93,12 +93,33 @@ def normalize_backward(
     packed[:, : x.shape[1]] = x * scale[:, None]
 
 
-def layer_norm_backward(grad: Tensor, x: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
-    """Return the gradient with respect to x, given the one with respect to the normalized rows."""
-    grad_x: Tensor = torch.ops.aten.native_layer_norm_backward(
-        grad, x, x.shape[1:], mean, scale, None, None, [True, False, False]
-    )[0]
-    return grad_x
+def mix_and_normalize(
+    product: Tensor, bias: Tensor, gate: Tensor, own: Tensor, eps: float, out: Tensor, scale: Tensor
+) -> None:
+    """Mix rows with a product, and normalize the mixture; see `norm.mix_and_normalize`."""
+    mixed = torch.lerp(own, product + bias, gate)
+    normal, _, inverse = torch.native_layer_norm(mixed, mixed.shape[1:], None, None, eps)
+    out.copy_(normal)
+    scale.copy_(inverse)
+
+
+def mix_and_normalize_backward(
+    grad: Tensor, out: Tensor, scale: Tensor, own: Tensor, gate: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute the gradients of `mix_and_normalize`; see `norm.mix_and_normalize_backward`."""
+    mean, one = torch.zeros_like(scale), torch.ones_like(scale)
+    by_sum = _layer_norm_backward(grad, out, mean, one).mul_(scale)
+    # The mixture is out / scale plus its mean. Each row of by_sum sums to 0, so the mean does not
+    # matter: by_sum . (product + bias - own) = by_sum . (out / scale - own) / gate.
+    by_gate = torch.div(out, scale).sub_(own).mul_(by_sum).sum(dim=1)
+    return by_sum, (by_sum * gate).to(dtype), by_gate
+
+
+def head_dots(a: Tensor, b: Tensor, num_heads: int) -> Tensor:
+    """Return the dot product of a and b for each row and head; see `attention.head_dots`."""
+    shape = (num_heads, a.shape[1] // num_heads)
+    dots: Tensor = (a * b).unflatten(1, shape).sum(dim=-1)
+    return dots
 
 
 def map_heads(nodes: Tensor | slice, heads: Tensor, matrix: Tensor, out: Tensor) -> None:
@@ -237,6 +258,14 @@ def attend_backward(
         of_row.mul_(torch.stack([grad_dot, weight], dim=1)[..., None])
         grad_kv.index_add_(0, source, of_row.view(-1, 2, width).to(grad_kv.dtype))
     return grad_scale
+
+
+def _layer_norm_backward(grad: Tensor, x: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+    """Return the gradient with respect to x, given the one with respect to the normalized rows."""
+    grad_x: Tensor = torch.ops.aten.native_layer_norm_backward(
+        grad, x, x.shape[1:], mean, scale, None, None, [True, False, False]
+    )[0]
+    return grad_x
 
 
 def _groups(chunks: Iterable[EdgeChunk]) -> Iterator[list[EdgeChunk]]:

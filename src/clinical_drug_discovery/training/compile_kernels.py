@@ -29,7 +29,7 @@ from ..models.kinds.table import MODELS, kind_of
 from ..models.layers import DistMult
 from ..ops import reference
 from ..ops.backend import Backend, has_bfloat16_products
-from ..ops.cpu import attention, neighbors, norms
+from ..ops.cpu import attention, gates, neighbors, norms
 from ..ops.cpu.kernel import is_cached, take_problems, why_no_cache
 from ..system.group.interface import first_here
 from ..system.progress import Run
@@ -46,10 +46,17 @@ _FIRST = [
     (attention, "attend"),
     (attention, "map_heads"),
     (attention, "map_heads_backward"),
+    (attention, "head_dots"),
     (neighbors, "add_neighbors"),
     (neighbors, "add_neighbors_backward"),
 ]
-_REST = [(attention, "attend_backward"), (norms, "normalize"), (norms, "normalize_backward")]
+_REST = [
+    (attention, "attend_backward"),
+    (gates, "mix_and_normalize"),
+    (gates, "mix_and_normalize_backward"),
+    (norms, "normalize"),
+    (norms, "normalize_backward"),
+]
 # Runs in another process. The folder of this package comes last: it only serves a package that was
 # found through the working directory.
 _SCRIPT = f"""

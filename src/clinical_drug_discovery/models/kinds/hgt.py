@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 
 from ...ops.backend import padded
-from ...ops.cpu import attention, head_maps
+from ...ops.cpu import attention, gates, head_maps, norms
 from ...ops.cpu.attention import PIECE_EDGES
 from ...system.errors import InputError
 from ..hgt import Hgt
@@ -125,7 +125,7 @@ KIND = ModelKind(
     make_hgt,
     hgt_needs,
     {"embedding_dim": 32, "hidden_dim": 32, "num_layers": 2, "num_heads": 4},
-    (attention, head_maps),
+    (attention, head_maps, gates, norms),
     Times(epoch=(7.42 + 1.1) / 8.1, inference=3.2 / 8.1),
     vector_rate=5.0,
 )

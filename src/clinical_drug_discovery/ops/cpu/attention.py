@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..blocks import Block
-from .head_maps import map_heads, map_heads_backward
+from .head_maps import head_dots, map_heads, map_heads_backward
 from .kernel import kernel
 from .neighbors import AHEAD, edges_of, flat, next_row, prefetch_row, prefetch_sources
 from .ranges import NUM_PARTS, balanced_parts, pieces, tables
@@ -41,7 +41,7 @@ from .simd import (
     total,
 )
 
-__all__ = ["attend", "attend_backward", "map_heads", "map_heads_backward"]
+__all__ = ["attend", "attend_backward", "head_dots", "map_heads", "map_heads_backward"]
 
 PIECE_EDGES = 1 << 18  #: edges per piece of a backward pass; bounds the size of `factors`
 _EDGES = 8  # edges of a row per step; the intermediate results of a step stay in the L1 cache

@@ -33,6 +33,7 @@ from .simd import (
     splat,
     store,
     store_pairs,
+    total,
 )
 
 _PARTS = 32  # ranges of rows: a fixed number, so sums do not depend on the number of threads
@@ -56,6 +57,13 @@ def map_heads_backward(
     outer = _outer_pairs if _in_pairs(heads) and _in_pairs(grad) else _outer
     outer(nodes.numpy(), flat(heads), flat(grad), by_part.numpy())
     return by_part.sum(dim=0)
+
+
+def head_dots(a: Tensor, b: Tensor, num_heads: int) -> Tensor:
+    """Do the same as `reference.head_dots`."""
+    dots = b.new_empty(len(b), num_heads)
+    _head_dots(flat(a), flat(b), dots.numpy())
+    return dots
 
 
 def _mapper(rows: Tensor, matrix: Tensor) -> tuple[Callable[..., None], npt.NDArray[np.generic]]:
@@ -149,6 +157,19 @@ def _map_pairs(nodes, heads, matrix, out, accumulate):  # type: ignore[no-untype
                     store(out, at[3] + column, s3)
                     store(out, at[4] + column, s4)
                     store(out, at[5] + column, s5)
+
+
+@kernel(parallel=True, nogil=True, fastmath=FAST)
+def _head_dots(a, b, dots):  # type: ignore[no-untyped-def]  # numba infers its types
+    num_rows, num_heads = dots.shape
+    dim = len(b) // max(1, num_rows * num_heads)
+    zero = splat(dots.dtype.type(0))
+    for row in numba.prange(num_rows):
+        for h in range(num_heads):
+            first, sums = (row * num_heads + h) * dim, zero
+            for c in range(first, first + dim, LANES):
+                sums = fma(load(a, c), load(b, c), sums)
+            dots[row, h] = total(sums)
 
 
 @numba.njit(inline="always")

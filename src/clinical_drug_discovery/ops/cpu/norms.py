@@ -24,7 +24,7 @@ def normalize(
 ) -> None:
     """Do the same as `reference.normalize`."""
     _normalize(
-        _numbers(product), bias.detach().numpy(), eps, before is not None, out.numpy(),
+        numbers(product), bias.detach().numpy(), eps, before is not None, out.numpy(),
         result.numpy(), (result if before is None else before.detach()).numpy(),
     )  # fmt: skip
 
@@ -35,11 +35,11 @@ def normalize_backward(
     """Do the same as `reference.normalize_backward`."""
     # Whole vectors are read from rows without gaps. The gradient of a sum, for one, has none.
     _normalize_backward(
-        grad.contiguous().numpy(), x.numpy(), eps, relu, scale.numpy(), _numbers(packed)
+        grad.contiguous().numpy(), x.numpy(), eps, relu, scale.numpy(), numbers(packed)
     )
 
 
-def _numbers(rows: Tensor) -> npt.NDArray[np.generic]:
+def numbers(rows: Tensor) -> npt.NDArray[np.generic]:
     """Return rows as a numpy array. Bfloat16, which numpy lacks, becomes uint16 (its bits)."""
     return (rows.view(torch.uint16) if rows.dtype == torch.bfloat16 else rows).numpy()
 
@@ -56,8 +56,8 @@ def _normalize(product, bias, eps, is_hidden, out, result, before):  # type: ign
                 x += out[row, c]
                 x = number(0) if x < 0 else x  # in this order, NaN stays NaN
             out[row, c] = x
-        mean = _sum(out, row) * share
-        scale = number(1) / np.sqrt(_products(out, out, row, mean, mean) * share + number(eps))
+        mean = row_sum(out, row) * share
+        scale = number(1) / np.sqrt(row_products(out, out, row, mean, mean) * share + number(eps))
         for c in range(num_columns):
             x = (out[row, c] - mean) * scale
             result[row, c] = before[row, c] + x if is_hidden else x
@@ -69,9 +69,9 @@ def _normalize_backward(grad, x, eps, relu, scale, packed):  # type: ignore[no-u
     num_columns, number = x.shape[1], x.dtype.type
     share = number(1) / number(num_columns)
     for row in numba.prange(len(x)):
-        mean, grad_mean = _sum(x, row) * share, _sum(grad, row) * share
-        inverse = number(1) / np.sqrt(_products(x, x, row, mean, mean) * share + number(eps))
-        along = _products(x, grad, row, mean, number(0)) * share * inverse * inverse
+        mean, grad_mean = row_sum(x, row) * share, row_sum(grad, row) * share
+        inverse = number(1) / np.sqrt(row_products(x, x, row, mean, mean) * share + number(eps))
+        along = row_products(x, grad, row, mean, number(0)) * share * inverse * inverse
         for c in range(num_columns):
             value = x[row, c]
             by_x = (grad[row, c] - grad_mean - (value - mean) * along) * inverse
@@ -82,7 +82,7 @@ def _normalize_backward(grad, x, eps, relu, scale, packed):  # type: ignore[no-u
 
 
 @numba.njit(inline="always")
-def _sum(rows, row):  # type: ignore[no-untyped-def]  # numba infers its types
+def row_sum(rows, row):  # type: ignore[no-untyped-def]  # numba infers its types
     """Return the sum of a row's numbers."""
     num_columns = rows.shape[1]
     whole, at = num_columns // LANES * LANES, row * num_columns
@@ -96,7 +96,7 @@ def _sum(rows, row):  # type: ignore[no-untyped-def]  # numba infers its types
 
 
 @numba.njit(inline="always")
-def _products(a, b, row, from_a, from_b):  # type: ignore[no-untyped-def]  # numba infers its types
+def row_products(a, b, row, from_a, from_b):  # type: ignore[no-untyped-def]  # numba infers its types
     """Return the sum of (a - from_a) * (b - from_b) over the columns of a row."""
     num_columns = a.shape[1]
     whole, at = num_columns // LANES * LANES, row * num_columns
