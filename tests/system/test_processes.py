@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from graphs import Fact, to_rows
 
+from clinical_drug_discovery.system import processes
 from clinical_drug_discovery.system.processes import alone, cached_property, in_order, let_others
 
 SCRIPT = """
@@ -67,6 +68,23 @@ def test_a_fork_of_a_process_that_only_imported_the_package_works() -> None:
         "    assert os.waitpid(child, 0)[1] == 0\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.parametrize("given", [{}, {"GOMP_SPINCOUNT": "7", "MKL_CBWR": "AUTO"}])
+@pytest.mark.parametrize("is_intel", [False, True])
+def test_the_import_sets_variables_that_the_user_has_not_set(
+    given: dict[str, str], is_intel: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = "GOMP_SPINCOUNT", "MKL_CBWR"
+    for name in (*names, "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "")  # so that monkeypatch restores it, whatever happens below
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(processes, "_is_intel", lambda: is_intel)
+    processes.set_library_defaults()
+    defaults = ["1000", "AUTO,STRICT" if is_intel else None]
+    assert [os.environ.get(name) for name in names] == (list(given.values()) or defaults)
 
 
 def in_nice_process(cores: int, script: str, **environment: str) -> list[int]:
