@@ -14,9 +14,14 @@ from graphs import Fact, random_facts, read_facts
 
 import clinical_drug_discovery as cdd
 from clinical_drug_discovery.graph.knowledge_graph import KnowledgeGraph
+from clinical_drug_discovery.system.processes import set_library_defaults
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
+
+# As on the command line. The main process does this before it starts the workers, so their
+# libraries find the variables when they are loaded.
+set_library_defaults()
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .system.processes import set_library_defaults
-
 if TYPE_CHECKING:
     from .api.embeddings import Embeddings, to_anndata
     from .api.graphs import (
@@ -35,8 +33,6 @@ if TYPE_CHECKING:
     from .show.explore.serve import Explorer, explore
     from .show.report.write import write_report
     from .system.errors import InputError
-
-set_library_defaults()  # here, because the libraries are loaded later
 
 #: Each public name, and the module that has it.
 _MODULES = {

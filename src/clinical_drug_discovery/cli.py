@@ -32,7 +32,7 @@ from .system.group.interface import LostProcessError
 from .system.group.voice import let_first_speak, say_last
 from .system.interrupts import Stopped, catch_signals, how_to_resume
 from .system.log import log_to_stderr, milestone
-from .system.processes import be_nice
+from .system.processes import be_nice, set_library_defaults
 from .system.untrusted.streams import printing
 from .system.untrusted.text import printable, printable_record
 
@@ -255,6 +255,7 @@ def main() -> None:
     catch_signals()
     let_first_speak()
     log_to_stderr()
+    set_library_defaults()
     app = make_app(sys.argv[1:])
     gc.freeze()
     gc.enable()

@@ -121,12 +121,13 @@ def test_no_mps_while_operations_may_fall_back(
 
 
 def test_only_the_command_line_sets_environment_variables() -> None:
-    """`be_nice` sets the numbers of threads; nothing but the command line calls it."""
+    """Two functions set variables of libraries; nothing but the command line calls them."""
     setting = re.compile(r"environ\[[^\]]*\]\s*=[^=]|environ\.(update|setdefault|pop)|putenv")
     found = {path.name: len(setting.findall(path.read_text())) for path in SOURCES}
-    assert {name: count for name, count in found.items() if count} == {"processes.py": 1}
-    calling = [path.name for path in SOURCES if "be_nice()" in path.read_text()]
-    assert sorted(calling) == ["cli.py", "processes.py"]
+    assert {name: count for name, count in found.items() if count} == {"processes.py": 3}
+    for function in ("be_nice()", "set_library_defaults()"):
+        calling = [path.name for path in SOURCES if function in path.read_text()]
+        assert sorted(calling) == ["cli.py", "processes.py"]
 
 
 @pytest.mark.parametrize("model", ["graphsage", "hgt"])

@@ -72,7 +72,7 @@ def test_a_fork_of_a_process_that_only_imported_the_package_works() -> None:
 
 @pytest.mark.parametrize("given", [{}, {"GOMP_SPINCOUNT": "7", "MKL_CBWR": "AUTO"}])
 @pytest.mark.parametrize("is_intel", [False, True])
-def test_the_import_sets_variables_that_the_user_has_not_set(
+def test_the_command_line_sets_variables_that_the_user_has_not_set(
     given: dict[str, str], is_intel: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = "GOMP_SPINCOUNT", "MKL_CBWR"

@@ -52,8 +52,9 @@ def use_threads() -> None:
 def set_library_defaults() -> None:
     """Set environment variables of the numerical libraries, unless the user has set them.
 
-    The import of this package calls it. A library reads its variable when it is loaded, or, MKL,
-    when it first computes. After that, this call changes nothing for it.
+    A library reads its variable when it is loaded, or, MKL, when it first computes. After that,
+    this call changes nothing for it. Only the command line calls it: a function must not change
+    the environment of its caller.
 
     GOMP_SPINCOUNT: a thread of GNU's OpenMP library that waits for the next parallel region tests
     300,000 times whether there is one, for several milliseconds, before it sleeps. torch and numba
