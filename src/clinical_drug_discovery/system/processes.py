@@ -59,8 +59,8 @@ def set_library_defaults() -> None:
     GOMP_SPINCOUNT: a thread of GNU's OpenMP library that waits for the next parallel region tests
     300,000 times whether there is one, for several milliseconds, before it sleeps. torch and numba
     have such threads of their own. Beside a busy program they used up the share of their core while
-    they waited: epochs took 1.6 to 1.7 times as long as with the shorter wait. Alone, both took
-    equally long.
+    they waited: epochs took 1.6 to 1.8 times as long as with the shorter wait
+    (`benchmarks/busy.py`).
 
     MKL_CBWR: on Intel CPUs, torch's float32 products otherwise depend on the number of threads,
     because MKL divides long sums among them. `STRICT` costs up to a fifth of a product's speed. MKL
