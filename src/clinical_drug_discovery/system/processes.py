@@ -63,7 +63,7 @@ def set_library_defaults() -> None:
     (`benchmarks/busy.py`).
 
     MKL_CBWR: on Intel CPUs, torch's float32 products otherwise depend on the number of threads,
-    because MKL divides long sums among them. `STRICT` costs up to a fifth of a product's speed. MKL
+    because MKL divides long sums among them. `STRICT` costs up to a third of a product's speed. MKL
     offers it for Intel's CPUs only. `ops.linear.same_bits` serves the others.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
