@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numba
 import pytest
 import torch
 from torch import Tensor
@@ -35,6 +37,23 @@ EXACT_KERNELS = _ExactKernels(CPU, kernels=True)
 #: For `parametrize`. Only tests compile kernels with rows in float32, so these tests are slow ones.
 #: Kernels in float64, to 1e-9, and kernels with rows in bfloat16 are tested always.
 SLOW_EXACT_KERNELS = pytest.param(EXACT_KERNELS, marks=pytest.mark.slow)
+
+
+def drawn(seed: int, dtype: torch.dtype) -> Callable[..., Tensor]:
+    """Return a function that draws arrays of normal numbers, given their shape."""
+    generator = torch.Generator().manual_seed(seed)
+    return lambda *shape: torch.randn(*shape, generator=generator).to(dtype)
+
+
+def with_one_and_all_threads() -> Iterator[None]:
+    """Let the kernels use one thread, then all of them, and in the end as many as before."""
+    before = numba.get_num_threads()
+    try:
+        for threads in (1, numba.config.NUMBA_NUM_THREADS):  # type: ignore[attr-defined]  # numba sets it later
+            numba.set_num_threads(threads)
+            yield
+    finally:
+        numba.set_num_threads(before)
 
 
 def mean_neighbors(x: Tensor, block: Block) -> Tensor:

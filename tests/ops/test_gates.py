@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import pytest
 import torch
-from backends import EXACT_KERNELS, KERNELS, TORCH
+from backends import EXACT_KERNELS, KERNELS, TORCH, drawn, with_one_and_all_threads
 from closeness import BFLOAT16, off
 from torch import Tensor
 from torch.nn import functional
@@ -31,11 +30,7 @@ class Mixture(NamedTuple):
 
     @staticmethod
     def draw(width: int, dtype: torch.dtype) -> Mixture:
-        generator = torch.Generator().manual_seed(width)
-
-        def rows(*shape: int) -> Tensor:
-            return torch.randn(*shape, generator=generator).to(dtype)
-
+        rows = drawn(width, dtype)
         product = rows(ROWS, width).bfloat16() if dtype == torch.float32 else rows(ROWS, width)
         return Mixture(product, rows(width), rows(ROWS, width), rows(ROWS, width))
 
@@ -79,15 +74,10 @@ def test_equals_autograd(backend: Backend) -> None:
 def test_chunks_and_threads_do_not_change_a_bit() -> None:
     mixture = Mixture.draw(33, torch.float32)
     whole = mixture.run(KERNELS)
-    before = numba.get_num_threads()
-    try:
-        for threads in (1, numba.config.NUMBA_NUM_THREADS):  # type: ignore[attr-defined]  # numba sets it later
-            numba.set_num_threads(threads)
-            chunks = [mixture.of(slice(at, at + 5)).run(KERNELS) for at in range(0, ROWS, 5)]
-            for value, parts in zip(whole, zip(*chunks, strict=True), strict=True):
-                assert torch.equal(value, torch.cat(parts))
-    finally:
-        numba.set_num_threads(before)
+    for _ in with_one_and_all_threads():
+        chunks = [mixture.of(slice(at, at + 5)).run(KERNELS) for at in range(0, ROWS, 5)]
+        for value, parts in zip(whole, zip(*chunks, strict=True), strict=True):
+            assert torch.equal(value, torch.cat(parts))
 
 
 @pytest.mark.parametrize("backend", [KERNELS, TORCH])

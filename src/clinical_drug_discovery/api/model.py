@@ -369,7 +369,7 @@ class Model:
             (820, 32)
         """
         use_threads()
-        values = embed_other(self.graph, self._network, graph).numpy()
+        values = embed_other(self.graph, self._network, graph).numpy()  # checks that it is a graph
         return Embeddings(graph.nodes, values)
 
     @cached_property

@@ -15,7 +15,6 @@ kernels pad each head to D channels, and P = H D. The torch backend has D = d.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -203,12 +202,9 @@ def head_dots(a: Tensor, b: Tensor, num_heads: int, backend: Backend) -> Tensor:
     Returns:
         shape (m, H), in the dtype of b.
     """
-    dots: Tensor = _operations(backend).head_dots(a, b, num_heads)
+    computing = backend.implementation(cpu_attention, reference)
+    dots: Tensor = computing.head_dots(a, b, num_heads)
     return dots
-
-
-def _operations(backend: Backend) -> ModuleType:
-    return cpu_attention if backend.kernels else reference
 
 
 class _Stream:
@@ -221,7 +217,7 @@ class _Stream:
     def __init__(self, x: Tensor, parameters: Parameters, block: Block) -> None:
         self.x, self.parameters, self.block = x, parameters, block
         self.width = parameters.weight.shape[1] // 3
-        self.operations = _operations(block.backend)
+        self.operations = block.backend.implementation(cpu_attention, reference)
         ranges = [block.graph.node_range(src_type) for src_type, _ in self.by_source_type()]
         self._most = max((last - first for first, last in ranges), default=0)
         self._buffers: dict[str, Tensor] = {}

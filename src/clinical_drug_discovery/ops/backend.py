@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from types import ModuleType
 
 import torch
 
@@ -28,6 +29,10 @@ class Backend:
 
     device: torch.device
     kernels: bool  #: True: the compiled CPU kernels; False: torch's own operations
+
+    def implementation(self, kernels: ModuleType, reference: ModuleType) -> ModuleType:
+        """Return the module that computes: CPU kernels, or torch's operations of the same names."""
+        return kernels if self.kernels else reference
 
     def storage_dtype(self, dtype: torch.dtype) -> torch.dtype:
         """Return the dtype of the stored rows that edges gather.

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -59,7 +58,9 @@ def add_mean(messages: Tensor, block: Block, out: Tensor) -> Tensor:
         block: M target rows.
         out: shape (M, C), zeros; changed in place.
     """
-    _operations(block.backend).add_neighbors(messages, block, inverse_degree(block, out), out)
+    block.backend.implementation(cpu_neighbors, reference).add_neighbors(
+        messages, block, inverse_degree(block, out), out
+    )
     return out
 
 
@@ -81,9 +82,10 @@ def mean_backward_by_type(
     """
     ranges = list(pairwise(block.graph.type_offsets))
     buffer = empty(like, max(last - first for first, last in ranges), like.shape[1])
+    computing = block.backend.implementation(cpu_neighbors, reference)
     for node_type, (first, last) in enumerate(ranges):
         out = buffer[: last - first].zero_()
-        _operations(block.backend).add_neighbors_backward(messages, block, node_type, out)
+        computing.add_neighbors_backward(messages, block, node_type, out)
         yield slice(first, last), out
 
 
@@ -96,13 +98,10 @@ def add_mean_backward(grad: Tensor, block: Block, grad_messages: Tensor) -> None
         grad_messages: shape (N, C), changed in place.
     """
     messages = packed(grad, block.backend, inverse_degree(block, grad))
+    computing = block.backend.implementation(cpu_neighbors, reference)
     for node_type, (first, last) in enumerate(pairwise(block.graph.type_offsets)):
         out = grad_messages[first:last]
-        _operations(block.backend).add_neighbors_backward(messages, block, node_type, out)
-
-
-def _operations(backend: Backend) -> ModuleType:
-    return cpu_neighbors if backend.kernels else reference
+        computing.add_neighbors_backward(messages, block, node_type, out)
 
 
 def inverse_degree(block: Block, like: Tensor) -> Tensor:

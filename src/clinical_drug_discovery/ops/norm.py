@@ -7,8 +7,6 @@ Notation: m rows of C columns.
 
 from __future__ import annotations
 
-from types import ModuleType
-
 from torch import Tensor
 from torch.nn import functional
 
@@ -47,7 +45,8 @@ def normalize(
         backend: computes.
         before: shape (m, C), or None.
     """
-    _operations(backend).normalize(product, bias, _EPS, out, result, before)
+    computing = backend.implementation(cpu_norms, reference)
+    computing.normalize(product, bias, _EPS, out, result, before)
 
 
 def normalize_backward(
@@ -70,7 +69,8 @@ def normalize_backward(
         scale: shape (m,), a factor for each row of the copy; None for ones.
     """
     factors = x.new_ones(len(x)) if scale is None else scale
-    _operations(backend).normalize_backward(grad, x, _EPS, relu, factors, packed)
+    computing = backend.implementation(cpu_norms, reference)
+    computing.normalize_backward(grad, x, _EPS, relu, factors, packed)
 
 
 def mix_and_normalize(
@@ -94,7 +94,8 @@ def mix_and_normalize(
             normalized.
         backend: computes.
     """
-    _gates(backend).mix_and_normalize(product, bias, gate, own, _EPS, out, scale)
+    computing = backend.implementation(cpu_gates, reference)
+    computing.mix_and_normalize(product, bias, gate, own, _EPS, out, scale)
 
 
 def mix_and_normalize_backward(
@@ -116,14 +117,8 @@ def mix_and_normalize_backward(
         gradient with respect to the gate.
     """
     dtype = backend.product_dtype(out.dtype)
-    given = grad, out, scale, own, gate, dtype
-    found: tuple[Tensor, Tensor, Tensor] = _gates(backend).mix_and_normalize_backward(*given)
+    computing = backend.implementation(cpu_gates, reference)
+    found: tuple[Tensor, Tensor, Tensor] = computing.mix_and_normalize_backward(
+        grad, out, scale, own, gate, dtype
+    )
     return found
-
-
-def _operations(backend: Backend) -> ModuleType:
-    return cpu_norms if backend.kernels else reference
-
-
-def _gates(backend: Backend) -> ModuleType:
-    return cpu_gates if backend.kernels else reference
