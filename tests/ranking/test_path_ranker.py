@@ -8,10 +8,11 @@ import torch
 from graphs import graph_of, planted_facts
 
 from clinical_drug_discovery.graph.adjacency import Floats
-from clinical_drug_discovery.ranking.listwise_examples import ListwiseExample
+from clinical_drug_discovery.ranking import listwise_examples
+from clinical_drug_discovery.ranking.listwise_examples import ListwiseExample, fit_workers
 from clinical_drug_discovery.ranking.metapath_features import MetapathFeatures
 from clinical_drug_discovery.ranking.path_ranker import _loss, fit_path_ranker
-from clinical_drug_discovery.ranking.path_scores import HiddenPairs, PathRanker
+from clinical_drug_discovery.ranking.path_scores import Form, HiddenPairs, PathRanker
 from clinical_drug_discovery.system.machine import one_thread
 
 
@@ -58,6 +59,27 @@ def test_the_same_seed_gives_the_same_ranker(
     )
     np.testing.assert_array_equal(first, second)
     assert torch.equal(state, torch.get_rng_state())  # the process's numbers were left alone
+
+
+@one_thread(True)  # as in the fit of the drug ranker
+def test_the_ranker_does_not_depend_on_the_number_of_workers(
+    split: tuple[MetapathFeatures, MetapathFeatures], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features, _ = split
+    monkeypatch.setattr(listwise_examples, "_CHUNK", 4)
+    monkeypatch.setattr(listwise_examples, "_SIMILAR_CHUNK", 4)
+    found = []
+    for workers in (1, 2):
+        monkeypatch.setattr(listwise_examples, "most_threads", lambda n=workers: n)
+        assert fit_workers() == workers
+        ranker, hidden = fit_path_ranker(features, num_epochs=1)
+        arrays = [array for mlp in ranker.mlps for array in mlp.values()]
+        forms = [Form(), Form(use_known=False)]
+        asked = np.arange(features.num_diseases)
+        arrays += ranker.scores_by_mlp(features, asked, forms, workers=workers)
+        found.append([*arrays, ranker.base_scale, *ranker.left_out, *hidden])
+    for one, two in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, two)
 
 
 def test_scores_do_not_depend_on_what_is_asked_with_them(

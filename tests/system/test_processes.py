@@ -6,13 +6,20 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 from graphs import Fact, to_rows
 
 from clinical_drug_discovery.system import processes
-from clinical_drug_discovery.system.processes import alone, cached_property, in_order, let_others
+from clinical_drug_discovery.system.processes import (
+    alone,
+    cached_property,
+    end_if_unwanted,
+    in_order,
+    let_others,
+)
 
 SCRIPT = """
 import multiprocessing, sys
@@ -209,6 +216,31 @@ def test_an_error_comes_at_its_place_and_drops_what_has_not_begun() -> None:
         next(results)
     assert len(started) < 10
     assert list(results) == []
+
+
+def test_an_error_ends_long_work_that_is_not_wanted_any_more() -> None:
+    begun = threading.Event()
+
+    def work(item: int) -> int:
+        if item == 0:
+            assert begun.wait(60)
+            raise ValueError("zero")
+        begun.set()
+        while True:  # without an end, this test would run for ever
+            end_if_unwanted()
+            time.sleep(0.001)
+
+    end_if_unwanted()  # outside of a thread of `in_order`, nothing happens
+    with pytest.raises(ValueError, match="zero"):
+        list(in_order(work, range(2), 2, first_alone=False))
+
+
+def test_one_worker_is_the_own_thread() -> None:
+    def work(item: int) -> tuple[int, threading.Thread]:
+        return item, threading.current_thread()
+
+    own = threading.current_thread()
+    assert list(in_order(work, range(3), 1)) == [(n, own) for n in range(3)]
 
 
 def test_a_property_that_lets_others_in_does_not_stop_them() -> None:

@@ -22,8 +22,8 @@ from ._run.model_dir import RANKER_FILE, STATS_FILE, add_ranker
 from ._run.results import example_node
 from ._run.saved_model import SavedModel
 
-# bytes of libraries that the fit loads, and of freed memory that the C heap keeps for a while
-_LIBRARIES = 190 * 2**20
+#: bytes of libraries that the fit loads, and of freed memory that the C heap keeps for a while
+LIBRARIES = 190 * 2**20
 
 
 @plain_arguments
@@ -104,7 +104,7 @@ def check_fit_memory(graph: KnowledgeGraph, dim: int, memory_budget: str | int |
     held, budget = held_bytes(), parse_memory(memory_budget)
     if memory_budget is None:
         budget += held  # the free memory does not include what this process uses already
-    needed = max(held + _LIBRARIES + rank_fit_bytes(graph, dim), peak_memory_bytes())
+    needed = max(held + LIBRARIES + rank_fit_bytes(graph, dim), peak_memory_bytes())
     if needed > budget:
         raise DoesNotFitError(
             f"memory_budget (got {memory_budget!r}, {budget / GIB:.2f} GiB) is too small: the fit "

@@ -24,6 +24,7 @@ from ..system.errors import InputError
 from ..system.machine import one_thread
 from ..system.processes import cached_property
 from .calibration import Calibration, ImputedScore, fit_calibration, fit_imputed_score, fit_weight
+from .listwise_examples import fit_workers
 from .metapath_features import MetapathFeatures
 from .neighbors import Neighbors, of_largest
 from .path_scores import HIDDEN_SHARE, Form, HiddenPairs, PathRanker
@@ -253,7 +254,9 @@ class _Test:
         every[pairs.pairs[:, 0], pairs.pairs[:, 1]] = True
         hidden = every[rows]
         forms = [Form(popularity=popular) for popular in (True, False)]
-        by_mlp = self.paths.scores_by_mlp(self.features, diseases, forms, hidden, many=True)
+        by_mlp = self.paths.scores_by_mlp(
+            self.features, diseases, forms, hidden, many=True, workers=fit_workers()
+        )
         near = None
         if self.neighbors is not None:
             near = self.neighbors.scores(diseases, impute=True)
@@ -283,7 +286,9 @@ class _Test:
         forms = [Form(use_known, popular) for popular in (True, False)]
         found = zip(
             *(
-                self.paths.only(n).scores_by_mlp(self.features, some, forms, many=True)
+                self.paths.only(n).scores_by_mlp(
+                    self.features, some, forms, many=True, workers=fit_workers()
+                )
                 for n, some in enumerate(asked)
             ),
             strict=True,

@@ -8,15 +8,22 @@ import numpy.typing as npt
 from ..graph.knowledge_graph import EdgeType, KnowledgeGraph, node_range_of
 from .drug_ranker import NUM_TESTED
 from .drug_similarity import Metapath, meet, steps_from
-from .listwise_examples import MAX_EXAMPLES, MAX_KNOWN, NUM_EASY, NUM_HARD, NUM_HARMFUL
+from .listwise_examples import (
+    MAX_EXAMPLES,
+    MAX_KNOWN,
+    MOST_WORKERS,
+    NUM_EASY,
+    NUM_HARD,
+    NUM_HARMFUL,
+)
 from .metapath_features import MAX_SIMILAR
 
 # Bytes per entry of a matrix of path counts: 4 for a value, 8 for a column number. Counts from
 # drugs are kept in three matrices. Counts from diseases are kept once, with the values of a second
 # matrix and the columns of the treated diseases.
 _OF_DRUGS, _OF_DISEASES, _WITHIN_DISEASES = 36, 20, 14
-# The memory of base features, in diseases: a chunk has 32, and temporary copies take half a chunk.
-_CHUNKS = 32 + 16
+# The memory of base features, in diseases: a thread has 16, and half as many in temporary copies.
+_CHUNKS = MOST_WORKERS * (16 + 8)
 _Counts = npt.NDArray[np.float64]
 
 
@@ -32,7 +39,7 @@ def rank_fit_bytes(graph: KnowledgeGraph, dim: int = 0) -> int:
       is bounded by the numbers of paths and of ends, for each drug or disease
     - similar treated diseases: 16 T min(T, 256); drugs that diseases share: 12 for each such pair
     - 2 C (T (B + G + 4) + K W) + 4 * 48 B D for the examples and the features of 48 diseases
-    - 4 W min(D, 128) D for the similarities of the known drugs of a few diseases
+    - 8 W min(D, 128) D for the similarities of the known drugs of a few diseases, in two threads
     - 56 min(T, 512) D for the scores of the diseases on which the MLPs are tested
     - embeddings: 12 N dim for copies, 4096 T + 14336 D + 4 (T + U) D for similarities, where U is
       the number of drugs that treat a disease
@@ -61,7 +68,7 @@ def rank_fit_bytes(graph: KnowledgeGraph, dim: int = 0) -> int:
     of_pairs = treated * (num_base + num_popular + 4) + num_pairs * similarities
     examples = 2 * candidates * fraction * of_pairs
     examples += 4 * _CHUNKS * num_base * num_drugs
-    examples += 4 * similarities * min(num_drugs, MAX_KNOWN) * num_drugs
+    examples += 4 * MOST_WORKERS * similarities * min(num_drugs, MAX_KNOWN) * num_drugs
     examples += 14 * 4 * min(treated, NUM_TESTED) * num_drugs
     shared = min(sum(float((_degrees(graph, k) ** 2).sum()) for k in known), float(treated) ** 2)
     similar = 16 * treated * min(treated, MAX_SIMILAR) + 12 * shared

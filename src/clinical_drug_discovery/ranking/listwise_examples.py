@@ -10,11 +10,15 @@ import numpy.typing as npt
 
 from ..graph.adjacency import Floats
 from ..graph.knowledge_graph import IntArray
+from ..system.processes import in_order, most_threads
 from .drug_similarity import CO_INDICATED, co_indicated_features, rows_of
 from .metapath_features import MetapathFeatures
 from .treatments import order_by_drugs
 
-_CHUNK = 16  # number of diseases whose features are computed at a time, to save memory
+_CHUNK = 16  # number of diseases whose features a thread computes at a time, to save memory
+_SIMILAR_CHUNK = 128  # likewise for the similarities of their known drugs
+#: Limit of threads of a fit: each takes memory, and there are two MLPs to train.
+MOST_WORKERS = 2
 MAX_KNOWN = 128  #: limit of known drugs whose similarities are computed at a time
 MAX_EXAMPLES = 2_000  #: limit of training diseases: more take longer and improve the ranking little
 #: Limits of negatives per example. Hard ones treat other diseases; easy ones treat no disease.
@@ -94,6 +98,11 @@ def _scale(values: Floats) -> Floats:
     return np.where(total > 0, total / np.maximum(counts, 1), 1).astype(np.float32)
 
 
+def fit_workers() -> int:
+    """Return the number of threads of a fit, whose result does not depend on it."""
+    return min(MOST_WORKERS, most_threads())
+
+
 def sample_examples(
     features: MetapathFeatures, scale: Floats, *, seed: int
 ) -> list[ListwiseExample]:
@@ -107,48 +116,90 @@ def sample_examples(
         scale: shape (B,), scales of the base features.
         seed: seed of the sampling.
     """
-    rng = np.random.default_rng(seed)
+    chosen = _draw(features, np.random.default_rng(seed))
+    chunks = [chosen[start : start + _CHUNK] for start in range(0, len(chosen), _CHUNK)]
+    parts = in_order(lambda chunk: _examples(features, scale, chunk), chunks, fit_workers())
+    examples = [example for part in parts for example in part]
+    diseases = np.array([candidates.disease for candidates in chosen], np.int64)
+
+    def add_similarities(places: IntArray) -> None:
+        similarities = co_indicated_similarities(features, diseases[places])
+        for i, (_, similarity) in zip(places.tolist(), similarities, strict=True):
+            examples[i].co_indicated[:] = similarity[:, :, chosen[i].drugs]
+
+    order = order_by_drugs(features.known_by_disease[diseases], MAX_KNOWN)
+    pieces = [order[at : at + _SIMILAR_CHUNK] for at in range(0, len(order), _SIMILAR_CHUNK)]
+    for _ in in_order(add_similarities, pieces, fit_workers()):
+        pass
+    return examples
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """The C candidate drugs of a disease, without features; see `ListwiseExample`."""
+
+    disease: int
+    drugs: IntArray  #: shape (C,), known drugs first
+    num_positives: int
+    num_hard: int
+    log_probability: Floats
+
+
+def _draw(features: MetapathFeatures, rng: np.random.Generator) -> list[_Candidates]:
+    """Draw the candidates of each treated disease, or of `MAX_EXAMPLES` of them."""
     num_indications = np.diff(features.known.indptr)
     hard, easy = np.flatnonzero(num_indications), np.flatnonzero(num_indications == 0)
-    treated, examples, chosen = features.treated, [], []
-    num_similarities = len(features.drug_similarities) + len(CO_INDICATED)
+    treated, drawn = features.treated, []
     if len(treated) > MAX_EXAMPLES:
         treated = np.sort(rng.choice(treated, MAX_EXAMPLES, replace=False))
-    for start in range(0, len(treated), _CHUNK):
-        diseases = treated[start : start + _CHUNK]
-        parts = zip(*features.base_parts(diseases), diseases.tolist(), strict=True)
-        for of_pairs, of_disease, disease in parts:
-            known = features.known_drugs(disease)
-            harmful = features.contraindicated_drugs(disease)
-            if len(harmful) > NUM_HARMFUL:
-                harmful = rng.choice(harmful, NUM_HARMFUL, replace=False)
-            taken = np.concatenate([known, harmful])
-            groups, log_probability = [known, harmful], [np.zeros(len(taken))]
-            for drugs, most in ((hard, NUM_HARD), (easy, NUM_EASY)):
-                pool = np.setdiff1d(drugs, taken)
-                number = min(most, len(pool))
-                groups.append(rng.choice(pool, number, replace=False))
-                log_probability.append(np.full(number, np.log(number / max(len(pool), 1) or 1)))
-            candidates = np.concatenate(groups)
-            chosen.append(candidates)
-            shape = num_similarities, len(known), len(candidates)
-            repeated = np.broadcast_to(of_disease[:, None], (len(of_disease), len(candidates)))
-            values = np.concatenate([of_pairs[:, candidates], repeated])
-            scaled = squash(values, scale).T.astype(np.float16)
-            examples.append(
-                ListwiseExample(
-                    disease=disease,
-                    num_positives=len(known),
-                    num_hard=len(groups[2]),
-                    log_probability=np.concatenate(log_probability).astype(np.float32),
-                    base=np.ascontiguousarray(scaled),
-                    popularity=features.popularity(disease)[:, candidates].T.astype(np.float16),
-                    anchor=features.walk_anchor(of_pairs)[candidates],
-                    co_indicated=np.empty(shape, np.float16),
-                )
+    for disease in treated.tolist():
+        known = features.known_drugs(disease)
+        harmful = features.contraindicated_drugs(disease)
+        if len(harmful) > NUM_HARMFUL:
+            harmful = rng.choice(harmful, NUM_HARMFUL, replace=False)
+        taken = np.concatenate([known, harmful])
+        groups, log_probability = [taken], [np.zeros(len(taken))]
+        for drugs, most in ((hard, NUM_HARD), (easy, NUM_EASY)):
+            pool = np.setdiff1d(drugs, taken)
+            number = min(most, len(pool))
+            groups.append(rng.choice(pool, number, replace=False))
+            log_probability.append(np.full(number, np.log(number / max(len(pool), 1) or 1)))
+        drawn.append(
+            _Candidates(
+                disease,
+                np.concatenate(groups),
+                len(known),
+                len(groups[1]),
+                np.concatenate(log_probability).astype(np.float32),
             )
-    order = order_by_drugs(features.known_by_disease[treated], MAX_KNOWN)
-    similarities = co_indicated_similarities(features, treated[order])
-    for i, (_, similarity) in zip(order.tolist(), similarities, strict=True):
-        examples[i].co_indicated[:] = similarity[:, :, chosen[i]]
+        )
+    return drawn
+
+
+def _examples(
+    features: MetapathFeatures, scale: Floats, chosen: list[_Candidates]
+) -> list[ListwiseExample]:
+    """Return examples with all features but `co_indicated`, which is uninitialized."""
+    num_similarities = len(features.drug_similarities) + len(CO_INDICATED)
+    examples = []
+    parts = features.base_parts(np.array([candidates.disease for candidates in chosen], np.int64))
+    for candidates, of_pairs, of_disease in zip(chosen, *parts, strict=True):
+        drugs = candidates.drugs
+        repeated = np.broadcast_to(of_disease[:, None], (len(of_disease), len(drugs)))
+        values = np.concatenate([of_pairs[:, drugs], repeated])
+        scaled = squash(values, scale).T.astype(np.float16)
+        popularity = features.popularity(candidates.disease)[:, drugs]
+        shape = num_similarities, candidates.num_positives, len(drugs)
+        examples.append(
+            ListwiseExample(
+                disease=candidates.disease,
+                num_positives=candidates.num_positives,
+                num_hard=candidates.num_hard,
+                log_probability=candidates.log_probability,
+                base=np.ascontiguousarray(scaled),
+                popularity=popularity.T.astype(np.float16),
+                anchor=features.walk_anchor(of_pairs)[drugs],
+                co_indicated=np.empty(shape, np.float16),
+            )
+        )
     return examples

@@ -14,7 +14,7 @@ with known drugs and diseases without. `path_scores` computes the scores of the 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter
 
 import numpy as np
@@ -24,9 +24,10 @@ from torch import Tensor, nn
 
 from ..graph.adjacency import Floats
 from ..system.log import part
+from ..system.processes import end_if_unwanted, in_order
 from ..training.optimizer import Adam
 from .drug_similarity import co_indicated_features_without
-from .listwise_examples import ListwiseExample, feature_scales, sample_examples, squash
+from .listwise_examples import ListwiseExample, feature_scales, fit_workers, sample_examples, squash
 from .metapath_features import MetapathFeatures
 from .path_scores import HIDDEN_SHARE, HiddenPairs, PathRanker
 from .score_mlp import ScoreMlp, weights_of
@@ -41,6 +42,7 @@ _WARM_UP, _WEIGHT_DECAY = 0.15, 0.01  # warm-up as a fraction of all steps; weig
 _SEEDS = 2**64  # number of seeds that torch takes
 NUM_FOLDS = 4  #: each MLP leaves a different quarter of the treated diseases out of the training
 _Mask = npt.NDArray[np.bool_]
+_Learned = tuple[ListwiseExample, _Mask]  # an example, and which of its known drugs are hidden
 
 
 def fit_path_ranker(
@@ -71,15 +73,22 @@ def fit_path_ranker(
     folds = np.array_split(order, min(NUM_FOLDS, len(order)))
     left_out = [np.sort(folds[n % len(folds)][: len(order) - 1]) for n in range(num_mlps)]
     hidden = _hide(examples, rng)
-    mlps = []
-    for n, out in enumerate(left_out):
-        label = f"path ranker {n + 1} of {num_mlps}"
+    learned = [
+        [(examples[i], hidden[i]) for i in np.setdiff1d(order, out).tolist()] for out in left_out
+    ]
+    epochs = [max(num_epochs, -(-_MIN_STEPS // _num_batches(own))) for own in learned]
+    num_steps = sum(e * _num_batches(own) for e, own in zip(epochs, learned, strict=True))
+
+    def train(n: int) -> ScoreMlp:
         generator = torch.Generator().manual_seed((seed * 1000 + n) % _SEEDS)
         mlp = ScoreMlp(mean, std, examples[0].popularity.shape[1], _HIDDEN)
         mlp.initialise(generator)
-        learned = [(examples[i], hidden[i]) for i in np.setdiff1d(order, out)]
-        _train(mlp, learned, co_indicated_scale, num_epochs, generator, label)
-        mlps.append(mlp)
+        _train(mlp, learned[n], co_indicated_scale, epochs[n], generator, advance)
+        return mlp
+
+    label = f"Fitting the drug ranker: training {num_mlps} path rankers"
+    with part(label, num_steps) as advance:
+        mlps = list(in_order(train, range(num_mlps), fit_workers(), first_alone=False))
     seconds = {"features": sampled - start, "mlps": perf_counter() - sampled}
     weights = tuple(weights_of(mlp) for mlp in mlps)
     diseases = np.array([example.disease for example in examples], np.int64)
@@ -110,32 +119,36 @@ def _hide(examples: Sequence[ListwiseExample], rng: np.random.Generator) -> list
 
 def _train(
     mlp: ScoreMlp,
-    examples: list[tuple[ListwiseExample, _Mask]],
+    examples: Sequence[_Learned],
     co_indicated_scale: Floats,
     num_epochs: int,
     generator: torch.Generator,
-    label: str,
+    advance: Callable[[], None],
 ) -> None:
+    """Train an MLP; `advance` counts the steps."""
     weights = list(mlp.parameters())
     every = nn.utils.parameters_to_vector(weights).detach()
     nn.utils.vector_to_parameters(every, weights)  # the weights are now parts of one vector
     optimizer = Adam([every], _LEARNING_RATE)
-    steps_per_epoch = -(-len(examples) // _BATCH)
-    num_epochs = max(num_epochs, -(-_MIN_STEPS // steps_per_epoch))
-    num_steps, step = num_epochs * steps_per_epoch, 0
-    with part(f"Fitting the drug ranker: {label}", num_steps) as advance:
-        for _ in range(num_epochs):
-            order = torch.randperm(len(examples), generator=generator)
-            for batch in order.split(_BATCH):
-                losses = [_loss(mlp, examples[i], co_indicated_scale, generator) for i in batch]
-                gradients = torch.autograd.grad(torch.stack(losses).sum() / (_BATCH * 3), weights)
-                every.grad = torch.cat([gradient.reshape(-1) for gradient in gradients])
-                fraction = _one_cycle(step / num_steps)
-                # decoupled weight decay: arXiv:1711.05101
-                every.mul_(1 - fraction * _LEARNING_RATE * _WEIGHT_DECAY)
-                optimizer.step(fraction)
-                step += 1
-                advance()
+    num_steps, step = num_epochs * _num_batches(examples), 0
+    for _ in range(num_epochs):
+        order = torch.randperm(len(examples), generator=generator)
+        for batch in order.split(_BATCH):
+            end_if_unwanted()
+            losses = [_loss(mlp, examples[i], co_indicated_scale, generator) for i in batch]
+            gradients = torch.autograd.grad(torch.stack(losses).sum() / (_BATCH * 3), weights)
+            every.grad = torch.cat([gradient.reshape(-1) for gradient in gradients])
+            fraction = _one_cycle(step / num_steps)
+            # decoupled weight decay: arXiv:1711.05101
+            every.mul_(1 - fraction * _LEARNING_RATE * _WEIGHT_DECAY)
+            optimizer.step(fraction)
+            step += 1
+            advance()
+
+
+def _num_batches(examples: Sequence[_Learned]) -> int:
+    """Return the number of training steps of an epoch."""
+    return -(-len(examples) // _BATCH)
 
 
 def _one_cycle(progress: float) -> float:
@@ -147,7 +160,7 @@ def _one_cycle(progress: float) -> float:
 
 def _loss(
     mlp: ScoreMlp,
-    example_and_hidden: tuple[ListwiseExample, _Mask],
+    example_and_hidden: _Learned,
     co_indicated_scale: Floats,
     generator: torch.Generator,
 ) -> Tensor:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from ..graph.adjacency import Floats
 from ..graph.knowledge_graph import IntArray
 from ..system.machine import one_thread
-from ..system.processes import cached_property
+from ..system.processes import cached_property, in_order
 from .drug_similarity import co_indicated_features
 from .listwise_examples import MAX_KNOWN, co_indicated_similarities, squash
 from .metapath_features import MetapathFeatures
@@ -25,7 +25,7 @@ from .treatments import order_by_drugs
 
 HIDDEN_SHARE = 0.1  #: of the pairs of diseases with several known drugs, hidden from all MLPs
 POPULAR = 16  #: width of the hidden layer of the popularity
-_CHUNK = 32  # diseases scored at a time; their features take 90 MB on PrimeKG
+_CHUNK = 16  # diseases scored at a time; their features take 45 MB on PrimeKG
 _MANY_DISEASES = 512  # in fewer, the import of torch takes longer than it saves
 _GELU_CHUNK = 2**14  # numbers in a pass of `gelu`, which then stay in the CPU's cache
 # Coefficients of 1 - erf(z) = (a1 t + ... + a5 t^5) exp(-z^2) with t = 1 / (1 + 0.3275911 z).
@@ -246,6 +246,7 @@ class PathRanker:
         hidden: _Mask | None = None,
         *,
         many: bool = False,
+        workers: int = 1,
     ) -> list[Floats]:
         """Return the log-softmax of each MLP over all drugs, shape (n, M, D), in several forms.
 
@@ -255,11 +256,17 @@ class PathRanker:
             forms: parts to use; the features are computed once for all forms.
             hidden: shape (n, D), known drugs that do not count as known.
             many: use torch, see `is_worth_torch`. The result differs by rounding errors.
+            workers: number of threads; the result does not depend on it.
         """
         shape = (len(diseases), len(self.mlps), features.num_drugs)
         out = [np.empty(shape, np.float32) for _ in forms]
-        for i, form, logits in self._logits(features, diseases, forms, hidden, many):
-            out[form][i] = log_softmax(logits)
+
+        def score(places: IntArray) -> None:
+            for i, form, logits in self._logits(features, diseases, places, forms, hidden, many):
+                out[form][i] = log_softmax(logits)
+
+        for _ in in_order(score, _chunks(features, diseases), workers):
+            pass
         return out
 
     def log_sums(
@@ -279,46 +286,53 @@ class PathRanker:
             many: see `scores_by_mlp`.
         """
         out = np.empty((len(forms), len(self.mlps), len(diseases)), np.float32)
-        for i, form, logits in self._logits(features, diseases, forms, None, many):
-            out[form, :, i] = log_sum(logits)
+        for places in _chunks(features, diseases):
+            for i, form, logits in self._logits(features, diseases, places, forms, None, many):
+                out[form, :, i] = log_sum(logits)
         return out
 
     def _logits(
         self,
         features: MetapathFeatures,
         diseases: IntArray,
+        places: IntArray,
         forms: Sequence[Form],
         hidden: _Mask | None,
         many: bool,
     ) -> Iterator[tuple[int, int, Floats]]:
-        """Yield the place of a disease and of a form, and the scores before the softmax, (M, D)."""
+        """Yield the place of a disease and of a form, and the scores before the softmax, (M, D).
+
+        Args:
+            features: see `scores_by_mlp`.
+            diseases: see `scores_by_mlp`.
+            places: which of the diseases.
+            forms: see `scores_by_mlp`.
+            hidden: see `scores_by_mlp`.
+            many: see `scores_by_mlp`.
+        """
         # The first layer is applied to the features of a disease once for all drugs. Features that
         # are 0 for all drugs are skipped.
-        order = order_by_drugs(features.known_by_disease[diseases], MAX_KNOWN)
-        with_known = diseases[order][features.known_counts[diseases[order]] > 0]
-        similarities = co_indicated_similarities(features, with_known)
-        for first in range(0, len(diseases), _CHUNK):
-            places = order[first : first + _CHUNK].tolist()
-            chunk = diseases[places]
-            of_pairs, of_diseases = features.base_parts(chunk)
-            disease_at = np.arange(of_pairs.shape[1], len(self.base_scale))
-            squashed_diseases = squash(of_diseases.T, self.base_scale[disease_at])
-            for i, (place, disease) in enumerate(zip(places, chunk.tolist(), strict=True)):
-                which = np.flatnonzero(of_pairs[i].any(axis=1))
-                squashed = squash(of_pairs[i][which], self.base_scale[which])
-                start = self.stacked.partial_sum(squashed_diseases[:, [i]], disease_at)
-                start += self.stacked.first_bias
-                rest = self._rest(features, disease, of_pairs[i])
-                for use_known in dict.fromkeys(form.use_known for form in forms):
-                    values, rows = squashed, which
-                    if use_known and features.num_known(disease):
-                        but = None if hidden is None else hidden[place]
-                        near, also = self._co_indicated(*next(similarities), but)
-                        values, rows = np.concatenate([squashed, also]), np.r_[which, near]
-                    scores = self.stacked.scores(values, rows, start, many=many)
-                    for number, form in enumerate(forms):
-                        if form.use_known == use_known:
-                            yield place, number, scores + rest[form.popularity]
+        chunk = diseases[places]
+        similarities = co_indicated_similarities(features, chunk[features.known_counts[chunk] > 0])
+        of_pairs, of_diseases = features.base_parts(chunk)
+        disease_at = np.arange(of_pairs.shape[1], len(self.base_scale))
+        squashed_diseases = squash(of_diseases.T, self.base_scale[disease_at])
+        for i, (place, disease) in enumerate(zip(places.tolist(), chunk.tolist(), strict=True)):
+            which = np.flatnonzero(of_pairs[i].any(axis=1))
+            squashed = squash(of_pairs[i][which], self.base_scale[which])
+            start = self.stacked.partial_sum(squashed_diseases[:, [i]], disease_at)
+            start += self.stacked.first_bias
+            rest = self._rest(features, disease, of_pairs[i])
+            for use_known in dict.fromkeys(form.use_known for form in forms):
+                values, rows = squashed, which
+                if use_known and features.num_known(disease):
+                    but = None if hidden is None else hidden[place]
+                    near, also = self._co_indicated(*next(similarities), but)
+                    values, rows = np.concatenate([squashed, also]), np.r_[which, near]
+                scores = self.stacked.scores(values, rows, start, many=many)
+                for number, form in enumerate(forms):
+                    if form.use_known == use_known:
+                        yield place, number, scores + rest[form.popularity]
 
     def _co_indicated(
         self, drugs: IntArray, similarity: Floats, hidden: _Mask | None
@@ -358,6 +372,12 @@ class PathRanker:
     @cached_property
     def _last(self) -> list[tuple[MetapathFeatures, Floats]]:
         return []
+
+
+def _chunks(features: MetapathFeatures, diseases: IntArray) -> list[IntArray]:
+    """Return the places of diseases that are scored together; many of them share known drugs."""
+    order = order_by_drugs(features.known_by_disease[diseases], MAX_KNOWN)
+    return [order[first : first + _CHUNK] for first in range(0, len(order), _CHUNK)]
 
 
 def popular(mlp: Weights, popularity: Floats) -> Floats:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -26,6 +26,7 @@ _PAUSE = 0.001  # seconds in which a waiting thread wakes up
 _state = {"used": False, "forked": False}
 _locks = [threading.RLock()]  # one lock; a forked process makes its own
 _most: list[int] = []  # see `most_threads`; empty: all cores
+_thread = threading.local()  # `unwanted` says whether the result of a thread of `in_order` is
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
@@ -114,33 +115,59 @@ def _cores() -> int:
 
 
 def in_order(
-    work: Callable[[_Item], _Result], items: Iterable[_Item], workers: int
+    work: Callable[[_Item], _Result],
+    items: Iterable[_Item],
+    workers: int,
+    *,
+    first_alone: bool = True,
 ) -> Iterator[_Result]:
     """Yield the result for each item, in the order of the items, computed by several threads.
 
     The libraries release Python's lock while they compute, so threads use several cores and share
-    the memory of their input. The first item is computed alone: it makes the parts that all items
-    share. At most one result more than there are workers waits to be taken.
+    the memory of their input. At most one result more than there are workers waits to be taken.
 
     Args:
-        work: computes one result; it must not depend on the other items.
+        work: computes one result; it must not depend on the other items. Long work calls
+            `end_if_unwanted` from time to time.
         items: read as far as needed.
-        workers: number of threads.
+        workers: number of threads; with 1, the caller's thread computes.
+        first_alone: compute the first item alone: it makes the parts that all items share.
     """
     remaining = iter(items)
-    yield from map(work, islice(remaining, 1))
+    if workers == 1:
+        yield from map(work, remaining)
+        return
+    unwanted = threading.Event()
+
+    def in_thread(item: _Item) -> _Result:
+        _thread.unwanted = unwanted
+        return work(item)
+
+    if first_alone:
+        yield from map(work, islice(remaining, 1))
     waiting: deque[Future[_Result]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         try:
             for item in remaining:
-                waiting.append(pool.submit(work, item))
+                waiting.append(pool.submit(in_thread, item))
                 if len(waiting) > workers:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
         finally:  # after an error or an interrupt, what has not begun is dropped
+            unwanted.set()
             for one in waiting:
                 one.cancel()
+
+
+def end_if_unwanted() -> None:
+    """End the work of a thread of `in_order` whose result is not wanted after all.
+
+    An error or an interrupt waits until the threads have ended. Elsewhere, nothing happens.
+    """
+    unwanted: threading.Event | None = getattr(_thread, "unwanted", None)
+    if unwanted is not None and unwanted.is_set():
+        raise CancelledError
 
 
 def _mark_fork() -> None:
