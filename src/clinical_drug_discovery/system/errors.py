@@ -23,7 +23,8 @@ _MOST = 2**63 - 1  # the largest whole number of numpy, polars and torch
 class InputError(ValueError):
     """A parameter or file is invalid; the message states the name, the value and the rule.
 
-    Values of more than 200 characters are cut, so that a message stays readable.
+    Values of more than 200 characters are cut, so that a message stays readable. A function that
+    reads files without the options of `read_graph` raises the error again `without_option`.
 
     Example:
         >>> try:
@@ -33,8 +34,10 @@ class InputError(ValueError):
         model_dir (got nowhere) must be a directory
     """
 
-    def __init__(self, message: str) -> None:
-        super().__init__(shortened(message))
+    def __init__(self, message: str, option: str = "") -> None:
+        super().__init__(shortened(message + option))
+        #: The message without the option of the reader that would accept the input.
+        self.without_option = shortened(message)
 
 
 _LONGEST = 200  # characters of a value in a message

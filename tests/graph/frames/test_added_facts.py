@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -99,6 +101,46 @@ def test_contradictions_are_refused(
     row = [change.get(at, value) for at, value in enumerate(NEW[0], start=1)]
     with pytest.raises(InputError, match=f"^facts.*{message}"):
         add(graph, tuple(row))
+
+
+@pytest.mark.parametrize("name", ["facts.csv", "facts.tsv", "facts.csv.gz", "facts.parquet"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"relation": "binds"}, r"relation \(got 'binds'\) must be one of"),
+        ({"x_type": "drgu"}, r"x_type or y_type \(got 'drgu'\) must be one of"),
+        ({"relation": "indication"}, r"relation \(got 'indication'\) must be one of drug_protein"),
+    ],
+)
+def test_the_row_of_a_wrong_fact_is_named(
+    graph: KnowledgeGraph, tmp_path: Path, name: str, change: dict[str, str], message: str
+) -> None:
+    wrong = {**dict(zip(COLUMNS, NEW[0], strict=True)), "x_id": "other", "x_name": "Other"} | change
+    rows = pl.DataFrame(NEW[1:], schema=COLUMNS, orient="row").vstack(pl.DataFrame([wrong]))
+    path, is_parquet = tmp_path / name, name.endswith("parquet")
+    if is_parquet:
+        rows.write_parquet(path)
+    else:
+        text = rows.write_csv(separator="\t" if name.endswith("tsv") else ",").encode()
+        path.write_bytes(gzip.compress(text) if name.endswith("gz") else text)
+    for source, row in ((rows, 3), (path, 3 if is_parquet else 4)):  # the header of a CSV is row 1
+        facts = read_facts(source)
+        assert facts is not None
+        with pytest.raises(InputError, match=f"^mine, row {row}: {message}"):
+            add_facts(graph, facts, "mine", source)
+
+
+def test_options_that_only_the_reader_of_graphs_has_are_not_named(tmp_path: Path) -> None:
+    rows = pl.DataFrame(NEW, schema=COLUMNS, orient="row")
+    lacking = rows.with_columns(pl.lit("").alias("y_name"))
+    conflicting = rows.with_columns(pl.int_range(pl.len()).cast(pl.String).alias("x_name"))
+    for table, message in ((lacking, "every row must have all"), (conflicting, "conflicting fie")):
+        table.write_csv(tmp_path / "facts.csv")
+        for source in (table, tmp_path / "facts.csv"):
+            with pytest.raises(InputError, match=message) as refused:
+                read_facts(source)
+            assert "on_" not in str(refused.value)
+            assert "--on" not in str(refused.value)
 
 
 def test_an_ambiguous_id_asks_for_sources(graph: KnowledgeGraph) -> None:

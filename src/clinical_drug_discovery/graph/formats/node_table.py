@@ -131,7 +131,9 @@ def distinct_nodes(head: Head, rules: NodeRules, table: pl.DataFrame) -> Nodes:
     if len(rows := table.filter(empty)):
         what = f"{head.path}: {_count(rows, 'node')} without an id or a type"
         if rules.on_missing == "error":
-            raise InputError(f"{what}: {_rows(rows)} (--on-missing drop leaves them out)")
+            raise InputError(
+                f"{what}: {_rows(rows)}", " (on_missing 'drop' leaves them out: --on-missing drop)"
+            )
         warnings.append(f"{what} left out: {_rows(rows)}")
         table = table.filter(~empty)
     nameless = pl.col("name").str.strip_chars().fill_null("") == ""
@@ -146,7 +148,10 @@ def distinct_nodes(head: Head, rules: NodeRules, table: pl.DataFrame) -> Nodes:
         what = f"{head.path}: {several:,} node{'s' * (several > 1)} in rows that differ"
         shown = _rows(repeated.sort(KEY, ROW))
         if rules.on_conflict == "error":
-            raise InputError(f"{what}: {shown} (--on-conflict first keeps each node's first row)")
+            raise InputError(
+                f"{what}: {shown}",
+                " (on_conflict 'first' keeps each node's first row: --on-conflict first)",
+            )
         warnings.append(f"{what}, the first row of each is kept: {shown}")
         table = table.unique(KEY, keep="first", maintain_order=True)
     same = table.filter(table.select("source", "type", "id").is_duplicated())
@@ -184,7 +189,7 @@ def most_specific(
     """Return the most specific label of each list of labels in a column of text, and warnings.
 
     Labels that stand for nearly everything (Entity, NamedThing, ChemicalEntity, ...) count only if
-    a list has no others. Among the others the first label is the type, with a warning.
+    a list does not have others. Among the others the first label is the type, with a warning.
     """
     labels = pl.col(column).cast(pl.String)
     counts = frame.select(labels.alias("labels")).group_by("labels").len().drop_nulls()

@@ -15,6 +15,7 @@ from ..knowledge_graph import IntArray, KnowledgeGraph, edges_of
 from ..node_lookup import NodeIndex, did_you_mean
 from ..read import read_graph
 from ..reading.records import listed
+from .fact_rows import row_of_fact
 from .merged_edges import Ends, Keys, merge_edges
 from .tables import graph_of_frames
 
@@ -47,13 +48,22 @@ def read_facts(facts: pl.DataFrame | Path, parameter: str = NAME) -> KnowledgeGr
     """
     if isinstance(facts, Path):
         check_regular(parameter, facts)
-        return read_graph(facts)
-    if facts.is_empty():
+    elif facts.is_empty():
         return None
-    return graph_of_frames(facts.drop(_NUMBERS, strict=False), name=NAME)
+    try:
+        if isinstance(facts, Path):
+            return read_graph(facts)
+        return graph_of_frames(facts.drop(_NUMBERS, strict=False), name=NAME)
+    except InputError as error:
+        raise type(error)(error.without_option) from error.__cause__
 
 
-def add_facts(graph: KnowledgeGraph, facts: KnowledgeGraph, name: str = NAME) -> ExtendedGraph:
+def add_facts(
+    graph: KnowledgeGraph,
+    facts: KnowledgeGraph,
+    name: str = NAME,
+    rows: pl.DataFrame | Path | None = None,
+) -> ExtendedGraph:
     """Add the facts of one graph to another graph.
 
     A node of the facts is an old node if its type, its id and (if the facts have sources) its
@@ -63,12 +73,13 @@ def add_facts(graph: KnowledgeGraph, facts: KnowledgeGraph, name: str = NAME) ->
         graph: on the CPU.
         facts: see `read_facts`.
         name: name of the facts in messages.
+        rows: what the facts were read from, so that a message can name the row.
 
     Raises:
         InputError: a node has a type, a name or an id that contradicts the graph, or the graph does
             not have the relation of a fact between nodes of these types.
     """
-    _check_edge_types(graph, facts, name)
+    _check_edge_types(graph, facts, name, rows)
     old = _old_nodes(graph, facts.nodes, name)
     new = facts.nodes.filter(pl.Series(old < 0))
     _check_new(graph, new, name)
@@ -184,12 +195,15 @@ def _rows_of(nodes: pl.DataFrame, some: pl.DataFrame) -> IntArray:
     return found
 
 
-def _check_edge_types(graph: KnowledgeGraph, facts: KnowledgeGraph, name: str) -> None:
+def _check_edge_types(
+    graph: KnowledgeGraph, facts: KnowledgeGraph, name: str, rows: pl.DataFrame | Path | None
+) -> None:
     """Check that the graph has the types and relations of the facts.
 
     Raises:
         InputError: the graph lacks one of them.
     """
+    rows = pl.DataFrame() if rows is None else rows
     types, relations = list(graph.node_type_names), list(graph.relations)
     for names, known, what in (
         (facts.node_type_names, types, "x_type or y_type"),
@@ -197,8 +211,10 @@ def _check_edge_types(graph: KnowledgeGraph, facts: KnowledgeGraph, name: str) -
     ):
         for one in names:
             if one not in known:
+                asked = {"relation": one} if known is relations else {"types": [one]}
                 raise InputError(
-                    f"{name}: {what} (got {one!r}) must be one of {', '.join(known)}"
+                    f"{name}{row_of_fact(rows, **asked)}: {what} (got {one!r}) must be one of "
+                    f"{', '.join(known)}"
                     f"{did_you_mean(one, known)}"
                 )
     if not (graph.edge_type_counts.all() and np.diff(graph.type_offsets).all()):
@@ -208,9 +224,10 @@ def _check_edge_types(graph: KnowledgeGraph, facts: KnowledgeGraph, name: str) -
             ends = {kind.src_type, kind.dst_type}
             fit = {k.relation for k in graph.edge_types if {k.src_type, k.dst_type} == ends}
             rule = f"must be one of {', '.join(sorted(fit))}" if fit else "must be left out"
+            where = row_of_fact(rows, relation=kind.relation, types=sorted(ends))
             raise InputError(
-                f"{name}: relation (got {kind.relation!r}) {rule} between {kind.src_type} and "
-                f"{kind.dst_type}, as in the graph of the model"
+                f"{name}{where}: relation (got {kind.relation!r}) {rule} between "
+                f"{kind.src_type} and {kind.dst_type}, as in the graph of the model"
             )
 
 

@@ -153,7 +153,8 @@ def remove_incomplete_rows(rows: Rows, on_missing: str, findings: Findings) -> N
         cut = " (is the file cut short?)" if _ends_with(rows, places, count) else ""
         raise InputError(
             f"{files_of(rows.tables)}, {'; '.join(texts)}{more}{cut}; {number}, and every row must "
-            "have all fields (on_missing 'drop' leaves such rows out: --on-missing drop)"
+            "have all fields",
+            " (on_missing 'drop' leaves such rows out: --on-missing drop)",
         )
     if not rows.num_rows:
         raise InputError(f"{files_of(rows.tables)}: every row lacks a field: {texts[0]}")
@@ -244,8 +245,8 @@ def merge_records(rows: Rows, on_conflict: str, findings: Findings) -> IntArray:
         nodes = "1 node has" if number == 1 else f"{number:,} nodes have"
         if on_conflict == ERROR:
             raise InputError(
-                f"{files}, {texts}; {nodes} conflicting fields (on_conflict 'first' keeps those of "
-                "the node's first row: --on-conflict first)"
+                f"{files}, {texts}; {nodes} conflicting fields",
+                " (on_conflict 'first' keeps those of the node's first row: --on-conflict first)",
             )
         findings.warnings.append(
             f"{files}: {nodes} conflicting fields; those of the first row are kept, as on_conflict "

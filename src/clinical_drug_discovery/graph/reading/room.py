@@ -1,9 +1,9 @@
 """The plan of reading: whether the rows lie in memory or in files, and whether all of it fits.
 
-Under the limit of a control group, the system would end the process without a word. So the memory
-is predicted from the sizes of the files before they are read. In memory, reading takes bytes for
-each row. With a scratch directory, the rows of a graph that does not fit lie in files there, and
-memory is taken by the distinct nodes alone; their number is known only while they are read.
+Under the limit of a control group, the system would end the process without a message. So the
+memory is predicted from the sizes of the files before they are read. In memory, reading takes bytes
+for each row. With a scratch directory, the rows of a graph that does not fit lie in files there,
+and memory is taken by the distinct nodes alone; their number is known only while they are read.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ class ReadingMemory:
 
     Attributes:
         budget: most bytes of the whole process; see `parse_memory`. None: what is free.
-        scratch_dir: directory for rows that do not fit into the memory; None: there is none.
+        scratch_dir: directory for rows that do not fit into the memory; None: every row lies in
+            the memory.
     """
 
     budget: str | int | None = None
@@ -103,8 +104,8 @@ def plan_reading(files: Sequence[Path], memory: ReadingMemory) -> ReadingPlan:
     if memory.scratch_dir is None:
         if room.num_bytes < needed:
             raise InputError(
-                f"{names}: reading needs about {needed / _GIB:.2f} GiB, but {_left(room)}, or name "
-                "a directory for the rows with scratch_dir (cdd embed --scratch-dir)"
+                f"{names}: reading needs about {needed / _GIB:.2f} GiB, but {_left(room)}",
+                ", or name a directory for the rows with scratch_dir (cdd embed --scratch-dir)",
             )
         return ReadingPlan()
     room = _within_budget(room, memory.budget)

@@ -53,8 +53,9 @@ class Limit:
             least = times and self.num_bytes == _LEAST
             raise InputError(
                 f"{self.path} is larger than {self.num_bytes / _GIB:.3g} GiB after decompression"
-                f"{' (the least limit)' if least else times}; if you trust the file, raise the "
-                "limit with max_unpacked_gib (--max-unpacked-gib)"
+                f"{' (the least limit)' if least else times}",
+                "; if you trust the file, raise the limit with max_unpacked_gib "
+                "(--max-unpacked-gib)",
             )
 
     def copy(self, source: IO[bytes], target: Path) -> Path:

@@ -77,7 +77,7 @@ def extend_graph(
     for text in added.report.warnings:
         if "the sources are empty" not in text:  # the graph has the sources
             log.warning(text)
-    extended = add_facts(graph, added, name)
+    extended = add_facts(graph, added, name, facts)
     log.milestone(described(extended))
     return extended if extended.num_new_facts else None
 
