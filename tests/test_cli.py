@@ -241,6 +241,20 @@ def test_a_flag_given_twice_is_refused(arguments: list[str], flag: str) -> None:
     assert f"{flag} is given twice" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["embed", "hgt", "--edges=a", "--output=b", "--num-epochs", "two"], "'two'"),
+        (["similar", "--embeddings=a", "--node=b", "--top", "1.5"], "'1.5'"),
+        (["embed", "--edges=a", "--output=b"], "The model must come before --edges=a; it is grap"),
+    ],
+)
+def test_a_wrong_command_line_is_explained(arguments: list[str], message: str) -> None:
+    result = cdd(*arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
 def test_a_run_ends_with_a_summary_and_a_command_that_works(edges: Path, tmp_path: Path) -> None:
     output = tmp_path / "my run" / "e.csv"
     result = cdd("embed", "graphsage", "--edges", edges, "--output", output, *SMALL)

@@ -24,9 +24,9 @@ from typer.core import TyperCommand, TyperGroup
 from .commands import COMMANDS, TYPES, Command
 from .config import Config, read_config
 from .flags import Flag, flag_of
-from .models.kinds.table import entry_of
+from .models.kinds.table import MODELS, entry_of
 from .system.devices import check_device
-from .system.errors import InputError
+from .system.errors import InputError, shown
 from .system.group import launch
 from .system.group.interface import LostProcessError
 from .system.group.voice import let_first_speak, say_last
@@ -149,7 +149,13 @@ class OneValueCommand(TyperCommand):
                 config = read_config(Path(values["config"]))
                 flags = COMMANDS["embed", ctx.info_name].read()[1]
                 ctx.default_map = config.checked(flags, ctx.info_name)
-        rest = super().parse_args(ctx, args)
+        try:
+            rest = super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            value = values.get(error.param.name) if error.param else None
+            if value is not None and str(value) not in error.message:
+                error.message += f" (got {shown(value)})"
+            raise
         if values.get("config"):
             chosen = {parameter.name: ctx.params[parameter.name] for parameter in given}
             milestone(config.describe(ctx.default_map, chosen))
@@ -168,6 +174,9 @@ class EmbedGroup(TyperGroup):
                     with _refusing():
                         args = [_model_of(read_config(Path(value or following))), *args]
                     break
+            else:
+                if "--help" not in args:
+                    ctx.fail(f"The model must come before {args[0]}; it is {' or '.join(MODELS)}.")
         return super().parse_args(ctx, args)
 
 
