@@ -159,8 +159,8 @@ def test_chosen_words_win() -> None:
         (VocabularyChoice(treats=["CbG"]), "drug_type 'Compound' and disease_type 'Disease'"),
         (VocabularyChoice(contraindicates=["CtD"], treats=["CtD"]), "must differ (both have 'CtD'"),
         (VocabularyChoice(disease_gene_relation="CbG"), "these are DaG, DuG"),
-        (VocabularyChoice(treats="CtD"), "must be a list of names"),
-        (VocabularyChoice(treats=[]), "must be a list of names"),
+        (VocabularyChoice(treats="CtD"), "must be a list of at least one name"),
+        (VocabularyChoice(treats=[]), "must be a list of at least one name"),
         (VocabularyChoice(gene_type=3), "gene_type (got 3) must be text"),  # type: ignore[arg-type]  # refused
     ],
 )

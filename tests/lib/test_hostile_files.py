@@ -48,7 +48,7 @@ def test_only_regular_files_are_opened(tmp_path: Path, what: str) -> None:
     (tmp_path / "zero.csv").symlink_to("/dev/zero")
     (tmp_path / "folder.csv").mkdir()
     for name in ("pipe.csv", "zero.csv", "folder.csv"):
-        with pytest.raises(InputError, match=rf"{what} .*{name}.* is not a file"):
+        with pytest.raises(InputError, match=rf"{what} .*{name}.* must be a file"):
             READERS[what](tmp_path / name)
 
 

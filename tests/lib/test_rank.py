@@ -283,7 +283,7 @@ def test_json_and_table_of_the_command(model: Path) -> None:
         (["--diseases", "none.txt", "--output", "r.csv"], "diseases (got none.txt) must be a file"),
         (["--diseases", "ids.txt", "--output", "ids.csv"], "line 3"),
         (["--diseases", "1", "--output", "r.csv"], "a file of names or ids, or all"),
-        (["--diseases", ".", "--output", "r.csv"], "diseases (got .) is not a file of names or"),
+        (["--diseases", ".", "--output", "r.csv"], "diseases (got .) must be a file of names or"),
         (["--diseases", "latin.txt", "--output", "r.csv"], "(got latin.txt) must be UTF-8"),
         (["--disease", "1", "--model-dir", "none"], "model_dir (got none) must be a directory"),
     ],
@@ -320,6 +320,8 @@ def test_files_that_are_missing_damaged_or_of_another_run(
     (copy / name).unlink()
     with pytest.raises(InputError, match=f"must hold {name}"):
         rank_drugs(copy, disease="disease 1")
+    with pytest.raises(InputError, match=r"must hold ranker\.safetensors$"):  # nothing to fit
+        rank_drugs(tmp_path, disease="disease 1")
     other = embed(planted_facts(2, num_drugs=20, num_diseases=12), tmp_path, "other")
     shutil.copy(other / name, copy / name)
     with pytest.raises(InputError, match=r"fitted on another graph|mixes two runs"):

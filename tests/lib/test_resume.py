@@ -143,6 +143,10 @@ def test_a_damaged_newest_checkpoint_is_skipped_with_a_warning(
         ({"learning_rate": 0.5}, r"learning_rate \(0.01 in the checkpoint, 0.5 now\)"),
         ({"seed": 1, "hidden_dim": 12}, r"hidden_dim \(8 in .*, 12 now\), seed \(0 in .*, 1 now\)"),
         ({"training": "sampled", "subgraph_size": 90}, r"training \('full' in .*, 'sampled' now\)"),
+        (
+            {"disease_type": "drug"},
+            r"differs in disease_type \('disease' in .*, 'drug' now\), treats",
+        ),
         ({"limit_nodes": 50}, r"graph \('[0-9a-f]{64}' in the checkpoint, '[0-9a-f]{64}' now\)"),
         ({"num_epochs": 3}, r"num_epochs \(got 3\) must be at least 4, the number of epochs of"),
     ],

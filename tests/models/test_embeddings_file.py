@@ -312,7 +312,7 @@ def test_embeddings_that_were_saved_again_are_read(tmp_path: Path, form: str) ->
             lambda table: table.with_columns(node_index=pl.Series([3.0, 5.5, 8.0])),
             r"row 2: node_index \(got 5.5\)",
         ),
-        (".parquet", lambda table: table.head(0), "has no rows"),
+        (".parquet", lambda table: table.head(0), "must have at least one row"),
         (".parquet", lambda table: table.drop("node_type"), "must have the columns node_id"),
         (".parquet", lambda table: table.with_columns(embedding=pl.lit(1.0)), "embedding"),
     ],

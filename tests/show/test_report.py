@@ -306,6 +306,9 @@ def test_a_damaged_report_gives_one_line_or_a_report(evaluation: Path, tmp_path:
     pl.DataFrame({"ranker": [1], "rank": ["x"]}).write_parquet(tmp_path / "ranks.parquet")
     with pytest.raises(InputError, match=r"report.json and ranks.parquet: "):
         write_report(tmp_path / "e.html", evaluation=tmp_path)
+    (tmp_path / "report.json").unlink()
+    with pytest.raises(InputError, match=r"parquet: .*report\.json: No such file or directory$"):
+        write_report(tmp_path / "e.html", evaluation=tmp_path)
 
 
 def test_identifiers_get_the_address_of_their_source() -> None:

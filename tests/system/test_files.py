@@ -137,6 +137,9 @@ def test_a_directory_that_is_a_file_is_refused(tmp_path: Path, inside: str) -> N
     path.touch()
     with pytest.raises(InputError, match=rf"^model_dir \(got {path / inside}\) .* is a file$"):
         check_writable("model_dir", path / inside)
+    output = path / inside / "e.csv"
+    with pytest.raises(InputError, match=rf"^output \(got {output}\) must lie in a .* is a file$"):
+        check_writable("output", output.parent, output)
 
 
 def test_a_directory_may_be_missing_and_is_not_made(tmp_path: Path) -> None:

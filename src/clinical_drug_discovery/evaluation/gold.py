@@ -78,7 +78,7 @@ def read_gold(path: Path) -> list[GoldRow]:
         if not (drug_id or drug_name) or not (disease_id or disease_name):
             raise InputError(f"{where}: the drug and the disease need an id or a name")
         if "label" in header and label not in LABELS:
-            raise InputError(f"{where}: label (got {label!r}) must be {', '.join(LABELS)}")
+            raise InputError(f"{where}: label (got {label!r}) must be one of {', '.join(LABELS)}")
         day = parse_date(f"{where}: date", date) if date else ""
         found.append(
             GoldRow(row, drug_id, drug_name, disease_id, disease_name, day, label or APPROVED)
@@ -125,8 +125,8 @@ def match_gold(
     Returns:
         One record per row: the fields of `GoldRow`; `drug_node` and `disease_node`, node numbers or
         None; `outcome`; and `reason`. The outcomes are: ranked (approved); compared (not approved,
-        with the ranked drugs of the disease); alone (not approved, and the disease has no ranked
-        drug); known (the graph lists the pair as a treatment); earlier (before since); no date
+        with the ranked drugs of the disease); alone (not approved, and no drug of the disease is
+        ranked); known (the graph lists the pair as a treatment); earlier (before since); no date
         (since is given); duplicate (of an earlier row); conflict (rows of the pair have different
         labels); not found (the graph lacks the drug or the disease, or the name is ambiguous).
 
@@ -164,7 +164,7 @@ def match_gold(
     alone = (pl.col("outcome") == "compared") & ~pl.col("disease_node").is_in(ranked)
     return table.with_columns(
         outcome=pl.when(alone).then(pl.lit("alone")).otherwise("outcome"),
-        reason=pl.when(alone).then(pl.lit("the disease has no ranked drug")).otherwise("reason"),
+        reason=pl.when(alone).then(pl.lit("no drug of the disease is ranked")).otherwise("reason"),
     )
 
 
@@ -230,7 +230,9 @@ def gold_task(graph: KnowledgeGraph, table: pl.DataFrame) -> GoldTask:
     if not ranked.height:
         counts = dict(table["outcome"].value_counts(sort=True).iter_rows())
         shown = ", ".join(f"{name}: {number}" for name, number in counts.items())
-        raise InputError(f"gold has no approved pair to rank; outcomes of its rows are {shown}")
+        raise InputError(
+            f"gold must hold an approved pair to rank; outcomes of its rows are {shown}"
+        )
     pairs = Pairs(ranked["drug_node"].to_numpy(), ranked["disease_node"].to_numpy())
     diseases = pairs.diseases
     helpful = (pl.col("label") == APPROVED) | (pl.col("outcome") == "conflict")

@@ -169,7 +169,7 @@ def _check_parameters(path: Path, preset: str) -> None:
         raise InputError(f"output (got {str(path)!r}) must end in one of {', '.join(SUFFIXES)}")
     if path.is_dir():
         raise InputError(f"output (got {str(path)!r}) must not be a directory")
-    check_writable("output", path.parent)
+    check_writable("output", path.parent, path)
 
 
 class _Latent:

@@ -47,7 +47,7 @@ def check_output(path: Path, suffixes: tuple[str, ...] = SUFFIXES) -> None:
         directory = path.resolve().parent  # for a link, the target is written
     except (OSError, RuntimeError):
         raise InputError(f"output (got {path}) is a circular link") from None
-    check_writable("output", directory)
+    check_writable("output", directory, path)
 
 
 def check_table_output(path: Path) -> None:

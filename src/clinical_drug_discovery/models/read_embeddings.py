@@ -212,7 +212,7 @@ def _csv_batches(path: Path, columns: tuple[str, ...]) -> Iterator[pl.DataFrame]
             empty = False
             yield batch.select(columns)
     if empty:
-        raise InputError(f"embeddings (got {path}) has no rows")
+        raise InputError(f"embeddings (got {path}) must have at least one row")
 
 
 def _check_columns(path: Path, found: Sequence[str], columns: tuple[str, ...] = COLUMNS) -> None:
@@ -241,7 +241,7 @@ def _numbers(path: Path, column: pl.Series, first_row: int, width: int | None = 
         InputError: a row does not hold numbers, or not as many as the first row (or `width`).
     """
     if not len(column):
-        raise InputError(f"embeddings (got {path}) has no rows")
+        raise InputError(f"embeddings (got {path}) must have at least one row")
     if column.dtype == pl.String:
         column = _parsed(column)
     inner = column.dtype.inner if isinstance(column.dtype, pl.List | pl.Array) else None

@@ -29,7 +29,10 @@ def plain_arguments(function: Callable[_Parameters, _Result]) -> Callable[_Param
 
     @functools.wraps(function)
     def call(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
-        bound = signature.bind(*args, **kwargs)
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{function.__name__}() {error}") from None
         bound.arguments.update((name, plain(v)) for name, v in bound.arguments.items())
         check_arguments(function, bound.arguments)
         return function(*bound.args, **bound.kwargs)

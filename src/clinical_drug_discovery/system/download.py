@@ -69,7 +69,7 @@ def download(remote: Remote, target: Path, parameter: str, *, overwrite: bool) -
             often (the part stays), or the size or the checksum is wrong (the part is removed).
     """
     check_name(parameter, target)
-    check_writable(parameter, target.parent)
+    check_writable(parameter, target.parent, target)
     if target.exists():
         if target.is_file() and target.stat().st_size == remote.num_bytes:
             with log.part(f"Comparing {target}"):

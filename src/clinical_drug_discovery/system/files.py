@@ -137,25 +137,29 @@ def check_name(parameter: str, path: Path) -> None:
         )
 
 
-def check_writable(name: str, directory: Path) -> None:
+def check_writable(name: str, directory: Path, given: Path | None = None) -> None:
     """Check that a directory is writable or can be created, without creating it.
 
     Args:
-        name: the parameter that holds the directory, for the error message.
+        name: the parameter, for the error message.
         directory: may be missing, and its parents may be missing.
+        given: the file in this directory that the parameter names; None: the directory itself.
+
+    Raises:
+        InputError: the directory is not writable.
     """
     check_name(name, directory)
+    got = f"{name} (got {directory if given is None else given})"
     try:
         paths = (directory, *directory.absolute().parents)
         existing = next(path for path in paths if path.exists())
     except OSError as error:
-        why = f"cannot be written to: {error.strerror}"
-        raise InputError(f"{name} (got {directory}) {why}") from None
+        raise InputError(f"{got} cannot be written to: {error.strerror}") from None
     if not existing.is_dir():
-        raise InputError(f"{name} (got {directory}) must be a directory, but {existing} is a file")
+        must = "be a directory" if given is None else "lie in a directory"
+        raise InputError(f"{got} must {must}, but {existing} is a file")
     if not os.access(existing, os.W_OK | os.X_OK):
-        why = f"cannot be written to: no permission in {existing}"
-        raise InputError(f"{name} (got {directory}) {why}")
+        raise InputError(f"{got} cannot be written to: no permission in {existing}")
 
 
 def check_new(paths: Iterable[Path], overwrite: bool) -> None:

@@ -288,19 +288,23 @@ def _check_same(found: Found, identity: Mapping[str, Any]) -> None:
     Raises:
         InputError: a value differs.
     """
-    missing = "missing"
-    different = [
-        f"{name} ({_shown(found.identity.get(name, missing))} in the checkpoint, "
-        f"{_shown(identity.get(name, missing))} now)"
-        for name in {**identity, **found.identity}
-        if found.identity.get(name, missing) != identity.get(name, missing)
-    ]
+    different = list(_differences(found.identity, identity))
     if different:
         shown = ", ".join(different[:_MOST_DIFFERENCES])
         raise InputError(
             f"resume (got True) cannot continue {found.path}, which differs in {shown}: use the "
             "same values, or start again with overwrite (--overwrite) and without resume"
         )
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    """Yield text about each value that differs, such as "seed (0 in the checkpoint, 1 now)"."""
+    for name in {**new, **old}:
+        one, other = (values.get(name, "missing") for values in (old, new))
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            yield from _differences(one, other)
+        elif one != other:
+            yield f"{name} ({_shown(one)} in the checkpoint, {_shown(other)} now)"
 
 
 def _shown(value: Any) -> str:

@@ -102,5 +102,5 @@ def test_huge_numbers_are_refused(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for cut in (0, 4, 12, len(whole) - 1):
         path.write_bytes(whole[:cut])
-        with pytest.raises(InputError, match=r"t.parquet is not a readable Parquet file"):
+        with pytest.raises(InputError, match=r"t.parquet is not a readable Parquet file: it does"):
             check_parquet(path, path)

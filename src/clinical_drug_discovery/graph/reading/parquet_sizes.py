@@ -93,7 +93,9 @@ def _footer(file: IO[bytes], size: int) -> tuple[Record, int]:
     file.seek(max(size - 8, 0))
     tail = file.read(8)
     length = int.from_bytes(tail[:4], "little")
-    _require(tail[4:] == _MAGIC and 0 < length <= min(size - 12, _MAX_FOOTER), "no footer")
+    if tail[4:] != _MAGIC:
+        raise _DamagedError("it does not end as Parquet does; is it cut short?")
+    _require(0 < length <= min(size - 12, _MAX_FOOTER), "the length of the footer")
     file.seek(size - 8 - length)
     return _Thrift(file.read(length)).record(), size - 8 - length
 

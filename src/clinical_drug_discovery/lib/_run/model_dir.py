@@ -154,7 +154,7 @@ def _read(model_dir: Path, name: str, load: Callable[[Path], _Content]) -> _Cont
     path, hint, again = model_dir / name, "", "run cdd embed again"
     if name == RANKER_FILE:  # needs no training
         again = f"cdd fit-ranker --model-dir {model_dir} fits it"
-        hint = f"; {again}"
+        hint = f"; {again}" if (model_dir / GRAPH_FILE).exists() else ""
     try:
         return load(path)
     except FileNotFoundError:

@@ -88,7 +88,7 @@ def draw_map(
     inputs = {f"the input {p}": Path(p) for p in sources.values() if p is not None}
     directory = model_dir_of(embeddings) if model_dir is None else Path(model_dir)
     check_name("output", path)
-    check_writable("output", path.parent)
+    check_writable("output", path.parent, path)
     check_targets(inputs, [path], directory)
     check_new([path], overwrite)
     graph, nodes, values = _read(Path(embeddings), directory, required=model_dir is not None)

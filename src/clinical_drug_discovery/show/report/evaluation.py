@@ -69,6 +69,8 @@ class Evaluation(NamedTuple):
             _check(report, ranks)
         except (OSError, ValueError, TypeError, KeyError, pl.exceptions.PolarsError) as error:
             reason = str(error).split("\n")[0]
+            if isinstance(error, OSError) and error.strerror:
+                reason = f"{error.filename}: {error.strerror}"
             raise InputError(
                 f"evaluation (got {directory}) must be a directory that cdd evaluate has written, "
                 f"with {REPORT} and {RANKS}: {reason}"

@@ -166,7 +166,7 @@ def _check_text(name: str, value: Any) -> None:
 
 def _check_texts(name: str, value: Any) -> None:
     if not isinstance(value, list | tuple) or not value or not all(map(_is_name, value)):
-        raise InputError(f"{name} (got {shown(value)}) must be a list of names")
+        raise InputError(f"{name} (got {shown(value)}) must be a list of at least one name")
 
 
 def _check_path(name: str, value: Any) -> None:

@@ -32,7 +32,7 @@ def check_regular(name: str, path: Path, choice: str = "") -> None:
         rule = f"must be a file{choice}" if choice else "cannot be read"
         raise InputError(f"{name} (got {path}) {rule}: {reason}") from None
     if not stat.S_ISREG(mode):
-        raise InputError(f"{name} (got {path}) is not a file{choice}")
+        raise InputError(f"{name} (got {path}) must be a file{choice}")
 
 
 def parse_json(text: str | bytes) -> Any:
