@@ -28,7 +28,7 @@ class Fold(NamedTuple):
     def part(self, shuffled: IntArray, what: str) -> IntArray:
         """Return this fold's part of all eligible pairs, diseases or areas.
 
-        The parts of all folds have no element in common, and sizes that differ by at most 1.
+        The parts of two folds never share an element, and their sizes differ by at most 1.
 
         Args:
             shuffled: all of them, in a random order that is the same for all folds.

@@ -83,7 +83,7 @@ def why_not_saved(has_ranker: bool, has_embeddings: bool) -> dict[str, str]:
     """Return the rankers that a saved model cannot provide, with the reasons."""
     missing: dict[str, str] = {}
     if not has_ranker:
-        missing |= dict.fromkeys(_FITTED, "the model directory has no drug ranker")
+        missing |= dict.fromkeys(_FITTED, "the model directory lacks a drug ranker")
     if not has_embeddings:
         why = "the embeddings are missing; name their file with embeddings"
         missing |= dict.fromkeys((GNN, NEIGHBORS), why)

@@ -69,7 +69,7 @@ def _may_hold_shards(path: Path) -> bool:
 
 
 def _check_parts(folder: Path, others: list[Path]) -> None:
-    """Check that a folder of two tables has no further parts of them; log what is left out."""
+    """Check that a folder of two tables lacks further parts of them; log what is left out."""
     data = [path.name for path in others if _DATA.fullmatch(path.name)]
     parts = [
         name for name in data

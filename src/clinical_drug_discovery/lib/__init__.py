@@ -1,1 +1,1 @@
-"""The public verbs: one module for each command of `cdd`."""
+"""The public functions: one module for each command of `cdd`."""

@@ -108,7 +108,7 @@ class _Parsed:
         self._relation.append(self._relations.setdefault(kind, len(self._relations)))
 
     def _number(self, pair: Any) -> int:
-        """Return the number of the node (kind, identifier), or -1 if there is no such pair."""
+        """Return the number of the node (kind, identifier), or -1 if `pair` is not such a list."""
         if not isinstance(pair, list) or len(pair) != 2:
             return -1
         kind, identifier = map(_text, pair)

@@ -87,8 +87,8 @@ class Neo4jAPOC:
             warnings += (f"{edges.path}: {empty:,} rows {text}",)
         hint = f"the node does not have a row in {edges.path.name}"
         if not own:
-            text = f"{edges.path}: there is no property identifier or id; the ids are the numbers "
-            text += "that the database gave the nodes"
+            text = f"{edges.path}: the properties identifier and id are missing; the ids are the "
+            text += "numbers that the database gave the nodes"
             table = replace(table, warnings=(*table.warnings, text))
         ends = ("_start", "_type", "_end")
         is_node = pl.col("_id").is_not_null() & pl.all_horizontal(pl.col(ends).is_null())

@@ -207,7 +207,7 @@ def _decoded(encoding: str, current: Path, target: Path, shown: Path) -> Path:
 
 
 def lacks_final_newline(plain: Path) -> bool:
-    """Return True if the last line of a text file has no line end.
+    """Return True if the last line of a text file lacks a line end.
 
     A gzip file is decompressed for this. A zstd file is not, so the answer for it is False.
     """

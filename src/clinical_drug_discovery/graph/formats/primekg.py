@@ -65,7 +65,7 @@ class PrimeKG:
             header_words=edges.columns,
             filled=filled,
             warnings=tuple(
-                f"{edges.path}: there are no columns x_{field} and y_{field}; "
+                f"{edges.path}: the columns x_{field} and y_{field} are missing; "
                 + ("the ids stand for the names" if field == "name" else "the sources are empty")
                 for field in filled
             ),
@@ -99,7 +99,7 @@ class PrimeKGTables:
         columns.setdefault("source", pl.lit(""))
         table = read_nodes(nodes, rules, columns, nodes.scan())
         if "source" not in given:
-            text = f"{nodes.path}: there is no column node_source; the sources are empty"
+            text = f"{nodes.path}: the column node_source is missing; the sources are empty"
             table = replace(table, warnings=(*table.warnings, text))
         ends = ("x_index", "relation", "y_index")
         filled = ("name", *(field for field in ("source",) if field not in given))

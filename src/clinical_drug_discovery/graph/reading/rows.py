@@ -96,7 +96,7 @@ class Rows:
         """Return one row of each relation whose rows are equal and share no node with other rows.
 
         Each row must have a relation. Only relations of few rows are looked at; a graph with one
-        relation has no such row.
+        relation does not have such a row.
         """
         codes = self.relation_codes()
         is_rare = self._relations.rare(_MAX_EQUAL)
@@ -326,7 +326,7 @@ class RowReader:
         """Return all rows that were read.
 
         Raises:
-            InputError: a file has no rows.
+            InputError: a file does not have rows.
         """
         for number, table in enumerate(self._tables):
             if number not in self._with_rows:

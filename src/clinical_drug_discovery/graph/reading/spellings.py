@@ -252,7 +252,7 @@ def _groups(nodes: pl.DataFrame, keys: tuple[str, ...]) -> Iterator[list[dict[st
 
 
 def _kept_apart(texts: Sequence[str], what: str) -> str:
-    """Return the warning about nodes that are probably the same; empty if there are no texts."""
+    """Return the warning about nodes that are probably the same; empty without texts."""
     if not texts:
         return ""
     return (

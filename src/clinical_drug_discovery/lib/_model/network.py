@@ -41,7 +41,7 @@ class Network:
     It has the interface `models.inference.LayeredModel`.
     """
 
-    model: TrainableModel  #: its own `node_embedding` has no rows
+    model: TrainableModel  #: its own `node_embedding` is empty
     decoder: DistMult
     node_embedding: Tensor  #: shape (N, C), input vectors in the order of the graph
 

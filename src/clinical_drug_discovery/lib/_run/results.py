@@ -253,7 +253,7 @@ def _without_paths(run: Run, record: dict[str, Any]) -> dict[str, Any]:
     texts = record["warnings"]
     for folder in sorted(folders, key=len, reverse=True):
         texts = [text.replace(folder + os.sep, "") for text in texts]
-    # Other directories, such as that of the cache, if their names have no blanks.
+    # Other directories, such as that of the cache, if their names do not have blanks.
     texts = [re.sub(r"(?<![\w.])/(?:[^\s/]+/)+", "", text) for text in texts]
     names = {"output_file": run.output.name, "model_dir": run.model_dir.resolve().name}
     return {**record, **names, "warnings": texts}

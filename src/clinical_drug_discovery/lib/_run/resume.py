@@ -82,7 +82,7 @@ def _check_own(outputs: list[Path], model_dir: Path) -> None:
 
 
 def _written_with(model_dir: Path) -> set[str]:
-    """Return the SHA-256 of the embeddings files of a finished run; empty if there is none."""
+    """Return the SHA-256 of the embeddings files of a finished run; empty if unknown."""
     try:
         return set(dict(read_json(model_dir / STATS_FILE)["output_sha256"]).values())
     except (OSError, ValueError, KeyError, TypeError):  # missing, or damaged
