@@ -249,15 +249,15 @@ def test_json_and_table_of_the_command(model: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "exactly one of disease, diseases and drug"),
+        ([], "exactly one of disease, diseases and drug must be given (got none)"),
         (["--disease", "1", "--diseases", "all"], "exactly one of disease, diseases and drug"),
-        (["--diseases", "all"], "diseases and output must be given together"),
+        (["--diseases", "all"], "diseases (got all) needs output, the file for the table"),
         (
             ["--diseases", "all", "--output", "r.csv", "--explain"],
             "explain works with one disease or one drug",
         ),
         (["--disease", "1", "--explain", "--output", "r.csv"], "explain does not work with output"),
-        (["--disease", "1", "--drug", "1"], "exactly one of disease, diseases and drug"),
+        (["--disease", "1", "--drug", "2"], "must be given (got disease '1' and drug '2')"),
         (["--drug", "1", "--drugs", "ids.txt"], "drugs names the drugs to rank for a disease"),
         (["--drug", "disease 1"], "drug (got 'disease 1') must be the name or id of a node"),
         (["--disease", "1", "--drugs", "ids.txt"], "drugs, line 1 of ids.txt (got 'disease 1')"),

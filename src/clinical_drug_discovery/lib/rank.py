@@ -124,12 +124,15 @@ def _check_question(
     output: str | Path | None,
     explain: bool,
 ) -> None:
-    if sum(asked is not None for asked in (disease, diseases, drug)) != 1:
-        raise InputError("exactly one of disease, diseases and drug must be given")
+    asked = {"disease": disease, "diseases": diseases, "drug": drug}
+    given = [f"{name} {shown(str(value))}" for name, value in asked.items() if value is not None]
+    if len(given) != 1:
+        got = " and ".join(given) or "none"
+        raise InputError(f"exactly one of disease, diseases and drug must be given (got {got})")
     if drug is not None and drugs is not None:
         raise InputError("drugs names the drugs to rank for a disease; it does not work with drug")
     if diseases is not None and output is None:
-        raise InputError("diseases and output must be given together")
+        raise InputError(f"diseases (got {diseases}) needs output, the file for the table")
     if shard is not None:
         if diseases is None:
             raise InputError(f"shard (got {shown(shard)}) works with diseases only")
