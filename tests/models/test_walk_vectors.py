@@ -72,8 +72,57 @@ def test_nodes_without_links_and_columns_beyond_the_nodes_are_zero() -> None:
     assert torch.isfinite(found).all()
 
 
+def star(num_leaves: int) -> csr_array:
+    """Return one node and its neighbors, which all have the same vector."""
+    leaf, hub = np.arange(1, num_leaves + 1), np.zeros(num_leaves, int)
+    ends = np.concatenate([leaf, hub]), np.concatenate([hub, leaf])
+    return csr_array((np.ones(2 * num_leaves, np.float32), ends), shape=(num_leaves + 1,) * 2)
+
+
+def unlinked(num_nodes: int) -> csr_array:
+    return csr_array((num_nodes, num_nodes), dtype=np.float32)
+
+
+@pytest.mark.parametrize("links", [unlinked(1), unlinked(7), star(1), star(50), star(300)])
+@pytest.mark.parametrize("dim", [1, 12, 64])
+def test_small_and_degenerate_hierarchies_equal_the_dense_matrix(
+    links: csr_array, dim: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_LEAST", 0)
+    found = walk_vectors(links, dim, torch.Generator().manual_seed(0)).double()
+    values, vectors = np.linalg.eigh(dense_information(links) if links.nnz else links.toarray())
+    leading = np.argsort(-values)[:dim]
+    scaled = vectors[:, leading] * np.maximum(values[leading], 0)
+    off = np.abs((found @ found.T).numpy() - scaled @ vectors[:, leading].T)
+    assert off.max() <= 1e-5 * values.max()
+
+
+def test_columns_become_orthonormal_and_span_the_same_space() -> None:
+    rng = np.random.default_rng(0)
+    before = rng.normal(size=(1300, 20)) * np.geomspace(1, 100, 20) @ rng.normal(size=(20, 20))
+    basis = before.astype(np.float32)
+    module._make_orthonormal(basis)
+    exact = basis.astype(float)
+    assert np.abs(exact.T @ exact - np.eye(20)).max() < 1e-4
+    reference, _ = np.linalg.qr(before)
+    assert np.linalg.norm(exact - reference @ (reference.T @ exact), 2) < 1e-4
+
+
+def test_dependent_columns_give_zeros() -> None:
+    basis = np.random.default_rng(0).normal(size=(700, 6)).astype(np.float32)
+    basis[:, 4], basis[:, 5] = basis[:, 1], 0
+    module._make_orthonormal(basis)
+    lengths = np.sort(np.linalg.norm(basis, axis=0))
+    assert not lengths[:2].any()
+    assert np.abs(lengths[2:] - 1).max() < 1e-5
+    nothing = np.zeros((3, 2), np.float32)
+    module._make_orthonormal(nothing)
+    assert not nothing.any()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux resets the peak of a process")
-def test_the_memory_is_foreseen() -> None:
+@pytest.mark.parametrize("dim", [256, 512])
+def test_the_memory_is_foreseen(dim: int) -> None:
     """Resident memory, for it counts what LAPACK takes; a small forest first, as a warm-up."""
     script = (
         "import sys\n"
@@ -88,8 +137,8 @@ def test_the_memory_is_foreseen() -> None:
         "    trim_heap()\n"  # freed memory of the first forest would not count again
         "    Path('/proc/self/clear_refs').write_text('5')\n"
         "    before = psutil.Process().memory_info().rss\n"
-        "    walk_vectors(links, 128, generator)\n"
-        "    return (peak_memory_bytes() - before) / walk_bytes(links.shape[0], 128)\n"
+        f"    walk_vectors(links, {dim}, generator)\n"
+        f"    return (peak_memory_bytes() - before) / walk_bytes(links.shape[0], {dim})\n"
         "share(1)\n"
         "sys.stdout.write(str(share(5)))\n"
     )
