@@ -201,7 +201,7 @@ def test_a_killed_run_continues_without_the_earlier_model(
     ):
         generate(edges, output, **{**settings, "init_from": None}, resume=True)
     generate(edges, tmp_path / "other.npy", **{**SMALL, "seed": 9})
-    with pytest.raises(InputError, match=r"init_from \({'run': .* in the checkpoint, {'run': "):
+    with pytest.raises(InputError, match=r"init_from\.run \('.*' in the checkpoint, '"):
         generate(edges, output, **{**settings, "init_from": tmp_path / "other_model"}, resume=True)
     (tmp_path / "old_model").rename(tmp_path / "gone")
     stats = generate(edges, output, **settings, resume=True)

@@ -297,14 +297,14 @@ def _check_same(found: Found, identity: Mapping[str, Any]) -> None:
         )
 
 
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any], within: str = "") -> Iterator[str]:
     """Yield text about each value that differs, such as "seed (0 in the checkpoint, 1 now)"."""
     for name in {**new, **old}:
         one, other = (values.get(name, "missing") for values in (old, new))
         if isinstance(one, Mapping) and isinstance(other, Mapping):
-            yield from _differences(one, other)
+            yield from _differences(one, other, f"{within}{name}.")
         elif one != other:
-            yield f"{name} ({_shown(one)} in the checkpoint, {_shown(other)} now)"
+            yield f"{within}{name} ({_shown(one)} in the checkpoint, {_shown(other)} now)"
 
 
 def _shown(value: Any) -> str:
