@@ -145,7 +145,7 @@ def test_a_damaged_newest_checkpoint_is_skipped_with_a_warning(
         ({"training": "sampled", "subgraph_size": 90}, r"training \('full' in .*, 'sampled' now\)"),
         (
             {"disease_type": "drug"},
-            r"differs in vocabulary\.disease_type \('disease' in .*, 'drug' now\), vocabulary\.treats",
+            r"differs in vocabulary\.disease_type \('disease' in .*, 'drug' now\), vocabulary\.",
         ),
         ({"limit_nodes": 50}, r"graph \('[0-9a-f]{64}' in the checkpoint, '[0-9a-f]{64}' now\)"),
         ({"num_epochs": 3}, r"num_epochs \(got 3\) must be at least 4, the number of epochs of"),
