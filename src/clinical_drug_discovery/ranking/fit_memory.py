@@ -39,7 +39,7 @@ def rank_fit_bytes(graph: KnowledgeGraph, dim: int = 0) -> int:
       is bounded by the numbers of paths and of ends, for each drug or disease
     - similar treated diseases: 16 T min(T, 256); drugs that diseases share: 12 for each such pair
     - 2 C (T (B + G + 4) + K W) + 4 * 48 B D for the examples and the features of 48 diseases
-    - 8 W min(D, 128) D for the similarities of the known drugs of a few diseases, in two threads
+    - 8 W min(D, 64) D for the similarities of the known drugs of a few diseases, in two threads
     - 56 min(T, 512) D for the scores of the diseases on which the MLPs are tested
     - embeddings: 12 N dim for copies, 4096 T + 14336 D + 4 (T + U) D for similarities, where U is
       the number of drugs that treat a disease

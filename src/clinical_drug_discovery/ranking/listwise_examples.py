@@ -19,7 +19,7 @@ _CHUNK = 16  # number of diseases whose features a thread computes at a time, to
 _SIMILAR_CHUNK = 128  # likewise for the similarities of their known drugs
 #: Limit of threads of a fit: each takes memory, and there are two MLPs to train.
 MOST_WORKERS = 2
-MAX_KNOWN = 128  #: limit of known drugs whose similarities are computed at a time
+MAX_KNOWN = 64  #: limit of known drugs whose similarities a thread computes at a time
 MAX_EXAMPLES = 2_000  #: limit of training diseases: more take longer and improve the ranking little
 #: Limits of negatives per example. Hard ones treat other diseases; easy ones treat no disease.
 NUM_HARD, NUM_EASY = 800, 200
