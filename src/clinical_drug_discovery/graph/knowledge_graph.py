@@ -386,7 +386,7 @@ def node_range_of(graph: KnowledgeGraph, node_type: str) -> tuple[int, int]:
     """
     if node_type not in graph.node_type_names:
         raise InputError(
-            f"node_type (got {node_type!r}) must be one of the types of the graph: "
+            f"the graph contains no nodes of type {node_type!r}; its node types are "
             f"{', '.join(graph.node_type_names)}"
         )
     return graph.node_range(graph.node_type_names.index(node_type))
