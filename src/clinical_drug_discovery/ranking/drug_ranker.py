@@ -21,7 +21,7 @@ from scipy.sparse import csr_array
 from ..graph.adjacency import Floats
 from ..graph.knowledge_graph import IntArray, KnowledgeGraph
 from ..system.errors import InputError
-from ..system.machine import one_thread
+from ..system.machine import one_thread, trim_heap
 from ..system.processes import cached_property
 from .calibration import Calibration, ImputedScore, fit_calibration, fit_imputed_score, fit_weight
 from .listwise_examples import fit_workers
@@ -218,6 +218,7 @@ def fit_drug_ranker(
 
     features = MetapathFeatures(graph, for_many=False)
     paths, hidden = fit_path_ranker(features, seed=seed)
+    trim_heap()  # of the examples, 0.5 GiB on a graph of PrimeKG's size
     neighbors = None if embeddings is None else Neighbors.of(graph, embeddings)
     test = _Test(paths, features, neighbors)
     enough = len(hidden.pairs) >= _MIN_HIDDEN

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from ..graph.adjacency import Floats
 from ..system.log import part
+from ..system.machine import trim_heap
 from ..system.processes import end_if_unwanted, in_order
 from ..training.optimizer import Adam
 from .drug_similarity import co_indicated_features_without
@@ -65,6 +66,7 @@ def fit_path_ranker(
     with part("Fitting the drug ranker: sampling examples"):
         base_scale, co_indicated_scale = feature_scales(features)
         examples = sample_examples(features, base_scale, seed=seed)
+    trim_heap()  # of temporary arrays, 0.1 GiB on a graph of PrimeKG's size
     sampled = perf_counter()
     mean, std = _moments(examples, co_indicated_scale)
     rng = np.random.default_rng(seed)
