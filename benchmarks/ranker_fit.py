@@ -20,10 +20,9 @@ import zlib
 import torch
 from measure import cached_graph, edges_file, in_fresh_process, run
 
-from clinical_drug_discovery.lib.fit_ranker import LIBRARIES
+from clinical_drug_discovery.lib.fit_ranker import fit_peak_bytes
 from clinical_drug_discovery.ranking.drug_ranker import fit_drug_ranker
-from clinical_drug_discovery.ranking.fit_memory import rank_fit_bytes
-from clinical_drug_discovery.system.machine import GIB, held_bytes, peak_memory_bytes
+from clinical_drug_discovery.system.machine import GIB, peak_memory_bytes
 
 DIM = 512
 REPEAT = 3
@@ -35,7 +34,7 @@ def fit(arguments: list[str]) -> dict[str, float]:
     graph = cached_graph(path, directory)
     generator = torch.Generator().manual_seed(0)
     embeddings = torch.randn(graph.num_nodes, DIM, generator=generator)
-    predicted = held_bytes() + LIBRARIES + rank_fit_bytes(graph, DIM)
+    predicted = fit_peak_bytes(graph, DIM)
     start, cpu = time.perf_counter(), time.process_time()
     ranker = fit_drug_ranker(graph, embeddings=embeddings)
     found = {

@@ -228,7 +228,7 @@ def test_another_graph_is_embedded_with_the_same_layers(model: cdd.Model) -> Non
     with pytest.raises(cdd.InputError, match=r"must not have the node type cat: the model lacks"):
         model.embed(cdd.graph_from_frames(pets, edge))
     with pytest.raises(cdd.InputError, match=r"graph \(got str\) must be a KnowledgeGraph"):
-        model.embed("kg.csv")  # type: ignore[arg-type]
+        model.embed("kg.csv")  # type: ignore[arg-type]  # wrong on purpose
 
 
 def test_embeddings_that_are_gone_are_computed_again(

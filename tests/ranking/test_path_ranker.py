@@ -66,7 +66,7 @@ def test_the_ranker_does_not_depend_on_the_number_of_workers(
     split: tuple[MetapathFeatures, MetapathFeatures], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     features, _ = split
-    monkeypatch.setattr(listwise_examples, "_CHUNK", 4)
+    monkeypatch.setattr(listwise_examples, "CHUNK", 4)
     monkeypatch.setattr(listwise_examples, "_SIMILAR_CHUNK", 4)
     found = []
     for workers in (1, 2):

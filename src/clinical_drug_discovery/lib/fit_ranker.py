@@ -22,8 +22,8 @@ from ._run.model_dir import RANKER_FILE, STATS_FILE, add_ranker
 from ._run.results import example_node
 from ._run.saved_model import SavedModel
 
-#: bytes of libraries that the fit loads, and of freed memory that the C heap keeps for a while
-LIBRARIES = 190 * 2**20
+# bytes of libraries that the fit loads, and of freed memory that the C heap keeps for a while
+_LIBRARIES = 190 * 2**20
 
 
 @plain_arguments
@@ -95,16 +95,20 @@ def fit_model_ranker(
     }
 
 
+def fit_peak_bytes(graph: KnowledgeGraph, dim: int) -> int:
+    """Predict the peak of a process that fits the ranker now, with all that it holds already."""
+    return max(held_bytes() + _LIBRARIES + rank_fit_bytes(graph, dim), peak_memory_bytes())
+
+
 def check_fit_memory(graph: KnowledgeGraph, dim: int, memory_budget: str | int | None) -> None:
     """Check that the fit fits the memory budget, with everything that the process holds already.
 
     Raises:
         DoesNotFitError: it does not; the message names a budget that is enough.
     """
-    held, budget = held_bytes(), parse_memory(memory_budget)
+    budget, needed = parse_memory(memory_budget), fit_peak_bytes(graph, dim)
     if memory_budget is None:
-        budget += held  # the free memory does not include what this process uses already
-    needed = max(held + LIBRARIES + rank_fit_bytes(graph, dim), peak_memory_bytes())
+        budget += held_bytes()  # the free memory does not include what this process uses already
     if needed > budget:
         raise DoesNotFitError(
             f"memory_budget (got {memory_budget!r}, {budget / GIB:.2f} GiB) is too small: the fit "

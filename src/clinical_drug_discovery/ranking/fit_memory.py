@@ -9,6 +9,7 @@ from ..graph.knowledge_graph import EdgeType, KnowledgeGraph, node_range_of
 from .drug_ranker import NUM_TESTED
 from .drug_similarity import Metapath, meet, steps_from
 from .listwise_examples import (
+    CHUNK,
     MAX_EXAMPLES,
     MAX_KNOWN,
     MOST_WORKERS,
@@ -22,8 +23,8 @@ from .metapath_features import MAX_SIMILAR
 # drugs are kept in three matrices. Counts from diseases are kept once, with the values of a second
 # matrix and the columns of the treated diseases.
 _OF_DRUGS, _OF_DISEASES, _WITHIN_DISEASES = 36, 20, 14
-# The memory of base features, in diseases: a thread has 16, and half as many in temporary copies.
-_CHUNKS = MOST_WORKERS * (16 + 8)
+# The memory of base features, in diseases: each thread has a chunk, and half of it in copies.
+_CHUNKS = MOST_WORKERS * (CHUNK + CHUNK // 2)
 _Counts = npt.NDArray[np.float64]
 
 

@@ -19,13 +19,12 @@ from ..graph.knowledge_graph import IntArray
 from ..system.machine import one_thread
 from ..system.processes import cached_property, in_order
 from .drug_similarity import co_indicated_features
-from .listwise_examples import MAX_KNOWN, co_indicated_similarities, squash
+from .listwise_examples import CHUNK, MAX_KNOWN, co_indicated_similarities, squash
 from .metapath_features import MetapathFeatures
 from .treatments import order_by_drugs
 
 HIDDEN_SHARE = 0.1  #: of the pairs of diseases with several known drugs, hidden from all MLPs
 POPULAR = 16  #: width of the hidden layer of the popularity
-_CHUNK = 16  # diseases scored at a time; their features take 45 MB on PrimeKG
 _MANY_DISEASES = 512  # in fewer, the import of torch takes longer than it saves
 _GELU_CHUNK = 2**14  # numbers in a pass of `gelu`, which then stay in the CPU's cache
 # Coefficients of 1 - erf(z) = (a1 t + ... + a5 t^5) exp(-z^2) with t = 1 / (1 + 0.3275911 z).
@@ -377,7 +376,7 @@ class PathRanker:
 def _chunks(features: MetapathFeatures, diseases: IntArray) -> list[IntArray]:
     """Return the places of diseases that are scored together; many of them share known drugs."""
     order = order_by_drugs(features.known_by_disease[diseases], MAX_KNOWN)
-    return [order[first : first + _CHUNK] for first in range(0, len(order), _CHUNK)]
+    return [order[first : first + CHUNK] for first in range(0, len(order), CHUNK)]
 
 
 def popular(mlp: Weights, popularity: Floats) -> Floats:

@@ -26,7 +26,7 @@ _PAUSE = 0.001  # seconds in which a waiting thread wakes up
 _state = {"used": False, "forked": False}
 _locks = [threading.RLock()]  # one lock; a forked process makes its own
 _most: list[int] = []  # see `most_threads`; empty: all cores
-_thread = threading.local()  # `unwanted` says whether the result of a thread of `in_order` is
+_thread = threading.local()  # in a thread of `in_order`, `unwanted` is set to end its work
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
