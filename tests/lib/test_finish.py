@@ -77,14 +77,17 @@ def write(home: Path) -> Iterator[Write]:
         again = replace(run, output=output, model_dir=model_dir, seconds=dict(run.seconds))
         again = replace(again, history=HistoryFile())
         with working(again) as places:
-            return results.write_results(again, places, *parts, **{**more, "ranker": ranker})
+            record = results.write_results(again, places, *parts, **more)
+            if ranker:
+                results.fit_ranker(again, places, parts[0], parts[3], record)
+            return record
 
     def save_ranker(path: Path, ranker: object, sha256: str, run: str | None) -> None:
         save_checksummed(path, RANKER_VERSION, {"run": run, "graph_sha256": sha256}, {})
 
     # The fit of a ranker takes seconds, and the probe a tenth.
     patch.setattr(results, "probe_embeddings", lambda *_, **__: None)
-    patch.setattr(results, "fit_ranker", lambda run, *_: run.seconds.update(seconds_rank_fit=0.0))
+    patch.setattr(results, "fit_drug_ranker", lambda *_, **__: None)
     patch.setattr(ranker_file, "save_ranker", save_ranker)
     yield write_again
     patch.undo()

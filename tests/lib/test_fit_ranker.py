@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,17 @@ import pytest
 import torch
 from graphs import planted_facts, to_rows
 
+from clinical_drug_discovery.lib import embed_model
 from clinical_drug_discovery.lib._run import finish, results
 from clinical_drug_discovery.lib.fit_ranker import fit_model_ranker
 from clinical_drug_discovery.lib.gnn_embeddings import generate_gnn_embeddings
 from clinical_drug_discovery.lib.rank import rank_drugs
+from clinical_drug_discovery.ranking.drug_ranker import DrugRanker, fit_drug_ranker
 from clinical_drug_discovery.ranking.stored.ranker_file import RANKER_VERSION
 from clinical_drug_discovery.system import disk
 from clinical_drug_discovery.system.errors import DoesNotFitError, InputError
 from clinical_drug_discovery.system.files import load_checksummed
+from clinical_drug_discovery.training.train import Trained, train
 
 SMALL: dict[str, Any] = {
     "embedding_dim": 8, "hidden_dim": 8, "num_layers": 2, "num_epochs": 2, "cache": False,
@@ -61,6 +65,27 @@ def test_a_budget_that_is_too_small_is_refused_with_one_that_is_enough(
     assert (model / RANKER).read_bytes() == ranker
     enough = str(refused.value).rpartition("needs ")[2]
     fit_model_ranker(model, memory_budget=enough)
+
+
+def test_the_trained_model_is_released_before_the_fit(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models: list[weakref.ref[Any]] = []
+    left: list[object] = []
+
+    def trained(*arguments: Any) -> Trained:
+        found = train(*arguments)
+        models.append(weakref.ref(found.model))
+        return found
+
+    def fitted(*arguments: Any, **more: Any) -> DrugRanker:
+        left.extend(model() for model in models)
+        return fit_drug_ranker(*arguments, **more)
+
+    monkeypatch.setattr(embed_model, "train", trained)
+    monkeypatch.setattr(results, "fit_drug_ranker", fitted)
+    generate_gnn_embeddings(home / "kg.csv", tmp_path / "e.csv", **SMALL)
+    assert left == [None]
 
 
 def test_an_error_in_the_fit_keeps_the_model_and_says_so(

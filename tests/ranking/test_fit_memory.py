@@ -41,4 +41,4 @@ def test_the_numbers_of_features_are_those_of_the_ranker(name: str) -> None:
     similarities = features.co_indicated_similarity(int(features.treated[0]))[1]
     numbers = features.num_base, len(features.popularity_names), len(similarities)
     assert feature_numbers(graph) == numbers
-    assert rank_fit_bytes(graph, 8) > rank_fit_bytes(graph) > 0
+    assert rank_fit_bytes(graph, 4096) > rank_fit_bytes(graph) > 0

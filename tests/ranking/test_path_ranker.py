@@ -11,7 +11,7 @@ from clinical_drug_discovery.graph.adjacency import Floats
 from clinical_drug_discovery.ranking import listwise_examples
 from clinical_drug_discovery.ranking.listwise_examples import ListwiseExample, fit_workers
 from clinical_drug_discovery.ranking.metapath_features import MetapathFeatures
-from clinical_drug_discovery.ranking.path_ranker import _loss, fit_path_ranker
+from clinical_drug_discovery.ranking.path_ranker import _loss, _mean_and_std, fit_path_ranker
 from clinical_drug_discovery.ranking.path_scores import Form, HiddenPairs, PathRanker
 from clinical_drug_discovery.system.machine import one_thread
 
@@ -134,6 +134,15 @@ def test_hidden_drugs_are_negatives(rng: np.random.Generator, seed: int) -> None
     if seen[0].shape[2] > example.base.shape[1]:  # else all known drugs are hidden
         count = float(seen[0][0, 0, -1])  # of the known drugs that the features show
         assert count == pytest.approx(np.arcsinh(np.log(1 + 2)))
+
+
+def test_moments_are_those_of_all_blocks_together(rng: np.random.Generator) -> None:
+    blocks = [(3 + rng.normal(size=(n, 4))).astype(np.float16) for n in (1, 7, 30)]
+    blocks = [np.concatenate([block, np.full((len(block), 1), 2)], axis=1) for block in blocks]
+    together = np.concatenate(blocks).astype(np.float64)
+    mean, std = _mean_and_std(blocks)
+    np.testing.assert_allclose(mean, together.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(std, together.std(axis=0), atol=1e-6)
 
 
 def hidden_drugs(hidden: HiddenPairs) -> dict[int, set[int]]:

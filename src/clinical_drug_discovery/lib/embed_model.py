@@ -34,7 +34,7 @@ from ..training.train import train
 from ._model.in_memory import embed_in_memory
 from ._model.warm_start import check_origin, match_origin
 from ._run.finish import check_space, working
-from ._run.results import write_results
+from ._run.results import can_fit_ranker, fit_ranker, write_results
 from ._run.resume import keep_last_checkpoint, open_checkpoints
 from ._run.start import divided_among, read_edges, start_run
 
@@ -173,7 +173,7 @@ def embed_graph(
     memory = ReadingMemory(memory_budget, scratch)
     graph = read_edges(run, source, reading, words, cache, cache_dir, memory)
     start = match_origin(run, graph, settings, init_from, resume)
-    fits_ranker = ranker and output_csv is not None
+    fits_ranker = ranker and output_csv is not None and can_fit_ranker(run, graph)
     rank_fit = rank_fit_bytes(graph, settings.embedding_dim) if fits_ranker else 0
     plan = plan_training(run, graph, settings, memory_budget, chunk_size, rank_fit, scratch)
     if output_csv is None:
@@ -203,6 +203,9 @@ def embed_graph(
             run, places, graph, plan, trained, embeddings, collapse,
             ranker=ranker, seed=seed, words=words, reading=reading,
         )  # fmt: skip
+        del trained  # the fit of the ranker uses its memory
+        if fits_ranker:
+            fit_ranker(run, places, graph, embeddings, stats)
         keep_last_checkpoint(run, checkpoints)
     return stats
 

@@ -32,18 +32,23 @@ def rank_fit_bytes(graph: KnowledgeGraph, dim: int = 0) -> int:
     """Predict the bytes that the fit needs in addition to the graph, from node degrees alone.
 
     With T treated diseases, K known pairs, D drugs, S diseases, B base features, G features of
-    popularity, W similarities of drugs, C candidates per example and N = D + S, the result is the
-    sum of these parts, in bytes:
+    popularity, W similarities of drugs, C candidates per example and N = D + S, these parts last
+    for the whole fit, in bytes:
 
     - path counts: 36 for each pair of a drug and the end of a metapath, 20 for each such pair of a
       disease, 14 for each pair of diseases that two edges join. For two edges, the number of pairs
       is bounded by the numbers of paths and of ends, for each drug or disease
     - similar treated diseases: 16 T min(T, 256); drugs that diseases share: 12 for each such pair
-    - 2 C (T (B + G + 4) + K W) + 4 * 48 B D for the examples and the features of 48 diseases
-    - 8 W min(D, 64) D for the similarities of the known drugs of a few diseases, in two threads
-    - 56 min(T, 512) D for the scores of the diseases on which the MLPs are tested
-    - embeddings: 12 N dim for copies, 4096 T + 14336 D + 4 (T + U) D for similarities, where U is
-      the number of drugs that treat a disease
+
+    The largest of these moments comes on top:
+
+    - the training: 2 C (T (B + G + 4) + K W) for the examples, and one batch of features: 4 * 48 B
+      D for the base features of 48 diseases, 8 W min(D, 64) D for the similarities of the known
+      drugs of a few diseases, in two threads
+    - the scores of min(T, 512) diseases on which the MLPs are tested: 16 D for each, a batch of
+      features, and 12 N dim for the embeddings with copies
+    - the fit of the curves: 56 D for each of these diseases, the embeddings, and 4096 T + 14336 D +
+      4 (T + U) D for similarities, where U is the number of drugs that treat a disease
 
     Args:
         graph: on the CPU.
@@ -68,18 +73,18 @@ def rank_fit_bytes(graph: KnowledgeGraph, dim: int = 0) -> int:
     candidates = min(num_drugs, NUM_HARD + NUM_EASY + taken)
     of_pairs = treated * (num_base + num_popular + 4) + num_pairs * similarities
     examples = 2 * candidates * fraction * of_pairs
-    examples += 4 * _CHUNKS * num_base * num_drugs
-    examples += 4 * MOST_WORKERS * similarities * min(num_drugs, MAX_KNOWN) * num_drugs
-    examples += 14 * 4 * min(treated, NUM_TESTED) * num_drugs
+    batch = 4 * _CHUNKS * num_base * num_drugs
+    batch += 4 * MOST_WORKERS * similarities * min(num_drugs, MAX_KNOWN) * num_drugs
+    tested = 4 * min(treated, NUM_TESTED) * num_drugs
     shared = min(sum(float((_degrees(graph, k) ** 2).sum()) for k in known), float(treated) ** 2)
-    similar = 16 * treated * min(treated, MAX_SIMILAR) + 12 * shared
-    vectors = 0.0
+    matrices += 16 * treated * min(treated, MAX_SIMILAR) + 12 * shared
+    vectors = near = 0.0
     if dim:
         vectors = 12.0 * dim * (num_drugs + num_diseases)
         treating = int(np.count_nonzero(sum(_degrees(graph, k) for k in known)))
-        vectors += 16 * 256 * treated + 14 * 1024 * num_drugs
-        vectors += 4 * (treated + treating) * num_drugs
-    return int(matrices + similar + examples + vectors)
+        near = 16 * 256 * treated + 14 * 1024 * num_drugs + 4 * (treated + treating) * num_drugs
+    moments = examples + batch, 4 * tested + batch + vectors, 14 * tested + vectors + near
+    return int(matrices + max(moments))
 
 
 def feature_numbers(graph: KnowledgeGraph) -> tuple[int, int, int]:

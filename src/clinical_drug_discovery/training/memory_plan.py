@@ -183,7 +183,7 @@ class Plan:
         result = self.held(4 * nodes * max(settings.hidden_dim, settings.embedding_dim))
         inference = 2 * vectors + result + needs.inference  # input and result of a stage
         fixed = self._libraries + needs.fixed + self.read_bytes + self.sharing_bytes
-        ranking = _ranking_bytes(self, needs.weights)
+        ranking = _ranking_bytes(self)
         # The first process computes the first vectors of all nodes, and saves all tables.
         is_first, is_one = self.group.rank == 0, self.group.size == 1
         starting = _starting_bytes(self) if is_first else own
@@ -274,10 +274,11 @@ def _starting_bytes(plan: Plan) -> int:
     return max(of_neighbors, of_walks)
 
 
-def _ranking_bytes(plan: Plan, weights: int) -> int:
-    """Return the bytes in use while the ranker is fitted; 0 without a ranker."""
+def _ranking_bytes(plan: Plan) -> int:
+    """Return the bytes in use while the ranker is fitted; 0 without a ranker.
+
+    The trained model is no longer in memory then.
+    """
     if not plan.rank_fit:
         return 0
-    widths = plan.settings.hidden_dim, plan.settings.embedding_dim  # input vectors and embeddings
-    arrays = sum(plan.held(4 * plan.graph.num_nodes * width) for width in widths)
-    return arrays + weights + plan.rank_fit
+    return plan.held(4 * plan.graph.num_nodes * plan.settings.embedding_dim) + plan.rank_fit

@@ -1,4 +1,4 @@
-"""The end of a run: fit the drug ranker, and write the files and the record of the run."""
+"""The end of a run: write its files and its record, then fit the drug ranker."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ...graph.vocabulary import VocabularyChoice
 from ...models.collapse import Collapse
 from ...models.embeddings_file import output_files, write_embeddings
 from ...models.warm_start import ORIGIN
-from ...ranking.drug_ranker import DrugRanker, fit_drug_ranker, why_no_ranker
+from ...ranking.drug_ranker import fit_drug_ranker, why_no_ranker
 from ...system.files import file_sha256, save_record
 from ...system.machine import GIB, empty_cache, peak_memory_bytes
 from ...system.progress import Run
@@ -33,22 +33,12 @@ from .finish import finish_run, kept
 from .model_dir import STATS_FILE, add_ranker, save_model
 
 
-def fit_ranker(run: Run, graph: KnowledgeGraph, embeddings: Tensor, seed: int) -> DrugRanker:
-    """Fit the drug ranker for `cdd rank`.
-
-    Args:
-        run: provides the log; receives the time.
-        graph: on the CPU, with enough known treatments (`why_no_ranker`).
-        embeddings: shape (N, D), embeddings of all nodes, on the CPU.
-        seed: seed of the fit.
-    """
-    with run.timed("rank_fit"):
-        run.progress.milestone("Fitting the drug ranker on paths in the graph and on embeddings")
-        empty_cache(run.device)  # the fit can then use the memory of the training
-        ranker = fit_drug_ranker(graph, embeddings=embeddings, seed=seed)
-        run.peak.sample()
-        empty_cache(run.device)
-    return ranker
+def can_fit_ranker(run: Run, graph: KnowledgeGraph) -> bool:
+    """Return whether a graph has enough known treatments for a drug ranker; warn if it has not."""
+    why = why_no_ranker(graph)
+    if why is not None:
+        run.warn(f"no drug ranker will be fitted, so cdd rank cannot use this model: {why}")
+    return why is None
 
 
 def write_results(
@@ -65,10 +55,7 @@ def write_results(
     words: VocabularyChoice,
     reading: ReadSettings,
 ) -> dict[str, Any]:
-    """Probe the embeddings, write all results, then fit and write the drug ranker.
-
-    The model and the embeddings are complete on disk before the ranker is fitted, so they stay if
-    the fit fails or is stopped.
+    """Probe the embeddings, and write all results but the drug ranker.
 
     Args:
         run: provides the paths, the times and the warnings.
@@ -78,7 +65,7 @@ def write_results(
         trained: the trained model.
         embeddings: shape (N, D), embeddings of all nodes, on the CPU.
         collapse: collapse figures of these embeddings by node type.
-        ranker: fit the drug ranker, if the graph has enough known treatments.
+        ranker: the user has asked for a drug ranker.
         seed: seed of the run.
         words: the words that the user has chosen.
         reading: settings with which the graph was read.
@@ -89,9 +76,6 @@ def write_results(
     Raises:
         WriteError: a file cannot be written; the message says where the results are.
     """
-    why = why_no_ranker(graph) if ranker else None
-    if why is not None:
-        run.warn(f"no drug ranker was fitted, so cdd rank cannot use this model: {why}")
     parameters = {**_parameters(graph, plan, trained, reading), "seed": seed}
     arguments = _arguments(run, plan, words, reading, seed=seed, ranker=ranker)
     with run.timed("probe"):
@@ -119,17 +103,42 @@ def write_results(
         f"Wrote {record['saved_nodes']:,} nodes to {run.output} and the model to {run.model_dir}"
     )
     with kept(run):
-        if ranker and why is None:
-            fitted = fit_ranker(run, graph, embeddings, seed)
-            add_ranker(places.model_dir, fitted, record["run"])
-            record.update(
-                has_ranker=True,
-                example_node=example_node(graph, of_diseases=True),
-                peak_memory_gib=peak_memory_bytes() / GIB,
-            )
         record.update(run.seconds)
         save_record(places.model_dir / STATS_FILE, _without_paths(run, record))
     return record
+
+
+def fit_ranker(
+    run: Run, places: Places, graph: KnowledgeGraph, embeddings: Tensor, record: dict[str, Any]
+) -> None:
+    """Fit the drug ranker for `cdd rank`, and add it to the results of a run.
+
+    The model and the embeddings are complete on disk, so they stay if the fit fails or is stopped.
+
+    Args:
+        run: provides the paths and the log; receives the time.
+        places: the locked model directory of the run.
+        graph: on the CPU, with enough known treatments (`can_fit_ranker`).
+        embeddings: shape (N, D), embeddings of all nodes, on the CPU.
+        record: result of `write_results`; this function updates it.
+    """
+    with kept(run):
+        with run.timed("rank_fit"):
+            run.progress.milestone(
+                "Fitting the drug ranker on paths in the graph and on embeddings"
+            )
+            empty_cache(run.device)  # the fit can then use the memory of the training
+            ranker = fit_drug_ranker(graph, embeddings=embeddings, seed=record["seed"])
+            run.peak.sample()
+            empty_cache(run.device)
+        add_ranker(places.model_dir, ranker, record["run"])
+        record.update(
+            has_ranker=True,
+            example_node=example_node(graph, of_diseases=True),
+            peak_memory_gib=peak_memory_bytes() / GIB,
+            **run.seconds,
+        )
+        save_record(places.model_dir / STATS_FILE, _without_paths(run, record))
 
 
 def _hashes(run: Run, output: Path) -> dict[str, str]:
