@@ -29,9 +29,9 @@ _PACKAGES = ("clinical-drug-discovery", "torch", "numpy", "numba", "polars", "sa
 _GIB = 2**30
 _READING = 3.65 / 8.1  # seconds per million rows: benchmarks/README.md, "Reading and writing"
 _MEASURED = (
-    "times per edge on 2 cores of an AMD EPYC with AVX512_BF16, measured at PrimeKG's size (63 "
-    "edges per node); without compiling kernels, checks and the drug ranker. With AVX2 only, a "
-    "training takes about 1.5 times as long"
+    "times per edge on 2 cores of an Intel Xeon with AVX512_BF16, measured at PrimeKG's size (63 "
+    "edges per node); without compiling kernels, checks and the drug ranker. Other machines took "
+    "0.6 to 1.9 times as long; those without AVX512_BF16 are the slow ones"
 )
 _NOT_MEASURED = (
     "not measured: times are known for default sizes, full training and CPU kernels, in memory"

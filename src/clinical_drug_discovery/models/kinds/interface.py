@@ -162,10 +162,9 @@ class Needs(NamedTuple):
 class Times(NamedTuple):
     """Seconds per million directed edges, for the estimates of `cdd doctor --plan`.
 
-    They are the earlier ones of `benchmarks/README.md`, "Models at their defaults": default
-    settings, a synthetic graph of PrimeKG's size (63 edges per node), 2 cores of an AMD EPYC with
-    AVX512_BF16. An epoch was measured before the losses on near pairs and votes. On a real graph,
-    these take 0.6 s (GraphSAGE) and 1.1 s (HGT) more, which are added.
+    They are of `benchmarks/README.md`, "Models at their defaults": default settings, a synthetic
+    graph of PrimeKG's size (63 edges per node), 2 cores of an Intel Xeon with AVX512_BF16. It is
+    neither the fastest nor the slowest of the measured machines.
     """
 
     epoch: float
