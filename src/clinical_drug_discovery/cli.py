@@ -33,7 +33,7 @@ from .system.group.voice import let_first_speak, say_last
 from .system.interrupts import Stopped, catch_signals, how_to_resume
 from .system.log import log_to_stderr, milestone
 from .system.processes import be_nice, set_library_defaults
-from .system.untrusted.streams import printing
+from .system.untrusted.streams import drop_full_stderr, printing
 from .system.untrusted.text import printable, printable_record
 
 _CONFIG_HELP = (
@@ -122,7 +122,16 @@ def _parameter(name: str, type: Any, default: Any, option: Any) -> inspect.Param
     )
 
 
-class OrderedGroup(TyperGroup):
+class PrintingGroup(TyperGroup):
+    """A group of commands whose help, if it cannot be printed, ends in one line."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the flags, which may print the help or the version."""
+        with _refusing(), printing():
+            return super().parse_args(ctx, args)
+
+
+class OrderedGroup(PrintingGroup):
     """The commands in the order of `COMMANDS`, which is the order of the work."""
 
     def list_commands(self, context: Any) -> list[str]:
@@ -150,7 +159,8 @@ class OneValueCommand(TyperCommand):
                 flags = COMMANDS["embed", ctx.info_name].read()[1]
                 ctx.default_map = config.checked(flags, ctx.info_name)
         try:
-            rest = super().parse_args(ctx, args)
+            with _refusing(), printing():  # the help
+                rest = super().parse_args(ctx, args)
         except typer.BadParameter as error:
             value = values.get(error.param.name) if error.param else None
             if value is not None and str(value) not in error.message:
@@ -162,7 +172,7 @@ class OneValueCommand(TyperCommand):
         return rest
 
 
-class EmbedGroup(TyperGroup):
+class EmbedGroup(PrintingGroup):
     """The models of `cdd embed`; without a model, the file of --config names it."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -201,12 +211,12 @@ def _refusing() -> Iterator[None]:
 
 
 #: Group of commands: its class and its help text.
-_GROUPS: dict[str, tuple[type[TyperGroup], str]] = {
+_GROUPS: dict[str, tuple[type[PrintingGroup], str]] = {
     "embed": (
         EmbedGroup,
         "Train a model and embed all nodes. With --config FILE, the file names the model.",
     ),
-    "fetch": (TyperGroup, "Download a public knowledge graph."),
+    "fetch": (PrintingGroup, "Download a public knowledge graph."),
 }
 
 
@@ -276,3 +286,10 @@ def main() -> None:
     except LostProcessError as error:
         say_last(f"error: {error}, so all processes end; {how_to_resume()}", is_lost=True)
         raise SystemExit(1) from None
+    except OSError as error:
+        code = getattr(error.__context__, "exit_code", None)
+        if code is None:
+            raise
+        raise SystemExit(code) from None  # a wrong flag, which stderr cannot say
+    finally:
+        drop_full_stderr()

@@ -69,13 +69,15 @@ def wait_until(reached: Callable[[], bool], process: subprocess.Popen[str]) -> N
         time.sleep(0.01)
 
 
-def start(folder: Path, *command: str, path: str = "") -> subprocess.Popen[str]:
+def start(
+    folder: Path, *command: str, path: str = "", stderr: Any = subprocess.PIPE
+) -> subprocess.Popen[str]:
     before = [path, os.environ.get("PYTHONPATH", "")]
     return subprocess.Popen(
         [sys.executable, *command],
         cwd=folder,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=stderr,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, before))},
     )
@@ -179,6 +181,19 @@ def test_a_second_signal_stops_a_long_step_at_once(folder: Path) -> None:
     last = end(process, signal.SIGTERM)[-1]
     assert last.startswith("stopped by SIGTERM at once; ")
     assert not list(folder.rglob("checkpoint-*"))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has this device")
+def test_signals_act_although_stderr_is_full(folder: Path) -> None:
+    command = [*EMBED, "--num-epochs", "2", "--no-cache"]
+    with open("/dev/full", "w") as full:
+        process = start(folder, "-c", LONG_STEP, *command, stderr=full)
+    wait_until((folder / "reached").exists, process)
+    while process.poll() is None:  # the first is noted, the second stops
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+    process.communicate()
+    assert process.returncode == 128 + signal.SIGTERM
 
 
 def test_python_gets_a_keyboard_interrupt(folder: Path) -> None:

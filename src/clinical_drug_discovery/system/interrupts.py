@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -128,7 +128,7 @@ class StopWish:
         if number == signal.SIGINT:
             raise KeyboardInterrupt(how_to_resume() if _resume else "")
         if _resume:
-            os.write(2, f"stopped by {_NAMES[number]}; {how_to_resume()}\n".encode())
+            _tell(f"stopped by {_NAMES[number]}; {how_to_resume()}\n")
         signal.raise_signal(number)  # with the system's own handler: ends the process
 
     def note(self, number: int, frame: FrameType | None) -> None:
@@ -151,7 +151,7 @@ class StopWish:
         if self.previous[number] is _stop and launch.rank() == 0:
             what = "stopping after this step, with a checkpoint"
             what += "; a second signal stops at once" if is_one else ""
-            os.write(2, f"{_clear()}{_NAMES[number]}: {what}\n".encode())
+            _tell(f"{_clear()}{_NAMES[number]}: {what}\n")
 
     def restore(self) -> None:
         """Set the handlers of before the block again, unless somebody has set others since."""
@@ -194,8 +194,14 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 def _end(number: int, what: str) -> None:
     """Write one line and end the process without any further Python code."""
-    os.write(2, f"{_clear()}stopped by {_NAMES[number]} {what}\n".encode())
+    _tell(f"{_clear()}stopped by {_NAMES[number]} {what}\n")
     os._exit(128 + number)
+
+
+def _tell(text: str) -> None:
+    """Write a text to stderr; if stderr cannot take it, the signal acts all the same."""
+    with suppress(OSError):
+        os.write(2, text.encode())
 
 
 def _clear() -> str:

@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -90,11 +91,12 @@ def _until(happens: Callable[[], bool], seconds: float) -> bool:
 
 
 def _write(text: str) -> None:
-    if launch.rank() == 0:
-        sys.stderr.write(f"{text.rstrip()}\n")
-        sys.stderr.flush()
-    else:  # `let_first_speak` has closed its stderr
-        os.write(2, f"{text.rstrip()}\n".encode())
+    with suppress(OSError):  # stderr may be full; the exit code still tells that the process failed
+        if launch.rank() == 0:
+            sys.stderr.write(f"{text.rstrip()}\n")
+            sys.stderr.flush()
+        else:  # `let_first_speak` has closed its stderr
+            os.write(2, f"{text.rstrip()}\n".encode())
 
 
 def _traceback(

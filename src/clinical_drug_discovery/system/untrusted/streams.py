@@ -28,13 +28,26 @@ def open_missing_streams() -> None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  # until the end
 
 
+def drop_full_stderr() -> None:
+    """Put the null device in place of the standard error if it cannot take what it still holds.
+
+    Otherwise Python tries again when the process ends, and turns the exit code into 120. Lost lines
+    do not change the exit code, as with a standard error that the caller has closed. Only the
+    command line calls this, at its end.
+    """
+    try:
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # until the end
+
+
 @contextmanager
 def printing() -> Iterator[None]:
     """Turn a failure to print in the `with` block into one line.
 
     Raises:
-        InputError: the standard output cannot take the result. The end of a pipe (`| head`) is left
-            to typer, which ends the program without a message.
+        InputError: the standard output cannot take the text. The end of a pipe (`| head`) is left
+            to rich and typer, which end the program without a message.
     """
     try:
         yield
@@ -43,5 +56,5 @@ def printing() -> Iterator[None]:
     except OSError as error:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # Python flushes it at the end
         raise InputError(
-            f"the result cannot be printed on the standard output: {error.strerror or error}"
+            f"the standard output cannot be written: {error.strerror or error}"
         ) from None
