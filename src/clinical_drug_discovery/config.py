@@ -7,6 +7,7 @@ leaves in its model directory describes the model; its key `arguments` has the p
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,11 +17,14 @@ from typing import Any
 from .flags import FLAG_NAMES, Flag, flag_of
 from .system.errors import InputError, shown
 from .system.limits.parameters import check_value
-from .system.untrusted.inputs import check_regular, parse_json
+from .system.untrusted.inputs import check_regular, parse_json, repeated
 
 ARGUMENTS, MODEL = "arguments", "model"
 _WRITTEN = "format_version"  # a key of every config.json that a run has written
 _MOST_BYTES = 2**24  # a graph with thousands of edge types has a config.json of less than 1 MiB
+
+
+_TOML_KEY = re.compile(r"""\s*["']?([\w-]+)["']?\s*=""")  # at the start of a line
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ def read_config(path: Path) -> Config:
         if path.stat().st_size > _MOST_BYTES:
             raise ValueError(f"it must have at most {_MOST_BYTES:,} bytes")
         text = path.read_text(encoding="utf-8")
-        content = tomllib.loads(text) if path.suffix.lower() == ".toml" else parse_json(text)
+        content = _toml(text) if path.suffix.lower() == ".toml" else parse_json(text)
     except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"config (got {path}) cannot be read: {reason}") from None
@@ -111,6 +115,24 @@ def read_config(path: Path) -> Config:
     if _WRITTEN in content:
         values, note = _arguments(path, content), _note(content)
     return Config(path, model, {k: v for k, v in values.items() if v is not None}, note)
+
+
+def _toml(text: str) -> dict[str, Any]:
+    """Parse TOML.
+
+    Raises:
+        ValueError: the text is not TOML. Python's message on a repeated key lacks the key.
+    """
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        keys: set[str] = set()
+        for line in text.splitlines() if "Cannot overwrite a value" in str(error) else ():
+            key = _TOML_KEY.match(line)
+            if key is not None and key[1] in keys:
+                raise ValueError(repeated(key[1])) from None
+            keys = set() if line.startswith("[") else keys | ({key[1]} if key else set())
+        raise
 
 
 def _arguments(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:

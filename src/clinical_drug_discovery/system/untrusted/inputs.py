@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-from ..errors import InputError
+from ..errors import InputError, shown
 
 MAX_LINE = 2**20  #: characters of a line of a list of names; a longer line is not a list
 _MAX_JSON = 2**27  # bytes of a JSON file; parsed JSON takes ten times its size
@@ -36,15 +36,29 @@ def check_regular(name: str, path: Path, choice: str = "") -> None:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Parse JSON text without NaN, infinity, endless numbers or endless nesting.
+    """Parse JSON text without repeated keys, NaN, infinity, endless numbers or endless nesting.
 
     Raises:
         ValueError: the text is not such JSON.
     """
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return json.loads(text, object_pairs_hook=_once, parse_constant=_refuse_constant)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def repeated(key: str) -> str:
+    """Return the message about a key that a file has twice."""
+    return f"the key {shown(key)} is given twice, but a key must be given once"
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object; Python would take the last value of a repeated key."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(repeated(next(key for key in keys if keys.count(key) > 1)))
+    return found
 
 
 def _refuse_constant(word: str) -> NoReturn:
