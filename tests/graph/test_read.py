@@ -256,10 +256,21 @@ def test_a_path_is_not_a_pattern(tmp_path: Path, facts: list[Fact]) -> None:
     assert read_graph(tmp_path / "kg[1].csv").report.num_facts == len(facts)
 
 
-def test_leading_zeros_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "kg.csv").write_bytes(corrupt(20, "indication,indication,", "r,r,0"))
-    with pytest.raises(InputError, match=r"row 20: .*without leading zeros"):
+@pytest.mark.parametrize("column", ["x_index", "y_index"])
+def test_leading_zeros_are_refused_with_the_row_and_the_column(tmp_path: Path, column: str) -> None:
+    wrong = pl.when(pl.int_range(pl.len()) == 18).then(pl.lit("07")).otherwise(pl.col(column))
+    to_rows(GOOD).with_columns(wrong.alias(column)).write_csv(tmp_path / "kg.csv")
+    with pytest.raises(InputError, match=rf", row 20: {column} \(got '07'\) .*leading zeros$"):
         read_graph(tmp_path / "kg.csv")
+
+
+def test_of_many_wrong_numbers_the_first_three_are_named(tmp_path: Path) -> None:
+    zero = pl.lit("0") + pl.col("x_index").cast(pl.String)
+    rows = to_rows(GOOD).with_columns(x_index=zero)
+    lacking = pl.when(pl.int_range(pl.len()) == 0).then(None).otherwise(pl.col("relation"))
+    rows.with_columns(lacking.alias("relation")).write_csv(tmp_path / "kg.csv")
+    with pytest.raises(InputError, match=r"row 3: x_index .*; row \d+: x_.*; and [\d,]+ more$"):
+        read_graph(tmp_path / "kg.csv", ReadSettings(on_missing="drop"))
 
 
 def test_a_missing_number_in_a_column_of_floats_is_missing(

@@ -23,6 +23,7 @@ from .rows import ROW, TABLE, Mask, Place, Rows
 
 IDENTITY = ("source", "type", "id")
 _MAX_LISTED = 10
+_MAX_NUMBERS = 3  # node numbers that a message lists: each takes a look at all rows
 _ENDS = ("relation", "x_id", "y_id")
 _INDEX_RULE = r"^(0|[1-9][0-9]{0,17})$"
 
@@ -203,15 +204,20 @@ def check_numbers(rows: Rows) -> None:
     """Check that node numbers are whole numbers."""
     if "index" not in rows.nodes.columns:
         return
-    nodes = rows.only_used(rows.nodes)
+    nodes = rows.only_used(rows.nodes.with_row_index("record"))
     wrong = nodes.filter(~pl.col("index").str.contains(_INDEX_RULE)).sort(TABLE, ROW)
-    if len(wrong):
-        texts = [
-            f"{place_of(rows.tables, table, row)}: x_index or y_index (got {index!r}) must be a "
+    if wrong.is_empty():
+        return
+    texts = []
+    for record, index in wrong.select("record", "index").head(_MAX_NUMBERS).iter_rows():
+        use = rows.first_use(record)
+        side = "x" if use.x == record else "y"
+        texts.append(
+            f"{place_of(rows.tables, use.table, use.row)}: {side}_index (got {index!r}) must be a "
             "whole number of at least 0, without leading zeros"
-            for table, row, index in wrong.select(TABLE, ROW, "index").rows()
-        ]
-        raise InputError(f"{files_of(rows.tables)}, {listed(texts, 3)}")
+        )
+    more = f"; and {len(wrong) - len(texts):,} more" if len(wrong) > len(texts) else ""
+    raise InputError(f"{files_of(rows.tables)}, {'; '.join(texts)}{more}")
 
 
 def merge_records(rows: Rows, on_conflict: str, findings: Findings) -> IntArray:

@@ -181,6 +181,16 @@ class Rows:
         """Return the rows of a table with one row for each record, without unused records."""
         return records if self._is_whole else records.filter(pl.Series(self.used()))
 
+    def first_use(self, record: int) -> Place:
+        """Return the first row, of those that were not removed, that uses a record."""
+        for chunk in self._chunks:
+            at = np.flatnonzero((chunk.x == record) | (chunk.y == record))[:1]
+            if len(at):
+                x, y, code = (int(column[at][0]) for column in chunk[2:])
+                row = int(chunk.rows(at)[0])
+                return Place(chunk.table, row, x, y, self._relations.names.get(code))
+        raise IndexError(record)
+
     def last_row(self, table: int) -> int:
         """Return the number of the last row of a table that was read and not removed, or 0."""
         for number in reversed(range(len(self._chunks))):
