@@ -4,8 +4,8 @@ MINUTES ?= 20
 VENV := .venv
 BIN := $(VENV)/bin
 
-# Two workers, each of which runs whole files: see tests/conftest.py.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
+# Two workers, each of which runs whole files: see tests/workers.py.
+PYTEST := $(BIN)/python -m pytest -n 2
 
 # Makes torch, oneDNN, MKL and numba work as on a CPU without AVX-512.
 AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 \

@@ -90,25 +90,17 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     numba.set_num_threads(1)
 
 
-#: Files and folders whose tests run the CPU kernels.
-COMPILING = {
-    "ops", "test_empty_edge_types.py", "test_hgt.py", "test_memory_plan.py", "test_plain_models.py",
-    "test_sage.py", "test_threads.py", "test_torchrun.py", "test_train.py",
-}  # fmt: skip
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist, which may be switched off
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each worker whole files; see `workers`."""
+    from workers import WholeFiles
+
+    return WholeFiles(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a file's tests in one worker, so that its fixtures are made once.
-
-    All tests of kernels share a worker: each kernel is compiled once, while the other worker runs
-    the rest. The longest groups start first, so that both workers end at about the same time.
-    """
-    for item in items:
-        compiles = not COMPILING.isdisjoint(item.path.parts)
-        item.add_marker(pytest.mark.xdist_group("kernels" if compiles else item.path.name))
+    """Let workers begin with the longest files, so that all end at about the same time."""
     if "PYTEST_XDIST_WORKER" in os.environ:
-        items.sort(key=lambda item: (_place(item.path), str(item.path)))
+        from workers import place
 
-
-def _place(path: Path) -> int:
-    return 0 if not COMPILING.isdisjoint(path.parts) else 1 if path.name == "test_cli.py" else 2
+        items.sort(key=lambda item: place(item.nodeid))

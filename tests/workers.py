@@ -1,0 +1,47 @@
+"""The share of each worker of pytest-xdist: whole files, and all tests of kernels together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xdist.scheduler import LoadScopeScheduling
+
+#: Files and folders whose tests compile the CPU kernels.
+COMPILING = {
+    "ops", "test_empty_edge_types.py", "test_hgt.py", "test_plain_models.py", "test_sage.py",
+    "test_torchrun.py",
+}  # fmt: skip
+KERNELS = "kernels"  #: the unit of all these files
+
+
+class WholeFiles(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist has no types for it
+    """Send all tests of a file to one worker, so that its fixtures are made once.
+
+    All tests of kernels share a worker: each kernel is compiled once, while the other worker runs
+    the rest. `--dist loadgroup` of pytest-xdist 3.8 does nothing with pytest 9.2, and `loadfile`
+    cannot join files.
+    """
+
+    def __init__(self, config: Any, log: Any) -> None:
+        config.option.loadscopereorder = False  # in the order of `place`
+        super().__init__(config, log)
+
+    def _split_scope(self, nodeid: str) -> str:
+        return unit(nodeid)
+
+
+def unit(nodeid: str) -> str:
+    """Return the name of what one worker runs: a file, or the tests of kernels."""
+    path = nodeid.split("::")[0]
+    return KERNELS if not COMPILING.isdisjoint(path.split("/")) else path
+
+
+#: The units that take longest, in the order in which they start.
+FIRST = (KERNELS, "test_memory_plan.py", "test_cli.py", "test_map.py")
+
+
+def place(nodeid: str) -> tuple[int, str]:
+    """Return where a test comes in the order: the longest units first, then by path."""
+    path = nodeid.split("::")[0]
+    name = unit(nodeid).split("/")[-1]
+    return FIRST.index(name) if name in FIRST else len(FIRST), path
