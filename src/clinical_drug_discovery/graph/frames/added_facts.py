@@ -15,7 +15,7 @@ from ..knowledge_graph import IntArray, KnowledgeGraph, edges_of
 from ..node_lookup import NodeIndex, did_you_mean
 from ..read import read_graph
 from ..reading.records import listed
-from .fact_rows import row_of_fact
+from .fact_rows import row_of_fact, rows_of_nodes
 from .merged_edges import Ends, Keys, merge_edges
 from .tables import graph_of_frames
 
@@ -79,10 +79,11 @@ def add_facts(
         InputError: a node has a type, a name or an id that contradicts the graph, or the graph does
             not have the relation of a fact between nodes of these types.
     """
+    rows = pl.DataFrame() if rows is None else rows
     _check_edge_types(graph, facts, name, rows)
-    old = _old_nodes(graph, facts.nodes, name)
+    old = _old_nodes(graph, facts.nodes, name, rows)
     new = facts.nodes.filter(pl.Series(old < 0))
-    _check_new(graph, new, name)
+    _check_new(graph, new, name, rows)
     first = int(graph.nodes["node_index"].max() or 0) + 1  # type: ignore[arg-type]  # a number
     new = new.sort("node_type", "node_source", "node_id")
     numbers = pl.int_range(first, first + new.height, dtype=pl.Int64, eager=True)
@@ -131,7 +132,9 @@ def _edges(graph: KnowledgeGraph, facts: KnowledgeGraph, number: IntArray) -> di
     return found
 
 
-def _old_nodes(graph: KnowledgeGraph, nodes: pl.DataFrame, name: str) -> IntArray:
+def _old_nodes(
+    graph: KnowledgeGraph, nodes: pl.DataFrame, name: str, rows: pl.DataFrame | Path
+) -> IntArray:
     """Return the number in the graph of each node of the facts, or -1 for a new node.
 
     Raises:
@@ -145,25 +148,34 @@ def _old_nodes(graph: KnowledgeGraph, nodes: pl.DataFrame, name: str) -> IntArra
     found = asked.join(known, on=keys, how="inner", maintain_order="left_right")
     if (twice := found["row"].is_duplicated()).any():
         row = found.filter(twice).row(0, named=True)
+        where = rows_of_nodes(rows).get((row["node_type"], row["node_id"]), "")
         raise InputError(
-            f"{name}: the id {row['node_id']!r} of type {row['node_type']!r} is ambiguous in the "
-            "graph; add the columns x_source and y_source"
+            f"{name}{where}: the id {row['node_id']!r} of type {row['node_type']!r} is ambiguous "
+            "in the graph; add the columns x_source and y_source"
         )
     others = [
-        f"{row['node_type']} {row['node_id']!r} is {row['node_name']!r}, but in the graph it is "
-        f"{row['old_name']!r}"
+        row
         for row in found.filter(pl.col("node_name") != pl.col("old_name")).iter_rows(named=True)
         if row["node_name"] != row["node_id"]  # the id stands for a name that is not given
         and normalize_name(row["node_name"]) != normalize_name(row["old_name"])
     ]
     if others:
-        raise InputError(f"{name}: an old node must have its name: {listed(others)}")
+        places = rows_of_nodes(rows)
+        texts = [
+            f"{row['node_type']} {row['node_id']!r}"
+            f"{places.get((row['node_type'], row['node_id']), '')} is {row['node_name']!r}, but "
+            f"in the graph it is {row['old_name']!r}"
+            for row in others
+        ]
+        raise InputError(f"{name}: an old node must have its name: {listed(texts)}")
     old = np.full(nodes.height, -1, np.int64)
     old[found["row"].to_numpy()] = found["old"].to_numpy()
     return old
 
 
-def _check_new(graph: KnowledgeGraph, new: pl.DataFrame, name: str) -> None:
+def _check_new(
+    graph: KnowledgeGraph, new: pl.DataFrame, name: str, facts: pl.DataFrame | Path
+) -> None:
     """Check that new nodes are not old nodes in another spelling.
 
     Raises:
@@ -179,8 +191,9 @@ def _check_new(graph: KnowledgeGraph, new: pl.DataFrame, name: str) -> None:
             )
             rows = index.rows_of_identifier(text)
             if rows:
+                where = rows_of_nodes(facts).get((kind, row["node_id"]), "")
                 raise InputError(
-                    f"{name}: the id {text!r} of type {kind!r} is another spelling of "
+                    f"{name}{where}: the id {text!r} of type {kind!r} is another spelling of "
                     f"{index.choices(rows)}; write id and source as in the graph"
                 )
 
@@ -196,14 +209,13 @@ def _rows_of(nodes: pl.DataFrame, some: pl.DataFrame) -> IntArray:
 
 
 def _check_edge_types(
-    graph: KnowledgeGraph, facts: KnowledgeGraph, name: str, rows: pl.DataFrame | Path | None
+    graph: KnowledgeGraph, facts: KnowledgeGraph, name: str, rows: pl.DataFrame | Path
 ) -> None:
     """Check that the graph has the types and relations of the facts.
 
     Raises:
         InputError: the graph lacks one of them.
     """
-    rows = pl.DataFrame() if rows is None else rows
     types, relations = list(graph.node_type_names), list(graph.relations)
     for names, known, what in (
         (facts.node_type_names, types, "x_type or y_type"),
