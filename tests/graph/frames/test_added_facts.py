@@ -91,7 +91,10 @@ def test_the_graph_is_the_one_that_is_built_of_all_facts(
         ({1: "drug_protien"}, r"relation \(got 'drug_protien'\) .* did you mean 'drug_protein'"),
         ({3: "drgu"}, r"x_type or y_type \(got 'drgu'\) must be one of .* did you mean 'drug'"),
         ({1: "indication"}, r"'indication'\) must be one of drug_protein between"),
-        ({7: "gene 1"}, r"an old node must have its name: gene/protein '0' is 'gene 1', but"),
+        (
+            {7: "gene 1"},
+            r"an old node must have its name: gene/protein '0' is 'gene 1', row 1, but",
+        ),
         ({5: "00"}, r"'00' of type 'gene/protein' is another spelling of NCBI:0 .*; write id"),
         ({2: None}, r"row 1: x_id is missing"),
     ],
@@ -112,7 +115,7 @@ def test_contradictions_are_refused(
         ({"x_type": "drgu"}, r", row ROW: x_type or y_type \(got 'drgu'\) must be one of"),
         ({"relation": "indication"}, r", row ROW: relation \(got 'indication'\) must be one of dr"),
         ({"y_id": "01"}, r", row ROW: the id '01' of type 'gene/protein' is another spelling"),
-        ({"y_id": "4", "y_name": "x"}, r": an old .*: gene/protein '4', row ROW is 'x', but in"),
+        ({"y_id": "4", "y_name": "x"}, r": an old .*: gene/protein '4' is 'x', row ROW, but in"),
     ],
 )
 def test_the_row_of_a_wrong_fact_is_named(

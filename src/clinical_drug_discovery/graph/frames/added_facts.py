@@ -162,9 +162,9 @@ def _old_nodes(
     if others:
         places = rows_of_nodes(rows)
         texts = [
-            f"{row['node_type']} {row['node_id']!r}"
-            f"{places.get((row['node_type'], row['node_id']), '')} is {row['node_name']!r}, but "
-            f"in the graph it is {row['old_name']!r}"
+            f"{row['node_type']} {row['node_id']!r} is {row['node_name']!r}"
+            f"{places.get((row['node_type'], row['node_id']), '')}, but in the graph it is "
+            f"{row['old_name']!r}"
             for row in others
         ]
         raise InputError(f"{name}: an old node must have its name: {listed(texts)}")
