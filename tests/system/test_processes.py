@@ -17,6 +17,7 @@ from clinical_drug_discovery.system.processes import (
     alone,
     cached_property,
     end_if_unwanted,
+    for_each,
     in_order,
     let_others,
 )
@@ -233,6 +234,19 @@ def test_an_error_ends_long_work_that_is_not_wanted_any_more() -> None:
     end_if_unwanted()  # outside of a thread of `in_order`, nothing happens
     with pytest.raises(ValueError, match="zero"):
         list(in_order(work, range(2), 2, first_alone=False))
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_work_without_results_is_done_to_the_end(workers: int) -> None:
+    done: list[int] = []
+    for_each(done.append, range(20), workers)
+    assert sorted(done) == list(range(20))
+
+    def fail(item: int) -> None:
+        raise ValueError(f"item {item}")
+
+    with pytest.raises(ValueError, match="item 0"):
+        for_each(fail, range(20), workers)
 
 
 def test_one_worker_is_the_own_thread() -> None:

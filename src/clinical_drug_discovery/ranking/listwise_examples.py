@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ..graph.adjacency import Floats
 from ..graph.knowledge_graph import IntArray
-from ..system.processes import in_order, most_threads
+from ..system.processes import for_each, in_order, most_threads
 from .drug_similarity import CO_INDICATED, co_indicated_features, rows_of
 from .metapath_features import MetapathFeatures
 from .treatments import order_by_drugs
@@ -130,8 +130,7 @@ def sample_examples(
 
     order = order_by_drugs(features.known_by_disease[diseases], MAX_KNOWN)
     pieces = [order[at : at + _SIMILAR_CHUNK] for at in range(0, len(order), _SIMILAR_CHUNK)]
-    for _ in in_order(add_similarities, pieces, fit_workers()):
-        pass
+    for_each(add_similarities, pieces, fit_workers())
     return examples
 
 

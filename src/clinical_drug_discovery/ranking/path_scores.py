@@ -17,7 +17,7 @@ import numpy.typing as npt
 from ..graph.adjacency import Floats
 from ..graph.knowledge_graph import IntArray
 from ..system.machine import one_thread
-from ..system.processes import cached_property, in_order
+from ..system.processes import cached_property, for_each
 from .drug_similarity import co_indicated_features
 from .listwise_examples import CHUNK, MAX_KNOWN, co_indicated_similarities, squash
 from .metapath_features import MetapathFeatures
@@ -264,8 +264,7 @@ class PathRanker:
             for i, form, logits in self._logits(features, diseases, places, forms, hidden, many):
                 out[form][i] = log_softmax(logits)
 
-        for _ in in_order(score, _chunks(features, diseases), workers):
-            pass
+        for_each(score, _chunks(features, diseases), workers)
         return out
 
     def log_sums(

@@ -160,6 +160,15 @@ def in_order(
                 one.cancel()
 
 
+def for_each(work: Callable[[_Item], None], items: Iterable[_Item], workers: int) -> None:
+    """Do the work of each item in several threads, and return when all of it is done.
+
+    For work without a result; see `in_order`. The first item is done alone.
+    """
+    for _ in in_order(work, items, workers):
+        pass  # `in_order` works only while its results are taken
+
+
 def end_if_unwanted() -> None:
     """End the work of a thread of `in_order` whose result is not wanted after all.
 
