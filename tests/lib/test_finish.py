@@ -38,7 +38,7 @@ from clinical_drug_discovery.system import disk
 from clinical_drug_discovery.system.errors import InputError
 from clinical_drug_discovery.system.files import save_checksummed
 from clinical_drug_discovery.system.progress import HistoryFile
-from clinical_drug_discovery.system.run_directory import locked
+from clinical_drug_discovery.system.run_directory import locked, locked_files
 
 SMALL: dict[str, Any] = {
     "hidden_dim": 4, "num_layers": 1, "num_epochs": 1, "device": "cpu", "cache": False,
@@ -365,3 +365,21 @@ def test_files_of_two_runs_are_refused(home: Path, tmp_path: Path, write: Write)
     shutil.copy(tmp_path / "new" / "e.npy", mixed / "e.npy")
     with pytest.raises(InputError, match=r"e\.npy is not the file that was written with the model"):
         dimension(mixed)
+
+
+def test_a_second_run_with_the_output_of_a_running_one_is_refused(
+    home: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(home, tmp_path, dirs_exist_ok=True)
+    before = sorted(path.name for path in tmp_path.rglob("*"))
+    again: dict[str, Any] = {**SMALL, "model_dir": tmp_path / "other", "overwrite": True}
+    edges, output = tmp_path / "kg.csv", tmp_path / "e.npy"
+    with locked_files("output", [tmp_path / "e_index.csv"]):
+        with pytest.raises(InputError, match=r"output \(got .*e\.npy\) is in use by process"):
+            generate_gnn_embeddings(edges, output, NEW, **again)
+        assert not (tmp_path / "other").exists()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == before
+    assert dimension(tmp_path) == OLD
+    generate_gnn_embeddings(edges, output, NEW, **again)
+    assert (tmp_path / "other").is_dir()
+    assert not list(tmp_path.glob(".*"))

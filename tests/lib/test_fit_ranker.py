@@ -117,7 +117,7 @@ def test_too_little_space_is_refused_before_the_training(
     ("output", "options", "message"),
     [
         ("y" * 250 + ".npy", {"model_dir": "m"}, r"output \(got .*\) is too long: a name may have"),
-        ("y" * 236 + ".npy", {}, r"model_dir \(got .*\) is too long"),
+        ("y" * 227 + ".npy", {}, r"model_dir \(got .*\) is too long"),
         ("m.run/e.csv", {"model_dir": "m"}, r"output \(got m\.run/e\.csv\) must not lie in .*"),
         ("e.csv", {"model_dir": "."}, r"model_dir \(got \.\) must be a directory that can be ren"),
     ],

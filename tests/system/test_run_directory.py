@@ -22,6 +22,7 @@ from clinical_drug_discovery.system.run_directory import (
     Places,
     check_unused,
     locked,
+    locked_files,
     locked_output,
     part_of,
     settle,
@@ -44,7 +45,7 @@ def write_run(home: Path, content: str) -> None:
             (places.work / name).write_text(content)
         targets = [home / name for name in TARGETS]
         for target in targets:
-            part_of(target).write_text(content)
+            part_of(target, places).write_text(content)
         swap(places, targets, OURS)
 
 
@@ -118,7 +119,7 @@ def test_an_interrupted_repair_is_repaired(tmp_path: Path) -> None:
 
 
 def test_a_directory_in_use_is_refused_with_the_run_and_its_age(tmp_path: Path) -> None:
-    model_dir = tmp_path / "model"
+    model_dir, output = tmp_path / "model", tmp_path / "e.csv"
     script = (
         "import sys, time; from pathlib import Path\n"
         "from clinical_drug_discovery.system.run_directory import locked\n"
@@ -134,15 +135,57 @@ def test_a_directory_in_use_is_refused_with_the_run_and_its_age(tmp_path: Path) 
         with pytest.raises(InputError, match=message), locked(model_dir):
             pass
         with pytest.raises(InputError, match=message):
-            check_unused(model_dir)
+            check_unused(model_dir, output, [output])
         process.kill()
     assert (tmp_path / "model.lock").exists()
-    check_unused(model_dir)
+    check_unused(model_dir, output, [output])
     with locked(model_dir):  # a lock of a killed process is taken over
         check = pytest.raises(InputError, match=f"in use by process {os.getpid()}")
         with check, locked(model_dir):
             pass
     assert os.listdir(tmp_path) == []
+
+
+def test_an_output_in_use_is_refused_and_a_killed_process_does_not_block_it(tmp_path: Path) -> None:
+    output = tmp_path / "e.npy"
+    files = [output, tmp_path / "e_index.csv"]
+    script = (
+        "import sys, time; from pathlib import Path\n"
+        "from clinical_drug_discovery.system.run_directory import locked_files\n"
+        "with locked_files('output', [Path(sys.argv[1])]):\n"
+        "    print('locked', flush=True); time.sleep(600)\n"
+    )
+    command = [sys.executable, "-c", script, str(files[1])]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "locked\n"
+        message = rf"^output \(got {output}\) is in use by process {process.pid}, .*another path$"
+        with pytest.raises(InputError, match=message):
+            check_unused(tmp_path / "other", output, files)
+        with (
+            pytest.raises(InputError, match=message),
+            locked_files(f"output (got {output})", files),
+        ):
+            pass
+        process.kill()
+    assert os.listdir(tmp_path) == [".lock-e_index.csv"]
+    with locked_files("output", files):
+        assert len(os.listdir(tmp_path)) == 2
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_interrupted_swap_takes_no_file_of_another_run(tmp_path: Path) -> None:
+    write_run(tmp_path, "old")
+    with pytest.MonkeyPatch.context() as patch:
+        kill_at(patch, 3)
+        with pytest.raises(KilledError):
+            write_run(tmp_path, "new")
+    other = Places.of(tmp_path / "other")
+    for name in TARGETS:  # as a run that writes at this moment, or was killed then
+        part_of(tmp_path / name, other).write_text("half")
+    settle(tmp_path / "model")
+    assert contents(tmp_path) == {"new"}
+    assert {part_of(tmp_path / name, other).read_text() for name in TARGETS} == {"half"}
 
 
 @pytest.mark.parametrize("same_start", [True, False])

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # Linux and macOS allow 255 bytes in a name, and 1,024 (macOS) in a path. Unfinished files and
-# indices have longer names than the outputs (".part-NAME_index.csv" for NAME.npy).
-_NAME_BYTES, _PATH_BYTES = 240, 900 if sys.platform == "darwin" else 3900
+# indices have longer names than the outputs (".part-1a2b3c4d-NAME_index.csv" for NAME.npy).
+_NAME_BYTES, _PATH_BYTES = 231, 900 if sys.platform == "darwin" else 3900
 _COPIED_BYTES = 64 << 20  # of an array that is not contiguous, copied at a time
 _SHOWN = 200  # characters of a path in a message
 _BLOCK = 2**20  # bytes that are read at a time

@@ -15,8 +15,9 @@ import os
 import socket
 import time
 import uuid
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ from .files import writing
 
 SWAP = "swap.json"  #: the journal of a swap
 OLD = ".old"  #: the earlier run during a swap, in the directory of the new run
-OUTPUT_LOCK = ".lock"  #: the lock in a directory of results
+OUTPUT_LOCK = ".lock"  #: the lock in a directory of results; with a file name, that of one file
 PART = ".part-"  #: start of the names of unfinished files
 
 
@@ -50,9 +51,14 @@ def work_directory(model_dir: Path) -> Path:
     return Places.of(model_dir).work
 
 
-def part_of(target: Path) -> Path:
-    """Return the name that a result outside of the model directory has before the swap."""
-    return target.with_name(PART + target.name)
+def part_of(target: Path, places: Places) -> Path:
+    """Return the name that a result outside of the model directory has before the swap.
+
+    Runs of other model directories have other names, so a swap that was interrupted is completed
+    with the files of its own run. The name stays the same if all is moved together.
+    """
+    way = os.path.relpath(places.model_dir, target.parent)
+    return target.with_name(f"{PART}{zlib.crc32(os.fsencode(way)):08x}-{target.name}")
 
 
 @contextmanager
@@ -91,6 +97,28 @@ def locked_output(output_dir: Path) -> Iterator[None]:
 
 
 @contextmanager
+def locked_files(name: str, paths: Iterable[Path]) -> Iterator[None]:
+    """Keep other processes from writing results outside of their model directories.
+
+    Args:
+        name: the parameter with its value, for messages.
+        paths: the files; the locks lie beside them.
+
+    Raises:
+        InputError: a running process writes to one of the files.
+        WriteError: a lock cannot be written.
+    """
+    with ExitStack() as locks:
+        for path in paths:
+            locks.enter_context(_holding(_lock_of(path), name))
+        yield
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_name(f"{OUTPUT_LOCK}-{path.name}")
+
+
+@contextmanager
 def _holding(lock: Path, name: str) -> Iterator[None]:
     """Hold a lock within the `with` block; its directory is made, and removed if it stays empty."""
     made = [path for path in lock.parents if not path.exists()]
@@ -110,23 +138,26 @@ def _holding(lock: Path, name: str) -> Iterator[None]:
                 path.rmdir()
 
 
-def check_unused(model_dir: Path) -> None:
-    """Check that no running process writes to a model directory; change nothing.
+def check_unused(model_dir: Path, output: Path, files: Iterable[Path]) -> None:
+    """Check that no running process writes to a model directory or its output; change nothing.
+
+    Args:
+        model_dir: the directory.
+        output: the embeddings, for messages.
+        files: all files of the embeddings.
 
     Raises:
         InputError: a process does; the message has its run and the age of the run.
     """
-    lock = Places.of(model_dir).lock
-    if not lock.exists():
-        return
-    try:
-        handle = os.open(lock, os.O_RDWR)
-    except OSError:
-        return
-    try:
-        _check_free(handle, f"model_dir (got {model_dir})")
-    finally:
-        os.close(handle)
+    locks = {Places.of(model_dir).lock: f"model_dir (got {model_dir})"}
+    locks |= {_lock_of(path.resolve()): f"output (got {output})" for path in files}
+    for lock, name in locks.items():
+        with suppress(OSError):  # such as a missing lock
+            handle = os.open(lock, os.O_RDWR)
+            try:
+                _check_free(handle, name)
+            finally:
+                os.close(handle)
 
 
 def settle(model_dir: Path, *, to_write: bool = False) -> None:
@@ -190,13 +221,13 @@ def _complete(places: Places) -> None:
         targets, _ = _journal(places.work / SWAP, places)
         if places.model_dir.exists():
             disk.rename(places.model_dir, places.work / OLD)
-        waiting = [path for path in targets if part_of(path).exists()]
+        waiting = [path for path in targets if part_of(path, places).exists()]
         if len(targets) > 1 and waiting:
             # An index beside the numbers of another run must never be seen: the numbers go first
             # and come last.
             disk.remove(targets[-1])
         for path in waiting:
-            disk.rename(part_of(path), path)
+            disk.rename(part_of(path, places), path)
         disk.rename(places.work, places.model_dir)
     if (places.model_dir / SWAP).exists():
         _, ours = _journal(places.model_dir / SWAP, places)
@@ -217,8 +248,8 @@ def _keep_others(model_dir: Path, ours: Sequence[str]) -> None:
 def _journal(path: Path, places: Places) -> tuple[list[Path], list[str]]:
     """Return the targets and the file names of a run from a journal.
 
-    A journal can only give a file the name that it has without `.part-`, so that a journal from a
-    stranger cannot do harm.
+    A journal can only rename files that have a name of `part_of`, so that a journal from a stranger
+    cannot do harm.
 
     Raises:
         InputError: the journal is damaged.
@@ -268,7 +299,7 @@ def _check_free(handle: int, name: str) -> None:
     raise InputError(
         f"{name} is in use by process {record.get('pid', '?')}, whose run "
         f"{record.get('run', '?')} began {_duration(age)} ago: wait until it ends, or choose "
-        f"another directory"
+        "another path"
     )
 
 

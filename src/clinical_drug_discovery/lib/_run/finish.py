@@ -18,7 +18,16 @@ from ...system.interrupts import note_resume, note_written
 from ...system.limits.parameters import ONLY_AT_END
 from ...system.log import milestone
 from ...system.progress import Run
-from ...system.run_directory import PART, SWAP, Places, locked, part_of, swap, work_directory
+from ...system.run_directory import (
+    PART,
+    SWAP,
+    Places,
+    locked,
+    locked_files,
+    part_of,
+    swap,
+    work_directory,
+)
 from ...training.memory_plan import Plan
 from .model_dir import MODEL_FILES, model_dir_of
 
@@ -31,18 +40,21 @@ Write = Callable[[Path, Path], None]
 
 @contextmanager
 def working(run: Run) -> Iterator[Places]:
-    """Work on a run: lock its model directory, and let its history grow in `<model_dir>.run`.
+    """Work on a run: lock its results, and let its history grow in `<model_dir>.run`.
 
     The first of several processes does this for all.
 
     Raises:
-        InputError: another process writes to the model directory.
-        WriteError: the lock cannot be written.
+        InputError: another process writes to the model directory or the embeddings.
+        WriteError: a lock cannot be written.
     """
     if run.group.rank:
         yield Places.of(run.model_dir)
         return
-    with locked(run.model_dir) as places:
+    with (
+        locked(run.model_dir) as places,
+        locked_files(f"output (got {run.output})", _outside(run, places)),
+    ):
         try:
             with run.history.growing(places.work):
                 for name in MODEL_FILES:  # of a run that was killed while it wrote its results
@@ -125,23 +137,23 @@ def finish_run(run: Run, places: Places, write: Write) -> None:
     Raises:
         WriteError: the results are not in place; the message says where they are.
     """
-    output = run.output.resolve()
-    inside = places.model_dir in output.parents
-    if inside:  # the file is renamed with its directory
-        place, targets = places.work / output.relative_to(places.model_dir), []
-    else:
-        place, targets = part_of(output), output_files(output)
+    output, targets = run.output.resolve(), _outside(run, places)
+    if targets:
+        place = part_of(output, places)
+    else:  # the file is renamed with its directory
+        place = places.work / output.relative_to(places.model_dir)
+    parts = [place, *(part_of(path, places) for path in targets)]
     try:
         write(places.work, place)
     except WriteError as error:
-        _discard(places, [place, *map(part_of, targets)])
+        _discard(places, parts)
         raise _rescued(run, write, error) from error
     try:
         run.history.complete()
         swap(places, targets, MODEL_FILES)
     except OSError as error:
         if not (places.work / SWAP).exists() and not (places.model_dir / SWAP).exists():
-            _discard(places, [place, *map(part_of, targets)])
+            _discard(places, parts)
             raise _rescued(run, write, error) from error
         raise WriteError(
             f"{places.model_dir} cannot be replaced: {error.strerror or error}; the new run is "
@@ -151,6 +163,12 @@ def finish_run(run: Run, places: Places, write: Write) -> None:
     note_resume(None)
     for path in (run.model_dir, run.output):
         note_written(path)
+
+
+def _outside(run: Run, places: Places) -> list[Path]:
+    """Return the files of the embeddings, unless they lie in the model directory."""
+    output = run.output.resolve()
+    return [] if places.model_dir in output.parents else output_files(output)
 
 
 def _discard(places: Places, parts: Sequence[Path]) -> None:

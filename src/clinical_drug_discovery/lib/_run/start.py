@@ -74,7 +74,7 @@ def start_run(
     check_output(output)
     directory = model_dir_of(output) if model_dir is None else Path(model_dir)
     check_writable("model_dir", directory)
-    check_unused(directory)
+    check_unused(directory, output, output_files(output))
     check_place(output, directory)
     settle(directory, to_write=True)
     warning = None
