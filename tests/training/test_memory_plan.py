@@ -31,7 +31,7 @@ from clinical_drug_discovery.training import memory_budget
 from clinical_drug_discovery.training.edge_sampler import EdgeSampler
 from clinical_drug_discovery.training.graph_sizes import GraphSizes
 from clinical_drug_discovery.training.memory_budget import fit_plan
-from clinical_drug_discovery.training.memory_plan import CHUNK_SIZES, Plan
+from clinical_drug_discovery.training.memory_plan import CHUNK_SIZES, LARGE_CHUNK_SIZES, Plan
 from clinical_drug_discovery.training.objective.near_pairs import NearPairSampler
 from clinical_drug_discovery.training.objective.terms import Terms
 from clinical_drug_discovery.training.objective.treatment_votes import TreatmentSampler
@@ -263,6 +263,17 @@ def test_the_largest_chunks_that_fit_are_taken(plan: Plan) -> None:
         assert replace(fitted, chunk_size=plan.chunk_size, predicted_bytes=0) == plan
         assert fitted.predicted_bytes <= peak + slack
     assert fitted.chunk_size < CHUNK_SIZES[0]
+
+
+@pytest.mark.parametrize("plan", [SAGE, HGT])
+def test_large_chunks_do_not_raise_the_peak(plan: Plan) -> None:
+    """The training takes the most memory here; with sampled training, inference does."""
+    fitted = fit_plan(plan, "64GiB", choose_chunk_size=True)
+    assert fitted.chunk_size in LARGE_CHUNK_SIZES
+    assert fitted.predicted_bytes <= needed(replace(plan, chunk_size=1_024), "64GiB") + 2**20
+    assert fitted.inference_bytes < fitted.bytes_needed()
+    sampled = change(plan, training="sampled", embedding_dim=4_096)
+    assert fit_plan(sampled, "64GiB", choose_chunk_size=True).chunk_size == CHUNK_SIZES[0]
 
 
 @pytest.mark.parametrize("training", ["full", "sampled"])

@@ -123,7 +123,8 @@ def generate_gnn_embeddings(
             new nodes start near their neighbors (default: start from the beginning).
         chunk_size: number of nodes that inference embeds at a time. A smaller number takes less
             memory and more time, and is rounded up to a multiple of 1,024. On the CPU, the result
-            does not depend on it (default: the largest number that fits the budget).
+            does not depend on it (default: a number that fits the budget; more than 32,768 only
+            if that does not raise the peak of the run).
         cache: save the graph in a file that later runs read faster, until the edges file changes.
         cache_dir: directory of this file (default: the user's cache directory, see `cdd cache`).
         ranker: fit the drug ranker for `cdd rank`, if the graph has known treatments.

@@ -17,10 +17,13 @@ from ..system.limits.memory import available_memory, parse_memory, sufficient_gi
 from ..system.machine import GIB, anonymous_bytes, held_bytes, limit_memory, peak_memory_bytes
 from ..system.progress import Run
 from .graph_sizes import GraphSizes
-from .memory_plan import CHUNK_SIZES, FILE_CHUNK_SIZES, Plan, plan_for
+from .memory_plan import CHUNK_SIZES, FILE_CHUNK_SIZES, LARGE_CHUNK_SIZES, Plan, plan_for
 from .objective.disease_pairs import compared_by_genes, most_sharing_pairs
 
 _PAGE = 4096  # least number of bytes that are read from a file
+#: Largest part of the predicted peak that large chunks may take. The prediction of inference is
+#: closer to the measured bytes than that of training: with 0.96, GraphSAGE took 0.1 GiB more.
+_INFERENCE_SHARE = 0.9
 _BATCH_ROOM = 1.1  # largest number of nodes of a batch / expected number of nodes
 
 
@@ -119,7 +122,8 @@ def fit_plan(
     Args:
         plan: its `predicted_bytes` are ignored.
         memory_budget: see `parse_memory`.
-        choose_chunk_size: use the largest of `CHUNK_SIZES` that fits, not that of the plan.
+        choose_chunk_size: use the largest of `CHUNK_SIZES` that fits, or of `LARGE_CHUNK_SIZES`
+            that does not raise the peak of the run; not that of the plan.
         is_read: the graph is in memory already; False: count what it takes, and its reading.
         scratch_dir: takes the large arrays if no chunk size fits without it; None: do not use one.
 
@@ -145,7 +149,8 @@ def fit_plan(
         fitted = replace(plan, scratch_dir=place, chunk_size=size)
         peak = start.peak(fitted)
         if peak <= budget:
-            return replace(fitted, predicted_bytes=peak)
+            fitted = replace(fitted, predicted_bytes=peak)
+            return _with_large_chunks(fitted, start) if choose_chunk_size else fitted
     limit = f"memory_budget (got {memory_budget!r}"
     if memory_budget is None:
         limit = f"the default memory_budget (70% of {available_memory().limit}"
@@ -155,6 +160,17 @@ def fit_plan(
         f"{limit}, {budget / GIB:.2f} GiB) is too small: this run needs {sufficient_gib(peak)}"
         f"{read}. Single changes that lower this: {_what_helps(fitted, start, budget)}"
     )
+
+
+def _with_large_chunks(plan: Plan, start: _Start) -> Plan:
+    """Return the plan with the largest chunks of inference on a CPU that do not raise the peak."""
+    most = _INFERENCE_SHARE * (plan.predicted_bytes - start.held[0])
+    if plan.copies == 1 and plan.scratch_dir is None:
+        for size in LARGE_CHUNK_SIZES:
+            larger = replace(plan, chunk_size=size)
+            if larger.inference_bytes <= most:
+                return larger
+    return plan
 
 
 class _Start(NamedTuple):

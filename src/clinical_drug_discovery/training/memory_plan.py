@@ -19,7 +19,7 @@ import torch
 
 from ..graph.knowledge_graph import EdgeType
 from ..models.collapse import CHECKED_ROWS
-from ..models.kinds.interface import FULL, SUBGRAPH_SIZE, Settings, Sizes
+from ..models.kinds.interface import FULL, SUBGRAPH_SIZE, Needs, Settings, Sizes
 from ..models.kinds.table import kind_of
 from ..models.walk_vectors import walk_bytes
 from ..ops.backend import Backend, choose_backend
@@ -41,8 +41,10 @@ _CUDA, _NCCL = 256 * 2**20, 768 * 2**20
 _FACT = 150 + NUM_CANDIDATES  # bytes for each positive of a batch: node numbers and a mask
 #: numbers of nodes that inference can embed at a time, the largest first
 CHUNK_SIZES = (32_768, 16_384, 8_192, 4_096, 2_048, 1_024)
+#: larger numbers, for runs whose peak they do not raise: HGT repeats fewer products with them
+LARGE_CHUNK_SIZES = (262_144, 131_072, 65_536)
 #: The same with large arrays in files: their size is free, and few chunks read the files seldom.
-FILE_CHUNK_SIZES = (262_144, 131_072, 65_536, *CHUNK_SIZES)
+FILE_CHUNK_SIZES = (*LARGE_CHUNK_SIZES, *CHUNK_SIZES)
 
 
 @dataclass(frozen=True)
@@ -180,9 +182,7 @@ class Plan:
             + (0 if self.edge_chunk else min(MOST_IDLE_BYTES, x))  # freed buffers, kept for reuse
             + self._exchanged_bytes(x, needs.weights)
         )
-        result = self.held(4 * nodes * max(settings.hidden_dim, settings.embedding_dim))
-        inference = 2 * vectors + result + needs.inference  # input and result of a stage
-        fixed = self._libraries + needs.fixed + self.read_bytes + self.sharing_bytes
+        fixed, inference = self._fixed_bytes(needs), self._inference_bytes(needs)
         ranking = _ranking_bytes(self)
         # The first process computes the first vectors of all nodes, and saves all tables.
         is_first, is_one = self.group.rank == 0, self.group.size == 1
@@ -197,6 +197,21 @@ class Plan:
             inference += 2 * rows
             ranking += 2 * rows if ranking else 0
         return fixed + max(starting, training, saving, inference, ranking)
+
+    @property
+    def inference_bytes(self) -> int:
+        """Predicted bytes that inference needs; at most `bytes_needed`."""
+        needs = kind_of(self.settings.model).needs(self._sizes(), self.settings)
+        return self._fixed_bytes(needs) + self._inference_bytes(needs)
+
+    def _fixed_bytes(self, needs: Needs) -> int:
+        return self._libraries + needs.fixed + self.read_bytes + self.sharing_bytes
+
+    def _inference_bytes(self, needs: Needs) -> int:
+        nodes, settings = self.graph.num_nodes, self.settings
+        vectors = self.held(4 * nodes * settings.hidden_dim)
+        result = self.held(4 * nodes * max(settings.hidden_dim, settings.embedding_dim))
+        return 2 * vectors + result + needs.inference  # input and result of a stage
 
     @property
     def sharing_bytes(self) -> int:
@@ -254,7 +269,7 @@ class Plan:
             is_sampled=self.settings.training != FULL,
             stored=self.stored,
             edge_chunk=self.edge_chunk,
-            chunk_nodes=min(self.chunk_size, rows, graph.largest_type),
+            chunk_nodes=min(self.chunk_size, rows),
         )
 
 

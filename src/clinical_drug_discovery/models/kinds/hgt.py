@@ -110,7 +110,8 @@ def hgt_needs(sizes: Sizes, settings: HgtSettings) -> Needs:
     weights += 8 * layers * sizes.num_edge_types * hidden * hidden // settings.num_heads
     gathers = 24 * sizes.edge_chunk * width  # rows gathered for a chunk of edges
     reverse = 0 if sizes.is_sampled else 4 * sizes.num_edges  # reverse edges of the whole graph
-    chunk = sizes.chunk_nodes * (width * (4 + stored) + 4 * (hidden + dim))
+    # the sums and queries of a layer's chunk, and its result; or the result of the output map
+    chunk = sizes.chunk_nodes * max(width * (4 + stored) + 4 * hidden, 4 * dim)
     buffers = 4 * stored * sizes.largest_type * width  # queries, keys and values of a node type
     return Needs(
         weights=weights,

@@ -143,7 +143,7 @@ class Sizes:
     is_sampled: bool  #: a step sees a subgraph
     stored: int  #: bytes per number in the copy of the node vectors that edges read
     edge_chunk: int  #: edges that torch's operations process at a time; 0 with the CPU kernels
-    chunk_nodes: int  #: nodes that inference embeds at a time, all of one type
+    chunk_nodes: int  #: nodes that inference embeds at a time
 
 
 class Needs(NamedTuple):
