@@ -152,7 +152,7 @@ def test_comparisons_against_loops(seed: int, graph: KnowledgeGraph, path: Path)
         ("drug_id,drug_id,disease_id\n1,1,2\n", "each once; the header has 'drug_id', 'drug_id'"),
         ("drug_id,disease_id\n", "at least one row"),
         ("", "the header has no columns"),
-        ("drug_id,disease_id\n1,2\n1\n", "row 3 of .*: 1 fields, but the header has 2"),
+        ("drug_id,disease_id\n1,2\n1\n", "row 3 of .*: 1 field, but the header has 2"),
         ("drug_id,disease_id\n1,\n", "row 2 of .*: the drug and the disease need an id or a name"),
         ("drug_id,disease_id,label\n1,2,Approved\n", r"row 2 .*: label \(got 'Approved'\) must be"),
         ("drug_id,disease_id,label\n1,2,\n", r"label \(got ''\) must be one of approved, failed"),

@@ -267,7 +267,7 @@ def test_the_least_recently_used_graphs_make_room(
     largest = max(path.stat().st_size for path in paths)
     monkeypatch.setenv("CDD_CACHE_SIZE", str(3 * largest + largest // 2))
     outcome = read_cached(edges, settings[3])[1]
-    assert "removed 1 cached graphs" in outcome.message
+    assert "removed 1 cached graph that was not used" in outcome.message
     assert [path.exists() for path in paths] == [True, False, True]
     monkeypatch.setenv("CDD_CACHE_SIZE", "1KB")
     for path in tmp_path.glob("*.graph"):

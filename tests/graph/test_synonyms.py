@@ -58,7 +58,7 @@ def test_ids_that_the_graph_lacks_are_counted_once(
         ("s.csv", b"name,id,id\na,DB1,DB2\n", r"each once; the header has 'name', 'id', 'id'"),
         ("s.tsv", b"name,id\na,DB1\n", r"the header has 'name,id'"),
         ("s.csv", b"name,id\n", r"at least one row below the header"),
-        ("s.csv", b"name,id\na,DB1\nb\n", r"row 3 of .*s\.csv: 1 fields, but the header has 2"),
+        ("s.csv", b"name,id\na,DB1\nb\n", r"row 3 of .*s\.csv: 1 field, but the header has 2"),
         ("s.csv", b"name,id\na,DB1\n\n,DB1\n", r"row 4 of .*: name must not be empty"),
         ("s.csv", b"name,id\na, \n", r"row 2 of .*: id must not be empty"),
         ("s.csv", b"name,id\na,DB1\nb,1234\n", r"row 3 .*: id \(got '1234'\) is ambiguous; .*NCBI"),

@@ -5,14 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from rich.console import Console
 
+from clinical_drug_discovery.graph.frames.tables import graph_of_frames
 from clinical_drug_discovery.lib.rank import rank_drugs
 from clinical_drug_discovery.lib.similar import similar_nodes
 from clinical_drug_discovery.show.terminal import ranked_lists
+from clinical_drug_discovery.show.terminal.commands import show_cache
 from clinical_drug_discovery.show.terminal.console import make_console
+from clinical_drug_discovery.show.terminal.evaluation import headline
 from clinical_drug_discovery.show.terminal.ranked_lists import show_neighbors, show_ranking
+from clinical_drug_discovery.system.errors import counted
 
 WIDTHS = (40, 80, 200)
 DISEASE = "Parkinson disease"
@@ -98,3 +103,39 @@ def test_a_name_is_not_markup(monkeypatch: pytest.MonkeyPatch) -> None:
     console = Console(width=80, markup=False, highlight=False)
     lines = shown(show_neighbors, [row], console, monkeypatch)
     assert "[red]phosphorylase[/red]" in "".join(lines)
+
+
+def test_a_count_of_one_has_a_singular_noun() -> None:
+    gold = {
+        "gold": "gold.csv", "since": "", "num_ranked_pairs": 1, "num_ranked_diseases": 1,
+        "num_candidates": 1000,
+    }  # fmt: skip
+    text = "1 approved pair of 1 disease from gold.csv, each ranked among 1,000 drugs"
+    assert headline(gold) == text
+    counts = {"num_test_pairs": 2, "num_test_diseases": 1}
+    held_out = {
+        "split_counts": counts, "on": "test", "split": "disease", "num_candidates": 3,
+        "num_leaks": 1,
+    }  # fmt: skip
+    text = "2 held-out pairs of 1 disease (split disease, test), each ranked among 3 drugs; 1 leak"
+    assert headline(held_out) == text
+    assert counted(0, "name or id has", "names or ids have") == "0 names or ids have"
+
+
+def test_the_numbers_of_a_small_graph_are_named_in_the_singular(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nodes = [
+        {"node_type": "drug", "node_id": str(i), "node_name": f"drug {i}", "node_source": "s"}
+        for i in range(2)
+    ]
+    columns = {
+        f"{side}_{name.removeprefix('node_')}": [node[name]]
+        for side, node in zip("xy", nodes, strict=True)
+        for name in node
+    }
+    graph = graph_of_frames(pl.DataFrame({"relation": ["interacts"], **columns}))
+    assert repr(graph) == "<KnowledgeGraph: 2 nodes of 1 type, 2 edges of 1 relation>"
+    record = {"num_removed": 1, "bytes_removed": 10**6, "graphs": [], "total_bytes": 0}
+    show_cache(record | {"limit_bytes": 10**9, "directory": str(tmp_path)})
+    assert capsys.readouterr().out.startswith("Removed 1 cached graph (1.0 MB)\n")

@@ -23,7 +23,7 @@ from ..ranking.drug_ranker import DrugRanker
 from ..ranking.evidence.explanations import Explainer
 from ..ranking.for_drug.shared_parts import SharedParts
 from ..system.arguments import plain_arguments
-from ..system.errors import InputError
+from ..system.errors import InputError, counted
 from ..system.log import part
 from ..system.processes import alone, cached_property, use_threads
 from .column_order import best_first
@@ -68,7 +68,7 @@ class Model:
         self._network, self._embeddings, self._ranker = network, embeddings, ranker
 
     def __repr__(self) -> str:
-        size = f"{self.graph.num_nodes:,} nodes, {self._embeddings.shape[1]} dimensions"
+        size = f"{self.graph.num_nodes:,} nodes, {counted(self._embeddings.shape[1], 'dimension')}"
         ranker = "without" if self._ranker is None else "with"
         return f"<Model: {self._name} on {size}, {ranker} a drug ranker>"
 

@@ -15,7 +15,7 @@ from ..graph.knowledge_graph import IntArray, KnowledgeGraph, node_range_of
 from ..graph.node_lookup import NodeIndex, Synonym
 from ..graph.synonyms import table_rows
 from ..ranking.treatments import Pairs, pairs_of
-from ..system.errors import InputError
+from ..system.errors import InputError, counted
 from .gnn_scores import Scores
 from .metrics import Metrics, bootstrap_interval
 from .split import RankingTask
@@ -70,7 +70,9 @@ def read_gold(path: Path) -> list[GoldRow]:
     for row, fields in rows:
         where = f"gold, row {row} of {path}"
         if len(fields) != len(header):
-            raise InputError(f"{where}: {len(fields)} fields, but the header has {len(header)}")
+            raise InputError(
+                f"{where}: {counted(len(fields), 'field')}, but the header has {len(header)}"
+            )
         given = dict(zip(header, fields, strict=True))
         drug_id, drug_name, disease_id, disease_name, date, label = (
             given.get(name, "") for name in _COLUMNS

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..graph.knowledge_graph import KnowledgeGraph
 from ..ranking.treatments import Pairs, pairs_of
-from ..system.errors import InputError
+from ..system.errors import InputError, counted
 from .link_prediction import HeldOutFacts, held_out_pairs, hold_out_facts, part_of, removed_edges
 from .split import Split, leak_count
 
@@ -62,7 +62,7 @@ def hold_out(
     if not len(pairs):
         raise InputError(
             f"validation_share (got {validation_share}) leaves no pairs for {part}: "
-            f"{len(split.held_out):,} pairs are held out"
+            f"{counted(len(split.held_out), 'pair is', 'pairs are')} held out"
         )
     _check_learnable(split.graph)
     graph, facts = hold_out_facts(

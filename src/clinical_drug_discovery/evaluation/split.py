@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ..graph.adjacency import adjacency_between
 from ..graph.knowledge_graph import IntArray, KnowledgeGraph, node_range_of, without_edges
 from ..ranking.treatments import Pairs, lacks_treatments, pairs_of
-from ..system.errors import InputError, check_at_least
+from ..system.errors import InputError, check_at_least, counted
 from .folds import Fold
 
 #: Defaults of `num_diseases` and `num_areas`, for the messages.
@@ -118,8 +118,8 @@ def split_diseases(
             hint, why = " or a lower --min-drugs or a higher --max-drugs", ""
         raise InputError(
             f"{_asked('num_diseases', num_diseases, NUM_DISEASES)} must be at most {most:,}: "
-            f"{len(eligible):,} diseases have {_span(min_drugs, max_drugs)}{why}; "
-            f"give --num-diseases {most}{hint}"
+            f"{counted(len(eligible), 'disease has', 'diseases have')} "
+            f"{_span(min_drugs, max_drugs)}{why}; give --num-diseases {most}{hint}"
         )
     chosen = rng.choice(eligible, num_diseases, replace=False)
     return _hold_out_diseases(graph, pairs, list(chosen[:, None]), validation_share)

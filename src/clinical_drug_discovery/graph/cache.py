@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from ..system.errors import counted
 from ..system.files import DamagedFileError, OtherVersionError, atomic_path
 from ..system.limits.cache import (
     SUFFIX,
@@ -128,7 +129,8 @@ def read_cached(
         sha256 = None if content.exception() else content.result()
     message = f"Graph read, not cached{why}" if failure else f"Graph cached as {cached}{why}"
     if removed:
-        message += f"; removed {removed} cached graphs that were not used for the longest time"
+        graphs = counted(removed, "cached graph that was", "cached graphs that were")
+        message += f"; removed {graphs} not used for the longest time"
     return graph, CacheOutcome(cached, False, message, (*warnings, *failure), sha256)
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from ..system.errors import InputError
+from ..system.errors import InputError, counted
 from ..system.processes import cached_property
 from .vocabulary import Vocabulary, VocabularyChoice, recognize_vocabulary
 
@@ -117,10 +117,10 @@ class KnowledgeGraph:
     vocabulary: Vocabulary  #: the node types and relations that drug ranking needs
 
     def __repr__(self) -> str:
-        return (
-            f"<KnowledgeGraph: {self.num_nodes:,} nodes of {len(self.node_type_names)} types, "
-            f"{self.num_edges:,} edges of {len(self.relations)} relations>"
-        )
+        types = counted(len(self.node_type_names), "type")
+        relations = counted(len(self.relations), "relation")
+        size = f"{self.num_nodes:,} nodes of {types}, {self.num_edges:,} edges of {relations}"
+        return f"<KnowledgeGraph: {size}>"
 
     @property
     def num_nodes(self) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import polars as pl
 
+from ..system.errors import counted
 from .formats.head import Head, text_lines
 
 _REPLACED = "\N{REPLACEMENT CHARACTER}"
@@ -79,7 +80,7 @@ def find_fault(
             if strict and _REPLACED in latest:
                 fault = "not valid UTF-8"
             elif fields and len(fields) != num_fields:
-                fault = f"{len(fields)} fields, but the header has {num_fields}"
+                fault = f"{counted(len(fields), 'field')}, but the header has {num_fields}"
             elif one_line and not well_formed.fullmatch(latest):
                 fault = "a quote inside a field must be doubled, and the field quoted"
             if fault:

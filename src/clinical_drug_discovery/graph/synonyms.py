@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
-from ..system.errors import InputError
+from ..system.errors import InputError, counted
 from ..system.untrusted.inputs import bounded_lines, check_regular
 from ..system.untrusted.text import MAX_SHOWN, printable
 from .identifiers import normalize_name
@@ -57,8 +57,9 @@ def read_synonyms(path: str | Path | None, nodes: pl.DataFrame) -> list[Synonym]
     if missing:
         count, (row, id_) = len(missing), missing[0]
         _LOG.warning(
-            f"synonyms (got {printable(str(path))}): {count} of {count + len(found)} rows were "
-            f"skipped, because the graph lacks their ids; the first is {id_[:MAX_SHOWN]!r} in "
+            f"synonyms (got {printable(str(path))}): {count} of "
+            f"{counted(count + len(found), 'row was', 'rows were')} skipped, because the graph "
+            f"lacks their ids; the first is {id_[:MAX_SHOWN]!r} in "
             f"row {row}"
         )
     return found
@@ -79,7 +80,9 @@ def _names_and_ids(path: Path) -> Iterator[tuple[int, str, str]]:
     for row, fields in rows:
         where = f"synonyms, row {row} of {path}"
         if len(fields) != len(header):
-            raise InputError(f"{where}: {len(fields)} fields, but the header has {len(header)}")
+            raise InputError(
+                f"{where}: {counted(len(fields), 'field')}, but the header has {len(header)}"
+            )
         for at in (name_at, id_at):
             if not normalize_name(fields[at]):
                 raise InputError(f"{where}: {header[at]} must not be empty")

@@ -16,7 +16,7 @@ import polars as pl
 from ..graph.knowledge_graph import IntArray
 from ..graph.reading.parquet_sizes import check_all_read, check_parquet
 from ..graph.reading.unpacking import Limit, check_rows
-from ..system.errors import InputError
+from ..system.errors import InputError, counted
 from ..system.untrusted.inputs import check_regular
 from ..system.untrusted.panics import without_panics
 from .embeddings_file import COLUMNS, SUFFIXES, index_path
@@ -122,7 +122,8 @@ def _read_npy(path: Path, _: int, types: _Types) -> tuple[pl.DataFrame, Values]:
     nodes = pl.concat(list(_csv_batches(index, _NODE_COLUMNS)))
     if len(found) != nodes.height:
         raise InputError(
-            f"embeddings (got {path}) has {len(found):,} embeddings, but {nodes.height:,} nodes"
+            f"embeddings (got {path}) has {counted(len(found), 'embedding')}, but "
+            f"{counted(nodes.height, 'node')}"
         )
     with np.errstate(over="ignore"):  # infinity is refused by the caller
         values = np.array(found if types is None else found[_rows_of(nodes, types)], np.float32)

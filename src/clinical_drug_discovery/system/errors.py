@@ -52,6 +52,17 @@ def shown(value: object) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """Return a number with its noun, such as "1 pair" or "2,000 pairs".
+
+    Args:
+        number: the count.
+        one: the words behind the number 1: a noun, perhaps with its verb.
+        many: the words behind other numbers; empty: `one` with an s.
+    """
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 class DoesNotFitError(InputError):
     """The run needs more memory than the budget."""
 

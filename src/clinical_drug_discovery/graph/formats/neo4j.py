@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import polars as pl
 
-from ...system.errors import InputError
+from ...system.errors import InputError, counted
 from .head import Head
 from .node_table import ROW, joined_table, most_specific, read_nodes, require
 from .table import HEADER_ROWS, NodeRules, Table
@@ -83,8 +83,9 @@ class Neo4jAPOC:
             text = "nodes lack the property identifier or id; the database's numbers stand for it"
             warnings += (f"{edges.path}: {without:,} {text}",)
         if empty := frame.filter(edges.is_blank).select(pl.len()).collect().item():
-            text = "without a node and a relationship are left out"
-            warnings += (f"{edges.path}: {empty:,} rows {text}",)
+            text = "without a node and a relationship"
+            verb = "is" if empty == 1 else "are"
+            warnings += (f"{edges.path}: {counted(empty, 'row')} {text} {verb} left out",)
         hint = f"the node does not have a row in {edges.path.name}"
         if not own:
             text = f"{edges.path}: the properties identifier and id are missing; the ids are the "

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import polars as pl
 
-from ...system.errors import InputError
+from ...system.errors import InputError, counted
 from ..reading.parquet_sizes import check_all_read
 from .head import Head
 from .table import AROUND_WORDS, HEADER_ROWS, KEY, SKIP, NodeRules, Table, header_word
@@ -109,7 +109,7 @@ def _without_headers(
                     f"{head.path}, row {row[ROW]}: this row is a header with other columns, or in "
                     "another order; every part of a file must have the same columns"
                 )
-    number = "1 row repeats" if len(found) == 1 else f"{len(found):,} rows repeat"
+    number = counted(len(found), "row repeats", "rows repeat")
     text = f"{head.path}: {number} the header and {'is' if len(found) == 1 else 'are'} left out"
     nodes = distinct_nodes(head, rules, table)
     return replace(nodes, warnings=(*nodes.warnings, f"{text} (first: row {found[ROW][0]})"))
@@ -129,7 +129,7 @@ def distinct_nodes(head: Head, rules: NodeRules, table: pl.DataFrame) -> Nodes:
     given = pl.col(KEY, "id", "type").cast(pl.String).str.strip_chars()
     empty = pl.any_horizontal(given.fill_null("") == "")
     if len(rows := table.filter(empty)):
-        what = f"{head.path}: {_count(rows, 'node')} without an id or a type"
+        what = f"{head.path}: {counted(len(rows), 'node')} without an id or a type"
         if rules.on_missing == "error":
             raise InputError(
                 f"{what}: {_rows(rows)}", " (on_missing 'drop' leaves them out: --on-missing drop)"
@@ -157,8 +157,8 @@ def distinct_nodes(head: Head, rules: NodeRules, table: pl.DataFrame) -> Nodes:
     same = table.filter(table.select("source", "type", "id").is_duplicated())
     if len(same):
         raise InputError(
-            f"{head.path}: {_count(same, 'row')} with the same source, type and id under different "
-            f"keys: {_rows(same.sort('source', 'type', 'id', ROW))}"
+            f"{head.path}: {counted(len(same), 'row')} with the same source, type and id under "
+            f"different keys: {_rows(same.sort('source', 'type', 'id', ROW))}"
         )
     hint = f"the node is not in {head.path.name}"
     return Nodes(table.drop(ROW), hint, tuple(warnings))
@@ -281,10 +281,6 @@ def require(head: Head, names: tuple[str, ...]) -> None:
     words = [header_word(name) for name in head.columns]
     if twice := [name for name in names if words.count(header_word(name)) > 1]:
         raise InputError(f"{head.path}: the header has {', '.join(twice)} more than once")
-
-
-def _count(rows: pl.DataFrame, what: str) -> str:
-    return f"{len(rows):,} {what}{'' if len(rows) == 1 else 's'}"
 
 
 def _rows(rows: pl.DataFrame) -> str:

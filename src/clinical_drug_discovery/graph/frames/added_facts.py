@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from ...system.errors import InputError
+from ...system.errors import InputError, counted
 from ...system.untrusted.inputs import check_regular
 from ..identifiers import normalize_name, shown_identifier
 from ..knowledge_graph import IntArray, KnowledgeGraph, edges_of
@@ -261,5 +261,6 @@ def described(extended: ExtendedGraph) -> str:
         f"({shown_identifier(row['node_id'], row['node_source'], row['node_type'])})"
         for row in extended.new_nodes.iter_rows(named=True)
     ]
-    facts = f"{extended.num_new_facts:,} new fact" + ("" if extended.num_new_facts == 1 else "s")
-    return f"Added {facts}; new nodes: {listed(new) or 'none'}"
+    return (
+        f"Added {counted(extended.num_new_facts, 'new fact')}; new nodes: {listed(new) or 'none'}"
+    )

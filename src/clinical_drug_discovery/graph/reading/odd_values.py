@@ -10,9 +10,10 @@ from collections.abc import Sequence
 
 import polars as pl
 
+from ...system.errors import counted
 from ..formats.table import FIELDS, Table
 from ..formats.triples import ENTITY, Triples
-from .records import counted, files_of, listed, place_of
+from .records import files_of, listed, place_of
 from .rows import ROW, TABLE, Rows
 
 _EXAMPLES = 3
@@ -53,7 +54,7 @@ def _missing_words(tables: Sequence[Table], nodes: pl.DataFrame, relations: Sequ
     ]
     if not texts:
         return ""
-    number = counted(len(texts), "1 value is", "values are")
+    number = counted(len(texts), "value is", "values are")
     return (
         f"{number} usual for a missing value, but {'is' if len(texts) == 1 else 'are'} taken as "
         f"text, so that all nodes with such an id are one node: {listed(texts, _EXAMPLES)}"
@@ -72,7 +73,7 @@ def _quoted_values(tables: Sequence[Table], nodes: pl.DataFrame, relations: Sequ
             texts.append(f"{value!r} ({place_of(tables, record[TABLE], record[ROW])})")
     if not texts:
         return ""
-    number = counted(len(texts), "1 value has", "values have")
+    number = counted(len(texts), "value has", "values have")
     return (
         f"{number} quotes around or after a backslash, which are taken as characters: "
         f"{listed(texts, _EXAMPLES)}"

@@ -18,10 +18,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ...system.errors import InputError
+from ...system.errors import InputError, counted
 from ..formats.head import GZIP_MAGIC, ZSTD_MAGIC, Head, text_lines
 from ..read_errors import find_fault
-from .records import counted
 from .unpacking import MAX_ROW, Limit, long_row
 
 _BLOCK = 2**18  # fits in the cache of a CPU core
@@ -99,7 +98,7 @@ class QuoteCheck:
             if fault := find_fault(plain, mark, strict=False, several=several):
                 raise InputError(f"{path}{fault}")
             if several:
-                number = counted(len(several), "1 row has", "rows have")
+                number = counted(len(several), "row has", "rows have")
                 warnings.append(
                     f"{path}: {number} a line break between quotes (first: row {several[0]}); if a "
                     "quote was left open there, the next rows were taken for text"

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ...system.errors import InputError
+from ...system.errors import InputError, counted
 from ..formats.table import AROUND_WORDS, FIELDS, KEY, Table, header_word
 from ..knowledge_graph import IntArray
 from ..source import ERROR
@@ -48,11 +48,6 @@ def listed(texts: Iterable[str], limit: int = _MAX_LISTED) -> str:
     return "; ".join(every[:limit]) + (f"; and {more:,} more" if more > 0 else "")
 
 
-def counted(number: int, one: str, many: str) -> str:
-    """Return `one`, such as "1 node has", or the number before `many`, such as "nodes have"."""
-    return one if number == 1 else f"{number:,} {many}"
-
-
 def files_of(tables: Sequence[Table]) -> str:
     """Return the names of the files of some tables."""
     return " and ".join(dict.fromkeys(str(table.path) for table in tables))
@@ -83,7 +78,7 @@ def remove_repeated_headers(rows: Rows, findings: Findings) -> None:
     findings.counts["num_repeated_headers"] = count
     if count:
         at = place_of(rows.tables, places[0].table, places[0].row)
-        many = "1 row repeats" if count == 1 else f"{count:,} rows repeat"
+        many = counted(count, "row repeats", "rows repeat")
         findings.warnings.append(
             f"{files_of(rows.tables)}: {many} the header and {_are(count)} left out (first: {at})"
         )
@@ -149,7 +144,7 @@ def remove_incomplete_rows(rows: Rows, on_missing: str, findings: Findings) -> N
         return
     texts = [_lack(rows, place, lacking) for place in places]
     more = f"; and {count - len(texts):,} more" if count > len(texts) else ""
-    number = f"{count:,} {'row lacks' if count == 1 else 'rows lack'} a field"
+    number = f"{counted(count, 'row lacks', 'rows lack')} a field"
     if on_missing == ERROR:
         cut = " (is the file cut short?)" if _ends_with(rows, places, count) else ""
         raise InputError(
@@ -248,7 +243,7 @@ def merge_records(rows: Rows, on_conflict: str, findings: Findings) -> IntArray:
     if merge.conflicts:
         texts = listed(merge.conflicts.values())
         number = len(merge.conflicts)
-        nodes = "1 node has" if number == 1 else f"{number:,} nodes have"
+        nodes = counted(number, "node has", "nodes have")
         if on_conflict == ERROR:
             raise InputError(
                 f"{files}, {texts}; {nodes} conflicting fields",
@@ -261,7 +256,7 @@ def merge_records(rows: Rows, on_conflict: str, findings: Findings) -> IntArray:
     if merge.respelled:
         texts = listed(merge.respelled.values(), 3)
         number = len(merge.respelled)
-        nodes = "1 node has names" if number == 1 else f"{number:,} nodes have names"
+        nodes = counted(number, "node has names", "nodes have names")
         findings.warnings.append(
             f"{files}: {nodes} that differ only in blanks or Unicode form; the first is kept: "
             f"{texts}"

@@ -14,10 +14,10 @@ from typing import Any
 
 import polars as pl
 
-from ...system.errors import InputError
+from ...system.errors import InputError, counted
 from ..formats.table import FIELDS, Table
 from .duplicates import duplicated
-from .records import IDENTITY, counted, files_of, listed, name_key, place_of
+from .records import IDENTITY, files_of, listed, name_key, place_of
 from .rows import ROW, TABLE, Rows
 
 _EXAMPLES = 3
@@ -113,7 +113,7 @@ def _unusual_characters(
         )
     if not found:
         return ""
-    number = f"{len(found):,} {'name or id has' if len(found) == 1 else 'names or ids have'}"
+    number = counted(len(found), "name or id has", "names or ids have")
     return (
         f"{number} control characters or characters that were lost (U+FFFD): "
         f"{listed(found, _EXAMPLES)}"
@@ -137,7 +137,7 @@ def _float_ids(tables: Sequence[Table], nodes: pl.DataFrame) -> str:
             f"{place_of(tables, one[f'{TABLE}_plain'], one[f'{ROW}_plain'])} has {one['plain']!r}"
             for one in pairs.sort(TABLE, ROW).head(_EXAMPLES).iter_rows(named=True)
         ]
-        number = counted(len(pairs), "1 node has", "nodes have")
+        number = counted(len(pairs), "node has", "nodes have")
         raise InputError(
             f"{files_of(tables)}: {number} an id in two forms, because a column of ids was saved "
             f"as numbers: {listed(texts)}; write the ids as text"
@@ -155,7 +155,7 @@ def _float_ids(tables: Sequence[Table], nodes: pl.DataFrame) -> str:
         f"{one['id']!r} ({one['type']}, {place_of(tables, one[TABLE], one[ROW])})"
         for one in odd.sort(TABLE, ROW).head(_EXAMPLES).iter_rows(named=True)
     ]
-    number = counted(len(odd), "1 id looks", "ids look")
+    number = counted(len(odd), "id looks", "ids look")
     return f"{number} like whole numbers from a column of floats: {listed(texts)}"
 
 
@@ -256,7 +256,7 @@ def _kept_apart(texts: Sequence[str], what: str) -> str:
     if not texts:
         return ""
     return (
-        f"{counted(len(texts), '1 node has', 'nodes have')} {what}; they are kept apart; correct "
+        f"{counted(len(texts), 'node has', 'nodes have')} {what}; they are kept apart; correct "
         f"the file if they are the same: {listed(texts, _EXAMPLES)}"
     )
 
@@ -278,7 +278,7 @@ def _numbers_without_prefix(tables: Sequence[Table], nodes: pl.DataFrame) -> str
         f"({place_of(tables, one[f'{TABLE}_long'], one[f'{ROW}_long'])})"
         for one in pairs.head(_EXAMPLES).iter_rows(named=True)
     ]
-    number_of = counted(len(pairs), "1 id is", "ids are")
+    number_of = counted(len(pairs), "id is", "ids are")
     return (
         f"{number_of} the number of another id with a prefix; they are kept apart; correct the "
         f"file if they are the same: {listed(texts)}"

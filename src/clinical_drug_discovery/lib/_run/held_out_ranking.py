@@ -20,6 +20,7 @@ from ...graph.knowledge_graph import KnowledgeGraph, node_range_of
 from ...models.inference import embed_nodes
 from ...models.kinds.interface import Settings
 from ...ranking.fit_memory import rank_fit_bytes
+from ...system.errors import counted
 from ...system.machine import GIB, one_thread
 from ...system.progress import Run
 from ...training.compile_kernels import compile_kernels
@@ -165,8 +166,9 @@ def hold_out_pairs(run: Run, graph: KnowledgeGraph, asked: HeldOutRanking) -> He
         )  # fmt: skip
     counts, pairs = held_out.split.counts, held_out.pairs
     run.progress.milestone(
-        f"Held out {counts['num_held_out_pairs']:,} pairs and {counts['num_held_out_facts']:,} "
-        f"facts of other relations; {asked.on} has {len(pairs):,} pairs of "
-        f"{len(pairs.diseases):,} diseases; {held_out.num_leaks} leaks"
+        f"Held out {counted(counts['num_held_out_pairs'], 'pair')} and "
+        f"{counted(counts['num_held_out_facts'], 'fact')} of other relations; {asked.on} has "
+        f"{counted(len(pairs), 'pair')} of {counted(len(pairs.diseases), 'disease')}; "
+        f"{counted(held_out.num_leaks, 'leak')}"
     )
     return held_out

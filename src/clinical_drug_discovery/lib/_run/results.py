@@ -21,6 +21,7 @@ from ...models.collapse import Collapse
 from ...models.embeddings_file import output_files, write_embeddings
 from ...models.warm_start import ORIGIN
 from ...ranking.drug_ranker import fit_drug_ranker, why_no_ranker
+from ...system.errors import counted
 from ...system.files import file_sha256, save_record
 from ...system.machine import GIB, empty_cache, peak_memory_bytes
 from ...system.progress import Run
@@ -100,7 +101,8 @@ def write_results(
     with run.timed("write"):
         finish_run(run, places, write)
     run.progress.milestone(
-        f"Wrote {record['saved_nodes']:,} nodes to {run.output} and the model to {run.model_dir}"
+        f"Wrote {counted(record['saved_nodes'], 'node')} to {run.output} and the model to "
+        f"{run.model_dir}"
     )
     with kept(run):
         record.update(run.seconds)

@@ -14,7 +14,7 @@ from ...graph.vocabulary import VocabularyChoice
 from ...models.embeddings_file import check_output, output_files
 from ...models.kinds.interface import FULL, Settings
 from ...system.devices import choose_device
-from ...system.errors import InputError
+from ...system.errors import InputError, counted
 from ...system.files import check_writable
 from ...system.group.interface import Group, first_here
 from ...system.group.joined import current_group
@@ -233,9 +233,9 @@ def read_edges(
             run.warn(text)
         empty_cache(run.device)  # the training can then use the memory of the reader
     run.progress.milestone(
-        f"Read {graph.num_nodes:,} nodes and {graph.num_edges:,} edges of {len(graph.relations)} "
-        f"relations in {run.seconds['seconds_read']:.1f} s: {graph.report.spelling}"
-        f"{_without_facts(graph)}; format: {', '.join(graph.report.formats)}"
+        f"Read {graph.num_nodes:,} nodes and {graph.num_edges:,} edges of "
+        f"{counted(len(graph.relations), 'relation')} in {run.seconds['seconds_read']:.1f} s: "
+        f"{graph.report.spelling}{_without_facts(graph)}; format: {', '.join(graph.report.formats)}"
     )
     graph = with_vocabulary(graph, words)
     present = {*graph.node_type_names, *graph.relations}
@@ -267,5 +267,4 @@ def _given(
 
 def _without_facts(graph: KnowledgeGraph) -> str:
     number = graph.report.num_nodes_without_facts
-    have = "node has" if number == 1 else "nodes have"
-    return f"; {number:,} {have} no facts" if number else ""
+    return f"; {counted(number, 'node has', 'nodes have')} no facts" if number else ""

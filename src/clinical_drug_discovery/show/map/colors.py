@@ -13,7 +13,7 @@ import polars as pl
 
 from ...graph.adjacency import adjacency
 from ...graph.knowledge_graph import KnowledgeGraph, node_range_of
-from ...system.errors import InputError
+from ...system.errors import InputError, counted
 from ...system.log import part
 from .areas import disease_areas, drug_areas
 from .coordinates import directions
@@ -52,7 +52,7 @@ class Coloring:
         found = [(group, places[group]) for group in ranked[:MOST_GROUPS]]
         if rest := ranked[MOST_GROUPS:]:
             together = sorted(at for group in rest for at in places[group])
-            found.append((f"{OTHER} ({len(rest)} groups)", together))
+            found.append((f"{OTHER} ({counted(len(rest), 'group')})", together))
         if None in places:
             found.append((self.unknown, places[None]))
         return found

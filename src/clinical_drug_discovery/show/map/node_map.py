@@ -11,7 +11,7 @@ import polars as pl
 
 from ...graph.knowledge_graph import KnowledgeGraph
 from ...graph.node_lookup import did_you_mean
-from ...system.errors import InputError
+from ...system.errors import InputError, counted
 from .colors import Coloring, color_nodes
 from .coordinates import Places, place_nodes
 
@@ -47,7 +47,9 @@ class NodeMap(NamedTuple):
             f"{self.choice.seed}), in colors by {self.choice.color_by}."
         )
         if self.num_without_facts:
-            text += f" {self.num_without_facts:,} nodes without facts are left out."
+            left_out = counted(self.num_without_facts, "node")
+            verb = "is" if self.num_without_facts == 1 else "are"
+            text += f" {left_out} without facts {verb} left out."
         return text
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from ...system.errors import InputError, shown
+from ...system.errors import InputError, counted, shown
 from .style import BESIDE, BLUE, LINES, SMALL, add_legend, figure_of, label_axes
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def strata(
             for end in ("", "_low", "_high")
         }
         _interval_line(axes, at, joined, filled, name, style, False)
-    labels = [f"{name}\n{first[name]['num_pairs']:,} pairs" for name in filled]
+    labels = [f"{name}\n{counted(first[name]['num_pairs'], 'pair')}" for name in filled]
     axes.set_xticks(range(len(filled)), labels)
     axes.set_ylim(*_WHOLE)
     about = f"Recall@50 with 95% intervals by the {_STRATA[column]}."

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from ...lib._run.evaluation import RANKS, REPORT
-from ...system.errors import InputError
+from ...system.errors import InputError, counted
 from ...system.untrusted.inputs import read_json
 from ...system.untrusted.text import printable_record
 from ..terminal.evaluation import (
@@ -159,9 +159,9 @@ def _contraindications(rankers: Sequence[tuple[str, Mapping[str, Any]]]) -> Iter
     first = rankers[0][1]
     if first.get("num_contraindicated_pairs"):
         note = (
-            f"{first['num_contraindicated_pairs']:,} pairs of "
-            f"{first['num_contraindicated_diseases']:,} diseases. Good rankers place them last: "
-            "rank fraction and AUROC near 1, few of them among the first 50."
+            f"{counted(first['num_contraindicated_pairs'], 'pair')} of "
+            f"{counted(first['num_contraindicated_diseases'], 'disease')}. Good rankers place them "
+            "last: rank fraction and AUROC near 1, few of them among the first 50."
         )
         title = "Contraindicated drugs"
         table = _metrics("contraindicated", title, "ranker", rankers, CONTRAINDICATION_COLUMNS)
@@ -197,7 +197,7 @@ def _figure(values: Mapping[str, Any], name: str) -> Cell:
 def _strata(strata: Mapping[str, Mapping[str, Any]], column: str, metric: str, title: str) -> Table:
     first = next(iter(strata.values()))[column]
     filled = [name for name, figures in first.items() if figures["num_pairs"]]
-    columns = tuple(f"{name} ({first[name]['num_pairs']:,} pairs)" for name in filled)
+    columns = tuple(f"{name} ({counted(first[name]['num_pairs'], 'pair')})" for name in filled)
     rows = tuple(
         (ranker, *(_figure(by_column[column][name], metric) for name in filled))
         for ranker, by_column in strata.items()

@@ -11,7 +11,7 @@ from ...api.model import Model
 from ...evaluation.folds import graph_fingerprint
 from ...lib._run.model_dir import CONFIG_FILE, STATS_FILE
 from ...models.kinds.table import MODELS
-from ...system.errors import InputError
+from ...system.errors import InputError, counted
 from ...system.untrusted.inputs import read_json
 
 Row = tuple[str, str]  #: name and value
@@ -27,7 +27,7 @@ def model_origin(model: Model) -> list[Row]:
     graph = model.graph
     rows = [
         ("graph", f"{graph.num_nodes:,} nodes, {graph.num_edges:,} directed edges, "
-         f"{len(graph.relations)} relations"),
+         f"{counted(len(graph.relations), 'relation')}"),
         ("files of the graph", ", ".join(map(str, config.get("edges_files") or []))),
         ("SHA-256 of the file", str(config.get("edges_sha256") or "")),
         ("hash of the content", graph_fingerprint(graph)),

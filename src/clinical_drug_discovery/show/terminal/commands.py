@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...models.kinds.table import MODELS
+from ...system.errors import counted
 from ...system.untrusted.text import printable
 from .console import make_console, make_table, program, show_record
 from .ranked_lists import show_ranking
@@ -23,12 +24,12 @@ def show_embedding(stats: dict[str, Any]) -> None:
     listed = ", ".join(f"{name.replace('_', ' ')} {value:.1f}" for name, value in times.items())
     table = make_table(show_header=False)
     for name, text in (
-        ("embeddings", f"{output}: {stats['saved_nodes']:,} nodes, {stats['embedding_dim']} "
-         f"numbers each, {size}"),
+        ("embeddings", f"{output}: {counted(stats['saved_nodes'], 'node')}, "
+         f"{counted(stats['embedding_dim'], 'number')} each, {size}"),
         ("model", f"{model_dir}: {parts}, {size_of_model}"),
         ("graph", f"{stats['num_nodes']:,} nodes, {stats['num_edges']:,} edges, "
-         f"{stats['num_relations']} relations"),
-        ("loss", f"{stats['final_loss']:.4g} after {stats['finished_epochs']} epochs of "
+         f"{counted(stats['num_relations'], 'relation')}"),
+        ("loss", f"{stats['final_loss']:.4g} after {counted(stats['finished_epochs'], 'epoch')} of "
          f"{MODELS[stats['model']].title} on {stats['device']}"),
         ("time", f"{sum(times.values()):.1f} s: {listed}"),
         *(("processes", f"{number}: compute {compute:.1f} s, exchange {exchange:.1f} s")
@@ -113,8 +114,10 @@ def show_map(result: dict[str, Any]) -> None:
         for name, count in result["groups"].items():
             table.add_row(name, f"{count:,}")
         console.print(table)
-    text = f"{result['output']}: {result['num_nodes']:,} nodes, {result['bytes'] / 2**10:,.0f} KiB"
-    text += f" ({left_out:,} without facts are left out)" if left_out else ""
+    nodes = counted(result["num_nodes"], "node")
+    text = f"{result['output']}: {nodes}, {result['bytes'] / 2**10:,.0f} KiB"
+    verb = "is" if left_out == 1 else "are"
+    text += f" ({left_out:,} without facts {verb} left out)" if left_out else ""
     console.print(text, soft_wrap=True)
 
 
@@ -177,7 +180,7 @@ def show_cache(result: dict[str, Any]) -> None:
     console, mb = make_console(), 10**6
     if result["num_removed"]:
         size = result["bytes_removed"] / mb
-        console.print(f"Removed {result['num_removed']} cached graphs ({size:,.1f} MB)")
+        console.print(f"Removed {counted(result['num_removed'], 'cached graph')} ({size:,.1f} MB)")
     table = make_table(["last used (UTC)", "MB", "graph"])
     for one in result["graphs"]:
         table.add_row(one["last_used"], f"{one['num_bytes'] / mb:,.1f}", printable(one["name"]))

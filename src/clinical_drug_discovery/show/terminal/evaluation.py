@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ...system.errors import counted
 from .console import make_console, make_table
 
 CONTRAINDICATION_COLUMNS = (
@@ -50,16 +51,18 @@ def show_evaluation(result: dict[str, Any]) -> None:
 
 def headline(result: Mapping[str, Any]) -> str:
     """Say which pairs an evaluation has ranked."""
-    among = f"each ranked among {result['num_candidates']:,} drugs"
+    among = f"each ranked among {counted(result['num_candidates'], 'drug')}"
     if "gold" in result:
         since = f" since {result['since']}" if result["since"] else ""
-        of = f"of {result['num_ranked_diseases']:,} diseases from {result['gold']}"
-        return f"{result['num_ranked_pairs']:,} approved pairs{since} {of}, {among}"
+        of = f"of {counted(result['num_ranked_diseases'], 'disease')} from {result['gold']}"
+        pairs = counted(result["num_ranked_pairs"], "approved pair")
+        return f"{pairs}{since} {of}, {among}"
     counts, part = result["split_counts"], result["on"]
-    folds = f", {result['folds']} folds" if "folds" in result else ""
+    folds = f", {counted(result['folds'], 'fold')}" if "folds" in result else ""
     return (
-        f"{counts[f'num_{part}_pairs']:,} held-out pairs of {counts[f'num_{part}_diseases']:,} "
-        f"diseases (split {result['split']}, {part}{folds}), {among}; {result['num_leaks']} leaks"
+        f"{counted(counts[f'num_{part}_pairs'], 'held-out pair')} of "
+        f"{counted(counts[f'num_{part}_diseases'], 'disease')} (split {result['split']}, "
+        f"{part}{folds}), {among}; {counted(result['num_leaks'], 'leak')}"
     )
 
 
@@ -88,7 +91,9 @@ def _print_strata(result: dict[str, Any]) -> None:
         table.add_column("ranker")
         filled = [name for name, figures in first.items() if figures["num_pairs"]]
         for name in filled:
-            table.add_column(f"{name} ({first[name]['num_pairs']:,} pairs)", justify="right")
+            table.add_column(
+                f"{name} ({counted(first[name]['num_pairs'], 'pair')})", justify="right"
+            )
         for ranker, by_column in strata.items():
             figures = [by_column[column][name] for name in filled]
             table.add_row(ranker, *(f"{m['mrr']:.3f} / {m['recall@50']:.2f}" for m in figures))
@@ -135,8 +140,9 @@ def _print_contraindications(rankers: list[tuple[str, dict[str, Any]]]) -> None:
         make_console().print("\nThe graph lists no contraindicated drug for these diseases.")
         return
     make_console().print(
-        f"\nContraindicated drugs ({num_pairs:,} pairs of {num_diseases:,} diseases). Good rankers "
-        "place them last: rank fraction and AUROC near 1, few of them among the first 50:\n"
+        f"\nContraindicated drugs ({counted(num_pairs, 'pair')} of "
+        f"{counted(num_diseases, 'disease')}). Good rankers place them last: rank fraction and "
+        "AUROC near 1, few of them among the first 50:\n"
     )
     _print_metrics("ranker", rankers, CONTRAINDICATION_COLUMNS)
 

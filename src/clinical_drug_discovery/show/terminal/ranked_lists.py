@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...graph.identifiers import shown_identifier
+from ...system.errors import counted
 from .console import fitted_table, make_console, print_labelled, show_record, yes
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def _print_left_out(result: dict[str, Any], of: str) -> None:
     missing = result[f"num_{of}_without_facts"]
     what = "treatments of the disease" if of == "drugs" else "treated by the drug"
     number = result["num_candidates"]
-    lines = [f"{number:,} {of} were ranked." if number != 1 else f"1 {of[:-1]} was ranked."]
+    lines = [counted(number, f"{of[:-1]} was ranked.", f"{of} were ranked.")]
     if known:
         lines += [f"Hidden: {known:,} that the graph lists as {what} (see --include-known)."]
     if harmful:

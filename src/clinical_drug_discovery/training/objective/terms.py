@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ...graph.knowledge_graph import KnowledgeGraph, node_range_of
 from ...models.kinds.interface import Contrast, Settings
+from ...system.errors import counted
 from ...system.progress import Run
 from ..edge_sampler import RandomSampler
 from ..memory_plan import Plan
@@ -134,10 +135,10 @@ def _similar_diseases(
     first, _ = node_range_of(graph, names["node_type"])
     pairs = PairSampler(jaccard, first, threshold, seed)
     run.progress.milestone(
-        f"{pairs.num_similar_pairs:,} pairs of {names['node_type']!r} nodes are similar (their "
-        f"{names['neighbor_type']!r} neighbors have a Jaccard index of at least {threshold:g}); "
-        f"{pairs.num_held_out_nodes:,} nodes are held out for measurement, and "
-        f"{pairs.num_pairs:,} pairs remain for training"
+        f"{counted(pairs.num_similar_pairs, 'pair')} of similar {names['node_type']!r} nodes "
+        f"(their {names['neighbor_type']!r} neighbors have a Jaccard index of at least "
+        f"{threshold:g}); {counted(pairs.num_held_out_nodes, 'node is', 'nodes are')} held out for "
+        f"measurement, and {counted(pairs.num_pairs, 'pair remains', 'pairs remain')} for training"
     )
     return pairs
 
