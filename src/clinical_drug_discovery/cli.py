@@ -233,7 +233,7 @@ def make_app(words: Sequence[str] = ()) -> typer.Typer:
 
     Args:
         words: of the command line. If they begin with a command or a group of commands, the app
-            has no others, because the flags of all commands take 0.05 s to read. Otherwise, such
+            has only these, because the flags of all commands take 0.05 s to read. Otherwise, such
             as for `cdd --help`, it has all commands.
     """
     app = typer.Typer(

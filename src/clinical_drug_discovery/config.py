@@ -139,7 +139,8 @@ def _arguments(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     """Return the parameters of the run that wrote a file.
 
     Raises:
-        InputError: it lacks them, or a value beside them was changed, which would have no effect.
+        InputError: it lacks them, or a value beside them was changed, which would be
+            without effect.
     """
     arguments = content.get(ARGUMENTS)
     if not isinstance(arguments, dict):

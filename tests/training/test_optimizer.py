@@ -109,7 +109,7 @@ def test_a_lazy_step_needs_rows_and_their_gradient() -> None:
     with pytest.raises(RuntimeError, match="no rows were taken"):
         lazy.step()
     lazy.take(torch.tensor([1]))
-    with pytest.raises(RuntimeError, match="have no gradient"):
+    with pytest.raises(RuntimeError, match="lack a gradient"):
         lazy.step()
 
 

@@ -3,8 +3,8 @@
 If the user has configured `logging` to show lines of the logger `clinical_drug_discovery` of level
 INFO, all lines go there. Otherwise a terminal and Jupyter get marked lines above one live line,
 which a timer thread rewrites. Everywhere else lines go to `logging`, and the timer thread adds a
-line about the current part if none was written for some seconds. If `logging` has no handler at
-all, the lines go to stderr, so that a plain script is not silent.
+line about the current part if none was written for some seconds. If `logging` does not have any
+handler, the lines go to stderr, so that a plain script is not silent.
 """
 
 from __future__ import annotations

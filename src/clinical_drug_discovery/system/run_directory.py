@@ -84,7 +84,7 @@ def locked(model_dir: Path) -> Iterator[Places]:
 
 @contextmanager
 def locked_output(output_dir: Path) -> Iterator[None]:
-    """Keep other processes from writing to a directory of results that has no swap.
+    """Keep other processes from writing to a directory of results without a swap.
 
     The lock lies in the directory, since the directory around it may be read-only.
 

@@ -40,7 +40,7 @@ class EdgeBatch:
     dst: Tensor  #: shape (B,), int64: index into `rows` of each target
     fact_ptr: tuple[int, ...]  #: positives with a target of type t are fact_ptr[t]:fact_ptr[t + 1]
     #: shape (T, K), int64: index into `rows` of uniformly sampled nodes of each type. Nodes repeat
-    #: if a type has fewer than K nodes. Arbitrary for a type that has no targets in the batch.
+    #: if a type has fewer than K nodes. Arbitrary for a type without targets in the batch.
     candidates: Tensor
     #: shape (B, K), bool: True where a candidate of the target's type is not a negative: it forms a
     #: known fact with the source, is the source, or is a repeated node
@@ -262,7 +262,7 @@ def divide_equally(counts: IntArray, total: int) -> list[int]:
     """
     sizes = [0] * len(counts)
     left = min(total, int(counts.sum()))
-    # Small types first: larger types share the positives that a small type has no edges for.
+    # Small types first: larger types share the positives for which a small type lacks edges.
     for rank, r in enumerate(np.argsort(counts, kind="stable").tolist()):
         sizes[r] = min(int(counts[r]), left // (len(counts) - rank))
         left -= sizes[r]

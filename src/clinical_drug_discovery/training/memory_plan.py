@@ -292,7 +292,7 @@ def _starting_bytes(plan: Plan) -> int:
 def _ranking_bytes(plan: Plan) -> int:
     """Return the bytes in use while the ranker is fitted; 0 without a ranker.
 
-    The trained model is no longer in memory then.
+    The trained model was released before.
     """
     if not plan.rank_fit:
         return 0

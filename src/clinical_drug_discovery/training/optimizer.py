@@ -141,7 +141,7 @@ class LazyAdam:
         taken, self._taken = [(asked, values.grad) for asked, values in self._taken], []
         found = [(asked, grad) for asked, grad in taken if grad is not None]
         if len(found) < len(taken):
-            raise RuntimeError("the rows that were taken have no gradient")
+            raise RuntimeError("the rows that were taken lack a gradient")
         rows, gradient = self._rows.give_back(found)
         with rows_in_any_order(self._values):
             self._update(rows, gradient, fraction * self._learning_rate)

@@ -267,4 +267,4 @@ def _given(
 
 def _without_facts(graph: KnowledgeGraph) -> str:
     number = graph.report.num_nodes_without_facts
-    return f"; {counted(number, 'node has', 'nodes have')} no facts" if number else ""
+    return f"; {counted(number, 'node')} without facts" if number else ""

@@ -39,8 +39,8 @@ def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
             _without.append(str(error))
         except (OSError, RuntimeError):  # numba found no directory that can be written
             _without.append(
-                "numba has no directory for its cache; set NUMBA_CACHE_DIR to a directory that you "
-                "can write to"
+                "numba lacks a directory for its cache; set NUMBA_CACHE_DIR to a directory that "
+                "you can write to"
             )
         return dispatcher
 
@@ -135,7 +135,7 @@ class KernelCache(FunctionCache):
     def _of_installation(self, read: Callable[[Any], Any]) -> Any:
         """Read the kernels beside the source; None if they do not exist or cannot be used.
 
-        Whoever owns the source can run any code in this process, so these kernels are no new risk.
+        Whoever owns the source can run any code in this process, so these kernels add no risk.
         """
         if self._installed is None:
             return None

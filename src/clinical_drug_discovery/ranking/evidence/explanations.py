@@ -27,8 +27,8 @@ from .sentences import sentence, spoken
 KINDS = ("mechanism", "similar drug", "related disease")
 #: The note for a list with a path from a drug to its target.
 NO_DIRECTION = (
-    "A shared target has no direction: these paths do not tell agonists from antagonists, so a "
-    "drug that binds the protein may help or harm."
+    "A shared target does not have a direction: these paths do not tell agonists from antagonists, "
+    "so a drug that binds the protein may help or harm."
 )
 MAX_PATHS = 2  #: largest number of paths for each kind of evidence
 _MAX_SHARED = 5  # largest number of paths that `Explainer.shared` returns
