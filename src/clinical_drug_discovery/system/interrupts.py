@@ -41,6 +41,8 @@ class Stopped(SystemExit):
         if _resume:
             return f"stopped by {_NAMES[self.number]}{where}; {how_to_resume()}"
         kept = [path for path in dict.fromkeys(_written) if path.exists()]
+        places = {path.resolve() for path in kept}
+        kept = [path for path in kept if not places & {*path.resolve().parents}]
         if not kept:
             return f"stopped by {_NAMES[self.number]}{where}; nothing was written"
         names = ", ".join(map(str, kept[:_MOST_PATHS]))
