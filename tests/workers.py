@@ -36,8 +36,12 @@ def unit(nodeid: str) -> str:
     return KERNELS if not COMPILING.isdisjoint(path.split("/")) else path
 
 
-#: The units that take longest, in the order in which they start.
-FIRST = (KERNELS, "test_memory_plan.py", "test_cli.py", "test_map.py")
+#: The units that take longest, in the order in which they start. The first of them need no kernels
+#: while those are compiled.
+FIRST = (
+    KERNELS, "test_map.py", "test_cli.py", "test_public_contract.py", "test_memory_plan.py",
+    "test_planted.py", "test_threads.py",
+)  # fmt: skip
 
 
 def place(nodeid: str) -> tuple[int, str]:
