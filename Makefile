@@ -23,6 +23,11 @@ $(VENV)/.installed: constraints.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
+# The packages of docs or examples besides.
+$(VENV)/.installed-%: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$*]'
+	touch $@
+
 # The same versions, each file checked against its hash; then the package without dependencies. On
 # Linux, this takes torch from PyPI, which brings CUDA along (3 GB).
 setup-locked: requirements.lock
@@ -76,8 +81,7 @@ bench-avx2: setup
 	$(AVX2) $(BIN)/python benchmarks/roofline.py $(KG)
 
 # Runs each file of examples/, with its packages (about 250 MB).
-examples: setup
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[examples]'
+examples: $(VENV)/.installed-examples
 	$(BIN)/python -m pytest -m slow tests/test_examples.py
 
 # The fuzzers, one after the other; see tests/fuzz/fuzz.py.
@@ -95,10 +99,6 @@ lint: setup
 docs: $(VENV)/.installed-docs
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo "Open docs/_build/html/index.html"
-
-$(VENV)/.installed-docs: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
-	touch $@
 
 # The pictures of the README and of cdd map, and those of cdd explore and cdd report in docs/guide,
 # which need Chromium. PICTURES is the directory of the latter.
