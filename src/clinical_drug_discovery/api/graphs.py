@@ -146,7 +146,7 @@ def graph_from_frames(nodes: Any, edges: Any) -> KnowledgeGraph:
         >>> nodes = {"node_index": [0, 1], "node_id": ["D1", "9"], "node_type": ["drug", "gene"]}
         >>> edges = {"relation": ["binds"], "x_index": [0], "y_index": [1]}
         >>> cdd.graph_from_frames(nodes, edges)
-        <KnowledgeGraph: 2 nodes of 2 types, 2 edges of 1 relations>
+        <KnowledgeGraph: 2 nodes of 2 types, 2 edges of 1 relation>
     """
     use_threads()
     table = None if nodes is None else to_polars("nodes", nodes)
