@@ -12,6 +12,8 @@ COMPILING = {
     "test_torchrun.py",
 }  # fmt: skip
 KERNELS = "kernels"  #: the unit of all these files
+#: Files with tests of minutes that share nothing: both workers run some of them.
+LONG = {"test_memory_plan.py"}
 
 
 class WholeFiles(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist has no types for it
@@ -31,8 +33,10 @@ class WholeFiles(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist has
 
 
 def unit(nodeid: str) -> str:
-    """Return the name of what one worker runs: a file, or the tests of kernels."""
+    """Return the name of what one worker runs: a file, the tests of kernels, or one long test."""
     path = nodeid.split("::")[0]
+    if path.split("/")[-1] in LONG:
+        return nodeid
     return KERNELS if not COMPILING.isdisjoint(path.split("/")) else path
 
 
@@ -47,5 +51,5 @@ FIRST = (
 def place(nodeid: str) -> tuple[int, str]:
     """Return where a test comes in the order: the longest units first, then by path."""
     path = nodeid.split("::")[0]
-    name = unit(nodeid).split("/")[-1]
+    name = unit(nodeid).split("::")[0].split("/")[-1]
     return FIRST.index(name) if name in FIRST else len(FIRST), path
