@@ -22,8 +22,6 @@ from .system.untrusted.inputs import check_regular, parse_json, repeated
 ARGUMENTS, MODEL = "arguments", "model"
 _WRITTEN = "format_version"  # a key of every config.json that a run has written
 _MOST_BYTES = 2**24  # a graph with thousands of edge types has a config.json of less than 1 MiB
-
-
 _TOML_KEY = re.compile(r"""\s*["']?([\w-]+)["']?\s*=""")  # at the start of a line
 
 

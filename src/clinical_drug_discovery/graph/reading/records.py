@@ -41,10 +41,16 @@ def place_of(tables: Sequence[Table], table: int, row: int) -> str:
     return f"row {row}" if len(tables) == 1 else f"{tables[table].path}, row {row}"
 
 
-def listed(texts: Iterable[str], limit: int = _MAX_LISTED) -> str:
-    """Join texts for one line, and count those beyond the limit."""
+def listed(texts: Iterable[str], limit: int = _MAX_LISTED, total: int | None = None) -> str:
+    """Join texts for one line, and count those beyond the limit.
+
+    Args:
+        texts: all texts, or the first of them.
+        limit: largest number of texts to show.
+        total: number of all texts; None: all are given.
+    """
     every = list(texts)
-    more = len(every) - limit
+    more = (len(every) if total is None else total) - min(len(every), limit)
     return "; ".join(every[:limit]) + (f"; and {more:,} more" if more > 0 else "")
 
 
@@ -143,13 +149,12 @@ def remove_incomplete_rows(rows: Rows, on_missing: str, findings: Findings) -> N
     if not count:
         return
     texts = [_lack(rows, place, lacking) for place in places]
-    more = f"; and {count - len(texts):,} more" if count > len(texts) else ""
     number = f"{counted(count, 'row lacks', 'rows lack')} a field"
     if on_missing == ERROR:
         cut = " (is the file cut short?)" if _ends_with(rows, places, count) else ""
         raise InputError(
-            f"{files_of(rows.tables)}, {'; '.join(texts)}{more}{cut}; {number}, and every row must "
-            "have all fields",
+            f"{files_of(rows.tables)}, {listed(texts, total=count)}{cut}; {number}, and every row "
+            "must have all fields",
             " (on_missing 'drop' leaves such rows out: --on-missing drop)",
         )
     if not rows.num_rows:
@@ -211,8 +216,7 @@ def check_numbers(rows: Rows) -> None:
             f"{place_of(rows.tables, use.table, use.row)}: {side}_index (got {index!r}) must be a "
             "whole number of at least 0, without leading zeros"
         )
-    more = f"; and {len(wrong) - len(texts):,} more" if len(wrong) > len(texts) else ""
-    raise InputError(f"{files_of(rows.tables)}, {'; '.join(texts)}{more}")
+    raise InputError(f"{files_of(rows.tables)}, {listed(texts, total=len(wrong))}")
 
 
 def merge_records(rows: Rows, on_conflict: str, findings: Findings) -> IntArray:
