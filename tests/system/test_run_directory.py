@@ -9,7 +9,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -118,18 +119,25 @@ def test_an_interrupted_repair_is_repaired(tmp_path: Path) -> None:
     assert contents(tmp_path) == {"new"}
 
 
-def test_a_directory_in_use_is_refused_with_the_run_and_its_age(tmp_path: Path) -> None:
-    model_dir, output = tmp_path / "model", tmp_path / "e.csv"
+@contextmanager
+def holding(lock: str, path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Start a process that holds a lock; `lock` is an expression with the path as sys.argv[1]."""
     script = (
         "import sys, time; from pathlib import Path\n"
-        "from clinical_drug_discovery.system.run_directory import locked\n"
-        "with locked(Path(sys.argv[1])):\n"
+        "from clinical_drug_discovery.system.run_directory import locked, locked_files\n"
+        f"with {lock}:\n"
         "    print('locked', flush=True); time.sleep(600)\n"
     )
-    command = [sys.executable, "-c", script, str(model_dir)]
+    command = [sys.executable, "-c", script, str(path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "locked\n"
+        yield process
+
+
+def test_a_directory_in_use_is_refused_with_the_run_and_its_age(tmp_path: Path) -> None:
+    model_dir, output = tmp_path / "model", tmp_path / "e.csv"
+    with holding("locked(Path(sys.argv[1]))", model_dir) as process:
         record = json.loads((tmp_path / "model.lock").read_text())
         message = rf"in use by process {process.pid}, whose run {record['run']} began \d+ s ago"
         with pytest.raises(InputError, match=message), locked(model_dir):
@@ -149,16 +157,7 @@ def test_a_directory_in_use_is_refused_with_the_run_and_its_age(tmp_path: Path) 
 def test_an_output_in_use_is_refused_and_a_killed_process_does_not_block_it(tmp_path: Path) -> None:
     output = tmp_path / "e.npy"
     files = [output, tmp_path / "e_index.csv"]
-    script = (
-        "import sys, time; from pathlib import Path\n"
-        "from clinical_drug_discovery.system.run_directory import locked_files\n"
-        "with locked_files('output', [Path(sys.argv[1])]):\n"
-        "    print('locked', flush=True); time.sleep(600)\n"
-    )
-    command = [sys.executable, "-c", script, str(files[1])]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "locked\n"
+    with holding("locked_files('output', [Path(sys.argv[1])])", files[1]) as process:
         message = rf"^output \(got {output}\) is in use by process {process.pid}, .*another path$"
         with pytest.raises(InputError, match=message):
             check_unused(tmp_path / "other", output, files)
