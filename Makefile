@@ -4,6 +4,10 @@ MINUTES ?= 20
 VENV := .venv
 BIN := $(VENV)/bin
 
+# Where this variable is set, as in some containers, Python keeps no compiled modules. Each of the
+# hundreds of processes below would then compile torch again, which takes 3 seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Two workers, each of which runs whole files: see tests/workers.py.
 PYTEST := $(BIN)/python -m pytest -n 2
 
