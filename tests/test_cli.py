@@ -157,7 +157,8 @@ def test_help_and_a_wrong_device_import_nothing_slow(arguments: list[str]) -> No
 def test_embed_then_similar(model: str, edges: Path, tmp_path: Path) -> None:
     output = tmp_path / "e.csv"
     flags = ["--include-node-types", "drug", "--include-node-types", "disease", "--seed", 3]
-    result = cdd("embed", model, "--edges", edges, "--output", output, "--json", *flags, *SMALL)
+    flags += ["--no-ranker", "--edges", edges, "--output", output]
+    result = cdd("embed", model, "--json", *flags, *SMALL)
     assert result.exit_code == 0, result.output
     stats = json.loads(result.stdout)
     assert stats["model"] == model
@@ -350,9 +351,8 @@ def run_script(*arguments: object) -> subprocess.Popen[str]:
 
 
 def test_the_script_writes_lines_when_stderr_is_no_terminal(edges: Path, tmp_path: Path) -> None:
-    process = run_script(
-        "embed", "graphsage", "--edges", edges, "--output", tmp_path / "e.npy", "--json", *SMALL
-    )
+    flags = ["--no-ranker", "--edges", edges, "--output", tmp_path / "e.npy", "--json"]
+    process = run_script("embed", "graphsage", *flags, *SMALL)
     stdout, stderr = process.communicate(timeout=120)
     assert process.returncode == 0
     assert json.loads(stdout)["saved_nodes"] > 0
@@ -387,7 +387,7 @@ def test_the_script_shows_the_milestones_on_a_terminal(
     pty = pytest.importorskip("pty", reason="Windows has no pseudo-terminals")
     ours, theirs = pty.openpty()
     output = tmp_path / "e.npy"
-    flags = ["--edges", edges, "--output", output, "--device", "cpu", *SMALL]
+    flags = ["--edges", edges, "--output", output, "--device", "cpu", "--no-ranker", *SMALL]
     command = [SCRIPT, "embed", model, *map(str, flags)]
     wide = {**os.environ, "COLUMNS": "200"}
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=theirs, env=wide) as process:

@@ -34,6 +34,8 @@ from clinical_drug_discovery.system.errors import InputError
 from clinical_drug_discovery.training.objective.treatment_votes import without_treatments
 
 SMALL: dict[str, Any] = {"embedding_dim": 12, "hidden_dim": 8, "num_layers": 2, "num_epochs": 3}
+#: For tests without a ranker, whose fit takes ten times as long as such a training.
+PLAIN: dict[str, Any] = {**SMALL, "ranker": False}
 Generate = Callable[..., dict[str, Any]]
 MODELS: dict[str, Generate] = {"graphsage": generate_gnn_embeddings, "hgt": generate_hgt_embeddings}
 
@@ -149,7 +151,7 @@ def test_record_and_files(model: str, edges: Path, tmp_path: Path) -> None:
 def test_the_saved_model_gives_the_saved_embeddings(
     model: str, edges: Path, tmp_path: Path
 ) -> None:
-    stats = MODELS[model](edges, tmp_path / "e.parquet", **SMALL)
+    stats = MODELS[model](edges, tmp_path / "e.parquet", **PLAIN)
     _, values = read_embeddings(tmp_path / "e.parquet")
     weights = load_file(Path(stats["model_dir"]) / "weights.safetensors")
     config = json.loads((Path(stats["model_dir"]) / "config.json").read_text())
@@ -192,7 +194,7 @@ def test_same_seed_same_bytes_whatever_the_order_of_rows(
         ("c", shuffled, {}),
         ("other", edges, {"seed": 1}),
     ):
-        generate(path, tmp_path / f"{name}.parquet", **{**SMALL, **options})
+        generate(path, tmp_path / f"{name}.parquet", **{**PLAIN, **options})
         contents.append((tmp_path / f"{name}.parquet").read_bytes())
     assert contents[0] == contents[1] == contents[2] != contents[3]
     assert torch.get_num_threads() == threads
@@ -201,12 +203,13 @@ def test_same_seed_same_bytes_whatever_the_order_of_rows(
 def test_numbers_and_lists_of_other_packages_give_the_same_files(
     generate: Generate, edges: Path, tmp_path: Path
 ) -> None:
-    plain = {**SMALL, "learning_rate": 0.25, "seed": 3, "include_node_types": ["drug", "disease"]}
+    plain = {**PLAIN, "learning_rate": 0.25, "seed": 3, "include_node_types": ["drug", "disease"]}
     odd = {
         **{name: np.int64(value) for name, value in SMALL.items()},
         "learning_rate": np.float32(0.25),
         "seed": np.uint8(3),
         "cache": np.bool_(False),
+        "ranker": np.bool_(False),
     }
     generate(edges, tmp_path / "plain" / "e.npy", **plain)
     for name, types in (
@@ -226,19 +229,19 @@ def test_a_finished_run_is_not_replaced_silently(
     def files() -> dict[Path, bytes]:
         return {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()}
 
-    generate(edges, tmp_path / "e.csv", **SMALL)
+    generate(edges, tmp_path / "e.csv", **PLAIN)
     before = files()
     for output, options, named in (
         ("e.csv", {}, "e.csv"),
         ("other.csv", {"model_dir": tmp_path / "e_model"}, "e_model/weights.safetensors"),
     ):
         with pytest.raises(InputError, match=rf"{named} exists already.*--overwrite"):
-            generate(edges, tmp_path / output, **{**SMALL, **options, "num_epochs": 2})
+            generate(edges, tmp_path / output, **{**PLAIN, **options, "num_epochs": 2})
     assert files() == before
     (tmp_path / "new_model").mkdir()
     (tmp_path / "new_model" / "history.csv").write_text("of a run that was stopped")
-    generate(edges, tmp_path / "new.csv", **SMALL)
-    stats = generate(edges, tmp_path / "e.csv", overwrite=True, **{**SMALL, "num_epochs": 2})
+    generate(edges, tmp_path / "new.csv", **PLAIN)
+    stats = generate(edges, tmp_path / "e.csv", overwrite=True, **{**PLAIN, "num_epochs": 2})
     assert json.loads((tmp_path / "e_model" / "stats.json").read_text())["num_epochs"] == 2
     assert stats["num_epochs"] == 2
 
@@ -247,7 +250,7 @@ def test_warnings_in_the_files_name_no_directory(
     generate: Generate, edges: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
-    stats = generate(edges, tmp_path / "e.npy", cache_dir=tmp_path / "file", **SMALL)
+    stats = generate(edges, tmp_path / "e.npy", cache_dir=tmp_path / "file", **PLAIN)
     (text,) = stats["warnings"]
     assert "could not be cached" in text
     assert str(tmp_path / "file") in text
@@ -352,7 +355,7 @@ def test_what_one_model_alone_refuses(
 @pytest.mark.parametrize("weight", [0.0, 0.5, 1.0])
 def test_the_loss_is_what_the_weight_says(edges: Path, tmp_path: Path, weight: float) -> None:
     stats = generate_hgt_embeddings(
-        edges, tmp_path / "e.npy", contrastive_weight=weight, similarity_threshold=0.05, **SMALL
+        edges, tmp_path / "e.npy", contrastive_weight=weight, similarity_threshold=0.05, **PLAIN
     )
     history = pl.read_csv(Path(stats["model_dir"]) / "history.csv")
     wanted = (1 - weight) * history["link_loss"]
@@ -379,7 +382,7 @@ def test_without_similar_diseases_it_says_so_and_trains_on_links(
     options: dict[str, Any],
     reason: str,
 ) -> None:
-    stats = generate_hgt_embeddings(edges, tmp_path / "e.npy", **{**SMALL, **options})
+    stats = generate_hgt_embeddings(edges, tmp_path / "e.npy", **{**PLAIN, **options})
     (text,) = stats["warnings"]
     assert reason in text
     assert "model is trained without" in text
@@ -420,7 +423,7 @@ def test_a_collapse_is_warned_of(
 ) -> None:
     same = torch.ones(read_graph(edges).num_nodes, 12)
     monkeypatch.setattr(inference, "embed_all", lambda *args, **options: same)
-    stats = generate(edges, tmp_path / "e.npy", **SMALL)
+    stats = generate(edges, tmp_path / "e.npy", **PLAIN)
     assert len(stats["warnings"]) == 3
     for text in stats["warnings"]:
         assert "have collapsed (mean_cosine 1.00" in text
