@@ -235,8 +235,9 @@ def as_table(text: bytes, like: pl.DataFrame) -> pl.DataFrame:
 
 
 TEXTS = [name for name in LAYOUTS if name not in ("OptimusKG", "Hetionet JSON")]
+#: `make fuzz` draws new ones for as long as it is asked to.
 numbers = pytest.mark.parametrize(
-    "number", [len(DAMAGES) * 2, pytest.param(500, marks=pytest.mark.slow)], ids=str
+    "number", [len(DAMAGES) * 2, pytest.param(100, marks=pytest.mark.slow)], ids=str
 )
 
 
