@@ -6,10 +6,10 @@ from typing import Any
 
 from xdist.scheduler import LoadScopeScheduling
 
-#: Files and folders whose tests compile the CPU kernels.
+#: Files and folders whose tests compile the CPU kernels, or run them in other processes.
 COMPILING = {
     "ops", "test_empty_edge_types.py", "test_hgt.py", "test_plain_models.py", "test_sage.py",
-    "test_torchrun.py",
+    "test_threads.py", "test_torchrun.py",
 }  # fmt: skip
 KERNELS = "kernels"  #: the unit of all these files
 #: Files with tests of minutes that share nothing: both workers run some of them.
@@ -44,7 +44,8 @@ def unit(nodeid: str) -> str:
 #: while those are compiled.
 FIRST = (
     KERNELS, "test_map.py", "test_cli.py", "test_public_contract.py", "test_memory_plan.py",
-    "test_planted.py", "test_threads.py",
+    "test_planted.py", "test_compile_kernels.py", "test_examples.py", "test_finish.py",
+    "test_read_mutations.py",
 )  # fmt: skip
 
 
