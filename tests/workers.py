@@ -8,8 +8,8 @@ from xdist.scheduler import LoadScopeScheduling
 
 #: Files and folders whose tests compile the CPU kernels, or run them in other processes.
 COMPILING = {
-    "ops", "test_empty_edge_types.py", "test_hgt.py", "test_plain_models.py", "test_sage.py",
-    "test_threads.py", "test_torchrun.py",
+    "ops", "test_empty_edge_types.py", "test_hgt.py", "test_inference.py", "test_plain_models.py",
+    "test_sage.py", "test_threads.py", "test_torchrun.py",
 }  # fmt: skip
 KERNELS = "kernels"  #: the unit of all these files
 #: Files with tests of minutes that share nothing: both workers run some of them.
