@@ -12,7 +12,7 @@ from ..graph.knowledge_graph import KnowledgeGraph
 from ..ops import backend as backends
 from ..ops.backend import Backend
 from ..ops.blocks import Block, range_block
-from ..ops.buffers import empty, release_buffers
+from ..ops.buffers import empty, used_again
 from ..ops.fixed_shapes import needs_fixed_shapes
 from ..system.errors import InputError
 from ..system.group.interface import ALONE, Group
@@ -78,17 +78,18 @@ def embed_all(
     """
     x: Tensor = model.node_embedding.detach()
     rows = Rows(group, len(x), backends.BLOCK_ROWS)
-    for index, (name, dim) in enumerate(model.stages):
-        on_stage(name)
-        begun = model.begin_stage(index, x, backend)
-        out = empty(x, len(x), dim)
-        even = needs_fixed_shapes(x.device)
-        chunks = (_even_chunks if even else _whole_blocks)(rows.own, chunk_size)
-        for start, stop in chunks:
-            block = range_block(graph, start, stop, backend)
-            out[start:stop] = model.apply_stage(index, x, begun, block)
-            empty_cache(x.device)
-        x = rows.share(out)
+    with used_again():
+        for index, (name, dim) in enumerate(model.stages):
+            on_stage(name)
+            begun = model.begin_stage(index, x, backend)
+            out = empty(x, len(x), dim)
+            even = needs_fixed_shapes(x.device)
+            chunks = (_even_chunks if even else _whole_blocks)(rows.own, chunk_size)
+            for start, stop in chunks:
+                block = range_block(graph, start, stop, backend)
+                out[start:stop] = model.apply_stage(index, x, begun, block)
+                empty_cache(x.device)
+            x = rows.share(out)
     return x.cpu()
 
 
@@ -143,7 +144,6 @@ def embed_nodes(
                 f"learning_rate (got {run.learning_rate}) is too high: "
                 "the embeddings hold NaN or infinity"
             )
-    release_buffers()
     if run.group.rank:  # the first process checks and writes
         return embeddings, {}
     with run.timed("collapse"):

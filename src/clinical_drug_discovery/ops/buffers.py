@@ -1,40 +1,25 @@
-"""Large buffers in huge pages. Some freed buffers are kept and used again.
-
-The system clears each page of a new buffer at its first use. With twenty buffers of 100 MiB per
-epoch, this took a sixth of the epoch, and several times as long on a virtual machine whose host
-takes back freed memory. So numpy allocates the buffers: numpy asks Linux for huge pages, torch does
-not. Freed buffers of up to 64 MiB in total are kept. If none of them fits a request, the oldest are
-released before a new buffer is allocated.
+"""Large buffers, whose memory is used again (`system.limits.arena`).
 
 Within `large_in_files`, buffers of at least 64 MiB lie in files of a scratch directory instead.
 """
 
 from __future__ import annotations
 
-import threading
-import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ..system.limits.arena import Arena
 from ..system.limits.scratch import Scratch
 
 _LEAST_BYTES = 8 << 20  # bytes; torch allocates smaller buffers, and the C heap reuses them
-_STEP = 2 << 20  # bytes; sizes are multiples of it, so that similar batches share buffers
-_MOST_SPARE = 1.125  # largest ratio of a reused buffer's size to the requested size
-#: Largest total size of the kept buffers. Three times this size saved no time and raised the
-#: peak memory by 3%.
-MOST_IDLE_BYTES = 64 << 20
 #: Least size of a buffer in a file. Buffers of a subgraph of the default size stay below.
 LEAST_IN_FILES = 64 << 20
 _NUMPY = {torch.float32: np.float32, torch.float64: np.float64, torch.bfloat16: np.uint16}
-Block = npt.NDArray[np.uint8]
-Lent = npt.NDArray[np.generic]
 
 
 def empty(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
@@ -52,7 +37,7 @@ def empty(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor
         return torch.from_numpy(pages.reshape(shape)).view(dtype)
     if num_bytes < _LEAST_BYTES or like.device.type != "cpu" or dtype not in _NUMPY:
         return like.new_empty(shape, dtype=dtype)
-    return torch.from_numpy(_POOL.lend(num_bytes, shape, _NUMPY[dtype])).view(dtype)
+    return torch.from_numpy(_ARENA.lend(num_bytes, shape, _NUMPY[dtype])).view(dtype)
 
 
 def zeros(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
@@ -118,51 +103,17 @@ def _is_in_file(like: Tensor, num_bytes: int, dtype: torch.dtype) -> bool:
     return can_be and bool(_FILES) and num_bytes >= LEAST_IN_FILES
 
 
+def used_again() -> AbstractContextManager[None]:
+    """Keep the memory of deleted buffers for the next ones until the block ends."""
+    return _ARENA.keeping()
+
+
 def release_buffers() -> None:
-    """Release the memory of the kept buffers."""
-    _POOL.release()
+    """Return the memory of deleted buffers to the system."""
+    _ARENA.release()
 
 
-class _Pool:
-    """Blocks of memory, lent as arrays. A block comes back when its array is deleted."""
-
-    def __init__(self) -> None:
-        self._free: list[Block] = []  # oldest first
-        self._lock = threading.RLock()  # reentrant: a block can come back while the lock is held
-
-    def lend(self, num_bytes: int, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Lent:
-        with self._lock:
-            block = self._kept(num_bytes)
-        lent: Lent = block[:num_bytes].view(dtype).reshape(shape)
-        weakref.finalize(lent, self._give_back, block).atexit = False
-        return lent
-
-    def release(self) -> None:
-        with self._lock:
-            self._free.clear()
-
-    def _kept(self, num_bytes: int) -> Block:
-        fitting = [b for b in self._free if num_bytes <= b.nbytes <= _MOST_SPARE * num_bytes]
-        if fitting:
-            best = min(fitting, key=len)
-            self._free = [block for block in self._free if block is not best]
-            return best
-        size = -(-num_bytes // _STEP) * _STEP
-        given_back = 0
-        while self._free and given_back < size:
-            given_back += len(self._free.pop(0))
-        return np.empty(size, np.uint8)
-
-    def _give_back(self, block: Block) -> None:
-        if block.nbytes > MOST_IDLE_BYTES:
-            return
-        with self._lock:
-            self._free.append(block)
-            while self._free and sum(map(len, self._free)) > MOST_IDLE_BYTES:
-                del self._free[0]
-
-
-_POOL = _Pool()
+_ARENA = Arena()
 _FILES: list[Scratch] = []  # of the blocks of `large_in_files`, the innermost last
 
 

@@ -18,6 +18,7 @@ import numba
 import torch
 from torch import Tensor
 
+from ..ops.buffers import release_buffers
 from ..system.errors import InputError
 from ..system.files import (
     DamagedFileError,
@@ -237,6 +238,7 @@ class Checkpoints:
             record: one of them, which knows the position.
             run: receives a warning.
         """
+        release_buffers()  # the first of several processes collects the tables of all
         tensors: dict[str, Tensor] = {}
         values: dict[str, dict[str, Any]] = {}
         for name, part in parts.items():

@@ -23,7 +23,7 @@ from ..models.kinds.interface import FULL, SUBGRAPH_SIZE, Needs, Settings, Sizes
 from ..models.kinds.table import kind_of
 from ..models.walk_vectors import walk_bytes
 from ..ops.backend import Backend, choose_backend
-from ..ops.buffers import LEAST_IN_FILES, MOST_IDLE_BYTES
+from ..ops.buffers import LEAST_IN_FILES
 from ..ops.reference import EDGE_CHUNK
 from ..system.group.interface import ALONE, Group
 from .batches import max_positives, num_steps_of
@@ -38,6 +38,8 @@ _FIXED = 160 * 2**20
 # the same on NVIDIA GPUs: the driver loads kernels when they are first used, and nccl takes
 # buffers. An H200 with CUDA 13 took 0.04 and 0.66 GiB more than was predicted without these.
 _CUDA, _NCCL = 256 * 2**20, 768 * 2**20
+# Memory of deleted buffers, which the arena keeps while a moment of a step needs less than another.
+_KEPT = 64 * 2**20
 _FACT = 150 + NUM_CANDIDATES  # bytes for each positive of a batch: node numbers and a mask
 #: numbers of nodes that inference can embed at a time, the largest first
 CHUNK_SIZES = (32_768, 16_384, 8_192, 4_096, 2_048, 1_024)
@@ -179,7 +181,7 @@ class Plan:
             + needs.step
             + self.copies * _FACT * sum(self.positives.values())
             + self.subgraph_bytes
-            + (0 if self.edge_chunk else min(MOST_IDLE_BYTES, x))  # freed buffers, kept for reuse
+            + (0 if self.edge_chunk else min(_KEPT, x))
             + self._exchanged_bytes(x, needs.weights)
         )
         fixed, inference = self._fixed_bytes(needs), self._inference_bytes(needs)

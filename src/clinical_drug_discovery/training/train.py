@@ -15,6 +15,7 @@ from ..models.kinds.interface import SAMPLED, Settings, TrainableModel
 from ..models.kinds.table import kind_of
 from ..models.layers import DistMult
 from ..models.warm_start import ORIGIN, WarmStart, take_over
+from ..ops.buffers import used_again
 from ..system.machine import empty_cache
 from ..system.progress import Run
 from .batches import FullBatch, HostBatch, SubgraphBatches, make_batches
@@ -80,9 +81,9 @@ def train(
     with run.timed("train"):
         parts = make_parts(run, graph, settings, plan, seed, checkpoints, start)
         terms, record = parts.terms, parts.record
-        with keeping(checkpoints, parts.with_states(), parts.shards, record, run) as (
-            advance, after_step,
-        ):  # fmt: skip
+        with used_again(), keeping(
+            checkpoints, parts.with_states(), parts.shards, record, run
+        ) as (advance, after_step):  # fmt: skip
             while not record.is_finished:
                 losses = []
                 for number in parts.own_numbers():

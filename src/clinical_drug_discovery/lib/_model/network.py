@@ -20,7 +20,6 @@ from ...models.new_nodes import vectors_with_new_nodes
 from ...models.warm_start import VECTORS
 from ...ops.backend import Backend, choose_backend
 from ...ops.blocks import Block
-from ...ops.buffers import release_buffers
 from ...system import log
 from ...system.errors import InputError, shown
 from ...system.machine import one_thread
@@ -98,7 +97,6 @@ class Network:
         backend = choose_backend(torch.device("cpu"), num_edges)
         with log.part("Embedding all nodes"), one_thread(not backend.kernels):
             found = embed_all(self, read, CHUNK_SIZES[0], backend)
-        release_buffers()
         if not is_finite(found):
             raise InputError("the embeddings hold NaN or infinity; run cdd embed again")
         return found
