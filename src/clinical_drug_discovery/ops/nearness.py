@@ -114,11 +114,14 @@ class _Nearness(torch.autograd.Function):
             # The cosine of a row and itself does not change. Its weight is by far the largest, and
             # would leave only rounding errors after the projection in `unit`.
             weights[right - (left.start or 0), torch.arange(len(right), device=right.device)] = 0
-        grad = zeros(units, *units.shape)
         if _takes_halves(weights):
             totals = weights.sum(dim=1), weights.sum(dim=0)
-            _add_in_halves(_in_halves(weights), totals, units, grad, left, right)
+            halves = _in_halves(weights)
+            del weights  # its memory is that of the gradient
+            grad = zeros(units, *units.shape)
+            _add_in_halves(halves, totals, units, grad, left, right)
         else:
+            grad = zeros(units, *units.shape)
             _add_products(weights, units, grad, left, right)
         return grad, None, None, None, None, None
 
