@@ -16,7 +16,7 @@ AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS
 	NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=+avx,+avx2,+bmi,+bmi2,+f16c,+fma,+lzcnt,+movbe,+popcnt,+sse4.2 \
 	NUMBA_CACHE_DIR=$(CURDIR)/$(VENV)/numba-avx2
 
-.PHONY: setup setup-locked lock audit demo test test-slow test-all test-avx2 bench-avx2 examples fuzz lint docs pictures vendor wheel clean
+.PHONY: setup setup-locked lock audit demo test test-slow test-avx2 bench-avx2 examples fuzz lint docs pictures vendor wheel clean
 
 setup: $(VENV)/.installed
 
@@ -74,10 +74,6 @@ test: setup
 # The long forms of some tests.
 test-slow: setup
 	$(PYTEST) -m slow
-
-# Both in one run, which starts and collects once.
-test-all: setup
-	$(PYTEST) -m ""
 
 # All tests as on a CPU with AVX2 only. Needs an x86-64 CPU. PATHS may name some tests.
 test-avx2: setup
