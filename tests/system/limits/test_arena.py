@@ -108,10 +108,11 @@ def test_an_array_that_is_deleted_while_the_lock_is_held_comes_back_later() -> N
         with arena._lock:
             del array  # the garbage collector may do this at any moment
         assert lend(arena, 3).ctypes.data == place
-    array = lend(arena, 3)
+    first, second = lend(arena, 3), lend(arena, 3)
     with arena._lock:
-        del array
-    arena.release()
+        del first
+    assert arena._returned
+    del second
     assert not arena._mappings
 
 

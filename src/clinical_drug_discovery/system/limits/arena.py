@@ -56,6 +56,7 @@ class Arena:
             mapping, pages = self._place(-(-num_bytes // PAGE))
             mapping.state[pages] = _LENT
             self._drop_idle()
+        self._settle()
         start = pages.start * PAGE
         lent: Lent = mapping.memory[start : start + num_bytes].view(dtype).reshape(shape)
         weakref.finalize(lent, self._give_back, mapping, pages).atexit = False
@@ -79,11 +80,18 @@ class Arena:
             self._take_back()
             self._most = 0
             self._drop_idle()
+        self._settle()
 
     def _give_back(self, mapping: _Mapping, pages: slice) -> None:
         self._returned.append((mapping, pages))
-        # If the lock is taken, the next call that takes it finds the pages in the queue.
-        if not self._num_keeping and self._lock.acquire(blocking=False):
+        self._settle()
+
+    def _settle(self) -> None:
+        """Return the memory of deleted arrays, unless it is kept or the lock is taken.
+
+        Whoever has taken the lock calls this afterwards.
+        """
+        while self._returned and not self._num_keeping and self._lock.acquire(blocking=False):
             try:
                 self._take_back()
                 self._drop_idle()
