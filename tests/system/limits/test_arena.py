@@ -76,7 +76,9 @@ def test_memory_is_kept_within_the_block_alone() -> None:
             del large
             assert resident(arena) == 21
             # Two arrays of another size have the same memory.
-            parts = [lend(arena, 10), lend(arena, 10)]
+            parts = [lend(arena, 10)]
+            assert resident(arena) == 21
+            parts.append(lend(arena, 10))
             assert sorted(part.ctypes.data - place for part in parts) == [0, 10 * PAGE]
             del parts
         assert resident(arena) == 1  # the inner block gives back what is not lent
@@ -98,6 +100,17 @@ def test_idle_memory_is_released_before_more_is_taken() -> None:
         assert resident(arena) == 11
         assert (between == 0).all()
         assert (large == 0).all()
+
+
+def test_memory_that_is_kept_comes_before_new_memory() -> None:
+    arena = Arena()
+    first, between, kept, last = (lend(arena, size) for size in (5, 1, 6, 1))
+    del first  # a gap of new memory
+    with arena.keeping():
+        place = kept.ctypes.data
+        del kept
+        assert lend(arena, 5).ctypes.data == place
+    assert (between == last).all()
 
 
 def test_an_array_that_is_deleted_while_the_lock_is_held_comes_back_later() -> None:
