@@ -37,7 +37,7 @@ def empty(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor
         return torch.from_numpy(pages.reshape(shape)).view(dtype)
     if num_bytes < _LEAST_BYTES or like.device.type != "cpu" or dtype not in _NUMPY:
         return like.new_empty(shape, dtype=dtype)
-    return torch.from_numpy(_ARENA.lend(num_bytes, shape, _NUMPY[dtype])).view(dtype)
+    return torch.from_numpy(_ARENA.lend(shape, _NUMPY[dtype])).view(dtype)
 
 
 def zeros(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:

@@ -34,7 +34,7 @@ def resident(arena: Arena) -> int:
 
 def lend(arena: Arena, num_pages: int, value: int = 0) -> Lent:
     size = num_pages * PAGE - 8  # not a whole page
-    array = arena.lend(size, (size // 8,), np.int64)
+    array = arena.lend((size // 8,), np.int64)
     array[:] = value
     return array
 
@@ -57,7 +57,7 @@ def test_arrays_keep_their_numbers_and_memory_stays_below_the_most(
                 continue
             held.append((lend(arena, draw.randint(1, 9), value), value))
             most = max(most, sum(-(-array.nbytes // PAGE) for array, _ in held))
-            found = sum(m.count(1) + m.count(2) for m in arena._mappings)
+            found = sum(m.count(module._IDLE) + m.count(module._LENT) for m in arena._mappings)
             assert found <= most
             assert resident(arena) <= most
         assert all((array == value).all() for array, value in held)

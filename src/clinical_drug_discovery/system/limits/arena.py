@@ -11,6 +11,7 @@ of equal steps does not rise; only between them, the process holds more.
 
 from __future__ import annotations
 
+import math
 import mmap
 import sys
 import threading
@@ -40,17 +41,13 @@ class Arena:
         # lock. So a deleted array only joins this queue.
         self._returned: deque[tuple[_Mapping, slice]] = deque()
 
-    def lend(self, num_bytes: int, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Lent:
+    def lend(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Lent:
         """Return an uninitialized array.
-
-        Args:
-            num_bytes: of the array.
-            shape: of the array.
-            dtype: of the array.
 
         Raises:
             MemoryError: the system has no address space left.
         """
+        num_bytes = np.dtype(dtype).itemsize * math.prod(shape)
         with self._lock:
             self._take_back()
             mapping, pages = self._place(-(-num_bytes // PAGE))
@@ -77,7 +74,6 @@ class Arena:
     def release(self) -> None:
         """Return all memory that is not lent to the system."""
         with self._lock:
-            self._take_back()
             self._most = 0
             self._drop_idle()
         self._settle()
@@ -93,7 +89,6 @@ class Arena:
         """
         while self._returned and not self._num_keeping and self._lock.acquire(blocking=False):
             try:
-                self._take_back()
                 self._drop_idle()
             finally:
                 self._lock.release()
@@ -115,6 +110,7 @@ class Arena:
 
     def _drop_idle(self) -> None:
         """Return idle memory beyond the largest sum that was lent to the system."""
+        self._take_back()
         lent, idle = (sum(m.count(state) for m in self._mappings) for state in (_LENT, _IDLE))
         self._most = max(self._most, lent) if self._num_keeping else lent
         excess = lent + idle - self._most
