@@ -30,7 +30,7 @@ from .system.errors import InputError, shown
 from .system.group import launch
 from .system.group.interface import LostProcessError
 from .system.group.voice import let_first_speak, say_last
-from .system.interrupts import Stopped, catch_signals, how_to_resume
+from .system.interrupts import Stopped, catch_signals, end_stopped, how_to_resume
 from .system.log import log_to_stderr, milestone
 from .system.processes import be_nice, set_library_defaults
 from .system.untrusted.streams import drop_full_stderr, printing
@@ -282,7 +282,7 @@ def main() -> None:
         app()
     except Stopped as stop:
         say_last(stop.line())
-        raise SystemExit(stop.code) from None
+        end_stopped(128 + stop.number)
     except LostProcessError as error:
         say_last(f"error: {error}, so all processes end; {how_to_resume()}", is_lost=True)
         raise SystemExit(1) from None

@@ -186,6 +186,31 @@ def test_a_signal_ends_the_command(model_dir: Path, stop: signal.Signals) -> Non
     assert errors.splitlines()[-1].startswith("stopped by")
 
 
+def test_a_thread_that_computes_does_not_abort_the_end(model_dir: Path) -> None:
+    """Python ends threads when they come back from native code, and C++ aborts the process then."""
+    begin = (
+        "import sys, time, torch\n"
+        "from clinical_drug_discovery.show.explore.open_model import OpenModel\n"
+        "def compute(self):\n"
+        "    end, x = time.monotonic() + 2, torch.ones(300, 300)\n"
+        "    print('computing', flush=True)\n"
+        "    while time.monotonic() < end: x.mm(x)\n"
+        "OpenModel.prepare_diseases = compute\n"
+    )
+    in_python = "import clinical_drug_discovery as cdd\ncdd.explore(sys.argv[3], browser=False)\n"
+    on_command_line = "from clinical_drug_discovery.__main__ import main\nmain()\n"
+    words = ["explore", "--model-dir", str(model_dir), "--no-browser"]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    for script, code in ((in_python, 0), (on_command_line, 128 + signal.SIGTERM)):
+        with subprocess.Popen([sys.executable, "-c", begin + script, *words], **pipes) as process:
+            while process.stdout.readline() != "computing\n":  # type: ignore[union-attr]  # a pipe
+                assert process.poll() is None
+            if code:
+                process.terminate()
+            _, errors = process.communicate(timeout=30)
+        assert process.returncode == code, errors
+
+
 def test_a_directory_that_is_not_a_model(tmp_path: Path) -> None:
     with pytest.raises(cdd.InputError, match="model_dir"):
         explore(tmp_path / "nowhere", browser=False)

@@ -41,6 +41,32 @@ from clinical_drug_discovery.__main__ import main
 main()
 """
 
+#: A script that gets a signal in a place that `Stopped` must not leave, or cannot leave.
+HARD_PLACE = """
+import signal, time, weakref
+from clinical_drug_discovery import cli
+from clinical_drug_discovery.system.interrupts import end_loading
+def run():
+    end_loading()
+{place}
+    print("left", flush=True)
+    time.sleep(60)
+cli.make_app = lambda words: run
+cli.main()
+"""
+#: The part of an import that holds a lock of the interpreter.
+IMPORTING = """
+    code = "signal.raise_signal(signal.SIGTERM); time.monotonic()"
+    exec(compile(code, "<frozen importlib._bootstrap>", "exec"))
+"""
+#: A function that runs when an object is freed: Python ignores what it raises.
+FREEING = """
+    class Object: pass
+    one = Object()
+    weakref.finalize(one, signal.raise_signal, signal.SIGTERM)
+    del one
+"""
+
 #: A script that runs the command line with a step that does not end.
 LONG_STEP = """
 import pathlib, time
@@ -194,6 +220,14 @@ def test_signals_act_although_stderr_is_full(folder: Path) -> None:
         time.sleep(0.2)
     process.communicate()
     assert process.returncode == 128 + signal.SIGTERM
+
+
+@pytest.mark.parametrize("place", [IMPORTING, FREEING], ids=["importing", "freeing"])
+def test_a_signal_is_not_lost(tmp_path: Path, place: str) -> None:
+    process = start(tmp_path, "-c", HARD_PLACE.format(place=place))
+    stdout, stderr = process.communicate(timeout=SECONDS)
+    assert (process.returncode, stdout) == (128 + signal.SIGTERM, "left\n"), stderr
+    assert stderr == "stopped by SIGTERM; nothing was written\n"
 
 
 def test_python_gets_a_keyboard_interrupt(folder: Path) -> None:

@@ -20,6 +20,8 @@ from typing import Any
 from .group import launch
 
 _NAMES: dict[int, str] = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+_IMPORTING = "<frozen importlib._bootstrap>"  # the file of Python's own functions that import
+_MOMENT = 0.01  # seconds
 _MOST_PATHS = 3  # files that the line names; further files are counted
 _written: list[Path] = []  # files that this process has written completely
 _state = {"command line": False, "loading": True, "stopped": False}
@@ -56,6 +58,7 @@ class Stopped(SystemExit):
 def catch_signals() -> None:
     """Let Ctrl-C and SIGTERM stop the command without a traceback; ignored signals stay ignored."""
     _state["command line"] = True
+    sys.unraisablehook = _ignored
     for number in _NAMES:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _stop)
@@ -185,13 +188,50 @@ def finishing_steps() -> Iterator[StopWish]:
         wish.restore()
 
 
+def end_stopped(code: int) -> None:
+    """End the process now, after the line of a stopped command.
+
+    The usual end would abort the process if a thread is within native code at this moment, such as
+    the one that prepares the explorer's lists: Python ends such threads when they ask for its lock,
+    and C++ does not allow that.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # closed or full; the exit code says what happened
+            stream.flush()
+    os._exit(code)
+
+
 def _stop(number: int, frame: FrameType | None) -> None:
     if _state["loading"]:
         _end(number, "while the program was loading; nothing was written")
     if _state["stopped"]:
         _end(number, "at once; files named .part-* may be left over")
+    if frame is not None and frame.f_code.co_filename == _IMPORTING:  # it may hold the import lock
+        _send_again(number)
+        return
     _state["stopped"] = True
     raise Stopped(number)
+
+
+def _ignored(args: sys.UnraisableHookArgs) -> None:
+    """Send a signal again whose `Stopped` was raised where Python must ignore every exception.
+
+    Such places are the functions that run when an object is freed. All other exceptions are
+    reported as usual.
+    """
+    if isinstance(args.exc_value, Stopped):
+        _state["stopped"] = False
+        _send_again(args.exc_value.number)
+    else:
+        sys.__unraisablehook__(args)
+
+
+def _send_again(number: int) -> None:
+    """Send a signal to the main thread in a moment, when it is likely to be elsewhere."""
+    main = threading.main_thread().ident
+    again = threading.Timer(_MOMENT, signal.pthread_kill, (main, number))
+    again.daemon = True
+    again.start()
 
 
 def _end(number: int, what: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import secrets
 import socket
 import sys
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"  #: the page listens on this computer only
 _NAMES = (HOST, "localhost")  # hosts in an address by which a browser finds this computer
 _TOKEN_BYTES = 32
+_LONGEST_END = 30.0  # seconds that the end of the program waits for a thread
 
 
 @dataclass
@@ -49,6 +51,7 @@ class Explorer:
     def __post_init__(self) -> None:
         self._server: Server | None = None
         self._thread = threading.Thread()
+        self._closed = threading.Event()
 
     def wait(self) -> None:
         """Serve the page until Ctrl-C, which `close` follows."""
@@ -60,6 +63,7 @@ class Explorer:
 
     def close(self) -> None:
         """Stop serving. Answers that are being computed are dropped."""
+        self._closed.set()
         if self._server is not None:
             self._server.should_exit = self._server.force_exit = True
             self._thread.join(5.0)
@@ -117,22 +121,34 @@ def explore(
     except BaseException:
         listening.close()
         raise
-    threading.Thread(target=_prepare, args=(opened,), daemon=True).start()
+    preparing = threading.Thread(target=_prepare, args=(opened, explorer._closed), daemon=True)
+    preparing.start()
+    atexit.register(_end, explorer._closed, preparing)  # it must not keep the model
     if browser:  # in a thread, because a browser within the terminal runs until it is left
         threading.Thread(target=webbrowser.open, args=(explorer.address,), daemon=True).start()
     return explorer
 
 
-def _prepare(opened: OpenModel) -> None:
+def _prepare(opened: OpenModel, closed: threading.Event) -> None:
     """Prepare, beside the page, what takes long at first: the lists of diseases, and reports."""
     from .answers import Answers
 
     try:
         opened.prepare_diseases()
-        Answers(opened).prepare_report()
-    except RuntimeError as error:  # Ctrl-C ends the program while its threads rank the diseases
+        if not closed.is_set():
+            Answers(opened).prepare_report()
+    except RuntimeError as error:  # the program ends while its threads rank the diseases
         if "interpreter shutdown" not in str(error):
             raise
+
+
+def _end(closed: threading.Event, preparing: threading.Thread) -> None:
+    """Wait, when the program ends, for the thread that prepares.
+
+    Python would end that thread within native code, which aborts the process.
+    """
+    closed.set()
+    preparing.join(_LONGEST_END)
 
 
 def _serve(opened: OpenModel, listening: socket.socket) -> Explorer:
