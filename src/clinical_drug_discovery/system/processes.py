@@ -26,7 +26,7 @@ _PAUSE = 0.001  # seconds in which a waiting thread wakes up
 _state = {"used": False, "forked": False}
 _locks = [threading.RLock()]  # one lock; a forked process makes its own
 _most: list[int] = []  # see `most_threads`; empty: all cores
-_thread = threading.local()  # in a thread of `in_order`, `unwanted` is set to end its work
+_thread = threading.local()  # `unwanted`, if a thread has it, is set to end its work
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
@@ -140,7 +140,7 @@ def in_order(
     unwanted = threading.Event()
 
     def in_thread(item: _Item) -> _Result:
-        _thread.unwanted = unwanted
+        stop_by(unwanted)
         return work(item)
 
     if first_alone:
@@ -169,10 +169,18 @@ def for_each(work: Callable[[_Item], None], items: Iterable[_Item], workers: int
         pass  # `in_order` works only while its results are taken
 
 
+def stop_by(unwanted: threading.Event) -> None:
+    """Let an event end the work of this thread; see `end_if_unwanted`."""
+    _thread.unwanted = unwanted
+
+
 def end_if_unwanted() -> None:
-    """End the work of a thread of `in_order` whose result is not wanted after all.
+    """End the work of a thread of `in_order` or after `stop_by` if its result is not wanted.
 
     An error or an interrupt waits until the threads have ended. Elsewhere, nothing happens.
+
+    Raises:
+        CancelledError: the result is not wanted.
     """
     unwanted: threading.Event | None = getattr(_thread, "unwanted", None)
     if unwanted is not None and unwanted.is_set():
@@ -208,8 +216,10 @@ def alone() -> Iterator[None]:
 def let_others() -> None:
     """Let the threads that wait in `alone` run now; a long answer calls this between two steps.
 
-    Outside of `alone`, and within an `alone` inside another, nothing happens.
+    Outside of `alone`, and within an `alone` inside another, nothing happens. A thread whose result
+    is not wanted ends; see `end_if_unwanted`.
     """
+    end_if_unwanted()
     lock = _locks[0]
     try:
         lock.release()

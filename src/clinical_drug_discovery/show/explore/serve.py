@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 import webbrowser
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +20,7 @@ from ...api.model import Model
 from ...graph.synonyms import read_synonyms
 from ...system.arguments import plain_arguments
 from ...system.errors import InputError
+from ...system.processes import end_if_unwanted, stop_by
 from .open_model import OpenModel
 
 if TYPE_CHECKING:
@@ -133,10 +135,13 @@ def _prepare(opened: OpenModel, closed: threading.Event) -> None:
     """Prepare, beside the page, what takes long at first: the lists of diseases, and reports."""
     from .answers import Answers
 
+    stop_by(closed)
     try:
         opened.prepare_diseases()
-        if not closed.is_set():
-            Answers(opened).prepare_report()
+        end_if_unwanted()
+        Answers(opened).prepare_report()
+    except CancelledError:
+        pass
     except RuntimeError as error:  # the program ends while its threads rank the diseases
         if "interpreter shutdown" not in str(error):
             raise
