@@ -37,3 +37,20 @@ def test_the_bits_do_not_depend_on_the_size_of_chunks(
     wanted, *others = (embed_all(trained, graph, size, backend) for size in (10**6, 1, 41, 130))
     for other in others:
         assert torch.equal(other, wanted)
+
+
+def test_the_result_of_one_chunk_is_not_copied(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = graph_of(random_facts(rng, 100, {"drug": 9, "disease": 7, "gene/protein": 5}))
+    trained = make("graphsage", graph)
+    made: list[torch.Tensor] = []
+    apply = GraphSage.apply_stage
+
+    def noted(*args: Any) -> torch.Tensor:
+        made.append(apply(*args))
+        return made[-1]
+
+    monkeypatch.setattr(GraphSage, "apply_stage", noted)
+    assert embed_all(trained, graph, 21, TORCH) is made[-1]
+    assert [len(part) for part in made] == [21, 21]

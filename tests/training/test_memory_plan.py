@@ -273,6 +273,11 @@ def test_large_chunks_do_not_raise_the_peak(plan: Plan) -> None:
     assert fitted.predicted_bytes <= needed(replace(plan, chunk_size=1_024), "64GiB") + 2**20
     assert fitted.inference_bytes < fitted.bytes_needed()
     sampled = change(plan, training="sampled", embedding_dim=4_096)
+    one_chunk = fit_plan(sampled, "64GiB", choose_chunk_size=True)  # its result is not copied
+    assert one_chunk.chunk_size == LARGE_CHUNK_SIZES[0] > SIZES.num_nodes
+    assert one_chunk.bytes_needed() < replace(sampled, chunk_size=CHUNK_SIZES[0]).bytes_needed()
+    many = {name: 3 * count for name, count in NODE_TYPES.items()}
+    sampled = change(sampled, graph=replace(SIZES, node_type_counts=many))
     assert fit_plan(sampled, "64GiB", choose_chunk_size=True).chunk_size == CHUNK_SIZES[0]
 
 

@@ -19,7 +19,7 @@ from ..graph.vocabulary import VocabularyChoice
 from ..models.inference import embed_nodes
 from ..models.kinds.interface import Settings
 from ..models.kinds.table import entry_of, kind_of
-from ..ops.buffers import large_in_files
+from ..ops.buffers import large_in_files, used_again
 from ..ranking.fit_memory import rank_fit_bytes
 from ..system.arguments import plain_arguments
 from ..system.errors import InputError, shown
@@ -192,11 +192,12 @@ def embed_graph(
         checkpoints.threads(), one_thread(plan.is_small), working(run) as places,
         large_in_files(plan.scratch_dir),
     ):  # fmt: skip
-        with hooks(run, settings, on_epoch, tracker) as after_epoch:
-            trained = train(run, graph, settings, plan, seed, checkpoints, after_epoch, start)
-        embeddings, collapse = embed_nodes(
-            run, trained.model, trained.graph, plan.chunk_size, plan.backend
-        )
+        with used_again():  # inference, too, uses the memory of the training
+            with hooks(run, settings, on_epoch, tracker) as after_epoch:
+                trained = train(run, graph, settings, plan, seed, checkpoints, after_epoch, start)
+            embeddings, collapse = embed_nodes(
+                run, trained.model, trained.graph, plan.chunk_size, plan.backend
+            )
         if run.group.rank:
             return {}
         stats = write_results(

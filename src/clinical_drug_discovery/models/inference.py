@@ -12,7 +12,7 @@ from ..graph.knowledge_graph import KnowledgeGraph
 from ..ops import backend as backends
 from ..ops.backend import Backend
 from ..ops.blocks import Block, range_block
-from ..ops.buffers import empty, used_again
+from ..ops.buffers import empty, release_buffers, used_again
 from ..ops.fixed_shapes import needs_fixed_shapes
 from ..system.errors import InputError
 from ..system.group.interface import ALONE, Group
@@ -20,8 +20,6 @@ from ..system.group.rows import Rows
 from ..system.machine import empty_cache
 from ..system.progress import Run
 from .collapse import Collapse, collapse_by_type, collapse_warnings
-
-_FINITE_ROWS = 8_192  # rows per test for NaN and infinity: a test copies the rows
 
 Begun = TypeVar("Begun")
 
@@ -62,8 +60,9 @@ def embed_all(
     chunk may contain several node types.
     HGT computes the keys and values of all sources again for each chunk, so fewer chunks are
     faster. Memory: the input (N, C) and output (N, D) of one stage, and a few buffers of shape
-    (chunk_size, max(C, D)). For any chunk size, HGT also needs 6 buffers of shape (n, C), where n
-    is the number of nodes of the largest type.
+    (chunk_size, max(C, D)), one of which is the output if a chunk holds all nodes. For any chunk
+    size, HGT also needs 6 buffers of shape (n, C), where n is the number of nodes of the largest
+    type.
 
     Args:
         model: on the backend's device.
@@ -77,20 +76,39 @@ def embed_all(
         shape (N, D), on the CPU.
     """
     x: Tensor = model.node_embedding.detach()
-    rows = Rows(group, len(x), backends.BLOCK_ROWS)
     with used_again():
-        for index, (name, dim) in enumerate(model.stages):
+        for index, (name, _) in enumerate(model.stages):
             on_stage(name)
-            begun = model.begin_stage(index, x, backend)
-            out = empty(x, len(x), dim)
-            even = needs_fixed_shapes(x.device)
-            chunks = (_even_chunks if even else _whole_blocks)(rows.own, chunk_size)
-            for start, stop in chunks:
-                block = range_block(graph, start, stop, backend)
-                out[start:stop] = model.apply_stage(index, x, begun, block)
-                empty_cache(x.device)
-            x = rows.share(out)
+            x = _run_stage(model, index, x, graph, chunk_size, backend, group)
     return x.cpu()
+
+
+def _run_stage(
+    model: LayeredModel[Begun],
+    index: int,
+    x: Tensor,
+    graph: KnowledgeGraph,
+    chunk_size: int,
+    backend: Backend,
+    group: Group,
+) -> Tensor:
+    """Return the output of one stage for all nodes, shape (N, D)."""
+    rows = Rows(group, len(x), backends.BLOCK_ROWS)
+    even = needs_fixed_shapes(x.device)
+    chunks = [*(_even_chunks if even else _whole_blocks)(rows.own, chunk_size)]
+    begun = model.begin_stage(index, x, backend)
+
+    def compute(start: int, stop: int) -> Tensor:
+        result = model.apply_stage(index, x, begun, range_block(graph, start, stop, backend))
+        empty_cache(x.device)
+        return result
+
+    if chunks == [(0, len(x))]:
+        return compute(0, len(x))  # a copy would take time, and as much memory again
+    out = empty(x, len(x), model.stages[index][1])
+    for start, stop in chunks:
+        out[start:stop] = compute(start, stop)
+    return rows.share(out)
 
 
 def _even_chunks(nodes: slice, chunk_size: int) -> Iterator[tuple[int, int]]:
@@ -139,7 +157,8 @@ def embed_nodes(
         embeddings = embed_all(
             model, graph.to(backend.device), chunk_size, backend, begin, run.group
         )
-        if not all(torch.isfinite(rows).all() for rows in embeddings.split(_FINITE_ROWS)):
+        release_buffers()  # which the caller may keep for inference, but not beyond it
+        if not torch.stack(embeddings.aminmax()).isfinite().all():  # NaN is both, if there is one
             raise InputError(
                 f"learning_rate (got {run.learning_rate}) is too high: "
                 "the embeddings hold NaN or infinity"

@@ -238,7 +238,8 @@ class Checkpoints:
             record: one of them, which knows the position.
             run: receives a warning.
         """
-        release_buffers()  # the first of several processes collects the tables of all
+        if shards.group.size > 1:
+            release_buffers()  # the first process collects the tables of all
         tensors: dict[str, Tensor] = {}
         values: dict[str, dict[str, Any]] = {}
         for name, part in parts.items():

@@ -169,7 +169,7 @@ def _with_large_chunks(plan: Plan, start: _Start) -> Plan:
         for size in LARGE_CHUNK_SIZES:
             larger = replace(plan, chunk_size=size)
             if larger.inference_bytes <= most:
-                return larger
+                return replace(larger, predicted_bytes=start.peak(larger))
     return plan
 
 

@@ -213,6 +213,8 @@ class Plan:
         nodes, settings = self.graph.num_nodes, self.settings
         vectors = self.held(4 * nodes * settings.hidden_dim)
         result = self.held(4 * nodes * max(settings.hidden_dim, settings.embedding_dim))
+        if self.chunk_size >= nodes and self.group.size == 1:  # it is the result of the one chunk
+            result = 0
         return 2 * vectors + result + needs.inference  # input and result of a stage
 
     @property

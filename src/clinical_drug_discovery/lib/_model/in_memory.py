@@ -8,6 +8,7 @@ from ...evaluation.embedding_probe import probe_embeddings
 from ...graph.knowledge_graph import KnowledgeGraph
 from ...models.inference import embed_nodes
 from ...models.warm_start import WarmStart
+from ...ops.buffers import used_again
 from ...system.machine import GIB, one_thread, peak_memory_bytes
 from ...system.progress import Run
 from ...training.compile_kernels import Compilation, compile_kernels
@@ -45,7 +46,10 @@ def embed_in_memory(
         embeddings, an array of shape (N, D) in the order of the nodes.
     """
     compile_kernels(run, plan.backend, plan.settings.model, kernels)
-    with one_thread(plan.is_small), hooks(run, plan.settings, on_epoch, tracker) as after_epoch:
+    with (
+        one_thread(plan.is_small), used_again(),
+        hooks(run, plan.settings, on_epoch, tracker) as after_epoch,
+    ):  # fmt: skip
         trained = train(run, graph, plan.settings, plan, seed, None, after_epoch, start)
         embeddings, collapse = embed_nodes(
             run, trained.model, trained.graph, plan.chunk_size, plan.backend

@@ -19,6 +19,7 @@ from ...evaluation.split import Split, ranking_task
 from ...graph.knowledge_graph import KnowledgeGraph, node_range_of
 from ...models.inference import embed_nodes
 from ...models.kinds.interface import Settings
+from ...ops.buffers import used_again
 from ...ranking.fit_memory import rank_fit_bytes
 from ...system.errors import counted
 from ...system.machine import GIB, one_thread
@@ -125,10 +126,11 @@ def train_and_rank(
     )
     compile_kernels(run, plan.backend, plan.settings.model)
     with one_thread(plan.is_small):
-        trained = train(run, graph, asked.settings, plan, seed)
-        embeddings, collapse = embed_nodes(
-            run, trained.model, trained.graph, plan.chunk_size, plan.backend
-        )
+        with used_again():
+            trained = train(run, graph, asked.settings, plan, seed)
+            embeddings, collapse = embed_nodes(
+                run, trained.model, trained.graph, plan.chunk_size, plan.backend
+            )
         gnn, final_loss = GnnScores(embeddings, trained.decoder), trained.history[-1]["loss"]
         del trained
         with run.timed("relations"):

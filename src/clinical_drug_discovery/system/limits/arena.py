@@ -69,7 +69,9 @@ class Arena:
         finally:
             with self._lock:
                 self._num_keeping -= 1
-            self.release()
+                is_outermost = not self._num_keeping
+            if is_outermost:
+                self.release()
 
     def release(self) -> None:
         """Return all memory that is not lent to the system."""
