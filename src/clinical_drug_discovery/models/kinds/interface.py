@@ -155,7 +155,7 @@ class Needs(NamedTuple):
 
     weights: int  #: weights of all layers
     step: int  #: peak within a training step: activations, gradients, buffers
-    inference: int  #: peak within inference: buffers of a chunk, and what all chunks share
+    inference: int  #: in inference: buffers of a chunk, with its output, and what all chunks share
     fixed: int = 0  #: compiled kernels and other things that any graph needs
 
 
