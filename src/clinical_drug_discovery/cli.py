@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import inspect
 import json
-import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,7 +29,7 @@ from .system.errors import InputError, shown
 from .system.group import launch
 from .system.group.interface import LostProcessError
 from .system.group.voice import let_first_speak, say_last
-from .system.interrupts import Stopped, catch_signals, end_stopped, how_to_resume
+from .system.interrupts import Stopped, catch_signals, end_stopped, how_to_resume, signals_first
 from .system.log import log_to_stderr, milestone
 from .system.processes import be_nice, set_library_defaults
 from .system.untrusted.streams import drop_full_stderr, printing
@@ -54,12 +53,9 @@ def make_command(command: Command) -> Callable[..., None]:
         values.pop("config", None)  # `OneValueCommand` has read it
         if values.pop("nice", False):
             milestone(be_nice())
-        try:
-            with _refusing():
-                _check_place(command, values)
-                result = command.call(**values)
-        except KeyboardInterrupt:  # polars catches Ctrl-C itself
-            raise Stopped(signal.SIGINT) from None
+        with _refusing(), signals_first():
+            _check_place(command, values)
+            result = command.call(**values)
         if launch.rank() == 0:  # it has the result
             _show(command, result, as_json)
 

@@ -230,6 +230,24 @@ def test_a_signal_is_not_lost(tmp_path: Path, place: str) -> None:
     assert stderr == "stopped by SIGTERM; nothing was written\n"
 
 
+def test_native_code_does_not_turn_a_signal_into_an_error(folder: Path) -> None:
+    script = (
+        "import signal\n"
+        "from clinical_drug_discovery.models import read_embeddings as module\n"
+        "from clinical_drug_discovery.system.interrupts import Stopped\n"
+        "def read(*args):\n"
+        "    try: signal.raise_signal(signal.SIGTERM)\n"
+        "    except Stopped: raise ValueError('a panic')\n"
+        "module._read_csv = read\n"
+        "from clinical_drug_discovery.__main__ import main\n"
+        "main()\n"
+    )
+    process = start(folder, "-c", script, "similar", "--embeddings", "kg.csv", "--node", "x")
+    stdout, stderr = process.communicate(timeout=SECONDS)
+    assert (process.returncode, stdout) == (128 + signal.SIGTERM, ""), stderr
+    assert stderr.splitlines()[-1] == "stopped by SIGTERM; nothing was written"
+
+
 def test_python_gets_a_keyboard_interrupt(folder: Path) -> None:
     script = (
         "import signal\n"

@@ -24,7 +24,8 @@ _IMPORTING = "<frozen importlib._bootstrap>"  # the file of Python's own functio
 _MOMENT = 0.01  # seconds
 _MOST_PATHS = 3  # files that the line names; further files are counted
 _written: list[Path] = []  # files that this process has written completely
-_state = {"command line": False, "loading": True, "stopped": False}
+_state = {"command line": False, "loading": True}
+_stopped: list[int] = []  # the signal for which `Stopped` was raised: nothing, or one number
 _flags: list[str] = []  # flag with which the command continues: nothing, or one text
 _resume: list[str] = []  # what a stopped run can be continued from: nothing, or one text
 
@@ -100,6 +101,23 @@ def how_to_resume() -> str:
     words = ["cdd", *sys.argv[1:]]
     more = [flag for flag in _flags if flag not in words]
     return f"{_resume[0]}; to continue: {shlex.join([*words, *more])}"
+
+
+@contextmanager
+def signals_first() -> Iterator[None]:
+    """Raise `Stopped` in place of an error of the `with` block that follows from a signal.
+
+    polars raises KeyboardInterrupt after Ctrl-C. Where native code calls Python, it can turn
+    `Stopped` into an error of its own, which would then blame the file that it reads.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Stopped(signal.SIGINT) from None
+    except BaseException as error:
+        if _stopped and type(error) is not Stopped:
+            raise Stopped(_stopped[0]) from None
+        raise
 
 
 class StopWish:
@@ -204,12 +222,12 @@ def end_stopped(code: int) -> None:
 def _stop(number: int, frame: FrameType | None) -> None:
     if _state["loading"]:
         _end(number, "while the program was loading; nothing was written")
-    if _state["stopped"]:
+    if _stopped:
         _end(number, "at once; files named .part-* may be left over")
     if frame is not None and frame.f_code.co_filename == _IMPORTING:  # it may hold the import lock
         _send_again(number)
         return
-    _state["stopped"] = True
+    _stopped.append(number)
     raise Stopped(number)
 
 
@@ -220,7 +238,7 @@ def _ignored(args: sys.UnraisableHookArgs) -> None:
     reported as usual.
     """
     if isinstance(args.exc_value, Stopped):
-        _state["stopped"] = False
+        _stopped.clear()
         _send_again(args.exc_value.number)
     else:
         sys.__unraisablehook__(args)
