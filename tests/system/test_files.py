@@ -92,6 +92,21 @@ def test_a_failure_in_the_middle_leaves_no_new_file(tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "new") == []
 
 
+def test_an_interrupt_while_the_file_is_created_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = disk.create_temporary
+
+    def interrupted(path: Path) -> None:
+        create(path)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(disk, "create_temporary", interrupted)
+    with pytest.raises(KeyboardInterrupt), atomic_path(tmp_path / "new.csv"):
+        pytest.fail("the block must not run")
+    assert not list(tmp_path.iterdir())
+
+
 def test_until_the_end_the_old_file_is_there(tmp_path: Path) -> None:
     path = tmp_path / "file.csv"
     path.write_text("old")

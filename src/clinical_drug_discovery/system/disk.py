@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,14 +22,17 @@ def create(path: Path) -> BinaryIO:
     return path.open("wb")
 
 
-def create_temporary(directory: Path, suffix: str) -> Path:
-    """Create an empty file with a new name, and the permissions that `open` would give."""
-    handle, name = tempfile.mkstemp(dir=directory, prefix=".part-", suffix=suffix)
-    os.close(handle)
-    umask = os.umask(0)
-    os.umask(umask)
-    os.chmod(name, 0o666 & ~umask)
-    return Path(name)
+def temporary_path(directory: Path, suffix: str = "") -> Path:
+    """Return a new path for an unfinished file.
+
+    It is known before the file exists, so a signal at any moment leaves no file without an owner.
+    """
+    return directory / f".part-{os.urandom(6).hex()}{suffix}"
+
+
+def create_temporary(path: Path) -> None:
+    """Create an empty file; a file with this path may not exist."""
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
 
 
 def reserve(directory: Path, num_bytes: int) -> int:
@@ -65,9 +67,11 @@ def write_at(directory: Path, handle: int, data: memoryview, start: int) -> None
 
 
 def _nameless(directory: Path) -> int:
-    handle, name = tempfile.mkstemp(dir=directory, prefix=".part-")
-    os.unlink(name)
-    return handle
+    path = temporary_path(directory)
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def append(path: Path, data: bytes) -> None:

@@ -66,8 +66,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
     with writing(path):
         path = path.resolve() if path.is_symlink() else path
         disk.make_directory(path.parent)
-        temporary = disk.create_temporary(path.parent, path.suffix)
+        temporary = disk.temporary_path(path.parent, path.suffix)
         try:
+            disk.create_temporary(temporary)
             yield temporary
             disk.flush(temporary)
             disk.rename(temporary, path)
