@@ -265,6 +265,23 @@ def make_app(words: Sequence[str] = ()) -> typer.Typer:
     return app
 
 
+def _stop_of(app: typer.Typer) -> Stopped | None:
+    """Run the app; return the `Stopped` that has ended it, or None.
+
+    A signal at the moment when a context manager is about to clean up keeps it from doing so. Its
+    generator then cleans up when it is freed, so nothing may refer to the frames any more.
+    """
+    try:
+        app()
+    except Stopped as stop:
+        stop.__traceback__ = stop.__context__ = None
+        found = stop
+    else:
+        return None
+    gc.collect()
+    return found
+
+
 def main() -> None:
     """Run the command line; `__main__` is the entry point of the console script `cdd`."""
     catch_signals()
@@ -275,10 +292,10 @@ def main() -> None:
     gc.freeze()
     gc.enable()
     try:
-        app()
-    except Stopped as stop:
-        say_last(stop.line())
-        end_stopped(128 + stop.number)
+        stop = _stop_of(app)
+        if stop is not None:
+            say_last(stop.line())
+            end_stopped(128 + stop.number)
     except LostProcessError as error:
         say_last(f"error: {error}, so all processes end; {how_to_resume()}", is_lost=True)
         raise SystemExit(1) from None

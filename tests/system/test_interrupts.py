@@ -230,6 +230,25 @@ def test_a_signal_is_not_lost(tmp_path: Path, place: str) -> None:
     assert stderr == "stopped by SIGTERM; nothing was written\n"
 
 
+def test_a_signal_does_not_keep_a_context_manager_from_cleaning_up(folder: Path) -> None:
+    place = (
+        "    from pathlib import Path\n"
+        "    from clinical_drug_discovery.system.files import atomic_path\n"
+        "    def profile(frame, event, arg):\n"
+        "        if frame.f_code.co_name == '__exit__':\n"
+        "            sys.setprofile(None)\n"
+        "            signal.raise_signal(signal.SIGTERM)\n"
+        "    with atomic_path(Path('half.csv')):\n"
+        "        sys.setprofile(profile)\n"
+        "        raise KeyboardInterrupt\n"  # as polars does when it gets Ctrl-C
+    )
+    script = HARD_PLACE.format(place=place).replace("import signal,", "import signal, sys,")
+    process = start(folder, "-c", script)
+    stdout, stderr = process.communicate(timeout=SECONDS)
+    assert (process.returncode, stdout) == (128 + signal.SIGTERM, ""), stderr
+    assert [path.name for path in folder.iterdir()] == ["kg.csv"]
+
+
 def test_native_code_does_not_turn_a_signal_into_an_error(folder: Path) -> None:
     script = (
         "import signal\n"
