@@ -29,7 +29,14 @@ from .system.errors import InputError, shown
 from .system.group import launch
 from .system.group.interface import LostProcessError
 from .system.group.voice import let_first_speak, say_last
-from .system.interrupts import Stopped, catch_signals, end_stopped, how_to_resume, signals_first
+from .system.interrupts import (
+    Stopped,
+    catch_signals,
+    end_stopped,
+    how_to_resume,
+    ignore_signals,
+    signals_first,
+)
 from .system.log import log_to_stderr, milestone
 from .system.processes import be_nice, set_library_defaults
 from .system.untrusted.streams import drop_full_stderr, printing
@@ -305,4 +312,5 @@ def main() -> None:
             raise
         raise SystemExit(code) from None  # a wrong flag, which stderr cannot say
     finally:
+        ignore_signals()
         drop_full_stderr()

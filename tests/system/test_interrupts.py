@@ -230,6 +230,18 @@ def test_a_signal_is_not_lost(tmp_path: Path, place: str) -> None:
     assert stderr == "stopped by SIGTERM; nothing was written\n"
 
 
+def test_a_signal_after_the_end_does_not_change_the_exit_code(tmp_path: Path) -> None:
+    script = (
+        "import atexit, signal\n"
+        "atexit.register(signal.raise_signal, signal.SIGTERM)\n"
+        "from clinical_drug_discovery.__main__ import main\n"
+        "main()\n"
+    )
+    process = start(tmp_path, "-c", script, "--version")
+    _, stderr = process.communicate(timeout=SECONDS)
+    assert (process.returncode, stderr) == (0, "")
+
+
 def test_a_signal_does_not_keep_a_context_manager_from_cleaning_up(folder: Path) -> None:
     place = (
         "    from pathlib import Path\n"

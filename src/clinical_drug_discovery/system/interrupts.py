@@ -74,6 +74,12 @@ def end_loading() -> None:
     _state["loading"] = False
 
 
+def ignore_signals() -> None:
+    """Let no signal change the exit code of a command that has ended but for Python's own end."""
+    for number in _NAMES:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def note_written(path: Path) -> None:
     """Remember a file that was written completely, for the line about what is kept."""
     _written.append(path)
