@@ -104,7 +104,7 @@ def _is_in_file(like: Tensor, num_bytes: int, dtype: torch.dtype) -> bool:
 
 
 def used_again() -> AbstractContextManager[None]:
-    """Keep the memory of deleted buffers for the next ones until the block ends."""
+    """Keep the memory of deleted buffers for the next ones until the outermost block ends."""
     return _ARENA.keeping()
 
 

@@ -15,6 +15,7 @@ from typing import BinaryIO
 # Some file systems (CIFS, FUSE) cannot flush a directory; they order renames by themselves.
 _CANNOT_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES)
 _ZEROS = memoryview(bytes(2**20))
+PART = ".part-"  #: start of the names of unfinished files
 
 
 def create(path: Path) -> BinaryIO:
@@ -27,7 +28,7 @@ def temporary_path(directory: Path, suffix: str = "") -> Path:
 
     It is known before the file exists, so a signal at any moment leaves no file without an owner.
     """
-    return directory / f".part-{os.urandom(6).hex()}{suffix}"
+    return directory / f"{PART}{os.urandom(6).hex()}{suffix}"
 
 
 def create_temporary(path: Path) -> None:

@@ -28,7 +28,6 @@ from .files import writing
 SWAP = "swap.json"  #: the journal of a swap
 OLD = ".old"  #: the earlier run during a swap, in the directory of the new run
 OUTPUT_LOCK = ".lock"  #: the lock in a directory of results; with a file name, that of one file
-PART = ".part-"  #: start of the names of unfinished files
 
 
 class Places(NamedTuple):
@@ -58,7 +57,7 @@ def part_of(target: Path, places: Places) -> Path:
     with the files of its own run. The name stays the same if all is moved together.
     """
     way = os.path.relpath(places.model_dir, target.parent)
-    return target.with_name(f"{PART}{zlib.crc32(os.fsencode(way)):08x}-{target.name}")
+    return target.with_name(f"{disk.PART}{zlib.crc32(os.fsencode(way)):08x}-{target.name}")
 
 
 @contextmanager
@@ -77,7 +76,7 @@ def locked(model_dir: Path) -> Iterator[Places]:
     with _holding(places.lock, f"model_dir (got {model_dir})"):
         with writing(places.model_dir):
             _complete(places)
-            for path in places.model_dir.glob(f"{PART}*"):  # of a process that was killed
+            for path in places.model_dir.glob(f"{disk.PART}*"):  # of a process that was killed
                 disk.remove(path)
         yield places
 
@@ -207,7 +206,7 @@ def swap(places: Places, targets: Sequence[Path], ours: Iterable[str]) -> None:
         "targets": [os.path.relpath(path.resolve(), parent) for path in targets],
         "ours": sorted(ours),
     }
-    temporary = places.work / (PART + SWAP)
+    temporary = places.work / (disk.PART + SWAP)
     with disk.create(temporary) as file:
         file.write(json.dumps(record).encode())
     disk.flush(temporary)
@@ -240,7 +239,7 @@ def _complete(places: Places) -> None:
 def _keep_others(model_dir: Path, ours: Sequence[str]) -> None:
     """Move the files that do not belong to a run from the earlier directory to the new one."""
     for path in sorted((model_dir / OLD).iterdir()):
-        unfinished = path.name.startswith((PART, "checkpoint")) or path.name == SWAP
+        unfinished = path.name.startswith((disk.PART, "checkpoint")) or path.name == SWAP
         if path.name not in ours and not unfinished and not (model_dir / path.name).exists():
             disk.rename(path, model_dir / path.name)
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..ops.buffers import release_buffers
+from ..system import disk
 from ..system.errors import InputError
 from ..system.files import (
     DamagedFileError,
@@ -198,7 +199,7 @@ class Checkpoints:
         if shards.group.rank == 0:
             # Unfinished files are of a run that was killed while it saved.
             for path in (
-                *self.directory.glob(".part-*"),
+                *self.directory.glob(f"{disk.PART}*"),
                 *([] if found else newest_first(self.directory)),
             ):
                 path.unlink(missing_ok=True)

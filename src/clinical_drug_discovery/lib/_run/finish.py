@@ -19,7 +19,6 @@ from ...system.limits.parameters import ONLY_AT_END
 from ...system.log import milestone
 from ...system.progress import Run
 from ...system.run_directory import (
-    PART,
     SWAP,
     Places,
     locked,
@@ -173,7 +172,7 @@ def _outside(run: Run, places: Places) -> list[Path]:
 
 def _discard(places: Places, parts: Sequence[Path]) -> None:
     """Remove unfinished results, which may fill the disk; a checkpoint stays."""
-    for path in (*(places.work / name for name in (*MODEL_FILES, PART + SWAP)), *parts):
+    for path in (*(places.work / name for name in (*MODEL_FILES, disk.PART + SWAP)), *parts):
         with suppress(OSError):
             path.unlink(missing_ok=True)
 

@@ -61,7 +61,7 @@ class Arena:
 
     @contextmanager
     def keeping(self) -> Iterator[None]:
-        """Keep the memory of deleted arrays for the next ones until the block ends."""
+        """Keep the memory of deleted arrays for the next ones until the outermost block ends."""
         with self._lock:
             self._num_keeping += 1
         try:

@@ -14,12 +14,12 @@ from typing import NamedTuple
 
 import platformdirs
 
+from .. import disk
 from .memory import parse_bytes
 
 DIRECTORY, SIZE = "CDD_CACHE_DIR", "CDD_CACHE_SIZE"  #: names of environment variables
 _DEFAULT_SIZE = "5GB"  # ten graphs of PrimeKG's size
 SUFFIX = ".graph"  #: ends the names of cached graphs
-_PART = ".part-"  # start of the names of files that are being written
 _OLD_PART = 24 * 3600  # seconds after which such a file was left over by a killed process
 
 
@@ -94,7 +94,7 @@ def make_room(directory: Path, newest: Path) -> int:
     total = sum(one.num_bytes for one in files)
     now = max((one.last_used for one in files), default=0.0)
     for used, num_bytes, path in files:
-        left_over = path.name.startswith(_PART)
+        left_over = path.name.startswith(disk.PART)
         if path == newest or (left_over and now - used < _OLD_PART):
             continue
         if left_over or total > limit:
